@@ -1,0 +1,55 @@
+# Every target is safe to repeat and says what it does. The tools are in .venv/, the running stack's state in .stack/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Settings of the stack; empty means stack/bin/up's own default (stack/README.md lists them).
+export ROWS APP_PHASE RESET POSTGRES_SUITE POSTGRES_IMAGE REDIS_IMAGE BASE_IMAGE
+# The runbook watches a production deployment for 900 s; the demonstration does not.
+export DEMO_WATCH_SECONDS ?= 20
+# The tools call each other by name.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help venv engine stack demo lint unit molecule test bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: .venv/.stamp ## the Python tools in .venv/, from the lock file
+
+.venv/.stamp: requirements.txt
+	@scripts/venv
+	@touch $@
+
+engine: ## a running container engine; on Debian as root, installed and started if there is none
+	@stack/bin/engine
+
+stack: venv ## the reference stack, up and seeded (ROWS=10000, RESET=1, APP_PHASE=B: see stack/README.md)
+	@stack/bin/up
+
+demo: stack ## the whole runbook on the stack, and the path of its report
+	@scripts/demo
+
+lint: venv ## yamllint, ansible-lint, ruff, mypy, shellcheck
+	@scripts/lint
+
+unit: stack ## the Python tests, on the stack's Postgres
+	@mkdir -p artifacts/junit
+	pytest --junitxml=artifacts/junit/unit.xml tests/
+
+molecule: stack ## every Molecule scenario, on the stack
+	@scripts/molecule-all
+
+# One after the other: they share the stack.
+test: ## everything that CI runs: lint, unit, molecule
+	@$(MAKE) lint
+	@$(MAKE) unit
+	@$(MAKE) molecule
+
+bench: stack ## the side-by-side measurements; writes bench/results.json
+	python -m bench
+
+clean: ## everything that the targets above made, gone
+	@stack/bin/clean

@@ -1,0 +1,226 @@
+#!/usr/bin/python
+"""The database at exactly one Alembic revision."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: alembic_revision
+short_description: The database at exactly one Alembic revision
+description:
+  - Brings the database from exactly O(from_revision) to exactly O(revision) by running Alembic where the
+    application is.
+  - Where the bookkeeping table already says O(revision), nothing is run. Where it says anything but O(from_revision),
+    the module refuses.
+  - First saves the SQL that Alembic would run, as C(migration_preview_<stamp>.sql) in the state directory. Where
+    Alembic cannot print it, the proof C(migrate.preview) is V(inconclusive), and the module goes on.
+  - Every lock is waited for briefly. A lock timeout is tried again, with growing pauses; other failures are not.
+  - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
+    the database after any end.
+  - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
+extends_documentation_fragment: [login, run]
+options:
+  backend_container:
+    description: The container to run Alembic in. By default it runs on the target itself.
+    type: str
+  workdir:
+    description: Folder to run Alembic in, without O(backend_container).
+    type: path
+  command:
+    description: How Alembic is called there.
+    type: list
+    elements: str
+    default: [python3, -m, alembic]
+  from_revision:
+    description: The only revision from which the module begins.
+    type: str
+    required: true
+  revision:
+    description: The wanted revision.
+    type: str
+    required: true
+  direction:
+    description: Whether O(revision) is above or below O(from_revision).
+    type: str
+    choices: [upgrade, downgrade]
+    default: upgrade
+  bookkeeping_table:
+    description: Alembic's table of the current revision.
+    type: str
+    default: alembic_version
+  lock:
+    description: How long to wait for locks.
+    type: dict
+    default: {}
+    suboptions:
+      timeout_ms:
+        description: Longest wait for one lock, in milliseconds.
+        type: int
+        default: 500
+      attempts:
+        description: How often Alembic is started at most.
+        type: int
+        default: 10
+      deadline_seconds:
+        description: No attempt begins later than this, in seconds.
+        type: int
+        default: 120
+  timeout_seconds:
+    description: Longest time for all attempts together, in seconds. Then Alembic and its server sessions are ended.
+    type: int
+    default: 3600
+  success_pattern:
+    description: Regular expression that Alembic's output must match somewhere.
+    type: str
+  log_label:
+    description: First part of the log's name, C(<log_label>_<stamp>.log).
+    type: str
+    default: migration_log
+  preview_files:
+    description:
+      - Revision files for the preview alone, where Alembic does not have them yet (check mode). They are put in a
+        temporary folder beside Alembic, which is removed in every outcome. Files other than C(.py) are left out.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Name of the file; a folder in it is left out.
+        type: str
+        required: true
+      content:
+        description: The file's text.
+        type: str
+        required: true
+attributes:
+  check_mode:
+    support: full
+    description: Reads the revision and prints the SQL; writes no file and runs no migration.
+  diff_mode:
+    support: full
+    description: The revision before and after, with the SQL between them.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Upgrade the database
+  alembic_revision:
+    login_host: "{{ target.login_host }}"
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    backend_container: shop_backend
+    from_revision: 1a2b3c4d5e6f
+    revision: 6f5e4d3c2b1a
+    success_pattern: "Migrated [0-9]+ order items"
+  register: upgrade
+"""
+
+RETURN = r"""
+proofs:
+  description: C(migrate.preview), C(migrate.upgrade), C(migrate.log). Returned also on failure.
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each proof that failed; empty if all hold.
+  type: str
+  returned: always
+from_revision:
+  description: The revision that the database had, or the one to begin from.
+  type: str
+  returned: always
+revision:
+  description: The wanted revision.
+  type: str
+  returned: always
+revisions_before:
+  description: What the bookkeeping table said before.
+  type: list
+  elements: str
+  returned: always
+revisions_after:
+  description: What it said afterwards (in check mode, what it says). Null where it could not be asked.
+  type: list
+  elements: str
+  returned: always
+attempts:
+  description: How often Alembic was started.
+  type: int
+  returned: always
+lock_waits:
+  description: The sessions that stood in the way; C(pid), C(user), C(application), C(state), C(since), C(query).
+  type: list
+  elements: dict
+  returned: always
+started_at:
+  description: When Alembic was started, UTC, ISO 8601; empty if it was not.
+  type: str
+  returned: always
+duration_ms:
+  description: Time for all attempts, in milliseconds.
+  type: int
+  returned: always
+log:
+  description: Path of the saved output; empty if Alembic was not run.
+  type: str
+  returned: always
+preview:
+  description: Path of the saved SQL; empty if there is none.
+  type: str
+  returned: always
+preview_sql:
+  description: The SQL that Alembic would run; empty if it cannot tell, or need not.
+  type: str
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.alembic_session import bring_to_revision
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "backend_container": {"type": "str"},
+    "workdir": {"type": "path"},
+    "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
+    "from_revision": {"type": "str", "required": True},
+    "revision": {"type": "str", "required": True},
+    "direction": {"type": "str", "choices": ["upgrade", "downgrade"], "default": "upgrade"},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "lock": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "timeout_ms": {"type": "int", "default": 500},
+            "attempts": {"type": "int", "default": 10},
+            "deadline_seconds": {"type": "int", "default": 120},
+        },
+    },
+    "timeout_seconds": {"type": "int", "default": 3600},
+    "success_pattern": {"type": "str"},
+    "log_label": {"type": "str", "default": "migration_log"},
+    "preview_files": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"name": {"type": "str", "required": True}, "content": {"type": "str", "required": True}},
+    },
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Move where it is needed; in check mode say what would be run."""
+    return bring_to_revision(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,221 @@
+#!/usr/bin/python
+"""Hold an HTTP API to its declared contract, and to its baseline."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: api_contract_info
+short_description: Hold an HTTP API to its declared contract, and to its baseline
+description:
+  - Asks each declared endpoint several times, one request after the other, and judges the answers.
+  - A red proof is a fact, not a failure. The module fails only if it could not look, as when the base URL is no URL.
+  - Redirects are followed only within the scheme, host and port of O(base_url). No proxy is used.
+extends_documentation_fragment: [run]
+options:
+  base_url:
+    description: Where the API answers. A login in it is used, and is in no message and in no journal line.
+    type: str
+    required: true
+  mode:
+    description:
+      - V(observe) records how the API answers, before the release, as step C(api_baseline) of the journal. It proves
+        C(api_baseline.<endpoint>.status) and C(api_baseline.<endpoint>.shape), which there is just the kind of answer.
+      - V(verify) compares with the newest such record of the same release and environment, as step C(api). It proves
+        C(api.<endpoint>.status), C(.shape), C(.latency) and, of a list, C(.count). Without a record only the declared
+        contract is judged, and the claims that need one are skipped.
+    type: str
+    choices: [observe, verify]
+    required: true
+  api:
+    description: The contract, as the release declares it.
+    type: dict
+    required: true
+    suboptions:
+      timeout_seconds:
+        description: How long one answer may take.
+        type: float
+        required: true
+      latency:
+        description: What the median of the answers' durations is held against.
+        type: dict
+        required: true
+        suboptions:
+          requests:
+            description: Number of requests to each endpoint.
+            type: int
+            required: true
+          factor:
+            description: The median may be this much longer than that of the baseline.
+            type: float
+            required: true
+          floor_ms:
+            description: A median up to this is never held against the API.
+            type: float
+            required: true
+      endpoints:
+        description: What is asked.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          name:
+            description: Names the endpoint in proofs.
+            type: str
+            required: true
+          path:
+            description: Path and query, behind O(base_url).
+            type: str
+            required: true
+          status:
+            description: The status that every answer must have.
+            type: int
+            required: true
+          kind:
+            description: What the answer is, in JSON.
+            type: str
+            choices: [list, object]
+            required: true
+          keys:
+            description: The keys that the object, or each item of the list, must have at least.
+            type: list
+            elements: str
+            required: true
+attributes:
+  check_mode:
+    support: full
+    description: Reads as ever; the journal is not written.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+author: The authors of dbrelease
+"""
+
+EXAMPLES = r"""
+- name: Hold the API to its contract
+  api_contract_info:
+    run: "{{ run }}"
+    base_url: http://localhost:8080
+    mode: verify
+    api:
+      timeout_seconds: 10
+      latency: {requests: 10, factor: 3.0, floor_ms: 250}
+      endpoints:
+        - {name: orders, path: /api/orders, status: 200, kind: list, keys: [id, account_id, total]}
+  register: contract
+"""
+
+RETURN = r"""
+proofs:
+  description: One for each claim, with C(name), C(title), C(status), C(expected), C(observed), C(detail) and C(remedy).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each claim that does not hold; empty if all hold.
+  type: str
+  returned: always
+endpoints:
+  description:
+    - How each endpoint answered, by its name. C(status) and C(kind) are those of the first answer that was not as
+      declared, else of the last one; C(keys) those of any item and C(optional_keys) those of them that not every item
+      has; C(count) the number of items of a list; C(latency_ms) in milliseconds, of the answers with the declared
+      status.
+  type: dict
+  returned: always
+  sample:
+    orders:
+      status: 200
+      kind: list
+      keys: [account_id, id, total]
+      optional_keys: []
+      count: 100
+      latency_ms: {p50: 12.1, p95: 15.0, max: 15.3}
+      requests: 10
+compared:
+  description: Whether there was a baseline to compare with; always false with O(mode=observe).
+  type: bool
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.api import Endpoint, Latency, observe, observe_proofs, verify_proofs
+from ansible.module_utils.dbrelease.http import HttpSession
+from ansible.module_utils.dbrelease.journal import Journal, last_facts, utc_now
+from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.proof import sentence
+
+OPTIONS: Options = {
+    **RUN_OPTIONS,
+    "base_url": {"type": "str", "required": True},
+    "mode": {"type": "str", "choices": ["observe", "verify"], "required": True},
+    "api": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "timeout_seconds": {"type": "float", "required": True},
+            "latency": {
+                "type": "dict",
+                "required": True,
+                "options": {
+                    "requests": {"type": "int", "required": True},
+                    "factor": {"type": "float", "required": True},
+                    "floor_ms": {"type": "float", "required": True},
+                },
+            },
+            "endpoints": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "name": {"type": "str", "required": True},
+                    "path": {"type": "str", "required": True},
+                    "status": {"type": "int", "required": True},
+                    "kind": {"type": "str", "choices": ["list", "object"], "required": True},
+                    "keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
+                },
+            },
+        },
+    },
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Ask every endpoint, compare, and journal what was seen."""
+    journal = Journal(run_of(params), dry=check_mode)
+    verifying, api = params["mode"] == "verify", params["api"]
+    latency = Latency.of(api["latency"])
+    before = last_facts(
+        journal.read(), release=journal.run.release, environment=journal.run.environment, step="api_baseline"
+    )
+    baseline = before["endpoints"] if before and verifying else {}
+    endpoints: dict[str, Any] = {}
+    with journal.step("api" if verifying else "api_baseline") as step:
+        step.facts.update(taken_at=utc_now().isoformat(timespec="milliseconds"), endpoints=endpoints, proofs=[])
+        with HttpSession(params["base_url"], api["timeout_seconds"]) as session:
+            for endpoint in map(Endpoint.of, api["endpoints"]):
+                seen = observe(session, endpoint, latency.requests)
+                endpoints[endpoint.name] = seen.facts()
+                step.prove(
+                    *verify_proofs(seen, baseline.get(endpoint.name), latency, session.url)
+                    if verifying
+                    else observe_proofs(seen, session.url)
+                )
+    proofs = step.facts["proofs"]
+    return {
+        "changed": False,
+        "proofs": proofs,
+        "message": sentence(proofs),
+        "endpoints": endpoints,
+        "compared": bool(baseline),
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+#!/usr/bin/python
+"""The baseline and the backup of a database, taken at one instant."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: backup
+short_description: The baseline and the backup of a database, taken at one instant
+description:
+  - Exports one snapshot, and on it reads the baseline (identity, revision, rows and fingerprint of every table, the
+    release's observations) while C(pg_dump) streams the same instant to the state directory. Writers go on.
+  - The dump gets its name only after all of it was read back from disk and decoded by C(pg_restore), and its sha256 was
+    found unchanged. The manifest is written last. A dump without a manifest is no backup.
+  - Files are written with mode 0600, folders with mode 0700. No file is ever overwritten.
+  - After any failure nothing is left that looks like a backup, and no server session of C(pg_dump).
+  - Files in the state directory are C(backup_before_<label>_<stamp>.dump),
+    C(backup_before_<label>_<stamp>.manifest.json), C(pre_migration_state_<stamp>.json) and
+    C(pre_migration_state_<stamp>.txt).
+extends_documentation_fragment: [login, run]
+options:
+  label:
+    description: The release as it stands in the names of files.
+    type: str
+    required: true
+  db_container:
+    description:
+      - The database's container. C(pg_dump) and C(pg_restore) run there, and C(pg_dump) uses its local socket.
+      - By default they run on the target itself, against O(login_host).
+    type: str
+  observations:
+    description: What to record with the baseline.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      name:
+        description: Identifier.
+        type: str
+        required: true
+      title:
+        description: Heading for people.
+        type: str
+        required: true
+      sql:
+        description: One SELECT. The server refuses anything that writes.
+        type: str
+        required: true
+  bookkeeping_table:
+    description: The table that holds the database's revision. It may be missing.
+    type: str
+    default: alembic_version
+  timeout_seconds:
+    description: Longest time for the dump, and again for decoding it, in seconds.
+    type: int
+    default: 3600
+attributes:
+  check_mode:
+    support: full
+    description: Reads the database's identity and size; takes no backup and writes no file.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Take the backup
+  backup:
+    login_host: "{{ target.login_host }}"
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    label: "2.4"
+    db_container: shop_postgres
+    observations:
+      - name: total_orders
+        title: Total orders
+        sql: SELECT count(*) AS total_orders FROM orders
+  register: backup
+"""
+
+RETURN = r"""
+proofs:
+  description: C(baseline.documented), C(backup.saved), C(backup.decoded); V(skipped) in check mode.
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each proof that failed; empty if all hold.
+  type: str
+  returned: always
+path:
+  description: The dump (in check mode, where it would be).
+  type: str
+  returned: always
+manifest:
+  description: Its manifest.
+  type: str
+  returned: always
+files:
+  description: The baseline, C(json) in full and C(txt) for people.
+  type: dict
+  returned: always
+sha256:
+  description: Of the dump; empty in check mode.
+  type: str
+  returned: always
+bytes:
+  description: Size of the dump; 0 in check mode.
+  type: int
+  returned: always
+duration_ms:
+  description: Time for the dump, in milliseconds; 0 where none was taken.
+  type: int
+  returned: always
+tool_version:
+  description: What C(pg_dump --version) prints; empty in check mode.
+  type: str
+  returned: always
+server_version:
+  description: Of the database server.
+  type: str
+  returned: always
+decoded:
+  description: Whether the dump was decoded in full.
+  type: bool
+  returned: always
+baseline:
+  description:
+    - C(system_identifier) (null where the role may not ask), C(database), C(database_oid), C(database_bytes),
+      C(server_version), C(xid); in run mode also C(taken_at), C(revision), C(observations), C(table_count) and
+      C(row_count). The state of each table is in the files and the journal.
+  type: dict
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.backup import back_up
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "label": {"type": "str", "required": True},
+    "db_container": {"type": "str"},
+    "observations": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {key: {"type": "str", "required": True} for key in ("name", "title", "sql")},
+    },
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "timeout_seconds": {"type": "int", "default": 3600},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Take both; in check mode say what would be taken."""
+    return back_up(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

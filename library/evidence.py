@@ -1,0 +1,210 @@
+#!/usr/bin/python
+"""Write what a run proved, whatever came of it, and close the run."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: evidence
+short_description: Write what a run proved, whatever came of it, and close the run
+description:
+  - Makes one model of the journal's lines of a run and of the release, and renders it as C(evidence.json) (described by
+    C(schemas/evidence.schema.json)), C(report.md) and C(junit.xml) in C(runs/<run_id>) of the state directory.
+  - Then journals the step C(report), and closes the step C(run) with the outcome and the headline.
+  - A run that failed, that was refused or that was killed is no failure of this module; it fails only if the evidence
+    cannot be written, and then says what came of the run nevertheless. Whoever calls it judges RV(succeeded).
+  - The same evidence again writes nothing.
+extends_documentation_fragment: [run]
+options:
+  release:
+    description:
+      - The release. Its C(title), C(migration.from_revision), C(migration.to_revision), C(checklist) and C(ways_back)
+        are used; all but the title may be missing.
+    type: dict
+    required: true
+  asked:
+    description: The outcomes with which the run succeeds; in check mode V(planned) always is one.
+    type: list
+    elements: str
+    choices: [deployed, already_deployed, rolled_back, restored, planned, refused, failed]
+    required: true
+  events:
+    description:
+      - Lines of this run that are not in the journal, since nothing is written in check mode. Each has C(step) and
+        C(event), and may have C(facts) (C(proofs), C(message)) and C(ts).
+    type: list
+    elements: dict
+    default: []
+  failure:
+    description:
+      - The failure that Ansible saw, if any. It is the cause where the journal names none; empty values mean none.
+    type: dict
+    default: {}
+    suboptions:
+      task:
+        description: Name of the task that failed.
+        type: str
+      message:
+        description: What it said.
+        type: str
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is written; the outcome is V(planned) unless something is red.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+author: The authors of dbrelease
+"""
+
+EXAMPLES = r"""
+- name: Gather the evidence
+  evidence:
+    run: "{{ run }}"
+    release: "{{ release }}"
+    asked: [deployed, already_deployed]
+  register: evidence
+
+- name: End as the outcome deserves
+  ansible.builtin.assert:
+    that: evidence.succeeded
+    fail_msg: "{{ evidence.headline }}"
+"""
+
+RETURN = r"""
+changed:
+  description: Whether a file was written.
+  type: bool
+  returned: always
+outcome:
+  description: V(deployed), V(already_deployed), V(rolled_back), V(restored), V(failed), V(refused) or V(planned).
+  type: str
+  returned: always
+succeeded:
+  description: Whether the outcome is one that was asked for.
+  type: bool
+  returned: always
+headline:
+  description: What happened in one sentence, the first cause first.
+  type: str
+  returned: always
+directory:
+  description: Where the files are (in check mode, would be).
+  type: str
+  returned: always
+files:
+  description: Their names.
+  type: list
+  elements: str
+  returned: always
+  sample: [evidence.json, report.md, junit.xml]
+counts:
+  description: Number of claims by verdict, C(pass), C(fail), C(inconclusive) and C(skipped).
+  type: dict
+  returned: always
+ways_back:
+  description: Commands that lead back, each with C(title) and C(command); empty where nothing is to be taken back.
+  type: list
+  elements: dict
+  returned: always
+proofs:
+  description: The claim that the evidence was written, C(report.evidence); empty in check mode.
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: Empty, since a red claim of the run is told by RV(headline).
+  type: str
+  returned: always
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.evidence import Model, build, evidence_proof
+from ansible.module_utils.dbrelease.evidence_files import RENDERERS, is_written, write_evidence
+from ansible.module_utils.dbrelease.journal import Event, Journal
+from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+
+OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
+OPTIONS: Options = {
+    **RUN_OPTIONS,
+    "release": {"type": "dict", "required": True},
+    "asked": {"type": "list", "elements": "str", "choices": OUTCOMES, "required": True},
+    "events": {"type": "list", "elements": "dict", "default": []},
+    "failure": {"type": "dict", "default": {}, "options": {"task": {"type": "str"}, "message": {"type": "str"}}},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Build the model; write it and close the run, unless this is check mode."""
+    run = run_of(params)
+    journal = Journal(run, dry=check_mode)
+    model = model_of(params, check_mode, [])
+    try:
+        lines = journal.read()
+        model = model_of(params, check_mode, lines)
+        changed = not check_mode and write_and_close(journal, model, lines)
+    except ReleaseError as error:
+        # The first cause must not be lost together with the place where it would have been written.
+        message = f"{error.message} What came of the run: {model['headline']}"
+        raise ReleaseError(message, outcome=model["outcome"], headline=model["headline"]) from error
+    return {
+        "changed": changed,
+        "outcome": model["outcome"],
+        "succeeded": model["succeeded"],
+        "headline": model["headline"],
+        "directory": str(run.directory),
+        "files": list(RENDERERS),
+        "counts": model["counts"],
+        "ways_back": model["ways_back"],
+        "proofs": [] if check_mode else [evidence_proof(run, list(RENDERERS)).as_dict()],
+        "message": "",
+    }
+
+
+def model_of(params: Mapping[str, Any], check_mode: bool, lines: Sequence[Mapping[str, Any]]) -> Model:
+    """The model of the journal's lines and those that were handed over."""
+    run = run_of(params)
+    whose = {"run_id": run.run_id, "release": run.release, "environment": run.environment}
+    given = [{"ts": None, "facts": {}, **event, **whose} for event in params["events"]]
+    return build(
+        run,
+        params["release"],
+        [*lines, *given],
+        asked=params["asked"],
+        check_mode=check_mode,
+        failure=params["failure"],
+        written=[] if check_mode else list(RENDERERS),
+    )
+
+
+def write_and_close(journal: Journal, model: Model, lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Write the files and the closing lines, unless both are there already; say whether anything was written."""
+    directory, run = journal.run.directory, journal.run
+    closing = {"outcome": model["outcome"], "headline": model["headline"], "evidence": str(directory)}
+    own = [line for line in lines if line["run_id"] == run.run_id]
+    if is_written(model, directory) and own[-1:] and (own[-1]["step"], own[-1]["facts"]) == ("run", closing):
+        return False
+    try:
+        with journal.step("report") as step:
+            write_evidence(model, directory)
+            step.facts["files"] = [str(directory / name) for name in RENDERERS]
+            step.prove(evidence_proof(run, list(RENDERERS)))
+    except ReleaseError as error:
+        with suppress(ReleaseError):  # where the journal cannot be written either, the first error says why
+            journal.append("run", "failed", {**closing, "message": error.message})
+        raise
+    event: Event = "refused" if model["outcome"] == "refused" else "failed"
+    journal.append("run", "passed" if model["succeeded"] else event, closing)
+    return True
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

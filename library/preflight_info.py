@@ -1,0 +1,159 @@
+#!/usr/bin/python
+"""Whether a release may begin: everything that stands in its way, at once."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_info
+short_description: Whether a release may begin, with everything that stands in its way
+description:
+  - Looks at services, database, migration history, files, room and API of a target, side by side, and judges each.
+  - Every rule is a proof C(preflight.<rule>), and every rule is in every result. A rule that cannot be judged because
+    another one is red is skipped, and says which.
+  - A red proof is a fact, not a failure, and ends the journal's step C(preflight) as C(refused). Where the state
+    directory cannot be written, nothing is journalled, and a proof says so.
+  - The declared queries are planned in a transaction that is always rolled back. Tables that the release will create
+    are stood in for by empty ones in it, without keys, so that no other table is locked.
+  - A declared service that is still starting is waited for, up to 30 seconds.
+extends_documentation_fragment: [login, run]
+options:
+  release:
+    description: The whole release, as M(release_info) returns it.
+    type: dict
+    required: true
+  services:
+    description: The state of the services, as M(target_info) returns it.
+    type: dict
+    default: {}
+  address_problem:
+    description: Why the database has no address, as M(target_info) returns it.
+    type: str
+    default: ""
+  backend_container:
+    description: Where the migration command runs and its files are. On the target itself if empty.
+    type: str
+    default: ""
+  db_container:
+    description: Where the dump tools are, and the server's disk. If empty, the tools are looked for on the target.
+    type: str
+    default: ""
+  workdir:
+    description: Where the migration command runs if it runs on the target itself.
+    type: path
+  api_base_url:
+    description: Where the API answers. It is not looked at if this is empty.
+    type: str
+    default: ""
+  require_staging_evidence:
+    description: Whether a run that deployed this release in staging must be shown.
+    type: bool
+    default: false
+  staging_evidence_path:
+    description: The C(evidence.json) of that run, on the target.
+    type: path
+    default: ""
+requirements: [psycopg2, docker, requests]
+attributes:
+  check_mode:
+    support: full
+    description: Does the same, and does not write the journal.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Look at everything that the release needs
+  preflight_info:
+    run: "{{ opened.run }}"
+    login_host: "{{ target.login_host }}"
+    login_port: "{{ target.login_port }}"
+    login_user: shop
+    login_password: "{{ shop_password }}"
+    login_db: shop
+    release: "{{ release }}"
+    services: "{{ target.services }}"
+    address_problem: "{{ target.address_problem }}"
+    backend_container: shop_backend
+    db_container: shop_postgres
+    api_base_url: http://localhost:8000
+  register: preflight
+"""
+
+RETURN = r"""
+state:
+  description:
+    - V(ready) if the release may begin, V(deployed) if the database has it already, V(refused) if any proof is red.
+  type: str
+  returned: always
+  sample: ready
+proofs:
+  description:
+    - One proof of each rule, with C(name), C(title), C(status), C(expected), C(observed), C(detail), C(remedy).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence on each red proof, with what to do; empty if there is none.
+  type: str
+  returned: always
+  sample: ""
+server_version:
+  description: The version of the server; empty if it was not reached.
+  type: str
+  returned: always
+  sample: "15.18"
+revision:
+  description: The revision of the database; empty if it has none, or more than one.
+  type: str
+  returned: always
+  sample: 3f1c0a9b7d52
+payload_missing:
+  description: The destinations of the release's files that are not there yet.
+  type: list
+  elements: str
+  returned: always
+  sample: [/app/migrations/versions/9b7d523f1c0a_create_order_items.py]
+target_facts:
+  description:
+    - What was seen, with C(services), C(server_version), C(server_major), C(data_directory), C(revisions), C(heads),
+      C(dump_bytes_estimate), C(dump_free_bytes), C(existing_bytes), C(table_free_bytes), C(dump_tools) and
+      C(payload_missing). Numbers are null where they could not be seen.
+  type: dict
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.preflight.session import preflight
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "release": {"type": "dict", "required": True},
+    "services": {"type": "dict", "default": {}},
+    "address_problem": {"type": "str", "default": ""},
+    "backend_container": {"type": "str", "default": ""},
+    "db_container": {"type": "str", "default": ""},
+    "workdir": {"type": "path"},
+    "api_base_url": {"type": "str", "default": ""},
+    "require_staging_evidence": {"type": "bool", "default": False},
+    "staging_evidence_path": {"type": "path", "default": ""},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Look, judge, and journal what came of it."""
+    return preflight(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+#!/usr/bin/python
+"""Read a release, and validate it before anything is touched."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_info
+short_description: Read a release, and validate it before anything is touched
+description:
+  - A release is a folder with C(release.yml), C(checks.yml) and the files that they name.
+  - Both files are checked against the JSON Schemas, and then against each other and against the folder.
+  - All problems are reported at once, each with the file, the key, what was expected and what was found.
+  - Runs on the controller, where the releases are.
+options:
+  directory:
+    description: Folder of the release.
+    type: path
+    required: true
+  schemas:
+    description: Folder with C(release.schema.json) and C(checks.schema.json).
+    type: path
+    required: true
+attributes:
+  check_mode:
+    description: Only files are read.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+requirements: [jsonschema, PyYAML]
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Read the release, and validate it
+  release_info:
+    directory: "{{ playbook_dir }}/../releases/2026_04"
+    schemas: "{{ playbook_dir }}/../schemas"
+  delegate_to: localhost
+  register: read
+
+- name: Show what it is about
+  ansible.builtin.debug:
+    msg: "{{ read.release.title }}"
+"""
+
+RETURN = r"""
+release:
+  description:
+    - The content of C(release.yml) and C(checks.yml), as the schemas describe it.
+    - Lists that were left out are empty, and so is RV(release.migration.success_pattern); C(api) stays left out.
+  type: dict
+  returned: success
+  contains:
+    directory:
+      description: Absolute path of the folder.
+      type: str
+    migration:
+      description:
+        - As in C(release.yml).
+        - Each item of C(payload) has its C(sha256) and absolute C(path) besides, each step of C(finalize) its C(sql).
+      type: dict
+problems:
+  description: What is wrong with the release, each with C(file), C(key), C(expected) and C(found).
+  type: list
+  elements: dict
+  returned: when the release is not valid
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.release import load
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "directory": {"type": "path", "required": True},
+    "schemas": {"type": "path", "required": True},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read it; the same in check mode, for nothing is ever written."""
+    return {"changed": False, "release": load(Path(params["directory"]), Path(params["schemas"]))}
+
+
+def main() -> None:
+    """Wire it up."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,171 @@
+#!/usr/bin/python
+"""Judge declared SQL checks on a live database, without being able to write."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sql_check_info
+short_description: Judge declared SQL checks on a live database
+description:
+  - Runs every check in one transaction that is REPEATABLE READ and READ ONLY and is always rolled back, so that all of
+    them describe the same instant.
+  - The text of a check reaches the server as a value, which the server plans read-only. A check that would write is
+    refused by the server and is a failed proof.
+  - A check that is red, broken, forbidden or too slow is a failed proof and never a failed module, and it hides no
+    other check. Fails only if the database cannot be asked, or the journal cannot be written.
+extends_documentation_fragment: [login, run]
+options:
+  checks:
+    description: The checks that a release declares.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Name of the check; its proof is C(checks.<name>).
+        type: str
+        required: true
+      title:
+        description: The claim, in words.
+        type: str
+        required: true
+      violations:
+        description: A SELECT of the rows that break the claim, so that none may come.
+        type: str
+      equal:
+        description:
+          - A SELECT of one row with two or more columns, which must all be equal.
+          - The server compares them. Numbers are equal as numbers, and null equals null.
+        type: str
+  proven:
+    description:
+      - Names of checks that were already proved in this run, at an instant, right after the release was finalized.
+      - The rows of such a check that break it now were written by the application since. Its proof is then
+        C(inconclusive) and says how many they are. A check that cannot run is red all the same.
+    type: list
+    elements: str
+    default: []
+  statement_timeout_ms:
+    description: How long a check may run, in milliseconds.
+    type: int
+    default: 60000
+  sample_size:
+    description: How many of the rows that break a claim are shown.
+    type: int
+    default: 5
+attributes:
+  check_mode:
+    description: Reads only, so that it does the same; the journal is not written.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Judge the data
+  sql_check_info:
+    login_host: 172.18.0.2
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    checks:
+      - name: no_order_without_account
+        title: No order without its account
+        violations: SELECT o.id FROM orders o LEFT JOIN accounts a ON a.id = o.account_id WHERE a.id IS NULL
+      - name: every_line_was_copied
+        title: Every line of an order was copied
+        equal: >-
+          SELECT (SELECT sum(lines) FROM orders) AS lines_of_orders, (SELECT count(*) FROM order_items) AS items
+  register: checks
+"""
+
+RETURN = r"""
+proofs:
+  description: One proof for each check, in their order. Its C(sample) holds some of the rows that break the claim.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - name: checks.no_order_without_account
+      title: No order without its account
+      status: fail
+      expected: 0
+      observed: 1
+      detail: 1 row breaks it.
+      remedy: Bring the rows in line (the sample names some), and verify again.
+      sql: SELECT o.id FROM orders o LEFT JOIN accounts a ON a.id = o.account_id WHERE a.id IS NULL
+      sample: [{"id": 7}]
+      duration_ms: 12
+message:
+  description: One sentence for each failed proof; empty when none failed.
+  returned: always
+  type: str
+taken_at:
+  description: The instant that every check describes, UTC, ISO 8601.
+  returned: always
+  type: str
+  sample: "2026-01-02T03:04:05.678901+00:00"
+duration_ms:
+  description: How long the database took for all of them.
+  returned: always
+  type: int
+  sample: 240
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.checks import read_checks
+from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.proof import sentence
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "checks": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "title": {"type": "str", "required": True},
+            "violations": {"type": "str"},
+            "equal": {"type": "str"},
+        },
+        "mutually_exclusive": [("violations", "equal")],
+        "required_one_of": [("violations", "equal")],
+    },
+    "proven": {"type": "list", "elements": "str", "default": []},
+    "statement_timeout_ms": {"type": "int", "default": 60_000},
+    "sample_size": {"type": "int", "default": 5},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    with Journal(run_of(params), dry=check_mode).step("checks") as step:
+        proofs, facts = read_checks(
+            Login.of(params),
+            params["checks"],
+            proven=params["proven"],
+            statement_timeout_ms=params["statement_timeout_ms"],
+            sample_size=params["sample_size"],
+        )
+        step.prove(*proofs)
+        step.facts.update(facts)
+    lines = [proof.as_dict() for proof in proofs]
+    return {"proofs": lines, "message": sentence(lines), **facts}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

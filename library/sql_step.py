@@ -1,0 +1,209 @@
+#!/usr/bin/python
+"""Run the declared SQL steps that follow a migration, each only while something is pending."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sql_step
+short_description: Run declared, idempotent SQL steps, each in a transaction of its own
+description:
+  - Runs the steps in their order. Before each, its C(pending) query counts what is left to do; a step with nothing
+    pending is not run. So a run that was killed is continued by running again.
+  - A step runs in one REPEATABLE READ transaction with a short lock timeout. Afterwards, in the same transaction,
+    C(pending) must count 0.
+  - A step that C(proves) checks has those run in its transaction instead, so that what it wrote and what the checks
+    see are of one instant while other sessions go on writing. It is committed only if all of them hold. With nothing
+    pending its checks are run alone.
+  - An attempt that meets a lock, a serialization failure or a deadlock (SQLSTATE 55P03, 40001, 40P01) is repeated after
+    a growing pause, slept outside any transaction. Giving up names the sessions that stood in the way.
+  - What cannot run in a transaction, like CREATE INDEX CONCURRENTLY or VACUUM, is not supported. A step whose text
+    holds BEGIN, COMMIT or ROLLBACK fails.
+  - Fails at the first step that fails, with the proofs of all. Journals the step V(finalize).
+extends_documentation_fragment: [login, run]
+options:
+  steps:
+    description: The steps, in their order.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: Its name. Its proof is C(migrate.finalize.<name>).
+        type: str
+        required: true
+      title:
+        description: What it does, as an order.
+        type: str
+        required: true
+      sql:
+        description: What it runs. Statements separated by semicolons are one transaction.
+        type: str
+        required: true
+      pending:
+        description: A SELECT of one whole number, what is left to do. It cannot write.
+        type: str
+        required: true
+      proves:
+        description: Names of O(checks) that must hold before the step is committed.
+        type: list
+        elements: str
+        default: []
+      file:
+        description: Where in the release O(steps[].sql) came from. Not read here.
+        type: str
+  checks:
+    description: The release's declared checks. Only those that a step proves are run.
+    type: list
+    elements: dict
+    default: []
+  lock:
+    description: How long to wait for others.
+    type: dict
+    default: {}
+    suboptions:
+      timeout_ms:
+        description: How long one attempt waits for a lock, in milliseconds. Everyone behind it waits as long.
+        type: int
+        default: 500
+      attempts:
+        description: How many attempts a step has.
+        type: int
+        default: 10
+      deadline_seconds:
+        description: No further attempt of a step begins this many seconds after its first.
+        type: int
+        default: 120
+  application_name:
+    description: The name of its session on the server.
+    type: str
+    default: dbrelease finalize
+attributes:
+  check_mode:
+    support: full
+    description: Counts what is pending and names the steps that would run. Runs none of them, nor any check.
+  diff_mode:
+    support: full
+    description: Shows the SQL of the steps that ran, or would run.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Finalize the migration
+  sql_step:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    lock: {timeout_ms: 500, attempts: 10, deadline_seconds: 120}
+    steps:
+      - name: validate_order_foreign_key
+        title: Validate the foreign key to orders
+        sql: ALTER TABLE order_items VALIDATE CONSTRAINT order_items_order_id_fkey
+        pending: >-
+          SELECT count(*) FROM pg_constraint
+          WHERE conname = 'order_items_order_id_fkey' AND NOT convalidated
+  register: finalized
+"""
+
+RETURN = r"""
+steps:
+  description:
+    - What each step did, in their order. C(name), C(changed), C(pending) (counted before; null where check mode could
+      not count because the migration has yet to make it), C(rows) (of the last statement), C(attempts) and
+      C(duration_ms).
+  type: list
+  elements: dict
+  returned: always
+  sample: [{name: analyze, changed: true, pending: 1, rows: 0, attempts: 1, duration_ms: 12}]
+proven:
+  description: Names of the checks that held when a step was committed.
+  type: list
+  elements: str
+  returned: always
+would_run:
+  description: In check mode the names of the steps that would run, else empty.
+  type: list
+  elements: str
+  returned: always
+lock_waits:
+  description:
+    - The sessions that the steps waited for. C(pid), C(user), C(application), C(state), C(since) (UTC, ISO 8601) and
+      C(query), its literals as C(?).
+  type: list
+  elements: dict
+  returned: always
+proofs:
+  description: One proof per step, C(migrate.finalize.<name>), and one per check that a step proves, C(checks.<name>).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence per proof that failed, else empty.
+  type: str
+  returned: always
+diff:
+  description: The SQL, in C(before) (empty) and C(after).
+  type: dict
+  returned: success
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.finalize import finalize
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "steps": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "title": {"type": "str", "required": True},
+            "sql": {"type": "str", "required": True},
+            "pending": {"type": "str", "required": True},
+            "proves": {"type": "list", "elements": "str", "default": []},
+            "file": {"type": "str"},
+        },
+    },
+    "checks": {"type": "list", "elements": "dict", "default": []},
+    "lock": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "timeout_ms": {"type": "int", "default": 500},
+            "attempts": {"type": "int", "default": 10},
+            "deadline_seconds": {"type": "int", "default": 120},
+        },
+    },
+    "application_name": {"type": "str", "default": "dbrelease finalize"},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Run the steps, or say which would run."""
+    with Journal(run_of(params), dry=check_mode).step("finalize") as step:
+        return finalize(
+            Login.of(params),
+            params["steps"],
+            params["checks"],
+            params["lock"],
+            params["application_name"],
+            step,
+            check_mode=check_mode,
+        )
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

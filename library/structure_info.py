@@ -1,0 +1,135 @@
+#!/usr/bin/python
+"""Whether the database has the structure that a release declares."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: structure_info
+short_description: Whether revision, tables, columns, indexes and constraints are as a release declares them
+description:
+  - Reads the server's catalogs, in one snapshot, and compares.
+  - A table that the release makes has exactly the declared columns and constraints, and at least the declared indexes,
+    which are valid and ready. Constraints are validated and not deferrable. A table that was there before still has the
+    columns that the release relies on.
+  - A table that is missing makes all of its proofs red.
+  - Fails only if the catalogs cannot be read. Journals the step V(structure).
+extends_documentation_fragment: [login, run]
+options:
+  tables:
+    description:
+      - The release's tables. Names without a schema are resolved by the search path.
+    type: dict
+    required: true
+    suboptions:
+      existing:
+        description: What was there before; by table a list of columns.
+        type: dict
+        default: {}
+      created:
+        description:
+          - What the release makes; by table C(columns), C(indexes) and C(constraints), each by name.
+          - A column has C(type), as the server's C(format_type) spells it (V(character varying(255))), and C(nullable).
+          - An index has C(columns) in their order (an expression as the server prints it), C(unique), and if need be
+            C(method) (V(btree)) and C(partial) (V(false)).
+          - A constraint has C(type) (V(primary_key), V(unique), V(foreign_key), V(check), V(exclusion)), C(columns),
+            and for a foreign key C(references) (C(table), C(columns)) and C(on_delete) (V(cascade), V(set_null),
+            V(no_action), V(restrict), V(set_default)).
+        type: dict
+        default: {}
+  revision:
+    description: The one revision that the database must be at.
+    type: str
+    required: true
+  bookkeeping_table:
+    description: Where Alembic keeps it.
+    type: str
+    default: alembic_version
+attributes:
+  check_mode:
+    support: full
+    description: Reads only. In check mode nothing is journalled either.
+  diff_mode:
+    support: none
+    description: The proofs show what was expected and what was seen.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Read the structure back
+  structure_info:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    revision: 9b1c7d2e4f60
+    tables:
+      existing:
+        orders: [id, account_id]
+      created:
+        order_items:
+          columns:
+            id: {type: uuid, nullable: false}
+            order_id: {type: uuid, nullable: false}
+          indexes:
+            idx_order_items_order_id: {columns: [order_id], unique: false}
+          constraints:
+            order_items_pkey: {type: primary_key, columns: [id]}
+            order_items_order_id_fkey:
+              {type: foreign_key, columns: [order_id], references: {table: orders, columns: [id]}, on_delete: cascade}
+  register: structure
+"""
+
+RETURN = r"""
+proofs:
+  description:
+    - C(structure.revision), for each existing table C(structure.<table>.columns), for each created one also
+      C(structure.<table>.indexes) and C(structure.<table>.constraints). C(observed) is everything that is there.
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence per proof that failed, else empty.
+  type: str
+  returned: always
+  sample: ""
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.catalog import read_back
+from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.proof import sentence
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "tables": {
+        "type": "dict",
+        "required": True,
+        "options": {"existing": {"type": "dict", "default": {}}, "created": {"type": "dict", "default": {}}},
+    },
+    "revision": {"type": "str", "required": True},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    with Journal(run_of(params), dry=check_mode).step("structure") as step:
+        proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
+        step.prove(*proofs)
+    found = [proof.as_dict() for proof in proofs]
+    return {"proofs": found, "message": sentence(found)}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

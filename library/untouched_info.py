@@ -1,0 +1,135 @@
+#!/usr/bin/python
+"""Whether the tables of the database hold what they held in the baseline."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: untouched_info
+short_description: Whether the tables hold what they held in the baseline, and who wrote to those that do not
+description:
+  - Reads every table of the release's last baseline again, the same columns, in one REPEATABLE READ snapshot, and
+    compares number of rows and fingerprint. Baseline and upgrade are read from the journal.
+  - An equal table passes. A table that is gone, or lacks a column, or holds rows that the migration's transaction wrote
+    (the one that wrote what O(bookkeeping_tables) hold), fails. So does one that changed although nobody is known to
+    have written to it, that lost more rows than were deleted (it was truncated), or of which more rows were deleted
+    while the upgrade ran than other transactions existed then.
+  - A table that the application alone changed is V(inconclusive), with the numbers. Rows that a migration wrote inside
+    a savepoint carry another transaction's id and are not told from the application's.
+  - The server's write counters hold also what was rolled back, and arrive late. Where they would make a table red,
+    they are awaited (O(settle_seconds)).
+  - Fails only if there is no baseline or a table cannot be read. Journals the step V(untouched).
+extends_documentation_fragment: [login, run]
+options:
+  except_tables:
+    description: Tables to leave out, as V(schema.table) or as a name in the search path.
+    type: list
+    elements: str
+    default: []
+  bookkeeping_tables:
+    description: Where the migration tool keeps its revision. Left out, and asked for the migration's transaction.
+    type: list
+    elements: str
+    default: [alembic_version]
+  settle_seconds:
+    description: How long to await the counters of other sessions before a table is red for want of them.
+    type: float
+    default: 11.0
+attributes:
+  check_mode:
+    support: full
+    description: Reads only. In check mode nothing is journalled either.
+  diff_mode:
+    support: none
+    description: The proofs show what was expected and what was seen.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Compare every table with the baseline
+  untouched_info:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    except_tables: [order_items]
+  register: untouched
+"""
+
+RETURN = r"""
+tables:
+  description: How many tables were compared.
+  type: int
+  returned: always
+  sample: 7
+proofs:
+  description:
+    - One proof per table, C(untouched.<schema.table>). C(expected) and C(observed) have C(rows) and C(fingerprint).
+      Where they differ C(observed) has also the C(inserted), C(updated) and C(deleted) rows since the baseline, and how
+      many rows were written C(by_migration).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence per proof that failed, else empty.
+  type: str
+  returned: always
+  sample: ""
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal, last_facts
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.proof import sentence
+from ansible.module_utils.dbrelease.writers import Memory, compare
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "except_tables": {"type": "list", "elements": "str", "default": []},
+    "bookkeeping_tables": {"type": "list", "elements": "str", "default": ["alembic_version"]},
+    "settle_seconds": {"type": "float", "default": 11.0},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    journal = Journal(run_of(params), dry=check_mode)
+    with journal.step("untouched") as step:
+        proofs = compare(
+            Login.of(params),
+            remembered(journal),
+            except_tables=params["except_tables"],
+            bookkeeping_tables=params["bookkeeping_tables"],
+            settle_seconds=params["settle_seconds"],
+        )
+        step.prove(*proofs)
+        step.facts["tables"] = len(proofs)
+    found = [proof.as_dict() for proof in proofs]
+    return {"tables": len(proofs), "proofs": found, "message": sentence(found)}
+
+
+def remembered(journal: Journal) -> Memory:
+    """The baseline and the upgrade of this release in this environment; raises ReleaseError without a baseline."""
+    run, events = journal.run, journal.read()
+    baseline = last_facts(events, release=run.release, environment=run.environment, step="baseline")
+    if baseline is None:
+        raise ReleaseError(
+            f"Comparing with the baseline is not possible, as {journal.path} holds none of release {run.release} in "
+            f"environment {run.environment}: run the playbook that deploys it, which takes one."
+        )
+    upgrade = last_facts(events, release=run.release, environment=run.environment, step="upgrade")
+    return Memory.of(baseline, upgrade)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

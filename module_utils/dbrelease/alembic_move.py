@@ -1,0 +1,165 @@
+"""Let Alembic move the database: bounded, with short lock waits, its output saved, and the result read back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from psycopg2.extras import RealDictCursor
+
+from .alembic import database_revisions, missing_program
+from .alembic_outcome import Move, Outcome, judge, lock_timeout
+from .commands import Commands, Finished
+from .database import Login, Row, connect
+from .errors import ReleaseError
+from .fingerprints import write_counters
+from .journal import Run, utc_now
+from .locks import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
+from .migration_log import MigrationLog
+from .proof import Proof
+from .secret import masked
+from .sessions import end_sessions
+
+# One stream, in the order of writing, and still the command's own exit status.
+MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What was done, for the result and the journal."""
+
+    proofs: list[Proof]
+    revisions: list[str] | None
+    started_at: str
+    duration_ms: int
+    attempts: int
+    lock_waits: list[Row]
+    before: Row
+    after: Row | None
+
+
+@dataclass
+class Alembic:
+    """One place where Alembic runs, and the database that it must move."""
+
+    login: Login
+    commands: Commands
+    command: Sequence[str]
+    table: str
+    limits: LockLimits
+    timeout_s: int
+    run: Run
+    log: MigrationLog
+    _last: Finished | None = field(default=None, init=False)
+    _output: str = field(default="", init=False)
+    _attempts: int = field(default=0, init=False)
+    _timed_out: bool = field(default=False, init=False)
+
+    def move(self, move: Move) -> Moved:
+        """Run it to an end that is known; whatever happened is in the proofs."""
+        name = application_name(move, self.run)
+        environment = session_environment(self.commands, name, self.limits)
+        before = self._counters()
+        begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
+        watch, cause = LockWatch(), ""
+        try:
+            with watch_blockers(self.login, name) as watch:
+                retrying(
+                    lambda: self._attempt(move, name, environment, begun + self.timeout_s),
+                    self.limits,
+                    what=f"Alembic's {move.label}",
+                    watch=watch,
+                )
+        except ReleaseError as error:
+            cause = masked(error.message, self.login.password)
+        duration_ms = round((time.monotonic() - begun) * 1000)
+        if cause or self._last is None or self._last.status != 0:
+            end_sessions(self.login, name)
+        outcome = self._outcome(cause, duration_ms)
+        proofs = [judge(move, outcome), self.log.close()]
+        after = self._counters() if outcome.revisions is not None else None
+        return Moved(
+            proofs, outcome.revisions, started_at, duration_ms, self._attempts, list(watch.seen), before, after
+        )
+
+    def _attempt(self, move: Move, name: str, environment: dict[str, str], deadline: float) -> None:
+        remaining = round(deadline - time.monotonic())
+        if remaining < 1:
+            raise ReleaseError(f"Alembic's {move.label} was given up (its {self.timeout_s} s are used up)")
+        self._attempts += 1
+        self._last = None
+        argv = [*self.command, move.direction, move.revision]
+        now = utc_now().isoformat(timespec="seconds")
+        self.log.begin(f"{now} attempt {self._attempts}: {' '.join(argv)} in {self.commands.place}")
+        footer = "its end was not seen"
+        try:
+            finished = self.commands.run(
+                [*MERGED, *argv], timeout_s=remaining, environment=environment, on_stdout=self.log.feed
+            )
+            footer = f"exit status {finished.status} after {finished.duration_ms} ms"
+            self._last = finished
+            # A killed container gives the same status much earlier.
+            self._timed_out = finished.timed_out and finished.duration_ms >= remaining * 1000
+        finally:
+            self._output = self.log.end(footer)
+        if missing_program(finished):
+            raise ReleaseError(f"Running {self.command[0]} in {self.commands.place} failed (it is not there)")
+        contended = lock_timeout(self._output) if finished.status != 0 else ""
+        # A migration may have committed before it met the lock: only where nothing moved is it tried again.
+        if contended and self._revisions() == [move.from_revision]:
+            end_sessions(self.login, name)
+            raise ContendedError(contended)
+
+    def _outcome(self, cause: str, duration_ms: int) -> Outcome:
+        last = self._last
+        return Outcome(
+            status=last.status if last else None,
+            output=self._output,
+            revisions=self._revisions(),
+            timed_out=self._timed_out,
+            cause=cause,
+            duration_ms=duration_ms,
+        )
+
+    def _revisions(self) -> list[str] | None:
+        """What the database says, in a session of its own; None where it does not answer."""
+        try:
+            return read_revisions(self.login, self.table)
+        except ReleaseError:
+            return None
+
+    def _counters(self) -> Row:
+        with (
+            closing(connect(self.login, "dbrelease counters")) as connection,
+            connection.cursor(cursor_factory=RealDictCursor) as cursor,
+        ):
+            return write_counters(cursor)
+
+
+def read_revisions(login: Login, table: str) -> list[str]:
+    """The database's revisions; raises ReleaseError where it does not answer."""
+    with (
+        closing(connect(login, "dbrelease revision")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        return database_revisions(cursor, table)
+
+
+def application_name(move: Move, run: Run) -> str:
+    """The name of the server sessions of one move, by which they are watched and ended."""
+    return f"dbrelease-{move.direction}-{run.run_id}"[:63]
+
+
+def session_environment(commands: Commands, name: str, limits: LockLimits) -> dict[str, str]:
+    """What a libpq driver needs to wait briefly and to be known; the place's own PGOPTIONS stay in front."""
+    own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
+    options = [own.stdout.strip()] if own.status == 0 else []
+    options += [
+        f"-c lock_timeout={limits.timeout_ms}",
+        f"-c application_name={name}",
+        "-c client_connection_check_interval=500",
+    ]
+    # PGAPPNAME goes before PGOPTIONS at the server, and the place may have one.
+    return {"PGOPTIONS": " ".join(filter(None, options)), "PGAPPNAME": name, "PYTHONUNBUFFERED": "1"}

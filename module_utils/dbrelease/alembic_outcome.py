@@ -1,0 +1,132 @@
+"""What a move of the database from one revision to another came to: decided from what was seen, never assumed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .alembic import error_tail
+from .alembic_preview import Direction
+from .errors import ReleaseError
+from .proof import Proof, Status
+
+UPGRADE_PROOF = "migrate.upgrade"
+LOCK_TIMEOUT = re.compile(r"LockNotAvailable|lock timeout|\b55P03\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Move:
+    """What is wanted: from exactly one revision to exactly one other."""
+
+    direction: Direction
+    from_revision: str
+    revision: str
+    success_pattern: str | None = None
+
+    @property
+    def label(self) -> str:
+        """For messages: `upgrade 0a1b -> 2c3d`."""
+        return f"{self.direction} {self.from_revision} -> {self.revision}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How it ended. `status` is None where the command's end was not seen; then `cause` says why.
+
+    revisions: what the database said afterwards, None where it could not be asked.
+    """
+
+    status: int | None
+    output: str
+    revisions: list[str] | None
+    timed_out: bool = False
+    cause: str = ""
+    duration_ms: int = 0
+
+
+def is_needed(move: Move, found: Sequence[str]) -> bool:
+    """False where the database is already at the wanted revision; raises ReleaseError where it is anywhere else."""
+    if list(found) == [move.revision]:
+        return False
+    if list(found) == [move.from_revision]:
+        return True
+    raise ReleaseError(
+        f"The {move.label} was refused: the database is at {_names(found)}, expected exactly {move.from_revision} "
+        f"(or {move.revision}, where it is done); find out how it came there before you run again.",
+        refused=True,
+        revisions=list(found),
+    )
+
+
+def lock_timeout(output: str) -> str:
+    """The line that tells of a lock that was not to be had in time; empty where there is none."""
+    return error_tail(output) if LOCK_TIMEOUT.search(output) else ""
+
+
+def already_there(move: Move) -> Proof:
+    """The proof of a move that was not needed."""
+    return _proof(move, "pass", [move.revision], f"The database was at {move.revision} already; Alembic was not run.")
+
+
+def judge(move: Move, outcome: Outcome) -> Proof:
+    """Success is exit status 0, the wanted revision in the database, and the declared line in the output."""
+    there = outcome.revisions == [move.revision]
+    if outcome.status == 0 and there:
+        if not move.success_pattern or re.search(move.success_pattern, outcome.output):
+            detail = f"Alembic ended with status 0 and the database is at {move.revision}."
+            return _proof(move, "pass", outcome.revisions, detail, duration_ms=outcome.duration_ms)
+        detail = (
+            f"Alembic ended with status 0 and the database is at {move.revision}, but its output lacks the line that "
+            f"the release promises (/{move.success_pattern}/)."
+        )
+    else:
+        detail = f"{_ending(outcome)}; {_position(move, outcome.revisions)}."
+    return _proof(move, "fail", outcome.revisions, detail, _remedy(move, outcome), outcome.duration_ms)
+
+
+def _proof(
+    move: Move, status: Status, revisions: list[str] | None, detail: str, remedy: str = "", duration_ms: int = 0
+) -> Proof:
+    return Proof(
+        UPGRADE_PROOF,
+        f"Alembic's {move.label}",
+        status,
+        expected=[move.revision],
+        observed=revisions,
+        detail=detail,
+        remedy=remedy,
+        duration_ms=duration_ms,
+    )
+
+
+def _ending(outcome: Outcome) -> str:
+    if outcome.cause:
+        return outcome.cause.rstrip(".")
+    if outcome.timed_out:
+        return "Alembic did not end in time and was ended"
+    if outcome.status == 0:
+        return "Alembic ended with status 0"
+    return f"Alembic ended with status {outcome.status} ({error_tail(outcome.output)})"
+
+
+def _position(move: Move, revisions: list[str] | None) -> str:
+    if revisions is None:
+        return "the revision could not be read back, so where the database is, is unknown"
+    if revisions == [move.revision]:
+        return f"nevertheless the database is now at {move.revision}"
+    if revisions == [move.from_revision]:
+        return f"the database is still at {move.from_revision}"
+    return f"the database is now at {_names(revisions)}, which is neither {move.from_revision} nor {move.revision}"
+
+
+def _remedy(move: Move, outcome: Outcome) -> str:
+    if outcome.revisions == [move.from_revision]:
+        return "Read the saved log, remove the cause, and run again."
+    if outcome.revisions == [move.revision]:
+        return "Read the saved log and verify the database before anything else."
+    return "Read the saved log and the bookkeeping table; restore the backup if the database is between revisions."
+
+
+def _names(revisions: Sequence[str]) -> str:
+    return " and ".join(revisions) if revisions else "no revision"

@@ -1,0 +1,176 @@
+"""The database at exactly one Alembic revision: look, preview, move, and journal each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .alembic_move import Alembic, Moved, read_revisions
+from .alembic_outcome import UPGRADE_PROOF, Move, already_there, is_needed
+from .alembic_preview import PREVIEW_PROOF, Preview, preview
+from .commands import Commands, commands_in
+from .database import Login
+from .errors import ReleaseError
+from .journal import Journal, Run, stamp
+from .locks import LockLimits
+from .migration_log import LOG_PROOF, MigrationLog
+from .module import run_of
+from .private_files import unused, write_failure, write_private
+from .proof import Proof, sentence
+from .secret import masked
+
+
+def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act: `changed` is true where the database moved, or in check mode would."""
+    login, run = Login.of(params), run_of(params)
+    journal = Journal(run, dry=check_mode)
+    move = Move(params["direction"], params["from_revision"], params["revision"], params["success_pattern"])
+    found = _needed_from(journal, move, login, params["bookkeeping_table"])
+    result = {**_empty(move), "revisions_before": found, "revisions_after": found}
+    if found == [move.revision]:
+        proofs = [already_there(move), _skipped(PREVIEW_PROOF), _skipped(LOG_PROOF)]
+        return _told(result, proofs)
+    # The engine is reached only now: a refusal needs the database alone.
+    commands = commands_in(params["backend_container"], workdir=params["workdir"])
+    shown, path = _preview(journal, commands, move, params, login)
+    result |= {
+        "preview": path,
+        "preview_sql": shown.sql,
+        "diff": {
+            "before_header": f"revision {move.from_revision}",
+            "after_header": f"revision {move.revision}",
+            "before": f"{move.from_revision}\n",
+            "after": f"{move.revision}\n{shown.sql}",
+        },
+    }
+    if check_mode:
+        proofs = [shown.proof, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
+        return _told({**result, "changed": True}, proofs)
+    return _move(journal, move, result, shown.proof, commands, params, login)
+
+
+def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list[str]:
+    """What the database is at; a move that is not needed, or is refused, is journaled here."""
+    try:
+        found = read_revisions(login, table)
+        if not is_needed(move, found):
+            facts = {"from_revision": move.from_revision, "to_revision": move.revision}
+            journal.append(move.direction, "skipped", {**facts, "proofs": [already_there(move).as_dict()]})
+    except ReleaseError as error:
+        event = "refused" if error.refused else "failed"
+        journal.append(move.direction, event, {**error.facts, "message": error.message})  # type: ignore[arg-type]
+        raise
+    return found
+
+
+def _preview(
+    journal: Journal, commands: Commands, move: Move, params: Mapping[str, Any], login: Login
+) -> tuple[Preview, str]:
+    files = {file["name"]: file["content"] for file in params["preview_files"]}
+    path = ""
+    with journal.step("preview") as step:
+        shown = preview(commands, params["command"], move.direction, move.from_revision, move.revision, files)
+        shown = _without_password(shown, login)
+        if shown.sql and not journal.dry:
+            path = str(_file(journal.run, "migration_preview", ".sql"))
+            write_private(Path(path), shown.sql, journal.run.run_id)
+        step.facts.update(path=path, sql=shown.sql)
+        step.prove(shown.proof)
+    return shown, path
+
+
+def _move(
+    journal: Journal,
+    move: Move,
+    result: dict[str, Any],
+    previewed: Proof,
+    commands: Commands,
+    params: Mapping[str, Any],
+    login: Login,
+) -> dict[str, Any]:
+    with journal.step(move.direction) as step:
+        log = _log(_file(journal.run, params["log_label"], ".log"), login)
+        step.facts.update(from_revision=move.from_revision, to_revision=move.revision, log=str(log.path))
+        alembic = Alembic(
+            login,
+            commands,
+            params["command"],
+            params["bookkeeping_table"],
+            LockLimits.of(params["lock"]),
+            params["timeout_seconds"],
+            journal.run,
+            log,
+        )
+        moved = alembic.move(move)
+        step.facts.update(_facts(moved))
+        step.prove(*moved.proofs)
+        result |= {
+            "changed": moved.revisions != [move.from_revision],
+            "log": str(log.path),
+            "revisions_after": moved.revisions,
+            **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
+        }
+        told = _told(result, [previewed, *moved.proofs])
+        if told["message"]:
+            raise _Failed(told)
+    return told
+
+
+class _Failed(ReleaseError):
+    """The move failed: everything known goes into the result, but the journal has its facts already."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        kept = ("changed", "proofs", "revisions_before", "revisions_after", "log", "attempts", "lock_waits")
+        super().__init__(told["message"], **{key: told[key] for key in kept})
+
+
+def _log(path: Path, login: Login) -> MigrationLog:
+    try:
+        return MigrationLog(path, login.password)
+    except OSError as error:
+        raise write_failure(path, error) from error
+
+
+def _file(run: Run, label: str, suffix: str) -> Path:
+    return unused(Path(run.state_dir) / f"{label}_{stamp(run.run_id)}{suffix}", run.run_id)
+
+
+def _facts(moved: Moved) -> dict[str, Any]:
+    keys = ("started_at", "duration_ms", "attempts", "lock_waits", "revisions", "before", "after")
+    return {key: getattr(moved, key) for key in keys}
+
+
+def _empty(move: Move) -> dict[str, Any]:
+    return {
+        "changed": False,
+        "from_revision": move.from_revision,
+        "revision": move.revision,
+        "attempts": 0,
+        "lock_waits": [],
+        "started_at": "",
+        "duration_ms": 0,
+        "log": "",
+        "preview": "",
+        "preview_sql": "",
+        "diff": {"before": "", "after": ""},
+    }
+
+
+def _told(result: dict[str, Any], proofs: list[Proof]) -> dict[str, Any]:
+    listed = [proof.as_dict() for proof in proofs]
+    return {**result, "proofs": listed, "message": sentence(listed)}
+
+
+def _skipped(name: str) -> Proof:
+    titles = {
+        UPGRADE_PROOF: "Alembic's migration",
+        PREVIEW_PROOF: "The SQL of the migration was shown beforehand",
+        LOG_PROOF: "The migration's output is saved",
+    }
+    return Proof(name, titles[name], "skipped", detail="No migration was run.")
+
+
+def _without_password(shown: Preview, login: Login) -> Preview:
+    proof = Proof(**{**shown.proof.as_dict(), "detail": masked(shown.proof.detail, login.password)})
+    return Preview(masked(shown.sql, login.password), proof)

@@ -1,0 +1,153 @@
+"""The thin session with Postgres: connect, read what cannot write, and say what went wrong in one sentence."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+import psycopg2.extras
+
+from .errors import ReleaseError
+
+Connection = psycopg2.extensions.connection
+Row = dict[str, Any]
+
+# Text forms (json, point, timestamps) must not depend on who connects.
+SESSION_SETTINGS = {
+    "timezone": "UTC",
+    "datestyle": "ISO, YMD",
+    "intervalstyle": "iso_8601",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "client_connection_check_interval": "500",
+}
+CONNECT_TIMEOUT_S = 10
+
+
+@dataclass(frozen=True)
+class Login:
+    """Where a database is and who asks; the password never shows in its repr."""
+
+    host: str
+    port: int
+    user: str
+    database: str
+    password: str | None = field(default=None, repr=False)
+    ssl_mode: str = "prefer"
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Login:
+        """From the `login_*` options of a module."""
+        return cls(
+            host=params["login_host"],
+            port=params["login_port"],
+            user=params["login_user"],
+            database=params["login_db"],
+            password=params["login_password"],
+            ssl_mode=params["ssl_mode"],
+        )
+
+    @property
+    def label(self) -> str:
+        """For messages: user, database and address, no password."""
+        return f"database {self.database} at {self.host}:{self.port} as {self.user}"
+
+
+def connect(login: Login, application_name: str) -> Connection:
+    """A session with fixed text settings, in autocommit; raises ReleaseError with what to do."""
+    try:
+        connection = psycopg2.connect(
+            host=login.host,
+            port=login.port,
+            user=login.user,
+            password=login.password,
+            dbname=login.database,
+            sslmode=login.ssl_mode,
+            application_name=application_name,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            keepalives_idle=30,
+            keepalives_interval=10,
+            keepalives_count=3,
+        )
+    except psycopg2.OperationalError as error:
+        raise ReleaseError(connect_failure(login, str(error))) from None
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        for name, value in SESSION_SETTINGS.items():
+            # A setting that this server does not know is not worth a failure.
+            cursor.execute(
+                "SELECT set_config(name, %s, false) FROM pg_settings WHERE lower(name) = %s", (value, name)
+            )
+    return connection
+
+
+def connect_failure(login: Login, text: str) -> str:
+    """The sentence for a failed connection; libpq's own text never holds the password."""
+    reason = " ".join(text.split())
+    if "password" in reason or "authentication" in reason or "pg_hba" in reason:
+        advice = "check db_user and db_password in the inventory"
+    elif "does not exist" in reason:
+        advice = "check db_name and db_user in the inventory"
+    else:
+        advice = "check that the database is running and that db_host and db_port lead to it"
+    return f"Connecting to {login.label} failed ({reason}): {advice}."
+
+
+@contextmanager
+def transaction(
+    connection: Connection, *, read_only: bool = False, isolation: str = "READ COMMITTED", commit: bool = True
+) -> Iterator[psycopg2.extras.RealDictCursor]:
+    """One explicit transaction on an autocommit session; rolled back on any error, or always with commit=False."""
+    with connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
+        cursor.execute(f"BEGIN ISOLATION LEVEL {isolation} READ {'ONLY' if read_only else 'WRITE'}")
+        try:
+            # A table with row security must answer with an error, not with fewer rows.
+            cursor.execute("SET LOCAL row_security = off")
+            yield cursor
+        except BaseException:
+            if not connection.closed:
+                cursor.execute("ROLLBACK")
+            raise
+        cursor.execute("COMMIT" if commit else "ROLLBACK")
+
+
+def select(cursor: psycopg2.extensions.cursor, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+    """Rows of one of the engine's own statements, as dicts."""
+    cursor.execute(sql, parameters or None)
+    return [dict(row) for row in cursor.fetchall()]
+
+
+def select_declared(cursor: psycopg2.extensions.cursor, sql: str, *, limit: int | None = None) -> list[Row]:
+    """Rows of a SELECT that a release declares.
+
+    The text reaches the server as a *value*: query_to_xml() plans it read-only, so that a second statement, a COMMIT,
+    a DELETE or a COPY in it is refused by the server itself, whatever the session may do.
+    """
+    wrapped = f"SELECT row_to_json(declared)::text AS line FROM (\n{strip_terminator(sql)}\n) AS declared"
+    if limit is not None:
+        wrapped += f" LIMIT {int(limit)}"
+    cursor.execute("SELECT query_to_xml(%s, true, true, '') AS document", (wrapped,))
+    answer = cursor.fetchone()
+    document = answer["document"] if isinstance(answer, Mapping) else answer[0]  # type: ignore[index]
+    return [json.loads(html.unescape(line)) for line in _LINE.findall(document)]
+
+
+_LINE = re.compile(r"<line>(.*?)</line>", re.DOTALL)
+
+
+def strip_terminator(sql: str) -> str:
+    """The statement without white space and one closing semicolon at its end."""
+    return sql.strip().removesuffix(";")
+
+
+def server_reason(error: psycopg2.Error) -> str:
+    """The server's primary message and its SQLSTATE, on one line: `relation "x" does not exist (42P01)`."""
+    text = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+    return f"{text} ({error.pgcode})" if error.pgcode else text

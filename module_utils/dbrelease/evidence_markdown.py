@@ -1,0 +1,268 @@
+"""The evidence as Markdown that also reads well as plain text; data can neither break its form nor become HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from .evidence import Model
+
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+SPECIAL = re.compile(r"([\\`*\[\]~])")
+ESCAPED_BAR = r"\|"
+VALUE_LENGTH = 400
+SAMPLE_ROWS = 5
+NOTHING_TO_TAKE_BACK = "There is nothing to take back: this run did not begin to change the database."
+NO_NAMED_WAY = "The release names none for this outcome; the timeline below says how far the run came."
+MARKS = {"pass": "✔", "proved": "✔", "passed": "✔", "fail": "✘", "failed": "✘", "refused": "✘", "interrupted": "✘"}
+CHECKLIST_WORDS = {
+    "proved": "proved",
+    "failed": "FAILED",
+    "inconclusive": "inconclusive",
+    "not_seen": "not looked at in this run",
+}
+OUTCOME_WORDS = {
+    "deployed": "DEPLOYED",
+    "already_deployed": "DEPLOYED ALREADY",
+    "rolled_back": "ROLLED BACK",
+    "restored": "RESTORED",
+    "failed": "FAILED",
+    "refused": "REFUSED",
+    "planned": "PLANNED",
+}
+
+
+def as_markdown(model: Model) -> str:
+    """The whole report, the verdict first."""
+    parts = (_verdict, _way_back, _checklist, _timeline, _migration, _backup, _baseline, _checks, _files)
+    return "\n".join(line for part in parts for line in (*part(model), "")).rstrip() + "\n"
+
+
+def text(value: object) -> str:
+    """Data as one line of text: no markup, no HTML, no line breaks."""
+    line = " ".join(CONTROLS.sub("", str("" if value is None else value)).split())
+    line = SPECIAL.sub(r"\\\1", line)
+    return re.sub(r"&(?=#?\w+;)", "&amp;", line).replace("<", "&lt;")
+
+
+def code(value: Any) -> str:
+    """Data as a code span: a string as it is, anything else as JSON; cut where it is long."""
+    line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    line = " ".join(CONTROLS.sub("", line).split())
+    if len(line) > VALUE_LENGTH:
+        line = f"{line[:VALUE_LENGTH]} … (whole in evidence.json)"
+    fence = _longer_than_any(line, 1)
+    blank = " " if len(fence) > 1 else ""
+    return f"{fence}{blank}{line or ' '}{blank}{fence}"
+
+
+def block(content: str, language: str = "") -> list[str]:
+    """Data as a fenced block, whose fence is longer than any in the data."""
+    lines = CONTROLS.sub("", content.replace("\r\n", "\n")).strip("\n")
+    fence = _longer_than_any(lines, 3)
+    return ["", f"{fence}{language}", lines, fence]
+
+
+def _longer_than_any(content: str, least: int) -> str:
+    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", content))])
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """A table; a bar in a cell, also within code, is escaped."""
+    yield ""
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'|'.join(' --- ' for _ in head)}|"
+    for row in rows:
+        yield f"| {' | '.join(cell.replace('|', ESCAPED_BAR) for cell in row)} |"
+
+
+def duration(milliseconds: int | float | None) -> str:
+    """A duration for people."""
+    if milliseconds is None:
+        return ""
+    if milliseconds < 1000:
+        return f"{milliseconds:g} ms"
+    seconds = milliseconds / 1000
+    return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+
+
+def _verdict(model: Model) -> Iterator[str]:
+    run, release, counts = model["run"], model["release"], model["counts"]
+    asked = ", ".join(model["asked"]) + (", or a plan (check mode)" if run["check_mode"] else "")
+    yield f"# {OUTCOME_WORDS[model['outcome']]}: {text(release['title'])}"
+    yield ""
+    yield f"**{text(model['headline'])}**"
+    revisions = f"{release['from_revision']} -> {release['to_revision']}" if release["to_revision"] else "none"
+    earlier = model["deployed_earlier"]
+    rows = [
+        ("Outcome", f"{model['outcome']} ({'as' if model['succeeded'] else 'not what was'} asked: {text(asked)})"),
+        ("Environment", text(run["environment"])),
+        ("Release, revisions", f"{text(release['name'])}, {text(revisions)}"),
+        ("Run, playbook", f"{text(run['run_id'])}, {text(run['playbook'])}"),
+        ("Began, ended", f"{text(model['started_at'])}, {text(model['ended_at'])} ({duration(model['duration_ms'])})"),
+        (
+            "Claims",
+            f"{counts['pass']} hold, {counts['fail']} do not, "
+            f"{counts['inconclusive']} inconclusive, {counts['skipped']} skipped",
+        ),
+        *([("Deployed before", f"{text(earlier['at'])} by run {text(earlier['run_id'])}")] if earlier else ()),
+    ]
+    yield from table(("", ""), rows)
+
+
+def _way_back(model: Model) -> Iterator[str]:
+    if model["succeeded"]:
+        return
+    yield "## The way back"
+    if not model["ways_back"]:
+        yield ""
+        yield NO_NAMED_WAY if model["upgrade_begun"] else NOTHING_TO_TAKE_BACK
+    for way in model["ways_back"]:
+        yield ""
+        yield f"{text(way['title'])}:"
+        yield from block(way["command"], "sh")
+
+
+def _checklist(model: Model) -> Iterator[str]:
+    yield "## Checklist"
+    if not model["checklist"]:
+        yield ""
+        yield "The release declares none."
+    for section in dict.fromkeys(item["section"] for item in model["checklist"]):
+        yield ""
+        yield f"### {text(section)}"
+        rows = [
+            (
+                f"{MARKS.get(item['status'], '·')} {CHECKLIST_WORDS[item['status']]}",
+                text(item["item"]),
+                ", ".join(code(name) for name in item["proofs"] or item["patterns"]),
+            )
+            for item in model["checklist"]
+            if item["section"] == section
+        ]
+        yield from table(("Verdict", "Item", "Proof"), rows)
+
+
+def _timeline(model: Model) -> Iterator[str]:
+    yield "## Timeline"
+    if not model["stages"]:
+        yield ""
+        yield "No step of this run is in the journal."
+        return
+    rows = [
+        (
+            text(stage["step"]),
+            f"{MARKS.get(stage['status'], '·')} {stage['status']}",
+            text(stage["started_at"]),
+            duration(stage["duration_ms"]),
+            text(stage["message"]),
+        )
+        for stage in model["stages"]
+    ]
+    yield from table(("Step", "Status", "Began", "Took", "Message"), rows)
+
+
+def _listed(title: str, facts: Mapping[str, Any] | None, names: Mapping[str, str]) -> Iterator[str]:
+    """A section of `name: value` lines; nothing at all where there are no facts."""
+    if facts is None:
+        return
+    yield f"## {title}"
+    yield ""
+    for key, label in names.items():
+        if facts[key] is not None:
+            yield f"- {label}: {duration(facts[key]) if key == 'duration_ms' else code(facts[key])}"
+
+
+def _migration(model: Model) -> Iterator[str]:
+    names = {
+        "from_revision": "From",
+        "to_revision": "To",
+        "duration_ms": "Took",
+        "attempts": "Attempts",
+        "preview": "Preview of the SQL",
+        "log": "Log",
+    }
+    yield from _listed("Migration", model["migration"], names)
+    for wait in (model["migration"] or {}).get("lock_waits", ()):
+        yield f"- Waited for a lock: {code(wait)}"
+    for step in (model["migration"] or {}).get("finalize", ()):
+        done = "done" if step["changed"] else "nothing to do"
+        yield f"- Afterwards {code(step['name'])}: {done}, {duration(step['duration_ms'])}"
+
+
+def _backup(model: Model) -> Iterator[str]:
+    names = {
+        "path": "File",
+        "sha256": "sha256",
+        "bytes": "Bytes",
+        "decoded": "Decoded in full",
+        "duration_ms": "Took",
+        "tool_version": "Tool",
+        "server_version": "Server",
+    }
+    yield from _listed("Backup", model["backup"], names)
+
+
+def _baseline(model: Model) -> Iterator[str]:
+    baseline = model["baseline"]
+    if baseline is None:
+        return
+    names = {"taken_at": "Taken at", "server_version": "Server", "revision": "Revision"}
+    yield from _listed("Before the release", baseline, names)
+    rows = [(code(table["table"]), text(table["rows"]), code(table["fingerprint"])) for table in baseline["tables"]]
+    yield from table(("Table", "Rows", "Fingerprint"), rows)
+    for observation in baseline["observations"]:
+        yield ""
+        yield f"### {text(observation['title'])}"
+        yield from _rows(observation["rows"] or [])
+        yield from block(observation["sql"] or "", "sql")
+
+
+def _rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if rows:
+        columns = list(rows[0])
+        shown = [[code(row.get(column)) for column in columns] for row in rows[:SAMPLE_ROWS]]
+        yield from table([text(column) for column in columns], shown)
+    if len(rows) > SAMPLE_ROWS:
+        yield ""
+        yield f"{len(rows) - SAMPLE_ROWS} more in evidence.json."
+
+
+def _checks(model: Model) -> Iterator[str]:
+    yield "## Claims"
+    if not model["proofs"]:
+        yield ""
+        yield "This run ended before it looked at any."
+    for step in dict.fromkeys(proof["step"] for proof in model["proofs"]):
+        yield ""
+        yield f"### {text(step)}"
+        for proof in model["proofs"]:
+            if proof["step"] == step:
+                yield from _claim(proof)
+
+
+def _claim(proof: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    yield f"#### {MARKS.get(proof['status'], '·')} {text(proof['title'])} ({proof['status']})"
+    yield ""
+    yield f"- Name: {code(proof['name'])}{', ' + duration(proof['duration_ms']) if proof['duration_ms'] else ''}"
+    for label, value in (("Expected", proof["expected"]), ("Observed", proof["observed"])):
+        if value is not None:
+            yield f"- {label}: {code(value)}"
+    for label, value in (("Seen", proof["detail"]), ("What to do", proof["remedy"])):
+        if value:
+            yield f"- {label}: {text(value)}"
+    yield from _rows(proof["sample"])
+    if proof["sql"]:
+        yield from block(proof["sql"], "sql")
+
+
+def _files(model: Model) -> Iterator[str]:
+    if not model["files"]:
+        return
+    yield "## Files on the target"
+    yield ""
+    for file in model["files"]:
+        yield f"- {text(file['what'])}: {code(file['path'])}"

@@ -1,0 +1,173 @@
+"""The journal: one JSON object a line, append-only, fsynced: the one memory of what happened on a target."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import ReleaseError
+from .proof import Proof
+
+Event = Literal["started", "passed", "failed", "refused", "skipped"]
+JOURNAL_NAME = "journal.jsonl"
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(timezone.utc)
+
+
+def new_run_id(now: datetime) -> str:
+    """Sortable by time and unique: `20261123T164500Z-1a2b3c`."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def stamp(run_id: str) -> str:
+    """The time part of a run id in the runbook's file-name form: `20261123_164500`."""
+    moment = datetime.strptime(run_id.split("-")[0], "%Y%m%dT%H%M%SZ")
+    return f"{moment:%Y%m%d_%H%M%S}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a playbook on a target; every journal line carries these."""
+
+    run_id: str
+    release: str
+    environment: str
+    playbook: str
+    state_dir: str
+
+    @property
+    def directory(self) -> Path:
+        """Where this run's evidence goes."""
+        return Path(self.state_dir) / "runs" / self.run_id
+
+
+class Journal:
+    """Appends events of one run, and reads every run's.
+
+    A dry journal (check mode) writes nothing; `events` holds what it wrote or would have written.
+    """
+
+    def __init__(self, run: Run, *, dry: bool = False) -> None:
+        self.run = run
+        self.dry = dry
+        self.path = Path(run.state_dir) / JOURNAL_NAME
+        self.events: list[dict[str, Any]] = []
+
+    def append(self, step: str, event: Event, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write one line and return it; raises ReleaseError when the state directory cannot take it."""
+        line = {
+            "ts": utc_now().isoformat(timespec="milliseconds"),
+            "run_id": self.run.run_id,
+            "release": self.run.release,
+            "environment": self.run.environment,
+            "playbook": self.run.playbook,
+            "step": step,
+            "event": event,
+            "facts": dict(facts or {}),
+        }
+        self.events.append(line)
+        if not self.dry:
+            self._write(json.dumps(line, ensure_ascii=False, default=str))
+        return line
+
+    def _write(self, text: str) -> None:
+        try:
+            make_private_directory(self.path.parent)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                # A run that was killed while it wrote may have left half a line: never continue it.
+                size = os.fstat(descriptor).st_size
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.write(descriptor, ("\n" if torn else "").encode() + text.encode() + b"\n")
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ReleaseError(
+                f"Writing the journal {self.path} failed ({error.strerror}): "
+                "make release_state_dir a folder that the deploying user can write, with room left, and run again."
+            ) from error
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole line of the journal, oldest first; a torn line is left out."""
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ReleaseError(
+                f"Reading the journal {self.path} failed ({error.strerror}): "
+                "make release_state_dir a folder that the deploying user can read."
+            ) from error
+        return list(_whole_lines(text))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Journal `started`, then `passed`, `failed` or `refused`, whatever happens inside."""
+        self.append(name, "started")
+        step = Step()
+        try:
+            yield step
+        except ReleaseError as error:
+            facts = {**step.facts, **error.facts, "message": error.message}
+            self.append(name, "refused" if error.refused else "failed", facts)
+            raise
+        except BaseException as error:
+            self.append(name, "failed", {**step.facts, "message": f"{type(error).__name__} in {name}"})
+            raise
+        failed = any(proof["status"] == "fail" for proof in step.facts.get("proofs", ()))
+        self.append(name, "refused" if step.refused else "failed" if failed else "passed", step.facts)
+
+
+@dataclass
+class Step:
+    """What a step reports about itself; it becomes the facts of its closing journal line."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    refused: bool = False
+
+    def refuse(self) -> None:
+        """Close the step as refused: nothing was begun because a rule forbids it."""
+        self.refused = True
+
+    def prove(self, *proofs: Proof) -> None:
+        """Add proofs; one that fails closes the step as failed."""
+        self.facts.setdefault("proofs", []).extend(proof.as_dict() for proof in proofs)
+
+
+def make_private_directory(path: Path) -> None:
+    """The folder and its missing parents, mode 0700 for each that is made."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
+    for line in text.split("\n"):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict) and "event" in value:
+            yield value
+
+
+def last_facts(
+    events: list[dict[str, Any]], *, release: str, environment: str, step: str, event: Event = "passed"
+) -> dict[str, Any] | None:
+    """The facts of the newest such line for a release in an environment, or None."""
+    for line in reversed(events):
+        if (line["release"], line["environment"], line["step"], line["event"]) == (release, environment, step, event):
+            facts: dict[str, Any] = line["facts"]
+            return facts
+    return None

@@ -1,0 +1,200 @@
+"""Waiting for locks without making others wait: short attempts, bounded retries, and the blockers by name."""
+
+from __future__ import annotations
+
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import psycopg2
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
+
+from .database import Login, Row, connect, select
+from .errors import ReleaseError
+
+# lock_not_available, serialization_failure, deadlock_detected: the same statement may succeed a moment later.
+RETRYABLE = ("55P03", "40001", "40P01")
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+POLL_S = 0.1
+KEPT_QUERY_CHARACTERS = 300
+
+BLOCKERS = """
+SELECT DISTINCT blocking.pid, a.usename AS "user",
+       coalesce(nullif(a.application_name, ''), a.backend_type) AS application, a.state,
+       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS since, a.query
+FROM pg_stat_activity waiting
+CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
+LEFT JOIN pg_stat_activity a ON a.pid = blocking.pid
+WHERE waiting.application_name = left(%s, 63)
+  AND waiting.pid <> pg_backend_pid()
+  AND waiting.datname = current_database()
+ORDER BY 1
+"""
+
+_TOKENS = re.compile(
+    r"""
+    (?P<keep>"(?:[^"]|"")*(?:"|\Z))                      # a quoted identifier says nothing of the data
+    | (?P<comment>--[^\n]*|/\*.*?(?:\*/|\Z))
+    | (?P<literal>
+        (?<!\w)[eE]'(?:[^'\\]|\\.|'')*(?:'|\Z)            # the server cuts long queries: a literal may have no end
+        | '(?:[^']|'')*(?:'|\Z)
+        | (?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?:(?P=tag)|\Z)
+        | (?<![\w$])\d+(?:\.\d+)?(?:[eE][+-]?\d+)?
+      )
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+
+Value = TypeVar("Value")
+
+
+class ContendedError(Exception):
+    """One attempt met a lock that it may not wait for, or a conflict; its text is the reason."""
+
+
+@dataclass(frozen=True)
+class LockLimits:
+    """How long one attempt may wait, how many there may be, and when the last may begin."""
+
+    timeout_ms: int = 500
+    attempts: int = 10
+    deadline_seconds: float = 120
+
+    @classmethod
+    def of(cls, lock: Mapping[str, Any] | None) -> LockLimits:
+        """From a release's `lock`; what it leaves out keeps its default."""
+        return cls(**{key: value for key, value in (lock or {}).items() if value is not None})
+
+
+@dataclass
+class LockWatch:
+    """What stood in the way: each blocking session once."""
+
+    seen: list[Row] = field(default_factory=list)
+
+    def note(self, found: list[Row]) -> None:
+        """Keep the blockers that were not met before."""
+        known = {(row["pid"], row["since"]) for row in self.seen}
+        self.seen.extend(row for row in found if (row["pid"], row["since"]) not in known)
+
+
+@dataclass(frozen=True)
+class Retried(Generic[Value]):
+    """What the attempt that succeeded returned, and how many it took."""
+
+    value: Value
+    attempts: int
+
+
+def mask_literals(sql: str) -> str:
+    """The statement on one line with every literal as `?` and no comment, so that no one's data reaches a log."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match["keep"]:
+            return match["keep"]
+        return " " if match["comment"] else "?"
+
+    return " ".join(_TOKENS.sub(replace, sql).split())[:KEPT_QUERY_CHARACTERS]
+
+
+def blockers(cursor: Cursor, application_name: str) -> list[Row]:
+    """The sessions that sessions of this name wait for: pid, user, application, state, since, query with `?`.
+
+    Pid 0 is a prepared transaction. The cursor must return dicts.
+    """
+    return [
+        {
+            **row,
+            "application": row["application"] or ("prepared transaction" if row["pid"] == 0 else "ended meanwhile"),
+            "query": mask_literals(row["query"] or ""),
+        }
+        for row in select(cursor, BLOCKERS, (application_name,))
+    ]
+
+
+@contextmanager
+def watch_blockers(login: Login, application_name: str) -> Iterator[LockWatch]:
+    """Look every 100 ms, from a session of its own, for whom sessions of this name wait; `.seen` holds the answer.
+
+    It only informs: where it cannot look, it stays empty.
+    """
+    watch = LockWatch()
+    ended = threading.Event()
+    thread = threading.Thread(target=_poll, args=(login, application_name, watch, ended), daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _poll(login: Login, application_name: str, watch: LockWatch, ended: threading.Event) -> None:
+    try:
+        connection = connect(login, "dbrelease lock watch")
+    except ReleaseError:
+        return
+    try:
+        with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+            cursor.execute("SET statement_timeout = '5s'")
+            while not ended.wait(POLL_S):
+                watch.note(blockers(cursor, application_name))
+    except psycopg2.Error:
+        return
+    finally:
+        connection.close()
+
+
+def retrying(
+    attempt: Callable[[], Value],
+    limits: LockLimits,
+    *,
+    what: str,
+    watch: LockWatch,
+    pause: Callable[[float], None] = time.sleep,
+) -> Retried[Value]:
+    """Call `attempt` until it returns: again only after a ContendedError, after a growing pause.
+
+    Other errors pass through. `attempt` must hold nothing open when it raises: the pause is slept outside any
+    transaction. Raises ReleaseError, naming the blockers, once the attempts or the deadline are used up.
+    """
+    begun = time.monotonic()
+    for number in range(1, limits.attempts + 1):
+        try:
+            return Retried(attempt(), number)
+        except ContendedError as error:
+            next_pause = pause_before(number + 1)
+            elapsed = time.monotonic() - begun
+            if number == limits.attempts or elapsed + next_pause > limits.deadline_seconds:
+                raise ReleaseError(
+                    f"{what} gave up after {number} attempt{'s' if number > 1 else ''} in {elapsed:.1f} s ({error}): "
+                    f"{describe(watch.seen)}; let them end, or end them, and run again.",
+                    lock_waits=watch.seen,
+                    attempts=number,
+                ) from error
+            pause(next_pause)
+    raise ReleaseError(f"{what} was given no attempt: set lock.attempts to 1 or more.")
+
+
+def pause_before(attempt: int) -> float:
+    """Seconds before the second, third, ... attempt: doubled each time, with jitter so that two never march in step."""
+    longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (attempt - 2))
+    return longest * random.uniform(0.5, 1.0)  # noqa: S311 - spreads attempts, guards nothing
+
+
+def describe(seen: list[Row]) -> str:
+    """The blockers in words, for one sentence."""
+    if not seen:
+        return "other sessions held the locks only briefly and were not seen"
+    return "it was blocked by " + " and ".join(
+        f"pid {row['pid']} (user {row['user']}, application {row['application']}, {row['state']}, "
+        f"since {row['since']}, last query: {row['query']})"
+        for row in seen
+    )

@@ -1,0 +1,97 @@
+"""The manifest of a backup: written last, so that a dump without one is no backup."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from .baseline import Baseline
+from .commands import CHUNK
+from .dump import FORMAT, Decoded, Dumped
+from .errors import ReleaseError
+from .journal import Run, stamp, utc_now
+from .private_files import write_private
+
+Manifest = dict[str, Any]
+
+
+def paths(run: Run, label: str) -> dict[str, Path]:
+    """The files of one run's baseline and backup, by what they are."""
+    folder, moment = Path(run.state_dir), stamp(run.run_id)
+    backup = f"backup_before_{label}_{moment}"
+    return {
+        "path": folder / f"{backup}.dump",
+        "manifest": folder / f"{backup}.manifest.json",
+        "json": folder / f"pre_migration_state_{moment}.json",
+        "txt": folder / f"pre_migration_state_{moment}.txt",
+    }
+
+
+def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, decoded: Decoded, name: str) -> Manifest:
+    """Everything that a restore, and a comparison with what it restored, needs to know."""
+    facts = baseline.facts
+    now = utc_now().isoformat(timespec="milliseconds")
+    return {
+        "release": run.release,
+        "label": label,
+        "environment": run.environment,
+        "run_id": run.run_id,
+        "created_at": now,
+        "snapshot_at": facts["taken_at"],
+        "file": name,
+        "sha256": dumped.sha256,
+        "bytes": dumped.bytes,
+        "format": FORMAT,
+        "tool_version": tool,
+        **{
+            key: facts[key]
+            for key in (
+                "server_version",
+                "system_identifier",
+                "database",
+                "database_oid",
+                "revision",
+                "xid",
+                "settings",
+            )
+        },
+        "tables": {
+            table: {key: state[key] for key in ("rows", "fingerprint", "columns")}
+            for table, state in facts["tables"].items()
+        },
+        "decoded": {"at": now, "bytes": decoded.bytes, "sha256": decoded.sha256, "duration_ms": decoded.duration_ms},
+        "restored": None,
+    }
+
+
+def write(path: Path, manifest: Manifest, run_id: str) -> None:
+    """Whole or not at all; raises ReleaseError."""
+    write_private(path, json.dumps(manifest, ensure_ascii=False, indent=1, default=str) + "\n", run_id)
+
+
+def read(path: Path) -> Manifest | None:
+    """The manifest, or None where there is none; raises ReleaseError where it is not one."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"Reading the manifest {path} failed ({error}): use another backup.") from error
+    if not isinstance(manifest, dict) or not {"run_id", "file", "sha256", "bytes"} <= manifest.keys():
+        raise ReleaseError(f"Reading the manifest {path} failed (it is no manifest of a backup): use another backup.")
+    return manifest
+
+
+def hash_file(path: Path) -> tuple[str, int]:
+    """The sha256 and the size of a file; raises ReleaseError where it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb") as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+                size += len(data)
+    except OSError as error:
+        raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
+    return digest.hexdigest(), size

@@ -1,0 +1,57 @@
+"""What every module of this project shares: options, the way it ends, and secrets kept out of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .errors import ReleaseError
+from .journal import Run
+
+Options = dict[str, dict[str, Any]]
+
+LOGIN_OPTIONS: Options = {
+    "login_host": {"type": "str", "required": True},
+    "login_port": {"type": "int", "default": 5432},
+    "login_user": {"type": "str", "required": True},
+    "login_password": {"type": "str", "no_log": True},
+    "login_db": {"type": "str", "required": True},
+    "ssl_mode": {
+        "type": "str",
+        "default": "prefer",
+        "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
+    },
+}
+
+RUN_OPTIONS: Options = {
+    "run": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "run_id": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "environment": {"type": "str", "required": True},
+            "playbook": {"type": "str", "required": True},
+            "state_dir": {"type": "path", "required": True},
+        },
+    },
+}
+
+Act = Callable[[Mapping[str, Any], bool], dict[str, Any]]
+
+
+def run_of(params: Mapping[str, Any]) -> Run:
+    """The run that a module was called for."""
+    return Run(**params["run"])
+
+
+def run_module(options: Options, act: Act) -> None:
+    """Run `act(params, check_mode)`; it returns the module's result or raises ReleaseError, which becomes one sentence."""
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    try:
+        result = act(module.params, module.check_mode)
+    except ReleaseError as error:
+        module.fail_json(msg=error.message, refused=error.refused, **error.facts)
+    module.exit_json(**{"changed": False, **result})

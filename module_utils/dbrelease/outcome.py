@@ -1,0 +1,176 @@
+"""What a run came to: its stages out of the journal's lines, the first cause of what went wrong, and the outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .proof import failures, sentence
+
+Line = Mapping[str, Any]
+NO_STAGES = {"run", "report", "playbook"}  # lines about the run as a whole
+BAD = {"failed", "refused", "interrupted"}
+TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
+LOOKED_AT = {"verify", "structure", "checks", "scenario", "plans", "api", "untouched"}
+
+
+@dataclass
+class Stage:
+    """A step of the run; `closed` is the place of its last line in the run, None while it has no end."""
+
+    step: str
+    status: str = "interrupted"
+    started_at: str | None = None
+    ended_at: str | None = None
+    closed: int | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def red(self) -> list[Mapping[str, Any]]:
+        """Its claims that do not hold."""
+        return failures(self.facts.get("proofs") or ())
+
+    @property
+    def message(self) -> str:
+        """Why it did not pass, or what it had to say."""
+        return one_line(str(self.facts.get("message") or "") or sentence(self.red))
+
+
+@dataclass(frozen=True)
+class Cause:
+    """What went wrong first: in a step that the journal knows, or in a task that only Ansible knows."""
+
+    message: str
+    step: str | None = None
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome, its first cause if it is a bad one, and whether this run began to change the database."""
+
+    outcome: str
+    headline: str
+    upgrade_begun: bool
+    cause: Cause | None = None
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space as one blank."""
+    return " ".join(text.split())
+
+
+def stages_of(lines: Iterable[Line]) -> list[Stage]:
+    """The stages in the order in which they began; a red claim makes a stage red whatever its line says."""
+    stages: list[Stage] = []
+    for place, line in enumerate(lines):
+        if line["step"] in NO_STAGES:
+            continue
+        if line["event"] == "started":
+            stages.append(Stage(line["step"], started_at=line.get("ts")))
+            continue
+        opened = [stage for stage in stages if stage.step == line["step"] and stage.closed is None]
+        stage = opened[-1] if opened else Stage(line["step"], started_at=line.get("ts"))
+        if not opened:
+            stages.append(stage)
+        stage.facts = dict(line.get("facts") or {})
+        stage.status = "failed" if stage.red and line["event"] == "passed" else line["event"]
+        stage.ended_at, stage.closed = line.get("ts"), place
+    return stages
+
+
+def task_failure(lines: Iterable[Line], given: Mapping[str, Any] | None) -> Cause | None:
+    """The failure that Ansible saw: as it was handed over, else as the playbook journaled it."""
+    found = [line["facts"] for line in lines if line["step"] == "playbook" and line["event"] in ("failed", "refused")]
+    for facts in (given or {}, *found):
+        task, message = one_line(str(facts.get("task") or "")), one_line(str(facts.get("message") or ""))
+        if task or message:
+            return Cause(message or "it gave no reason.", task=task or None)
+    return None
+
+
+def first_cause(stages: Sequence[Stage], failure: Cause | None) -> tuple[Stage | None, Cause | None]:
+    """What went wrong first. Of stages that never ended it is the innermost one, which began last."""
+    ended = sorted((s for s in stages if s.status in BAD and s.closed is not None), key=lambda s: s.closed or 0)
+    endless = [stage for stage in stages if stage.closed is None]
+    if ended:
+        stage = ended[0]
+        return stage, Cause(_why(stage) or (failure.message if failure else "it gave no reason."), step=stage.step)
+    if endless:
+        stage = endless[-1]
+        began = f"it began at {stage.started_at} and never ended" if stage.started_at else "it began and never ended"
+        seen = f" ({failure.message})" if failure else ""
+        return stage, Cause(f"{began}{seen}: look at what it left behind before you run again.", step=stage.step)
+    return None, failure
+
+
+def judge(stages: Sequence[Stage], failure: Cause | None, *, check_mode: bool, title: str, environment: str) -> Verdict:
+    """The outcome of a run and its headline: what happened, the first cause first."""
+    begun = _upgrade_begun(stages)
+    stage, cause = first_cause(stages, failure)
+    place = f"{title} on {environment}"
+    taken_back = _taken_back(stages)
+    if taken_back and not failure_after(stages, taken_back):
+        why = f": {cause.message}" if cause else "."
+        word = "rolled back" if taken_back.step == "rolled_back" else "restored from the backup"
+        return Verdict(taken_back.step, f"{place} was {word}{why}", begun, cause)
+    if stage and cause and _is_refusal(stage) and not begun:
+        return Verdict("refused", f"Refused, and the database was not changed: {cause.message}", begun, cause)
+    if stage and cause:
+        word = "was interrupted" if stage.status == "interrupted" else "failed"
+        return Verdict("failed", f"The step {stage.step} {word}: {cause.message}", begun, cause)
+    if cause:
+        where = f"The task “{cause.task}” failed" if cause.task else "The run failed"
+        return Verdict("failed", f"{where}: {cause.message}", begun, cause)
+    return _good(stages, begun, check_mode, place)
+
+
+def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) -> Verdict:
+    passed = {stage.step for stage in stages if stage.status == "passed"}
+    if check_mode:
+        return Verdict("planned", f"Planned: {place}; check mode reads only, and nothing was changed.", begun)
+    if "verify" in passed and begun:
+        return Verdict("deployed", f"{place} was deployed and verified.", begun)
+    if "verify" in passed:
+        return Verdict("already_deployed", f"{place} is deployed already; it was verified, and not changed.", begun)
+    what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
+    cause = Cause(f"{what}; run the verification.")
+    return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", begun, cause)
+
+
+def failure_after(stages: Sequence[Stage], taken_back: Stage) -> bool:
+    """Whether anything went wrong after the release had been taken back, or has no end."""
+    return any(
+        stage.closed is None or (stage.status in BAD and stage.closed > (taken_back.closed or 0)) for stage in stages
+    )
+
+
+def _taken_back(stages: Sequence[Stage]) -> Stage | None:
+    found = [stage for stage in stages if stage.step in TAKEN_BACK and stage.status == "passed"]
+    return found[-1] if found else None
+
+
+def _upgrade_begun(stages: Sequence[Stage]) -> bool:
+    """Whether an upgrade was tried; one that found the database at its revision (no attempts) was not."""
+    return any(
+        stage.step == "upgrade"
+        and stage.status not in ("refused", "skipped")
+        and not (stage.status == "passed" and stage.facts.get("attempts") == 0)
+        for stage in stages
+    )
+
+
+def _is_refusal(stage: Stage) -> bool:
+    """A step that refused, or a preflight with a red claim: nothing had begun."""
+    red_preflight = stage.red or stage.facts.get("red") or stage.facts.get("state") == "refused"
+    return stage.status == "refused" or (stage.step == "preflight" and bool(red_preflight))
+
+
+def _why(stage: Stage) -> str:
+    """The first claim that does not hold and the number of the others, else what the step said itself."""
+    if not stage.red:
+        return stage.message
+    first, more = stage.red[0], len(stage.red) - 1
+    text = one_line(f"{first['title']}: {first['detail']} {first['remedy']}")
+    return f"{text} ({more} more {'claim does' if more == 1 else 'claims do'} not hold.)" if more else text

@@ -1,0 +1,267 @@
+"""Whether a declared query is, or can be, served by the index that was built for it. Nothing is executed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+from .database import Login, connect, select, select_declared, server_reason, transaction
+from .proof import Proof
+from .statement import EXECUTE, advice, limit_statements, prepare, still_connected
+
+Cursor = psycopg2.extensions.cursor
+Node = Mapping[str, Any]
+
+# Settings under which the planner takes an index wherever one can serve, mildest first.
+BY_INDEX: tuple[dict[str, str], ...] = (
+    {
+        "enable_seqscan": "off",
+        "enable_indexscan": "on",
+        "enable_indexonlyscan": "on",
+        "enable_bitmapscan": "on",
+        "max_parallel_workers_per_gather": "0",
+    },
+)
+BY_INDEX += ({**BY_INDEX[0], "enable_nestloop": "on", "enable_hashjoin": "off", "enable_mergejoin": "off"},)
+
+# A query that fetches less of a table than this is cheaper by the index with any usual cost settings. The planner's
+# total cost cannot say so: what it chose is always the cheapest by its own settings, wrong ones too.
+SMALL_SHARE = 0.05
+# Up to version 17 the planner adds this for each step that a setting forbids and that it needs all the same.
+_PENALTY = 1e10
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index as the server has it: on that table, usable, and what the planner knows about the table."""
+
+    table_found: bool
+    found: bool = False
+    valid: bool = False
+    rows: int = -1
+    analyzed: bool = False
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the planner answered: whether it does and can use the index, and what either way costs by its estimate.
+
+    share: the part of the table's rows that it would fetch by the index; others: the indexes that it took instead.
+    """
+
+    does: bool
+    can: bool
+    cost: float
+    cost_by_index: float | None = None
+    share: float | None = None
+    others: tuple[str, ...] = ()
+
+
+def read_plans(login: Login, plans: Sequence[Mapping[str, Any]], statement_timeout_ms: int) -> list[Proof]:
+    """One proof for each plan."""
+    with (
+        closing(connect(login, "dbrelease query_plan_info")) as connection,
+        transaction(connection, read_only=True, commit=False) as cursor,
+    ):
+        limit_statements(cursor, statement_timeout_ms)
+        return [prove_plan(cursor, plan) for plan in plans]
+
+
+def prove_plan(cursor: Cursor, plan: Mapping[str, Any]) -> Proof:
+    """One proof, in the caller's read-only transaction, which is left as it was."""
+    started = time.monotonic()
+    cursor.execute("SAVEPOINT declared_plan")
+    try:
+        index = look_up(cursor, plan["table"], plan["index"])
+        seen = see(cursor, plan["sql"], index) if index.valid else None
+        verdict = judge(plan, index, seen)
+    except psycopg2.Error as error:
+        still_connected(cursor, error)
+        otherwise = "Declare one SELECT that only reads and that this server understands."
+        verdict = {
+            "status": "fail",
+            "detail": f"The query could not be planned: {server_reason(error)}.",
+            "remedy": advice(error, otherwise),
+        }
+    cursor.execute("ROLLBACK TO SAVEPOINT declared_plan")
+    cursor.execute("RELEASE SAVEPOINT declared_plan")
+    return Proof(
+        name=f"plans.{plan['name']}",
+        title=plan["title"],
+        expected={"index": plan["index"], "can": True, "does_from_rows": plan["row_floor"]},
+        sql=plan["sql"],
+        duration_ms=round((time.monotonic() - started) * 1000),
+        **verdict,
+    )
+
+
+def look_up(cursor: Cursor, table: str, index: str) -> Index:
+    """The index of that name on that table, with its partitions."""
+    rows = select(
+        cursor,
+        """
+        SELECT t.reltuples::bigint AS rows, i.indexrelid IS NOT NULL AS found,
+               coalesce(i.indisvalid AND i.indisready AND i.indislive, false) AS valid,
+               -- Building an index counts the rows too, so a count alone does not show that values were gathered.
+               EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = t.relname)
+                 OR coalesce(pg_stat_get_last_analyze_time(t.oid), pg_stat_get_last_autoanalyze_time(t.oid)) IS NOT NULL
+                 AS analyzed,
+               ARRAY(
+                 SELECT c.relname::text FROM pg_partition_tree(i.indexrelid) p JOIN pg_class c ON c.oid = p.relid
+               ) AS names
+        FROM pg_class t
+        JOIN pg_namespace n ON n.oid = t.relnamespace
+        LEFT JOIN (pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = %s) ON i.indrelid = t.oid
+        WHERE t.oid = to_regclass(%s)
+        """,
+        (index, table),
+    )
+    if not rows:
+        return Index(table_found=False)
+    names = tuple(dict.fromkeys((index, *rows[0]["names"])))
+    return Index(True, rows[0]["found"], rows[0]["valid"], rows[0]["rows"], rows[0]["analyzed"], names)
+
+
+def see(cursor: Cursor, sql: str, index: Index) -> Seen:
+    """Ask the planner, first as it is, then with the other ways switched off."""
+    # Refuses what would write; prepare() then refuses a second statement.
+    select_declared(cursor, sql, limit=0)
+    chosen = explain(cursor, sql, {})
+    forced = [explain(cursor, sql, settings) for settings in BY_INDEX]
+    by_index = next((plan for plan in forced if serves(plan, index.names)), None)
+    does = serves(chosen, index.names)
+    return Seen(
+        does=does,
+        can=does or by_index is not None,
+        cost=float(chosen["Total Cost"]),
+        cost_by_index=round(float(by_index["Total Cost"]) % _PENALTY, 2) if by_index else None,
+        share=round(fetched(by_index, index.names) / max(index.rows, 1), 4) if by_index else None,
+        others=tuple(sorted({name for plan in (chosen, *forced) for name in indexes_of(plan)} - set(index.names))),
+    )
+
+
+def explain(cursor: Cursor, sql: str, settings: Mapping[str, str]) -> Node:
+    """The planner's answer under these settings, which end with the savepoint."""
+    cursor.execute("SAVEPOINT planner_settings")
+    for name, value in settings.items():
+        cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
+    # Prepared each time: a plan that was made under other settings would be used again.
+    prepare(cursor, sql)
+    answer = select(cursor, f"EXPLAIN (FORMAT JSON) {EXECUTE}")
+    cursor.execute("ROLLBACK TO SAVEPOINT planner_settings")
+    cursor.execute("RELEASE SAVEPOINT planner_settings")
+    root: Node = answer[0]["QUERY PLAN"][0]["Plan"]
+    return root
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node in its plan: what is above it, how often it is run (an estimate), and if only as a sub-select."""
+
+    node: Node
+    above: Node
+    loops: float = 1.0
+    sub_select: bool = False
+
+
+def places(plan: Node) -> Iterator[Place]:
+    """Every node of a plan."""
+    yield from _below(Place(plan, {}))
+
+
+def _below(place: Place) -> Iterator[Place]:
+    yield place
+    children = place.node.get("Plans", [])
+    outer = next((float(child["Plan Rows"]) for child in children if child["Parent Relationship"] == "Outer"), 1.0)
+    for child in children:
+        relation = child["Parent Relationship"]
+        repeated = place.node["Node Type"] == "Nested Loop" and relation == "Inner"
+        loops = place.loops * max(outer, 1.0) if repeated else place.loops
+        yield from _below(Place(child, place.node, loops, place.sub_select or relation in ("InitPlan", "SubPlan")))
+
+
+def _by_index(plan: Node, names: Collection[str]) -> Iterator[float]:
+    """How many rows are fetched by each use of the index that seeks something in it."""
+    for place in places(plan):
+        if place.node.get("Index Name") not in names:
+            continue
+        if "Index Cond" in place.node or "Order By" in place.node:
+            yield float(place.node["Plan Rows"]) * place.loops
+        elif place.above.get("Node Type") == "Limit" and not place.sub_select:
+            # The first rows in the index's order. Otherwise it is only walked from end to end, which serves nobody.
+            yield float(place.above["Plan Rows"]) * place.loops
+
+
+def serves(plan: Node, names: Collection[str]) -> bool:
+    """Whether the plan seeks its rows in that index."""
+    return any(True for _ in _by_index(plan, names))
+
+
+def fetched(plan: Node, names: Collection[str]) -> float:
+    """How many rows the plan would fetch by that index."""
+    return max(_by_index(plan, names), default=0.0)
+
+
+def indexes_of(plan: Node) -> set[str]:
+    """The names of all indexes in a plan."""
+    return {place.node["Index Name"] for place in places(plan) if "Index Name" in place.node}
+
+
+def judge(plan: Mapping[str, Any], index: Index, seen: Seen | None) -> dict[str, Any]:
+    """The verdict; `seen` is None where there is no usable index to ask about."""
+    name, table, floor = plan["index"], plan["table"], plan["row_floor"]
+    again = f"Create {name} on {table} as the release declares it, and verify again."
+    if not index.table_found:
+        return _red(index, seen, f"There is no table {table}.", "Bring the table back, and verify again.")
+    if not index.found:
+        return _red(index, seen, f"There is no index {name} on {table}.", again)
+    if seen is None:
+        detail = f"The index {name} is invalid, as an interrupted build leaves it, so that no query can use it."
+        return _red(index, seen, detail, f"REINDEX INDEX CONCURRENTLY {name}, and verify again.")
+    if not seen.can:
+        instead = f"; it takes {', '.join(seen.others)} instead" if seen.others else ""
+        return _red(index, seen, f"The planner cannot serve the query by {name}{instead}.", again)
+    if not index.analyzed:
+        detail = f"{name} can serve the query; whether it does cannot be judged before {table} has been analyzed."
+        return _verdict("inconclusive", index, seen, detail, f"ANALYZE {table}, and verify again.")
+    if seen.does:
+        return _verdict("pass", index, seen, f"The query is served by {name}.")
+    if index.rows < floor:
+        detail = f"{name} can serve the query; with {index.rows} rows (fewer than {floor}) another way is right."
+        return _verdict("pass", index, seen, detail)
+    percent = f"{(seen.share or 0) * 100:.0f} %"
+    if (seen.share or 0) >= SMALL_SHARE and (seen.cost_by_index or 0) >= seen.cost:
+        detail = f"{name} can serve the query; it would fetch {percent} of {table}, and reading all of it is right."
+        return _verdict("pass", index, seen, detail)
+    detail = f"{name} would fetch only {percent} of the {index.rows} rows, and still the planner does not use it."
+    remedy = (
+        f"ANALYZE {table}; then see whether random_page_cost or an enable_ setting keeps the planner from it, "
+        "and verify again."
+    )
+    return _red(index, seen, detail, remedy)
+
+
+def _red(index: Index, seen: Seen | None, detail: str, remedy: str) -> dict[str, Any]:
+    return _verdict("fail", index, seen, detail, remedy)
+
+
+def _verdict(status: str, index: Index, seen: Seen | None, detail: str, remedy: str = "") -> dict[str, Any]:
+    observed = {
+        "can": seen is not None and seen.can,
+        "does": seen is not None and seen.does,
+        "valid": index.valid,
+        "rows": index.rows,
+        "analyzed": index.analyzed,
+        "cost": seen.cost if seen else None,
+        "cost_by_index": seen.cost_by_index if seen else None,
+        "share": seen.share if seen else None,
+        "other_indexes": list(seen.others) if seen else [],
+    }
+    return {"status": status, "observed": observed, "detail": detail, "remedy": remedy}

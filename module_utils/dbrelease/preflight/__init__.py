@@ -1,0 +1,1 @@
+"""Preflight: everything that must be true before a release may begin, looked at without changing anything."""

@@ -1,0 +1,168 @@
+"""What the server itself tells, read in short read-only transactions that never wait long for a lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from ..alembic import database_revisions
+from ..database import Connection, Row, select, server_reason, transaction
+from ..errors import ReleaseError
+from ..locks import mask_literals
+from .demands import Demands
+from .facts import Database, Table, Unseen
+
+LIMITS = "SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '20s', true)"
+
+SERVER = """
+SELECT current_setting('server_version') AS version,
+       current_setting('server_version_num')::int / 10000 AS major,
+       pg_is_in_recovery() AS standby,
+       (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only') AS read_only,
+       coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory
+"""
+
+TABLES = """
+SELECT declared.name, c.oid::bigint AS oid, c.relkind::text AS kind,
+       ARRAY(SELECT attname::text FROM pg_attribute
+             WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum) AS columns
+FROM unnest(%s::text[]) AS declared (name)
+LEFT JOIN pg_class c ON c.oid = to_regclass(declared.name)
+"""
+
+# A dump holds no indexes; what it holds is compressed, so the tables' own size is more than it takes.
+SIZES = """
+SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM unnest(%(existing)s::oid[]) AS t (oid))::bigint
+         AS existing_bytes,
+       (SELECT coalesce(sum(pg_table_size(c.oid)), 0)
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = 'pg_catalog.pg_largeobject'::regclass
+           OR c.relkind = 'r' AND c.relpersistence <> 't'
+          AND n.nspname NOT IN ('pg_catalog', 'information_schema'))::bigint AS dump_bytes
+"""
+
+# The functions above wait for a table that someone has locked exclusively; the catalog's own counts do not.
+ESTIMATED_SIZES = """
+WITH pages AS (
+  SELECT c.oid, c.relpages + coalesce(t.relpages, 0) AS own,
+         (SELECT coalesce(sum(i.relpages), 0) FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+          WHERE x.indrelid = c.oid) AS indexes
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+  WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema'))
+SELECT coalesce(sum(own + indexes) FILTER (WHERE oid = ANY (%(existing)s::oid[])), 0)::bigint
+         * current_setting('block_size')::int AS existing_bytes,
+       coalesce(sum(own), 0)::bigint * current_setting('block_size')::int AS dump_bytes
+FROM pages
+"""
+
+PREPARED = """
+SELECT gid, owner::text AS "user", to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
+FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
+"""
+
+# Of another user's session an unprivileged one sees neither the age nor the kind: it is counted, not judged.
+TRANSACTIONS = """
+SELECT a.pid, a.usename::text AS "user", a.application_name AS application, a.state,
+       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float AS age_s, a.query,
+       array_agg(DISTINCT l.relation::regclass::text) AS tables
+FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+WHERE l.locktype = 'relation' AND l.relation = ANY (%(oids)s::oid[])
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND a.pid <> pg_backend_pid()
+  AND coalesce(a.backend_type, 'client backend') = 'client backend'
+GROUP BY 1, 2, 3, 4, 5, 6, 7
+ORDER BY age_s DESC NULLS LAST, a.pid
+"""
+
+Value = TypeVar("Value")
+
+
+def read_database(connection: Connection, demands: Demands) -> Database:
+    """Everything that the rules need of the server; raises ReleaseError where it does not let itself be read."""
+    try:
+        (server,) = _look(connection, lambda cursor: select(cursor, SERVER))
+        tables = _look(connection, lambda cursor: read_tables(cursor, demands))
+        revisions = _look(connection, _revisions)
+        existing = [table.oid for name in demands.existing if (table := tables[name]) and table.is_table]
+        (sizes,) = _sizes(connection, {"existing": existing})
+        oids = [table.oid for table in tables.values() if table]
+        sessions = _look(connection, lambda cursor: select(cursor, TRANSACTIONS, {"oids": oids}))
+        return Database(
+            **server,
+            tables=tables,
+            revisions=revisions,
+            created_rows={name: _count(connection, name) for name in demands.created if tables[name]},
+            **sizes,
+            prepared=_look(connection, lambda cursor: select(cursor, PREPARED)),
+            old_transactions=old_transactions(sessions, demands.age_limit_s),
+            hidden=sum(session["age_s"] is None for session in sessions),
+        )
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Reading the catalog of the database failed ({server_reason(error)}): "
+            "check that db_user may connect and read, and that the server is well."
+        ) from error
+
+
+def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
+    """What stands under each declared name."""
+    names = [*demands.existing, *demands.created]
+    return {
+        row["name"]: Table(row["kind"], tuple(row["columns"]), row["oid"]) if row["oid"] else None
+        for row in select(cursor, TABLES, (names,))
+    }
+
+
+def old_transactions(sessions: Sequence[Row], limit_s: int) -> list[Row]:
+    """Those older than the limit, their queries without anyone's data."""
+    return [
+        {**session, "age_s": round(session["age_s"]), "query": mask_literals(session["query"] or "")}
+        for session in sessions
+        if session["age_s"] is not None and session["age_s"] > limit_s
+    ]
+
+
+def _look(connection: Connection, read: Callable[[Cursor], Value]) -> Value:
+    """One short read-only transaction for one question, so that nothing is held while the next is asked."""
+    with transaction(connection, read_only=True) as cursor:
+        cursor.execute(LIMITS)
+        return read(cursor)
+
+
+def _revisions(cursor: Cursor) -> list[str] | Unseen:
+    try:
+        return database_revisions(cursor)
+    except ReleaseError as error:
+        return Unseen(error.message)
+
+
+def _sizes(connection: Connection, parameters: Mapping[str, list[int]]) -> list[Row]:
+    try:
+        return _look(connection, lambda cursor: select(cursor, SIZES, parameters))
+    except psycopg2.errors.LockNotAvailable:
+        return _look(connection, lambda cursor: select(cursor, ESTIMATED_SIZES, parameters))
+
+
+def _count(connection: Connection, name: str) -> int | None:
+    """How many rows; None where that cannot be told in time, or at all."""
+    counted = sql.SQL("SELECT count(*) AS rows FROM {}").format(identifier(name))
+    try:
+        with transaction(connection, read_only=True) as cursor:
+            cursor.execute(LIMITS)
+            cursor.execute("SET LOCAL statement_timeout = '2s'")
+            cursor.execute(counted)
+            return int(cursor.fetchall()[0]["rows"])
+    except psycopg2.Error:
+        return None
+
+
+def identifier(name: str) -> sql.Identifier:
+    """A declared name, with its schema if it has one."""
+    return sql.Identifier(*name.split(".", 1))

@@ -1,0 +1,123 @@
+"""What a release demands of a target, taken from its data once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Release = Mapping[str, Any]
+
+DEFAULT_AGE_LIMIT_S = 300
+DEFAULT_API_TIMEOUT_S = 10
+PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|%)")
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """A file that the release brings, and where the backend must have it."""
+
+    source: str
+    destination: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path of the API and the status that it must answer with."""
+
+    name: str
+    path: str
+    status: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A declared statement: `place` says where it stands, for whoever has to mend it."""
+
+    place: str
+    title: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class Demands:
+    """A release as the rules see it; a section that it does not declare is empty."""
+
+    release: str
+    services: tuple[str, ...]
+    minimum_major: int
+    age_limit_s: int
+    command: tuple[str, ...]
+    from_revision: str
+    to_revision: str
+    payload: tuple[PayloadFile, ...]
+    growth_factor: float
+    existing: Mapping[str, tuple[str, ...]]
+    created: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    endpoints: tuple[Endpoint, ...]
+    api_timeout_s: int
+    queries: tuple[Statement, ...]
+    steps: tuple[Statement, ...]
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """All that the release declares to be asked, or to be tried and rolled back."""
+        return self.queries + self.steps
+
+    @classmethod
+    def of(cls, release: Release) -> Demands:
+        """From the whole release, as release_info returns it."""
+        server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
+        migration = release["migration"]
+        return cls(
+            release=release["release"],
+            services=tuple(release.get("services") or ()),
+            minimum_major=int(server.get("minimum_major", 0)),
+            age_limit_s=int(server.get("transaction_age_limit_seconds", DEFAULT_AGE_LIMIT_S)),
+            command=tuple(migration["command"]),
+            from_revision=migration["from_revision"],
+            to_revision=migration["to_revision"],
+            payload=tuple(
+                PayloadFile(item["source"], item["destination"], item["sha256"])
+                for item in migration.get("payload") or ()
+            ),
+            growth_factor=float(migration.get("growth_factor", 0)),
+            existing={name: tuple(columns) for name, columns in (tables.get("existing") or {}).items()},
+            created={name: table["columns"] for name, table in (tables.get("created") or {}).items()},
+            endpoints=tuple(
+                Endpoint(item["name"], item["path"], int(item["status"])) for item in api.get("endpoints") or ()
+            ),
+            api_timeout_s=int(api.get("timeout_seconds", DEFAULT_API_TIMEOUT_S)),
+            queries=tuple(_queries(release)),
+            steps=tuple(_steps(release)),
+        )
+
+
+def _queries(release: Release) -> Iterator[Statement]:
+    for item in release.get("observations") or ():
+        yield Statement(f"checks.yml: observations.{item['name']}", item["title"], item["sql"])
+    for item in release.get("checks") or ():
+        yield Statement(f"checks.yml: checks.{item['name']}", item["title"], item.get("violations") or item["equal"])
+    for item in release.get("scenarios") or ():
+        if item.get("leaves_nothing"):
+            place = f"checks.yml: scenarios.{item['name']}.leaves_nothing"
+            yield Statement(place, item["title"], without_placeholders(item["leaves_nothing"]))
+    for item in release.get("plans") or ():
+        yield Statement(f"checks.yml: plans.{item['name']}", item["title"], item["sql"])
+    for item in release["migration"].get("finalize") or ():
+        if item.get("pending"):
+            yield Statement(f"release.yml: migration.finalize.{item['name']}.pending", item["title"], item["pending"])
+
+
+def _steps(release: Release) -> Iterator[Statement]:
+    for item in release.get("scenarios") or ():
+        for number, step in enumerate(item.get("steps") or (), start=1):
+            place = f"checks.yml: scenarios.{item['name']}.steps[{number}]"
+            yield Statement(place, step["title"], without_placeholders(step["sql"]))
+
+
+def without_placeholders(sql: str) -> str:
+    """The statement with NULL for every `%(name)s`, so that it can be planned without its values."""
+    return PLACEHOLDER.sub(lambda found: "%" if found.group() == "%%" else "NULL", sql)

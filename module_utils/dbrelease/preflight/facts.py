@@ -1,0 +1,97 @@
+"""What was seen of a target. Rules judge these; they look at nothing themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..database import Row
+from ..http import Answer
+from ..proof import Proof
+from ..target import Service
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What could not be looked at: why, and the rule that already says so, if one does."""
+
+    reason: str
+    because: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A relation under a declared name; kind is the letter of pg_class."""
+
+    kind: str
+    columns: tuple[str, ...]
+    oid: int
+
+    @property
+    def is_table(self) -> bool:
+        """True for a table, ordinary or partitioned; a view in its place is none."""
+        return self.kind in ("r", "p")
+
+
+@dataclass(frozen=True)
+class Database:
+    """What the server told. `hidden` counts sessions on the tables whose age this user may not see."""
+
+    version: str
+    major: int
+    standby: bool
+    read_only: bool
+    data_directory: str
+    revisions: list[str] | Unseen
+    tables: Mapping[str, Table | None]
+    created_rows: Mapping[str, int | None]
+    existing_bytes: int
+    dump_bytes: int
+    prepared: list[Row] = field(default_factory=list)
+    old_transactions: list[Row] = field(default_factory=list)
+    hidden: int = 0
+
+
+@dataclass(frozen=True)
+class StateDir:
+    """The nearest folder above release_state_dir that exists; `problem` is one sentence if it cannot be written."""
+
+    folder: str
+    free_bytes: int
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Payload:
+    """For each destination its sha256, or one word on why there is none; and the files that define the new revision."""
+
+    states: Mapping[str, str]
+    definitions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that was seen, each part possibly not."""
+
+    services: Mapping[str, Service]
+    database: Database | Unseen
+    heads: list[str] | Unseen
+    current: list[str] | Unseen
+    history: Mapping[str, tuple[str, ...]]
+    tools: Mapping[str, str] | Unseen
+    payload: Payload | Unseen
+    planned: list[Proof] | Unseen
+    state_dir: StateDir
+    table_free_bytes: int | Unseen
+    answers: Mapping[str, Answer] | Unseen
+    staging: Mapping[str, Any] | Unseen | None
+
+    @property
+    def revisions(self) -> list[str]:
+        """The revisions that the database says, empty where it says none or was not seen."""
+        if isinstance(self.database, Unseen) or isinstance(self.database.revisions, Unseen):
+            return []
+        return self.database.revisions

@@ -1,0 +1,182 @@
+"""Look at the target once: whatever is slow and independent, side by side."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..alembic import alembic_current, script_heads
+from ..commands import Commands, ContainerCommands, HostCommands, commands_in, docker_client
+from ..database import Connection, Login, connect
+from ..errors import ReleaseError
+from ..http import Answer
+from ..proof import Proof
+from ..target import DATABASE_SERVICE, Service, inspect, not_running, service_of
+from .catalog import read_database
+from .demands import Demands
+from .facts import Database, Facts, Payload, Unseen
+from .places import ask_api, free_bytes, look_at_payload, look_at_state_dir, read_history, tool_versions
+from .trial import plan_statements
+
+SETTLE_S = 30.0
+POLL_S = 0.5
+APPLICATION = "dbrelease preflight"
+ROOT = "0"
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where to look, from the module's options."""
+
+    login: Login
+    address_problem: str
+    services: Mapping[str, Service]
+    backend_container: str
+    db_container: str
+    workdir: str | None
+    api_base_url: str
+    state_dir: str
+    staging_evidence_path: str | None
+
+
+def gather(place: Place, demands: Demands) -> Facts:
+    """Everything that the rules judge; what cannot be looked at says why."""
+
+    def backend() -> Commands:
+        return commands_in(place.backend_container or None, workdir=place.workdir)
+
+    backend_down = stopped(place.services, place.backend_container, demands)
+    db_down = stopped(place.services, place.db_container, demands)
+    with ThreadPoolExecutor(max_workers=6) as pool:
+        heads = pool.submit(attempt, lambda: script_heads(backend(), demands.command), backend_down)
+        current = pool.submit(attempt, lambda: alembic_current(backend(), demands.command), backend_down)
+        tools = pool.submit(attempt, lambda: tool_versions(commands_in(place.db_container or None)), db_down)
+        payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
+        answers = pool.submit(api_of, place, demands, backend_down)
+        database, planned = look_at_database(place, demands)
+        room = attempt(lambda: room_on_server(place, database), db_down)
+        facts = Facts(
+            services=place.services,
+            database=database,
+            heads=heads.result(),
+            current=current.result(),
+            history={},
+            tools=tools.result(),
+            payload=payload.result(),
+            planned=planned,
+            state_dir=look_at_state_dir(place.state_dir),
+            table_free_bytes=room,
+            answers=answers.result(),
+            staging=staging_of(place.staging_evidence_path),
+        )
+    return with_history(facts, demands, backend)
+
+
+def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Unseen:
+    """What a look returns, or why it was not possible; not tried where its place is known to be down."""
+    if down:
+        return down
+    try:
+        return look()
+    except ReleaseError as error:
+        return Unseen(error.message)
+
+
+def settle(services: Mapping[str, Service], declared: Sequence[str], wait_s: float = SETTLE_S) -> Mapping[str, Service]:
+    """The services again, once none of the declared ones is starting, or after the wait."""
+    deadline = time.monotonic() + wait_s
+    while any(services[name].health == "starting" for name in declared if name in services):
+        if time.monotonic() > deadline:
+            return services
+        time.sleep(POLL_S)
+        attributes = inspect({name: service.container for name, service in services.items()})
+        services = {name: service_of(service.container, attributes[name]) for name, service in services.items()}
+    return services
+
+
+def stopped(services: Mapping[str, Service], container: str, demands: Demands) -> Unseen | None:
+    """Why nothing can be asked in a container, if it does not run; blamed on the service if the release declares it."""
+    for name, service in services.items():
+        if container and service.container == container and service.status != "running":
+            return Unseen(not_running(name, service), "services" if name in demands.services else "")
+    return None
+
+
+def look_at_database(place: Place, demands: Demands) -> tuple[Database | Unseen, list[Proof] | Unseen]:
+    """What the server tells, and how it plans the declared queries."""
+    try:
+        if place.address_problem:
+            raise ReleaseError(place.address_problem)
+        with closing(connect(place.login, APPLICATION)) as connection:
+            database = read_database(connection, demands)
+            return database, planned_of(connection, demands, database)
+    except ReleaseError as error:
+        service = place.services.get(DATABASE_SERVICE)
+        down = stopped(place.services, service.container, demands) if service else None
+        unseen = down or Unseen(error.message)
+        return unseen, unseen
+
+
+def planned_of(connection: Connection, demands: Demands, database: Database) -> list[Proof] | Unseen:
+    """The plans of the declared queries, unless the server would not let the stand-ins be made."""
+    if database.standby or database.read_only:
+        return Unseen("The server takes no writes, not even ones that are rolled back.", "server")
+    return attempt(lambda: plan_statements(connection, demands, database))
+
+
+def payload_of(place: Place, demands: Demands) -> Payload:
+    """The release's files, looked at as the one who copies them: root in the container, this user on the target."""
+    commands: Commands = HostCommands(place.workdir)
+    if place.backend_container:
+        commands = ContainerCommands(docker_client(), place.backend_container, user=ROOT)
+    return look_at_payload(commands, demands.payload, demands.to_revision)
+
+
+def api_of(place: Place, demands: Demands, backend_down: Unseen | None) -> Mapping[str, Answer] | Unseen:
+    """One answer of each declared endpoint."""
+    if not demands.endpoints or not place.api_base_url:
+        return {}
+    return backend_down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s)
+
+
+def room_on_server(place: Place, database: Database | Unseen) -> int | Unseen:
+    """What is free where the server keeps its data."""
+    if isinstance(database, Unseen):
+        return database
+    if not place.db_container:
+        return Unseen("The server's disk cannot be seen without its container.")
+    if not database.data_directory:
+        return Unseen("The server does not tell this user where it keeps its data.")
+    return free_bytes(commands_in(place.db_container), database.data_directory)
+
+
+def with_history(facts: Facts, demands: Demands, backend: Callable[[], Commands]) -> Facts:
+    """With the backend's history where the database is at another revision: only then is it worth its second."""
+    others = set(facts.revisions) - {demands.from_revision, demands.to_revision}
+    if not others or isinstance(facts.heads, Unseen):
+        return facts
+    history = attempt(lambda: read_history(backend(), demands.command))
+    return facts if isinstance(history, Unseen) else Facts(**{**vars(facts), "history": history})
+
+
+def staging_of(path: str | None) -> Mapping[str, Any] | Unseen | None:
+    """The evidence of the run in staging; None where none is required."""
+    if path is None:
+        return None
+    try:
+        evidence = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return Unseen(
+            f"Reading the evidence of staging at {path} failed ({error}): give the path of its evidence.json."
+        )
+    return (
+        evidence if isinstance(evidence, dict) else Unseen(f"{path} is no evidence: give the path of an evidence.json.")
+    )

@@ -1,0 +1,73 @@
+"""All rules over all facts, and the state that follows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from ..proof import Proof
+from . import rules_database as on_server
+from . import rules_target as on_target
+from .demands import Demands
+from .facts import Facts, Unseen
+from .verdicts import skipped
+
+State = Literal["ready", "deployed", "refused"]
+
+RULES: Mapping[str, on_server.Rule] = {
+    "services": on_target.services,
+    "database": on_server.database,
+    "server": on_server.server,
+    "dump_tools": on_target.dump_tools,
+    "revision": on_server.revision,
+    "history": on_target.history,
+    "tables": on_server.tables,
+    "created_absent": on_server.created_absent,
+    "payload": on_target.payload,
+    "checks_plan": on_server.checks_plan,
+    "prepared_transactions": on_server.prepared_transactions,
+    "old_transactions": on_server.old_transactions,
+    "dump_room": on_target.dump_room,
+    "table_room": on_target.table_room,
+    "api": on_target.api,
+    "staging_evidence": on_target.staging_evidence,
+}
+ONLY_BEFORE = ("dump_tools", "prepared_transactions", "old_transactions", "table_room")
+
+
+def judge(demands: Demands, facts: Facts) -> list[Proof]:
+    """A proof of every rule, always, in this order."""
+    done = on_target.deployed(demands, facts)
+    return [
+        skipped(name, "The release is deployed already: nothing will be changed.")
+        if done and name in ONLY_BEFORE
+        else rule(demands, facts)
+        for name, rule in RULES.items()
+    ]
+
+
+def state_of(demands: Demands, facts: Facts, proofs: Sequence[Proof]) -> State:
+    """`refused` with any red proof, else `deployed` or `ready`."""
+    if any(proof.status == "fail" for proof in proofs):
+        return "refused"
+    return "deployed" if on_target.deployed(demands, facts) else "ready"
+
+
+def summary(facts: Facts) -> dict[str, Any]:
+    """The facts for the result and the journal: always the same keys, None for what was not seen."""
+    seen = None if isinstance(facts.database, Unseen) else facts.database
+    return {
+        "services": {name: asdict(service) for name, service in facts.services.items()},
+        "server_version": seen.version if seen else "",
+        "server_major": seen.major if seen else None,
+        "data_directory": seen.data_directory if seen else "",
+        "revisions": facts.revisions,
+        "heads": [] if isinstance(facts.heads, Unseen) else facts.heads,
+        "dump_bytes_estimate": seen.dump_bytes if seen else None,
+        "dump_free_bytes": facts.state_dir.free_bytes,
+        "existing_bytes": seen.existing_bytes if seen else None,
+        "table_free_bytes": None if isinstance(facts.table_free_bytes, Unseen) else facts.table_free_bytes,
+        "dump_tools": {} if isinstance(facts.tools, Unseen) else dict(facts.tools),
+        "payload_missing": on_target.payload_missing(facts),
+    }

@@ -1,0 +1,127 @@
+"""What containers, the target's own disk and the API tell."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from ..commands import Commands
+from ..errors import ReleaseError
+from ..http import Answer, HttpSession
+from .demands import Endpoint, PayloadFile
+from .facts import Payload, StateDir, Unseen
+
+TIMEOUT_S = 30
+DUMP_TOOLS = ("pg_dump", "pg_restore")
+TOOL_VERSION = re.compile(r"\(PostgreSQL\) (\d+(?:\.\d+|\w+)*)")
+HISTORY_LINE = re.compile(r"(?P<down>[^\s,]+(?:, [^\s,]+)*)(?: \([^)]*\))* -> (?P<revision>\w+)\b")
+
+# One word or one sha256 a destination, in their order; then the scripts that define the release's revision.
+PAYLOAD_SCRIPT = r"""
+pattern=$1; shift
+while [ "$1" != -- ]; do
+  if [ -f "$1" ]; then sum=$(sha256sum < "$1") && echo "${sum%% *}" || echo unreadable
+  elif [ -e "$1" ] || [ -L "$1" ]; then echo no_file
+  elif [ ! -d "${1%/*}/" ]; then echo no_folder
+  elif [ ! -w "${1%/*}/" ]; then echo read_only
+  else echo missing
+  fi
+  shift
+done
+shift
+for folder in "$@"; do
+  grep -lE "$pattern" "$folder"/*.py 2>/dev/null
+done
+exit 0
+"""
+
+
+def tool_versions(commands: Commands) -> Mapping[str, str]:
+    """The versions of pg_dump and pg_restore; raises ReleaseError where one is not there."""
+    return {tool: _tool_version(commands, tool) for tool in DUMP_TOOLS}
+
+
+def _tool_version(commands: Commands, tool: str) -> str:
+    finished = commands.run([tool, "--version"], timeout_s=TIMEOUT_S)
+    found = TOOL_VERSION.search(finished.stdout)
+    if finished.status != 0 or not found:
+        reason = " ".join(finished.stderr.split()) or f"status {finished.status}"
+        raise ReleaseError(
+            f"Asking {tool} in {commands.place} for its version failed ({reason}): "
+            "install the server's client programs there."
+        )
+    return found.group(1)
+
+
+def look_at_payload(commands: Commands, payload: Sequence[PayloadFile], revision: str) -> Payload:
+    """What stands at each destination, and which files there define the revision of the release."""
+    if not payload:
+        return Payload({})
+    destinations = [item.destination for item in payload]
+    folders = sorted({str(PurePosixPath(path).parent) for path in destinations if path.endswith(".py")})
+    pattern = rf"""^revision *(:[^=]*)?= *['"]{re.escape(revision)}['"]"""
+    argv = ["sh", "-c", PAYLOAD_SCRIPT, "sh", pattern, *destinations, "--", *folders]
+    finished = commands.run(argv, timeout_s=TIMEOUT_S)
+    lines = finished.stdout.splitlines()
+    if finished.status != 0 or len(lines) < len(destinations):
+        raise ReleaseError(
+            f"Looking for the release's files in {commands.place} failed "
+            f"({' '.join(finished.stderr.split()) or f'status {finished.status}'}): "
+            "check that it has a shell, sha256sum and grep."
+        )
+    count = len(destinations)
+    return Payload(dict(zip(destinations, lines[:count], strict=True)), tuple(lines[count:]))
+
+
+def read_history(commands: Commands, command: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """Each revision that the backend knows with those before it; empty where it cannot tell."""
+    finished = commands.run([*command, "history"], timeout_s=TIMEOUT_S)
+    return parse_history(finished.stdout) if finished.status == 0 else {}
+
+
+def parse_history(text: str) -> Mapping[str, tuple[str, ...]]:
+    """From lines such as `0ab3 -> f4c8 (head), Add a table` and `<base> -> 0ab3, Begin`."""
+    found = (HISTORY_LINE.match(line.strip()) for line in text.splitlines())
+    return {
+        line["revision"]: tuple(down for down in line["down"].split(", ") if down != "<base>") for line in found if line
+    }
+
+
+def free_bytes(commands: Commands, folder: str) -> int:
+    """What is free on the file system of a folder there; raises ReleaseError where that cannot be told."""
+    finished = commands.run(["df", "-Pk", folder], timeout_s=TIMEOUT_S)
+    # Filesystem 1024-blocks Used Available Capacity Mounted-on; only the last may hold blanks.
+    fields = finished.stdout.splitlines()[-1].split() if finished.stdout.strip() else []
+    if finished.status != 0 or len(fields) < 6 or not fields[3].isdigit():
+        reason = " ".join(finished.stderr.split()) or f"status {finished.status}"
+        raise ReleaseError(f"Asking for the room at {folder} in {commands.place} failed ({reason}).")
+    return int(fields[3]) * 1024
+
+
+def look_at_state_dir(path: str) -> StateDir:
+    """The nearest folder that exists, what is free there, and whether this user can write it."""
+    folder = next(place for place in (Path(path), *Path(path).parents) if os.path.lexists(place))
+    advice = "set release_state_dir to a folder that the deploying user can write."
+    try:
+        usage = os.statvfs(folder)
+    except OSError as error:
+        return StateDir(str(folder), 0, f"{folder} cannot be looked at ({error.strerror}): {advice}")
+    free = usage.f_bavail * usage.f_frsize
+    if not folder.is_dir():
+        return StateDir(str(folder), free, f"{folder} is no folder: move it away, or {advice}")
+    if usage.f_flag & os.ST_RDONLY:
+        return StateDir(str(folder), free, f"{folder} is on a file system that is mounted read-only: {advice}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return StateDir(str(folder), free, f"{folder} cannot be written by the deploying user: {advice}")
+    return StateDir(str(folder), free)
+
+
+def ask_api(base_url: str, endpoints: Sequence[Endpoint], timeout_s: int) -> Mapping[str, Answer] | Unseen:
+    """One request to each endpoint."""
+    try:
+        with HttpSession(base_url, timeout_s) as session:
+            return {endpoint.name: session.get(endpoint.path) for endpoint in endpoints}
+    except ReleaseError as error:
+        return Unseen(error.message)

@@ -1,0 +1,254 @@
+"""The rules on the database: pure functions from what was seen to a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from ..proof import Proof
+from .demands import Demands
+from .facts import Database, Facts, Unseen
+from .rules_target import BECAUSE_OF_DATABASE
+from .verdicts import broken, holds, skipped, undecided, unseen
+
+KINDS = {
+    "r": "a table",
+    "p": "a partitioned table",
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "S": "a sequence",
+    "i": "an index",
+    "c": "a type",
+}
+LOCK_NOT_AVAILABLE = "(55P03)"
+RECONCILE = "It was left by an interrupted or foreign run: the playbook reconcile says what it is and puts it in order."
+
+Rule = Callable[[Demands, Facts], Proof]
+
+
+def on_database(name: str) -> Callable[[Callable[[Demands, Facts, Database], Proof]], Rule]:
+    """A rule that is skipped where the database was not seen."""
+
+    def wrap(judge: Callable[[Demands, Facts, Database], Proof]) -> Rule:
+        def rule(demands: Demands, facts: Facts) -> Proof:
+            if isinstance(facts.database, Unseen):
+                return skipped(name, BECAUSE_OF_DATABASE)
+            return judge(demands, facts, facts.database)
+
+        return rule
+
+    return wrap
+
+
+def database(demands: Demands, facts: Facts) -> Proof:
+    """It answers, and lets itself be read."""
+    if isinstance(facts.database, Unseen):
+        return unseen("database", facts.database)
+    return holds("database", observed=f"PostgreSQL {facts.database.version}")
+
+
+@on_database("server")
+def server(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """Recent enough, no standby, and not set to read only."""
+    wrong = []
+    if seen.major < demands.minimum_major:
+        wrong.append(f"It is PostgreSQL {seen.version}: upgrade it to {demands.minimum_major} or later.")
+    if seen.standby:
+        wrong.append("It is a standby, which takes no writes: let db_host lead to the primary.")
+    if seen.read_only:
+        wrong.append("default_transaction_read_only is on for this database and user: switch it off.")
+    expected = {"major_at_least": demands.minimum_major, "standby": False, "read_only": False}
+    observed = {"major": seen.major, "standby": seen.standby, "read_only": seen.read_only}
+    if wrong:
+        return broken("server", " ".join(wrong), expected=expected, observed=observed)
+    return holds("server", expected=expected, observed=observed)
+
+
+@on_database("revision")
+def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """The bookkeeping table has one row, which the release knows; and the backend sees the same database."""
+    if isinstance(seen.revisions, Unseen):
+        return unseen("revision", seen.revisions)
+    known = [demands.from_revision, demands.to_revision]
+    wrong = _wrong_revision(demands, facts.history, seen.revisions) or _wrong_backend(demands, facts, seen.revisions)
+    if wrong:
+        detail, remedy = wrong
+        return broken("revision", detail, remedy, expected=known, observed=seen.revisions)
+    if isinstance(facts.current, Unseen):
+        detail = "The backend could not be asked whether it sees the same."
+        return holds("revision", detail, expected=known, observed=seen.revisions)
+    return holds("revision", expected=known, observed=seen.revisions)
+
+
+def _wrong_revision(
+    demands: Demands, history: Mapping[str, tuple[str, ...]], revisions: list[str]
+) -> tuple[str, str] | None:
+    start = demands.from_revision
+    if not revisions:
+        return (
+            "The database has no revision: its table alembic_version is missing or empty.",
+            f"Check that db_name is the application's database; if so, bring it to {start} first.",
+        )
+    if len(revisions) > 1:
+        return (
+            f"The database is at {len(revisions)} heads at once ({', '.join(revisions)}).",
+            f"Merge or undo the branches until {start} alone is left.",
+        )
+    (found,) = revisions
+    if found in (start, demands.to_revision):
+        return None
+    standing, remedy = {
+        "older": (f"which is older than {start}", f"Upgrade it to {start} first."),
+        "newer": (f"which is newer than {start}", "Something later is deployed already: do not apply this release."),
+        "beside": (f"which is on another branch than {start}", f"Bring it to {start} first."),
+        "unknown": (
+            "which the backend's history does not know",
+            "Find out which version migrated it, and deploy that.",
+        ),
+    }[standing_of(found, start, history)]
+    return f"The database is at {found}, {standing}.", remedy
+
+
+def standing_of(found: str, start: str, history: Mapping[str, tuple[str, ...]]) -> str:
+    """Where a revision stands to another: `older`, `newer`, `beside` or `unknown`."""
+    if found not in history:
+        return "unknown"
+    if found in _ancestors(start, history):
+        return "older"
+    return "newer" if start in _ancestors(found, history) else "beside"
+
+
+def _ancestors(revision: str, history: Mapping[str, tuple[str, ...]]) -> set[str]:
+    found: set[str] = set()
+    waiting = [revision]
+    while waiting:
+        before = set(history.get(waiting.pop(), ())) - found
+        found |= before
+        waiting += before
+    return found
+
+
+def _wrong_backend(demands: Demands, facts: Facts, revisions: list[str]) -> tuple[str, str] | None:
+    if isinstance(facts.current, Unseen):
+        # Where the history is red, the same commands failed for the same reason.
+        lost = not isinstance(facts.heads, Unseen) and revisions[0] not in facts.heads != [demands.to_revision]
+        if facts.current.because or isinstance(facts.heads, Unseen) or lost:
+            return None
+        return facts.current.reason, ""
+    if facts.current != revisions:
+        return (
+            f"The backend says {', '.join(facts.current) or 'no revision'}, this database says {revisions[0]}.",
+            "The backend uses another database: correct db_host and db_name, or the settings of the backend.",
+        )
+    return None
+
+
+@on_database("tables")
+def tables(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """Every table that the release builds on, with every column that it names."""
+    wrong = list(_wrong_tables(demands, seen))
+    if wrong:
+        remedy = "Compare the database with the version that the release was made for."
+        return broken("tables", " ".join(wrong), remedy, expected=_lists(demands))
+    return holds("tables", expected=_lists(demands))
+
+
+def _lists(demands: Demands) -> dict[str, list[str]]:
+    return {name: list(columns) for name, columns in demands.existing.items()}
+
+
+def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
+    for name, columns in demands.existing.items():
+        table = seen.tables[name]
+        if table is None:
+            yield f"Table {name} is missing."
+        elif not table.is_table:
+            yield f"{name} is {KINDS.get(table.kind, 'something else')}, not a table."
+        elif missing := [column for column in columns if column not in table.columns]:
+            yield f"Table {name} has no column {', '.join(missing)}."
+
+
+@on_database("created_absent")
+def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """The new tables are not there before the release, and are there after it."""
+    if not demands.created:
+        return skipped("created_absent", "The release creates no tables.")
+    names = ", ".join(demands.created)
+    if facts.revisions == [demands.to_revision]:
+        missing = [name for name in demands.created if not (seen.tables[name] and seen.tables[name].is_table)]  # type: ignore[union-attr]
+        if missing:
+            return broken(
+                "created_absent",
+                f"The database is at {demands.to_revision}, but the table {', '.join(missing)} is missing.",
+                "Somebody has dropped it: restore the backup of the deployment, or roll the release back.",
+                expected=f"{names} present",
+            )
+        return holds("created_absent", expected=f"{names} present")
+    if facts.revisions != [demands.from_revision]:
+        return skipped("created_absent", "Not looked at because of preflight.revision.")
+    wrong = [
+        f"{name} is there already ({KINDS.get(table.kind, 'something else')}{_rows(seen.created_rows.get(name))})."
+        for name in demands.created
+        if (table := seen.tables[name])
+    ]
+    if wrong:
+        return broken("created_absent", " ".join(wrong), RECONCILE, expected=f"{names} absent")
+    return holds("created_absent", expected=f"{names} absent")
+
+
+def _rows(count: int | None) -> str:
+    return "" if count is None else f" with {count} row{'' if count == 1 else 's'}"
+
+
+@on_database("checks_plan")
+def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """The server can plan each declared query, and finds nothing in it but reading."""
+    for rule, name in ((server, "server"), (tables, "tables"), (created_absent, "created_absent")):
+        if rule(demands, facts).status == "fail":
+            return skipped("checks_plan", f"Not looked at because of preflight.{name}.")
+    if isinstance(facts.planned, Unseen):
+        return unseen("checks_plan", facts.planned)
+    pairs = zip(demands.statements, facts.planned, strict=True)
+    wrong = [(statement, proof) for statement, proof in pairs if proof.status != "pass"]
+    if not wrong:
+        return holds("checks_plan", observed=f"{len(facts.planned)} queries planned")
+    detail = " ".join(proof.detail for _, proof in wrong)
+    if all(LOCK_NOT_AVAILABLE in proof.detail for _, proof in wrong):
+        return undecided("checks_plan", detail, "Another session has locked a table: run again when it has ended.")
+    sample = [{"place": statement.place, "sql": statement.sql, "reason": proof.detail} for statement, proof in wrong]
+    return broken("checks_plan", detail, "Correct the release, not the database.", sample=sample)
+
+
+@on_database("prepared_transactions")
+def prepared_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """A prepared transaction keeps its locks without a session, for ever."""
+    if seen.prepared:
+        names = ", ".join(f"{row['gid']} of {row['user']} since {row['since']}" for row in seen.prepared)
+        remedy = "End each with COMMIT PREPARED or ROLLBACK PREPARED, as its owner decides."
+        return broken("prepared_transactions", f"Left: {names}.", remedy, sample=seen.prepared)
+    return holds("prepared_transactions", observed=0)
+
+
+@on_database("old_transactions")
+def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """Nobody sits on the release's tables: the change would wait for them, and the application for the change."""
+    limit = f"none older than {demands.age_limit_s} s"
+    if seen.old_transactions:
+        names = "; ".join(
+            f"pid {row['pid']} of {row['user']} ({row['application'] or 'no application name'}, {row['state']}, "
+            f"since {row['since']}) on {', '.join(row['tables'])}: {row['query']}"
+            for row in seen.old_transactions
+        )
+        remedy = "Let each end, or end it with pg_terminate_backend(pid), and run again."
+        return broken(
+            "old_transactions", f"{names}.", remedy, expected=limit, observed=len(seen.old_transactions),
+            sample=seen.old_transactions,
+        )  # fmt: skip
+    if seen.hidden:
+        return undecided(
+            "old_transactions",
+            f"The age of {seen.hidden} transactions on the release's tables is hidden from this user.",
+            "Grant pg_read_all_stats to db_user.",
+            expected=limit,
+        )
+    return holds("old_transactions", expected=limit, observed=0)

@@ -1,0 +1,241 @@
+"""The rules on containers, commands, files, disk and API: pure functions from what was seen to a proof."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..proof import Proof
+from ..target import not_running
+from .demands import Demands, PayloadFile
+from .facts import MIB, Facts, Unseen
+from .verdicts import broken, holds, skipped, undecided, unseen
+
+MARGIN_BYTES = 64 * MIB
+BECAUSE_OF_DATABASE = "Not looked at because of preflight.database."
+GOOD_OUTCOMES = ("deployed", "already_deployed")
+
+
+def deployed(demands: Demands, facts: Facts) -> bool:
+    """True if the database has the release already: its revision, and the tables that it creates."""
+    if isinstance(facts.database, Unseen):
+        return False
+    tables = facts.database.tables
+    return facts.revisions == [demands.to_revision] and all(tables[name] for name in demands.created)
+
+
+def services(demands: Demands, facts: Facts) -> Proof:
+    """Every declared service runs, and is healthy if its container says how it is."""
+    wrong = list(_wrong_services(demands, facts))
+    observed = {
+        name: f"{service.status}, health {service.health}"
+        for name, service in facts.services.items()
+        if name in demands.services
+    }
+    expected = dict.fromkeys(demands.services, "running, and healthy where it has a health check")
+    if wrong:
+        return broken("services", " ".join(wrong), expected=expected, observed=observed)
+    if not demands.services:
+        return skipped("services", "The release declares no services.")
+    return holds("services", expected=expected, observed=observed)
+
+
+def _wrong_services(demands: Demands, facts: Facts) -> Iterator[str]:
+    for name in demands.services:
+        service = facts.services.get(name)
+        if service is None:
+            yield f"The inventory names no container for the service {name}: set {name}_container."
+        elif service.status != "running":
+            yield not_running(name, service)
+        elif service.health not in ("healthy", "none"):
+            yield (
+                f"Container {service.container} of the service {name} is {service.health}: "
+                f"see `docker logs {service.container}` and its health check in `docker inspect {service.container}`."
+            )
+
+
+def dump_tools(demands: Demands, facts: Facts) -> Proof:
+    """A dump tool reads servers up to its own major version."""
+    if isinstance(facts.tools, Unseen):
+        return unseen("dump_tools", facts.tools)
+    if isinstance(facts.database, Unseen):
+        return skipped("dump_tools", BECAUSE_OF_DATABASE)
+    major = facts.database.major
+    older = [f"{tool} {version}" for tool, version in facts.tools.items() if major_of(version) < major]
+    observed = dict(facts.tools)
+    if older:
+        return broken(
+            "dump_tools",
+            f"{' and '.join(older)} cannot dump the server, which is {facts.database.version}.",
+            f"Install the client programs of PostgreSQL {major} where the dump is made.",
+            expected=f"major {major} or later",
+            observed=observed,
+        )
+    return holds("dump_tools", expected=f"major {major} or later", observed=observed)
+
+
+def major_of(version: str) -> int:
+    """The major version: 15 of `15.18`, 18 of `18beta1`."""
+    digits = version.split(".")[0]
+    return int("".join(character for character in digits[:2] if character.isdigit()))
+
+
+def history(demands: Demands, facts: Facts) -> Proof:
+    """One head: the revision that the release starts from, or its own once its file is in place."""
+    if isinstance(facts.heads, Unseen):
+        return unseen("history", facts.heads)
+    expected = [demands.from_revision, demands.to_revision]
+    judge: Callable[[str, str], Proof] = lambda detail, remedy: broken(  # noqa: E731
+        "history", detail, remedy, expected=expected, observed=facts.heads
+    )
+    if len(facts.heads) != 1:
+        return judge(
+            f"The backend's history has {len(facts.heads)} heads ({', '.join(facts.heads) or 'no revision at all'}).",
+            "Remove the file that does not belong there, or merge the heads before this release.",
+        )
+    (head,) = facts.heads
+    if head not in expected:
+        return judge(
+            f"The backend's history ends at {head}; the release goes from {demands.from_revision} "
+            f"to {demands.to_revision}.",
+            "Deploy the release with the version of the backend that it was made for.",
+        )
+    if head == demands.from_revision != demands.to_revision and facts.revisions == [demands.to_revision]:
+        return judge(
+            f"The database is at {demands.to_revision}, but the backend has lost the file of that revision.",
+            f"Copy {', '.join(item.source for item in demands.payload)} of the release to "
+            f"{', '.join(item.destination for item in demands.payload)}.",
+        )
+    return holds("history", expected=expected, observed=facts.heads)
+
+
+def payload(demands: Demands, facts: Facts) -> Proof:
+    """Each file is in its place as the release has it, or can be put there."""
+    if not demands.payload:
+        return skipped("payload", "The release brings no files.")
+    if isinstance(facts.payload, Unseen):
+        return unseen("payload", facts.payload)
+    states = facts.payload.states
+    wrong = [text for item in demands.payload if (text := _wrong_file(item, states[item.destination]))]
+    own = {item.destination for item in demands.payload}
+    wrong += [
+        f"{path} defines revision {demands.to_revision} too: move it away."
+        for path in facts.payload.definitions
+        if path not in own
+    ]
+    expected = {item.destination: item.sha256 for item in demands.payload}
+    if wrong:
+        return broken("payload", " ".join(wrong), expected=expected, observed=dict(states))
+    missing = payload_missing(facts)
+    detail = f"Not there yet, to be copied: {', '.join(missing)}." if missing else ""
+    return holds("payload", detail, expected=expected, observed=dict(states))
+
+
+def payload_missing(facts: Facts) -> list[str]:
+    """The destinations that have no file yet."""
+    if isinstance(facts.payload, Unseen):
+        return []
+    return [destination for destination, state in facts.payload.states.items() if state == "missing"]
+
+
+def _wrong_file(item: PayloadFile, state: str) -> str:
+    if state in ("missing", item.sha256):
+        return ""
+    folder = item.destination.rpartition("/")[0]
+    return {
+        "no_folder": f"There is no folder {folder} for {item.source}: correct the destination, or create the folder.",
+        "read_only": f"The folder {folder} for {item.source} cannot be written: mount it writable.",
+        "no_file": f"{item.destination} is there, but is no file: move it away.",
+        "unreadable": f"{item.destination} is there, but cannot be read: see its mode and owner.",
+    }.get(
+        state,
+        f"{item.destination} is another file than {item.source} of the release "
+        f"(sha256 {state[:12]} instead of {item.sha256[:12]}): find out whose it is, and move it away.",
+    )
+
+
+def dump_room(demands: Demands, facts: Facts) -> Proof:
+    """The state directory takes the dump; once deployed, it must only take the journal."""
+    state_dir = facts.state_dir
+    if state_dir.problem:
+        return broken("dump_room", state_dir.problem, observed=state_dir.folder)
+    if deployed(demands, facts):
+        return skipped("dump_room", "The release is deployed already: no dump will be made.")
+    if isinstance(facts.database, Unseen):
+        return skipped("dump_room", BECAUSE_OF_DATABASE)
+    return _room(
+        "dump_room",
+        f"at {state_dir.folder} on the target",
+        facts.database.dump_bytes + MARGIN_BYTES,
+        state_dir.free_bytes,
+    )
+
+
+def table_room(demands: Demands, facts: Facts) -> Proof:
+    """The server's disk takes the new tables and their indexes."""
+    if isinstance(facts.database, Unseen):
+        return skipped("table_room", BECAUSE_OF_DATABASE)
+    need = round(demands.growth_factor * facts.database.existing_bytes) + MARGIN_BYTES
+    free = facts.table_free_bytes
+    if isinstance(free, Unseen):
+        if free.because:
+            return unseen("table_room", free)
+        remedy = f"See to it that the server has {need} bytes free."
+        return undecided("table_room", free.reason, remedy, expected={"bytes_at_least": need})
+    return _room("table_room", f"at {facts.database.data_directory} on the server", need, free)
+
+
+def _room(rule: str, where: str, need: int, free: int) -> Proof:
+    expected, observed = {"bytes_at_least": need}, {"bytes_free": free}
+    if free < need:
+        return broken(
+            rule,
+            f"There are {free // MIB} MiB free {where}; {-(-need // MIB)} MiB are needed.",
+            f"Make {-(-(need - free) // MIB)} MiB of room there.",
+            expected=expected,
+            observed=observed,
+        )
+    return holds(rule, expected=expected, observed=observed)
+
+
+def api(demands: Demands, facts: Facts) -> Proof:
+    """Each endpoint answers with its status, and with JSON."""
+    if not demands.endpoints:
+        return skipped("api", "The release declares no API.")
+    if isinstance(facts.answers, Unseen):
+        return unseen("api", facts.answers)
+    if not facts.answers:
+        return skipped("api", "The target has no api_base_url.")
+    wrong = []
+    for endpoint in demands.endpoints:
+        answer = facts.answers[endpoint.name]
+        if answer.problem:
+            wrong.append(f"GET {endpoint.path} {answer.problem} {answer.remedy}")
+        elif answer.status != endpoint.status:
+            wrong.append(
+                f"GET {endpoint.path} answered with status {answer.status} instead of {endpoint.status}{answer.note}: "
+                "see the log of the service."
+            )
+        elif answer.kind.startswith("no JSON"):
+            wrong.append(f"GET {endpoint.path} answered with {answer.kind}: check that api_base_url leads to the API.")
+    expected = {endpoint.name: endpoint.status for endpoint in demands.endpoints}
+    observed = {name: {"status": seen.status, "duration_ms": seen.duration_ms} for name, seen in facts.answers.items()}
+    if wrong:
+        return broken("api", " ".join(wrong), expected=expected, observed=observed)
+    return holds("api", expected=expected, observed=observed)
+
+
+def staging_evidence(demands: Demands, facts: Facts) -> Proof:
+    """Where it is required: the evidence of a run in staging that deployed this release."""
+    if facts.staging is None:
+        return skipped("staging_evidence", "Not required here.")
+    if isinstance(facts.staging, Unseen):
+        return unseen("staging_evidence", facts.staging)
+    observed = {key: facts.staging.get(key) for key in ("release", "environment", "outcome", "run_id")}
+    if observed["release"] != demands.release or observed["outcome"] not in GOOD_OUTCOMES:
+        return broken(
+            "staging_evidence",
+            f"The evidence is of release {observed['release']} with outcome {observed['outcome']}.",
+            f"Deploy release {demands.release} in staging, and give the evidence of that run.",
+            observed=observed,
+        )
+    return holds("staging_evidence", observed=observed)

@@ -1,0 +1,59 @@
+"""One preflight: settle, gather, judge, journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..database import Login
+from ..journal import Journal
+from ..module import run_of
+from ..proof import sentence
+from ..target import Service
+from .demands import Demands
+from .gather import Place, gather, settle
+from .judge import judge, state_of, summary
+from .places import look_at_state_dir
+
+
+def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's result."""
+    run = run_of(params)
+    demands = Demands.of(params["release"])
+    # A journal that cannot be written must not hide the other problems; the rule dump_room tells of this one.
+    dry = check_mode or bool(look_at_state_dir(run.state_dir).problem)
+    with Journal(run, dry=dry).step("preflight") as step:
+        facts = gather(_place(params, demands, run.state_dir), demands)
+        proofs = judge(demands, facts)
+        state = state_of(demands, facts, proofs)
+        seen = summary(facts)
+        step.prove(*proofs)
+        step.facts.update(state=state, target_facts=seen)
+        if state == "refused":
+            step.refuse()
+    dicts = [proof.as_dict() for proof in proofs]
+    return {
+        "changed": False,
+        "state": state,
+        "proofs": dicts,
+        "message": sentence(dicts),
+        "server_version": seen["server_version"],
+        "revision": facts.revisions[0] if len(facts.revisions) == 1 else "",
+        "payload_missing": seen["payload_missing"],
+        "target_facts": seen,
+    }
+
+
+def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Place:
+    services = {name: Service(**service) for name, service in params["services"].items()}
+    return Place(
+        login=Login.of(params),
+        address_problem=params["address_problem"],
+        services=settle(services, demands.services),
+        backend_container=params["backend_container"],
+        db_container=params["db_container"],
+        workdir=params["workdir"] or None,
+        api_base_url=params["api_base_url"],
+        state_dir=state_dir,
+        staging_evidence_path=params["staging_evidence_path"] if params["require_staging_evidence"] else None,
+    )

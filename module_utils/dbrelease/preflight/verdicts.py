@@ -1,0 +1,63 @@
+"""The verdicts of a rule, as proofs with its title."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..proof import Proof
+from .facts import Unseen
+
+TITLES = {
+    "services": "The declared services run and are healthy",
+    "database": "The database can be reached",
+    "server": "The server is recent enough and takes writes",
+    "dump_tools": "The dump tools are not older than the server",
+    "revision": "The database is at the revision that the release starts from",
+    "history": "The migration history has one head, and it is the release's",
+    "tables": "The tables that the release builds on are there with their columns",
+    "created_absent": "The tables that the release creates are there only after it",
+    "payload": "The release's files are in their place, or can be put there",
+    "checks_plan": "Every declared query can be planned and only reads",
+    "prepared_transactions": "No prepared transaction is left in the database",
+    "old_transactions": "No old transaction is on the release's tables",
+    "dump_room": "The state directory can be written and has room for the dump",
+    "table_room": "The server has room for the new tables",
+    "api": "The API answers",
+    "staging_evidence": "The release was deployed in staging before",
+}
+
+
+def holds(rule: str, detail: str = "", *, expected: Any = None, observed: Any = None) -> Proof:
+    """The claim is true."""
+    return Proof(f"preflight.{rule}", TITLES[rule], "pass", expected, observed, detail)
+
+
+def broken(
+    rule: str,
+    detail: str,
+    remedy: str = "",
+    *,
+    expected: Any = None,
+    observed: Any = None,
+    sample: Iterable[dict[str, Any]] = (),
+) -> Proof:
+    """The claim is false; `remedy` says what to do."""
+    return Proof(f"preflight.{rule}", TITLES[rule], "fail", expected, observed, detail, remedy, sample=list(sample))
+
+
+def undecided(rule: str, detail: str, remedy: str = "", *, expected: Any = None) -> Proof:
+    """It was looked at and cannot be told."""
+    return Proof(f"preflight.{rule}", TITLES[rule], "inconclusive", expected, None, detail, remedy)
+
+
+def skipped(rule: str, detail: str) -> Proof:
+    """It was not looked at."""
+    return Proof(f"preflight.{rule}", TITLES[rule], "skipped", detail=detail)
+
+
+def unseen(rule: str, what: Unseen) -> Proof:
+    """Red with the reason, unless another rule is red for the same reason."""
+    if what.because:
+        return skipped(rule, f"Not looked at because of preflight.{what.because}: {what.reason}")
+    return broken(rule, what.reason)

@@ -1,0 +1,88 @@
+"""Files of a run: for the deploying user only, whole or absent, and never over another run's file."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import ReleaseError
+from .journal import make_private_directory
+
+NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
+
+
+def temporary_name(path: Path, run_id: str) -> Path:
+    """Where a file is written until it is whole: its run in the name tells whose it is after a kill."""
+    return path.with_name(f"{path.name}.tmp.{run_id}")
+
+
+def create_private(path: Path) -> int:
+    """Open a new file for reading and writing, mode 0600 whatever the umask is; FileExistsError where there is one."""
+    make_private_directory(path.parent)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Give a whole, fsynced file its name, in one step and never over an existing one (FileExistsError)."""
+    try:
+        # link() refuses an existing name, which rename() would replace.
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.rename(path)
+    else:
+        temporary.unlink()
+    sync_directory(path.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_private(path: Path, text: str, run_id: str) -> None:
+    """A whole new file, fsynced, mode 0600; raises ReleaseError and leaves nothing where that is not possible."""
+    temporary = temporary_name(path, run_id)
+    try:
+        # Only this run writes under this name: what is there was left when it was killed.
+        temporary.unlink(missing_ok=True)
+        descriptor = create_private(temporary)
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(temporary, path)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unused(path: Path, run_id: str) -> Path:
+    """The path, or where another run of the same second has it, the path with this run's own part in its name."""
+    return path.with_name(f"{path.stem}_{run_id.rsplit('-', 1)[-1]}{path.suffix}") if path.exists() else path
+
+
+def write_failure(path: Path, error: OSError) -> ReleaseError:
+    """The sentence for a file that could not be written."""
+    if isinstance(error, FileExistsError):
+        return ReleaseError(
+            f"Writing {path} was refused (it exists, and a run never overwrites a file): start a new run."
+        )
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    advice = (
+        "make room there"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        else "make release_state_dir a folder that the deploying user can write"
+    )
+    return ReleaseError(f"Writing {path} failed ({reason}): {advice}, and run again.")

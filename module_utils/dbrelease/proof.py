@@ -1,0 +1,47 @@
+"""A proof: one claim about the target, what was expected, what was seen, and the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Status = Literal["pass", "fail", "inconclusive", "skipped"]
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One claim and its verdict.
+
+    name: dotted and stable, `<stage>.<claim>` (`preflight.database_reachable`): the report, the checklist and JUnit use it.
+    status: `inconclusive` means that it was looked at and cannot be decided; `skipped` that it was not looked at.
+    detail: one sentence on what was seen; for a failure also what to do (`remedy`).
+    """
+
+    name: str
+    title: str
+    status: Status
+    expected: Any = None
+    observed: Any = None
+    detail: str = ""
+    remedy: str = ""
+    sql: str = ""
+    sample: list[dict[str, Any]] = field(default_factory=list)
+    duration_ms: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every key, every time, so that consumers need no defaults."""
+        return asdict(self)
+
+
+def failures(proofs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The proofs (as dicts) whose claim does not hold."""
+    return [proof for proof in proofs if proof["status"] == "fail"]
+
+
+def sentence(proofs: Iterable[Mapping[str, Any]]) -> str:
+    """One sentence per failed proof: its title, what was seen and what to do; empty when nothing failed."""
+    return " ".join(
+        f"{index}) {proof['title']}: {proof['detail']}{' ' + proof['remedy'] if proof['remedy'] else ''}"
+        for index, proof in enumerate(failures(proofs), start=1)
+    )

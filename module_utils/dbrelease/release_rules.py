@@ -1,0 +1,236 @@
+"""What must hold between the parts of a release, which no schema can say: names that lead somewhere, files that exist.
+
+Each rule takes what it can read and leaves the rest to the schema, so that all problems show at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .release_yaml import Problem
+
+Document = Mapping[str, Any]
+PLACEHOLDER = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The two documents of a release and its folder; `release_file` and `checks_file` are their names in messages."""
+
+    directory: Path
+    release: Document
+    checks: Document
+    release_file: str
+    checks_file: str
+
+    def in_release(self, key: str, expected: str, found: str) -> Problem:
+        """A problem of release.yml."""
+        return Problem(self.release_file, key, expected, found)
+
+    def in_checks(self, key: str, expected: str, found: str) -> Problem:
+        """A problem of checks.yml."""
+        return Problem(self.checks_file, key, expected, found)
+
+
+def mapping(document: Any, *path: str) -> Document:
+    """The mapping at a path; empty where there is none."""
+    for part in path:
+        document = document.get(part) if isinstance(document, Mapping) else None
+    return document if isinstance(document, Mapping) else {}
+
+
+def items(document: Any, *path: str) -> list[Document]:
+    """The mappings in the list at a path; empty where there is none."""
+    value = mapping(document, *path[:-1]).get(path[-1])
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
+
+
+def texts(value: Any) -> list[str]:
+    """The texts in a list; empty where it is none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def names(document: Any, *path: str) -> list[str]:
+    """The names of the items in the list at a path."""
+    return texts([item.get("name") for item in items(document, *path)])
+
+
+def listed(known: list[str]) -> str:
+    """For a message: what there is to choose from."""
+    return f"one of {', '.join(known)}" if known else "none, for there is none to name"
+
+
+def folder_is_named_like_the_release(parts: Parts) -> Iterator[Problem]:
+    """The folder's name is the release's."""
+    release = parts.release.get("release")
+    if isinstance(release, str) and release != parts.directory.name:
+        yield parts.in_release("release", f"`{parts.directory.name}`, the name of its folder", f"`{release}`")
+
+
+def revisions_differ(parts: Parts) -> Iterator[Problem]:
+    """A release goes from one revision to another."""
+    migration = mapping(parts.release, "migration")
+    if isinstance(migration.get("to_revision"), str) and migration["to_revision"] == migration.get("from_revision"):
+        yield parts.in_release("migration.to_revision", "another revision than from_revision", "the same")
+
+
+def names_are_unique(parts: Parts) -> Iterator[Problem]:
+    """A name means one thing within its list."""
+    places = [
+        (parts.in_release, parts.release, ("migration", "finalize")),
+        (parts.in_release, parts.release, ("api", "endpoints")),
+        *((parts.in_checks, parts.checks, (key,)) for key in ("observations", "checks", "scenarios", "plans")),
+    ]
+    for problem, document, path in places:
+        for name, count in Counter(names(document, *path)).items():
+            if count > 1:
+                yield problem(f"{'.'.join(path)}[{name}].name", "a name of its own", f"`{name}` {count} times")
+
+
+def payload_is_there(parts: Parts) -> Iterator[Problem]:
+    """Each file of the payload exists, and none is meant for a place twice."""
+    payload = items(parts.release, "migration", "payload")
+    for index, item in enumerate(payload):
+        yield from _file_is_there(parts, f"migration.payload[{index}].source", item.get("source"))
+    for place, count in Counter(texts([item.get("destination") for item in payload])).items():
+        if count > 1:
+            yield parts.in_release("migration.payload", "each destination once", f"`{place}` {count} times")
+
+
+def finalize_files_are_there(parts: Parts) -> Iterator[Problem]:
+    """Each finalize file exists and holds a statement."""
+    for index, step in enumerate(items(parts.release, "migration", "finalize")):
+        key = f"migration.finalize[{step.get('name', index)}].file"
+        problems = list(_file_is_there(parts, key, step.get("file")))
+        yield from problems
+        if isinstance(step.get("file"), str) and not problems:
+            try:
+                empty = not (parts.directory / step["file"]).read_text(encoding="utf-8").strip()
+            except (UnicodeDecodeError, OSError) as error:
+                yield parts.in_release(key, "a file of UTF-8 text", f"one that cannot be read ({type(error).__name__})")
+            else:
+                if empty:
+                    yield parts.in_release(key, "a file that holds one SQL statement", "an empty one")
+
+
+def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
+    if not isinstance(source, str) or not source:
+        return
+    folder = parts.directory.resolve()
+    path = (folder / source).resolve()
+    if not path.is_relative_to(folder):
+        yield parts.in_release(key, "a file in the release's folder", f"`{source}`, which leads out of it")
+    elif not path.is_file():
+        yield parts.in_release(key, "a file in the release's folder", f"no file `{source}` there")
+
+
+def proven_checks_exist(parts: Parts) -> Iterator[Problem]:
+    """`proves` names checks that checks.yml declares."""
+    known = names(parts.checks, "checks")
+    for index, step in enumerate(items(parts.release, "migration", "finalize")):
+        for name in texts(step.get("proves")):
+            if name not in known:
+                key = f"migration.finalize[{step.get('name', index)}].proves"
+                yield parts.in_release(key, listed(known), f"`{name}`")
+
+
+def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
+    """A proof without * that names something of this release names something that it has."""
+    owners: dict[str, list[str]] = {
+        "checks.": names(parts.checks, "checks"),
+        "scenario.": names(parts.checks, "scenarios"),
+        "plans.": names(parts.checks, "plans"),
+        "api.": names(parts.release, "api", "endpoints"),
+        "migrate.finalize.": names(parts.release, "migration", "finalize"),
+        "structure.": ["revision", *map(str, mapping(parts.release, "tables", "created"))],
+    }
+    for section in items(parts.release, "checklist"):
+        for item in items(section, "items"):
+            for proof in texts(item.get("proofs")):
+                for prefix, known in owners.items():
+                    name = proof.removeprefix(prefix).split(".")[0]
+                    if proof.startswith(prefix) and "*" not in name and name not in known:
+                        key = f"checklist[{section.get('section')}][{item.get('item')}].proofs"
+                        yield parts.in_release(key, f"after `{prefix}` {listed(known)}", f"`{proof}`")
+
+
+def tables_fit_together(parts: Parts) -> Iterator[Problem]:
+    """A table is either there before or created; what is declared about it names columns and tables that are known."""
+    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
+    for table in existing.keys() & created.keys():
+        yield parts.in_release(
+            f"tables.created.{table}", "a table that tables.existing does not name", "one that it names"
+        )
+    for table, declared in created.items():
+        key = f"tables.created.{table}"
+        columns = mapping(declared, "columns")
+        for kind in ("indexes", "constraints"):
+            for name, part in mapping(declared, kind).items():
+                for column in texts(mapping({"part": part}, "part").get("columns")):
+                    if column not in columns:
+                        yield parts.in_release(f"{key}.{kind}.{name}.columns", listed([*columns]), f"`{column}`")
+        for name, part in mapping(declared, "constraints").items():
+            yield from _reference_fits(parts, f"{key}.constraints.{name}.references", part)
+
+
+def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
+    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
+    reference = mapping(constraint, "references")
+    table = reference.get("table")
+    if not isinstance(table, str):
+        return
+    if table not in existing and table not in created:
+        yield parts.in_release(f"{key}.table", listed([*existing, *created]), f"`{table}`")
+        return
+    known = texts(existing.get(table)) or [*mapping(created, table, "columns")]
+    for column in texts(reference.get("columns")):
+        if column not in known:
+            yield parts.in_release(f"{key}.columns", listed(known), f"`{column}`")
+    if len(texts(reference.get("columns"))) != len(texts(mapping({"c": constraint}, "c").get("columns"))):
+        yield parts.in_release(f"{key}.columns", "as many columns as the constraint has", "another number")
+
+
+def plans_name_known_tables(parts: Parts) -> Iterator[Problem]:
+    """The table of a plan check is one of the release's; the index of a created table is declared there."""
+    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
+    for plan in items(parts.checks, "plans"):
+        table, index, key = plan.get("table"), plan.get("index"), f"plans[{plan.get('name')}]"
+        if isinstance(table, str) and table not in existing and table not in created:
+            yield parts.in_checks(f"{key}.table", listed([*existing, *created]), f"`{table}`")
+        elif isinstance(table, str) and table in created and isinstance(index, str):
+            known = [*{**mapping(created, table, "indexes"), **mapping(created, table, "constraints")}]
+            if index not in known:
+                yield parts.in_checks(f"{key}.index", listed(known), f"`{index}`")
+
+
+def scenario_values_are_saved_first(parts: Parts) -> Iterator[Problem]:
+    """%(name)s stands for what an earlier step saved."""
+    for scenario in items(parts.checks, "scenarios"):
+        saved: set[str] = set()
+        key = f"scenarios[{scenario.get('name')}]"
+        uses = [(f"{key}.steps[{index}]", step) for index, step in enumerate(items(scenario, "steps"))]
+        for place, step in [*uses, (key, {"sql": scenario.get("leaves_nothing")})]:
+            place = f"{place}.{'leaves_nothing' if place == key else 'sql'}"
+            for name in PLACEHOLDER.findall(step["sql"]) if isinstance(step.get("sql"), str) else ():
+                if name not in saved:
+                    yield parts.in_checks(place, "values that an earlier step saves", f"%({name})s")
+            saved.update(texts(step.get("save")))
+
+
+RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
+    folder_is_named_like_the_release,
+    revisions_differ,
+    names_are_unique,
+    payload_is_there,
+    finalize_files_are_there,
+    proven_checks_exist,
+    checklist_names_what_exists,
+    tables_fit_together,
+    plans_name_known_tables,
+    scenario_values_are_saved_first,
+)

@@ -1,0 +1,44 @@
+"""The server's sessions of a program that may have lost its client: found by application_name, and ended."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2.extras import RealDictCursor
+
+from .database import Login, connect, select
+from .errors import ReleaseError
+
+END_SESSIONS_S = 15.0
+POLL_S = 0.1
+
+
+def end_sessions(login: Login, name: str) -> int:
+    """End the server sessions of that name and wait until they are gone; returns how many were ended."""
+    try:
+        with closing(connect(login, "dbrelease end sessions")) as connection:
+            return _end_sessions(connection, name)
+    except (ReleaseError, psycopg2.Error):
+        # The database does not answer; whoever reads the revision back says so.
+        return 0
+
+
+def _end_sessions(connection: psycopg2.extensions.connection, name: str) -> int:
+    ended: set[int] = set()
+    deadline = time.monotonic() + END_SESSIONS_S
+    with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+        while time.monotonic() < deadline:
+            found = select(
+                cursor,
+                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE application_name = %s AND pid <> pg_backend_pid()",
+                (name,),
+            )
+            ended.update(row["pid"] for row in found)
+            if not found:
+                break
+            time.sleep(POLL_S)
+    return len(ended)

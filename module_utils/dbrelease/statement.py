@@ -1,0 +1,91 @@
+"""A declared statement that writes or is explained: proved to be one statement, and prepared by the server itself."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+
+from .database import strip_terminator
+from .errors import ReleaseError
+
+Cursor = psycopg2.extensions.cursor
+
+# The declared text is a value here, never a part of what this session sends. A cursor takes exactly one statement, and
+# EXPLAIN only one that is planned: a second statement is refused before the first has run. PREPARE then takes SELECT,
+# INSERT, UPDATE, DELETE and MERGE, and no command that ends a transaction, changes the schema or copies to a program.
+_PREPARE = """
+DO $prepare$
+DECLARE
+    declared text := current_setting('dbrelease.statement');
+    single refcursor;
+BEGIN
+    OPEN single FOR EXECUTE 'EXPLAIN (ANALYZE false) ' || declared;
+    CLOSE single;
+    EXECUTE 'PREPARE declared_statement AS ' || declared;
+END
+$prepare$
+"""
+EXECUTE = "EXECUTE declared_statement"
+
+NOT_ONE_STATEMENT = frozenset({"42601", "42P11", "42P14", "0A000"})
+_ADVICE = {
+    "57014": "Make it faster, or raise statement_timeout_ms.",
+    "42501": "Grant the deploying user what it needs there.",
+    "42P01": "Correct the statement, or bring the missing table back.",
+    "42703": "Correct the statement, or bring the missing column back.",
+    "25006": "Declare one that only reads, and run it against the primary server.",
+    "40P01": "Run it again.",
+    "55P03": "Run it again when the other session has finished.",
+}
+_LONGEST_TEXT = 200
+
+
+def prepare(cursor: Cursor, sql: str) -> None:
+    """Prepare one SELECT, INSERT, UPDATE, DELETE or MERGE for EXECUTE; anything else raises psycopg2.Error, unrun."""
+    # Prepared statements outlive a rollback.
+    cursor.execute("SELECT set_config('dbrelease.statement', %s, true)", (strip_terminator(sql),))
+    cursor.execute("SELECT name FROM pg_prepared_statements WHERE name = 'declared_statement'")
+    if cursor.fetchall():
+        cursor.execute("DEALLOCATE declared_statement")
+    cursor.execute(_PREPARE)
+
+
+def advice(error: psycopg2.Error, otherwise: str) -> str:
+    """What to do about a statement that the server refused."""
+    return _ADVICE.get(error.pgcode or "", otherwise)
+
+
+def still_connected(cursor: Cursor, error: psycopg2.Error) -> None:
+    """Raise ReleaseError where the session itself is gone, so that nothing more can be asked."""
+    if cursor.connection.closed:
+        raise ReleaseError(
+            f"The session with the database ended in mid-statement ({' '.join(str(error).split())}): "
+            "see that the server is up, and run again."
+        ) from None
+
+
+def readable(value: Any) -> Any:
+    """A value fit for JSON and for a report: numbers, truth and null as they are, the rest as text, not too long."""
+    if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    structured = isinstance(value, list | dict)
+    text = json.dumps(value, ensure_ascii=False, default=str) if structured else str(value)
+    if len(text) > _LONGEST_TEXT:
+        return f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"
+    return json.loads(text) if structured else text
+
+
+def readable_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Every value of a row, readable."""
+    return {name: readable(value) for name, value in row.items()}
+
+
+def limit_statements(cursor: Cursor, statement_timeout_ms: int, **more_ms: int) -> None:
+    """Bound this transaction's statements; `more_ms` names further settings in milliseconds."""
+    for name, milliseconds in {"statement_timeout": statement_timeout_ms, **more_ms}.items():
+        cursor.execute("SELECT set_config(%s, %s, true)", (name, f"{milliseconds}ms"))

@@ -1,0 +1,165 @@
+"""The steps that a release declares for after its migration: each idempotent, in a transaction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+from psycopg2.extensions import cursor as Cursor
+
+from .checks import run_checks
+from .database import Connection, select, select_declared, server_reason, transaction
+from .errors import ReleaseError
+from .locks import RETRYABLE, ContendedError, LockLimits
+from .proof import Proof
+
+# What the plan may ask for and the migration has yet to make: schema, table, column, function, object.
+NOT_YET_THERE = ("3F000", "42P01", "42703", "42883", "42704")
+RERUN = "Correct it and run again: what is done is not done twice."
+MARK = "dbrelease.step"
+SAMPLE_SIZE = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """One declared step: `pending` counts what is left to do, `proves` names checks that must hold when it commits."""
+
+    name: str
+    title: str
+    sql: str
+    pending: str
+    proves: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, declared: Mapping[str, Any]) -> Step:
+        """From an item of the module's `steps`."""
+        keys = ("name", "title", "sql", "pending")
+        return cls(**{key: declared[key] for key in keys}, proves=tuple(declared.get("proves") or ()))
+
+    @property
+    def proof_name(self) -> str:
+        """The name of its proof."""
+        return f"migrate.finalize.{self.name}"
+
+    def proof(self, status: Any, observed: Any, detail: str, *, remedy: str = "", duration_ms: int = 0) -> Proof:
+        """Its proof, with this verdict."""
+        return Proof(
+            self.proof_name,
+            self.title,
+            status,
+            expected="nothing pending",
+            observed=observed,
+            detail=detail,
+            remedy=remedy,
+            sql=self.sql,
+            duration_ms=duration_ms,
+        )
+
+
+def attempt_step(
+    connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits
+) -> tuple[int, list[Proof]]:
+    """Run a step once; its changes, the checks that it proves and `pending` are all of one instant.
+
+    It commits unless a check is red: the proofs then say which. Raises ContendedError where another try may help.
+    """
+    try:
+        with transaction(connection, isolation="REPEATABLE READ") as cursor:
+            limit_lock_waits(cursor, limits)
+            cursor.execute("SELECT set_config('statement_timeout', '0', true), set_config(%s, 'open', true)", (MARK,))
+            cursor.execute(step.sql)
+            rows = max(cursor.rowcount, 0)
+            _demand_own_transaction(cursor, step)
+            proofs = run_checks(cursor, checks, SAMPLE_SIZE, ()) if checks else []
+            if any(proof.status == "fail" for proof in proofs):
+                raise _RedError(proofs)
+            # A step that proves something may be declared to run every time; for others this is the proof.
+            if not checks and (left := read_pending(cursor, step)) != 0:
+                raise ReleaseError(
+                    f"Step {step.name} ({step.title}) ran, but left {left} pending, and was rolled back: "
+                    f"its `sql` does not do what its `pending` counts. {RERUN}"
+                )
+    except _RedError as red:
+        return 0, red.proofs
+    except psycopg2.Error as error:
+        if error.pgcode in RETRYABLE:
+            raise ContendedError(server_reason(error)) from error
+        if connection.closed:
+            said = f"lost its session ({server_reason(error)}): run again, which finds out what is left to do."
+        else:
+            said = f"failed ({server_reason(error)}) and was rolled back. {RERUN}"
+        raise ReleaseError(f"Step {step.name} ({step.title}) {said}", sqlstate=error.pgcode) from error
+    return rows, proofs
+
+
+class _RedError(Exception):
+    """Rolls the step back; not for callers."""
+
+    def __init__(self, proofs: list[Proof]) -> None:
+        super().__init__()
+        self.proofs = proofs
+
+
+def count_pending(
+    connection: Connection, step: Step, limits: LockLimits, *, absent_is_pending: bool = False
+) -> int | None:
+    """What a step has left to do; None where what it asks for is not there yet, if that may be."""
+    try:
+        with transaction(connection, read_only=True, commit=False) as cursor:
+            limit_lock_waits(cursor, limits)
+            return read_pending(cursor, step)
+    except psycopg2.Error as error:
+        if error.pgcode in RETRYABLE:
+            raise ContendedError(server_reason(error)) from error
+        if absent_is_pending and error.pgcode in NOT_YET_THERE:
+            return None
+        raise ReleaseError(
+            f"Counting what step {step.name} has left to do failed ({server_reason(error)}): "
+            "correct its `pending` in the release file."
+        ) from error
+
+
+def check_alone(
+    connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits
+) -> list[Proof]:
+    """What a step proves, where nothing is left to do; reads only."""
+    try:
+        with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+            limit_lock_waits(cursor, limits)
+            return run_checks(cursor, checks, SAMPLE_SIZE, ())
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Checking what step {step.name} proves failed ({server_reason(error)}): run again."
+        ) from error
+
+
+def limit_lock_waits(cursor: Cursor, limits: LockLimits) -> None:
+    """For the transaction: no statement waits longer for a lock, as everyone behind it waits as long."""
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{limits.timeout_ms}ms",))
+
+
+def read_pending(cursor: Cursor, step: Step) -> int:
+    """The one number that `pending` selects; it cannot write."""
+    rows = select_declared(cursor, step.pending, limit=2)
+    values = [value for row in rows for value in row.values()]
+    if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], int) or values[0] < 0:
+        raise ReleaseError(
+            f"`pending` of step {step.name} gave {values!r}, not one whole number: correct it in the release file."
+        )
+    return values[0]
+
+
+def _demand_own_transaction(cursor: Cursor, step: Step) -> None:
+    """A COMMIT in a step's text would make what came before it final, unproven."""
+    inside = cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS
+    if inside:
+        (mark,) = select(cursor, "SELECT current_setting(%s, true) AS value", (MARK,))
+        inside = mark["value"] == "open"
+    if not inside:
+        raise ReleaseError(
+            f"Step {step.name} ({step.title}) ended the transaction that it was run in, so what it did is final and "
+            "unproven: take BEGIN, COMMIT and ROLLBACK out of its `sql`, and look at what it did."
+        )

@@ -1,0 +1,73 @@
+"""A deploy while clients write through the API: it ends deployed, no acknowledged write is lost, and none waits for it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import requests
+from conftest import Psql, play
+
+API = "http://localhost:8001/api/v1"
+LONGEST_ACCEPTABLE_WRITE_S = 2.0
+
+
+@dataclass
+class Client:
+    """Creates drawings, moves them between projects, and remembers every acknowledged write."""
+
+    projects: list[str]
+    acknowledged: dict[str, str | None] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+    longest_s: float = 0.0
+
+    def work(self, stop: threading.Event) -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            project = self.projects[number % len(self.projects)]
+            if number % 3 and self.acknowledged:
+                identity = next(iter(self.acknowledged))
+                self.send("PATCH", f"drawings/{identity}", {"project_id": project})
+            else:
+                body = {"title": f"live 'n' {number} 📐", "file_path": f"/live/{number}.pdf", "project_id": project}
+                self.send("POST", "drawings", body)
+            time.sleep(0.02)
+
+    def send(self, method: str, path: str, body: dict[str, str]) -> None:
+        begun = time.monotonic()
+        answer = requests.request(method, f"{API}/{path}", json=body, timeout=30)
+        self.longest_s = max(self.longest_s, time.monotonic() - begun)
+        if answer.ok:
+            self.acknowledged[answer.json()["id"]] = body["project_id"]
+        else:
+            self.errors.append(f"{method} {path}: {answer.status_code} {answer.text}")
+
+
+@contextmanager
+def writing() -> Iterator[Client]:
+    projects = [each["id"] for each in requests.get(f"{API}/projects", timeout=10).json()[:7]]
+    client, stop = Client(projects), threading.Event()
+    thread = threading.Thread(target=client.work, args=(stop,))
+    thread.start()
+    try:
+        yield client
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_the_deploy_succeeds_and_every_acknowledged_write_is_there(psql: Psql) -> None:
+    with writing() as client:
+        run = play("deploy_8_1a.yml")
+    assert run.status == 0, run.output
+    assert run.evidence["outcome"] == "deployed"
+    assert len(client.acknowledged) > 20
+    assert client.errors == []
+    assert client.longest_s < LONGEST_ACCEPTABLE_WRITE_S
+    there = dict(line.split("|") for line in psql.lines("SELECT id, project_id FROM drawings WHERE title LIKE 'live %'"))
+    assert there == client.acknowledged

@@ -1,0 +1,86 @@
+"""Create drawing_project_associations junction table (Phase A)
+
+Revision ID: f4c8a2b5e1d9
+Revises: 0ab370a9afb6
+Create Date: 2025-10-03 09:00:00
+
+Writers of drawings and projects go on while this runs. A foreign key locks the table that it references against writes
+until the commit, so the two foreign keys come last and NOT VALID; only milliseconds are left between them and the
+commit. Drawings that are written during the copy, and the validation, are for what follows the commit: the finalize
+steps of release.yml.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import sqlalchemy as sa
+from alembic import op, util
+from sqlalchemy.dialects import postgresql
+
+revision = "f4c8a2b5e1d9"
+down_revision = "0ab370a9afb6"
+branch_labels = None
+depends_on = None
+
+TABLE = "drawing_project_associations"
+
+# Whoever sets no lock_timeout gets one: a statement that waits for a lock makes every later writer wait behind it. It
+# is shorter than deadlock_timeout (1 s), so that it is never the application's transaction which has to give way.
+BOUND_LOCK_WAITS = """
+    SELECT set_config('lock_timeout', '500ms', true) WHERE current_setting('lock_timeout') = '0'
+"""
+
+COPY = f"""
+    INSERT INTO {TABLE} (drawing_id, project_id, assigned_by)
+    SELECT id, project_id, 'migration_8.1a' FROM drawings WHERE project_id IS NOT NULL
+"""
+
+
+def upgrade() -> None:
+    """Build it, in the order that spares writers."""
+    op.execute(BOUND_LOCK_WAITS)
+    op.create_table(  # fails when the table is there already: its rows are not ours to merge with
+        TABLE,
+        sa.Column("id", postgresql.UUID(as_uuid=True), server_default=sa.text("gen_random_uuid()"), nullable=False),
+        sa.Column("drawing_id", postgresql.UUID(as_uuid=True), nullable=False),
+        sa.Column("project_id", postgresql.UUID(as_uuid=True), nullable=False),
+        sa.Column("assigned_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("assigned_by", sa.String(255)),
+    )
+    migrated = copy_associations()
+    op.create_primary_key(f"{TABLE}_pkey", TABLE, ["id"])
+    op.create_unique_constraint("uq_drawing_project_association", TABLE, ["drawing_id", "project_id"])
+    op.create_index("idx_dpa_drawing_id", TABLE, ["drawing_id"])
+    op.create_index("idx_dpa_project_id", TABLE, ["project_id"])
+    # Projects before drawings, the order in which deleting a project locks them.
+    for column, referenced in (("project_id", "projects"), ("drawing_id", "drawings")):
+        op.create_foreign_key(
+            f"{TABLE}_{column}_fkey",
+            TABLE,
+            referenced,
+            [column],
+            ["id"],
+            ondelete="CASCADE",
+            postgresql_not_valid=True,
+        )
+    if migrated is not None:
+        # Alembic's own writer: an output that cannot show the tick must not undo the migration.
+        message = f"✓ Phase A Complete: Migrated {migrated} drawing-project associations"
+        util.write_outstream(sys.stdout, message, "\n")
+
+
+def copy_associations() -> int | None:
+    """Copy, and count the rows; None where the SQL is only printed."""
+    if op.get_context().as_sql:
+        op.execute(COPY)
+        return None
+    return op.get_bind().execute(sa.text(COPY)).rowcount
+
+
+def downgrade() -> None:
+    """Drop it, and nothing else."""
+    op.execute(BOUND_LOCK_WAITS)
+    # Dropping a foreign key locks the table that it references: every lock first, in the order of a project's delete.
+    op.execute(f"LOCK TABLE projects, drawings, {TABLE} IN ACCESS EXCLUSIVE MODE")
+    op.drop_table(TABLE)

@@ -1,0 +1,84 @@
+"""A real Postgres for every test that asks a question about Postgres."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "library"))
+import ansible.module_utils  # noqa: E402
+
+# The engine is found where Ansible would find it: as ansible.module_utils.dbrelease.
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
+
+from ansible.module_utils.dbrelease.database import Login, connect  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def server() -> Login:
+    """The server that TEST_POSTGRES (host:port:user:password) names, else the reference stack's."""
+    named = os.environ.get("TEST_POSTGRES")
+    if named:
+        host, port, user, password = named.split(":", 3)
+        return Login(host, int(port), user, "postgres", password)
+    import docker
+
+    container = docker.from_env().containers.get("drawing_postgres")
+    environment = dict(item.split("=", 1) for item in container.attrs["Config"]["Env"])
+    (network,) = container.attrs["NetworkSettings"]["Networks"].values()
+    return Login(network["IPAddress"], 5432, environment["POSTGRES_USER"], "postgres", environment["POSTGRES_PASSWORD"])
+
+
+@pytest.fixture
+def database(server: Login) -> Iterator[Login]:
+    """A database of its own, empty, gone afterwards."""
+    name = f"test_{secrets.token_hex(6)}"
+    session = connect(server, "tests")
+    with session.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    yield replace(server, database=name)
+    with session.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    session.close()
+
+
+@pytest.fixture
+def session(database: Login) -> Iterator[psycopg2.extensions.connection]:
+    """A session in that database, in autocommit."""
+    connection = connect(database, "tests")
+    yield connection
+    connection.close()
+
+
+@pytest.fixture
+def run_parameters(tmp_path: Path) -> dict[str, Any]:
+    """The `run` option of a module, its state in a folder of the test's own."""
+    return {
+        "run_id": "20260102T030405Z-abcdef",
+        "release": "sample",
+        "environment": "test",
+        "playbook": "tests",
+        "state_dir": str(tmp_path / "state"),
+    }
+
+
+@pytest.fixture
+def login_parameters(database: Login) -> dict[str, Any]:
+    """The `login_*` options of a module, for that database."""
+    return {
+        "login_host": database.host,
+        "login_port": database.port,
+        "login_user": database.user,
+        "login_password": database.password,
+        "login_db": database.database,
+        "ssl_mode": database.ssl_mode,
+    }

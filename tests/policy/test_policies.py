@@ -1,0 +1,383 @@
+"""The rules of this repository: each is a function that finds what breaks it, and is shown to find something."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ENGINE = ("library", "module_utils", "roles", "plugins")
+STORY_WORDS = re.compile(r"drawing|project|8[._]1a|junction", re.IGNORECASE)
+HOME = re.compile(r"(?<![\w.$}~-])/(?:work|home|Users|root|opt/pypi)[/\w-]*/" + r"|\.\./sha" + "red")
+SHELLS = re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:command|shell|raw|script):")
+TASK_START = re.compile(r"^\s*- ")
+
+Policy = Callable[[Path], Iterator[str]]
+
+
+def files_of(root: Path) -> list[Path]:
+    """What is in the repository, or would be after the next `git add`."""
+    argv = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S607
+    if listed.returncode == 0:
+        paths = [root / name for name in listed.stdout.split("\0") if name]
+    else:
+        paths = list(root.rglob("*"))
+    return sorted(path for path in paths if path.is_file() and not path.is_symlink())
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def yaml_of(path: Path) -> Any:
+    """Its content; tags such as !vault are taken as their text."""
+    return yaml.load(text_of(path), Loader=_Loader)  # noqa: S506
+
+
+class _Loader(yaml.SafeLoader):
+    pass
+
+
+_Loader.add_multi_constructor("!", lambda loader, tag, node: str(node.value))
+
+
+# The engine
+
+
+def the_engine_knows_no_story(root: Path) -> Iterator[str]:
+    """The engine serves any release; what it knows of one would be in the way of the next."""
+    for path in files_of(root):
+        name = path.relative_to(root)
+        if name.parts[0] in ENGINE:
+            for number, line in enumerate([str(name), *text_of(path).splitlines()]):
+                for word in STORY_WORDS.findall(line):
+                    yield f"{name}:{number}: {word}: {line.strip():.80}"
+
+
+def no_file_names_a_machine(root: Path) -> Iterator[str]:
+    """Nothing here works on one machine only."""
+    for path in files_of(root):
+        for number, line in enumerate(text_of(path).splitlines(), start=1):
+            if found := HOME.search(line):
+                yield f"{path.relative_to(root)}:{number}: {found[0]}"
+
+
+# Playbooks and roles
+
+
+def playbooks_and_tasks(root: Path) -> Iterator[tuple[Path, Any]]:
+    """Every YAML file that is a list, as plays and tasks are; links once, data never."""
+    for path in files_of(root):
+        top = path.relative_to(root).parts[0]
+        if path.suffix in (".yml", ".yaml") and top not in ("tests", "releases", "schemas", "stack", "inventories"):
+            content = yaml_of(path)
+            if isinstance(content, list):
+                yield path, content
+
+
+def a_play_on_targets_stops_at_the_first_error(root: Path) -> Iterator[str]:
+    """Of several targets, none goes on where another failed."""
+    for path, content in playbooks_and_tasks(root):
+        for play in content:
+            if isinstance(play, dict) and play.get("hosts", "localhost") != "localhost":
+                if play.get("any_errors_fatal") is not True:
+                    yield f"{path.relative_to(root)}: play {play.get('name')!r} is not any_errors_fatal"
+
+
+def a_command_says_why_no_module_does_it(root: Path) -> Iterator[str]:
+    """A `command` or `shell` task has a comment in the line above the task, or above the command."""
+    for path, _ in playbooks_and_tasks(root):
+        lines = text_of(path).splitlines()
+        for index, line in enumerate(lines):
+            if SHELLS.match(line):
+                start = next((at for at in range(index, -1, -1) if TASK_START.match(lines[at])), index)
+                if not any(at > 0 and lines[at - 1].lstrip().startswith("#") for at in (start, index)):
+                    yield f"{path.relative_to(root)}:{index + 1}: {line.strip()}"
+
+
+def a_role_declares_its_inputs_twice_alike(root: Path) -> Iterator[str]:
+    """defaults/main.yml and meta/argument_specs.yml have the same keys and defaults, named after the role."""
+    for role in sorted((root / "roles").glob("*/")):
+        files = [role / "defaults" / "main.yml", role / "meta" / "argument_specs.yml", role / "tasks" / "main.yml"]
+        if missing := [str(file.relative_to(root)) for file in files if not file.is_file()]:
+            yield f"{role.name}: no {', '.join(missing)}"
+            continue
+        defaults = yaml_of(files[0]) or {}
+        options = yaml_of(files[1])["argument_specs"]["main"].get("options", {})
+        given = {name: option["default"] for name, option in options.items() if "default" in option}
+        if given != defaults:
+            differing = sorted(key for key in given.keys() | defaults.keys() if given.get(key) != defaults.get(key))
+            yield f"{role.name}: defaults and argument_specs differ in {', '.join(differing)}"
+        for name, option in options.items():
+            if not name.startswith(f"{role.name}_"):
+                yield f"{role.name}: {name} is not named {role.name}_*"
+            if "default" not in option and not option.get("required"):
+                yield f"{role.name}: {name} has no default and is not required"
+            if not option.get("description") or not option.get("type"):
+                yield f"{role.name}: {name} has no description or no type"
+
+
+# Modules
+
+
+def constants_of(path: Path) -> dict[str, Any]:
+    """DOCUMENTATION, EXAMPLES, RETURN, OPTIONS and so on of a module or a fragment."""
+    content: dict[str, Any] = {"__name__": path.stem}
+    exec(compile(text_of(path), str(path), "exec"), content)  # noqa: S102
+    return content
+
+
+def documented_options(root: Path, documentation: dict[str, Any]) -> dict[str, Any]:
+    """A module's own options and those of its fragments."""
+    names = documentation.get("extends_documentation_fragment", [])
+    options: dict[str, Any] = {}
+    for name in [names] if isinstance(names, str) else names:
+        fragment = constants_of(root / "plugins" / "doc_fragments" / f"{name}.py")["ModuleDocFragment"]
+        options |= yaml.safe_load(fragment.DOCUMENTATION)["options"]
+    return {**options, **(documentation.get("options") or {})}
+
+
+def plain(options: dict[str, Any], inner: str) -> dict[str, Any]:
+    """Options in one form, whether they come from the documentation or from the code."""
+    return {
+        name: {
+            "type": option.get("type", "str"),
+            "required": bool(option.get("required", False)),
+            "default": option.get("default"),
+            "choices": list(option["choices"]) if "choices" in option else None,
+            "elements": option.get("elements"),
+            "options": plain(option[inner], inner) if option.get(inner) else None,
+        }
+        for name, option in options.items()
+    }
+
+
+def differences(documented: dict[str, Any], coded: dict[str, Any], place: str = "") -> Iterator[str]:
+    for name in sorted(documented.keys() | coded.keys()):
+        if name not in coded or name not in documented:
+            yield f"option {place}{name} is {'documented only' if name in documented else 'not documented'}"
+            continue
+        for key, value in documented[name].items():
+            other = coded[name][key]
+            if key == "options" and value and other:
+                yield from differences(value, other, f"{place}{name}.")
+            elif value != other:
+                yield f"option {place}{name}: {key} is {value!r} in the documentation and {other!r} in the code"
+
+
+def a_module_does_what_it_documents(root: Path) -> Iterator[str]:
+    """DOCUMENTATION, EXAMPLES and RETURN are there, are YAML, and agree with OPTIONS; check mode is supported."""
+    for path in sorted((root / "library").glob("*.py")):
+        module = constants_of(path)
+        documentation, examples, returned = (
+            yaml.safe_load(module.get(name, "")) for name in ("DOCUMENTATION", "EXAMPLES", "RETURN")
+        )
+        if not (isinstance(documentation, dict) and isinstance(examples, list) and isinstance(returned, dict)):
+            yield f"{path.stem}: DOCUMENTATION, EXAMPLES or RETURN is missing"
+            continue
+        for problem in _documentation_problems(path.stem, documentation, returned):
+            yield f"{path.stem}: {problem}"
+        options = documented_options(root, documentation)
+        for problem in differences(plain(options, "suboptions"), plain(module["OPTIONS"], "options")):
+            yield f"{path.stem}: {problem}"
+        for problem in _example_problems(path.stem, examples, options):
+            yield f"{path.stem}: {problem}"
+
+
+def _documentation_problems(name: str, documentation: dict[str, Any], returned: dict[str, Any]) -> Iterator[str]:
+    if documentation.get("module") != name:
+        yield f"it is documented as {documentation.get('module')}"
+    if not documentation.get("short_description") or not documentation.get("description"):
+        yield "it has no description"
+    for attribute in ("check_mode", "diff_mode"):
+        if "support" not in documentation.get("attributes", {}).get(attribute, {}):
+            yield f"it does not say whether it supports {attribute}"
+    if documentation.get("attributes", {}).get("check_mode", {}).get("support") != "full":
+        yield "it does not support check mode"
+    for key, value in returned.items():
+        if not {"description", "type", "returned"} <= value.keys():
+            yield f"the result {key} has no description, type or returned"
+
+
+def _example_problems(name: str, examples: list[dict[str, Any]], options: dict[str, Any]) -> Iterator[str]:
+    calls = [task[name] for task in examples if name in task]
+    if not calls:
+        yield "no example calls it"
+    for call in calls:
+        for option in call.keys() - options.keys():
+            yield f"an example gives {option}, which is no option"
+        for option, value in options.items():
+            if value.get("required") and option not in call:
+                yield f"an example lacks {option}"
+
+
+def a_module_has_its_test(root: Path) -> Iterator[str]:
+    for path in sorted((root / "library").glob("*.py")):
+        if not (root / "tests" / "unit" / f"test_{path.stem}.py").is_file():
+            yield f"{path.stem}: no tests/unit/test_{path.stem}.py"
+
+
+# Finding one's way
+
+
+def the_map_shows_every_folder(root: Path) -> Iterator[str]:
+    """README.md names every top-level folder (`name/`) and every document under docs/."""
+    readme = root / "README.md"
+    text = text_of(readme) if readme.is_file() else ""
+    names = [path.relative_to(root) for path in files_of(root)]
+    for folder in sorted({f"{name.parts[0]}/" for name in names if len(name.parts) > 1}):
+        if not re.search(rf"(?<![\w/.]){re.escape(folder)}", text):
+            yield f"README.md does not name {folder}"
+    for name in names:
+        if name.parts[0] == "docs" and str(name) not in text:
+            yield f"README.md does not name {name}"
+
+
+POLICIES: list[Policy] = [
+    the_engine_knows_no_story,
+    no_file_names_a_machine,
+    a_play_on_targets_stops_at_the_first_error,
+    a_command_says_why_no_module_does_it,
+    a_role_declares_its_inputs_twice_alike,
+    a_module_does_what_it_documents,
+    a_module_has_its_test,
+    the_map_shows_every_folder,
+]
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
+def test_policy(policy: Policy) -> None:
+    broken = list(policy(ROOT))
+    assert not broken, "\n".join(broken)
+
+
+def test_the_policies_have_something_to_look_at() -> None:
+    plays = [play for _, content in playbooks_and_tasks(ROOT) for play in content if "hosts" in play]
+    assert len(plays) >= 2
+    assert len(list((ROOT / "library").glob("*.py"))) >= 10
+    assert len(list((ROOT / "roles").glob("*/tasks/main.yml"))) >= 6
+    assert len([path for path in files_of(ROOT) if path.relative_to(ROOT).parts[0] in ENGINE]) >= 50
+
+
+MODULE = '''
+DOCUMENTATION = """
+module: orders
+short_description: Orders
+description: Orders.
+extends_documentation_fragment: [login]
+options:
+  limit: {description: How many., type: int, default: 5}
+  state: {description: Which., choices: [open, closed], required: true}
+  page: {description: Where., type: dict, suboptions: {size: {description: Big., type: int}}}
+attributes: {check_mode: {support: full}, diff_mode: {support: none}}
+"""
+EXAMPLES = """
+- name: Look
+  orders: {state: open, login_host: db}
+"""
+RETURN = """
+count: {description: How many., type: int, returned: always}
+"""
+OPTIONS = {
+    "login_host": {"type": "str", "required": True},
+    "limit": {"type": "int", "default": 5},
+    "state": {"type": "str", "choices": ["open", "closed"], "required": True},
+    "page": {"type": "dict", "options": {"size": {"type": "int"}}},
+}
+'''
+FRAGMENT = '''
+class ModuleDocFragment:
+    DOCUMENTATION = """
+options:
+  login_host: {description: Where., type: str, required: true}
+"""
+'''
+SOUND = {
+    "README.md": "library/ plugins/ roles/ tests/ docs/ (docs/guide.md)",
+    "docs/guide.md": "A guide.",
+    "library/orders.py": MODULE,
+    "plugins/doc_fragments/login.py": FRAGMENT,
+    "tests/unit/test_orders.py": "",
+    "roles/ship/defaults/main.yml": "ship_speed: 1",
+    "roles/ship/tasks/main.yml": "- name: Ship\n  # No module ships.\n  ansible.builtin.command: ship\n",
+    "roles/ship/meta/argument_specs.yml": """
+argument_specs:
+  main:
+    options:
+      ship_speed: {type: int, default: 1, description: How fast.}
+      ship_run: {type: dict, required: true, description: Which run.}
+""",
+    "deploy.yml": "- hosts: all\n  any_errors_fatal: true\n- hosts: localhost\n- import_playbook: other.yml\n",
+}
+
+
+def make(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: policy.__name__)
+def test_a_sound_repository_breaks_no_policy(policy: Policy, tmp_path: Path) -> None:
+    assert list(policy(make(tmp_path, SOUND))) == []
+
+
+ROLE = "roles/ship/defaults/main.yml"
+SPECS = "roles/ship/meta/argument_specs.yml"
+BROKEN: list[tuple[Policy, str, str, str, str]] = [
+    (the_engine_knows_no_story, "library/orders.py", "Orders.", "Drawings.", "library/orders.py:5: Drawing"),
+    (the_engine_knows_no_story, ROLE, "1", "1  # as in 8.1a", f"{ROLE}:1: 8.1a"),
+    (the_engine_knows_no_story, "roles/ship/files/junction.sql", "", "x", "roles/ship/files/junction.sql:0: junction"),
+    (no_file_names_a_machine, "docs/guide.md", "A", "See /wo" + "rk/main/", "docs/guide.md:1: /work/main/"),
+    (no_file_names_a_machine, "docs/guide.md", "A", "See ../sha" + "red/docs", "docs/guide.md:1: ../shared"),
+    (a_play_on_targets_stops_at_the_first_error, "deploy.yml", "true", "false", "deploy.yml: play None is not"),
+    (a_play_on_targets_stops_at_the_first_error, "deploy.yml", "localhost", "db", "deploy.yml: play None is not"),
+    (
+        a_command_says_why_no_module_does_it,
+        "roles/ship/tasks/main.yml",
+        "  # No module ships.\n",
+        "",
+        "main.yml:2: ans",
+    ),
+    (a_command_says_why_no_module_does_it, "roles/ship/tasks/more.yml", "", "- shell: x\n", "more.yml:1: - shell: x"),
+    (a_role_declares_its_inputs_twice_alike, ROLE, "1", "2", "ship: defaults and argument_specs differ in ship_speed"),
+    (a_role_declares_its_inputs_twice_alike, ROLE, "ship_speed: 1", "a: 1", "argument_specs differ in a, ship_speed"),
+    (a_role_declares_its_inputs_twice_alike, SPECS, ", required: true", "", "ship_run has no default and is not"),
+    (a_role_declares_its_inputs_twice_alike, SPECS, "ship_run", "run", "run is not named ship_*"),
+    (a_role_declares_its_inputs_twice_alike, SPECS, ", description: How fast.", "", "no description or no type"),
+    (a_role_declares_its_inputs_twice_alike, "roles/fly/tasks/main.yml", "", "[]", "fly: no roles/fly/defaults"),
+    (a_module_does_what_it_documents, "library/orders.py", 'RETURN = """', 'X = """', "or RETURN is missing"),
+    (a_module_does_what_it_documents, "library/orders.py", "module: orders", "module: x", "documented as x"),
+    (a_module_does_what_it_documents, "library/orders.py", "support: full", "support: none", "not support check mode"),
+    (a_module_does_what_it_documents, "library/orders.py", ", diff_mode: {support: none}", "", "supports diff_mode"),
+    (a_module_does_what_it_documents, "library/orders.py", "default: 5}", "default: 6}", "limit: default is 6"),
+    (a_module_does_what_it_documents, "library/orders.py", '"int", "default"', '"str", "default"', "limit: type is"),
+    (a_module_does_what_it_documents, "library/orders.py", '["open"', '["new"', "state: choices is"),
+    (a_module_does_what_it_documents, "library/orders.py", "size: {", "width: {", "page.size is not documented"),
+    (a_module_does_what_it_documents, "library/orders.py", '    "login_host"', '    "host"', "host is not documented"),
+    (a_module_does_what_it_documents, "library/orders.py", ", returned: always", "", "the result count has no"),
+    (a_module_does_what_it_documents, "library/orders.py", "{state: open, ", "{", "an example lacks state"),
+    (a_module_does_what_it_documents, "library/orders.py", "{state:", "{colour: red, state:", "gives colour"),
+    (a_module_does_what_it_documents, "library/orders.py", "  orders: {", "  items: {", "no example calls it"),
+    (a_module_has_its_test, "library/items.py", "", "x", "items: no tests/unit/test_items.py"),
+    (the_map_shows_every_folder, "README.md", "library/", "", "README.md does not name library/"),
+    (the_map_shows_every_folder, "docs/more.md", "", "x", "README.md does not name docs/more.md"),
+]
+
+
+@pytest.mark.parametrize(("policy", "file", "old", "new", "found"), BROKEN)
+def test_what_breaks_a_policy_is_found(
+    policy: Policy, file: str, old: str, new: str, found: str, tmp_path: Path
+) -> None:
+    text = SOUND.get(file, "")
+    assert old in text
+    broken = list(policy(make(tmp_path, {**SOUND, file: text.replace(old, new, 1) if old else new})))
+    assert any(found in line for line in broken), broken

@@ -1,0 +1,3 @@
+"""A revision."""
+
+revision = "bbb2"

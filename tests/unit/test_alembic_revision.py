@@ -1,0 +1,701 @@
+"""alembic_revision: a real Alembic project on a real Postgres, with real locks, and every way a move can end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import secrets
+import stat
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import quote
+
+import alembic_revision as module
+import psycopg2
+import pytest
+from ansible.module_utils.dbrelease import alembic, alembic_move
+from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
+from ansible.module_utils.dbrelease.alembic_preview import preview
+from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.secret import masked
+from psycopg2.extras import RealDictCursor
+
+PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
+COMMAND = [sys.executable, "-m", "alembic"]
+FIRST, SECOND = "aaaa00000001", "bbbb00000002"
+STAMP = "20260102_030405"
+
+ENV = """
+import os
+from alembic import context
+from sqlalchemy import create_engine, pool
+url = os.environ["TEST_DATABASE_URL"]
+print("a line of the application's own")
+if context.is_offline_mode():
+    context.configure(url=url, literal_binds=True)
+    with context.begin_transaction():
+        context.run_migrations()
+else:
+    with create_engine(url, poolclass=pool.NullPool).connect() as connection:
+        context.configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+        {after}
+"""
+REVISION = """
+import sqlalchemy as sa
+from alembic import context, op
+revision = "{revision}"
+down_revision = {down}
+
+def upgrade():
+    {up}
+
+def downgrade():
+    {back}
+"""
+CREATE = """
+    op.execute("CREATE TABLE order_items (id int)")
+    op.execute("INSERT INTO order_items VALUES (1), (2), (3)")
+    print("Migrated 3 order items")
+"""
+
+Project = Callable[..., Path]
+Make = Callable[..., dict[str, Any]]
+
+
+def revision(name: str, down: str | None, up: str = "pass", back: str = "pass") -> str:
+    return REVISION.format(revision=name, down=repr(down), up=up.strip(), back=back.strip())
+
+
+@pytest.fixture
+def project(tmp_path: Path, database: Login, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """Makes an Alembic project whose second revision has a given body, its database at the first revision."""
+    folder = tmp_path / "application"
+
+    def make(up: str = CREATE, *, after: str = "pass", back: str = 'op.execute("DROP TABLE order_items")') -> Path:
+        (folder / "migrations" / "versions").mkdir(parents=True)
+        (folder / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n")
+        (folder / "migrations" / "env.py").write_text(ENV.format(after=after))
+        (folder / "migrations" / "script.py.mako").write_text("")
+        orders = 'op.execute("CREATE TABLE orders (id int)")'
+        (folder / "migrations" / "versions" / "first.py").write_text(revision(FIRST, None, orders))
+        (folder / "migrations" / "versions" / "second.py").write_text(revision(SECOND, FIRST, up, back))
+        with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+            cursor.execute("CREATE TABLE orders (id int)")
+            cursor.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+            cursor.execute("INSERT INTO alembic_version VALUES (%s)", (FIRST,))
+        return folder
+
+    monkeypatch.setenv("TEST_DATABASE_URL", url_of(database))
+    return make
+
+
+def url_of(login: Login) -> str:
+    password = quote(login.password or "", safe="")
+    return f"postgresql+psycopg2://{login.user}:{password}@{login.host}:{login.port}/{login.database}"
+
+
+@pytest.fixture
+def parameters(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> Make:
+    def make(workdir: Path | None, **changes: Any) -> dict[str, Any]:
+        return {
+            **login_parameters,
+            "run": run_parameters,
+            "backend_container": None,
+            "workdir": str(workdir) if workdir else None,
+            "command": COMMAND,
+            "from_revision": FIRST,
+            "revision": SECOND,
+            "direction": "upgrade",
+            "bookkeeping_table": "alembic_version",
+            "lock": {"timeout_ms": 200, "attempts": 5, "deadline_seconds": 30},
+            "timeout_seconds": 60,
+            "success_pattern": None,
+            "log_label": "migration_log",
+            "preview_files": [],
+            **changes,
+        }
+
+    return make
+
+
+@pytest.fixture
+def state(run_parameters: dict[str, Any]) -> Path:
+    return Path(run_parameters["state_dir"])
+
+
+def journal(state: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (state / "journal.jsonl").read_text().splitlines()]
+
+
+def events(state: Path) -> list[tuple[str, str]]:
+    return [(line["step"], line["event"]) for line in journal(state)]
+
+
+def status_of(proofs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    return {proof["name"]: proof["status"] for proof in proofs}
+
+
+def query(login: Login, sql: str) -> list[Any]:
+    with closing(connect(login, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(sql)
+        return [row[0] for row in cursor.fetchall()]
+
+
+def revisions(login: Login) -> list[str]:
+    return sorted(query(login, "SELECT version_num FROM alembic_version"))
+
+
+def sessions(login: Login) -> list[str]:
+    return query(
+        login,
+        "SELECT application_name FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name LIKE 'dbrelease%'",
+    )
+
+
+def has_table(login: Login, table: str) -> bool:
+    return query(login, f"SELECT to_regclass('{table}') IS NOT NULL") == [True]
+
+
+class TestMove:
+    def test_upgrade_moves_saves_and_proves(
+        self, project: Project, parameters: Make, state: Path, database: Login
+    ) -> None:
+        result = module.act(parameters(project(), success_pattern="Migrated [0-9]+ order items"), False)
+        assert (result["changed"], result["message"], result["attempts"]) == (True, "", 1)
+        assert (result["revisions_before"], result["revisions_after"]) == ([FIRST], [SECOND])
+        assert revisions(database) == [SECOND]
+        assert status_of(result["proofs"]) == {
+            "migrate.preview": "pass",
+            "migrate.upgrade": "pass",
+            "migrate.log": "pass",
+        }
+        log, shown = state / f"migration_log_{STAMP}.log", state / f"migration_preview_{STAMP}.sql"
+        assert (result["log"], result["preview"]) == (str(log), str(shown))
+        assert {stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()} == {0o600}
+        assert "Migrated 3 order items\n" in log.read_text()
+        assert re.search(r"=== \S+ attempt 1: .* upgrade bbbb00000002 in the target\n", log.read_text())
+        assert "=== exit status 0 after" in log.read_text()
+        assert "CREATE TABLE order_items" in shown.read_text() == result["preview_sql"]
+        assert "CREATE TABLE orders" not in shown.read_text()
+        assert "CREATE TABLE order_items" in result["diff"]["after"]
+        assert events(state) == [
+            ("preview", "started"),
+            ("preview", "passed"),
+            ("upgrade", "started"),
+            ("upgrade", "passed"),
+        ]
+        facts = journal(state)[-1]["facts"]
+        assert facts["from_revision"], facts["to_revision"] == (FIRST, SECOND)
+        assert facts["after"]["xid"] > facts["before"]["xid"]
+        assert facts["after"]["tables"]["public.order_items"]["inserted"] == 3
+        assert "public.order_items" not in facts["before"]["tables"]
+
+    def test_second_time_runs_nothing(self, project: Project, parameters: Make, state: Path) -> None:
+        folder = project()
+        first = module.act(parameters(folder), False)
+        before = sorted(path.name for path in state.iterdir())
+        second = module.act(parameters(folder, command=["/nowhere/alembic"]), False)
+        assert (second["changed"], second["attempts"], second["log"]) == (False, 0, "")
+        assert second.keys() == first.keys()
+        assert status_of(second["proofs"])["migrate.upgrade"] == "pass"
+        assert sorted(path.name for path in state.iterdir()) == before
+        assert events(state)[-1] == ("upgrade", "skipped")
+
+    def test_check_mode_shows_and_writes_nothing(
+        self, project: Project, parameters: Make, state: Path, database: Login
+    ) -> None:
+        folder = project()
+        before = sorted(folder.rglob("*"))
+        planned = module.act(parameters(folder), True)
+        assert planned["changed"] is True
+        assert "CREATE TABLE order_items" in planned["preview_sql"]
+        assert status_of(planned["proofs"]) == {
+            "migrate.preview": "pass",
+            "migrate.upgrade": "skipped",
+            "migrate.log": "skipped",
+        }
+        assert not state.exists()
+        assert sorted(folder.rglob("*")) == before
+        assert (revisions(database), has_table(database, "order_items")) == ([FIRST], False)
+        assert planned.keys() == module.act(parameters(folder), False).keys()
+        assert module.act(parameters(folder), True)["changed"] is False
+
+    def test_downgrade_is_the_way_back(self, project: Project, parameters: Make, state: Path, database: Login) -> None:
+        folder = project()
+        module.act(parameters(folder), False)
+        back = {"from_revision": SECOND, "revision": FIRST, "direction": "downgrade", "log_label": "rollback_log"}
+        run = {**parameters(folder)["run"], "run_id": "20260102T040000Z-fedcba"}
+        result = module.act(parameters(folder, **back, run=run), False)
+        assert (result["changed"], revisions(database), has_table(database, "order_items")) == (True, [FIRST], False)
+        assert result["log"].endswith("rollback_log_20260102_040000.log")
+        assert "DROP TABLE order_items" in result["preview_sql"]
+        assert events(state)[-1] == ("downgrade", "passed")
+
+    def test_another_runs_files_are_left_alone(self, project: Project, parameters: Make, state: Path) -> None:
+        state.mkdir()
+        taken = [state / f"migration_log_{STAMP}.log", state / f"migration_preview_{STAMP}.sql"]
+        for path in taken:
+            path.write_text("another run's")
+        result = module.act(parameters(project()), False)
+        assert [path.read_text() for path in taken] == ["another run's"] * 2
+        assert result["log"].endswith(f"migration_log_{STAMP}_abcdef.log")
+
+    def test_session_settings_join_the_applications_own(
+        self, project: Project, parameters: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ("work_mem", "lock_timeout", "client_connection_check_interval", "application_name")
+        shown = ", ".join(f"current_setting('{name}')" for name in names)
+        up = f'print("set:", *op.get_bind().execute(sa.text("SELECT {shown}")).one())'
+        monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
+        monkeypatch.setenv("PGAPPNAME", "the_application")
+        text = Path(module.act(parameters(project(up)), False)["log"]).read_text()
+        assert "set: 5MB 200ms 500ms dbrelease-upgrade-20260102T030405Z-abcdef\n" in text
+
+
+class TestRefusal:
+    @pytest.mark.parametrize(
+        ("statement", "found"),
+        [
+            ("UPDATE alembic_version SET version_num = '000000000000'", "at 000000000000, expected exactly"),
+            ("INSERT INTO alembic_version VALUES ('cccc00000003')", f"at {FIRST} and cccc00000003, expected exactly"),
+            (f"INSERT INTO alembic_version VALUES ('{SECOND}')", f"at {FIRST} and {SECOND}, expected exactly"),
+            ("DELETE FROM alembic_version", "at no revision, expected exactly"),
+            ("DROP TABLE alembic_version", "at no revision, expected exactly"),
+        ],
+        ids=["another revision", "two heads", "both", "an empty table", "no table"],
+    )
+    @pytest.mark.parametrize("check_mode", [True, False])
+    def test_any_other_revision(
+        self,
+        statement: str,
+        found: str,
+        check_mode: bool,
+        project: Project,
+        parameters: Make,
+        state: Path,
+        session: psycopg2.extensions.connection,
+        database: Login,
+    ) -> None:
+        folder = project()
+        session.cursor().execute(statement)
+        with pytest.raises(ReleaseError, match=found) as raised:
+            module.act(parameters(folder), check_mode)
+        assert raised.value.refused
+        assert not has_table(database, "order_items")
+        assert state.exists() is not check_mode
+        if not check_mode:
+            assert events(state) == [("upgrade", "refused")]
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"login_password": "wrong", "login_user": "nobody_here"}, "Connecting to .* failed"),
+            ({"backend_container": "test_backend_nowhere"}, "No such container"),
+            ({"command": ["/nowhere/alembic"]}, "Running /nowhere/alembic in the target failed .*not there"),
+        ],
+    )
+    def test_unreachable_gives_one_sentence(
+        self, changes: dict[str, Any], reason: str, project: Project, parameters: Make, database: Login
+    ) -> None:
+        with pytest.raises(ReleaseError, match=reason):
+            module.act(parameters(project(), **changes), False)
+        assert revisions(database) == [FIRST]
+
+    def test_state_directory_that_cannot_be_written(
+        self, project: Project, parameters: Make, tmp_path: Path, database: Login
+    ) -> None:
+        (tmp_path / "file").write_text("")
+        run = {**parameters(None)["run"], "state_dir": str(tmp_path / "file" / "state")}
+        with pytest.raises(ReleaseError, match="release_state_dir"):
+            module.act(parameters(project(), run=run), False)
+        assert revisions(database) == [FIRST]
+
+
+class TestFailure:
+    @pytest.mark.parametrize(
+        ("up", "after", "message", "left"),
+        [
+            pytest.param(
+                'op.execute("SELECT missing FROM orders")',
+                "pass",
+                r"status 1 \(.*column \"missing\" does not exist\); the database is still at aaaa00000001",
+                [FIRST],
+                id="a failing migration",
+            ),
+            pytest.param(
+                'op.get_context().autocommit_block().__enter__(); op.execute("CREATE TABLE half (id int)"); raise '
+                'RuntimeError("half way")',
+                "pass",
+                r"status 1 \(RuntimeError: half way\); the database is still at aaaa00000001",
+                [FIRST],
+                id="a migration that commits a part and then fails",
+            ),
+            pytest.param(
+                CREATE,
+                'raise RuntimeError("too late")',
+                r"status 1 \(RuntimeError: too late\); nevertheless the database is now at bbbb00000002",
+                [SECOND],
+                id="a migration that commits and then fails",
+            ),
+            pytest.param(
+                'op.execute("COMMIT"); op.execute("UPDATE alembic_version SET version_num = \'cccc\'"); '
+                'op.execute("COMMIT"); raise RuntimeError("elsewhere")',
+                "pass",
+                r"now at cccc, which is neither aaaa00000001 nor bbbb00000002",
+                ["cccc"],
+                id="a migration that ends elsewhere",
+            ),
+            pytest.param(
+                'op.execute("ROLLBACK"); import os; os._exit(0)',
+                "pass",
+                r"Alembic ended with status 0; the database is still at aaaa00000001",
+                [FIRST],
+                id="status 0 that moved nothing",
+            ),
+        ],
+    )
+    def test_what_happened_is_said(
+        self,
+        up: str,
+        after: str,
+        message: str,
+        left: list[str],
+        project: Project,
+        parameters: Make,
+        state: Path,
+        database: Login,
+    ) -> None:
+        with pytest.raises(ReleaseError, match=message) as raised:
+            module.act(parameters(project(up, after=after)), False)
+        assert not raised.value.refused
+        assert revisions(database) == left
+        assert raised.value.facts["changed"] is (left != [FIRST])
+        assert status_of(raised.value.facts["proofs"])["migrate.upgrade"] == "fail"
+        assert status_of(raised.value.facts["proofs"])["migrate.log"] == "pass"
+        assert "attempt 1" in Path(raised.value.facts["log"]).read_text()
+        assert "attempt 2" not in Path(raised.value.facts["log"]).read_text()
+        assert events(state)[-1] == ("upgrade", "failed")
+        facts = journal(state)[-1]["facts"]
+        assert (facts["attempts"], facts["revisions"]) == (1, left)
+        assert sessions(database) == []
+
+    def test_missing_success_line(self, project: Project, parameters: Make, database: Login) -> None:
+        with pytest.raises(ReleaseError, match=r"the database is at bbbb00000002, but its output lacks .*/Done in/"):
+            module.act(parameters(project(), success_pattern="Done in"), False)
+        assert revisions(database) == [SECOND]
+
+    def test_timeout_ends_the_servers_session_too(
+        self, project: Project, parameters: Make, state: Path, database: Login
+    ) -> None:
+        up = 'op.execute("LOCK TABLE orders"); op.execute("SELECT pg_sleep(120)")'
+        begun = time.monotonic()
+        with pytest.raises(ReleaseError, match="did not end in time and was ended; the database is still at"):
+            module.act(parameters(project(up), timeout_seconds=4), False)
+        assert time.monotonic() - begun < 30
+        assert sessions(database) == []
+        assert query(database, "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass") == [0]
+
+    def test_program_that_outlives_its_client_is_cut_off(self, database: Login) -> None:
+        left = psycopg2.connect(
+            host=database.host,
+            port=database.port,
+            user=database.user,
+            password=database.password,
+            dbname=database.database,
+            application_name="dbrelease-left-behind",
+        )
+        assert alembic_move.end_sessions(database, "dbrelease-left-behind") == 1
+        with pytest.raises(psycopg2.OperationalError):
+            left.cursor().execute("SELECT 1")
+        assert alembic_move.end_sessions(database, "dbrelease-left-behind") == 0
+
+    def test_log_that_cannot_be_written_does_not_stop_the_migration(
+        self, project: Project, parameters: Make, database: Login, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any) -> int:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("ansible.module_utils.dbrelease.migration_log.os.write", full, raising=True)
+        monkeypatch.setattr("ansible.module_utils.dbrelease.journal.Journal._write", lambda *_: None)
+        with pytest.raises(ReleaseError, match=r"The migration's output is saved: .*make room there") as raised:
+            module.act(parameters(project()), False)
+        assert revisions(database) == [SECOND]
+        assert status_of(raised.value.facts["proofs"])["migrate.upgrade"] == "pass"
+
+
+class TestLocks:
+    UP = 'op.execute("ALTER TABLE orders ADD COLUMN extra int")'
+
+    @pytest.fixture
+    def blocker(self, database: Login) -> Iterator[psycopg2.extensions.connection]:
+        with closing(connect(database, "nightly report")) as session:
+            yield session
+
+    def test_retry_succeeds_once_the_lock_is_free(
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, database: Login
+    ) -> None:
+        folder = project(self.UP)
+        blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
+        threading.Timer(2.0, blocker.cursor().execute, ["ROLLBACK"]).start()
+        result = module.act(parameters(folder, lock={"timeout_ms": 200, "attempts": 40, "deadline_seconds": 60}), False)
+        assert result["attempts"] > 1
+        assert [waited["application"] for waited in result["lock_waits"]] == ["nightly report"]
+        assert revisions(database) == [SECOND]
+        assert f"attempt {result['attempts']}" in Path(result["log"]).read_text()
+
+    def test_giving_up_names_the_blocker(
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, state: Path, database: Login
+    ) -> None:
+        folder = project(self.UP)
+        blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders WHERE id = 4711")
+        with pytest.raises(ReleaseError) as raised:
+            module.act(parameters(folder, lock={"timeout_ms": 300, "attempts": 2, "deadline_seconds": 30}), False)
+        message = raised.value.message
+        assert "gave up after 2 attempts" in message
+        assert "nightly report" in message and "4711" not in message
+        assert f"the database is still at {FIRST}" in message
+        facts = journal(state)[-1]["facts"]
+        assert (facts["attempts"], facts["lock_waits"][0]["application"]) == (2, "nightly report")
+        assert revisions(database) == [FIRST]
+
+    def test_deadline_bounds_the_attempts(
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection
+    ) -> None:
+        folder = project(self.UP)
+        blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
+        with pytest.raises(ReleaseError, match="gave up after 1 attempt "):
+            module.act(parameters(folder, lock={"timeout_ms": 200, "attempts": 100, "deadline_seconds": 0}), False)
+
+
+class TestPreview:
+    def test_migration_that_reads_data_is_inconclusive_and_goes_on(self, project: Project, parameters: Make) -> None:
+        up = 'print(op.get_bind().execute(sa.text("SELECT count(*) FROM orders")).scalar_one())'
+        result = module.act(parameters(project(up)), False)
+        shown = result["proofs"][0]
+        assert (shown["name"], shown["status"]) == ("migrate.preview", "inconclusive")
+        assert "Alembic could not print the SQL" in shown["detail"]
+        assert (result["preview"], result["preview_sql"], result["changed"]) == ("", "", True)
+
+    def test_files_that_alembic_does_not_have_yet(self, project: Project, parameters: Make) -> None:
+        folder = project()
+        second = folder / "migrations" / "versions" / "second.py"
+        files = [{"name": "second.py", "content": second.read_text()}, {"name": "back.sql", "content": "SELECT 1"}]
+        second.unlink()
+        before, temporary = sorted(folder.rglob("*")), left_in_temporary_folder()
+        planned = module.act(parameters(folder, preview_files=files), True)
+        assert "CREATE TABLE order_items" in planned["preview_sql"]
+        assert sorted(folder.rglob("*")) == before
+        assert left_in_temporary_folder() == temporary
+        without = module.act(parameters(folder), True)
+        assert without["proofs"][0]["status"] == "inconclusive"
+        broken = [{"name": "second.py", "content": "raise RuntimeError('broken file')"}]
+        planned = module.act(parameters(folder, preview_files=broken), True)
+        assert "broken file" in planned["proofs"][0]["detail"]
+        assert left_in_temporary_folder() == temporary
+
+    def test_preview_that_hangs_leaves_nothing(
+        self, project: Project, parameters: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("ansible.module_utils.dbrelease.alembic_preview.PREVIEW_TIMEOUT_S", 4)
+        folder, temporary = project(), left_in_temporary_folder()
+        (folder / "migrations" / "versions" / "second.py").unlink()
+        hanging = [{"name": "second.py", "content": "import time; time.sleep(60)"}]
+        planned = module.act(parameters(folder, preview_files=hanging), True)
+        assert "no answer in 4 s" in planned["proofs"][0]["detail"]
+        assert left_in_temporary_folder() == temporary
+
+    def test_in_the_container_nothing_is_left(self) -> None:
+        commands = commands_in("drawing_backend")
+        command = ["python3", "-m", "alembic"]
+        (head,) = alembic.script_heads(commands, command)
+        assert alembic.alembic_current(commands, command) == [head]
+        new = revision(SECOND, head, 'op.execute("CREATE TABLE shown_only (id int)")')
+        find = ["find", "/tmp", "/app", "-name", "*preview*", "-o", "-name", "*second*"]  # noqa: S108
+        before = commands.run(find, timeout_s=30).stdout
+        shown = preview(commands, command, "upgrade", head, SECOND, {"second.py": new})
+        assert shown.proof.status == "pass", shown.proof.detail
+        assert "CREATE TABLE shown_only" in shown.sql
+        assert commands.run(find, timeout_s=30).stdout == before
+
+
+def left_in_temporary_folder() -> list[str]:
+    return sorted(path.name for path in Path(tempfile.gettempdir()).glob("dbrelease_preview_*"))
+
+
+class Answering:
+    """A place where every command prints the same."""
+
+    place = "the test"
+
+    def __init__(self, status: int, stdout: str, stderr: str = "") -> None:
+        self._answer = (status, stdout, stderr)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: int,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        on_stdout: Callable[[bytes], None] | None = None,
+        workdir: str | None = None,
+    ) -> Finished:
+        return Finished(tuple(argv), *self._answer, duration_ms=1)
+
+
+class TestReaders:
+    @pytest.mark.parametrize(
+        ("printed", "heads", "current"),
+        [
+            ("1a2b (head)\n", ["1a2b"], ["1a2b"]),
+            ("INFO  [alembic.runtime] Will assume\n1a2b\n", [], ["1a2b"]),
+            ("3c4d (head)\n1a2b (stable) (head)\n", ["1a2b", "3c4d"], ["1a2b", "3c4d"]),
+            ("1a2b (effective head)\n", ["1a2b"], ["1a2b"]),
+            ("loading: models\n", [], []),
+            ("", [], []),
+        ],
+    )
+    def test_output_of_alembic(self, printed: str, heads: list[str], current: list[str]) -> None:
+        assert alembic.script_heads(Answering(0, printed), ["alembic"]) == heads
+        assert alembic.alembic_current(Answering(0, printed), ["alembic"]) == current
+
+    @pytest.mark.parametrize(
+        ("status", "stderr", "reason"),
+        [
+            (255, "  FAILED: Can't locate revision identified by '9'\n", "status 255 .FAILED: Can't locate revision"),
+            (127, "timeout: failed to run command", "there is no alembic"),
+            (124, "", "no answer in 60 s"),
+            (1, "Traceback\nsqlalchemy.exc.X: cannot reach postgresql://u:c4n4ry@h/d\n(Background)\n", "u:.{3}@h/d"),
+        ],
+    )
+    def test_failure_says_why(self, status: int, stderr: str, reason: str) -> None:
+        with pytest.raises(ReleaseError, match=reason) as raised:
+            alembic.script_heads(Answering(status, "", stderr), ["alembic"])
+        assert "c4n4ry" not in raised.value.message
+
+    def test_real_project_with_two_heads(self, project: Project) -> None:
+        folder = project()
+        (folder / "migrations" / "versions" / "other.py").write_text(revision("cccc", FIRST))
+        commands = HostCommands(str(folder))
+        assert alembic.script_heads(commands, COMMAND) == [SECOND, "cccc"]
+        assert alembic.alembic_current(commands, COMMAND) == [FIRST]
+
+    def test_bookkeeping_table_in_another_schema(self, session: psycopg2.extensions.connection) -> None:
+        with session.cursor(cursor_factory=RealDictCursor) as cursor:
+            cursor.execute('CREATE SCHEMA book; CREATE TABLE book."Kept" (version_num text)')
+            cursor.execute("""INSERT INTO book."Kept" VALUES ('b'), ('a')""")
+            assert alembic.database_revisions(cursor, "book.Kept") == ["a", "b"]
+            assert alembic.database_revisions(cursor, "book.kept") == []
+            cursor.execute("CREATE TABLE wrong (id int)")
+            with pytest.raises(ReleaseError, match=r"version_num.*check that it is Alembic's"):
+                alembic.database_revisions(cursor, "wrong")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "said"),
+    [
+        (Outcome(0, "Done", ["2"]), "pass", "status 0 and the database is at 2"),
+        (Outcome(0, "", ["2"]), "fail", "lacks the line"),
+        (Outcome(0, "Done", ["1"]), "fail", "status 0; the database is still at 1"),
+        (Outcome(0, "Done", []), "fail", "now at no revision"),
+        (Outcome(0, "Done", None), "fail", "could not be read back"),
+        (Outcome(1, "Done", ["2"]), "fail", "status 1 (Done); nevertheless the database is now at 2"),
+        (Outcome(1, "", ["1"]), "fail", "it printed nothing"),
+        (Outcome(124, "", ["1"], timed_out=True), "fail", "did not end in time"),
+        (Outcome(None, "", ["2"], cause="The engine went away."), "fail", "The engine went away; nevertheless"),
+        (Outcome(1, "", ["1", "3"]), "fail", "1 and 3, which is neither"),
+    ],
+)
+def test_verdict(outcome: Outcome, status: str, said: str) -> None:
+    proof = judge(Move("upgrade", "1", "2", "Done"), outcome)
+    assert proof.status == status
+    assert said in proof.detail
+    assert bool(proof.remedy) is (status == "fail")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"raw {PASSWORD} in a line",
+        f"postgresql://user:{quote(PASSWORD, safe='')}@host/db",
+        f"postgresql://user:{quote(PASSWORD)}@host/db",
+        f"json {json.dumps(PASSWORD)} and repr {PASSWORD!r}",
+        f"Basic {base64.b64encode(PASSWORD.encode()).decode()}",
+    ],
+)
+def test_password_is_masked_in_every_form(text: str) -> None:
+    kept = masked(text, PASSWORD)
+    assert "***" in kept
+    for form in (PASSWORD, quote(PASSWORD), quote(PASSWORD, safe=""), base64.b64encode(PASSWORD.encode()).decode()):
+        assert form not in kept
+    assert "c4n4ry" not in kept
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("redis://:hidden@host", "redis://:***@host"),
+        (
+            "postgresql+psycopg2://app:hidden@host/db and x://y:hidden@z",
+            "postgresql+psycopg2://app:***@host/db and x://y:***@z",
+        ),
+        ("host=h password=hidden user=u", "host=h password=*** user=u"),
+        ("password='hid den' user=u", "password=*** user=u"),
+        ("http://host:8001/path me@example.org", "http://host:8001/path me@example.org"),
+    ],
+)
+def test_anyones_password_is_masked_where_it_stands(text: str, kept: str) -> None:
+    assert masked(text, None) == kept
+
+
+def test_password_is_nowhere(
+    project: Project,
+    parameters: Make,
+    state: Path,
+    database: Login,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """A migration that prints its connection string, fails with it in its traceback, and shows it in its SQL."""
+    role = f"canary_{secrets.token_hex(4)}"
+    up = """
+    import os
+    print(os.environ["TEST_DATABASE_URL"])
+    if not context.is_offline_mode():
+        print(op.get_bind().engine.url.password)
+    op.execute("SELECT '" + op.get_context().opts.get("secret", os.environ["TEST_DATABASE_URL"]) + "'")
+    if not context.is_offline_mode():
+        raise RuntimeError("cannot reach " + os.environ["TEST_DATABASE_URL"])
+    """
+    folder = project(up)
+    with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD %s", (PASSWORD,))
+        try:
+            monkeypatch.setenv("TEST_DATABASE_URL", url_of(replace(database, user=role, password=PASSWORD)))
+            asked = parameters(folder, login_user=role, login_password=PASSWORD)
+            results = [module.act(asked, True)]
+            with pytest.raises(ReleaseError) as raised:
+                module.act(asked, False)
+        finally:
+            cursor.execute(f"DROP ROLE {role}")
+    told = repr(results) + json.dumps(results) + raised.value.message + repr(raised.value.facts)
+    told += "".join(capfd.readouterr())
+    written = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
+    assert b"cannot reach postgresql+psycopg2://" in written
+    assert "cannot reach" in raised.value.message
+    for form in (PASSWORD, quote(PASSWORD, safe=""), base64.b64encode(PASSWORD.encode()).decode(), "c4n4ry"):
+        assert form not in told
+        assert form.encode() not in written

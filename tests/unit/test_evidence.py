@@ -1,0 +1,643 @@
+"""evidence: a row of the table is a journal, and what it must come to; every model is valid against the schema."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import evidence
+import jsonschema
+import pytest
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.evidence import Model, build, plain
+from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json
+from ansible.module_utils.dbrelease.evidence_junit import as_junit
+from ansible.module_utils.dbrelease.evidence_markdown import as_markdown, block, code, duration, text
+from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.proof import Proof
+from markdown_it import MarkdownIt
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "evidence.schema.json").read_text())
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+Event = tuple[str, str, dict[str, Any]]
+HOSTILE = (
+    'O\'Brien "x" | `y` ``` 🧾\n# <script>alert(1)</script> &lt; \x00\x1b[31m \u202e *b* [l](http://h) ]]> --> \ud800'
+)
+
+RELEASE: dict[str, Any] = {
+    "title": "Items of orders",
+    "migration": {"from_revision": "aaa", "to_revision": "bbb"},
+    "checklist": [
+        {
+            "section": "Before",
+            "items": [
+                {"item": "Services running", "proofs": ["preflight.services"]},
+                {"item": "Backup saved", "proofs": ["backup.saved", "backup.decoded"]},
+            ],
+        },
+        {
+            "section": "After",
+            "items": [
+                {"item": "Counts match", "proofs": ["checks.counts"]},
+                {"item": "API works", "proofs": ["api.*"]},
+                {"item": "Logs quiet", "proofs": ["monitor.*"]},
+                {"item": "Notes recorded", "proofs": ["report.evidence"]},
+            ],
+        },
+    ],
+    "ways_back": [
+        {"title": "Roll back", "command": "ansible-playbook rollback.yml -i {environment} -e '{\"a\": {}}'"},
+        {"title": "Restore", "command": "ansible-playbook restore.yml -i {environment}"},
+    ],
+}
+
+
+def proof(name: str, status: Any = "pass", **values: Any) -> dict[str, Any]:
+    return Proof(name, f"Claim {name}", status, **values).as_dict()
+
+
+def closed(step: str, event: str = "passed", **facts: Any) -> list[Event]:
+    return [(step, "started", {}), (step, event, facts)]
+
+
+RUN: list[Event] = [("run", "started", {})]
+READY = closed("preflight", state="ready", proofs=[proof("preflight.services")])
+DEPLOYED = closed("preflight", state="deployed", proofs=[proof("preflight.services")])
+SAVED = closed(
+    "backup",
+    path="/srv/a.dump",
+    manifest="/srv/a.manifest.json",
+    sha256="0" * 64,
+    bytes=10,
+    duration_ms=5,
+    tool_version="15.4",
+    server_version="15.4",
+    decoded=True,
+    proofs=[proof("backup.saved"), proof("backup.decoded")],
+)
+TABLES = {"public.orders": {"rows": 3, "fingerprint": "f00", "columns": ["id"], "inserted": 1}}
+OBSERVED = [{"name": "n", "title": "Orders", "sql": "SELECT 1 AS n", "rows": [{"n": 1}], "duration_ms": 2}]
+BASELINE = closed(
+    "baseline",
+    taken_at="2026-01-02T03:04:05+00:00",
+    server_version="15.4",
+    revision="aaa",
+    xid=7,
+    tables=TABLES,
+    observations=OBSERVED,
+    files={"json": "/srv/p.json", "txt": "/srv/p.txt"},
+    proofs=[proof("baseline.documented")],
+)
+UPGRADED = closed(
+    "upgrade",
+    from_revision="aaa",
+    to_revision="bbb",
+    started_at="2026-01-02T03:04:05+00:00",
+    log="/srv/m.log",
+    duration_ms=120,
+    attempts=2,
+    lock_waits=[{"pid": 4, "query": "UPDATE orders"}],
+    proofs=[proof("migrate.upgrade")],
+)
+FINALIZED = closed("finalize", steps=[{"name": "analyze", "changed": True, "rows": -1, "duration_ms": 3}])
+ANSWERS = {
+    "orders": {
+        "status": 200,
+        "kind": "list",
+        "keys": ["id"],
+        "optional_keys": [],
+        "count": 3,
+        "latency_ms": {"p50": 1.5, "p95": 2.0, "max": 2.5},
+        "requests": 3,
+    }
+}
+API = closed("api", endpoints=ANSWERS, proofs=[proof("api.orders.status"), proof("api.orders.latency", "skipped")])
+CHECKED = closed("checks", proofs=[proof("checks.counts", expected=0, observed=0, sql="SELECT 1", duration_ms=4)])
+RED_CHECK = closed(
+    "checks",
+    "failed",
+    proofs=[proof("checks.counts", "fail", detail="2 rows are missing.", remedy="Copy them.", sample=[{"id": 1}])],
+)
+VERIFIED = [*CHECKED, *API, ("verify", "passed", {"claims": 3, "red": [], "message": ""})]
+UNVERIFIED: list[Event] = [*RED_CHECK, *API, ("verify", "failed", {"red": ["checks.counts"], "message": "1) ..."})]
+FULL = [*RUN, *READY, *BASELINE, *SAVED, *UPGRADED, *FINALIZED, *VERIFIED]
+PLAYBOOK: Event = ("playbook", "failed", {"task": "migrate : Copy", "message": "no such\ncontainer"})
+REFUSAL = closed(
+    "preflight",
+    "failed",
+    state="refused",
+    proofs=[
+        proof("preflight.services", "fail", detail="db is stopped.", remedy="Start it."),
+        proof("preflight.x", "fail"),
+    ],
+)
+
+
+def lines_of(events: list[Event], run: Run, start: int = 0) -> list[dict[str, Any]]:
+    """The journal of these events, a second apart."""
+    return [
+        {
+            "ts": f"2026-01-02T03:{(start + place) // 60:02}:{(start + place) % 60:02}.000+00:00",
+            "run_id": run.run_id,
+            "release": run.release,
+            "environment": run.environment,
+            "playbook": run.playbook,
+            "step": step,
+            "event": event,
+            "facts": facts,
+        }
+        for place, (step, event, facts) in enumerate(events)
+    ]
+
+
+def parsed(document: str | bytes) -> ElementTree.Element:
+    return ElementTree.fromstring(document)  # noqa: S314 (the test's own document)
+
+
+@pytest.fixture
+def run(run_parameters: dict[str, Any]) -> Run:
+    return Run(**run_parameters)
+
+
+Make = Callable[..., Model]
+
+
+@pytest.fixture
+def make(run: Run) -> Make:
+    """Builds a model, and holds it to the schema."""
+
+    def make(events: list[Event], release: dict[str, Any] | None = None, **options: Any) -> Model:
+        asked = options.pop("asked", ["deployed", "already_deployed"])
+        options = {"written": () if options.get("check_mode") else tuple(RENDERERS), **options}
+        model = build(run, release or RELEASE, lines_of(events, run), asked=asked, **options)
+        VALIDATOR.validate(json.loads(as_json(model)))
+        for render in RENDERERS.values():
+            assert render(model)
+        return model
+
+    return make
+
+
+OUTCOMES: list[tuple[str, list[Event], str, str]] = [
+    ("deployed", FULL, "deployed", "was deployed and verified"),
+    ("already deployed", [*RUN, *DEPLOYED, *VERIFIED], "already_deployed", "deployed already"),
+    ("verify alone", [*RUN, *VERIFIED], "already_deployed", "not changed"),
+    (
+        "an upgrade that had nothing to do",
+        [*RUN, *DEPLOYED, *closed("upgrade", attempts=0), *VERIFIED],
+        "already_deployed",
+        "deployed already",
+    ),
+    ("preflight red", [*RUN, *REFUSAL], "refused", "Claim preflight.services: db is stopped. Start it. (1 more claim"),
+    ("preflight refused", [*RUN, *closed("preflight", "refused", message="Two heads.")], "refused", "Two heads."),
+    ("preflight red, as Ansible saw it", [*RUN, *REFUSAL, PLAYBOOK], "refused", "db is stopped"),
+    (
+        "preflight could not look",
+        [*RUN, *closed("preflight", "failed", message="Wrong password.")],
+        "failed",
+        "Wrong pass",
+    ),
+    ("upgrade refused", [*RUN, *READY, *closed("upgrade", "refused", message="At ccc.")], "refused", "At ccc."),
+    (
+        "finalize refused after upgrade",
+        [*FULL[:9], *closed("finalize", "refused", message="No.")],
+        "failed",
+        "finalize",
+    ),
+    (
+        "backup failed",
+        [*RUN, *READY, *closed("backup", "failed", message="No room.")],
+        "failed",
+        "step backup failed: No",
+    ),
+    (
+        "verification red",
+        [*FULL[:11], *UNVERIFIED, PLAYBOOK],
+        "failed",
+        "The step checks failed: Claim checks.counts: 2",
+    ),
+    ("red claim in a passed step", [*RUN, *closed("checks", proofs=[proof("checks.x", "fail")])], "failed", "checks"),
+    (
+        "interrupted",
+        [*RUN, *READY, ("upgrade", "started", {})],
+        "failed",
+        "The step upgrade was interrupted: it began at",
+    ),
+    ("interrupted, as Ansible saw it", [*RUN, ("backup", "started", {}), PLAYBOOK], "failed", "no such container"),
+    ("failed, then interrupted", [*RUN, *RED_CHECK, ("api", "started", {})], "failed", "The step checks failed"),
+    ("interrupted in the inner step", [*RUN, ("a", "started", {}), ("b", "started", {})], "failed", "The step b was"),
+    (
+        "outside of every step",
+        [*RUN, *READY, PLAYBOOK],
+        "failed",
+        "The task “migrate : Copy” failed: no such container",
+    ),
+    ("upgraded, and not verified", FULL[:11], "failed", "the upgrade passed, and was not verified"),
+    ("nothing but preflight", [*RUN, *READY], "failed", "Nothing was proved"),
+    ("nothing at all", RUN, "failed", "Nothing was proved"),
+    ("no journal", [], "failed", "Nothing was proved"),
+    ("a skipped step", [*FULL, ("api", "skipped", {"message": "no API declared"})], "deployed", "was deployed"),
+    ("rolled back", [*FULL[:11], *UNVERIFIED, *closed("rolled_back")], "rolled_back", "was rolled back: Claim checks"),
+    ("restored", [*RUN, *closed("restored")], "restored", "restored from the backup."),
+    ("roll-back, then failed", [*RUN, *closed("rolled_back"), *RED_CHECK], "failed", "The step checks failed"),
+]
+
+
+@pytest.mark.parametrize(("_", "events", "outcome", "words"), OUTCOMES, ids=[row[0] for row in OUTCOMES])
+def test_outcome(make: Make, _: str, events: list[Event], outcome: str, words: str) -> None:
+    model = make(events)
+    assert (model["outcome"], words in model["headline"]) == (outcome, True), model["headline"]
+    assert model["succeeded"] == (outcome in ("deployed", "already_deployed"))
+    assert "\n" not in model["headline"]
+
+
+@pytest.mark.parametrize(("_", "events", "outcome", "words"), OUTCOMES, ids=[row[0] for row in OUTCOMES])
+def test_every_report_says_it(make: Make, _: str, events: list[Event], outcome: str, words: str) -> None:
+    model = make(events)
+    report = as_markdown(model)
+    assert report.startswith("# ") and outcome in report
+    assert [line for line in report.splitlines() if line.startswith("**")] == [f"**{text(model['headline'])}**"]
+    suites = parsed(as_junit(model))
+    red = int(suites.get("failures", "")) + int(suites.get("errors", ""))
+    assert (red == 0) == model["succeeded"]
+    assert int(suites.get("tests", "")) == len(suites.findall("./testsuite/testcase")) > 0
+
+
+@pytest.mark.parametrize(
+    ("events", "outcome"),
+    [
+        ([], "planned"),
+        ([*READY], "planned"),
+        ([*DEPLOYED, *VERIFIED], "planned"),
+        ([*REFUSAL], "refused"),
+        ([*DEPLOYED, *UNVERIFIED], "failed"),
+        ([PLAYBOOK], "failed"),
+    ],
+)
+def test_check_mode_plans_unless_something_is_red(make: Make, events: list[Event], outcome: str) -> None:
+    model = make(events, check_mode=True)
+    assert (model["outcome"], model["succeeded"]) == (outcome, outcome == "planned")
+
+
+@pytest.mark.parametrize("given", [{}, None, {"task": "", "message": ""}, {"task": None, "message": None}])
+def test_an_empty_failure_is_none(make: Make, given: Any) -> None:
+    assert make(FULL, failure=given)["outcome"] == "deployed"
+
+
+def test_the_outcome_that_was_not_asked_for_is_no_success(make: Make) -> None:
+    model = make(FULL, asked=["already_deployed"])
+    assert (model["outcome"], model["succeeded"]) == ("deployed", False)
+
+
+def checklist(model: Model) -> dict[str, str]:
+    return {item["item"]: item["status"] for item in model["checklist"]}
+
+
+def test_checklist_of_a_deployed_release(make: Make) -> None:
+    assert checklist(make(FULL)) == {
+        "Services running": "proved",
+        "Backup saved": "proved",
+        "Counts match": "proved",
+        "API works": "proved",
+        "Logs quiet": "not_seen",
+        "Notes recorded": "proved",
+    }
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdict"),
+    [
+        ({}, "not_seen"),
+        ({"api.a": "pass"}, "proved"),
+        ({"api.a": "pass", "api.b": "inconclusive"}, "proved"),
+        ({"api.a": "pass", "api.b": "fail"}, "failed"),
+        ({"api.a": "skipped"}, "inconclusive"),
+        ({"api.a": "inconclusive"}, "inconclusive"),
+        ({"apixa": "pass", "preflight.api.a": "pass"}, "not_seen"),
+    ],
+)
+def test_checklist_item(make: Make, statuses: dict[str, str], verdict: str) -> None:
+    model = make([*RUN, *closed("api", proofs=[proof(name, status) for name, status in statuses.items()])])
+    assert checklist(model)["API works"] == verdict
+
+
+def test_an_item_needs_every_pattern(make: Make) -> None:
+    model = make([*RUN, *closed("backup", proofs=[proof("backup.saved")])])
+    assert checklist(model)["Backup saved"] == "inconclusive"
+
+
+def test_claims_that_a_gate_repeats_are_there_once(make: Make) -> None:
+    model = make([*RUN, *CHECKED, *closed("verify", proofs=CHECKED[1][2]["proofs"])])
+    assert [one["step"] for one in model["proofs"]] == ["checks", "report"]
+
+
+def test_the_same_keys_always(make: Make) -> None:
+    assert list(make([])) == list(make(FULL)) == list(SCHEMA["properties"])
+
+
+def test_what_the_run_left(make: Make) -> None:
+    model = make(FULL)
+    assert model["baseline"] and model["backup"] and model["migration"]
+    assert model["baseline"]["tables"] == [{"table": "public.orders", "rows": 3, "fingerprint": "f00"}]
+    assert model["backup"]["decoded"] is True
+    assert (model["migration"]["attempts"], model["migration"]["lock_waits"][0]["pid"]) == (2, 4)
+    assert model["api"]["after"]["orders"]["count"] == 3
+    assert {"/srv/a.dump", "/srv/m.log", "/srv/p.json"} < {file["path"] for file in model["files"]}
+    assert (model["started_at"], model["duration_ms"]) == ("2026-01-02T03:00:00.000+00:00", 15000)
+
+
+def test_stages_are_timed(make: Make) -> None:
+    stages = {stage["step"]: stage for stage in make([*FULL, ("x", "started", {})])["stages"]}
+    assert (stages["upgrade"]["status"], stages["upgrade"]["duration_ms"]) == ("passed", 1000)
+    assert (stages["x"]["status"], stages["x"]["duration_ms"]) == ("interrupted", None)
+
+
+WAYS = [
+    ("succeeded", FULL, 0),
+    ("refused", [*RUN, *REFUSAL], 0),
+    ("failed before the upgrade", [*RUN, *READY, *closed("backup", "failed", message="No room.")], 0),
+    ("failed verification", [*FULL[:11], *UNVERIFIED], 2),
+    ("release found amiss", [*RUN, *UNVERIFIED], 2),
+    ("upgrade interrupted", [*RUN, *READY, ("upgrade", "started", {})], 2),
+]
+
+
+@pytest.mark.parametrize(("_", "events", "number"), WAYS, ids=[row[0] for row in WAYS])
+def test_ways_back_only_where_there_is_something_to_take_back(
+    make: Make, _: str, events: list[Event], number: int
+) -> None:
+    model = make(events)
+    report = as_markdown(model)
+    assert len(model["ways_back"]) == number
+    assert ("## The way back" in report) == (not model["succeeded"])
+    if number:
+        assert "ansible-playbook rollback.yml -i test -e '{\"a\": {}}'" in report.splitlines()
+    elif not model["succeeded"]:
+        assert "did not begin to change the database" in report
+
+
+def test_an_earlier_deployment_is_named(run: Run) -> None:
+    other = Run("20260101T000000Z-000000", run.release, run.environment, "deploy", run.state_dir)
+    lines = [
+        *lines_of([("run", "passed", {"outcome": "deployed"})], other),
+        *lines_of([*RUN, *DEPLOYED, *VERIFIED], run),
+    ]
+    model = build(run, RELEASE, lines, asked=["already_deployed"])
+    assert model["deployed_earlier"] == {"run_id": other.run_id, "at": "2026-01-02T03:00:00.000+00:00"}
+    assert other.run_id in as_markdown(model)
+
+
+def test_lines_of_other_runs_prove_nothing(run: Run) -> None:
+    other = Run("20260101T000000Z-000000", run.release, run.environment, "deploy", run.state_dir)
+    model = build(run, RELEASE, lines_of(FULL, other), asked=["deployed"])
+    assert (model["outcome"], model["proofs"], model["stages"]) == ("failed", [], [])
+
+
+def test_a_release_with_little_in_it(make: Make) -> None:
+    model = make(FULL, release={"title": "Small"})
+    assert model["release"]["to_revision"] is None
+    assert "The release declares none." in as_markdown(model)
+
+
+def hostile() -> tuple[list[Event], dict[str, Any]]:
+    bad = proof(
+        HOSTILE,
+        "fail",
+        expected=HOSTILE,
+        observed={HOSTILE: [float("nan"), HOSTILE]},
+        detail=HOSTILE,
+        remedy=HOSTILE,
+        sql=f"SELECT 1\n```\n{HOSTILE}",
+        sample=[{HOSTILE: HOSTILE, "b": None}],
+    )
+    events = [
+        *RUN,
+        *closed("baseline", tables={HOSTILE: {"rows": 1, "fingerprint": HOSTILE}}, observations=[
+            {"name": HOSTILE, "title": HOSTILE, "sql": HOSTILE, "rows": [{HOSTILE: HOSTILE}], "duration_ms": 1}
+        ]),
+        *closed("upgrade", "failed", message=HOSTILE, lock_waits=[{HOSTILE: HOSTILE}], log=HOSTILE),
+        *closed(HOSTILE, proofs=[bad, {**bad, "status": "skipped"}]),
+        ("cut", "started", {}),
+    ]  # fmt: skip
+    release = {
+        "title": HOSTILE,
+        "checklist": [{"section": HOSTILE, "items": [{"item": HOSTILE, "proofs": [HOSTILE, "*"]}]}],
+        "ways_back": [{"title": HOSTILE, "command": f"run {{environment}} {HOSTILE}"}],
+    }
+    return events, release
+
+
+def test_hostile_data_becomes_no_html_and_breaks_no_table(make: Make) -> None:
+    events, release = hostile()
+    report = as_markdown(make(events, release))
+    tokens = MarkdownIt("commonmark", {"html": True}).enable("table").parse(report)
+    inline = [child for token in tokens for child in token.children or []]
+    kinds = {token.type for token in [*tokens, *inline]}
+    assert not kinds & {"html_block", "html_inline", "link_open", "image"}
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", report)
+    for opened in (place for place, token in enumerate(tokens) if token.type == "tr_open"):
+        end = next(place for place in range(opened, len(tokens)) if tokens[place].type == "tr_close")
+        cells = sum(token.type in ("th_open", "td_open") for token in tokens[opened:end])
+        table = max(place for place in range(opened) if tokens[place].type == "table_open")
+        head = next(place for place in range(table, len(tokens)) if tokens[place].type == "tr_close")
+        assert cells == sum(token.type == "th_open" for token in tokens[table:head])
+    assert "<script" in "".join(token.content for token in tokens if token.type == "fence"), "SQL is shown as it is"
+    sections = [
+        tokens[place + 1].content for place, token in enumerate(tokens) if token.tag == "h2" and token.nesting == 1
+    ]
+    assert sections == [
+        "The way back",
+        "Checklist",
+        "Timeline",
+        "Migration",
+        "Before the release",
+        "Claims",
+        "Files on the target",
+    ]
+
+
+def test_hostile_data_keeps_junit_and_json_whole(make: Make, tmp_path: Path) -> None:
+    events, release = hostile()
+    model = make(events, release)
+    document = as_junit(model).encode("utf-8", "strict")
+    suites = parsed(document)
+    assert [suite.get("name") for suite in suites][1] == "upgrade"
+    assert suites.find(".//error") is not None and suites.find(".//failure") is not None
+    message = suites.find(".//failure").get("message")  # type: ignore[union-attr]
+    assert "<script>alert(1)</script>" in message and "🧾" in message and "\x1b" not in message
+    assert json.loads(as_json(model).encode("utf-8", "replace"))["outcome"] == "failed"
+
+
+def test_junit_has_a_suite_a_stage_and_a_case_a_claim(make: Make) -> None:
+    model = make([*FULL[:11], *UNVERIFIED])
+    suites = {suite.get("name"): suite for suite in parsed(as_junit(model))}
+    assert list(suites) == [
+        "preflight",
+        "baseline",
+        "backup",
+        "upgrade",
+        "finalize",
+        "checks",
+        "api",
+        "verify",
+        "report",
+    ]
+    failure = suites["checks"].find("testcase/failure")
+    assert failure is not None and failure.get("message") == "2 rows are missing. Copy them."
+    assert '{"id": 1}' in (failure.text or "")
+    skipped = suites["api"].find("testcase/skipped")
+    assert skipped is not None and str(skipped.get("message")).startswith("skipped")
+    assert suites["verify"].find("testcase/error") is not None
+
+
+def test_markdown_pieces() -> None:
+    assert text("a|b\n`c` <i> &lt; 5 & 6") == "a|b \\`c\\` &lt;i> &amp;lt; 5 & 6"
+    assert text(None) == ""
+    assert (code("x"), code("a`b"), code({"a": 1}), code("")) == ("`x`", "`` a`b ``", '`{"a": 1}`', "` `")
+    assert len(code("y" * 1000)) < 450
+    assert block("a\n```\nb")[1:] == ["````", "a\n```\nb", "````"]
+    assert [duration(n) for n in (None, 5, 1500, 125_000)] == ["", "5 ms", "1.5 s", "2 min 5 s"]
+
+
+def test_plain_leaves_json_only() -> None:
+    assert plain({1: (float("inf"), Path("/a"), True, None)}) == {"1": ["inf", "/a", True, None]}
+
+
+def objects(schema: Any) -> list[dict[str, Any]]:
+    if isinstance(schema, list):
+        return [found for item in schema for found in objects(item)]
+    if not isinstance(schema, dict):
+        return []
+    return [*([schema] if "properties" in schema else []), *objects(list(schema.values()))]
+
+
+def test_schema_is_valid_closed_and_documented() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    found = objects(SCHEMA)
+    assert len(found) > 15
+    for schema in found:
+        assert schema["additionalProperties"] is False
+        assert set(schema["required"]) == set(schema["properties"])
+        assert all(value.get("description") for value in schema["properties"].values())
+
+
+# The module: files and closing lines on a real file system.
+
+Call = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def call(run_parameters: dict[str, Any]) -> Call:
+    def call(check_mode: bool = False, **given: Any) -> dict[str, Any]:
+        options = {"asked": ["deployed"], "events": [], "failure": {}, "release": RELEASE, **given}
+        return evidence.act({"run": run_parameters, **options}, check_mode)
+
+    return call
+
+
+@pytest.fixture
+def journal(run: Run) -> Journal:
+    journal = Journal(run)
+    for step, event, facts in FULL:
+        journal.append(step, event, facts)  # type: ignore[arg-type]
+    return journal
+
+
+def test_files_are_whole_private_and_valid(call: Call, journal: Journal, run: Run) -> None:
+    result = call()
+    assert (result["changed"], result["outcome"], result["succeeded"]) == (True, "deployed", True)
+    assert result["files"] == ["evidence.json", "report.md", "junit.xml"]
+    assert sorted(path.name for path in run.directory.iterdir()) == sorted(result["files"]), "no temporary file is left"
+    assert {path.stat().st_mode & 0o777 for path in run.directory.iterdir()} == {0o600}
+    assert run.directory.stat().st_mode & 0o777 == run.directory.parent.stat().st_mode & 0o777 == 0o700
+    VALIDATOR.validate(json.loads((run.directory / "evidence.json").read_text()))
+
+
+def test_the_run_is_closed_in_the_journal(call: Call, journal: Journal) -> None:
+    result = call()
+    lines = journal.read()[-3:]
+    assert [(line["step"], line["event"]) for line in lines] == [
+        ("report", "started"),
+        ("report", "passed"),
+        ("run", "passed"),
+    ]
+    assert lines[-1]["facts"]["outcome"] == "deployed" and lines[-1]["facts"]["headline"] == result["headline"]
+
+
+def test_again_nothing_is_written(call: Call, journal: Journal) -> None:
+    first = call()
+    before = journal.path.read_bytes()
+    second = call()
+    assert second == {**first, "changed": False}
+    assert journal.path.read_bytes() == before
+
+
+def test_a_run_that_went_on_gets_new_evidence(call: Call, journal: Journal) -> None:
+    call()
+    journal.append("api", "failed", {"message": "down"})
+    again = call()
+    assert (again["changed"], again["outcome"]) == (True, "failed")
+    assert journal.read()[-1]["event"] == "failed"
+
+
+@pytest.mark.parametrize(("events", "event"), [(REFUSAL, "refused"), (RED_CHECK, "failed"), ([], "failed")])
+def test_a_bad_end_is_journaled_as_such(call: Call, run: Run, events: list[Event], event: str) -> None:
+    journal = Journal(run)
+    for step, what, facts in events:
+        journal.append(step, what, facts)  # type: ignore[arg-type]
+    assert call()["succeeded"] is False
+    assert (journal.read()[-1]["step"], journal.read()[-1]["event"]) == ("run", event)
+
+
+def test_a_torn_journal_is_read(call: Call, journal: Journal) -> None:
+    with journal.path.open("a") as file:
+        file.write('{"step": "api", "event": "pas')
+    assert call()["outcome"] == "deployed"
+
+
+def test_check_mode_writes_nothing(call: Call, run: Run) -> None:
+    result = call(check_mode=True, events=[{"step": "preflight", "event": "passed", "facts": {}}])
+    assert (result["outcome"], result["succeeded"], result["changed"]) == ("planned", True, False)
+    assert not Path(run.state_dir).exists()
+
+
+def test_check_mode_refuses_by_the_events_it_is_given(call: Call) -> None:
+    step, event, facts = REFUSAL[1]
+    result = call(check_mode=True, events=[{"step": step, "event": event, "facts": facts}])
+    assert (result["outcome"], result["succeeded"]) == ("refused", False)
+    assert "db is stopped" in result["headline"]
+
+
+def test_same_keys_in_every_outcome(call: Call, journal: Journal) -> None:
+    assert list(call(check_mode=True)) == list(call())
+
+
+def test_where_nothing_can_be_written_the_first_cause_is_told(call: Call, run: Run) -> None:
+    Path(run.state_dir).parent.mkdir(exist_ok=True)
+    Path(run.state_dir).write_text("a file where the folder should be")
+    with pytest.raises(ReleaseError) as raised:
+        call(failure={"task": "Look", "message": "The state directory is a file."})
+    assert "What came of the run: The task “Look” failed: The state directory is a file." in raised.value.message
+
+
+def test_where_the_folder_cannot_be_made_the_run_is_closed_as_failed(call: Call, journal: Journal, run: Run) -> None:
+    run.directory.parent.write_text("in the way")
+    with pytest.raises(ReleaseError, match=r"Writing .* failed .* What came of the run: .* was deployed"):
+        call()
+    assert [(line["step"], line["event"]) for line in journal.read()[-2:]] == [("report", "failed"), ("run", "failed")]
+
+
+def test_a_failed_write_leaves_no_half_of_the_evidence(
+    call: Call, journal: Journal, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Path) -> bytes:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "read_bytes", full)
+    with pytest.raises(ReleaseError, match="make room"):
+        call()
+    assert list(run.directory.iterdir()) == []

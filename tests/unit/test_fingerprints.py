@@ -1,0 +1,180 @@
+"""Fingerprints: every table is read, every change of content shows, and nothing else does."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.fingerprints import read_tables, write_counters
+
+
+@pytest.fixture
+def cursor(session: psycopg2.extensions.connection) -> psycopg2.extensions.cursor:
+    return session.cursor()
+
+
+def read(session: psycopg2.extensions.connection, only: dict[str, list[str]] | None = None) -> dict[str, Any]:
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
+        return read_tables(cursor, only)
+
+
+ODD = [
+    ("no columns", "CREATE TABLE t (); INSERT INTO t DEFAULT VALUES", "public.t", [], 1),
+    ("no rows", "CREATE TABLE t (a int)", "public.t", ["a"], 0),
+    ("quoted names", 'CREATE TABLE "T %s. ""x" ("a %s "" b" int)', 'public."T %s. ""x"', ['a %s " b'], 0),
+    ("another schema", 'CREATE SCHEMA "S"; CREATE TABLE "S".t (a int)', "S.t", ["a"], 0),
+    ("unlogged", "CREATE UNLOGGED TABLE t (a int); INSERT INTO t VALUES (1)", "public.t", ["a"], 1),
+    ("dropped column", "CREATE TABLE t (a int, b int, c int); ALTER TABLE t DROP b", "public.t", ["a", "c"], 0),
+    (
+        "generated column",
+        "CREATE TABLE t (a int, b int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO t VALUES (1)",
+        "public.t",
+        ["a", "b"],
+        1,
+    ),
+    (
+        "partition",
+        "CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE TABLE t PARTITION OF p DEFAULT; INSERT INTO p VALUES (1)",
+        "public.t",
+        ["a"],
+        1,
+    ),
+]
+
+
+@pytest.mark.parametrize(("made", "key", "columns", "rows"), [row[1:] for row in ODD], ids=[row[0] for row in ODD])
+def test_an_odd_table_is_read(session: Any, cursor: Any, made: str, key: str, columns: list[str], rows: int) -> None:
+    cursor.execute(made)
+    found = read(session)
+    assert list(found) == [key]
+    assert found[key]["columns"] == columns
+    assert found[key]["rows"] == rows
+    assert read(session, {key: columns})[key].items() >= found[key].items()
+
+
+def test_rows_of_an_inheriting_table_are_its_own(session: Any, cursor: Any) -> None:
+    cursor.execute("CREATE TABLE t (a int); CREATE TABLE u () INHERITS (t); INSERT INTO u VALUES (1)")
+    assert {key: row["rows"] for key, row in read(session).items()} == {"public.t": 0, "public.u": 1}
+
+
+def test_views_foreign_partitioned_and_temporary_tables_are_no_tables(session: Any, cursor: Any) -> None:
+    cursor.execute(
+        "CREATE TEMP TABLE t (a int); CREATE VIEW v AS SELECT 1 AS a; CREATE MATERIALIZED VIEW m AS SELECT 1 AS a;"
+        "CREATE TABLE p (a int) PARTITION BY LIST (a); CREATE FOREIGN DATA WRAPPER w; CREATE SERVER s FOREIGN DATA "
+        "WRAPPER w; CREATE FOREIGN TABLE f (a int) SERVER s"
+    )
+    assert read(session) == {}
+
+
+CHANGES = [
+    ("integer", "int", "1", "2"),
+    ("null", "int", "1", "NULL"),
+    ("text", "text", "'Ä ''%s'", "'Ä %s'"),
+    ("json", "json", "'{\"a\": 1}'", "'{\"a\": 2}'"),
+    ("json white space", "json", "'{\"a\": 1}'", "'{\"a\":1}'"),
+    ("jsonb", "jsonb", "'{\"a\": 1}'", "'{\"a\": 2}'"),
+    ("point", "point", "'(1,2)'", "'(1,3)'"),
+    ("xml", "xml", "'<a/>'", "'<b/>'"),
+    ("array of json", "json[]", "ARRAY['1'::json]", "ARRAY['2'::json]"),
+    ("array of text", "text[]", "'{a,b}'", "'{b,a}'"),
+    ("composite with json", "pair", "ROW('1', 1)", "ROW('2', 1)"),
+    ("enum", "mood", "'good'", "'bad'"),
+    ("domain", "positive", "1", "2"),
+    ("range", "int4range", "'[1,3)'", "'[1,4)'"),
+    ("bytea", "bytea", "'\\x00'", "'\\x01'"),
+    ("bits", "bit(3)", "B'101'", "B'100'"),
+    ('"char"', '"char"', "'a'", "'b'"),
+    ("case under a collation that ignores it", "text COLLATE nocase", "'a'", "'A'"),
+    ("time", "timestamptz", "'2026-01-01Z'", "'2026-01-02Z'"),
+]
+
+
+@pytest.mark.parametrize(("kind", "one", "other"), [row[1:] for row in CHANGES], ids=[row[0] for row in CHANGES])
+def test_a_changed_value_changes_the_fingerprint(session: Any, cursor: Any, kind: str, one: str, other: str) -> None:
+    cursor.execute(
+        "CREATE TYPE pair AS (j json, i int); CREATE TYPE mood AS ENUM ('good', 'bad');"
+        "CREATE DOMAIN positive AS int CHECK (value > 0);"
+        "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
+    )
+    cursor.execute(f"CREATE TABLE t (id int, v {kind}); INSERT INTO t VALUES (1, {one}), (2, NULL)")
+    before = read(session)["public.t"]
+    assert read(session)["public.t"] == before
+    cursor.execute(f"UPDATE t SET v = {other} WHERE id = 1")
+    after = read(session)["public.t"]
+    assert after["rows"] == before["rows"]
+    assert after["fingerprint"] != before["fingerprint"]
+    cursor.execute(f"UPDATE t SET v = {one} WHERE id = 1")
+    assert read(session)["public.t"]["fingerprint"] == before["fingerprint"]
+
+
+def test_order_and_session_settings_do_not_matter(session: Any, database: Login) -> None:
+    session.cursor().execute(
+        "CREATE TABLE t (a int, at timestamptz, j json); INSERT INTO t SELECT i, now(), to_json(i) "
+        "FROM generate_series(1, 100) i"
+    )
+    before = read(session)["public.t"]["fingerprint"]
+    session.cursor().execute("CREATE TABLE u AS TABLE t; TRUNCATE t; INSERT INTO t SELECT * FROM u ORDER BY a DESC")
+    other = connect(database, "other")
+    other.cursor().execute("SET timezone = 'Asia/Tokyo'")
+    assert read(other, {"public.t": ["a", "at", "j"]})["public.t"]["fingerprint"] == before
+    other.close()
+
+
+def test_two_equal_rows_do_not_cancel_each_other(session: Any, cursor: Any) -> None:
+    cursor.execute("CREATE TABLE t (a int); INSERT INTO t VALUES (7)")
+    one = read(session)["public.t"]["fingerprint"]
+    cursor.execute("INSERT INTO t VALUES (7)")
+    assert int(read(session)["public.t"]["fingerprint"]) == 2 * int(one)
+
+
+def test_a_column_is_hashed_alike_whichever_tables_are_read(session: Any, cursor: Any) -> None:
+    cursor.execute(
+        "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        "CREATE TABLE a (v text COLLATE nocase); CREATE TABLE b (v text); INSERT INTO b VALUES ('x')"
+    )
+    assert read(session)["public.b"]["fingerprint"] == read(session, {"public.b": ["v"]})["public.b"]["fingerprint"]
+
+
+def test_only_the_columns_asked_for_count_and_what_is_gone_is_said(session: Any, cursor: Any) -> None:
+    cursor.execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 1)")
+    before = read(session, {"public.t": ["a"]})["public.t"]
+    assert (before["absent"], before["missing"], before["columns"]) == (False, [], ["a"])
+    cursor.execute("UPDATE t SET b = 2; ALTER TABLE t ADD c int DEFAULT 3")
+    assert read(session, {"public.t": ["a"]})["public.t"]["fingerprint"] == before["fingerprint"]
+    found = read(session, {"public.t": ["a", "gone"], "public.none": ["x"]})
+    assert found["public.t"]["missing"] == ["gone"]
+    assert (found["public.none"]["absent"], found["public.none"]["missing"]) == (True, ["x"])
+
+
+def test_a_table_that_may_not_be_read_is_one_sentence(session: Any, cursor: Any) -> None:
+    cursor.execute("CREATE TABLE t (a int)")
+    cursor.execute("DO $$BEGIN CREATE ROLE dbrelease_test_nobody; EXCEPTION WHEN duplicate_object THEN NULL; END$$")
+    try:
+        cursor.execute("SET ROLE dbrelease_test_nobody")
+        with pytest.raises(ReleaseError, match=r"Reading table public.t .*permission denied for table t \(42501\)"):
+            read(session)
+    finally:
+        cursor.execute("RESET ROLE; DROP ROLE dbrelease_test_nobody")
+
+
+def test_counters_count_writes_and_transactions(session: Any, cursor: Any, database: Login) -> None:
+    cursor.execute("CREATE TABLE t (a int)")
+    with transaction(session, read_only=True) as reader:
+        before = write_counters(reader)
+    other = connect(database, "writer")
+    other.cursor().execute("INSERT INTO t VALUES (1), (2); UPDATE t SET a = 3; DELETE FROM t WHERE a = 3")
+    other.cursor().execute("BEGIN; INSERT INTO t VALUES (1); COMMIT")
+    other.close()  # which reports what it wrote
+    with transaction(session, read_only=True) as reader:
+        for _ in range(100):
+            after = write_counters(reader)
+            if after["tables"]["public.t"]["inserted"] == 3:
+                break
+            time.sleep(0.05)
+    assert before["tables"]["public.t"] == {"inserted": 0, "updated": 0, "deleted": 0}
+    assert after["tables"]["public.t"] == {"inserted": 3, "updated": 2, "deleted": 2}
+    assert after["xid"] >= before["xid"] + 2

@@ -1,0 +1,324 @@
+"""sql_step: what is pending is done once, all or nothing, without making others wait."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal, Run
+from sql_step import act
+
+SCHEMA = """
+CREATE TABLE accounts (id int PRIMARY KEY, region int);
+CREATE TABLE account_regions (account_id int NOT NULL, region int NOT NULL, UNIQUE (account_id, region));
+INSERT INTO accounts SELECT i, i % 7 FROM generate_series(1, 1000) i;
+ALTER TABLE account_regions ADD CONSTRAINT account_fk FOREIGN KEY (account_id) REFERENCES accounts NOT VALID;
+"""
+
+VALIDATE = {
+    "name": "validate",
+    "title": "Validate the foreign key",
+    "sql": "ALTER TABLE account_regions VALIDATE CONSTRAINT account_fk",
+    "pending": "SELECT count(*) AS pending FROM pg_constraint WHERE conname = 'account_fk' AND NOT convalidated",
+}
+COPY = {
+    "name": "copy",
+    "title": "Copy what is missing",
+    "sql": "-- 100 % of it\nINSERT INTO account_regions SELECT id, region FROM accounts ON CONFLICT DO NOTHING;\n",
+    "pending": "SELECT count(*) AS pending FROM accounts a WHERE NOT EXISTS (SELECT FROM account_regions r "
+    "WHERE (r.account_id, r.region) = (a.id, a.region))",
+}
+ANALYZE = {
+    "name": "analyze",
+    "title": "Gather statistics",
+    "sql": "ANALYZE account_regions",
+    "pending": "SELECT count(*) AS pending FROM pg_class WHERE oid = to_regclass('account_regions') AND reltuples < 0",
+}
+COMPLETE = {
+    "name": "complete",
+    "title": "Each account has its region",
+    "violations": "SELECT id, region FROM accounts EXCEPT SELECT account_id, region FROM account_regions",
+}
+SAME_COUNT = {
+    "name": "same_count",
+    "title": "As many regions as accounts",
+    "equal": "SELECT (SELECT count(*) FROM accounts) AS a, (SELECT count(*) FROM account_regions) AS b",
+}
+PROVING_COPY = {**COPY, "proves": ["complete", "same_count"]}
+
+
+@pytest.fixture
+def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **login_parameters,
+        "run": run_parameters,
+        "steps": [VALIDATE, PROVING_COPY, ANALYZE],
+        "checks": [COMPLETE, SAME_COUNT],
+        "lock": {"timeout_ms": 100, "attempts": 3, "deadline_seconds": 20},
+        "application_name": "dbrelease finalize",
+    }
+
+
+@pytest.fixture
+def cursor(session: psycopg2.extensions.connection) -> psycopg2.extensions.cursor:
+    cursor = session.cursor()
+    cursor.execute(SCHEMA)
+    return cursor
+
+
+def value(cursor: Any, sql: str) -> Any:
+    cursor.execute(sql)
+    return cursor.fetchone()[0]
+
+
+def statuses(proofs: list[dict[str, Any]]) -> dict[str, str]:
+    return {proof["name"]: proof["status"] for proof in proofs}
+
+
+def closing(params: dict[str, Any]) -> dict[str, Any]:
+    return Journal(Run(**params["run"])).read()[-1]
+
+
+ALL_PASS = {
+    "migrate.finalize.validate": "pass",
+    "migrate.finalize.copy": "pass",
+    "checks.complete": "pass",
+    "checks.same_count": "pass",
+    "migrate.finalize.analyze": "pass",
+}
+
+
+def test_what_is_pending_is_done_once(params: dict[str, Any], cursor: Any) -> None:
+    first = act(params, False)
+    assert first["changed"]
+    assert statuses(first["proofs"]) == ALL_PASS
+    assert [(step["name"], step["changed"], step["rows"]) for step in first["steps"]] == [
+        ("validate", True, 0),
+        ("copy", True, 1000),
+        ("analyze", True, 0),
+    ]
+    assert first["proven"] == ["complete", "same_count"]
+    assert value(cursor, "SELECT convalidated FROM pg_constraint WHERE conname = 'account_fk'")
+    assert value(cursor, "SELECT reltuples FROM pg_class WHERE relname = 'account_regions'") == 1000
+    line = closing(params)
+    assert (line["step"], line["event"], line["facts"]["proven"]) == ("finalize", "passed", ["complete", "same_count"])
+
+    second = act(params, False)
+    assert not second["changed"]
+    assert statuses(second["proofs"]) == ALL_PASS
+    assert [step["changed"] for step in second["steps"]] == [False, False, False]
+    assert second["proven"] == ["complete", "same_count"]
+    assert second.keys() == first.keys()
+
+
+def test_check_mode_says_what_would_run_and_writes_nothing(params: dict[str, Any], cursor: Any) -> None:
+    planned = act(params, True)
+    assert planned["changed"]
+    assert planned["would_run"] == ["validate", "copy", "analyze"]
+    assert statuses(planned["proofs"]) == {name: "skipped" for name in ALL_PASS if name.startswith("migrate.")}
+    assert VALIDATE["sql"] in planned["diff"]["after"]
+    assert value(cursor, "SELECT count(*) FROM account_regions") == 0
+    assert not Path(params["run"]["state_dir"]).exists()
+    act(params, False)
+    after = act(params, True)
+    assert (after["changed"], after["would_run"], after["diff"]["after"]) == (False, [], "")
+
+
+def test_check_mode_before_the_migration_made_its_table(params: dict[str, Any], session: Any) -> None:
+    planned = act(params, True)
+    assert planned["would_run"] == ["copy"]  # the others ask the catalogs, which know of nothing to do
+    assert planned["steps"][1]["pending"] is None
+
+
+def test_a_red_check_rolls_the_step_back_and_stops(params: dict[str, Any], cursor: Any) -> None:
+    half = {**PROVING_COPY, "sql": "INSERT INTO account_regions SELECT id, region FROM accounts WHERE id > 10"}
+    params["steps"] = [VALIDATE, half, ANALYZE]
+    with pytest.raises(
+        ReleaseError, match=r"Step copy .* does not prove what it must, and it was rolled back"
+    ) as caught:
+        act(params, False)
+    assert statuses(caught.value.facts["proofs"]) == {
+        "migrate.finalize.validate": "pass",
+        "migrate.finalize.copy": "fail",
+        "checks.complete": "fail",
+        "checks.same_count": "fail",
+        "migrate.finalize.analyze": "skipped",
+    }
+    assert caught.value.facts["proven"] == []
+    assert value(cursor, "SELECT count(*) FROM account_regions") == 0
+    assert value(cursor, "SELECT convalidated FROM pg_constraint WHERE conname = 'account_fk'")
+    assert closing(params)["event"] == "failed"
+    assert closing(params)["facts"]["steps"][0]["name"] == "validate"
+
+    params["steps"] = [VALIDATE, PROVING_COPY, ANALYZE]
+    again = act(params, False)
+    assert [step["changed"] for step in again["steps"]] == [False, True, True]
+
+
+def test_a_red_check_is_red_also_where_nothing_is_pending(params: dict[str, Any], cursor: Any) -> None:
+    act(params, False)
+    cursor.execute("ALTER TABLE account_regions DROP CONSTRAINT account_fk; INSERT INTO account_regions VALUES (0, 0)")
+    params["steps"] = [PROVING_COPY]
+    with pytest.raises(ReleaseError, match=r"nothing was pending.*As many regions as accounts"):
+        act(params, False)
+
+
+BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
+    ("bad SQL", {"sql": "ALTER TABLE nowhere ADD a int"}, "failed (relation", "Step validate"),
+    ("does not do it", {"sql": "SELECT 1"}, "left 1 pending, and was rolled back", "Step validate"),
+    ("commits", {"sql": VALIDATE["sql"] + "; COMMIT"}, "ended the transaction that it was run in", "Step validate"),
+    ("commits and begins", {"sql": "COMMIT; BEGIN; " + VALIDATE["sql"]}, "ended the transaction", "Step validate"),
+    ("cannot run in a transaction", {"sql": "VACUUM account_regions"}, "cannot run inside", "Step validate"),
+    ("pending fails", {"pending": "SELECT count(*) FROM nowhere"}, "Counting what step validate", "correct its"),
+    ("pending of two", {"pending": "SELECT 1 AS a, 2 AS b"}, "gave [1, 2], not one whole number", "validate"),
+    ("pending of no row", {"pending": "SELECT 1 AS a WHERE false"}, "gave [], not one whole number", "validate"),
+    ("pending is no number", {"pending": "SELECT 'x' AS a"}, "gave ['x'], not one whole number", "validate"),
+    ("pending writes", {"pending": "DELETE FROM accounts RETURNING 1 AS a"}, "Counting what", "validate"),
+    ("proves what is not declared", {"proves": ["nothing"]}, "which no check of the release is named", "nothing"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "said", "also"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_a_broken_step_is_one_sentence(
+    params: dict[str, Any], cursor: Any, wrong: dict[str, Any], said: str, also: str
+) -> None:
+    params["steps"] = [{**VALIDATE, **wrong}, ANALYZE]
+    with pytest.raises(ReleaseError) as caught:
+        act(params, False)
+    assert said in caught.value.message
+    assert also in caught.value.message
+    assert caught.value.facts["proofs"] == [] or statuses(caught.value.facts["proofs"]) == {
+        "migrate.finalize.validate": "fail",
+        "migrate.finalize.analyze": "skipped",
+    }
+    assert value(cursor, "SELECT count(*) FROM accounts") == 1000
+
+
+@contextmanager
+def held_lock(login: Login, seconds: float) -> Iterator[None]:
+    """Another session, named, holds a lock on the table."""
+    connection = connect(login, "worker")
+    connection.cursor().execute("BEGIN; LOCK TABLE account_regions IN ACCESS EXCLUSIVE MODE; SELECT 'secret'")
+    timer = threading.Timer(seconds, connection.close)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        connection.close()
+
+
+def test_a_short_lock_is_waited_out(params: dict[str, Any], cursor: Any, database: Login) -> None:
+    params["lock"]["attempts"] = 20
+    params["steps"] = [VALIDATE]
+    with held_lock(database, 0.6):
+        result = act(params, False)
+    assert result["steps"][0]["attempts"] > 1
+    assert result["lock_waits"][0]["application"] == "worker"
+    assert "secret" not in str(result)
+
+
+def test_a_long_lock_ends_it_and_names_the_blocker(params: dict[str, Any], cursor: Any, database: Login) -> None:
+    params["lock"]["timeout_ms"] = 300
+    params["steps"] = [VALIDATE]
+    with (
+        held_lock(database, 30),
+        pytest.raises(ReleaseError, match=r"gave up after 3 attempts .* application worker, idle in transaction") as c,
+    ):
+        act(params, False)
+    assert "secret" not in c.value.message
+    assert c.value.facts["lock_waits"][0]["user"] == database.user
+    assert act(params, False)["changed"]
+
+
+def test_counting_what_is_pending_does_not_wait_for_ever(params: dict[str, Any], cursor: Any, database: Login) -> None:
+    params["steps"] = [PROVING_COPY]
+    for check_mode in (True, False):
+        with held_lock(database, 30), pytest.raises(ReleaseError, match=r"gave up .* application worker"):
+            act(params, check_mode)
+
+
+def test_a_serialization_failure_is_tried_again(params: dict[str, Any], cursor: Any, database: Login) -> None:
+    """The writer commits between the step's snapshot and its update of the same row."""
+    params["lock"] |= {"attempts": 5, "timeout_ms": 5000}
+    params["steps"] = [
+        {
+            "name": "raise_regions",
+            "title": "Raise all regions",
+            "sql": "SELECT pg_sleep(0.5); UPDATE accounts SET region = region + 100 WHERE region < 100",
+            "pending": "SELECT count(*) AS pending FROM accounts WHERE region < 100",
+        }
+    ]
+    writer = connect(database, "writer")
+    timer = threading.Timer(0.3, lambda: writer.cursor().execute("UPDATE accounts SET region = 9 WHERE id = 5"))
+    timer.start()
+    result = act(params, False)
+    timer.join()
+    writer.close()
+    assert result["steps"][0]["attempts"] == 2
+    assert value(cursor, "SELECT region FROM accounts WHERE id = 5") == 109
+
+
+def test_the_step_and_its_checks_describe_one_instant_under_load(
+    params: dict[str, Any], cursor: Any, database: Login
+) -> None:
+    params["steps"] = [PROVING_COPY]
+    ended = threading.Event()
+
+    def write() -> None:
+        connection = connect(database, "application")
+        for number in range(2000, 10**6):
+            if ended.is_set():
+                break
+            connection.cursor().execute("INSERT INTO accounts VALUES (%s, 1)", (number,))
+        connection.close()
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        for _ in range(5):
+            result = act(params, False)
+            assert result["steps"][0]["changed"]
+            assert result["proven"] == ["complete", "same_count"]
+            time.sleep(0.05)
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_a_killed_run_is_continued(params: dict[str, Any], cursor: Any, database: Login) -> None:
+    """The server session ends in the middle of the second step, as when the process is killed."""
+    slow = {**COPY, "sql": COPY["sql"] + "SELECT pg_sleep(30)"}
+    params["steps"] = [VALIDATE, slow, ANALYZE]
+
+    def kill() -> None:
+        session = connect(database, "killer")
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with session.cursor() as killer:
+                killer.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() "
+                    "AND application_name = 'dbrelease finalize' AND wait_event = 'PgSleep'"
+                )
+                if killer.fetchall():
+                    break
+            time.sleep(0.05)
+        session.close()
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(ReleaseError, match=r"Step copy .* lost its session"):
+        act(params, False)
+    thread.join()
+    assert value(cursor, "SELECT count(*) FROM account_regions") == 0
+    params["steps"] = [VALIDATE, PROVING_COPY, ANALYZE]
+    assert [step["changed"] for step in act(params, False)["steps"]] == [False, True, True]

@@ -1,0 +1,225 @@
+"""structure_info: every kind of deviation goes red in that very proof."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+from structure_info import act
+
+SQL = """
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('b2');
+CREATE TABLE orders (id uuid PRIMARY KEY, "Title" text, note text);
+CREATE TABLE accounts (id uuid PRIMARY KEY);
+CREATE TABLE order_items (
+  id uuid NOT NULL, order_id uuid NOT NULL, account_id uuid NOT NULL, at timestamptz NOT NULL, by varchar(255),
+  CONSTRAINT order_items_pkey PRIMARY KEY (id),
+  CONSTRAINT uq_order_items UNIQUE (order_id, account_id),
+  CONSTRAINT order_items_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders (id) ON DELETE CASCADE);
+CREATE INDEX idx_order_items_order_id ON order_items (order_id);
+"""
+
+TABLES: dict[str, Any] = {
+    "existing": {"orders": ["id", "Title"]},
+    "created": {
+        "order_items": {
+            "columns": {
+                "id": {"type": "uuid", "nullable": False},
+                "order_id": {"type": "uuid", "nullable": False},
+                "account_id": {"type": "uuid", "nullable": False},
+                "at": {"type": "timestamp with time zone", "nullable": False},
+                "by": {"type": "character varying(255)", "nullable": True},
+            },
+            "indexes": {
+                "idx_order_items_order_id": {"columns": ["order_id"], "unique": False},
+                "uq_order_items": {"columns": ["order_id", "account_id"], "unique": True},
+            },
+            "constraints": {
+                "order_items_pkey": {"type": "primary_key", "columns": ["id"]},
+                "uq_order_items": {"type": "unique", "columns": ["order_id", "account_id"]},
+                "order_items_order_id_fkey": {
+                    "type": "foreign_key",
+                    "columns": ["order_id"],
+                    "references": {"table": "orders", "columns": ["id"]},
+                    "on_delete": "cascade",
+                },
+            },
+        }
+    },
+}
+
+PROOFS = [
+    "structure.revision",
+    "structure.orders.columns",
+    "structure.order_items.columns",
+    "structure.order_items.indexes",
+    "structure.order_items.constraints",
+]
+COLUMNS, INDEXES, CONSTRAINTS = PROOFS[2:]
+DROP_FK = "ALTER TABLE order_items DROP CONSTRAINT order_items_order_id_fkey;"
+ADD_FK = DROP_FK + "ALTER TABLE order_items ADD CONSTRAINT order_items_order_id_fkey FOREIGN KEY "
+DROP_INDEX = "DROP INDEX idx_order_items_order_id;"
+ADD_INDEX = DROP_INDEX + "CREATE INDEX idx_order_items_order_id ON order_items "
+
+DEVIATIONS: list[tuple[str, str, list[str], str]] = [
+    ("older revision", "UPDATE alembic_version SET version_num = 'a1'", ["structure.revision"], "holds a1, not b2"),
+    ("two heads", "INSERT INTO alembic_version VALUES ('c3')", ["structure.revision"], "holds b2, c3, not b2"),
+    ("no revision", "DELETE FROM alembic_version", ["structure.revision"], "holds no revision"),
+    ("no bookkeeping", "DROP TABLE alembic_version", ["structure.revision"], "no table alembic_version"),
+    ("old column gone", 'ALTER TABLE orders DROP "Title"', ["structure.orders.columns"], "Gone: Title."),
+    ("old table gone", "DROP TABLE orders CASCADE", ["structure.orders.columns", CONSTRAINTS], "no table orders"),
+    ("new table gone", "DROP TABLE order_items", [COLUMNS, INDEXES, CONSTRAINTS], "There is no table order_items"),
+    ("a view instead", "DROP TABLE order_items; CREATE VIEW order_items AS SELECT 1 AS id", PROOFS[2:], "no table"),
+    ("column missing", "ALTER TABLE order_items DROP by", [COLUMNS], "Missing: by."),
+    ("column more", "ALTER TABLE order_items ADD extra int", [COLUMNS], "Unexpected: extra."),
+    ("length", "ALTER TABLE order_items ALTER by TYPE varchar(20)", [COLUMNS], "character varying(20) instead of"),
+    ("type", "ALTER TABLE order_items ALTER at TYPE timestamp", [COLUMNS], "timestamp without time zone instead"),
+    ("nullable", "ALTER TABLE order_items ALTER at DROP NOT NULL", [COLUMNS], "nullable True instead of False"),
+    ("not nullable", "ALTER TABLE order_items ALTER by SET NOT NULL", [COLUMNS], "nullable False instead of True"),
+    ("index missing", DROP_INDEX, [INDEXES], "Missing: idx_order_items_order_id"),
+    ("index on another column", ADD_INDEX + "(account_id)", [INDEXES], "columns (account_id) instead of (order_id)"),
+    ("index on an expression", ADD_INDEX + "(upper(by))", [INDEXES], "columns (upper(by::text)) instead of"),
+    ("index partial", ADD_INDEX + "(order_id) WHERE by IS NULL", [INDEXES], "partial True instead of False"),
+    ("index of another kind", ADD_INDEX + "USING hash (order_id)", [INDEXES], "method hash instead of btree"),
+    (
+        "index unique",
+        DROP_INDEX + "CREATE UNIQUE INDEX idx_order_items_order_id ON order_items (order_id)",
+        [INDEXES],
+        "unique True instead of False",
+    ),
+    (
+        "index invalid",
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'idx_order_items_order_id'::regclass",
+        [INDEXES],
+        "valid False instead of True",
+    ),
+    (
+        "index not ready",
+        "UPDATE pg_index SET indisready = false WHERE indexrelid = 'idx_order_items_order_id'::regclass",
+        [INDEXES],
+        "ready False instead of True",
+    ),
+    (
+        "order of columns",
+        "ALTER TABLE order_items DROP CONSTRAINT uq_order_items, "
+        "ADD CONSTRAINT uq_order_items UNIQUE (account_id, order_id)",
+        [INDEXES, CONSTRAINTS],
+        "columns (account_id, order_id) instead of (order_id, account_id)",
+    ),
+    ("no primary key", "ALTER TABLE order_items DROP CONSTRAINT order_items_pkey", [CONSTRAINTS], "Missing: order_"),
+    ("foreign key missing", DROP_FK, [CONSTRAINTS], "Missing: order_items_order_id_fkey"),
+    ("not cascading", ADD_FK + "(order_id) REFERENCES orders", [CONSTRAINTS], "on_delete no_action instead of cascade"),
+    (
+        "set null",
+        ADD_FK + "(order_id) REFERENCES orders ON DELETE SET NULL",
+        [CONSTRAINTS],
+        "on_delete set_null instead of cascade",
+    ),
+    (
+        "references another table",
+        ADD_FK + "(order_id) REFERENCES accounts ON DELETE CASCADE",
+        [CONSTRAINTS],
+        "references accounts (id) instead of orders (id)",
+    ),
+    (
+        "from another column",
+        ADD_FK + "(account_id) REFERENCES orders ON DELETE CASCADE",
+        [CONSTRAINTS],
+        "columns (account_id) instead of (order_id)",
+    ),
+    (
+        "not validated",
+        ADD_FK + "(order_id) REFERENCES orders ON DELETE CASCADE NOT VALID",
+        [CONSTRAINTS],
+        "validated False instead of True",
+    ),
+    (
+        "deferrable",
+        ADD_FK + "(order_id) REFERENCES orders ON DELETE CASCADE DEFERRABLE",
+        [CONSTRAINTS],
+        "deferrable True instead of False",
+    ),
+    (
+        "of another type",
+        DROP_FK + "ALTER TABLE order_items ADD CONSTRAINT order_items_order_id_fkey CHECK (order_id IS NOT NULL)",
+        [CONSTRAINTS],
+        "type check instead of foreign_key",
+    ),
+    (
+        "a constraint more",
+        "ALTER TABLE order_items ADD CONSTRAINT more CHECK (by <> '')",
+        [CONSTRAINTS],
+        "Unexpected: more",
+    ),
+]
+
+
+@pytest.fixture
+def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **login_parameters,
+        "run": run_parameters,
+        "tables": copy.deepcopy(TABLES),
+        "revision": "b2",
+        "bookkeeping_table": "alembic_version",
+    }
+
+
+@pytest.fixture
+def cursor(session: psycopg2.extensions.connection) -> psycopg2.extensions.cursor:
+    cursor = session.cursor()
+    cursor.execute(SQL)
+    return cursor
+
+
+def statuses(result: dict[str, Any]) -> dict[str, str]:
+    return {proof["name"]: proof["status"] for proof in result["proofs"]}
+
+
+def test_the_declared_structure_passes(params: dict[str, Any], cursor: Any) -> None:
+    result = act(params, False)
+    assert statuses(result) == dict.fromkeys(PROOFS, "pass"), result["message"]
+    assert result["message"] == ""
+    assert result["proofs"][2]["observed"]["by"] == {"type": "character varying(255)", "nullable": True}
+
+
+@pytest.mark.parametrize(("broken", "red", "said"), [row[1:] for row in DEVIATIONS], ids=[row[0] for row in DEVIATIONS])
+def test_a_deviation_is_red_in_its_own_proof(
+    params: dict[str, Any], cursor: Any, broken: str, red: list[str], said: str
+) -> None:
+    cursor.execute(broken)
+    result = act(params, False)
+    assert [name for name, status in statuses(result).items() if status == "fail"] == red
+    assert said in result["message"]
+
+
+def test_an_index_more_is_mentioned_but_not_red(params: dict[str, Any], cursor: Any) -> None:
+    cursor.execute("CREATE INDEX idx_more ON order_items (at)")
+    result = act(params, False)
+    assert statuses(result) == dict.fromkeys(PROOFS, "pass")
+    assert result["proofs"][3]["detail"] == "All 2 are as declared. Also there: idx_more."
+
+
+def test_names_are_found_by_the_search_path_or_their_schema(params: dict[str, Any], cursor: Any) -> None:
+    cursor.execute('CREATE SCHEMA "Sales"; CREATE TABLE "Sales"."Odd ""Name" (id int)')
+    cursor.execute('CREATE TABLE "Sales".orders (id int)')
+    params["tables"]["existing"] = {'Sales.Odd "Name': ["id"], "public.orders": ["Title"], "Sales.orders": ["Title"]}
+    reference = params["tables"]["created"]["order_items"]["constraints"]["order_items_order_id_fkey"]["references"]
+    reference["table"] = "public.orders"
+    found = statuses(act(params, False))
+    assert found['structure.Sales.Odd "Name.columns'] == "pass"
+    assert found["structure.public.orders.columns"] == "pass"
+    assert found["structure.Sales.orders.columns"] == "fail"
+    assert found[CONSTRAINTS] == "pass"
+
+
+def test_it_is_journalled_but_not_in_check_mode(params: dict[str, Any], cursor: Any) -> None:
+    journal = Path(params["run"]["state_dir"]) / "journal.jsonl"
+    planned = act(params, True)
+    assert not journal.exists()
+    assert statuses(planned) == statuses(act(params, False))
+    assert '"step": "structure", "event": "passed"' in journal.read_text()
