@@ -21,7 +21,6 @@ venv: .venv/.stamp ## the Python tools in .venv/, from the lock file
 
 .venv/.stamp: requirements.txt
 	@scripts/venv
-	@touch $@
 
 engine: ## a running container engine; on Debian as root, installed and started if there is none
 	@stack/bin/engine

@@ -90,8 +90,8 @@ message:
   description: One sentence for each proof that failed; empty if all hold.
   type: str
   returned: always
-path:
-  description: The dump (in check mode, where it would be).
+dump:
+  description: Path of the dump (in check mode, where it would be).
   type: str
   returned: always
 manifest:

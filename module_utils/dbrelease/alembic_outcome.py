@@ -45,6 +45,16 @@ class Outcome:
     duration_ms: int = 0
 
 
+def check_pattern(pattern: str | None) -> None:
+    """Raise ReleaseError for a pattern that could not be searched for once the migration has run."""
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ReleaseError(
+            f"The success_pattern /{pattern}/ was refused ({error}): make it a regular expression.", refused=True
+        ) from error
+
+
 def is_needed(move: Move, found: Sequence[str]) -> bool:
     """False where the database is already at the wanted revision; raises ReleaseError where it is anywhere else."""
     if list(found) == [move.revision]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .alembic_move import Alembic, Moved, read_revisions
-from .alembic_outcome import UPGRADE_PROOF, Move, already_there, is_needed
+from .alembic_outcome import UPGRADE_PROOF, Move, already_there, check_pattern, is_needed
 from .alembic_preview import PREVIEW_PROOF, Preview, preview
 from .commands import Commands, commands_in
 from .database import Login
@@ -26,6 +26,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     login, run = Login.of(params), run_of(params)
     journal = Journal(run, dry=check_mode)
     move = Move(params["direction"], params["from_revision"], params["revision"], params["success_pattern"])
+    check_pattern(move.success_pattern)
     found = _needed_from(journal, move, login, params["bookkeeping_table"])
     result = {**_empty(move), "revisions_before": found, "revisions_after": found}
     if found == [move.revision]:

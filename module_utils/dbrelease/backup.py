@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +14,15 @@ from psycopg2.extras import RealDictCursor
 
 from . import manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
-from .commands import Commands, Finished, commands_in
+from .commands import Commands, commands_in
 from .database import Login, connect, server_reason, transaction
-from .dump import Dumped, DumpFile, dump_failure, run_pg_dump, tool_environment, tool_version, verify_dump
+from .dump import Dumped, DumpFile, tool_version, verify_dump
+from .dumping import Limits, dumping
 from .errors import ReleaseError
 from .journal import Journal, Run, Step
 from .module import run_of
 from .private_files import publish, temporary_name, write_failure, write_private
 from .proof import Proof, Status, sentence
-from .sessions import end_sessions
 
 BASELINE_PROOF = "baseline.documented"
 SAVED_PROOF = "backup.saved"
@@ -34,8 +32,6 @@ TITLES = {
     SAVED_PROOF: "The database backup is saved",
     DECODED_PROOF: "The backup was read back and decoded in full",
 }
-POLL_S = 0.2
-LOST_DUMP_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -56,9 +52,9 @@ class Plan:
         return manifest.paths(self.run, self.label)
 
     @property
-    def dump_name(self) -> str:
-        """The name of pg_dump's server session, by which it is ended."""
-        return f"dbrelease-dump-{self.run.run_id}"[:63]
+    def dump(self) -> Limits:
+        """Who dumps, under which name, and for how long."""
+        return Limits(self.login, f"dbrelease-dump-{self.run.run_id}"[:63], self.inside, self.timeout_s)
 
 
 def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -102,7 +98,7 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
             snapshot = export_snapshot(cursor)
-            with _dumping(plan, commands, DumpFile(temporary), snapshot) as dump:
+            with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dump:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)
                 dumped = dump.result()
@@ -132,64 +128,6 @@ def _document(plan: Plan, cursor: RealDictCursor, step: Step) -> Baseline:
         )
     )
     return baseline
-
-
-class _Dump:
-    """pg_dump in a thread of its own, because the baseline is read meanwhile."""
-
-    def __init__(self, plan: Plan, commands: Commands, file: DumpFile, snapshot: str) -> None:
-        self._plan, self._commands, self._file = plan, commands, file
-        self._finished: Finished | None = None
-        self._error: Exception | None = None
-        environment = tool_environment(plan.login, plan.dump_name, inside=plan.inside)
-        self.thread = threading.Thread(target=self._run, args=(snapshot, environment), daemon=True)
-        self.thread.start()
-
-    def _run(self, snapshot: str, environment: dict[str, str]) -> None:
-        try:
-            self._finished = run_pg_dump(self._commands, self._file, snapshot, environment, self._plan.timeout_s)
-        except Exception as error:  # a thread's error is raised by result()
-            self._error = error
-
-    def result(self) -> Dumped:
-        """Wait for the end; raises ReleaseError unless pg_dump succeeded and all of its output is on disk."""
-        while self.thread.is_alive():
-            self.thread.join(POLL_S)
-            if self._file.error is not None:
-                # The rest of the stream is worth nothing.
-                self.end()
-        if self._file.error is None:
-            if self._error is not None:
-                raise self._error
-            failure = self._finished and dump_failure(
-                self._finished, self._commands, self._plan.login, self._plan.timeout_s
-            )
-            if failure:
-                raise failure
-        sha256 = self._file.close()
-        duration_ms = self._finished.duration_ms if self._finished else 0
-        return Dumped(self._file.path, sha256, self._file.bytes, duration_ms)
-
-    def end(self) -> None:
-        """End pg_dump by ending its server session, wherever the program itself runs."""
-        deadline = time.monotonic() + LOST_DUMP_S
-        while True:
-            end_sessions(self._plan.login, self._plan.dump_name)
-            self.thread.join(POLL_S)
-            if not self.thread.is_alive() or time.monotonic() > deadline:
-                return
-
-
-@contextmanager
-def _dumping(plan: Plan, commands: Commands, file: DumpFile, snapshot: str) -> Iterator[_Dump]:
-    dump = _Dump(plan, commands, file, snapshot)
-    try:
-        yield dump
-    except BaseException:
-        dump.end()
-        raise
-    finally:
-        file.release()
 
 
 def _keep(plan: Plan, commands: Commands, tool: str, baseline: Baseline, dumped: Dumped, step: Step) -> dict[str, Any]:
@@ -244,7 +182,10 @@ def _existing(plan: Plan, journal: Journal) -> dict[str, Any] | None:
     if manifest.hash_file(plan.paths["path"]) != (content["sha256"], content["bytes"]):
         raise _refused(journal, f"{plan.paths['path']} is not what its manifest says")
     facts = _facts(plan, content, content["server_version"])
-    baseline = json.loads(plan.paths["json"].read_text(encoding="utf-8"))
+    try:
+        baseline = json.loads(plan.paths["json"].read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _refused(journal, f"the baseline {plan.paths['json']} cannot be read") from error
     detail = "This run's backup is there already and has the sha256 of its manifest."
     proofs = [_proof(name, "pass", detail, observed=content["sha256"]) for name in TITLES]
     journal.append("backup", "skipped", {**facts, "proofs": [proof.as_dict() for proof in proofs]})
@@ -281,9 +222,11 @@ def _result(
     plan: Plan, *, changed: bool, facts: dict[str, Any], baseline: dict[str, Any], proofs: list[Proof]
 ) -> dict[str, Any]:
     listed = [proof.as_dict() for proof in proofs]
+    # Not `path`: Ansible adds a file's owner, mode and size to a result that has that key.
+    told = {("dump" if key == "path" else key): value for key, value in facts.items()}
     return {
         "changed": changed,
-        **facts,
+        **told,
         "files": {key: str(plan.paths[key]) for key in ("json", "txt")},
         "baseline": baseline,
         "proofs": listed,

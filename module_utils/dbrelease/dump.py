@@ -57,7 +57,7 @@ class DumpFile:
 
     def write(self, data: bytes) -> None:
         """Append; an error is kept for close()."""
-        if self.error is not None:
+        if self.error is not None or not self._open:
             return
         try:
             rest = memoryview(data)

@@ -21,7 +21,8 @@ from urllib.parse import quote
 import alembic_revision as module
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease import alembic, alembic_move
+from ansible.module_utils.dbrelease import alembic
+from ansible.module_utils.dbrelease import sessions as server_sessions
 from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
 from ansible.module_utils.dbrelease.alembic_preview import preview
 from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
@@ -304,6 +305,7 @@ class TestRefusal:
         [
             ({"login_password": "wrong", "login_user": "nobody_here"}, "Connecting to .* failed"),
             ({"backend_container": "test_backend_nowhere"}, "No such container"),
+            ({"success_pattern": "Migrated [0-9"}, "success_pattern .* was refused .*regular expression"),
             ({"command": ["/nowhere/alembic"]}, "Running /nowhere/alembic in the target failed .*not there"),
         ],
     )
@@ -417,10 +419,10 @@ class TestFailure:
             dbname=database.database,
             application_name="dbrelease-left-behind",
         )
-        assert alembic_move.end_sessions(database, "dbrelease-left-behind") == 1
+        assert server_sessions.end_sessions(database, "dbrelease-left-behind") == 1
         with pytest.raises(psycopg2.OperationalError):
             left.cursor().execute("SELECT 1")
-        assert alembic_move.end_sessions(database, "dbrelease-left-behind") == 0
+        assert server_sessions.end_sessions(database, "dbrelease-left-behind") == 0
 
     def test_log_that_cannot_be_written_does_not_stop_the_migration(
         self, project: Project, parameters: Make, database: Login, monkeypatch: pytest.MonkeyPatch
@@ -445,12 +447,21 @@ class TestLocks:
             yield session
 
     def test_retry_succeeds_once_the_lock_is_free(
-        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, database: Login
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, state: Path, database: Login
     ) -> None:
         folder = project(self.UP)
         blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
-        threading.Timer(2.0, blocker.cursor().execute, ["ROLLBACK"]).start()
-        result = module.act(parameters(folder, lock={"timeout_ms": 200, "attempts": 40, "deadline_seconds": 60}), False)
+
+        def let_go_at_the_second_attempt() -> None:
+            log, deadline = state / f"migration_log_{STAMP}.log", time.monotonic() + 60
+            while time.monotonic() < deadline and not (log.exists() and "attempt 2" in log.read_text()):
+                time.sleep(0.05)
+            blocker.cursor().execute("ROLLBACK")
+
+        letting_go = threading.Thread(target=let_go_at_the_second_attempt)
+        letting_go.start()
+        result = module.act(parameters(folder, lock={"timeout_ms": 300, "attempts": 40, "deadline_seconds": 60}), False)
+        letting_go.join()
         assert result["attempts"] > 1
         assert [waited["application"] for waited in result["lock_waits"]] == ["nightly report"]
         assert revisions(database) == [SECOND]

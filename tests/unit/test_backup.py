@@ -173,7 +173,7 @@ def test_backup_is_whole_private_and_described(parameters: Make, state: Path, sh
     ]
     assert {stat.S_IMODE(path.stat().st_mode) for path in state.iterdir()} == {0o600}
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    written = Path(result["path"]).read_bytes()
+    written = Path(result["dump"]).read_bytes()
     assert (result["changed"], result["decoded"], result["message"]) == (True, True, "")
     assert (result["sha256"], result["bytes"]) == (hashlib.sha256(written).hexdigest(), len(written))
     assert [(proof["name"], proof["status"]) for proof in result["proofs"]] == [
@@ -242,7 +242,7 @@ def test_restored_copy_equals_the_baseline_although_writes_go_on(
     copy = f"copy_{secrets.token_hex(4)}"
     with closing(connect(own_server, "tests")) as session, session.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {copy} TEMPLATE template0")
-        with Path(result["path"]).open("rb") as file:
+        with Path(result["dump"]).open("rb") as file:
             restored = ContainerCommands(engine, container).run(
                 ["pg_restore", "--exit-on-error", "-d", copy, "-U", "keeper"],
                 timeout_s=60,
@@ -345,7 +345,7 @@ def test_damage_between_write_and_decode_is_found(
 
 
 def test_backup_damaged_later_is_refused(parameters: Make) -> None:
-    flipped_at(0.5)(Path(module.act(parameters(), False)["path"]))
+    flipped_at(0.5)(Path(module.act(parameters(), False)["dump"]))
     with pytest.raises(ReleaseError, match="is not what its manifest says") as raised:
         module.act(parameters(), False)
     assert raised.value.refused
@@ -353,14 +353,14 @@ def test_backup_damaged_later_is_refused(parameters: Make) -> None:
 
 def test_file_of_another_run_is_never_overwritten(parameters: Make, state: Path) -> None:
     first = module.act(parameters(), False)
-    before = Path(first["path"]).read_bytes()
+    before = Path(first["dump"]).read_bytes()
     other = {**parameters()["run"], "run_id": "20260102T030405Z-fedcba"}
     with pytest.raises(ReleaseError, match="belongs to run 20260102T030405Z-abcdef"):
         module.act(parameters(run=other), False)
     Path(first["manifest"]).unlink()
     with pytest.raises(ReleaseError, match="never overwrites"):
         module.act(parameters(run=other), False)
-    assert Path(first["path"]).read_bytes() == before
+    assert Path(first["dump"]).read_bytes() == before
 
 
 @pytest.mark.parametrize(

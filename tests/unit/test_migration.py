@@ -29,6 +29,7 @@ BACKEND = ROOT / "stack" / "backend"
 RELEASE = ROOT / "releases" / "8_1a"
 BEFORE, AFTER = "0ab370a9afb6", "f4c8a2b5e1d9"
 TABLE = "drawing_project_associations"
+LOCK_TIMEOUT_S = 0.5  # of the revision, where nobody set another
 DELTA = (RELEASE / "migrations" / "data_migration_phase_a.sql").read_text(encoding="utf-8")
 
 ROWS = """
@@ -337,6 +338,19 @@ def finalize(login: Login) -> dict[str, int]:
     return found
 
 
+def upgrade_with_retries(alembic: Alembic) -> tuple[float, int]:
+    """As the migrate role does it; the duration of the attempt that succeeded, and how many a lock timeout ended."""
+    for given_up in range(10):
+        begun = time.monotonic()
+        try:
+            alembic.to(AFTER)
+        except sqlalchemy.exc.OperationalError as error:
+            assert "lock timeout" in str(error), error
+        else:
+            return time.monotonic() - begun, given_up
+    raise AssertionError("ten attempts were ended by a lock timeout")
+
+
 def test_writers_hardly_wait_and_what_they_write_is_brought_in_line(alembic: Alembic, session: Any) -> None:
     alembic.to(BEFORE)
     fill(session, 200_000)
@@ -344,13 +358,11 @@ def test_writers_hardly_wait_and_what_they_write_is_brought_in_line(alembic: Ale
         cursor.execute("ANALYZE")
     with Writer(alembic.database) as writer:
         time.sleep(0.2)
-        begun = time.monotonic()
-        alembic.to(AFTER)
-        duration = time.monotonic() - begun
+        duration, given_up = upgrade_with_retries(alembic)
         finalize(alembic.database)
     print(f"upgrade {duration:.2f} s, {writer.writes} writes, the longest {writer.longest:.3f} s")
     assert writer.errors == []
-    assert writer.longest < duration / 2
+    assert writer.longest < duration / 2 + (LOCK_TIMEOUT_S if given_up else 0)
     finalize(alembic.database)
     wanted, found = pairs(alembic.database)
     assert found == wanted
@@ -432,7 +444,10 @@ def test_the_delta_pass_runs_by_psql_too_and_keeps_what_others_assigned(before: 
                 VALUES (md5('d1')::uuid, md5('p5')::uuid, 'someone'), (md5('d1')::uuid, md5('p6')::uuid, NULL)""")
         ask("UPDATE drawings SET project_id = md5('p7')::uuid WHERE id IN (md5('d1')::uuid, md5('d2')::uuid)")
     answers = [psql(before.database, RELEASE / "migrations" / "data_migration_phase_a.sql", "-At").stdout for _ in "12"]
-    assert answers == ["2|2\n", "0|0\n"]
+    assert [sorted(line.split("|")[0] for line in answer.splitlines()) for answer in answers] == [
+        ["added", "added", "removed", "removed"],
+        [],
+    ]
     with reading(before.database) as ask:
         theirs = ask(f"SELECT assigned_by FROM {TABLE} WHERE drawing_id = md5('d1')::uuid ORDER BY 1 NULLS LAST")
     assert theirs == [("migration_8.1a",), ("someone",), (None,)]
@@ -463,6 +478,6 @@ def test_the_delta_pass_waits_for_a_deletion_instead_of_failing(before: Alembic,
         assert watch(waiting) == [(1,)]
         other("COMMIT")
         thread.join(10)
-    assert answers == [[(0, 0)]]
+    assert answers == [[]]
     wanted, found = pairs(before.database)
     assert found == wanted

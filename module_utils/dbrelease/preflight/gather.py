@@ -55,12 +55,15 @@ def gather(place: Place, demands: Demands) -> Facts:
 
     backend_down = stopped(place.services, place.backend_container, demands)
     db_down = stopped(place.services, place.db_container, demands)
+    # An API is no better than what it stands on: with a service down its answer tells nothing new.
+    down = [stopped(place.services, service.container, demands) for service in place.services.values()]
+    any_down = next((unseen for unseen in down if unseen and unseen.because), backend_down)
     with ThreadPoolExecutor(max_workers=6) as pool:
         heads = pool.submit(attempt, lambda: script_heads(backend(), demands.command), backend_down)
-        current = pool.submit(attempt, lambda: alembic_current(backend(), demands.command), backend_down)
+        current = pool.submit(attempt, lambda: alembic_current(backend(), demands.command), backend_down or db_down)
         tools = pool.submit(attempt, lambda: tool_versions(commands_in(place.db_container or None)), db_down)
         payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
-        answers = pool.submit(api_of, place, demands, backend_down)
+        answers = pool.submit(api_of, place, demands, any_down)
         database, planned = look_at_database(place, demands)
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
@@ -140,11 +143,11 @@ def payload_of(place: Place, demands: Demands) -> Payload:
     return look_at_payload(commands, demands.payload, demands.to_revision)
 
 
-def api_of(place: Place, demands: Demands, backend_down: Unseen | None) -> Mapping[str, Answer] | Unseen:
+def api_of(place: Place, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:
     """One answer of each declared endpoint."""
     if not demands.endpoints or not place.api_base_url:
         return {}
-    return backend_down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s)
+    return down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s)
 
 
 def room_on_server(place: Place, database: Database | Unseen) -> int | Unseen:

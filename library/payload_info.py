@@ -1,0 +1,96 @@
+#!/usr/bin/python
+"""Are the files of a release where the application needs them?"""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: payload_info
+short_description: Are the files of a release where the application needs them?
+description:
+  - Compares the sha256 of each file of the payload with what stands at its destination, in the backend's container or on
+    the target itself.
+extends_documentation_fragment: [run]
+options:
+  payload:
+    description: Files as M(release_info) returns them, with C(source), C(destination) and C(sha256).
+    type: list
+    elements: dict
+    required: true
+  revision:
+    description: The revision that the release brings.
+    type: str
+    required: true
+  backend_container:
+    description: The container that must hold the files. By default they are on the target itself.
+    type: str
+attributes:
+  check_mode:
+    description: Reads only. In check mode nothing was copied, so a missing file is V(skipped) and not red.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Prove that the files are there
+  payload_info:
+    run: "{{ opened.run }}"
+    backend_container: shop_backend
+    revision: 2b3c4d5e6f70
+    payload: "{{ read.release.migration.payload }}"
+"""
+
+RETURN = r"""
+states:
+  description: For each destination its sha256, or one word on what is there instead (V(missing), V(no_file) ...).
+  type: dict
+  returned: always
+proofs:
+  description: The claim C(migrate.payload).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each proof that does not hold.
+  type: str
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.commands import commands_in
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import RUN_OPTIONS, run_module, run_of
+from ansible.module_utils.dbrelease.payload import in_place
+from ansible.module_utils.dbrelease.preflight.demands import PayloadFile
+from ansible.module_utils.dbrelease.preflight.places import look_at_payload
+from ansible.module_utils.dbrelease.proof import sentence
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    **RUN_OPTIONS,
+    "payload": {"type": "list", "elements": "dict", "required": True},
+    "revision": {"type": "str", "required": True},
+    "backend_container": {"type": "str"},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Look at each destination, and judge."""
+    files = [PayloadFile(item["source"], item["destination"], item["sha256"]) for item in params["payload"]]
+    with Journal(run_of(params), dry=check_mode).step("payload") as step:
+        seen = look_at_payload(commands_in(params["backend_container"] or None), files, params["revision"])
+        proof = in_place(files, seen.states, planned=check_mode)
+        step.prove(proof)
+    return {"states": dict(seen.states), "proofs": [proof.as_dict()], "message": sentence([proof.as_dict()])}
+
+
+def main() -> None:
+    """Ansible's way in."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

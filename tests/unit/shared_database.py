@@ -1,0 +1,39 @@
+"""One database for the tests of a file, emptied before each: making and dropping one takes longer than most tests.
+
+A test file that names both fixtures has them in the place of the one of tests/conftest.py.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from ansible.module_utils.dbrelease.database import Login, connect
+
+
+@pytest.fixture(scope="module")
+def database(server: Login) -> Iterator[Login]:
+    """A database that is gone when the file's tests are through."""
+    name = f"test_{secrets.token_hex(6)}"
+    session = connect(server, "tests")
+    with session.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE template0')
+    yield replace(server, database=name)
+    with session.cursor() as cursor:
+        cursor.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    session.close()
+
+
+@pytest.fixture(autouse=True)
+def emptied(database: Login) -> None:
+    """No test sees what another left: no object, and no setting of the database."""
+    session = connect(database, "tests")
+    with session.cursor() as cursor:
+        cursor.execute("SET client_min_messages = error")
+        cursor.execute(f'ALTER DATABASE "{database.database}" RESET ALL')
+        cursor.execute("DROP SCHEMA public CASCADE")
+        cursor.execute("CREATE SCHEMA public")
+        cursor.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
+    session.close()

@@ -1,0 +1,222 @@
+"""The judges of preflight alone: tables from what was seen to a verdict, also for what a test cannot set up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease.http import Answer
+from ansible.module_utils.dbrelease.preflight import demands as demanded
+from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
+from ansible.module_utils.dbrelease.preflight.demands import Demands
+from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Payload, StateDir, Table, Unseen
+from ansible.module_utils.dbrelease.preflight.judge import RULES, judge, state_of, summary
+from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
+from ansible.module_utils.dbrelease.proof import Proof
+from ansible.module_utils.dbrelease.target import Service
+from preflight_world import HISTORY, NEWER, OLDER, OWN, START, release
+
+MIB = 1 << 20
+DEMANDS = Demands.of(release(Path("/srv/backend")))
+DESTINATION = DEMANDS.payload[0].destination
+SEEN = Database(
+    version="15.4",
+    major=15,
+    standby=False,
+    read_only=False,
+    data_directory="/data",
+    revisions=[START],
+    tables={
+        "accounts": Table("r", ("id", "email"), 1),
+        "orders": Table("p", ("id", "account_id", "title"), 2),
+        "order_items": None,
+    },
+    created_rows={},
+    existing_bytes=100 * MIB,
+    dump_bytes=80 * MIB,
+)
+HEALTHY = Facts(
+    services={"db": Service("shop_postgres", "running", "healthy")},
+    database=SEEN,
+    heads=[START],
+    current=[START],
+    history={},
+    tools={"pg_dump": "15.4", "pg_restore": "16.0"},
+    payload=Payload({DESTINATION: "missing"}),
+    planned=[Proof("x", "", "pass")] * len(DEMANDS.statements),
+    state_dir=StateDir("/state", 1000 * MIB),
+    table_free_bytes=1000 * MIB,
+    answers={"orders": Answer(1.0, 200, "list")},
+    staging=None,
+)
+DEPLOYED = replace(
+    HEALTHY,
+    database=replace(SEEN, revisions=[OWN], tables={**SEEN.tables, "order_items": Table("r", ("order_id",), 3)}),
+    heads=[OWN],
+    current=[OWN],
+    payload=Payload({DESTINATION: DEMANDS.payload[0].sha256}, (DESTINATION,)),
+)
+
+
+def seen(**changes: Any) -> Facts:
+    return replace(HEALTHY, database=replace(SEEN, **changes))
+
+
+def red(facts: Facts) -> set[str]:
+    return {proof.name.removeprefix("preflight.") for proof in judge(DEMANDS, facts) if proof.status == "fail"}
+
+
+def test_every_rule_has_a_title_and_a_proof_in_every_result() -> None:
+    assert list(TITLES) == list(RULES)
+    for facts in (HEALTHY, DEPLOYED, replace(HEALTHY, database=Unseen("It is down."))):
+        assert [proof.name for proof in judge(DEMANDS, facts)] == [f"preflight.{rule}" for rule in RULES]
+
+
+STATES = [
+    (HEALTHY, "ready"),
+    (DEPLOYED, "deployed"),
+    (seen(standby=True), "refused"),
+    (seen(revisions=[OWN]), "refused"),
+]
+
+
+@pytest.mark.parametrize(("facts", "expected"), STATES)
+def test_state(facts: Facts, expected: str) -> None:
+    assert state_of(DEMANDS, facts, judge(DEMANDS, facts)) == expected
+
+
+# What a test of the real thing could set up only with another server, or only slowly.
+RED: dict[str, tuple[Facts, str]] = {
+    "standby": (seen(standby=True), "server"),
+    "old server": (seen(major=13, version="13.9"), "server"),
+    "older dump tool": (replace(HEALTHY, tools={"pg_dump": "14.9", "pg_restore": "15.4"}), "dump_tools"),
+    "tools that are not there": (replace(HEALTHY, tools=Unseen("No pg_dump: install it.")), "dump_tools"),
+    "prepared transaction": (
+        seen(prepared=[{"gid": "x", "user": "u", "since": "2026-01-02"}]),
+        "prepared_transactions",
+    ),
+    "materialized view": (seen(tables={**SEEN.tables, "orders": Table("m", ("id",), 2)}), "tables"),
+    "no room for the dump by one byte": (
+        replace(HEALTHY, state_dir=StateDir("/state", 144 * MIB - 1)),
+        "dump_room",
+    ),
+    "no room for the table by one byte": (replace(HEALTHY, table_free_bytes=114 * MIB - 1), "table_room"),
+    "state directory": (
+        replace(HEALTHY, state_dir=StateDir("/state", 1000 * MIB, "It is read-only: move.")),
+        "dump_room",
+    ),
+    "folder that is read-only": (replace(HEALTHY, payload=Payload({DESTINATION: "read_only"})), "payload"),
+    "file that cannot be read": (replace(HEALTHY, payload=Payload({DESTINATION: "unreadable"})), "payload"),
+    "deployed, and its files lost": (
+        replace(DEPLOYED, heads=[START], current=Unseen("It cannot locate it."), payload=HEALTHY.payload),
+        "history",
+    ),
+    "two heads": (seen(revisions=[START, OLDER]), "revision"),
+    "bookkeeping that cannot be read": (seen(revisions=Unseen("Denied: grant it.")), "revision"),
+    "API that redirects": (replace(HEALTHY, answers={"orders": Answer(1.0, 302, note=", a redirect")}), "api"),
+    "service that never starts": (replace(HEALTHY, services={"db": Service("x", "running", "starting")}), "services"),
+}
+
+
+@pytest.mark.parametrize(("facts", "rule"), RED.values(), ids=RED.keys())
+def test_that_very_rule_is_red(facts: Facts, rule: str) -> None:
+    assert red(facts) == {rule}
+
+
+NOT_RED: dict[str, tuple[Facts, str, str]] = {
+    "just enough room for the dump": (replace(HEALTHY, state_dir=StateDir("/state", 144 * MIB)), "dump_room", "pass"),
+    "just enough room for the table": (replace(HEALTHY, table_free_bytes=114 * MIB), "table_room", "pass"),
+    "disk that cannot be seen": (
+        replace(HEALTHY, table_free_bytes=Unseen("No container.")),
+        "table_room",
+        "inconclusive",
+    ),
+    "payload there already": (
+        replace(HEALTHY, heads=[OWN], payload=Payload({DESTINATION: DEMANDS.payload[0].sha256}, (DESTINATION,))),
+        "payload",
+        "pass",
+    ),
+    "head is the release's own": (replace(HEALTHY, heads=[OWN]), "history", "pass"),
+    "no health check": (replace(HEALTHY, services={"db": Service("x", "running", "none")}), "services", "pass"),
+    "hidden transactions": (seen(hidden=2), "old_transactions", "inconclusive"),
+    "table locked while planning": (
+        replace(HEALTHY, planned=[*HEALTHY.planned[1:], Proof("x", "", "fail", detail="canceled (55P03).")]),
+        "checks_plan",
+        "inconclusive",
+    ),
+    "no address of the API": (replace(HEALTHY, answers={}), "api", "skipped"),
+    "deployed, room does not matter": (
+        replace(DEPLOYED, state_dir=StateDir("/s", 0), table_free_bytes=0),
+        "dump_room",
+        "skipped",
+    ),
+    "backend is stopped": (replace(HEALTHY, current=Unseen("It is exited.", "services")), "revision", "pass"),
+}
+
+
+@pytest.mark.parametrize(("facts", "rule", "status"), NOT_RED.values(), ids=NOT_RED.keys())
+def test_that_is_no_reason_to_refuse(facts: Facts, rule: str, status: str) -> None:
+    assert red(facts) == set()
+    assert {proof.status for proof in judge(DEMANDS, facts) if proof.name == f"preflight.{rule}"} == {status}
+
+
+def test_release_without_optional_sections_demands_little() -> None:
+    bare = {
+        "release": "bare",
+        "migration": {"command": ["alembic"], "from_revision": START, "to_revision": OWN},
+        "tables": {"existing": {"accounts": ["id"]}},
+    }
+    proofs = {proof.name: proof.status for proof in judge(Demands.of(bare), replace(HEALTHY, planned=[]))}
+    assert "fail" not in proofs.values()
+    assert {name for name, status in proofs.items() if status == "skipped"} == {
+        f"preflight.{rule}" for rule in ("services", "created_absent", "payload", "api", "staging_evidence")
+    }
+
+
+def test_summary_has_the_same_keys_whatever_was_seen() -> None:
+    nothing = Unseen("It is down.")
+    blind = replace(
+        HEALTHY, database=nothing, heads=nothing, current=nothing, tools=nothing, payload=nothing,
+        table_free_bytes=nothing, answers=nothing, planned=nothing,
+    )  # fmt: skip
+    assert summary(blind).keys() == summary(HEALTHY).keys()
+
+
+# As Alembic prints it: of a merge, of a branch, and between log lines.
+HISTORIES = [
+    (HISTORY, {NEWER: (START,), START: (OLDER,), OLDER: ()}),
+    (f"{OLDER}, {START} -> {NEWER} (head) (mergepoint), Merge\n", {NEWER: (OLDER, START)}),
+    (f"{OLDER} (branchpoint) -> {START}, Branch\nINFO  [x] Context impl.\n", {START: (OLDER,)}),
+    ("", {}),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), HISTORIES)
+def test_history_is_read(text: str, expected: dict[str, tuple[str, ...]]) -> None:
+    assert places.parse_history(text) == expected
+
+
+STANDINGS = [
+    (OLDER, START, "older"),
+    (NEWER, START, "newer"),
+    ("eeee", START, "unknown"),
+    ("ffff", START, "beside"),
+    (OLDER, NEWER, "older"),
+]
+
+
+@pytest.mark.parametrize(("found", "start", "expected"), STANDINGS)
+def test_standing_of_a_revision(found: str, start: str, expected: str) -> None:
+    history = {**places.parse_history(HISTORY), "ffff": (OLDER,)}
+    assert rules_database.standing_of(found, start, history) == expected
+
+
+@pytest.mark.parametrize(("version", "major"), [("15.18", 15), ("18beta1", 18), ("9.6.24", 9), ("17", 17)])
+def test_major_version(version: str, major: int) -> None:
+    assert rules_target.major_of(version) == major
+
+
+def test_placeholders_become_null() -> None:
+    assert demanded.without_placeholders("a = %(one)s AND b LIKE '5%%'") == "a = NULL AND b LIKE '5%'"
