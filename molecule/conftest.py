@@ -49,6 +49,12 @@ class Psql:
         (line,) = self.lines(sql, database)
         return line
 
+    def databases(self) -> list[str]:
+        """Every database but the server's own and those of unit tests, which may run beside a scenario."""
+        return self.lines(
+            "SELECT datname FROM pg_database WHERE datname !~ '^(postgres|template[01]|test_[0-9a-f]+)$' ORDER BY 1"
+        )
+
     def fingerprint(self) -> dict[str, str]:
         """Every user table's rows and content, and the catalog's shape: equal means that nothing was changed."""
         tables = self.lines(
@@ -59,7 +65,7 @@ class Psql:
             table: self.value(f"SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text)), '-') FROM {table} t")
             for table in tables
         }
-        seen["databases"] = ",".join(self.lines("SELECT datname FROM pg_database ORDER BY 1"))
+        seen["databases"] = ",".join(self.databases())
         return seen
 
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
 import psycopg2.extensions
 
 from .database import Login, connect, select, select_declared, server_reason, transaction
+from .plan_tree import Node, fetched, indexes_of, seeking, serves
 from .proof import Proof
 from .statement import EXECUTE, advice, limit_statements, prepare, still_connected
 
 Cursor = psycopg2.extensions.cursor
-Node = Mapping[str, Any]
 
 # Settings under which the planner takes an index wherever one can serve, mildest first.
 BY_INDEX: tuple[dict[str, str], ...] = (
@@ -28,7 +28,11 @@ BY_INDEX: tuple[dict[str, str], ...] = (
         "max_parallel_workers_per_gather": "0",
     },
 )
-BY_INDEX += ({**BY_INDEX[0], "enable_nestloop": "on", "enable_hashjoin": "off", "enable_mergejoin": "off"},)
+BY_INDEX += (
+    {**BY_INDEX[0], "enable_nestloop": "on", "enable_hashjoin": "off", "enable_mergejoin": "off"},
+    # No look-up row by row and no walk through an index from end to end: what is left seeks by a condition of its own.
+    {**BY_INDEX[0], "enable_nestloop": "off", "enable_indexscan": "off", "enable_indexonlyscan": "off"},
+)
 
 # A query that fetches less of a table than this is cheaper by the index with any usual cost settings. The planner's
 # total cost cannot say so: what it chose is always the cheapest by its own settings, wrong ones too.
@@ -39,7 +43,11 @@ _PENALTY = 1e10
 
 @dataclass(frozen=True)
 class Index:
-    """An index as the server has it: on that table, usable, and what the planner knows about the table."""
+    """An index as the server has it: on that table, usable, and what the planner knows about the table.
+
+    first_column: what it is sorted by first; empty for an index that covers only a part of the rows.
+    names: its own and its partitions'; others: those of the other indexes of the table.
+    """
 
     table_found: bool
     found: bool = False
@@ -47,6 +55,8 @@ class Index:
     rows: int = -1
     analyzed: bool = False
     names: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    first_column: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Seen:
     """What the planner answered: whether it does and can use the index, and what either way costs by its estimate.
 
     share: the part of the table's rows that it would fetch by the index; others: the indexes that it took instead.
+    twin: another index of the table that it took to seek by the same column.
     """
 
     does: bool
@@ -62,6 +73,7 @@ class Seen:
     cost_by_index: float | None = None
     share: float | None = None
     others: tuple[str, ...] = ()
+    twin: str = ""
 
 
 def read_plans(login: Login, plans: Sequence[Mapping[str, Any]], statement_timeout_ms: int) -> list[Proof]:
@@ -115,7 +127,12 @@ def look_up(cursor: Cursor, table: str, index: str) -> Index:
                  AS analyzed,
                ARRAY(
                  SELECT c.relname::text FROM pg_partition_tree(i.indexrelid) p JOIN pg_class c ON c.oid = p.relid
-               ) AS names
+               ) AS names,
+               ARRAY(
+                 SELECT c.relname::text FROM pg_index o JOIN pg_class c ON c.oid = o.indexrelid
+                 WHERE o.indrelid = t.oid AND o.indexrelid <> i.indexrelid
+               ) AS others,
+               CASE WHEN i.indpred IS NULL THEN pg_get_indexdef(i.indexrelid, 1, false) END AS first_column
         FROM pg_class t
         JOIN pg_namespace n ON n.oid = t.relnamespace
         LEFT JOIN (pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = %s) ON i.indrelid = t.oid
@@ -126,7 +143,17 @@ def look_up(cursor: Cursor, table: str, index: str) -> Index:
     if not rows:
         return Index(table_found=False)
     names = tuple(dict.fromkeys((index, *rows[0]["names"])))
-    return Index(True, rows[0]["found"], rows[0]["valid"], rows[0]["rows"], rows[0]["analyzed"], names)
+    row = rows[0]
+    return Index(
+        table_found=True,
+        found=row["found"],
+        valid=row["valid"],
+        rows=row["rows"],
+        analyzed=row["analyzed"],
+        names=names,
+        others=tuple(row["others"]),
+        first_column=row["first_column"] or "",
+    )
 
 
 def see(cursor: Cursor, sql: str, index: Index) -> Seen:
@@ -144,6 +171,7 @@ def see(cursor: Cursor, sql: str, index: Index) -> Seen:
         cost_by_index=round(float(by_index["Total Cost"]) % _PENALTY, 2) if by_index else None,
         share=round(fetched(by_index, index.names) / max(index.rows, 1), 4) if by_index else None,
         others=tuple(sorted({name for plan in (chosen, *forced) for name in indexes_of(plan)} - set(index.names))),
+        twin=next((name for plan in forced for name in seeking(plan, index.first_column, index.others)), ""),
     )
 
 
@@ -161,59 +189,6 @@ def explain(cursor: Cursor, sql: str, settings: Mapping[str, str]) -> Node:
     return root
 
 
-@dataclass(frozen=True)
-class Place:
-    """A node in its plan: what is above it, how often it is run (an estimate), and if only as a sub-select."""
-
-    node: Node
-    above: Node
-    loops: float = 1.0
-    sub_select: bool = False
-
-
-def places(plan: Node) -> Iterator[Place]:
-    """Every node of a plan."""
-    yield from _below(Place(plan, {}))
-
-
-def _below(place: Place) -> Iterator[Place]:
-    yield place
-    children = place.node.get("Plans", [])
-    outer = next((float(child["Plan Rows"]) for child in children if child["Parent Relationship"] == "Outer"), 1.0)
-    for child in children:
-        relation = child["Parent Relationship"]
-        repeated = place.node["Node Type"] == "Nested Loop" and relation == "Inner"
-        loops = place.loops * max(outer, 1.0) if repeated else place.loops
-        yield from _below(Place(child, place.node, loops, place.sub_select or relation in ("InitPlan", "SubPlan")))
-
-
-def _by_index(plan: Node, names: Collection[str]) -> Iterator[float]:
-    """How many rows are fetched by each use of the index that seeks something in it."""
-    for place in places(plan):
-        if place.node.get("Index Name") not in names:
-            continue
-        if "Index Cond" in place.node or "Order By" in place.node:
-            yield float(place.node["Plan Rows"]) * place.loops
-        elif place.above.get("Node Type") == "Limit" and not place.sub_select:
-            # The first rows in the index's order. Otherwise it is only walked from end to end, which serves nobody.
-            yield float(place.above["Plan Rows"]) * place.loops
-
-
-def serves(plan: Node, names: Collection[str]) -> bool:
-    """Whether the plan seeks its rows in that index."""
-    return any(True for _ in _by_index(plan, names))
-
-
-def fetched(plan: Node, names: Collection[str]) -> float:
-    """How many rows the plan would fetch by that index."""
-    return max(_by_index(plan, names), default=0.0)
-
-
-def indexes_of(plan: Node) -> set[str]:
-    """The names of all indexes in a plan."""
-    return {place.node["Index Name"] for place in places(plan) if "Index Name" in place.node}
-
-
 def judge(plan: Mapping[str, Any], index: Index, seen: Seen | None) -> dict[str, Any]:
     """The verdict; `seen` is None where there is no usable index to ask about."""
     name, table, floor = plan["index"], plan["table"], plan["row_floor"]
@@ -225,6 +200,9 @@ def judge(plan: Mapping[str, Any], index: Index, seen: Seen | None) -> dict[str,
     if seen is None:
         detail = f"The index {name} is invalid, as an interrupted build leaves it, so that no query can use it."
         return _red(index, seen, detail, f"REINDEX INDEX CONCURRENTLY {name}, and verify again.")
+    if not seen.can and seen.twin and index.rows < floor:
+        # Of a handful of rows any index costs the same; that the other can seek by this column shows that this one can.
+        seen = replace(seen, can=True)
     if not seen.can:
         instead = f"; it takes {', '.join(seen.others)} instead" if seen.others else ""
         return _red(index, seen, f"The planner cannot serve the query by {name}{instead}.", again)

@@ -12,7 +12,7 @@ import pytest
 import query_plan_info
 import shared_database
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.plans import fetched, serves
+from ansible.module_utils.dbrelease.plan_tree import fetched, seeking, serves
 
 database, emptied = shared_database.database, shared_database.emptied
 
@@ -258,3 +258,13 @@ def test_rows_of_a_repeated_look_up_are_counted_each_time() -> None:
     plan = {"Node Type": "Nested Loop", "Plan Rows": 200, "Plans": [outer, {**inner, "Parent Relationship": "Inner"}]}
     assert fetched(plan, ["i"]) == 200
     assert not serves(plan, ["another"])
+
+
+def test_a_seek_by_the_same_column_is_told_from_others() -> None:
+    def sought(condition: str) -> list[str]:
+        scan = {"Node Type": "Bitmap Index Scan", "Index Name": "other", "Index Cond": condition}
+        return list(seeking(scan, "account_id", ["other"]))
+
+    assert sought("(account_id = $0)") == ["other"]
+    assert sought("((id = 1) AND (account_id > 7))") == ["other"]
+    assert sought("(id = account_id)") == sought("(main_account_id = 1)") == []
