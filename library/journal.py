@@ -7,10 +7,10 @@ DOCUMENTATION = r"""
 module: journal
 short_description: Open a run, and write its journal
 description:
-  - The journal (C(journal.jsonl) in the state directory of a target) is append-only, one JSON object a line, and each line
-    is on disk before the module returns.
-  - The other modules of this project journal their own steps; this one opens a run, records what happened outside of them,
-    and judges a stage by its proofs.
+  - The journal (C(journal.jsonl) in the state directory of a target) is append-only, one JSON object a line, and each
+    line is on disk before the module returns.
+  - The other modules journal their own steps; this one opens a run, records what happened outside of them, and judges
+    a stage by its proofs.
 options:
   state:
     description:

@@ -7,8 +7,8 @@ DOCUMENTATION = r"""
 module: payload_info
 short_description: Are the files of a release where the application needs them?
 description:
-  - Compares the sha256 of each file of the payload with what stands at its destination, in the backend's container or on
-    the target itself.
+  - Compares the sha256 of each file of the payload with what stands at its destination, in the backend's container or
+    on the target itself.
 extends_documentation_fragment: [run]
 options:
   payload:

@@ -18,18 +18,21 @@ from testinfra.host import Host
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".stack/app/backend/migrations/backups"
 ARTIFACTS = ROOT / "artifacts/staging"
+POSTGRES, REDIS = "drawing_postgres", "drawing_redis"
+BACKEND, WORKER = "drawing_backend", "drawing_celery_worker"
+API = "http://localhost:8001/api/v1"
 
 
 @pytest.fixture(scope="session")
 def postgres() -> Host:
     """The database's container."""
-    return testinfra.get_host("docker://drawing_postgres")
+    return testinfra.get_host(f"docker://{POSTGRES}")
 
 
 @pytest.fixture(scope="session")
 def backend() -> Host:
     """The backend's container."""
-    return testinfra.get_host("docker://drawing_backend")
+    return testinfra.get_host(f"docker://{BACKEND}")
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,9 @@ class Psql:
             " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
         )
         seen = {
-            table: self.value(f"SELECT count(*) || ' ' || coalesce(md5(string_agg(t::text, E'\\n' ORDER BY t::text)), '-') FROM {table} t")
+            table: self.value(
+                f"SELECT count(*) || ' ' || md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text), '')) FROM {table} t"
+            )
             for table in tables
         }
         seen["databases"] = ",".join(self.databases())
@@ -84,7 +89,9 @@ class Playbook:
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
-def play(name: str, *arguments: str, inventory: str = "staging", environment: Mapping[str, str] | None = None) -> Playbook:
+def play(
+    name: str, *arguments: str, inventory: str = "staging", environment: Mapping[str, str] | None = None
+) -> Playbook:
     """Run a playbook from the repository's root, as an operator does."""
     before = set(ARTIFACTS.glob("*/evidence.json"))
     done = subprocess.run(
@@ -100,6 +107,11 @@ def play(name: str, *arguments: str, inventory: str = "staging", environment: Ma
     )
     new = sorted(set(ARTIFACTS.glob("*/evidence.json")) - before)
     return Playbook(done.returncode, done.stdout, json.loads(new[-1].read_text()) if new else {})
+
+
+def docker(*arguments: str) -> str:
+    """What the docker client prints; an error is a failing test."""
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
 
 def journal() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, cast
 
 import docker
 import docker.errors
@@ -47,7 +47,7 @@ class Commands(Protocol):
 
     @property
     def place(self) -> str:
-        """For messages: `container drawing_postgres`, `the target`."""
+        """For messages: `container shop_postgres`, `the target`."""
 
     def run(
         self,
@@ -97,6 +97,7 @@ class ContainerCommands:
 
     @property
     def place(self) -> str:
+        """See Commands.place."""
         return f"container {self._name}"
 
     def run(
@@ -175,12 +176,14 @@ class HostCommands:
                 cwd=workdir or self._workdir,
             )
         except OSError as error:
-            raise ReleaseError(f"Running {argv[0]} on the target failed ({error.strerror}): install it there.") from error
-        assert process.stdout is not None and process.stderr is not None
-        errors = threading.Thread(target=_drain, args=(process.stderr, output.err), daemon=True)
+            raise ReleaseError(
+                f"Running {argv[0]} on the target failed ({error.strerror}): install it there."
+            ) from error
+        stdout, stderr = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
+        errors = threading.Thread(target=_drain, args=(stderr, output.err), daemon=True)
         errors.start()
         try:
-            _drain(process.stdout, output.out)
+            _drain(stdout, output.out)
         except BaseException:
             process.kill()
             raise

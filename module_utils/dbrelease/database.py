@@ -82,9 +82,7 @@ def connect(login: Login, application_name: str) -> Connection:
     with connection.cursor() as cursor:
         for name, value in SESSION_SETTINGS.items():
             # A setting that this server does not know is not worth a failure.
-            cursor.execute(
-                "SELECT set_config(name, %s, false) FROM pg_settings WHERE lower(name) = %s", (value, name)
-            )
+            cursor.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE lower(name) = %s", (value, name))
     return connection
 
 
@@ -118,7 +116,9 @@ def transaction(
         cursor.execute("COMMIT" if commit else "ROLLBACK")
 
 
-def select(cursor: psycopg2.extensions.cursor, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> list[Row]:
+def select(
+    cursor: psycopg2.extensions.cursor, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[Row]:
     """Rows of one of the engine's own statements, as dicts."""
     cursor.execute(sql, parameters or None)
     return [dict(row) for row in cursor.fetchall()]

@@ -29,6 +29,7 @@ class Answer:
     """What came of one request.
 
     problem: a clause (`did not answer within 10 s.`) if nothing usable came, with what to do in `remedy`.
+    url: what was asked, without a login.
     kind: `list`, `object`, or what else it was.
     note: more to say of the status, as a clause with its comma.
     """
@@ -40,6 +41,7 @@ class Answer:
     note: str = ""
     problem: str = ""
     remedy: str = ""
+    url: str = ""
 
     @property
     def kind_label(self) -> str:
@@ -86,21 +88,21 @@ class HttpSession:
         worker = threading.Thread(target=lambda: answers.append(self._ask(path)), daemon=True)
         worker.start()
         worker.join(self._timeout_s)
-        return answers[0] if answers else self._no_answer(begun, requests.Timeout())
+        return answers[0] if answers else self._no_answer(path, begun, requests.Timeout())
 
     def _ask(self, path: str) -> Answer:
         begun = time.monotonic()
         try:
             response, note, body = self._follow(f"{self.url}{path}")
         except (OSError, ValueError, requests.RequestException) as error:
-            return self._no_answer(begun, error)
+            return self._no_answer(path, begun, error)
         duration_ms = _milliseconds_since(begun)
         kind, items = describe(body, response.headers.get("Content-Type", ""))
-        return Answer(duration_ms, response.status_code, kind, items, note)
+        return Answer(duration_ms, response.status_code, kind, items, note, url=f"{self.url}{path}")
 
-    def _no_answer(self, begun: float, error: Exception) -> Answer:
+    def _no_answer(self, path: str, begun: float, error: Exception) -> Answer:
         problem, remedy = explain(error, self._timeout_s)
-        return Answer(_milliseconds_since(begun), problem=problem, remedy=remedy)
+        return Answer(_milliseconds_since(begun), problem=problem, remedy=remedy, url=f"{self.url}{path}")
 
     def _follow(self, url: str) -> tuple[requests.Response, str, bytes]:
         """The answer after the redirects that stay at this scheme, host and port."""

@@ -1,4 +1,4 @@
-"""What every module of this project shares: options, the way it ends, and secrets kept out of both."""
+"""What every module shares: options, the way it ends, and secrets kept out of both."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def run_of(params: Mapping[str, Any]) -> Run:
 
 
 def run_module(options: Options, act: Act) -> None:
-    """Run `act(params, check_mode)`; it returns the module's result or raises ReleaseError, which becomes one sentence."""
+    """Run `act(params, check_mode)`: what it returns is the result; a ReleaseError becomes one sentence."""
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     try:
         result = act(module.params, module.check_mode)

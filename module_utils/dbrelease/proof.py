@@ -13,7 +13,7 @@ Status = Literal["pass", "fail", "inconclusive", "skipped"]
 class Proof:
     """One claim and its verdict.
 
-    name: dotted and stable, `<stage>.<claim>` (`preflight.database_reachable`): the report, the checklist and JUnit use it.
+    name: dotted and stable, `<stage>.<claim>` (`preflight.database`); the report, the checklist and JUnit use it.
     status: `inconclusive` means that it was looked at and cannot be decided; `skipped` that it was not looked at.
     detail: one sentence on what was seen; for a failure also what to do (`remedy`).
     """

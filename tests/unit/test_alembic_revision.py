@@ -534,7 +534,7 @@ class TestPreview:
         (head,) = alembic.script_heads(commands, command)
         assert alembic.alembic_current(commands, command) == [head]
         new = revision(SECOND, head, 'op.execute("CREATE TABLE shown_only (id int)")')
-        find = ["find", "/tmp", "/app", "-name", "*preview*", "-o", "-name", "*second*"]  # noqa: S108
+        find = ["find", "/tmp", "/app", "-name", "*preview*", "-o", "-name", "*second*"]
         before = commands.run(find, timeout_s=30).stdout
         shown = preview(commands, command, "upgrade", head, SECOND, {"second.py": new})
         assert shown.proof.status == "pass", shown.proof.detail

@@ -155,7 +155,7 @@ def lines_of(events: list[Event], run: Run, start: int = 0) -> list[dict[str, An
 
 
 def parsed(document: str | bytes) -> ElementTree.Element:
-    return ElementTree.fromstring(document)  # noqa: S314 (the test's own document)
+    return ElementTree.fromstring(document)
 
 
 @pytest.fixture

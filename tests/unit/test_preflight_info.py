@@ -377,9 +377,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)  # noqa: S607
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=True)
     yield folder
-    subprocess.run(["umount", folder], check=True)  # noqa: S607
+    subprocess.run(["umount", folder], check=True)
 
 
 def test_no_room_for_the_dump(world: World, small_disk: Path) -> None:
@@ -391,7 +391,7 @@ def test_no_room_for_the_dump(world: World, small_disk: Path) -> None:
 
 
 def test_read_only_state_directory(world: World, small_disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)  # noqa: S607
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     world.parameters["run"]["state_dir"] = str(small_disk / "state")
     result = world.look()
     assert red(result) == {"dump_room"}
@@ -400,12 +400,12 @@ def test_read_only_state_directory(world: World, small_disk: Path) -> None:
 
 def test_folder_that_is_mounted_read_only_takes_no_payload(world: World) -> None:
     versions = world.payload.parent
-    subprocess.run(["mount", "--bind", versions, versions], check=True)  # noqa: S607
-    subprocess.run(["mount", "-o", "remount,bind,ro", versions], check=True)  # noqa: S607
+    subprocess.run(["mount", "--bind", versions, versions], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", versions], check=True)
     try:
         result = world.look()
     finally:
-        subprocess.run(["umount", versions], check=True)  # noqa: S607
+        subprocess.run(["umount", versions], check=True)
     assert red(result) == {"payload"}
     assert "cannot be written" in result["message"]
 

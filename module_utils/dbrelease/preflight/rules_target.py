@@ -209,14 +209,14 @@ def api(demands: Demands, facts: Facts) -> Proof:
     for endpoint in demands.endpoints:
         answer = facts.answers[endpoint.name]
         if answer.problem:
-            wrong.append(f"GET {endpoint.path} {answer.problem} {answer.remedy}")
+            wrong.append(f"GET {answer.url} {answer.problem} {answer.remedy}")
         elif answer.status != endpoint.status:
             wrong.append(
-                f"GET {endpoint.path} answered with status {answer.status} instead of {endpoint.status}{answer.note}: "
+                f"GET {answer.url} answered with status {answer.status} instead of {endpoint.status}{answer.note}: "
                 "see the log of the service."
             )
         elif answer.kind.startswith("no JSON"):
-            wrong.append(f"GET {endpoint.path} answered with {answer.kind}: check that api_base_url leads to the API.")
+            wrong.append(f"GET {answer.url} answered with {answer.kind}: check that api_base_url leads to the API.")
     expected = {endpoint.name: endpoint.status for endpoint in demands.endpoints}
     observed = {name: {"status": seen.status, "duration_ms": seen.duration_ms} for name, seen in facts.answers.items()}
     if wrong:

@@ -8,17 +8,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STATE, Psql, play
+from conftest import BACKEND, POSTGRES, REDIS, ROOT, STATE, Psql, docker, play
 from testinfra.host import Host
 
 VERSIONS = "/app/migrations/versions"
 PAYLOAD = f"{VERSIONS}/f4c8a2b5e1d9_create_drawing_project_associations_junction_table.py"
 RELEASE = ROOT / "releases/8_1a/release.yml"
 CHECKS = ROOT / "releases/8_1a/checks.yml"
-
-
-def docker(*arguments: str) -> None:
-    subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True)
 
 
 @contextmanager
@@ -28,7 +24,8 @@ def stopped(container: str) -> Iterator[None]:
         yield
     finally:
         docker("start", container)
-        wait = f"until [ \"$(docker inspect -f '{{{{.State.Health.Status}}}}' {container})\" = healthy ]; do sleep 0.2; done"
+        health = f"docker inspect -f '{{{{.State.Health.Status}}}}' {container}"
+        wait = f'until [ "$({health})" = healthy ]; do sleep 0.2; done'
         subprocess.run(["timeout", "60", "bash", "-c", wait], check=True)
 
 
@@ -42,16 +39,30 @@ def sql(do: str, undo: str) -> Iterator[None]:
 
 
 def run_sql(text: str) -> None:
-    docker("exec", "drawing_postgres", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "user", "-d", "drawing_index", "-c", text)
+    docker(
+        "exec",
+        POSTGRES,
+        "psql",
+        "-X",
+        "-q",
+        "-v",
+        "ON_ERROR_STOP=1",
+        "-U",
+        "user",
+        "-d",
+        "drawing_index",
+        "-c",
+        text,
+    )
 
 
 @contextmanager
 def file_in_backend(path: str, content: str) -> Iterator[None]:
-    docker("exec", "drawing_backend", "sh", "-c", f"printf '%s' '{content}' > {path}")
+    docker("exec", "-u", "root", BACKEND, "sh", "-c", f"printf '%s' '{content}' > {path}")
     try:
         yield
     finally:
-        docker("exec", "drawing_backend", "rm", path)
+        docker("exec", "-u", "root", BACKEND, "rm", path)
 
 
 @contextmanager
@@ -85,7 +96,7 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     ("wrong password", nullcontext, ["-e", "db_password=wrong"], "check db_user and db_password"),
     ("database container missing", nullcontext, ["-e", "db_container=no_such_database"], "no_such_database"),
     ("worker container missing", nullcontext, ["-e", "worker_container=no_such_worker"], "no_such_worker"),
-    ("redis stopped", lambda: stopped("drawing_redis"), [], "drawing_redis"),
+    ("redis stopped", lambda: stopped(REDIS), [], REDIS),
     ("API down", nullcontext, ["-e", "api_base_url=http://localhost:9"], "http://localhost:9"),
     ("unknown host", nullcontext, ["--limit", "no_such_host"], "no hosts to target"),
     (
@@ -97,7 +108,8 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     (
         "older revision",
         lambda: sql(
-            "UPDATE alembic_version SET version_num = '7e42b9d06c13'", "UPDATE alembic_version SET version_num = '0ab370a9afb6'"
+            "UPDATE alembic_version SET version_num = '7e42b9d06c13'",
+            "UPDATE alembic_version SET version_num = '0ab370a9afb6'",
         ),
         [],
         "7e42b9d06c13",
@@ -105,7 +117,8 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     (
         "newer revision",
         lambda: sql(
-            "UPDATE alembic_version SET version_num = 'ffffffffffff'", "UPDATE alembic_version SET version_num = '0ab370a9afb6'"
+            "UPDATE alembic_version SET version_num = 'ffffffffffff'",
+            "UPDATE alembic_version SET version_num = '0ab370a9afb6'",
         ),
         [],
         "ffffffffffff",
@@ -113,12 +126,18 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     (
         "two revisions in the database",
         lambda: sql(
-            "INSERT INTO alembic_version VALUES ('ffffffffffff')", "DELETE FROM alembic_version WHERE version_num = 'ffffffffffff'"
+            "INSERT INTO alembic_version VALUES ('ffffffffffff')",
+            "DELETE FROM alembic_version WHERE version_num = 'ffffffffffff'",
         ),
         [],
         "ffffffffffff",
     ),
-    ("two heads in the history", lambda: file_in_backend(f"{VERSIONS}/second_head.py", SECOND_HEAD.replace("'", '"')), [], "beefbeefbeef"),
+    (
+        "two heads in the history",
+        lambda: file_in_backend(f"{VERSIONS}/second_head.py", SECOND_HEAD.replace("'", '"')),
+        [],
+        "beefbeefbeef",
+    ),
     (
         "a table missing",
         lambda: sql("ALTER TABLE projects RENAME TO projects_away", "ALTER TABLE projects_away RENAME TO projects"),
@@ -128,7 +147,8 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     (
         "a column missing",
         lambda: sql(
-            "ALTER TABLE drawings RENAME COLUMN file_path TO path_away", "ALTER TABLE drawings RENAME COLUMN path_away TO file_path"
+            "ALTER TABLE drawings RENAME COLUMN file_path TO path_away",
+            "ALTER TABLE drawings RENAME COLUMN path_away TO file_path",
         ),
         [],
         "file_path",
@@ -145,7 +165,12 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     ("unknown release", nullcontext, ["-e", "release=no_such_release"], "no_such_release"),
     ("unknown key", lambda: edited(RELEASE, "label:", "labell:"), [], "labell"),
     ("wrong type", lambda: edited(RELEASE, "timeout_ms: 500", "timeout_ms: soon"), [], "migration.lock.timeout_ms"),
-    ("broken query", lambda: edited(CHECKS, "SELECT d.id, d.title, d.project_id\n      FROM", "SELECT d.id, d.titel\n      FROM"), [], "titel"),
+    (
+        "broken query",
+        lambda: edited(CHECKS, "SELECT d.id, d.title, d.project_id\n      FROM", "SELECT d.id, d.titel\n      FROM"),
+        [],
+        "titel",
+    ),
     (
         "a check that would write",
         lambda: edited(CHECKS, "SELECT dpa.id, dpa.drawing_id\n", "DELETE FROM drawings --\n"),
@@ -155,7 +180,9 @@ CASES: list[tuple[str, Break, list[str], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("break_it", "arguments", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("break_it", "arguments", "says"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
 def test_it_says_what_to_do_and_changes_nothing(
     psql: Psql, backend: Host, break_it: Break, arguments: list[str], says: str
 ) -> None:

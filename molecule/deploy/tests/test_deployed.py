@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import stat
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-from conftest import ARTIFACTS, ROOT, STATE, Psql, journal
+from conftest import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal
 from testinfra.host import Host
 
 TABLE = "drawing_project_associations"
@@ -32,7 +31,8 @@ def test_alembic_is_at_the_named_revision(backend: Host) -> None:
 )
 def test_the_junction_table_has_its_columns(psql: Psql, column: str, type_: str, nullable: str) -> None:
     seen = psql.value(
-        f"SELECT data_type, is_nullable FROM information_schema.columns WHERE table_name = '{TABLE}' AND column_name = '{column}'"
+        "SELECT data_type, is_nullable FROM information_schema.columns"
+        f" WHERE table_name = '{TABLE}' AND column_name = '{column}'"
     )
     assert seen == f"{type_}|{nullable}"
 
@@ -62,7 +62,9 @@ def test_a_tenth_of_the_drawings_has_no_project_and_no_association(psql: Psql) -
 
 def test_no_stray_database_session_or_lock_is_left(psql: Psql) -> None:
     assert psql.databases() == ["drawing_index"]
-    assert psql.lines("SELECT pid, application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
+    assert (
+        psql.lines("SELECT pid, application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
+    )
     assert psql.lines("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
 
 
@@ -72,7 +74,7 @@ def test_the_backup_is_the_database_before_the_release(psql: Psql, postgres: Hos
     manifest = json.loads(manifest_path.read_text())
     dump = STATE / manifest["file"]
     assert hashlib.sha256(dump.read_bytes()).hexdigest() == manifest["sha256"]
-    assert os.system(f"docker cp -q '{dump}' drawing_postgres:/tmp/outside.dump 2>/dev/null || docker cp '{dump}' drawing_postgres:/tmp/outside.dump") == 0
+    docker("cp", str(dump), f"{POSTGRES}:/tmp/outside.dump")
     try:
         for command in (
             "createdb -U user -T template0 outside_proof",

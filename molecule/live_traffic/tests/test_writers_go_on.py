@@ -1,4 +1,4 @@
-"""A deploy while clients write through the API: it ends deployed, no acknowledged write is lost, and none waits for it."""
+"""A deploy while clients write through the API: it ends deployed, no acknowledged write is lost, none waits for it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import requests
-from conftest import Psql, play
+from conftest import API, Psql, play
 
-API = "http://localhost:8001/api/v1"
 LONGEST_ACCEPTABLE_WRITE_S = 2.0
 
 
@@ -69,5 +68,7 @@ def test_the_deploy_succeeds_and_every_acknowledged_write_is_there(psql: Psql) -
     assert len(client.acknowledged) > 20
     assert client.errors == []
     assert client.longest_s < LONGEST_ACCEPTABLE_WRITE_S
-    there = dict(line.split("|") for line in psql.lines("SELECT id, project_id FROM drawings WHERE title LIKE 'live %'"))
+    there = dict(
+        line.split("|") for line in psql.lines("SELECT id, project_id FROM drawings WHERE title LIKE 'live %'")
+    )
     assert there == client.acknowledged
