@@ -66,7 +66,7 @@ class Psql:
         )
         seen = {
             table: self.value(
-                f"SELECT count(*) || ' ' || md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text), '')) FROM {table} t"
+                f"SELECT count(*), md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text), '')) FROM {table} t"
             )
             for table in tables
         }

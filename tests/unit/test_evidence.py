@@ -467,7 +467,7 @@ def test_hostile_data_keeps_junit_and_json_whole(make: Make, tmp_path: Path) -> 
     suites = parsed(document)
     assert [suite.get("name") for suite in suites][1] == "upgrade"
     assert suites.find(".//error") is not None and suites.find(".//failure") is not None
-    message = suites.find(".//failure").get("message")  # type: ignore[union-attr]
+    message = str(suites.find(".//failure").get("message"))  # type: ignore[union-attr]
     assert "<script>alert(1)</script>" in message and "🧾" in message and "\x1b" not in message
     assert json.loads(as_json(model).encode("utf-8", "replace"))["outcome"] == "failed"
 

@@ -32,7 +32,7 @@ from preflight_world import (
     statuses,
 )
 
-Break = Callable[[World], None]
+Break = Callable[[World], object]
 RUNNING = {"container": "shop_postgres", "status": "running", "health": "healthy", "since": "", "image": "postgres:14"}
 
 

@@ -91,7 +91,7 @@ def test_health_is_reported(start: Start) -> None:
 
 
 def test_beginning_of_an_id_is_no_name(start: Start, engine: docker.DockerClient) -> None:
-    short = engine.containers.get(start()).id[:6]
+    short = str(engine.containers.get(start()).id)[:6]
     assert look(containers={"web": short})["services"]["web"]["status"] == "missing"
 
 
