@@ -66,6 +66,7 @@ from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.module import RUN_OPTIONS, run_module, run_of
 from ansible.module_utils.dbrelease.payload import in_place
 from ansible.module_utils.dbrelease.preflight.demands import PayloadFile
+from ansible.module_utils.dbrelease.preflight.gather import ROOT
 from ansible.module_utils.dbrelease.preflight.places import look_at_payload
 from ansible.module_utils.dbrelease.proof import sentence
 
@@ -81,7 +82,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Look at each destination, and judge."""
     files = [PayloadFile(item["source"], item["destination"], item["sha256"]) for item in params["payload"]]
     with Journal(run_of(params), dry=check_mode).step("payload") as step:
-        seen = look_at_payload(commands_in(params["backend_container"] or None), files, params["revision"])
+        seen = look_at_payload(commands_in(params["backend_container"] or None, user=ROOT), files, params["revision"])
         proof = in_place(files, seen.states, planned=check_mode)
         step.prove(proof)
     return {"states": dict(seen.states), "proofs": [proof.as_dict()], "message": sentence([proof.as_dict()])}

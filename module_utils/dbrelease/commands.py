@@ -204,9 +204,12 @@ def docker_client() -> docker.DockerClient:
         ) from error
 
 
-def commands_in(container: str | None, *, workdir: str | None = None) -> Commands:
-    """Where the commands of a container's program run: in it, or on the target when the inventory names none."""
-    return ContainerCommands(docker_client(), container) if container else HostCommands(workdir)
+def commands_in(container: str | None, *, workdir: str | None = None, user: str = "") -> Commands:
+    """Where the commands of a container's program run: in it, or on the target when the inventory names none.
+
+    user: whose commands they are in the container; by default those of the program in it.
+    """
+    return ContainerCommands(docker_client(), container, user=user) if container else HostCommands(workdir)
 
 
 def _drain(stream: IO[bytes], consume: Consumer) -> None:

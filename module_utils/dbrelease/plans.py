@@ -121,8 +121,10 @@ def look_up(cursor: Cursor, table: str, index: str) -> Index:
         """
         SELECT t.reltuples::bigint AS rows, i.indexrelid IS NOT NULL AS found,
                coalesce(i.indisvalid AND i.indisready AND i.indislive, false) AS valid,
-               -- Building an index counts the rows too, so a count alone does not show that values were gathered.
-               EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = t.relname)
+               -- Building an index counts the rows too, so a count alone does not show that values were gathered; of an
+               -- empty table there are none to gather.
+               t.reltuples = 0
+                 OR EXISTS (SELECT FROM pg_stats s WHERE s.schemaname = n.nspname AND s.tablename = t.relname)
                  OR coalesce(pg_stat_get_last_analyze_time(t.oid), pg_stat_get_last_autoanalyze_time(t.oid)) IS NOT NULL
                  AS analyzed,
                ARRAY(

@@ -1,4 +1,4 @@
-"""The journal is append-only and on disk, survives a torn line, judges a stage by its proofs, and is dry in check mode."""
+"""The journal is append-only, survives a torn line, judges a stage by its proofs, and is dry in check mode."""
 
 from __future__ import annotations
 

@@ -226,8 +226,8 @@ ON_DATABASE = ["server", "dump_tools", "revision", "tables", "created_absent", "
                "old_transactions", "dump_room", "table_room"]  # fmt: skip
 BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "a service is not named": (option("services", {}), "services", "set db_container", []),
-    "a service is stopped": (service(status="exited"), "services", "docker start shop_postgres", ["api"]),
-    "a service is missing": (service(status="missing"), "services", "create it", ["api"]),
+    "a service is stopped": (service(status="exited"), "services", "docker start shop_postgres", []),
+    "a service is missing": (service(status="missing"), "services", "create it", []),
     "a service is unhealthy": (service(health="unhealthy"), "services", "is unhealthy", []),
     "no address": (option("address_problem", "No host: set it."), "database", "No host: set it.", ON_DATABASE),
     "wrong password": (option("login_password", "nonsense"), "database", "check db_user and db_password", ON_DATABASE),

@@ -37,6 +37,7 @@ SEEN = Database(
     existing_bytes=100 * MIB,
     dump_bytes=80 * MIB,
 )
+PLANNED = [Proof("x", "", "pass")] * len(DEMANDS.statements)
 HEALTHY = Facts(
     services={"db": Service("shop_postgres", "running", "healthy")},
     database=SEEN,
@@ -45,7 +46,7 @@ HEALTHY = Facts(
     history={},
     tools={"pg_dump": "15.4", "pg_restore": "16.0"},
     payload=Payload({DESTINATION: "missing"}),
-    planned=[Proof("x", "", "pass")] * len(DEMANDS.statements),
+    planned=PLANNED,
     state_dir=StateDir("/state", 1000 * MIB),
     table_free_bytes=1000 * MIB,
     answers={"orders": Answer(1.0, 200, "list")},
@@ -142,7 +143,7 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
     "no health check": (replace(HEALTHY, services={"db": Service("x", "running", "none")}), "services", "pass"),
     "hidden transactions": (seen(hidden=2), "old_transactions", "inconclusive"),
     "table locked while planning": (
-        replace(HEALTHY, planned=[Proof("x", "", "fail", detail="canceled (55P03).")]),
+        replace(HEALTHY, planned=[*PLANNED[1:], Proof("x", "", "fail", detail="canceled (55P03).")]),
         "checks_plan",
         "inconclusive",
     ),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..alembic import alembic_current, script_heads
-from ..commands import Commands, ContainerCommands, HostCommands, commands_in, docker_client
+from ..commands import Commands, commands_in
 from ..database import Connection, Login, connect
 from ..errors import ReleaseError
 from ..http import Answer
@@ -55,15 +55,12 @@ def gather(place: Place, demands: Demands) -> Facts:
 
     backend_down = stopped(place.services, place.backend_container, demands)
     db_down = stopped(place.services, place.db_container, demands)
-    # An API is no better than what it stands on: with a service down its answer tells nothing new.
-    down = [stopped(place.services, service.container, demands) for service in place.services.values()]
-    any_down = next((unseen for unseen in down if unseen and unseen.because), backend_down)
     with ThreadPoolExecutor(max_workers=6) as pool:
         heads = pool.submit(attempt, lambda: script_heads(backend(), demands.command), backend_down)
         current = pool.submit(attempt, lambda: alembic_current(backend(), demands.command), backend_down or db_down)
         tools = pool.submit(attempt, lambda: tool_versions(commands_in(place.db_container or None)), db_down)
         payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
-        answers = pool.submit(api_of, place, demands, any_down)
+        answers = pool.submit(api_of, place, demands, backend_down or db_down)
         database, planned = look_at_database(place, demands)
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
@@ -137,9 +134,7 @@ def planned_of(connection: Connection, demands: Demands, database: Database) -> 
 
 def payload_of(place: Place, demands: Demands) -> Payload:
     """The release's files, looked at as the one who copies them: root in the container, this user on the target."""
-    commands: Commands = HostCommands(place.workdir)
-    if place.backend_container:
-        commands = ContainerCommands(docker_client(), place.backend_container, user=ROOT)
+    commands = commands_in(place.backend_container, workdir=place.workdir, user=ROOT)
     return look_at_payload(commands, demands.payload, demands.to_revision)
 
 
