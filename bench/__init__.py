@@ -1,0 +1,1 @@
+"""Measurements of whole playbooks on the reference stack: `make bench`."""

@@ -1,0 +1,36 @@
+"""Run every measurement, print a table, and write bench/results.json; exit status 1 where a limit is not kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+
+from . import deploy, write_wait
+from .measurement import ROOT, Measurement, stack
+
+SUITES: list[list[Measurement]] = [deploy.MEASUREMENTS, write_wait.MEASUREMENTS]
+
+
+def main(names: list[str]) -> int:
+    """Run those that are named, or all."""
+    chosen = [one for suite in SUITES for one in suite if not names or one.name in names]
+    results = []
+    for one in chosen:
+        figure = round(one.measure(), 3)
+        kept = one.limit is None or figure <= one.limit
+        results.append({"name": one.name, "title": one.title, "unit": one.unit, "limit": one.limit, "measured": figure})
+        limit = "" if one.limit is None else f"at most {one.limit:g} {one.unit}"
+        print(f"{one.title:60} {figure:10.3f} {one.unit:4} {limit:18} {'' if kept else 'NOT KEPT'}", flush=True)
+    stack(10_000)
+    if not names:
+        machine = {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+        document = {"measured_at": datetime.now(UTC).isoformat(), "machine": machine, "results": results}
+        (ROOT / "bench/results.json").write_text(json.dumps(document, indent=2) + "\n")
+    return int(any(one["limit"] is not None and one["measured"] > one["limit"] for one in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,72 @@
+"""What a measurement is, and the few things that all of them do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+ARTIFACTS = ROOT / "artifacts/staging"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One figure: what is measured, the most that it may be (None: shown for comparison), and how.
+
+    measure: returns the figure in `unit`.
+    """
+
+    name: str
+    title: str
+    unit: str
+    limit: float | None
+    measure: Callable[[], float]
+
+
+def stack(rows: int) -> None:
+    """The stack at the revision before the release, freshly seeded with so many rows."""
+    run(["make", "--no-print-directory", "stack", "RESET=1"], ROWS=str(rows))
+
+
+def play(name: str, *arguments: str) -> tuple[float, str]:
+    """Seconds that a playbook took as a whole process, and what it printed; a failure ends the bench."""
+    begun = time.monotonic()
+    output = run([str(ROOT / ".venv/bin/ansible-playbook"), name, "-i", "staging", *arguments])
+    return time.monotonic() - begun, output
+
+
+def run(command: list[str], **environment: str) -> str:
+    """What a command of this repository prints; a failure ends the bench with its output."""
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise SystemExit(f"Running {' '.join(command)} failed with status {done.returncode}:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def newest_evidence() -> dict[str, Any]:
+    """The evidence of the newest run."""
+    newest = max(ARTIFACTS.glob("*/evidence.json"), key=lambda path: path.parent.name)
+    evidence: dict[str, Any] = json.loads(newest.read_text())
+    return evidence
+
+
+def stage_seconds(evidence: dict[str, Any], *steps: str) -> Iterator[float]:
+    """How long each of these stages worked, without Ansible around it."""
+    for stage in evidence["stages"]:
+        if stage["step"] in steps:
+            yield stage["duration_ms"] / 1000

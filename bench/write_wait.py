@@ -1,0 +1,112 @@
+"""How long the migration keeps a writer waiting: this release's order of statements beside the obvious one.
+
+The obvious order creates the table with its foreign keys and then fills it, in one transaction, as most migrations do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import cache
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+
+from .measurement import ROOT, Measurement, run
+
+ROWS = 1_000_000
+SCRATCH = "bench_write_wait"
+OBVIOUS = """
+BEGIN;
+CREATE TABLE drawing_project_associations (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    drawing_id uuid NOT NULL REFERENCES drawings (id) ON DELETE CASCADE,
+    project_id uuid NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
+    assigned_at timestamptz NOT NULL DEFAULT now(),
+    assigned_by varchar(255),
+    CONSTRAINT uq_drawing_project_association UNIQUE (drawing_id, project_id)
+);
+CREATE INDEX idx_dpa_drawing_id ON drawing_project_associations (drawing_id);
+CREATE INDEX idx_dpa_project_id ON drawing_project_associations (project_id);
+INSERT INTO drawing_project_associations (drawing_id, project_id)
+    SELECT id, project_id FROM drawings WHERE project_id IS NOT NULL;
+COMMIT;
+"""
+SEED = f"""
+CREATE TABLE projects (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text);
+CREATE TABLE drawings (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), title text,
+    project_id uuid REFERENCES projects (id) ON DELETE SET NULL);
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('0ab370a9afb6');
+INSERT INTO projects (name) SELECT 'p' || n FROM generate_series(1, {ROWS // 8}) n;
+INSERT INTO drawings (title, project_id)
+    SELECT 'd' || n, CASE WHEN n % 10 > 0 THEN ids[1 + n % {ROWS // 8}] END
+    FROM generate_series(1, {ROWS}) n, (SELECT array_agg(id) ids FROM projects) p;
+ANALYZE;
+"""
+
+
+@cache
+def address() -> dict[str, str]:
+    """How to reach the stack's database, as its container tells."""
+    host = run(
+        ["docker", "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", "drawing_postgres"]
+    ).strip()
+    return {"host": host, "user": "user", "password": (ROOT / ".stack/db_password").read_text().strip()}
+
+
+def connect(database: str) -> Connection:
+    """A session in autocommit."""
+    session = psycopg2.connect(dbname=database, **address())
+    session.autocommit = True
+    return session
+
+
+def longest_wait(migration: str) -> float:
+    """Seconds that the slowest of many small writes took while the migration ran on a database of its own."""
+    admin = connect("postgres")
+    with admin.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS {SCRATCH} WITH (FORCE)")
+        cursor.execute(f"CREATE DATABASE {SCRATCH}")
+    try:
+        with connect(SCRATCH).cursor() as cursor:
+            cursor.execute(SEED)
+        stop, waits = threading.Event(), [0.0]
+        writer = threading.Thread(target=_write, args=(stop, waits))
+        writer.start()
+        time.sleep(0.5)
+        with connect(SCRATCH).cursor() as cursor:
+            cursor.execute(migration)
+        stop.set()
+        writer.join()
+        return max(waits)
+    finally:
+        with admin.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE IF EXISTS {SCRATCH} WITH (FORCE)")
+
+
+def _write(stop: threading.Event, waits: list[float]) -> None:
+    with connect(SCRATCH).cursor() as cursor:
+        while not stop.is_set():
+            begun = time.monotonic()
+            cursor.execute("INSERT INTO drawings (title, project_id) SELECT 'live', id FROM projects LIMIT 1")
+            waits.append(time.monotonic() - begun)
+            time.sleep(0.005)
+
+
+def released_order() -> float:
+    """With the SQL that Alembic prints for the release's revision."""
+    backups = ROOT / ".stack/app/backend/migrations/backups"
+    preview = max(backups.glob("migration_preview_*.sql")).read_text()
+    return longest_wait(preview)
+
+
+def obvious_order() -> float:
+    """With the obvious SQL."""
+    return longest_wait(OBVIOUS)
+
+
+MEASUREMENTS = [
+    Measurement("write_wait_1m", "longest write during the migration, 1,000,000 rows", "s", 0.5, released_order),
+    Measurement("write_wait_1m_obvious", "the same with foreign keys first, then the copy", "s", None, obvious_order),
+]
