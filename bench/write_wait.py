@@ -11,6 +11,7 @@ from functools import cache
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import make_dsn
 
 from .measurement import ROOT, Measurement, run
 
@@ -57,7 +58,7 @@ def address() -> dict[str, str]:
 
 def connect(database: str) -> Connection:
     """A session in autocommit."""
-    session = psycopg2.connect(dbname=database, **address())
+    session: Connection = psycopg2.connect(make_dsn(dbname=database, **address()))
     session.autocommit = True
     return session
 

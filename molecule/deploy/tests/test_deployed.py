@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import stat
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
-from conftest import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal
+from conftest import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal, play
 from testinfra.host import Host
 
 TABLE = "drawing_project_associations"
@@ -146,3 +148,25 @@ def test_the_password_is_in_no_file_of_the_run() -> None:
     password = (ROOT / ".stack/db_password").read_text().strip().encode()
     for path in [*STATE.rglob("*"), *ARTIFACTS.rglob("*")]:
         assert path.is_dir() or password not in Path(path).read_bytes(), path
+
+
+CANARY = "c@n/ary %42 'quoted' ü"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("deploy_8_1a.yml",), ("deploy_8_1a.yml", "--check", "--diff"), ("verify_8_1a.yml",)]
+)
+def test_the_password_is_in_no_output_however_verbose(psql: Psql, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    secret = tmp_path / "secret.yml"
+    secret.write_text(json.dumps({"db_user": "canary", "db_password": CANARY}))
+    doubled = CANARY.replace("'", "''")
+    psql.lines(f"CREATE ROLE canary SUPERUSER LOGIN PASSWORD '{doubled}'")
+    try:
+        run = play(*arguments, "-vvv", "-e", f"@{secret}")
+    finally:
+        psql.lines("DROP ROLE canary")
+    assert run.status == 0, run.output
+    forms = [CANARY, quote(CANARY), quote(CANARY, safe=""), quote_plus(CANARY), json.dumps(CANARY)[1:-1]]
+    forms.append(base64.b64encode(CANARY.encode()).decode())
+    everything = run.output + "".join(path.read_text(errors="replace") for path in STATE.rglob("*") if path.is_file())
+    assert [form for form in forms if form in everything] == []
