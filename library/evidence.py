@@ -126,7 +126,7 @@ from ansible.module_utils.dbrelease.claiming import release
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence import Model, build, evidence_proof
 from ansible.module_utils.dbrelease.evidence_files import RENDERERS, is_written, write_evidence
-from ansible.module_utils.dbrelease.journal import Event, Journal
+from ansible.module_utils.dbrelease.journal import Event, Journal, Run
 from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
@@ -154,7 +154,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         raise ReleaseError(message, outcome=model["outcome"], headline=model["headline"]) from error
     finally:
         if not check_mode:
-            release(run)
+            give_back(run)
     return {
         "changed": changed,
         "outcome": model["outcome"],
@@ -167,6 +167,12 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "proofs": [] if check_mode else [evidence_proof(run, list(RENDERERS)).as_dict()],
         "message": "",
     }
+
+
+def give_back(run: Run) -> None:
+    """The target is free for the next run, whatever came of this one."""
+    with suppress(ReleaseError):  # then the claim dies with the controller
+        release(run)
 
 
 def model_of(params: Mapping[str, Any], check_mode: bool, lines: Sequence[Mapping[str, Any]]) -> Model:

@@ -70,8 +70,8 @@ options:
     default: false
   controller:
     description:
-      - Who runs the playbook, as the lookup C(controller) returns it. Without it a run counts as dead as soon as none of
-        its modules gives a sign of life for three seconds.
+      - Who runs the playbook, as the lookup C(controller) returns it. Without it a run counts as dead as soon as
+        none of its modules gives a sign of life for three seconds.
     type: dict
     default: {}
     suboptions:

@@ -1,4 +1,4 @@
-"""One run at a time on one database, wherever the runs keep their state: a session's lock, polled and never waited for."""
+"""One run at a time on one database, wherever the runs keep their state: a session's lock, polled, not waited for."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 LOCK_NAME = "dbrelease-lock-"
 
 HOLDERS = """
-SELECT a.pid, a.application_name AS application, a.usename::text AS "user", coalesce(host(a.client_addr), 'local') AS host,
+SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
+       coalesce(host(a.client_addr), 'local') AS host,
        to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = %(high)s AND l.objid = %(low)s
@@ -31,7 +32,8 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = %
 """
 # What a run has left working when its module was killed: its lock is gone, its program's session is not.
 WORKERS = """
-SELECT a.pid, a.application_name AS application, a.usename::text AS "user", coalesce(host(a.client_addr), 'local') AS host,
+SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
+       coalesce(host(a.client_addr), 'local') AS host,
        to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
 FROM pg_stat_activity a
 WHERE a.datname = current_database() AND a.application_name ~ %(pattern)s

@@ -132,6 +132,7 @@ def present(run: Run) -> Iterator[None]:
 
 @contextmanager
 def holding(path: Path, held: HeldFile) -> Iterator[None]:
+    """Keep the kernel's lock, signed by this process, while the block runs."""
     held.sign()
     HELD[path] = held
     try:

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase  # type: ignore[import-untyped]
+
 DOCUMENTATION = r"""
 name: controller
 author: The authors of dbrelease
@@ -23,22 +32,14 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: C(user), C(host), C(pid), C(started) (clock ticks since the machine's start), C(boot_id), C(pid_namespace).
+  description: C(user), C(host), C(pid), C(started) (clock ticks since the machine's start), C(boot_id) and
+    C(pid_namespace).
   type: list
   elements: dict
 """
 
-import getpass
-import multiprocessing
-import os
-import socket
-from pathlib import Path
-from typing import Any
 
-from ansible.plugins.lookup import LookupBase
-
-
-class LookupModule(LookupBase):
+class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[dict[str, Any]]:

@@ -19,7 +19,17 @@ BROKEN = Proof("checks.b", "B holds", "fail", detail="2 rows break it.", remedy=
 
 
 def parameters(run: dict[str, Any], state: str, **options: Any) -> dict[str, Any]:
-    return {"state": state, "run": run, "step": None, "event": None, "facts": {}, "proofs": [], **options}
+    return {
+        "state": state,
+        "run": run,
+        "step": None,
+        "event": None,
+        "facts": {},
+        "proofs": [],
+        "exclusive": False,
+        "controller": {},
+        **options,
+    }
 
 
 def lines(run: dict[str, Any]) -> list[dict[str, Any]]:
