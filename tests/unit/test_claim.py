@@ -188,7 +188,7 @@ def test_a_number_that_another_process_has_now_blocks_nobody(
     path = path_in(one.state_dir)
     claimed = peek(path)
     assert claimed
-    values = {"controller_started" if key == "started" else key: value for key, value in other.items()}
+    values: dict[str, Any] = {"controller_started" if key == "started" else key: value for key, value in other.items()}
     if "boot_id" in other:
         values["target_boot_id"] = other["boot_id"]
     path.write_bytes(encode(replace(claimed, **values)))
