@@ -13,6 +13,7 @@ description:
   - A run that failed, that was refused or that was killed is no failure of this module; it fails only if the evidence
     cannot be written, and then says what came of the run nevertheless. Whoever calls it judges RV(succeeded).
   - The same evidence again writes nothing.
+  - In every outcome the run gives the target back, if it had claimed it.
 extends_documentation_fragment: [run]
 options:
   release:
@@ -121,10 +122,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from ansible.module_utils.dbrelease.claiming import release
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence import Model, build, evidence_proof
 from ansible.module_utils.dbrelease.evidence_files import RENDERERS, is_written, write_evidence
-from ansible.module_utils.dbrelease.journal import Event, Journal
+from ansible.module_utils.dbrelease.journal import Event, Journal, Run
 from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
@@ -150,6 +152,9 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         # The first cause must not be lost together with the place where it would have been written.
         message = f"{error.message} What came of the run: {model['headline']}"
         raise ReleaseError(message, outcome=model["outcome"], headline=model["headline"]) from error
+    finally:
+        if not check_mode:
+            give_back(run)
     return {
         "changed": changed,
         "outcome": model["outcome"],
@@ -162,6 +167,12 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "proofs": [] if check_mode else [evidence_proof(run, list(RENDERERS)).as_dict()],
         "message": "",
     }
+
+
+def give_back(run: Run) -> None:
+    """The target is free for the next run, whatever came of this one."""
+    with suppress(ReleaseError):  # then the claim dies with the controller
+        release(run)
 
 
 def model_of(params: Mapping[str, Any], check_mode: bool, lines: Sequence[Mapping[str, Any]]) -> Model:

@@ -11,6 +11,10 @@ description:
     line is on disk before the module returns.
   - The other modules journal their own steps; this one opens a run, records what happened outside of them, and judges
     a stage by its proofs.
+  - A run that changes anything is opened O(exclusive). It claims the target by C(run.lock) in the state directory, and
+    until the closing report of its run the modules of other runs refuse to act. The claim of a run that has died counts
+    nothing, and a module of it that still works is ended. Where another run lives, this one is journalled as refused,
+    and RV(refused) is true; ending the play with a report is left to whoever asks.
 options:
   state:
     description:
@@ -60,9 +64,38 @@ options:
     type: list
     elements: dict
     default: []
+  exclusive:
+    description: With O(state=opened), whether the run claims the target for itself.
+    type: bool
+    default: false
+  controller:
+    description:
+      - Who runs the playbook, as the lookup C(controller) returns it. Without it a run counts as dead as soon as
+        none of its modules gives a sign of life for three seconds.
+    type: dict
+    default: {}
+    suboptions:
+      user:
+        description: The user.
+        type: str
+      host:
+        description: The name of the machine.
+        type: str
+      pid:
+        description: Number of the process.
+        type: int
+      started:
+        description: When it started, in clock ticks since the machine's start.
+        type: str
+      boot_id:
+        description: Which start of which machine.
+        type: str
+      pid_namespace:
+        description: What the number belongs to.
+        type: str
 attributes:
   check_mode:
-    description: Nothing is written; an identifier is given all the same.
+    description: Nothing is written or claimed, nor refused; an identifier is given all the same.
     support: full
   diff_mode:
     description: A journal line is no configuration to compare.
@@ -75,6 +108,8 @@ EXAMPLES = r"""
   journal:
     state: opened
     run: {release: "2026_04", environment: staging, playbook: deploy, state_dir: /srv/shop/releases}
+    exclusive: true
+    controller: "{{ lookup('controller') }}"
   register: opened
 
 - name: Judge the stage
@@ -95,8 +130,14 @@ line:
   type: dict
   returned: always
 message:
-  description: One sentence for each proof that does not hold.
+  description:
+    - One sentence for each proof that does not hold. With O(exclusive) one on the run that holds the target or held it,
+      if there is one.
   type: str
+  returned: always
+refused:
+  description: Whether another run holds the target, so that this one may not act.
+  type: bool
   returned: always
 """
 
@@ -104,6 +145,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ansible.module_utils.dbrelease.claim import CLAIM_STEP
+from ansible.module_utils.dbrelease.claiming import claim, holder_of
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run, new_run_id, utc_now
 from ansible.module_utils.dbrelease.module import RUN_OPTIONS, run_module
@@ -120,6 +163,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "event": {"type": "str", "choices": ["started", "passed", "failed", "refused", "skipped"]},
     "facts": {"type": "dict", "default": {}},
     "proofs": {"type": "list", "elements": "dict", "default": []},
+    "exclusive": {"type": "bool", "default": False},
+    "controller": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            **{key: {"type": "str"} for key in ("user", "host", "started", "boot_id", "pid_namespace")},
+            "pid": {"type": "int"},
+        },
+    },
 }
 
 
@@ -128,9 +180,11 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     opened = params["state"] == "opened"
     run = Run(**{**params["run"], **({"run_id": new_run_id(utc_now())} if opened else {})})
     journal = Journal(run, dry=check_mode)
-    message = sentence(params["proofs"])
+    message, refused = sentence(params["proofs"]), False
     if opened:
-        line = journal.append("run", "started", params["facts"])
+        line = journal.append("run", "started", {**params["facts"], "controller": params["controller"]})
+        if params["exclusive"]:
+            message, refused = claimed(run, params["controller"], journal)
     elif params["state"] == "recorded":
         line = journal.append(params["step"], params["event"], params["facts"])
     else:
@@ -139,7 +193,18 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         line = journal.append(params["step"], "failed" if red else "passed", judged)
         if red:
             raise ReleaseError(message, line=line)
-    return {"run": asdict(run), "line": line, "message": message}
+    return {"run": asdict(run), "line": line, "message": message, "refused": refused}
+
+
+def claimed(run: Run, controller: Mapping[str, Any], journal: Journal) -> tuple[str, bool]:
+    """Claim the target and journal what came of it; what there is to say, and whether another run has it."""
+    if journal.dry:
+        seen = holder_of(run)
+        return (f"{seen.message} Check mode goes on, as it only reads.", False) if seen else ("", False)
+    came = claim(run, controller)
+    facts = {"message": came.message, "holder": asdict(came.holder) if came.holder else None}
+    journal.append(CLAIM_STEP, "refused" if came.refused else "passed", facts)
+    return came.message, came.refused
 
 
 def main() -> None:

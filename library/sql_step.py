@@ -151,6 +151,7 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.finalize import finalize
 from ansible.module_utils.dbrelease.journal import Journal
@@ -188,9 +189,10 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the steps, or say which would run."""
-    with Journal(run_of(params), dry=check_mode).step("finalize") as step:
+    run, login = run_of(params), Login.of(params)
+    with Journal(run, dry=check_mode).step("finalize") as step, acting(run, login, dry=check_mode):
         return finalize(
-            Login.of(params),
+            login,
             params["steps"],
             params["checks"],
             params["lock"],

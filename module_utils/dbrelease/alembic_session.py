@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .acting import acting
 from .alembic_move import Alembic, Moved, read_revisions
 from .alembic_outcome import UPGRADE_PROOF, Move, already_there, check_pattern, is_needed
 from .alembic_preview import PREVIEW_PROOF, Preview, preview
@@ -90,7 +91,7 @@ def _move(
     params: Mapping[str, Any],
     login: Login,
 ) -> dict[str, Any]:
-    with journal.step(move.direction) as step:
+    with journal.step(move.direction) as step, acting(journal.run, login):
         log = _log(_file(journal.run, params["log_label"], ".log"), login)
         step.facts.update(from_revision=move.from_revision, to_revision=move.revision, log=str(log.path))
         alembic = Alembic(

@@ -13,6 +13,7 @@ import psycopg2
 from psycopg2.extras import RealDictCursor
 
 from . import manifest
+from .acting import acting
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
 from .commands import Commands, commands_in
 from .database import Login, connect, server_reason, transaction
@@ -76,7 +77,7 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     if existing is not None:
         return existing
     commands = commands_in(container)
-    with journal.step("backup") as step:
+    with journal.step("backup") as step, acting(plan.run, plan.login):
         tool = tool_version(commands, "pg_dump")
         tool_version(commands, "pg_restore")
         temporary = temporary_name(plan.paths["path"], plan.run.run_id)

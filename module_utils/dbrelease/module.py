@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from .claiming import present
 from .errors import ReleaseError
 from .journal import Run
 
@@ -51,7 +53,14 @@ def run_module(options: Options, act: Act) -> None:
     """Run `act(params, check_mode)`: what it returns is the result; a ReleaseError becomes one sentence."""
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     try:
-        result = act(module.params, module.check_mode)
+        with _presence(module.params, module.check_mode):
+            result = act(module.params, module.check_mode)
     except ReleaseError as error:
         module.fail_json(msg=error.message, refused=error.refused, **error.facts)
     module.exit_json(**{"changed": False, **result})
+
+
+def _presence(params: Mapping[str, Any], check_mode: bool) -> AbstractContextManager[None]:
+    """A module of the run that holds the target shows that the run lives; check mode holds nothing."""
+    run = params.get("run") or {}
+    return present(run_of(params)) if run.get("run_id") and not check_mode else nullcontext()

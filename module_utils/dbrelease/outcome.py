@@ -152,7 +152,12 @@ def _taken_back(stages: Sequence[Stage]) -> Stage | None:
 
 
 def _upgrade_begun(stages: Sequence[Stage]) -> bool:
-    """Whether an upgrade was tried; one that found the database at its revision (no attempts) was not."""
+    """Whether an upgrade was tried, also by an interrupted run that this one finishes.
+
+    One that found the database at its revision (no attempts) was not.
+    """
+    if any(stage.step == "preflight" and stage.facts.get("state") == "unfinished" for stage in stages):
+        return True
     return any(
         stage.step == "upgrade"
         and stage.status not in ("refused", "skipped")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 
 import psycopg2
@@ -42,3 +43,15 @@ def _end_sessions(connection: psycopg2.extensions.connection, name: str) -> int:
                 break
             time.sleep(POLL_S)
     return len(ended)
+
+
+def sessions_of(connection: psycopg2.extensions.connection, run_ids: Sequence[str]) -> list[str]:
+    """The names of the server's sessions that carry one of these run ids at their end."""
+    with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+        found = select(
+            cursor,
+            "SELECT application_name AS name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease-%%' "
+            "AND application_name LIKE ANY (%s) AND pid <> pg_backend_pid()",
+            ([f"%-{run_id}" for run_id in run_ids],),
+        )
+    return [row["name"] for row in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,6 +13,8 @@ from xml.etree import ElementTree
 import evidence
 import jsonschema
 import pytest
+from ansible.module_utils.dbrelease.claim_file import path_in
+from ansible.module_utils.dbrelease.claiming import claim
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence import Model, build, plain
 from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json
@@ -185,6 +188,24 @@ def make(run: Run) -> Make:
 OUTCOMES: list[tuple[str, list[Event], str, str]] = [
     ("deployed", FULL, "deployed", "was deployed and verified"),
     ("already deployed", [*RUN, *DEPLOYED, *VERIFIED], "already_deployed", "deployed already"),
+    (
+        "what an interrupted run had begun",
+        [*RUN, *closed("preflight", state="unfinished"), *closed("upgrade", "skipped"), *VERIFIED],
+        "deployed",
+        "was deployed and verified",
+    ),
+    (
+        "what an interrupted run had begun, and is red",
+        [*RUN, *closed("preflight", state="unfinished"), *closed("finalize", "refused", message="No."), PLAYBOOK],
+        "failed",
+        "The step finalize failed: No.",
+    ),
+    (
+        "another run holds the target",
+        [*RUN, ("claim", "refused", {"message": "Held by run x."}), PLAYBOOK],
+        "refused",
+        "the database was not changed: Held by run x.",
+    ),
     ("verify alone", [*RUN, *VERIFIED], "already_deployed", "not changed"),
     (
         "an upgrade that had nothing to do",
@@ -614,6 +635,22 @@ def test_check_mode_refuses_by_the_events_it_is_given(call: Call) -> None:
 
 def test_same_keys_in_every_outcome(call: Call, journal: Journal) -> None:
     assert list(call(check_mode=True)) == list(call())
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_the_target_is_given_back_in_every_outcome(call: Call, run: Run, writable: bool) -> None:
+    assert not claim(run, {}).refused
+    if not writable:
+        (Path(run.state_dir) / "runs").write_text("a file where the folder should be")
+    with nullcontext() if writable else pytest.raises(ReleaseError):
+        call()
+    assert not path_in(run.state_dir).exists()
+
+
+def test_check_mode_gives_nothing_back(call: Call, run: Run) -> None:
+    claim(run, {})
+    call(check_mode=True)
+    assert path_in(run.state_dir).exists()
 
 
 def test_where_nothing_can_be_written_the_first_cause_is_told(call: Call, run: Run) -> None:

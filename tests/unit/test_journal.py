@@ -1,8 +1,9 @@
-"""The journal is append-only, survives a torn line, judges a stage by its proofs, and is dry in check mode."""
+"""The journal is append-only, on disk and whole after a torn line; it judges by proofs, and is dry in check mode."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import journal
 import pytest
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run, last_facts, stamp
+from ansible.module_utils.dbrelease.machine import process_of, this_machine
 from ansible.module_utils.dbrelease.proof import Proof
 
 KEYS = {"ts", "run_id", "release", "environment", "playbook", "step", "event", "facts"}
@@ -19,7 +21,17 @@ BROKEN = Proof("checks.b", "B holds", "fail", detail="2 rows break it.", remedy=
 
 
 def parameters(run: dict[str, Any], state: str, **options: Any) -> dict[str, Any]:
-    return {"state": state, "run": run, "step": None, "event": None, "facts": {}, "proofs": [], **options}
+    return {
+        "state": state,
+        "run": run,
+        "step": None,
+        "event": None,
+        "facts": {},
+        "proofs": [],
+        "exclusive": False,
+        "controller": {},
+        **options,
+    }
 
 
 def lines(run: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,3 +119,35 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run_parameters: dict[st
         ReleaseError, match=r"Writing the journal .* failed \(Not a directory\): make release_state_dir"
     ):
         journal.act(parameters({**run_parameters, "state_dir": str(tmp_path / "file/state")}, "opened"), False)
+
+
+def opened(run: dict[str, Any], run_id: str, *, check_mode: bool = False) -> dict[str, Any]:
+    who = {"user": "ann", "host": "desk", **vars(this_machine()), **vars(process_of(os.getpid()) or ())}
+    options = parameters({**run, "run_id": run_id}, "opened", exclusive=True, controller=who)
+    return journal.act(options, check_mode)
+
+
+def test_of_two_exclusive_runs_the_second_is_refused_and_told_why(run_parameters: dict[str, Any]) -> None:
+    first, second = (opened(run_parameters, "x") for _ in range(2))
+    assert (first["refused"], first["message"]) == (False, "")
+    assert second["refused"]
+    assert f"held by run {first['run']['run_id']} (tests of release sample) by ann on desk, since" in second["message"]
+    assert [(line["step"], line["event"]) for line in lines(run_parameters)] == [
+        ("run", "started"),
+        ("claim", "passed"),
+        ("run", "started"),
+        ("claim", "refused"),
+    ]
+
+
+def test_in_check_mode_a_held_target_is_told_and_not_refused(run_parameters: dict[str, Any]) -> None:
+    first = opened(run_parameters, "x")
+    before = lines(run_parameters)
+    dry = opened(run_parameters, "y", check_mode=True)
+    assert not dry["refused"] and first["run"]["run_id"] in dry["message"]
+    assert lines(run_parameters) == before
+
+
+def test_what_only_reads_is_not_refused(run_parameters: dict[str, Any]) -> None:
+    opened(run_parameters, "x")
+    assert not journal.act(parameters(run_parameters, "opened"), False)["refused"]

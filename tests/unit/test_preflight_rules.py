@@ -12,7 +12,7 @@ from ansible.module_utils.dbrelease.preflight import demands as demanded
 from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
 from ansible.module_utils.dbrelease.preflight.demands import Demands
 from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Payload, StateDir, Table, Unseen
-from ansible.module_utils.dbrelease.preflight.judge import RULES, judge, state_of, summary
+from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
 from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
 from ansible.module_utils.dbrelease.proof import Proof
 from ansible.module_utils.dbrelease.target import Service
@@ -221,3 +221,27 @@ def test_major_version(version: str, major: int) -> None:
 
 def test_placeholders_become_null() -> None:
     assert demanded.without_placeholders("a = %(one)s AND b LIKE '5%%'") == "a = NULL AND b LIKE '5%'"
+
+
+@pytest.mark.parametrize(
+    ("events", "begun"),
+    [
+        pytest.param([], False, id="deployed by hand"),
+        pytest.param([("upgrade", "started")], True, id="killed in the upgrade"),
+        pytest.param([("upgrade", "started"), ("upgrade", "failed")], True, id="settled, and not verified"),
+        pytest.param([("upgrade", "started"), ("upgrade", "passed"), ("verify", "failed")], True, id="found amiss"),
+        pytest.param([("upgrade", "started"), ("upgrade", "passed"), ("verify", "passed")], False, id="verified"),
+        pytest.param([("upgrade", "started"), ("downgrade", "passed")], False, id="taken back"),
+        pytest.param([("verify", "passed"), ("upgrade", "started")], True, id="verified before, begun again"),
+        pytest.param([("upgrade", "skipped")], False, id="there already"),
+    ],
+)
+def test_a_release_is_unfinished_until_it_is_verified(events: list[tuple[str, str]], begun: bool) -> None:
+    lines = [{"release": "a", "environment": "b", "step": step, "event": event} for step, event in events]
+    assert is_begun(lines, "a", "b") is begun
+    assert not is_begun(lines, "a", "elsewhere")
+
+
+def test_only_what_is_there_can_be_unfinished() -> None:
+    for facts, expected in ((HEALTHY, "ready"), (DEPLOYED, "unfinished")):
+        assert state_of(DEMANDS, facts, judge(DEMANDS, facts), begun=True) == expected

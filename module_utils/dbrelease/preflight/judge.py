@@ -13,7 +13,7 @@ from .demands import Demands
 from .facts import Facts, Unseen
 from .verdicts import skipped
 
-State = Literal["ready", "deployed", "refused"]
+State = Literal["ready", "unfinished", "deployed", "refused"]
 
 RULES: Mapping[str, on_server.Rule] = {
     "services": on_target.services,
@@ -33,6 +33,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "api": on_target.api,
     "staging_evidence": on_target.staging_evidence,
 }
+ENDS = ("verify", "downgrade", "rolled_back", "restored")
 ONLY_BEFORE = ("dump_tools", "prepared_transactions", "old_transactions", "table_room")
 
 
@@ -47,11 +48,28 @@ def judge(demands: Demands, facts: Facts) -> list[Proof]:
     ]
 
 
-def state_of(demands: Demands, facts: Facts, proofs: Sequence[Proof]) -> State:
-    """`refused` with any red proof, else `deployed` or `ready`."""
+def state_of(demands: Demands, facts: Facts, proofs: Sequence[Proof], *, begun: bool = False) -> State:
+    """`refused` with any red proof, else `ready`, or `deployed`, or `unfinished` where it was only begun."""
     if any(proof.status == "fail" for proof in proofs):
         return "refused"
-    return "deployed" if on_target.deployed(demands, facts) else "ready"
+    if not on_target.deployed(demands, facts):
+        return "ready"
+    return "unfinished" if begun else "deployed"
+
+
+def is_begun(lines: Sequence[Mapping[str, Any]], release: str, environment: str) -> bool:
+    """Whether the journal has the beginning of an upgrade that no run has verified, nor taken back, since.
+
+    A database that somebody migrated by hand has none.
+    """
+    begun = False
+    for line in lines:
+        if (line["release"], line["environment"]) == (release, environment):
+            if (line["step"], line["event"]) == ("upgrade", "started"):
+                begun = True
+            elif line["event"] == "passed" and line["step"] in ENDS:
+                begun = False
+    return begun
 
 
 def summary(facts: Facts) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ..proof import sentence
 from ..target import Service
 from .demands import Demands
 from .gather import Place, gather, settle
-from .judge import judge, state_of, summary
+from .judge import is_begun, judge, state_of, summary
 from .places import look_at_state_dir
 
 
@@ -22,10 +22,12 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     demands = Demands.of(params["release"])
     # A journal that cannot be written must not hide the other problems; the rule dump_room tells of this one.
     dry = check_mode or bool(look_at_state_dir(run.state_dir).problem)
-    with Journal(run, dry=dry).step("preflight") as step:
+    journal = Journal(run, dry=dry)
+    with journal.step("preflight") as step:
         facts = gather(_place(params, demands, run.state_dir), demands)
         proofs = judge(demands, facts)
-        state = state_of(demands, facts, proofs)
+        begun = is_begun([] if dry and not check_mode else journal.read(), run.release, run.environment)
+        state = state_of(demands, facts, proofs, begun=begun)
         seen = summary(facts)
         step.prove(*proofs)
         step.facts.update(state=state, target_facts=seen)

@@ -1,0 +1,122 @@
+"""The file of the claim, and the kernel's lock on it, which is gone with the process that holds it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from pathlib import Path
+
+from .claim import CLAIM_NAME, SIZE, Claim, decode, encode
+from .errors import ReleaseError
+from .journal import make_private_directory
+from .machine import connection_of, process_of
+
+POLL_S = 0.1
+
+
+class HeldFile:
+    """The open, locked file of the claim; only its holder writes or removes it."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    def read(self) -> Claim | None:
+        """The claim in it."""
+        return decode(os.pread(self._descriptor, SIZE, 0))
+
+    def write(self, claim: Claim | None) -> None:
+        """Put a claim in it, or none."""
+        os.pwrite(self._descriptor, encode(claim), 0)
+
+    def sign(self) -> None:
+        """Note this process as the one that holds the lock, so that a later run can find it and end it."""
+        claim = self.read()
+        if claim:
+            self.write(claim.held_by(process_of(os.getpid()), connection_of(os.getpid())))
+
+    def remove(self) -> None:
+        """No claim any more, and no file."""
+        self.write(None)
+        self.path.unlink(missing_ok=True)
+
+    def let_go(self) -> None:
+        """Give the lock back; a file that claims nothing does not stay."""
+        try:
+            claim = self.read()
+            if claim is None:
+                self.path.unlink(missing_ok=True)
+            elif claim.module:
+                self.write(claim.held_by(None))
+        finally:
+            os.close(self._descriptor)
+
+
+def path_in(state_dir: str) -> Path:
+    """Where the claim on a target is."""
+    return Path(state_dir) / CLAIM_NAME
+
+
+def peek(path: Path) -> Claim | None:
+    """The claim, read by one who does not hold the lock."""
+    try:
+        return decode(path.read_bytes())
+    except OSError:
+        return None
+
+
+def try_lock(path: Path, *, create: bool = True) -> HeldFile | None:
+    """The locked file, or None while another process has it (or, with create=False, where there is none)."""
+    try:
+        while True:
+            if create:
+                make_private_directory(path.parent)
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+            if not _flock(descriptor):
+                os.close(descriptor)
+                return None
+            if _is_still(path, descriptor):
+                return HeldFile(path, descriptor)
+            # Its last holder has removed it in between: that lock is on a file without a name.
+            os.close(descriptor)
+    except FileNotFoundError:
+        if not create:
+            return None
+        raise
+    except OSError as error:
+        raise ReleaseError(
+            f"Locking {path} failed ({error.strerror}): "
+            "make release_state_dir a folder that the deploying user can write, with room left, and run again."
+        ) from error
+
+
+def lock(path: Path, wait_s: float, *, create: bool = True) -> HeldFile | None:
+    """The same, polled for a while: a run that only looks who holds it has it for a moment."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        held = try_lock(path, create=create)
+        if held or time.monotonic() > deadline or not (create or path.exists()):
+            return held
+        time.sleep(POLL_S)
+
+
+def _flock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        os.close(descriptor)
+        raise
+    return True
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(descriptor)
+    return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)

@@ -1,0 +1,143 @@
+"""Claim a target for a run, show that the run lives, and give the target back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .claim import Claim, decide, is_closed, life_of, standing
+from .claim_file import POLL_S, HeldFile, lock, path_in, peek, try_lock
+from .journal import Journal, Run, utc_now
+from .machine import end, has_open, is_running, this_machine
+
+# A remote holder that gives no sign of life for so long is dead. Within it a refusal is due as well.
+WATCH_S = 3.0
+LOOK_S = 4.0
+PRESENT_S = 0.5
+
+HELD: dict[Path, HeldFile] = {}
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What came of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead."""
+
+    refused: bool
+    holder: Claim | None
+    step: str = ""
+    ended_module: int = 0
+
+    @property
+    def message(self) -> str:
+        """One sentence, empty where there is nothing to say."""
+        if self.holder is None:
+            return "Another run is just opening on this target: run again when it has ended." if self.refused else ""
+        if self.refused:
+            return (
+                f"This target is held by {self.holder.words}, which is {self.step}: "
+                "wait for its end, or end it, and run again."
+            )
+        return f"The claim on this target was taken over from {self.holder.words}, which died {self.step}."
+
+
+def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
+    """Claim the target for a run, unless another one lives; polled, and never longer than LOOK_S."""
+    path, journal = path_in(run.state_dir), Journal(run)
+    mine = Claim.of(run, controller, this_machine(), utc_now().isoformat(timespec="seconds"))
+    begun = time.monotonic()
+    first_sign = sign = None
+    ended = 0
+    while True:
+        held = try_lock(path)
+        holder = held.read() if held else peek(path)
+        try:
+            lines = journal.read()
+            closed = holder is not None and is_closed(lines, holder.run_id)
+            life = life_of(holder, this_machine(), is_running, held=not held) if holder else "dead"
+            decision = decide(holder, run.run_id, life, held=not held, closed=closed)
+            waited = time.monotonic() - begun
+            if holder and decision == "wait" and not held:
+                decision = "refuse" if waited > LOOK_S else "wait"
+            elif holder and decision == "wait":
+                sign = (holder, sum(line["run_id"] == holder.run_id for line in lines))
+                first_sign = first_sign or sign
+                if sign != first_sign:
+                    decision = "refuse"
+                elif waited > WATCH_S:
+                    decision = "take"
+            elif decision == "wait" and waited > LOOK_S:
+                decision = "refuse"
+            at = standing(lines, holder.run_id) if holder else ""
+            if decision == "take" and held:
+                held.write(mine)
+                lost = holder if holder and not closed and holder.run_id != run.run_id else None
+                return Claimed(False, lost, at, ended)
+        finally:
+            if held:
+                held.let_go()
+        if decision == "refuse":
+            return Claimed(True, holder, at)
+        if decision == "end_module" and holder:
+            ended = end_module(path, holder) or ended
+            if time.monotonic() - begun > LOOK_S:
+                return Claimed(True, holder, at)
+        time.sleep(POLL_S)
+
+
+def end_module(path: Path, holder: Claim) -> int:
+    """End what a dead run's controller left working: certainly that process, as it has the claim's file open."""
+    module = holder.module
+    if module and is_running(module) and has_open(module, path) and end(module):
+        return module.pid
+    return 0
+
+
+def holder_of(run: Run) -> Claimed | None:
+    """The run that holds the target now, if another does and is not known to be dead; looks only."""
+    holder = peek(path_in(run.state_dir))
+    if holder is None or holder.run_id == run.run_id:
+        return None
+    lines = Journal(run).read()
+    if is_closed(lines, holder.run_id) or life_of(holder, this_machine(), is_running, held=False) == "dead":
+        return None
+    return Claimed(True, holder, standing(lines, holder.run_id))
+
+
+def release(run: Run) -> None:
+    """Give the claim back, if this run has it."""
+    path = path_in(run.state_dir)
+    held = HELD.get(path) or lock(path, LOOK_S, create=False)
+    if held is None:
+        return
+    claim_now = held.read()
+    if claim_now and claim_now.run_id == run.run_id:
+        held.remove()
+    if path not in HELD:
+        held.let_go()
+
+
+@contextmanager
+def present(run: Run) -> Iterator[None]:
+    """While a module of the run that has the claim works, it holds the kernel's lock: it shows that the run lives."""
+    path = path_in(run.state_dir)
+    claimed = peek(path)
+    held = lock(path, PRESENT_S, create=False) if claimed and claimed.run_id == run.run_id else None
+    with holding(path, held) if held else nullcontext():
+        yield
+
+
+@contextmanager
+def holding(path: Path, held: HeldFile) -> Iterator[None]:
+    """Keep the kernel's lock, signed by this process, while the block runs."""
+    held.sign()
+    HELD[path] = held
+    try:
+        yield
+    finally:
+        del HELD[path]
+        with suppress(OSError):
+            held.let_go()

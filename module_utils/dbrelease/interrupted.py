@@ -1,0 +1,129 @@
+"""Runs that were interrupted: found in the journal, and told in plain words. Pure; leftovers.py looks and cleans."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .claim import CLAIM_STEP, is_closed, open_steps, standing
+from .journal import Run, stamp
+
+Line = Mapping[str, Any]
+
+TEMPORARY = re.compile(r".+\.tmp\.(?P<run_id>\d{8}T\d{6}Z-[0-9a-f]{6})")
+DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
+# What a playbook makes that must not stay without it: a database's name, from the application's and the run's stamp.
+DATABASES = {"restore": "{database}_restore_{stamp}", "rehearse": "{database}_rehearse_{stamp}"}
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run that has no end, or a step without one; `closed` where the run itself came to its report."""
+
+    run: Run
+    begun: str
+    user: str
+    controller: str
+    where: str
+    steps: tuple[str, ...]
+    closed: bool
+
+    @property
+    def words(self) -> str:
+        """For a sentence."""
+        return f"Run {self.run.run_id} ({self.run.playbook}, begun {self.begun} by {self.user} on {self.controller})"
+
+
+def runs_in(lines: Sequence[Line]) -> dict[str, Line]:
+    """The first line of every run, by its identifier, in the order in which they began."""
+    found: dict[str, Line] = {}
+    for line in lines:
+        found.setdefault(line["run_id"], line)
+    return found
+
+
+def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]) -> bool:
+    """Whether a run may still be at work, asked by the run that has the claim.
+
+    One that had claimed the target is dead or was taken over; of one that never did, its controller is looked at.
+    """
+    if is_closed(lines, run_id):
+        return False
+    own = [line for line in lines if line["run_id"] == run_id]
+    had_claimed = any((line["step"], line["event"]) == (CLAIM_STEP, "passed") for line in own)
+    return not had_claimed and not is_dead(own[0])
+
+
+def interrupted_runs(
+    lines: Sequence[Line], *, living: Collection[str], release: str, environment: str, state_dir: str
+) -> list[Interrupted]:
+    """The runs of a release in an environment that were cut short and that nobody has settled yet."""
+    found = []
+    for run_id, first in runs_in(lines).items():
+        if run_id in living or (first["release"], first["environment"]) != (release, environment):
+            continue
+        steps, closed = tuple(open_steps(lines, run_id)), is_closed(lines, run_id)
+        if closed and not steps:
+            continue
+        controller = first["facts"].get("controller") or {}
+        found.append(
+            Interrupted(
+                run=Run(run_id, release, environment, first["playbook"], state_dir),
+                begun=str(first["ts"]),
+                user=str(controller.get("user") or "unknown"),
+                controller=str(controller.get("host") or "unknown"),
+                where=standing(lines, run_id),
+                steps=steps,
+                closed=closed,
+            )
+        )
+    return found
+
+
+def notice(
+    runs: Sequence[Interrupted], *, playbook: str, revisions: Sequence[str] | None, from_revision: str, revision: str
+) -> str:
+    """The line for the operator; revisions is None where the database could not be asked."""
+    if not runs:
+        return ""
+    was = " ".join(f"{run.words} was interrupted {run.where}." for run in runs)
+    if revisions is None:
+        return f"{was[:-1]}; what it left in the database cannot be told, as that does not answer."
+    at = f"the database is at {', '.join(revisions) or 'no revision'}"
+    same = any(run.run.playbook == playbook for run in runs)
+    if same and list(revisions) == [revision]:
+        then = ": this run finishes it."
+    elif same and list(revisions) == [from_revision]:
+        then = ", as if it had not begun: this run starts anew."
+    else:
+        then = "; what it left was cleaned up."
+    return f"{was[:-1]}; {at}{then}"
+
+
+def stray_temporaries(names: Collection[str], living: Collection[str]) -> list[str]:
+    """Of file names, those that a run was writing that does not live."""
+    matches = [(name, TEMPORARY.fullmatch(name)) for name in names]
+    return sorted(name for name, match in matches if match and match["run_id"] not in living)
+
+
+def stray_dumps(names: Collection[str], runs: Sequence[Interrupted]) -> list[str]:
+    """Of file names, dumps of interrupted runs without their manifest: no backups. Others stay."""
+    stamps = {stamp(run.run.run_id) for run in runs if "backup" in run.steps}
+    matches = [(name, DUMP.fullmatch(name)) for name in names]
+    return sorted(
+        name
+        for name, match in matches
+        if match and match["stamp"] in stamps and f"{name.removesuffix('.dump')}.manifest.json" not in names
+    )
+
+
+def stray_databases(names: Collection[str], database: str, runs: Sequence[Interrupted]) -> list[str]:
+    """Of the server's databases, those that interrupted runs made only for themselves."""
+    made = {
+        DATABASES[run.run.playbook].format(database=database, stamp=stamp(run.run.run_id))
+        for run in runs
+        if run.run.playbook in DATABASES
+    }
+    return sorted(made & set(names))

@@ -1,0 +1,247 @@
+"""Settle what interrupted runs left: ask the database, end what still works for them, and remove what no one needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extras import RealDictCursor
+
+from .acting import acting
+from .alembic_move import read_revisions
+from .claim import Claim, life_of
+from .claiming import holder_of
+from .commands import commands_in
+from .database import Login, connect, select, server_reason
+from .errors import ReleaseError
+from .interrupted import (
+    Interrupted,
+    interrupted_runs,
+    may_live,
+    notice,
+    runs_in,
+    stray_databases,
+    stray_dumps,
+    stray_temporaries,
+)
+from .journal import Journal, Run, utc_now
+from .machine import is_running, this_machine
+from .proof import Proof
+from .sessions import end_sessions, sessions_of
+
+STEP = "recovery"
+PROOF = "recovery.settled"
+TIMEOUT_S = 30
+# A remote controller's death cannot be seen. Nothing that claims no target takes so long.
+LONGEST = timedelta(days=1)
+
+# The engine has no call that ends what `exec` began; the run is in the environment of its programs.
+END_PROGRAMS = r"""
+for process in /proc/[0-9]*; do
+  if tr '\0' '\n' < "$process/environ" 2>/dev/null | grep -Eq "^PGAPPNAME=dbrelease-.*-($1)$"; then
+    kill -KILL "${process#/proc/}" 2>/dev/null && echo "${process#/proc/}"
+  fi
+done
+exit 0
+"""
+# A preview lives for two minutes at most.
+OLD_PREVIEWS = "find \"${TMPDIR:-/tmp}\" -maxdepth 1 -name 'dbrelease_preview_*' -mmin +3 -exec rm -rf {} +; exit 0"
+
+
+@dataclass
+class Cleaned:
+    """What was found, and removed or ended (in check mode: would be)."""
+
+    runs: list[Interrupted] = field(default_factory=list)
+    revisions: list[str] | None = None
+    programs: int = 0
+    sessions: int = 0
+    files: list[str] = field(default_factory=list)
+    databases: list[str] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was there to clean, or a run to close."""
+        return bool(self.runs or self.programs or self.sessions or self.files or self.databases)
+
+
+@dataclass(frozen=True)
+class Leftovers:
+    """Where to look, for whom."""
+
+    login: Login
+    run: Run
+    backend_container: str
+    db_container: str
+    workdir: str | None
+    from_revision: str
+    revision: str
+    bookkeeping_table: str
+    dry: bool
+
+    def settle(self) -> dict[str, Any]:
+        """The module's result."""
+        journal = Journal(self.run, dry=self.dry)
+        with journal.step(STEP) as step, acting(self.run, dry=self.dry):
+            cleaned = self._clean(journal)
+            told = notice(
+                cleaned.runs,
+                playbook=self.run.playbook,
+                revisions=cleaned.revisions,
+                from_revision=self.from_revision,
+                revision=self.revision,
+            )
+            proofs = [_proof(cleaned, told)] if cleaned.changed else []
+            facts = {
+                "interrupted": [{"run_id": run.run.run_id, "steps": list(run.steps)} for run in cleaned.runs],
+                "revisions": cleaned.revisions,
+                "programs_ended": cleaned.programs,
+                "sessions_ended": cleaned.sessions,
+                "files_removed": cleaned.files,
+                "databases_dropped": cleaned.databases,
+                "notice": told,
+            }
+            step.facts.update(facts)
+            step.prove(*proofs)
+        return {
+            "changed": cleaned.changed,
+            **facts,
+            "settled": not cleaned.unsettled,
+            "proofs": [proof.as_dict() for proof in proofs],
+            "message": "",
+        }
+
+    def _clean(self, journal: Journal) -> Cleaned:
+        lines = journal.read()
+        living = self._living(lines)
+        run = self.run
+        cleaned = Cleaned(
+            interrupted_runs(
+                lines, living=living, release=run.release, environment=run.environment, state_dir=run.state_dir
+            )
+        )
+        cleaned.files = self._files(cleaned.runs, living)
+        if cleaned.runs:
+            # Programs before sessions: one that has not connected yet would, later.
+            self._try(cleaned, self._end_programs)
+            self._try(cleaned, self._end_sessions)
+            self._try(cleaned, self._ask)
+            self._try(cleaned, self._drop_databases)
+        for path in cleaned.files if not self.dry else ():
+            with suppress(OSError):
+                Path(path).unlink(missing_ok=True)
+        # A run that could not be settled stays open, for the next one to settle.
+        if not self.dry and not cleaned.unsettled:
+            for interrupted in cleaned.runs:
+                close(interrupted, cleaned.revisions, run.run_id)
+        return cleaned
+
+    def _try(self, cleaned: Cleaned, act: Any) -> None:
+        """What does not answer is preflight's to report, with everything else that stands in the way."""
+        try:
+            act(cleaned)
+        except ReleaseError as error:
+            cleaned.unsettled.append(error.message)
+        except psycopg2.Error as error:
+            cleaned.unsettled.append(
+                f"Settling what is left in the {self.login.label} failed ({server_reason(error)})."
+            )
+
+    def _living(self, lines: Sequence[Mapping[str, Any]]) -> set[str]:
+        living = {run_id for run_id in runs_in(lines) if may_live(lines, run_id, controller_is_dead)}
+        living.add(self.run.run_id)
+        holder = holder_of(self.run) if self.dry else None
+        return living | ({holder.holder.run_id} if holder and holder.holder else set())
+
+    def _files(self, runs: Sequence[Interrupted], living: set[str]) -> list[str]:
+        found = []
+        top = Path(self.run.state_dir)
+        for folder in (top, *top.glob("runs/*/")):
+            names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+            found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]
+        return found
+
+    def _end_programs(self, cleaned: Cleaned) -> None:
+        if self.dry:
+            return
+        ids = "|".join(interrupted.run.run_id for interrupted in cleaned.runs)
+        for container in {self.backend_container, self.db_container}:
+            commands = commands_in(container or None, workdir=self.workdir)
+            finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", ids], timeout_s=TIMEOUT_S)
+            cleaned.programs += len(finished.stdout.split())
+        if self.backend_container:
+            commands_in(self.backend_container).run(["sh", "-c", OLD_PREVIEWS], timeout_s=TIMEOUT_S)
+
+    def _end_sessions(self, cleaned: Cleaned) -> None:
+        suffixes = tuple(interrupted.run.run_id for interrupted in cleaned.runs)
+        with closing(connect(self.login, "dbrelease leftovers")) as connection:
+            names = sessions_of(connection, suffixes)
+        cleaned.sessions = len(names)
+        for name in set(names) if not self.dry else ():
+            end_sessions(self.login, name)
+
+    def _ask(self, cleaned: Cleaned) -> None:
+        cleaned.revisions = read_revisions(self.login, self.bookkeeping_table)
+
+    def _drop_databases(self, cleaned: Cleaned) -> None:
+        with (
+            closing(connect(self.login, "dbrelease leftovers")) as connection,
+            connection.cursor(cursor_factory=RealDictCursor) as cursor,
+        ):
+            names = [row["name"] for row in select(cursor, "SELECT datname::text AS name FROM pg_database")]
+            cleaned.databases = stray_databases(names, self.login.database, cleaned.runs)
+            for name in cleaned.databases if not self.dry else ():
+                cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def close(interrupted: Interrupted, revisions: list[str] | None, settled_by: str) -> None:
+    """Give every step of an interrupted run its end in the journal, the innermost first, and the run its own."""
+    journal = Journal(interrupted.run)
+    at = ", ".join(revisions or ()) or "no revision"
+    message = f"Interrupted {interrupted.where}; run {settled_by} found the database at {at}."
+    facts = {"interrupted": True, "settled_by": settled_by, "revisions": revisions, "message": message}
+    for step in reversed(interrupted.steps):
+        journal.append(step, "failed", facts)
+    if not interrupted.closed:
+        journal.append("run", "failed", {**facts, "outcome": "failed", "headline": message})
+
+
+def controller_is_dead(first: Mapping[str, Any]) -> bool:
+    """Whether the controller of a run that never claimed the target is certainly gone, by the run's first line."""
+    controller = first["facts"].get("controller") or {}
+    here = this_machine()
+    run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
+    claim = Claim.of(run, controller, here, str(first["ts"]))
+    # The line does not say where it was written: this very machine's controllers are the ones that can be looked at.
+    if claim.is_local:
+        return life_of(claim, here, is_running, held=False) == "dead"
+    with suppress(ValueError):
+        return utc_now() - datetime.fromisoformat(str(first["ts"])) > LONGEST
+    return True
+
+
+def _proof(cleaned: Cleaned, told: str) -> Proof:
+    detail = told or f"Removed what was left: {', '.join(cleaned.files)}."
+    if cleaned.unsettled:
+        detail = f"{detail} {' '.join(cleaned.unsettled)}"
+    observed = replace(cleaned, runs=[]).__dict__ | {"runs": [run.run.run_id for run in cleaned.runs]}
+    return Proof(
+        PROOF,
+        "What interrupted runs left is settled",
+        "inconclusive" if cleaned.unsettled else "pass",
+        observed={key: value for key, value in observed.items() if key != "unsettled"},
+        detail=detail,
+    )
+
+
+def settle(params: Mapping[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
+    """From the module's options."""
+    keys = ("backend_container", "db_container", "workdir", "from_revision", "revision", "bookkeeping_table")
+    return Leftovers(Login.of(params), run, dry=check_mode, **{key: params[key] for key in keys}).settle()

@@ -1,0 +1,78 @@
+"""Every module that changes something refuses while another run has the target, changes nothing, and journals it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import alembic_revision
+import backup
+import leftovers
+import psycopg2.extensions
+import pytest
+import sql_step
+from ansible.module_utils.dbrelease.claiming import claim
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal, Run
+
+OTHER = "20260102T030406Z-bbbbbb"
+STEP = {"name": "fill", "title": "Fill", "sql": "INSERT INTO t VALUES (2)", "pending": "SELECT 1", "proves": []}
+MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "backup": (
+        backup.act,
+        {"label": "x", "db_container": "", "observations": [], "bookkeeping_table": "v", "timeout_seconds": 60},
+    ),
+    "upgrade": (
+        alembic_revision.act,
+        {
+            "backend_container": "", "workdir": None, "command": ["true"], "from_revision": "a1", "revision": "b2",
+            "direction": "upgrade", "bookkeeping_table": "alembic_version", "lock": {}, "timeout_seconds": 60,
+            "success_pattern": None, "log_label": "log", "preview_files": [],
+        },
+    ),
+    "finalize": (sql_step.act, {"steps": [STEP], "checks": [], "lock": {}, "application_name": "x"}),
+    "recovery": (
+        leftovers.act,
+        {"backend_container": "", "db_container": "", "workdir": None, "from_revision": "a1", "revision": "b2",
+         "bookkeeping_table": "alembic_version"},
+    ),
+}  # fmt: skip
+
+
+def held_by_another_run(run: Run, login: Login) -> Callable[[], None]:
+    claim(Run(**{**vars(run), "run_id": OTHER}), {})
+    return lambda: None
+
+
+def held_by_another_targets_run(run: Run, login: Login) -> Callable[[], None]:
+    session = connect(login, f"dbrelease-upgrade-{OTHER}")
+    return session.close
+
+
+@pytest.mark.parametrize(
+    ("step", "hold"),
+    [(step, held_by_another_run) for step in MODULES]
+    + [(step, held_by_another_targets_run) for step in MODULES if step != "recovery"],
+)
+def test_it_refuses(
+    step: str,
+    hold: Callable[[Run, Login], Callable[[], None]],
+    run_parameters: dict[str, Any],
+    login_parameters: dict[str, Any],
+    database: Login,
+    session: psycopg2.extensions.connection,
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute("CREATE TABLE t (n int)")
+        cursor.execute("CREATE TABLE alembic_version AS SELECT 'a1'::text AS version_num")
+        run = Run(**run_parameters)
+        let_go = hold(run, database)
+        act, options = MODULES[step]
+        with pytest.raises(ReleaseError, match=OTHER) as refusal:
+            act({**login_parameters, "run": run_parameters, **options}, False)
+        let_go()
+        assert refusal.value.refused
+        assert [line["event"] for line in Journal(run).read() if line["step"] == step] == ["started", "refused"]
+        cursor.execute("SELECT (SELECT count(*) FROM t), (SELECT version_num FROM alembic_version)")
+        assert cursor.fetchall() == [(0, "a1")]

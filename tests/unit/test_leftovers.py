@@ -1,0 +1,272 @@
+"""What interrupted runs left is found, told, ended and removed; what is anyone else's stays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import leftovers
+import psycopg2.extensions
+import pytest
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.interrupted import (
+    Interrupted,
+    interrupted_runs,
+    may_live,
+    notice,
+    stray_databases,
+    stray_dumps,
+    stray_temporaries,
+)
+from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.machine import Process, process_of, this_machine
+
+DEAD, VERIFYING, OTHER = "20260102T030400Z-dead00", "20260102T030401Z-beef00", "20260102T030402Z-feed00"
+FROM, TO = "a1", "b2"
+
+
+@pytest.fixture
+def parameters(run_parameters: dict[str, Any], login_parameters: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **login_parameters,
+        "run": {**run_parameters, "playbook": "deploy"},
+        "backend_container": "",
+        "db_container": "",
+        "workdir": None,
+        "from_revision": FROM,
+        "revision": TO,
+        "bookkeeping_table": "alembic_version",
+    }
+
+
+@pytest.fixture
+def at_revision(session: psycopg2.extensions.connection) -> Iterator[None]:
+    with session.cursor() as cursor:
+        cursor.execute("CREATE TABLE alembic_version (version_num text)")
+        cursor.execute("INSERT INTO alembic_version VALUES (%s)", (TO,))
+    yield
+
+
+def journal_of(parameters: dict[str, Any], run_id: str, playbook: str = "deploy") -> Journal:
+    return Journal(Run(**{**parameters["run"], "run_id": run_id, "playbook": playbook}))
+
+
+def begin(journal: Journal, *steps: str, claims: bool = True, controller: dict[str, Any] | None = None) -> None:
+    journal.append("run", "started", {"controller": controller or {"user": "ann", "host": "desk"}})
+    if claims:
+        journal.append("claim", "passed")
+    for step in steps:
+        journal.append(step, "started")
+
+
+def controller(process: Process | None) -> dict[str, Any]:
+    here = this_machine()
+    assert process
+    return {"user": "ann", "host": "desk", "pid": process.pid, "started": process.started,
+            "boot_id": here.boot_id, "pid_namespace": here.pid_namespace}  # fmt: skip
+
+
+def ends(parameters: dict[str, Any], run_id: str) -> list[tuple[str, str]]:
+    lines = Journal(Run(**parameters["run"])).read()
+    return [(line["step"], line["event"]) for line in lines if line["run_id"] == run_id and line["event"] != "started"]
+
+
+def test_where_nothing_was_interrupted_nothing_is_asked(parameters: dict[str, Any]) -> None:
+    """Not even the database: that it does not answer is for preflight to report."""
+    result = leftovers.act({**parameters, "login_host": "192.0.2.1", "db_container": "no_such"}, False)
+    assert (result["changed"], result["notice"], result["proofs"], result["settled"]) == (False, "", [], True)
+
+
+def test_an_interrupted_run_is_told_and_gets_its_end(parameters: dict[str, Any], at_revision: None) -> None:
+    begin(journal_of(parameters, DEAD), "upgrade")
+    result = leftovers.act(parameters, False)
+    assert result["changed"] and result["settled"] and result["revisions"] == [TO]
+    assert f"Run {DEAD} (deploy, begun 20" in result["notice"]
+    assert "by ann on desk) was interrupted at step upgrade; the database is at b2: this run" in result["notice"]
+    assert ends(parameters, DEAD)[1:] == [("upgrade", "failed"), ("run", "failed")]
+    assert [proof["status"] for proof in result["proofs"]] == ["pass"]
+    again = leftovers.act(parameters, False)
+    assert (again["changed"], again["notice"]) == (False, "")
+
+
+def test_check_mode_tells_and_leaves_all(parameters: dict[str, Any], at_revision: None, database: Login) -> None:
+    begin(journal_of(parameters, DEAD), "upgrade")
+    torn = Path(parameters["run"]["state_dir"]) / f"x.json.tmp.{DEAD}"
+    torn.touch()
+    stray = connect(database, f"dbrelease-upgrade-{DEAD}")
+    result = leftovers.act(parameters, True)
+    assert result["changed"] and DEAD in result["notice"]
+    assert result["files_removed"] == [str(torn)] and result["sessions_ended"] == 1
+    assert torn.exists() and ends(parameters, DEAD) == [("claim", "passed")]
+    with stray.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    stray.close()
+
+
+def test_its_sessions_end_and_those_of_others_do_not(
+    parameters: dict[str, Any], at_revision: None, database: Login
+) -> None:
+    begin(journal_of(parameters, DEAD), "upgrade")
+    stray, other = (connect(database, f"dbrelease-upgrade-{run_id}") for run_id in (DEAD, OTHER))
+    assert leftovers.act(parameters, False)["sessions_ended"] == 1
+    with pytest.raises(psycopg2.OperationalError), stray.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    with other.cursor() as cursor:
+        cursor.execute("SELECT 1")
+    other.close()
+
+
+def test_a_program_that_has_not_connected_yet_is_ended_too(parameters: dict[str, Any], at_revision: None) -> None:
+    begin(journal_of(parameters, DEAD), "upgrade")
+    programs = {
+        run_id: subprocess.Popen(["sleep", "60"], env={**os.environ, "PGAPPNAME": f"dbrelease-upgrade-{run_id}"})
+        for run_id in (DEAD, OTHER)
+    }
+    time.sleep(0.2)
+    try:
+        assert leftovers.act(parameters, False)["programs_ended"] == 1
+        assert programs[DEAD].wait(5) == -9
+        assert programs[OTHER].poll() is None
+    finally:
+        for program in programs.values():
+            program.kill()
+            program.wait()
+
+
+def test_files_of_dead_runs_go_and_all_others_stay(parameters: dict[str, Any], at_revision: None) -> None:
+    begin(journal_of(parameters, DEAD), "backup")
+    begin(
+        journal_of(parameters, VERIFYING, "verify"),
+        "report",
+        claims=False,
+        controller=controller(process_of(os.getpid())),
+    )
+    folder = Path(parameters["run"]["state_dir"])
+    (folder / "runs" / DEAD).mkdir(parents=True)
+    stays = [
+        f"backup_before_x_20260102_030400.dump.tmp.{VERIFYING}",
+        "backup_before_x_20250101_000000.dump",  # made by hand
+        "my.tmp.file",
+        "pre_migration_state_20260102_030400.json",
+    ]
+    goes = [
+        "backup_before_x_20260102_030400.dump",
+        f"backup_before_x_20260102_030400.dump.tmp.{DEAD}",
+        f"runs/{DEAD}/report.md.tmp.{DEAD}",
+    ]
+    for name in (*stays, *goes):
+        (folder / name).touch()
+    result = leftovers.act(parameters, False)
+    assert sorted(result["files_removed"]) == sorted(str(folder / name) for name in goes)
+    assert all((folder / name).exists() for name in stays) and not any((folder / name).exists() for name in goes)
+
+
+def test_a_dead_restores_own_database_is_dropped(
+    parameters: dict[str, Any], at_revision: None, session: psycopg2.extensions.connection, database: Login
+) -> None:
+    begin(journal_of(parameters, DEAD, "restore"), "restore")
+    mine, kept = (f"{database.database}_{name}_20260102_030400" for name in ("restore", "before_restore"))
+    with session.cursor() as cursor:
+        for name in (mine, kept):
+            cursor.execute(f'CREATE DATABASE "{name}"')
+        try:
+            result = leftovers.act(parameters, False)
+            assert result["databases_dropped"] == [mine]
+            assert result["notice"].endswith("; what it left was cleaned up.")
+            cursor.execute("SELECT datname FROM pg_database WHERE datname IN (%s, %s)", (mine, kept))
+            assert cursor.fetchall() == [(kept,)]
+        finally:
+            for name in (mine, kept):
+                cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
+
+
+def test_a_run_that_cannot_be_settled_stays_open(parameters: dict[str, Any]) -> None:
+    begin(journal_of(parameters, DEAD), "upgrade")
+    result = leftovers.act({**parameters, "login_password": "wrong"}, False)
+    assert result["changed"] and not result["settled"] and result["revisions"] is None
+    assert "cannot be told" in result["notice"]
+    assert [proof["status"] for proof in result["proofs"]] == ["inconclusive"]
+    assert ends(parameters, DEAD) == [("claim", "passed")]
+
+
+# Pure
+
+
+def line(run_id: str, step: str, event: str, **other: Any) -> dict[str, Any]:
+    return {"run_id": run_id, "step": step, "event": event, "ts": "2026-01-02T03:04:00+00:00", "facts": {},
+            "release": "sample", "environment": "test", "playbook": "deploy", **other}  # fmt: skip
+
+
+START, CLAIM, UPGRADE = (
+    line("a", step, event) for step, event in (("run", "started"), ("claim", "passed"), ("upgrade", "started"))
+)
+CLOSED = line("a", "run", "failed")
+
+
+@pytest.mark.parametrize(
+    ("lines", "controller_dead", "lives"),
+    [
+        ([START, CLAIM, UPGRADE], False, False),
+        ([START, CLAIM, UPGRADE, CLOSED], False, False),
+        ([START, UPGRADE], False, True),
+        ([START, UPGRADE], True, False),
+        ([START, line("a", "claim", "refused")], False, True),
+        ([START, CLOSED], False, False),
+    ],
+)
+def test_only_who_never_claimed_may_live(lines: list[dict[str, Any]], controller_dead: bool, lives: bool) -> None:
+    assert may_live(lines, "a", lambda _: controller_dead) is lives
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps"),
+    [
+        ([START, CLAIM, CLOSED], None),
+        ([START, CLAIM, UPGRADE, CLOSED], ("upgrade",)),
+        ([START, CLAIM], ()),
+        ([START, line("a", "backup", "started"), line("a", "baseline", "started")], ("backup", "baseline")),
+        ([START, UPGRADE, line("a", "upgrade", "passed")], ()),
+        ([{**START, "environment": "production"}, {**UPGRADE, "environment": "production"}], None),
+    ],
+)
+def test_what_counts_as_interrupted(lines: list[dict[str, Any]], steps: tuple[str, ...] | None) -> None:
+    found = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    assert [run.steps for run in found] == ([] if steps is None else [steps])
+    assert not interrupted_runs(lines, living=("a",), release="sample", environment="test", state_dir="/s")
+
+
+def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) -> Interrupted:
+    run = Run(DEAD, "sample", "test", playbook, "/s")
+    return Interrupted(run, "2026", "ann", "desk", f"at step {steps[-1]}", steps, False)
+
+
+@pytest.mark.parametrize(
+    ("playbook", "revisions", "says"),
+    [
+        ("deploy", [TO], "at b2: this run finishes it."),
+        ("deploy", [FROM], "at a1, as if it had not begun: this run starts anew."),
+        ("rollback", [TO], "at b2; what it left was cleaned up."),
+        ("deploy", ["c3"], "at c3; what it left was cleaned up."),
+        ("deploy", [], "at no revision; what it left was cleaned up."),
+        ("deploy", None, "cannot be told, as that does not answer."),
+    ],
+)
+def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, says: str) -> None:
+    told = notice([interrupted()], playbook=playbook, revisions=revisions, from_revision=FROM, revision=TO)
+    assert told.startswith(f"Run {DEAD} (deploy, begun 2026 by ann on desk) was interrupted at step backup; ")
+    assert told.endswith(says)
+
+
+def test_names_that_are_nobodys_business() -> None:
+    dump = "backup_before_x_20260102_030400.dump"
+    assert stray_dumps({dump}, [interrupted()]) == [dump]
+    assert stray_dumps({dump, dump.replace(".dump", ".manifest.json")}, [interrupted()]) == []
+    assert stray_dumps({dump}, [interrupted(steps=("upgrade",))]) == []
+    assert stray_temporaries({"a.tmp", f"a.tmp.{DEAD}", f"a.tmp.{DEAD}.b", f".tmp.{DEAD}"}, ()) == [f"a.tmp.{DEAD}"]
+    names = {"shop", "shop_restore_20260102_030400", "shop_restore_20260102_030499"}
+    assert stray_databases(names, "shop", [interrupted("restore")]) == ["shop_restore_20260102_030400"]
+    assert stray_databases(names, "shop", [interrupted("deploy")]) == []
