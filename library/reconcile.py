@@ -14,8 +14,8 @@ description:
     counts as lost, every row of it.
   - The database is at O(to_revision), and a declared foreign key is missing, not as declared, or has an undeclared one
     beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its
-    place. Then O(steps) bring the rows in line. Then the key is validated, in another transaction, which blocks no
-    writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
+    place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks
+    no writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
   - A step is kept also where a check that it proves stays red, if it did what it counts. What is red then is somebody
     else's rows, which are only shown, and the module fails and names them.
   - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.
@@ -36,14 +36,24 @@ options:
     description: The tables that the release makes, as in C(tables.created) of C(release.yml).
     type: dict
     required: true
-  leftover:
-    description:
-      - What the rows of a table are that is there too early, by table.
-      - C(writers), a SELECT that says who wrote them, and C(losses), a SELECT of whole rows that nobody else has.
+  repairs:
+    description: What is needed besides, as in C(repairs) of C(release.yml).
     type: dict
     default: {}
+    suboptions:
+      leftover:
+        description:
+          - What the rows of a table are that is there too early, by table.
+          - C(writers), a SELECT that says who wrote them, and C(losses), a SELECT of whole rows that nobody else has.
+        type: dict
+        default: {}
+      steps:
+        description: Names of O(steps) that bring the rows in line.
+        type: list
+        elements: str
+        default: []
   steps:
-    description: Declared steps that bring the rows in line, as M(sql_step) takes them.
+    description: The release's steps, as M(sql_step) takes them. Only those that O(repairs.steps) names are run.
     type: list
     elements: dict
     default: []
@@ -102,10 +112,11 @@ EXAMPLES = r"""
         constraints:
           order_items_order_id_fkey:
             {type: foreign_key, columns: [order_id], references: {table: orders, columns: [id]}, on_delete: cascade}
-    leftover:
-      order_items:
-        writers: SELECT written_by, count(*) FROM order_items GROUP BY 1
-        losses: SELECT i.* FROM order_items i WHERE NOT EXISTS (SELECT FROM orders o WHERE o.item_id = i.id)
+    repairs:
+      leftover:
+        order_items:
+          writers: SELECT written_by, count(*) FROM order_items GROUP BY 1
+          losses: SELECT i.* FROM order_items i WHERE NOT EXISTS (SELECT FROM orders o WHERE o.item_id = i.id)
     accept_loss: 3
   register: reconciled
 """
@@ -179,7 +190,14 @@ OPTIONS: Options = {
     "from_revision": {"type": "str", "required": True},
     "to_revision": {"type": "str", "required": True},
     "created": {"type": "dict", "required": True},
-    "leftover": {"type": "dict", "default": {}},
+    "repairs": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "leftover": {"type": "dict", "default": {}},
+            "steps": {"type": "list", "elements": "str", "default": []},
+        },
+    },
     "steps": {"type": "list", "elements": "dict", "default": []},
     "checks": {"type": "list", "elements": "dict", "default": []},
     "accept_loss": {"type": "int"},
@@ -194,7 +212,7 @@ OPTIONS: Options = {
         },
     },
 }
-WANTED = ("from_revision", "to_revision", "created", "leftover", "steps", "checks", "label")
+WANTED = ("from_revision", "to_revision", "created", "checks", "label")
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -204,12 +222,23 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         return reconcile(
             Login.of(params),
             run,
-            Wanted(**{name: params[name] for name in WANTED}),
+            wanted_of(params),
             LockLimits.of(params["lock"]),
             params["accept_loss"],
             step,
             check_mode=check_mode,
         )
+
+
+def wanted_of(params: Mapping[str, Any]) -> Wanted:
+    """What the options say of the release."""
+    repairs = params["repairs"] or {}
+    names = repairs.get("steps") or ()
+    return Wanted(
+        **{name: params[name] for name in WANTED},
+        leftover=repairs.get("leftover") or {},
+        steps=[step for step in params["steps"] if step["name"] in names],
+    )
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ WITH RECURSIVE own (classid, objid) AS (
   UNION
   SELECT d.classid, d.objid FROM pg_depend d JOIN own ON (d.refclassid, d.refobjid) = (own.classid, own.objid)
   WHERE d.deptype IN ('a', 'i', 'P', 'S'))
-SELECT DISTINCT coalesce('view ' || r.ev_class::regclass::text, pg_describe_object(d.classid, d.objid, 0)) AS name
+SELECT DISTINCT coalesce('view ' || r.ev_class::regclass::text, pg_describe_object(d.classid, d.objid, d.objsubid)) AS name
 FROM pg_depend d JOIN own ON (d.refclassid, d.refobjid) = (own.classid, own.objid)
 LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
 WHERE d.deptype = 'n' AND NOT EXISTS (SELECT FROM own o WHERE (o.classid, o.objid) = (d.classid, d.objid))
