@@ -19,7 +19,8 @@ from .database import Row, select, select_declared, server_reason
 from .statement import readable_row
 
 RELATION = """
-SELECT c.oid::bigint AS oid, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner
+SELECT c.oid::bigint AS oid, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
+       pg_snapshot_xmin(pg_current_snapshot())::xid::text AS oldest_transaction
 FROM pg_class c WHERE c.oid = to_regclass(%s)
 """
 KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
@@ -31,13 +32,15 @@ WITH RECURSIVE own (classid, objid) AS (
   UNION
   SELECT d.classid, d.objid FROM pg_depend d JOIN own ON (d.refclassid, d.refobjid) = (own.classid, own.objid)
   WHERE d.deptype IN ('a', 'i', 'P', 'S'))
-SELECT DISTINCT coalesce('view ' || r.ev_class::regclass::text, pg_describe_object(d.classid, d.objid, d.objsubid)) AS name
+SELECT DISTINCT coalesce('view ' || r.ev_class::regclass, pg_describe_object(d.classid, d.objid, d.objsubid)) AS name
 FROM pg_depend d JOIN own ON (d.refclassid, d.refobjid) = (own.classid, own.objid)
 LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
 WHERE d.deptype = 'n' AND NOT EXISTS (SELECT FROM own o WHERE (o.classid, o.objid) = (d.classid, d.objid))
   AND (r.ev_class IS NULL OR r.ev_class <> %s)
 ORDER BY 1
 """
+# Of a transaction that began before the oldest one that was open then: nothing else can be new since.
+UNCHANGED = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age(%s::xid)) AS unchanged"
 SAMPLE_SIZE = 5
 
 
@@ -56,6 +59,7 @@ class Leftover:
     losses: int = 0
     fingerprint: str = ""
     lost_rows_sql: str = ""
+    oldest_transaction: str = ""
     unjudged: str = ""
     dependents: list[str] = field(default_factory=list)
 
@@ -105,9 +109,19 @@ def diagnose(
         losses=losses["losses"],
         fingerprint=losses["fingerprint"],
         lost_rows_sql=every_row if unjudged else declared["losses"],
+        oldest_transaction=found[0]["oldest_transaction"],
         unjudged=unjudged,
         dependents=[row["name"] for row in select(cursor, DEPENDENTS, (oid, oid))],
     )
+
+
+def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
+    """Whether no row can have been written since the diagnosis; where this says no, only another diagnosis can tell.
+
+    One look at the rows without any of the release's queries, so that it can be afforded while everyone waits.
+    """
+    unchanged = sql.SQL(UNCHANGED).format(sql.Identifier(*one.table.split(".", 1)))
+    return bool(select(cursor, unchanged.as_string(cursor), (one.oldest_transaction,))[0]["unchanged"])
 
 
 def refusal(leftovers: Sequence[Leftover], accept_loss: int | None) -> str:

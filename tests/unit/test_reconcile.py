@@ -15,6 +15,7 @@ import pytest
 import shared_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.leftover import diagnose
 from ansible.module_utils.dbrelease.outcome import judge, stages_of
 from reconcile import act
 
@@ -297,10 +298,8 @@ def test_what_is_no_table_is_not_dropped(before: World, kind: str) -> None:
 
 
 def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ansible.module_utils.dbrelease import reconcile as engine
-
     before.run(TABLE)
-    diagnose, calls = engine.diagnose, []
+    calls: list[int] = []
 
     def late(*arguments: Any) -> Any:
         found = diagnose(*arguments)
@@ -309,7 +308,7 @@ def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatc
         calls.append(1)
         return found
 
-    monkeypatch.setattr(engine, "diagnose", late)
+    monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.diagnose", late)
     assert "changed while it was looked at" in before.refused().message
     assert len(calls) == 2 and before.run("SELECT count(*) FROM links") == [(20,)]
 
