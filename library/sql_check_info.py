@@ -53,6 +53,12 @@ options:
     description: How many of the rows that break a claim are shown.
     type: int
     default: 5
+  reconcile_command:
+    description:
+      - What the remedy of a red check that could run tells the operator to type.
+      - C({environment}) in it stands for the environment of O(run).
+    type: str
+    default: ""
 attributes:
   check_mode:
     description: Reads only, so that it does the same; the journal is not written.
@@ -118,6 +124,7 @@ duration_ms:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.dbrelease.advice import advise, command_for
 from ansible.module_utils.dbrelease.checks import read_checks
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
@@ -143,12 +150,15 @@ OPTIONS: Options = {
     "proven": {"type": "list", "elements": "str", "default": []},
     "statement_timeout_ms": {"type": "int", "default": 60_000},
     "sample_size": {"type": "int", "default": 5},
+    "reconcile_command": {"type": "str", "default": ""},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    with Journal(run_of(params), dry=check_mode).step("checks") as step:
+    run = run_of(params)
+    command = command_for(params["reconcile_command"], run.environment)
+    with Journal(run, dry=check_mode).step("checks") as step:
         proofs, facts = read_checks(
             Login.of(params),
             params["checks"],
@@ -156,6 +166,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             statement_timeout_ms=params["statement_timeout_ms"],
             sample_size=params["sample_size"],
         )
+        proofs = advise(proofs, command, lambda proof: proof.observed is not None)
         step.prove(*proofs)
         step.facts.update(facts)
     lines = [proof.as_dict() for proof in proofs]

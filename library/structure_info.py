@@ -44,6 +44,12 @@ options:
     description: Where Alembic keeps it.
     type: str
     default: alembic_version
+  reconcile_command:
+    description:
+      - What the remedy of red constraints tells the operator to type.
+      - C({environment}) in it stands for the environment of O(run).
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -98,6 +104,7 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.dbrelease.advice import advise, command_for
 from ansible.module_utils.dbrelease.catalog import read_back
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
@@ -114,13 +121,17 @@ OPTIONS: Options = {
     },
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "reconcile_command": {"type": "str", "default": ""},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    with Journal(run_of(params), dry=check_mode).step("structure") as step:
+    run = run_of(params)
+    command = command_for(params["reconcile_command"], run.environment)
+    with Journal(run, dry=check_mode).step("structure") as step:
         proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
+        proofs = advise(proofs, command, lambda proof: proof.name.endswith(".constraints") and bool(proof.observed))
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]
     return {"proofs": found, "message": sentence(found)}

@@ -58,6 +58,7 @@ class Finalizer:
     application_name: str
     limits: LockLimits
     checks: Sequence[Mapping[str, Any]] = ()
+    keep_unproven: bool = False  # a step whose checks are red is kept, and the proofs say which
 
     def plan(self, steps: Sequence[Step]) -> Finalized:
         """Which steps would run; reads only."""
@@ -134,22 +135,31 @@ class Finalizer:
             return
         if pending == 0:
             proofs = check_alone(connection, step, checks, self.limits)
-            _demand(step, proofs, done, "nothing was pending")
+            self._demand(step, proofs, done, "nothing was pending")
             rows = attempts = 0
         else:
             retried = retrying(
-                lambda: attempt_step(connection, step, checks, self.limits),
+                lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
                 self.limits,
                 what=f"Step {step.name} ({step.title})",
                 watch=watch,
             )
             (rows, proofs), attempts = retried.value, retried.attempts
-            _demand(step, proofs, done, "it was rolled back")
+            self._demand(step, proofs, done, "it was rolled back")
         spent = _ms(begun)
         said = "Nothing was pending" if pending == 0 else f"{pending} pending before, the step changed {rows} rows"
         done.steps.append(Outcome(step.name, pending != 0, pending, rows, attempts, spent))
         done.proofs.append(step.proof("pass", 0 if not checks else None, f"{said}.", duration_ms=spent))
         done.proofs.extend(proofs)
+
+    def _demand(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
+        red = failures(proof.as_dict() for proof in proofs)
+        if not red or self.keep_unproven:
+            return
+        names = ", ".join(proof["name"] for proof in red)
+        done.proofs.append(step.proof("fail", names, f"Not all that it proves holds ({names}); {what}."))
+        done.proofs.extend(proofs)
+        raise ReleaseError(f"Step {step.name} ({step.title}) does not prove what it must, and {what}: {sentence(red)}")
 
 
 def finalize(
@@ -187,16 +197,6 @@ def finalize(
         "message": sentence(proofs),
         "diff": {"before": "", "after": shown},
     }
-
-
-def _demand(step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
-    red = failures(proof.as_dict() for proof in proofs)
-    if not red:
-        return
-    names = ", ".join(proof["name"] for proof in red)
-    done.proofs.append(step.proof("fail", names, f"Not all that it proves holds ({names}); {what}."))
-    done.proofs.extend(proofs)
-    raise ReleaseError(f"Step {step.name} ({step.title}) does not prove what it must, and {what}: {sentence(red)}")
 
 
 def _ms(begun: float) -> int:

@@ -11,6 +11,7 @@ from .proof import failures, sentence
 Line = Mapping[str, Any]
 NO_STAGES = {"run", "report", "playbook"}  # lines about the run as a whole
 BAD = {"failed", "refused", "interrupted"}
+RECONCILED = "reconcile"  # passed with the state `before`: the database is as before the release, so `rolled_back`
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
 LOOKED_AT = {"verify", "structure", "checks", "scenario", "plans", "api", "untouched"}
 
@@ -130,6 +131,11 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
     passed = {stage.step for stage in stages if stage.status == "passed"}
     if check_mode:
         return Verdict("planned", f"Planned: {place}; check mode reads only, and nothing was changed.", begun)
+    reconciled = next((s for s in reversed(stages) if s.step == RECONCILED and s.status == "passed"), None)
+    if reconciled and reconciled.facts.get("state") == "before":
+        return Verdict("rolled_back", f"{place} is not deployed: {_repairs(reconciled)}.", begun)
+    if reconciled and "verify" in passed:
+        return Verdict("already_deployed", f"{place} is deployed: {_repairs(reconciled)}, and it was verified.", begun)
     if "verify" in passed and begun:
         return Verdict("deployed", f"{place} was deployed and verified.", begun)
     if "verify" in passed:
@@ -137,6 +143,11 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
     what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
     cause = Cause(f"{what}; run the verification.")
     return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", begun, cause)
+
+
+def _repairs(reconciled: Stage) -> str:
+    """What reconcile did, in words."""
+    return ", ".join(reconciled.facts.get("repaired") or ()) or "nothing was left to repair"
 
 
 def failure_after(stages: Sequence[Stage], taken_back: Stage) -> bool:

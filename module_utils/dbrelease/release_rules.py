@@ -139,6 +139,17 @@ def proven_checks_exist(parts: Parts) -> Iterator[Problem]:
                 yield parts.in_release(key, listed(known), f"`{name}`")
 
 
+def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
+    """Repairs are of created tables, and by steps of migration.finalize."""
+    created, steps = mapping(parts.release, "tables", "created"), names(parts.release, "migration", "finalize")
+    for table in mapping(parts.release, "repairs", "leftover"):
+        if table not in created:
+            yield parts.in_release(f"repairs.leftover.{table}", listed([*created]), f"`{table}`")
+    for name in texts(mapping(parts.release, "repairs").get("steps")):
+        if name not in steps:
+            yield parts.in_release("repairs.steps", listed(steps), f"`{name}`")
+
+
 def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
     """A proof without * that names something of this release names something that it has."""
     owners: dict[str, list[str]] = {
@@ -229,6 +240,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     payload_is_there,
     finalize_files_are_there,
     proven_checks_exist,
+    repairs_name_what_exists,
     checklist_names_what_exists,
     tables_fit_together,
     plans_name_known_tables,

@@ -60,11 +60,17 @@ class Step:
 
 
 def attempt_step(
-    connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits
+    connection: Connection,
+    step: Step,
+    checks: Sequence[Mapping[str, Any]],
+    limits: LockLimits,
+    *,
+    keep_unproven: bool = False,
 ) -> tuple[int, list[Proof]]:
     """Run a step once; its changes, the checks that it proves and `pending` are all of one instant.
 
-    It commits unless a check is red: the proofs then say which. Raises ContendedError where another try may help.
+    It commits unless a check is red: the proofs then say which. With `keep_unproven` it commits then too, if it has
+    left nothing pending. Raises ContendedError where another try may help.
     """
     try:
         with transaction(connection, isolation="REPEATABLE READ") as cursor:
@@ -74,10 +80,11 @@ def attempt_step(
             rows = max(cursor.rowcount, 0)
             _demand_own_transaction(cursor, step)
             proofs = run_checks(cursor, checks, SAMPLE_SIZE, ()) if checks else []
-            if any(proof.status == "fail" for proof in proofs):
+            red = any(proof.status == "fail" for proof in proofs)
+            if red and not keep_unproven:
                 raise _RedError(proofs)
             # A step that proves something may be declared to run every time; for others this is the proof.
-            if not checks and (left := read_pending(cursor, step)) != 0:
+            if (not checks or red) and (left := read_pending(cursor, step)) != 0:
                 raise ReleaseError(
                     f"Step {step.name} ({step.title}) ran, but left {left} pending, and was rolled back: "
                     f"its `sql` does not do what its `pending` counts. {RERUN}"

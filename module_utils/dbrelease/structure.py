@@ -69,7 +69,7 @@ def prove_created(table: str, declared: Mapping[str, Any], catalog: Catalog) -> 
         _prove(table, "columns", declared.get("columns") or {}, catalog, _column, strict=True),
         # An index more costs a little; a constraint more refuses rows that the release allows.
         _prove(table, "indexes", declared.get("indexes") or {}, catalog, _index, strict=False),
-        _prove(table, "constraints", declared.get("constraints") or {}, catalog, _constraint, strict=True),
+        _prove(table, "constraints", declared.get("constraints") or {}, catalog, constraint_differences, strict=True),
     ]
 
 
@@ -81,7 +81,8 @@ def _index(declared: Mapping[str, Any], observed: Row) -> list[str]:
     return _differences({**INDEX_DEFAULTS, **declared}, observed)
 
 
-def _constraint(declared: Mapping[str, Any], observed: Row) -> list[str]:
+def constraint_differences(declared: Mapping[str, Any], observed: Row) -> list[str]:
+    """What an observed constraint is instead of what is declared."""
     wanted = {**CONSTRAINT_DEFAULTS, **declared}
     qualified = f"{observed.get('references_schema')}.{(observed.get('references') or {}).get('table')}"
     if (wanted.get("references") or {}).get("table") == qualified:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..advice import command_for
+
 Release = Mapping[str, Any]
 
 DEFAULT_AGE_LIMIT_S = 300
@@ -60,6 +62,7 @@ class Demands:
     api_timeout_s: int
     queries: tuple[Statement, ...]
     steps: tuple[Statement, ...]
+    reconcile_command: str = ""
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -67,8 +70,8 @@ class Demands:
         return self.queries + self.steps
 
     @classmethod
-    def of(cls, release: Release) -> Demands:
-        """From the whole release, as release_info returns it."""
+    def of(cls, release: Release, environment: str = "") -> Demands:
+        """From the whole release, as release_info returns it; commands name the environment."""
         server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
         migration = release["migration"]
         return cls(
@@ -92,6 +95,7 @@ class Demands:
             api_timeout_s=int(api.get("timeout_seconds", DEFAULT_API_TIMEOUT_S)),
             queries=tuple(_queries(release)),
             steps=tuple(_steps(release)),
+            reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 
 

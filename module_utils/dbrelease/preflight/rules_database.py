@@ -21,7 +21,9 @@ KINDS = {
     "c": "a type",
 }
 LOCK_NOT_AVAILABLE = "(55P03)"
-RECONCILE = "It was left by an interrupted or foreign run: the playbook reconcile says what it is and puts it in order."
+RECONCILE = (
+    "It was left by an interrupted or foreign run: {} shows what it is, and drops it if nothing is lost with it."
+)
 
 Rule = Callable[[Demands, Facts], Proof]
 
@@ -192,7 +194,9 @@ def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
         if (table := seen.tables[name])
     ]
     if wrong:
-        return broken("created_absent", " ".join(wrong), RECONCILE, expected=f"{names} absent")
+        command = f"`{demands.reconcile_command}`" if demands.reconcile_command else "the playbook reconcile"
+        remedy = RECONCILE.format(command)
+        return broken("created_absent", " ".join(wrong), remedy, expected=f"{names} absent")
     return holds("created_absent", expected=f"{names} absent")
 
 

@@ -19,7 +19,7 @@ from .places import look_at_state_dir
 def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's result."""
     run = run_of(params)
-    demands = Demands.of(params["release"])
+    demands = Demands.of(params["release"], run.environment)
     # A journal that cannot be written must not hide the other problems; the rule dump_room tells of this one.
     dry = check_mode or bool(look_at_state_dir(run.state_dir).problem)
     journal = Journal(run, dry=dry)

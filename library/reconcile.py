@@ -1,0 +1,250 @@
+#!/usr/bin/python
+"""Bring what a release made in line again."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: reconcile
+short_description: Bring the tables of a release in line again, each trouble diagnosed first
+description:
+  - The database is at O(from_revision), and a table of O(created) is there already, left over from an interrupted run
+    or somebody else's. It is shown, and dropped if nothing is lost with it, or if O(accept_loss) is the very number of
+    rows that would be; those are saved first, with a script that puts them back. A table that something else depends on
+    is refused. What the release's C(losses) cannot judge (its columns are not the declared ones, or the query fails)
+    counts as lost, every row of it.
+  - The database is at O(to_revision), and a declared foreign key is missing, not as declared, or has an undeclared one
+    beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its
+    place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks
+    no writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
+  - A step is kept also where a check that it proves stays red, if it did what it counts. What is red then is somebody
+    else's rows, which are only shown, and the module fails and names them.
+  - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.
+    The wait is shared out over the locks that a transaction needs, so that nobody behind it waits longer than
+    C(lock.timeout_ms).
+  - What is as it must be is left alone. Any other revision is refused. Journals the step V(reconcile).
+extends_documentation_fragment: [login, run]
+options:
+  from_revision:
+    description: The revision before the release.
+    type: str
+    required: true
+  to_revision:
+    description: The revision of the release.
+    type: str
+    required: true
+  created:
+    description: The tables that the release makes, as in C(tables.created) of C(release.yml).
+    type: dict
+    required: true
+  repairs:
+    description: What is needed besides, as in C(repairs) of C(release.yml).
+    type: dict
+    default: {}
+    suboptions:
+      leftover:
+        description:
+          - What the rows of a table are that is there too early, by table.
+          - C(writers), a SELECT that says who wrote them, and C(losses), a SELECT of whole rows that nobody else has.
+        type: dict
+        default: {}
+      steps:
+        description: Names of O(steps) that bring the rows in line.
+        type: list
+        elements: str
+        default: []
+  steps:
+    description: The release's steps, as M(sql_step) takes them. Only those that O(repairs.steps) names are run.
+    type: list
+    elements: dict
+    default: []
+  checks:
+    description: The release's declared checks. Only those that a step proves are run.
+    type: list
+    elements: dict
+    default: []
+  accept_loss:
+    description: How many rows may be lost with a table that is left over. Any other number than the counted is refused.
+    type: int
+  label:
+    description: The release, as it stands in the names of files.
+    type: str
+    default: ""
+  lock:
+    description: How long to wait for others.
+    type: dict
+    default: {}
+    suboptions:
+      timeout_ms:
+        description: How long one attempt waits for locks, in milliseconds.
+        type: int
+        default: 500
+      attempts:
+        description: How many attempts there are.
+        type: int
+        default: 10
+      deadline_seconds:
+        description: No further attempt begins this many seconds after the first.
+        type: int
+        default: 120
+attributes:
+  check_mode:
+    support: full
+    description: Diagnoses, refuses what the run would refuse, and shows the SQL. Writes nothing.
+  diff_mode:
+    support: full
+    description: Shows the SQL that ran, or would run.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Bring the release in line again
+  reconcile:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    from_revision: 1a2b3c4d5e6f
+    to_revision: 9b1c7d2e4f60
+    created:
+      order_items:
+        columns: {id: {type: uuid, nullable: false}, order_id: {type: uuid, nullable: false}}
+        constraints:
+          order_items_order_id_fkey:
+            {type: foreign_key, columns: [order_id], references: {table: orders, columns: [id]}, on_delete: cascade}
+    repairs:
+      leftover:
+        order_items:
+          writers: SELECT written_by, count(*) FROM order_items GROUP BY 1
+          losses: SELECT i.* FROM order_items i WHERE NOT EXISTS (SELECT FROM orders o WHERE o.item_id = i.id)
+    accept_loss: 3
+  register: reconciled
+"""
+
+RETURN = r"""
+state:
+  description: V(before) if the database is at O(from_revision), V(deployed) at O(to_revision), empty at neither.
+  type: str
+  returned: always
+  sample: deployed
+leftovers:
+  description:
+    - The tables that were there too early. C(table), C(kind), C(owner), C(columns), C(references), C(rows), C(writers),
+      C(sample), C(losses), C(unjudged) (why every row counts as lost; else empty) and C(dependents), besides others.
+  type: list
+  elements: dict
+  returned: always
+repaired:
+  description: What was done, in words and in its order. Empty if there was nothing to do, and in check mode.
+  type: list
+  elements: str
+  returned: always
+  sample: [rebuilt order_items_order_id_fkey, validated order_items_order_id_fkey]
+saved:
+  description: The rows that were lost. C(path), C(replay) (the script), C(rows) and C(sha256) of the file.
+  type: list
+  elements: dict
+  returned: always
+proven:
+  description: Names of the checks that held when a step was committed.
+  type: list
+  elements: str
+  returned: always
+lock_waits:
+  description:
+    - The sessions that it waited for. C(pid), C(user), C(application), C(state), C(since) and C(query), its literals as
+      C(?).
+  type: list
+  elements: dict
+  returned: always
+proofs:
+  description:
+    - C(reconcile.<table>.leftover) for each table where the state is V(before), else C(reconcile.<foreign key>),
+      C(migrate.finalize.<step>) and C(checks.<name>).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence per proof that failed, else empty.
+  type: str
+  returned: always
+diff:
+  description: The SQL, in C(before) (empty) and C(after).
+  type: dict
+  returned: success
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.locks import LockLimits
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.reconcile import reconcile
+from ansible.module_utils.dbrelease.reconciled import Wanted
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "from_revision": {"type": "str", "required": True},
+    "to_revision": {"type": "str", "required": True},
+    "created": {"type": "dict", "required": True},
+    "repairs": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "leftover": {"type": "dict", "default": {}},
+            "steps": {"type": "list", "elements": "str", "default": []},
+        },
+    },
+    "steps": {"type": "list", "elements": "dict", "default": []},
+    "checks": {"type": "list", "elements": "dict", "default": []},
+    "accept_loss": {"type": "int"},
+    "label": {"type": "str", "default": ""},
+    "lock": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "timeout_ms": {"type": "int", "default": 500},
+            "attempts": {"type": "int", "default": 10},
+            "deadline_seconds": {"type": "int", "default": 120},
+        },
+    },
+}
+WANTED = ("from_revision", "to_revision", "created", "checks", "label")
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Diagnose and repair, or say what would be done."""
+    run = run_of(params)
+    with Journal(run, dry=check_mode).step("reconcile") as step:
+        return reconcile(
+            Login.of(params),
+            run,
+            wanted_of(params),
+            LockLimits.of(params["lock"]),
+            params["accept_loss"],
+            step,
+            check_mode=check_mode,
+        )
+
+
+def wanted_of(params: Mapping[str, Any]) -> Wanted:
+    """What the options say of the release."""
+    repairs = params["repairs"] or {}
+    names = repairs.get("steps") or ()
+    return Wanted(
+        **{name: params[name] for name in WANTED},
+        leftover=repairs.get("leftover") or {},
+        steps=[step for step in params["steps"] if step["name"] in names],
+    )
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Foreign keys of a table that a release makes: which are not as declared, and how each is put right.
+
+A wrong or missing one is rebuilt NOT VALID, in one short transaction that ends the old one, and validated in another:
+the first holds its locks for milliseconds, the second blocks no writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .database import Row, select
+from .errors import ReleaseError
+from .statement import readable_row
+from .structure import Catalog, constraint_differences
+
+ON_DELETE = {
+    "cascade": "CASCADE",
+    "no_action": "NO ACTION",
+    "restrict": "RESTRICT",
+    "set_default": "SET DEFAULT",
+    "set_null": "SET NULL",
+}
+LONGEST_NAME = 63
+ORPHANS = """
+WITH orphan AS (
+  SELECT child.* FROM {table} AS child
+  WHERE {filled} AND NOT EXISTS (SELECT FROM {referenced} AS parent WHERE {same}))
+SELECT (SELECT count(*) FROM orphan) AS count,
+       (SELECT json_agg(few) FROM (SELECT * FROM orphan LIMIT 5) AS few) AS sample
+"""
+
+
+@dataclass(frozen=True)
+class ForeignKey:
+    """One declared foreign key, what is wrong with it, and the constraints that stand in its place."""
+
+    name: str
+    table: str
+    columns: list[str]
+    referenced: str
+    referenced_columns: list[str]
+    on_delete: str
+    wrong: str = ""
+    drops: list[str] = field(default_factory=list)
+    rebuild: bool = False
+
+    @property
+    def proof_name(self) -> str:
+        """The name of its proof."""
+        return f"reconcile.{self.name}"
+
+    @property
+    def title(self) -> str:
+        """Its claim."""
+        return f"Foreign key {self.name} of {self.table} is as declared, and valid"
+
+    def rebuilding(self, run_id: str) -> list[sql.Composed]:
+        """The statements of the short transaction, in their order; every lock is taken first."""
+        if not self.rebuild:
+            return []
+        table, temporary = _table(self.table), f"{self.name[: LONGEST_NAME - 7]}_{run_id[-6:]}"
+        # What is referenced first: so do deletes that cascade.
+        locked = sql.SQL(", ").join(_table(name) for name in dict.fromkeys((self.referenced, self.table)))
+        mode = "ACCESS EXCLUSIVE" if self.drops else "SHARE ROW EXCLUSIVE"
+        added = sql.SQL(
+            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} NOT VALID"
+        ).format(
+            table,
+            sql.Identifier(temporary),
+            _columns(self.columns),
+            _table(self.referenced),
+            _columns(self.referenced_columns),
+            sql.SQL(ON_DELETE[self.on_delete]),
+        )
+        dropped = [
+            sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(old)) for old in self.drops
+        ]
+        renamed = sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
+            table, sql.Identifier(temporary), sql.Identifier(self.name)
+        )
+        return [sql.SQL("LOCK TABLE {} IN {} MODE").format(locked, sql.SQL(mode)), added, *dropped, renamed]
+
+    def validating(self) -> sql.Composed:
+        """The statement that looks at every row."""
+        return sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(_table(self.table), sql.Identifier(self.name))
+
+    def orphans(self, cursor: Cursor) -> tuple[int, list[Row]]:
+        """How many rows lead nowhere, and some of them."""
+        pairs = list(zip(self.columns, self.referenced_columns, strict=True))
+        statement = sql.SQL(ORPHANS).format(
+            table=_table(self.table),
+            referenced=_table(self.referenced),
+            filled=sql.SQL(" AND ").join(
+                sql.SQL("child.{} IS NOT NULL").format(sql.Identifier(c)) for c in self.columns
+            ),
+            same=sql.SQL(" AND ").join(
+                sql.SQL("parent.{} = child.{}").format(sql.Identifier(parent), sql.Identifier(child))
+                for child, parent in pairs
+            ),
+        )
+        (row,) = select(cursor, statement.as_string(cursor))
+        return row["count"], [readable_row(one) for one in row["sample"] or []]
+
+
+def plan(table: str, declared: Mapping[str, Mapping[str, Any]], catalog: Catalog) -> list[ForeignKey]:
+    """Every declared foreign key of a table, each with what is wrong with it."""
+    return [
+        _planned(table, name, wanted, declared, catalog)
+        for name, wanted in declared.items()
+        if wanted["type"] == "foreign_key"
+    ]
+
+
+def _planned(
+    table: str,
+    name: str,
+    wanted: Mapping[str, Any],
+    declared: Mapping[str, Mapping[str, Any]],
+    catalog: Catalog,
+) -> ForeignKey:
+    observed = catalog.constraints.get(name)
+    if observed and observed["type"] != "foreign_key":
+        raise ReleaseError(
+            f"{name} of table {table} is no foreign key ({observed['definition']}), so this is not the trouble that "
+            "reconcile repairs: whoever made it must rename or drop it.",
+            refused=True,
+        )
+    # An undeclared one on the same columns acts as well: with NO ACTION it stops what the declared one cascades.
+    others = _beside(wanted, declared, catalog.constraints)
+    differences = constraint_differences(wanted, observed) if observed else ["it is missing"]
+    # One that is only not valid yet needs no other in its place.
+    rebuild = bool(others) or not observed or bool(constraint_differences(wanted, {**observed, "validated": True}))
+    said = [*differences, *(f"{other} is there besides" for other in others)]
+    return ForeignKey(
+        name,
+        table,
+        columns=list(wanted["columns"]),
+        referenced=wanted["references"]["table"],
+        referenced_columns=list(wanted["references"]["columns"]),
+        on_delete=wanted["on_delete"],
+        wrong="; ".join(said),
+        drops=[*([name] if observed else []), *others] if rebuild else [],
+        rebuild=rebuild,
+    )
+
+
+def _beside(
+    wanted: Mapping[str, Any], declared: Mapping[str, Mapping[str, Any]], observed: Mapping[str, Row]
+) -> Sequence[str]:
+    return [
+        name
+        for name, found in observed.items()
+        if name not in declared and found["type"] == "foreign_key" and found["columns"] == list(wanted["columns"])
+    ]
+
+
+def _table(name: str) -> sql.Identifier:
+    return sql.Identifier(*name.split(".", 1))
+
+
+def _columns(names: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Identifier, names))

@@ -1,0 +1,149 @@
+"""Rows that are about to be lost: saved to a file first, with a script that puts them back."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, TypedDict
+
+import psycopg2
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extensions import quote_ident
+
+from .database import select, server_reason, strip_terminator
+from .errors import ReleaseError
+from .journal import stamp
+from .private_files import create_private, publish, temporary_name, unused, write_failure
+
+# What INSERT takes: no generated column.
+INSERTABLE = """
+SELECT attname::text AS name FROM pg_attribute
+WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+"""
+TYPES = """
+SELECT format_type(oid, NULL) AS type
+FROM unnest(%s::oid[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place
+"""
+
+HEAD = """\
+-- {rows} of {table} that the run {run_id} took away; {file} holds the same.
+-- This puts them back, all or none: psql -X -f {script}
+-- A row whose key is there again is left out. One that the table refuses (its columns or what it refers to are gone)
+-- stops the script with the server's own words, and nothing is changed.
+\\set ON_ERROR_STOP on
+SET client_encoding = '{encoding}';
+BEGIN;
+SET LOCAL lock_timeout = '5s';
+CREATE TEMPORARY TABLE lost_rows ({definition}) ON COMMIT DROP;
+COPY lost_rows FROM STDIN;
+"""
+TAIL = """\
+\\.
+INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
+SELECT {columns} FROM lost_rows ON CONFLICT DO NOTHING;
+COMMIT;
+"""
+
+
+class Saved(TypedDict):
+    """Where the rows are, where the script is (both empty where there was no row), how many, and the file's hash."""
+
+    path: str
+    replay: str
+    rows: int
+    sha256: str
+
+
+NOTHING = Saved(path="", replay="", rows=0, sha256="")
+
+
+def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path, run_id: str, name: str) -> Saved:
+    """Write what `select_sql` gives of `table` to `<name>_<stamp>.tsv`, and `<name>_<stamp>_replay.sql` beside it.
+
+    Both are whole, fsynced and mode 0600, or absent (ReleaseError). The first line of the file names the columns; the
+    rest is COPY's text format. The script holds the rows too, so that it can be sent to psql in a container. The rows
+    are those that the cursor's transaction sees: they must be the ones that are lost afterwards.
+    """
+    path = unused(Path(directory) / f"{name}_{stamp(run_id)}.tsv", run_id)
+    script = path.with_name(f"{path.stem}_replay.sql")
+    parts = [temporary_name(path, run_id), temporary_name(script, run_id)]
+    try:
+        for part in parts:  # only this run writes under this name: what is there was left when it was killed
+            part.unlink(missing_ok=True)
+        columns, types = _columns(cursor, select_sql)
+        rows, digest = _write(parts[0], lambda file: _copy_rows(cursor, select_sql, columns, file))
+        if rows:
+            head = _head(cursor, table, run_id, path, columns, types, rows)
+            tail = _tail(cursor, table, columns)
+            _write(parts[1], lambda file: _copy_script(parts[0], head, tail, file))
+            publish(parts[0], path)
+            publish(parts[1], script)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Saving rows of {table} to {path} failed ({server_reason(error)}): correct the query, and run again."
+        ) from error
+    finally:
+        for part in parts:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+    return Saved(path=str(path), replay=str(script), rows=rows, sha256=digest) if rows else NOTHING
+
+
+def _columns(cursor: Cursor, select_sql: str) -> tuple[list[str], list[str]]:
+    """The names and the types of what the query gives."""
+    cursor.execute(f"SELECT * FROM (\n{strip_terminator(select_sql)}\n) AS lost LIMIT 0")
+    described = cursor.description or ()
+    names, oids = [column.name for column in described], [column.type_code for column in described]
+    return names, [row["type"] for row in select(cursor, TYPES, (oids,))]
+
+
+def _write(path: Path, fill: Callable[[IO[bytes]], int]) -> tuple[int, str]:
+    """A new file on disk; what `fill` returned, and its hash."""
+    with os.fdopen(create_private(path), "w+b") as file:
+        filled = fill(file)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        return filled, hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _copy_rows(cursor: Cursor, select_sql: str, columns: list[str], file: IO[bytes]) -> int:
+    file.write("\t".join(columns).encode() + b"\n")
+    cursor.copy_expert(f"COPY (\n{strip_terminator(select_sql)}\n) TO STDOUT", file)
+    return int(cursor.rowcount)
+
+
+def _copy_script(rows: Path, head: str, tail: str, file: IO[bytes]) -> int:
+    file.write(head.encode())
+    with rows.open("rb") as saved:
+        saved.readline()
+        shutil.copyfileobj(saved, file)
+    return file.write(tail.encode())
+
+
+def _head(cursor: Cursor, table: str, run_id: str, path: Path, columns: list[str], types: list[str], rows: int) -> str:
+    named = zip((quote_ident(column, cursor) for column in columns), types, strict=True)
+    return HEAD.format(
+        rows=f"{rows} row{'' if rows == 1 else 's'}",
+        table=table,
+        run_id=run_id,
+        file=path.name,
+        script=f"{path.stem}_replay.sql",
+        encoding=cursor.connection.encoding,
+        definition=", ".join(f"{column} {kind}" for column, kind in named),
+    )
+
+
+def _tail(cursor: Cursor, table: str, columns: list[str]) -> str:
+    quoted = ".".join(quote_ident(part, cursor) for part in table.split(".", 1))
+    insertable = {row["name"] for row in select(cursor, INSERTABLE, (quoted,))}
+    kept = [quote_ident(column, cursor) for column in columns if column in insertable]
+    if not kept:
+        raise ReleaseError(f"Saving rows of {table} failed (the query gives none of its columns): correct the query.")
+    return TAIL.format(table=quoted, columns=", ".join(kept))

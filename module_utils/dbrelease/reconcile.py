@@ -1,0 +1,275 @@
+"""Bring what a release made in line again: what is left over, its foreign keys, its rows; diagnosed before touched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .catalog import read_catalog, read_revisions
+from .database import Login, Row, connect
+from .errors import ReleaseError
+from .finalize import Finalizer
+from .foreign_keys import ForeignKey, plan
+from .journal import Run
+from .journal import Step as JournalStep
+from .leftover import Leftover, diagnose, is_unchanged, refusal
+from .locks import LockLimits, watch_blockers
+from .lost_rows import save_rows
+from .patient import PatientSession
+from .proof import Proof, Status, failures, sentence
+from .reconciled import Reconciled, Wanted
+from .steps import Step
+
+APPLICATION = "dbrelease reconcile"
+FOREIGN_KEY_VIOLATION = "23503"
+NOT_OURS = (
+    "Reconcile adds and takes away only what the release itself writes, and nobody else's rows: "
+    "correct or delete each of these, and run again."
+)
+
+
+@dataclass(frozen=True)
+class Reconciler:
+    """The thin session. `done` is filled as it goes, so that a failure still tells what was done before it."""
+
+    login: Login
+    run: Run
+    wanted: Wanted
+    accept_loss: int | None
+    check_mode: bool
+    done: Reconciled
+    session: PatientSession
+
+    def reconcile(self) -> None:
+        """Diagnose, then repair what is what it seems."""
+        revisions = self.session.read("Reading the revision", _revisions)
+        if revisions == [self.wanted.from_revision]:
+            self.done.state = "before"
+            self._take_leftovers_away()
+        elif revisions == [self.wanted.to_revision]:
+            self.done.state = "deployed"
+            self._bring_in_line()
+        else:
+            raise ReleaseError(
+                f"The database is at {', '.join(revisions or []) or 'no revision'}, and reconcile knows only "
+                f"{self.wanted.from_revision} and {self.wanted.to_revision}: bring it to one of them first.",
+                refused=True,
+            )
+
+    # A table that is there too early
+
+    def _take_leftovers_away(self) -> None:
+        found = self.session.read("Looking at what is left over", self._leftovers)
+        self.done.leftovers = found
+        reason = refusal(found, self.accept_loss) if found else ""
+        if reason:
+            self.done.proofs += [self._leftover_proof(one.table, "fail", reason) for one in found]
+            raise ReleaseError(reason, refused=True)
+        names = {one.table for one in found}
+        for table in self.wanted.created:
+            if table not in names:
+                self.done.proofs.append(self._leftover_proof(table, "pass", "Nothing stands under its name."))
+        if any(one.losses for one in found) and not self.check_mode:
+            self.session.read("Saving the rows that will be lost", self._save)
+        for one in found:
+            self._drop(one)
+
+    def _leftovers(self, cursor: Cursor) -> list[Leftover]:
+        declared = self.wanted.leftover
+        found = (
+            diagnose(cursor, table, created["columns"], declared.get(table) or {})
+            for table, created in self.wanted.created.items()
+        )
+        return [one for one in found if one]
+
+    def _save(self, cursor: Cursor) -> None:
+        if [(one.losses, one.fingerprint) for one in self._leftovers(cursor)] != [
+            (one.losses, one.fingerprint) for one in self.done.leftovers
+        ]:
+            raise _changed()
+        self.done.saved = [
+            save_rows(
+                cursor,
+                one.lost_rows_sql,
+                one.table,
+                self.run.state_dir,
+                self.run.run_id,
+                f"lost_rows_{self.wanted.label}_{one.table}",
+            )
+            for one in self.done.leftovers
+            if one.losses
+        ]
+
+    def _drop(self, one: Leftover) -> None:
+        # What it refers to is locked first, as deletes that cascade do; else both would wait for the other.
+        names = [sql.Identifier(*name.split(".", 1)) for name in (*one.references, one.table)]
+        locking = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(names))
+        dropping = sql.SQL("DROP TABLE {}").format(names[-1])
+        self.done.statements.append(self._text(dropping))
+        said = f"It was a {one.description}."
+        if self.check_mode:
+            self.done.proofs.append(self._leftover_proof(one.table, "skipped", f"Would drop it. {said}"))
+            return
+
+        def attempt(cursor: Cursor) -> None:
+            cursor.execute(locking)
+            same = is_unchanged(cursor, one) or self._as_lossy(cursor, one)
+            if not same or _revisions(cursor) != [self.wanted.from_revision]:
+                raise _changed()
+            cursor.execute(dropping)
+
+        self.session.write(f"Dropping {one.table}", attempt, locks=len(names))
+        self.done.repaired.append(f"dropped {one.table}")
+        kept = "".join(f" {saved['rows']} rows are saved: {saved['replay']}." for saved in self.done.saved)
+        self.done.proofs.append(self._leftover_proof(one.table, "pass", f"Dropped. {said}{kept}"))
+
+    def _as_lossy(self, cursor: Cursor, one: Leftover) -> bool:
+        """Whether the same rows would be lost as were counted; everyone waits for the answer, so not for long."""
+        cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{self.session.limits.timeout_ms}ms",))
+        created = self.wanted.created[one.table]
+        now = diagnose(cursor, one.table, created["columns"], self.wanted.leftover.get(one.table) or {})
+        return now is not None and (now.losses, now.fingerprint) == (one.losses, one.fingerprint)
+
+    def _leftover_proof(self, table: str, status: Status, detail: str) -> Proof:
+        title = f"No table {table} is left over"
+        observed = [one.facts() for one in self.done.leftovers if one.table == table]
+        return Proof(f"reconcile.{table}.leftover", title, status, expected="absent", observed=observed, detail=detail)
+
+    # Foreign keys and rows of a release that is deployed
+
+    def _bring_in_line(self) -> None:
+        self.done.foreign_keys = self.session.read("Looking at the foreign keys", self._foreign_keys)
+        for key in self.done.foreign_keys:
+            self._rebuild(key)
+        finalizer = Finalizer(self.login, APPLICATION, self.session.limits, self.wanted.checks, keep_unproven=True)
+        steps = [Step.of(step) for step in self.wanted.steps]
+        if self.check_mode:
+            self.done.rows = finalizer.plan(steps)
+        elif steps:
+            finalizer.run(steps, self.done.rows)
+        changed = {step.name for step in self.done.rows.steps if step.changed}
+        self.done.repaired += [f"ran {name}" for name in sorted(changed) if not self.check_mode]
+        self.done.statements += [step.sql.strip() for step in steps if step.name in changed]
+        # Last: rows that lead nowhere may have gone with the step before.
+        for key in self.done.foreign_keys:
+            self._validate(key)
+        left = failures(proof.as_dict() for proof in self.done.all_proofs)
+        if left:
+            sample: list[Row] = next((proof["sample"] for proof in left if proof["sample"]), [])
+            example = f" For example {sample[0]}." if sample else ""
+            raise ReleaseError(f"Not everything could be brought in line. {sentence(left)}{example} {NOT_OURS}")
+
+    def _foreign_keys(self, cursor: Cursor) -> list[ForeignKey]:
+        found: list[ForeignKey] = []
+        for table, declared in self.wanted.created.items():
+            catalog = read_catalog(cursor, table)
+            if not catalog.present:
+                raise ReleaseError(
+                    f"The database is at {self.wanted.to_revision}, but there is no table {table}: nothing is left to "
+                    "bring in line; restore the backup of the deployment, or roll the release back.",
+                    refused=True,
+                )
+            found += plan(table, declared.get("constraints") or {}, catalog)
+        return found
+
+    def _rebuild(self, key: ForeignKey) -> None:
+        if not key.rebuild:
+            return
+        statements = key.rebuilding(self.run.run_id)
+        self.done.statements += [self._text(statement) for statement in statements]
+        if self.check_mode:
+            return
+
+        def attempt(cursor: Cursor) -> None:
+            for statement in statements:
+                cursor.execute(statement)
+
+        locks = len({key.table, key.referenced})
+        self.session.write(f"Rebuilding the foreign key {key.name}", attempt, locks=locks)
+        self.done.repaired.append(f"rebuilt {key.name}")
+
+    def _validate(self, key: ForeignKey) -> None:
+        if not key.wrong:
+            self.done.proofs.append(Proof(key.proof_name, key.title, "pass", detail="It is as declared."))
+            return
+        self.done.statements.append(self._text(key.validating()))
+        count, sample = self.session.read(f"Looking for rows that {key.name} forbids", key.orphans)
+        if self.check_mode:
+            said = f"Would {'rebuild and ' if key.rebuild else ''}validate it ({key.wrong}); {count} rows lead nowhere."
+            self.done.proofs.append(Proof(key.proof_name, key.title, "skipped", 0, count, said, sample=sample))
+            return
+        if count:
+            self.done.proofs.append(self._orphaned(key, count, sample))
+            return
+        try:
+            self.session.write(f"Validating {key.name}", lambda cursor: cursor.execute(key.validating()))
+        except ReleaseError as error:
+            if error.facts.get("sqlstate") != FOREIGN_KEY_VIOLATION:
+                raise
+            self.done.proofs.append(self._orphaned(key, *self.session.read("Looking for them", key.orphans)))
+            return
+        self.done.repaired.append(f"validated {key.name}")
+        verb = "Rebuilt and validated" if key.rebuild else "Validated"
+        self.done.proofs.append(Proof(key.proof_name, key.title, "pass", detail=f"{verb}; before: {key.wrong}."))
+
+    def _orphaned(self, key: ForeignKey, count: int, sample: list[Row]) -> Proof:
+        rows = "1 row leads" if count == 1 else f"{count} rows lead"
+        return Proof(
+            key.proof_name,
+            key.title,
+            "fail",
+            expected=0,
+            observed=count,
+            detail=f"{rows} to no row of {key.referenced}, so it stays not validated (new rows are held to it).",
+            remedy=f"Delete each from {key.table}, or bring back the row of {key.referenced} that it names.",
+            sample=sample,
+        )
+
+    def _text(self, statement: sql.Composable) -> str:
+        return statement.as_string(self.session.connection)
+
+
+def _revisions(cursor: Cursor) -> list[str] | None:
+    return read_revisions(cursor, "alembic_version")
+
+
+def _changed() -> ReleaseError:
+    return ReleaseError("What is left over changed while it was looked at; nothing was dropped: run again.")
+
+
+def reconcile(
+    login: Login,
+    run: Run,
+    wanted: Wanted,
+    limits: LockLimits,
+    accept_loss: int | None,
+    journal_step: JournalStep,
+    *,
+    check_mode: bool,
+) -> dict[str, Any]:
+    """The module's whole result; a failure carries the same facts."""
+    done = Reconciled()
+    connection = connect(login, APPLICATION)
+    try:
+        with watch_blockers(login, APPLICATION) as watch:
+            done.lock_waits = watch.seen
+            session = PatientSession(connection, limits, watch)
+            Reconciler(login, run, wanted, accept_loss, check_mode, done, session).reconcile()
+    except ReleaseError as error:
+        error.facts.update(done.facts(), proofs=[proof.as_dict() for proof in done.all_proofs])
+        raise
+    finally:
+        connection.close()
+        journal_step.prove(*done.all_proofs)
+        journal_step.facts.update(done.facts())
+    proofs = [proof.as_dict() for proof in done.all_proofs]
+    return {
+        "changed": bool(done.statements),
+        **done.facts(),
+        "proofs": proofs,
+        "message": sentence(proofs),
+        "diff": {"before": "", "after": "".join(f"{statement};\n" for statement in done.statements)},
+    }
