@@ -36,6 +36,10 @@ options:
     description: A database of the same server to connect to while the others change their names.
     type: str
     default: postgres
+  bookkeeping_table:
+    description: The table that holds the database's revision. Its row is saved, and left out of the script.
+    type: str
+    default: alembic_version
   stop_seconds:
     description: How long a container may take to stop before it is killed.
     type: int
@@ -128,6 +132,7 @@ OPTIONS: Options = {
     "containers": {"type": "list", "elements": "str", "default": []},
     "db_container": {"type": "str", "default": ""},
     "maintenance_db": {"type": "str", "default": "postgres"},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "stop_seconds": {"type": "int", "default": 10},
     "healthy_seconds": {"type": "int", "default": 120},
     "swap_back_command": {"type": "str", "default": ""},

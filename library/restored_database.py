@@ -8,10 +8,10 @@ module: restored_database
 short_description: A backup as a database of its own, beside the live one
 description:
   - V(present) finds the backup, refuses whatever is not a whole backup of this release and database, restores it into a
-    new database beside the live one, applies what no dump holds (owner, rights, comment, settings of the database and of
-    roles in it), gathers statistics, and compares every table with the manifest.
-  - "Refused before anything is touched are: a file that is missing, cut, changed or no custom-format dump, one without a
-    manifest, another release's, environment's or database's, a newer server's, and one for which there is no room. A
+    new database beside the live one, applies what no dump holds (owner, rights, comment, settings of the database and
+    of roles in it), gathers statistics, and compares every table with the manifest.
+  - "Refused before anything is touched are: a file that is missing, cut, changed or no custom-format dump, one without
+    a manifest, another release's, environment's or database's, a newer server's, and one for which there is no room. A
     server with another system identifier is no reason to refuse: after its volume is lost there is no other."
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
   - Nothing is restored where the live database holds exactly this already (rows, settings and schema).

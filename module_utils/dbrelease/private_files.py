@@ -69,7 +69,7 @@ def write_private(path: Path, text: str, run_id: str) -> None:
 
 
 def replace_private(path: Path, text: str, run_id: str) -> None:
-    """A whole new content for a run's file, in one step, mode 0600; the old content stays where that is not possible."""
+    """A whole new content for a run's file in one step, mode 0600; the old one stays where that is not possible."""
     temporary = temporary_name(path, run_id)
     try:
         temporary.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ from .module import run_of
 from .proof import Proof, sentence
 from .restore_backup import Backup, find_backup, read_backup, verify_backup
 from .restore_copy import VERIFIED_PROOF, Place, drop_database, login_to, make_copy
-from .restore_equal import is_restored
+from .restore_equal import hashed, is_restored, schema_of
 from .restore_leftovers import remove_dumps, settle
 from .restore_names import copy_name, is_copy, is_kept
 from .restore_server import Server, check_room, check_server
@@ -92,7 +92,7 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         listed = [proof.as_dict() for proof in proofs]
         if message := sentence(listed):
             raise ReleaseError(message, proofs=listed)
-        _mark(plan, backup)
+        _mark(plan, backup, place)
     return _told(plan, backup, place.login.database, proofs, live=exists)
 
 
@@ -140,12 +140,13 @@ def _is_open(cursor: RealDictCursor, database: str) -> bool:
     return bool(found) and bool(found[0]["open"])
 
 
-def _mark(plan: Plan, backup: Backup) -> None:
+def _mark(plan: Plan, backup: Backup, place: Place) -> None:
     restored = {
         "at": utc_now().isoformat(timespec="milliseconds"),
         "run_id": plan.run.run_id,
         "database": copy_name(plan.login.database, plan.run.run_id),
         "fingerprints_equal": True,
+        "schema_sha256": hashed(schema_of(place.login, place.commands, plan.timeout_s, inside=place.inside)),
     }
     manifest.mark_restored(backup.manifest_path, backup.content, restored, plan.run.run_id)
 

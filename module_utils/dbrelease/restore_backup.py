@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from .proof import Proof
 
 BACKUP_PROOF = "restore.backup"
 MAGIC = b"PGDMP"
-NEEDED = (
+NEEDED = {
     "release",
     "label",
     "environment",
@@ -27,7 +26,7 @@ NEEDED = (
     "tool_version",
     "settings",
     "tables",
-)
+}
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,11 @@ def manifest_beside(dump: Path) -> Path:
     return dump.with_name(f"{dump.name.removesuffix('.dump')}.manifest.json")
 
 
-def find_backup(given: str, run: Run, events: Sequence[Mapping[str, Any]]) -> Path:
+def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
     """The file that was asked for, else that of the last backup of this release in this environment."""
     if given:
         return Path(run.state_dir) / given
-    facts = last_facts(list(events), release=run.release, environment=run.environment, step="backup")
+    facts = last_facts(events, release=run.release, environment=run.environment, step="backup")
     if facts is None:
         raise refused(
             f"the journal of {run.state_dir} knows no backup of release {run.release} in {run.environment}",
@@ -78,7 +77,7 @@ def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
         raise refused(error.message.rstrip("."), another) from error
     if content is None:
         raise refused(f"{path} has no manifest {beside.name} beside it: it is no backup of this program", another)
-    if missing := [key for key in NEEDED if key not in content]:
+    if missing := sorted(NEEDED - content.keys()):
         raise refused(f"the manifest {beside} lacks {', '.join(missing)}", another)
     expected = {
         "release": run.release,

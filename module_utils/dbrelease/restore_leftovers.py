@@ -20,8 +20,8 @@ SWAP_STEP = "restore.swap"
 def settle(cursor: Cursor, database: str) -> list[str]:
     """Allow connections again to the live database and those that were put aside, and drop copies never swapped in.
 
-    The cursor is one of an autocommit session in another database of the server. Returns what was done, a sentence each;
-    nothing where there was nothing to do. Call it only while no restore runs.
+    The cursor is one of an autocommit session in another database of the server. Returns what was done, a sentence
+    each; nothing where there was nothing to do. Call it only while no restore runs.
     """
     done = []
     for row in select(cursor, "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname"):

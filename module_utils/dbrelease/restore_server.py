@@ -25,7 +25,8 @@ MARGIN = 1.2
 DUMP_FOLDER = "/tmp"  # noqa: S108 - a folder of its own is made in it, for its owner only
 
 FACTS = """
-SELECT current_setting('server_version_num')::int / 10000 AS major, r.rolsuper AS superuser, r.rolcreatedb AS may_create,
+SELECT current_setting('server_version_num')::int / 10000 AS major,
+       r.rolsuper AS superuser, r.rolcreatedb AS may_create,
        (SELECT pg_database_size(d.oid) FROM pg_database d WHERE d.datname = %(database)s) AS live_bytes,
        (SELECT pg_get_userbyid(d.datdba) FROM pg_database d WHERE d.datname = %(database)s) AS live_owner,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory,

@@ -40,7 +40,7 @@ COMPARED = (
 
 def create_statement(name: str, settings: Mapping[str, Any], major: int, tablespaces: Sequence[str]) -> sql.Composed:
     """CREATE DATABASE from template0 as the backed-up one was created."""
-    parts = [
+    parts: list[sql.Composable] = [
         sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(
             sql.Identifier(name),
             sql.Identifier(settings["owner"]),
@@ -120,7 +120,7 @@ def exploded(cursor: Cursor, acl: Sequence[str] | None) -> list[Row]:
 
 def prove_settings(cursor: Cursor, expected: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
     """Equal in everything that the manifest knows."""
-    differing = {
+    differing: dict[str, Any] = {
         key: {"expected": _comparable(expected.get(key)), "observed": _comparable(seen.get(key))}
         for key in COMPARED
         if key in expected and _comparable(expected.get(key)) != _comparable(seen.get(key))
@@ -133,7 +133,7 @@ def prove_settings(cursor: Cursor, expected: Mapping[str, Any], seen: Mapping[st
         "Owner, rights, comment and settings are those of the backup",
         "fail" if differing else "pass",
         expected={key: expected.get(key) for key in ("owner", "encoding", "collate", "ctype")},
-        observed=differing or {key: seen.get(key) for key in ("owner", "encoding", "collate", "ctype")},
+        observed=differing or "equal",
         detail=f"Different: {', '.join(differing)}." if differing else "Applied, and read back equal.",
     )
 

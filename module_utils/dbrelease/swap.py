@@ -41,6 +41,7 @@ class Plan:
     names: Names
     containers: tuple[str, ...]
     db_container: str
+    bookkeeping: str
     limits: services.Limits
     swap_back: str
     drop: str
@@ -86,6 +87,7 @@ def swap(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         Names(login.database, params["database"], kept),
         tuple(name for name in params["containers"] if name),
         params["db_container"],
+        params["bookkeeping_table"],
         services.Limits(params["stop_seconds"], params["healthy_seconds"]),
         params["swap_back_command"].replace("{database}", kept),
         params["drop_command"].replace("{database}", kept),
@@ -136,7 +138,9 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
 
 
 def _swap(plan: Plan, journal: Journal, done: Done) -> None:
-    comparison = prepare(plan.login, login_to(plan.login, plan.names.incoming)) if plan.names.kept else None
+    comparison = None
+    if plan.names.kept:
+        comparison = prepare(plan.login, login_to(plan.login, plan.names.incoming), plan.bookkeeping)
     stopped = services.running(plan.containers)
     # The list is on disk before the first is stopped, for whoever comes after a kill.
     journal.append(SERVICES_STEP, "started", {"containers": stopped})

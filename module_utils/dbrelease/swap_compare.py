@@ -1,10 +1,11 @@
-"""The live database against the one that takes its place: prepared while the application runs, exact when it does not."""
+"""The live database against the one that takes its place: prepared beforehand, exact once the application stopped."""
 
 from __future__ import annotations
 
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import TextIO, cast
 
 import psycopg2
 from psycopg2 import sql
@@ -29,11 +30,14 @@ RAW = "(FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01')"
 class Comparison:
     """Two sessions, and what the incoming database holds; `save` makes the live one hold still and looks at it."""
 
-    def __init__(self, live: Connection, other: Connection) -> None:
-        self._live, self._other = live, other
+    def __init__(self, live: Connection, other: Connection, bookkeeping: str) -> None:
+        self._live, self._other, self._bookkeeping = live, other, bookkeeping
         self._sums: dict[str, tuple[Pair, Sums]] = {}
         self.pid: int = live.get_backend_pid()
         with _cursor(other) as cursor:
+            # One transaction for all that is asked of it: fingerprints.py needs savepoints.
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            cursor.execute("SET LOCAL row_security = off")
             self._known = read_shapes(cursor)
             self._sequences = read_sequences(cursor)
         with _cursor(live) as cursor:
@@ -115,9 +119,11 @@ class Comparison:
         both, there = self._sums_of(table)
         buckets = differing(sums(cursor, both), there)
         if buckets:
-            keeper.note(f"{table.key}")
+            # The revision is the schema's, which is not replayed.
+            replay = self._bookkeeping not in (table.name, table.key)
+            keeper.note(table.key if replay else f"{table.key}: of the schema, not replayed")
             with _cursor(self._other) as other:
-                keeper.keep(both, differences(self._live, cursor, other, both, buckets))
+                keeper.keep(both, differences(self._live, cursor, other, both, buckets), replay=replay)
 
     def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
         cursor.execute(sql.SQL("SELECT count(*) AS rows FROM ONLY {}").format(table.identifier))
@@ -133,19 +139,19 @@ class Comparison:
                 )
                 .format(table.identifier)
                 .as_string(self._live),
-                file,
+                cast(TextIO, file),
             )
         keeper.note(
             f"{table.key}: the database that takes its place has no such table; its {rows} rows are beside this"
         )
 
 
-def prepare(live: Login, incoming: Login) -> Comparison:
+def prepare(live: Login, incoming: Login, bookkeeping: str) -> Comparison:
     """Look at the incoming database before the application is stopped: the longer half of the comparison."""
     opened: list[Connection] = []
     try:
         opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
-        return Comparison(*opened)
+        return Comparison(opened[0], opened[1], bookkeeping)
     except psycopg2.Error as error:
         for connection in opened:
             connection.close()

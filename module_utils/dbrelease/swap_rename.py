@@ -1,4 +1,4 @@
-"""Two databases change their names in one transaction, with no session in either; connections are allowed afterwards."""
+"""Two databases change their names in one transaction, with no session in either; then both take connections."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def exchange(
     """Close both, end every session, rename both and open them, the last three in one transaction.
 
     `reading` is the session that still holds the live database's tables against writers; `release` ends it, after every
-    other session was ended; `again` says where the server is if its container got another address. On any failure both have their old names, and connections are allowed again.
+    other session was ended; `again` says where the server is if its container got another address. On any failure both
+    have their old names, and connections are allowed again.
     """
     old = [name for name in (names.live if names.kept else "", names.incoming) if name]
     try:

@@ -1,4 +1,4 @@
-"""Rows written to the live database since its other copy, saved as lines of JSON with a script that writes them again."""
+"""Rows that only the live database has, saved as lines of JSON with a script that writes them again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
-
 
 from .database import SESSION_SETTINGS
 from .errors import ReleaseError
@@ -71,9 +70,11 @@ class Keeper:
         self._names: set[str] = set()
 
     def __enter__(self) -> Keeper:
+        """Nothing is made yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Let go of the files."""
         self._files.close()
 
     def open(self, table: str) -> IO[str]:
@@ -86,8 +87,8 @@ class Keeper:
             self.saved.directory = str(self._directory)
         return self._create(self._name(table, ".jsonl"))
 
-    def keep(self, pair: Pair, found: Iterable[Difference]) -> None:
-        """A table that both databases have."""
+    def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
+        """A table that both databases have; its rows are in the script only if they are to be replayed."""
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
         with self.open(pair.live.key) as file:
             batch: dict[str, list[Values]] = {"new": [], "changed": []}
@@ -96,10 +97,13 @@ class Keeper:
                 if difference.change == "deleted":
                     named = dict(zip(pair.key, difference.values, strict=True))
                     _write(file, json.dumps({"change": "deleted", "key": named}, ensure_ascii=False) + "\n")
-                    self._deletes.append(delete_statement(pair, difference.values))
+                    if replay:
+                        self._deletes.append(delete_statement(pair, difference.values))
                     continue
                 named = dict(zip(pair.live.columns, difference.values, strict=True))
                 _write(file, json.dumps({"change": difference.change, "row": named}, ensure_ascii=False) + "\n")
+                if not replay:
+                    continue
                 rows = batch[difference.change]
                 rows.append(difference.values)
                 if len(rows) == ROWS_AT_ONCE:
