@@ -92,7 +92,7 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         listed = [proof.as_dict() for proof in proofs]
         if message := sentence(listed):
             raise ReleaseError(message, proofs=listed)
-        _mark(plan, backup, place)
+        step.facts.update(_mark(plan, backup, place))
     return _told(plan, backup, place.login.database, proofs, live=exists)
 
 
@@ -140,15 +140,20 @@ def _is_open(cursor: RealDictCursor, database: str) -> bool:
     return bool(found) and bool(found[0]["open"])
 
 
-def _mark(plan: Plan, backup: Backup, place: Place) -> None:
-    restored = {
-        "at": utc_now().isoformat(timespec="milliseconds"),
-        "run_id": plan.run.run_id,
-        "database": copy_name(plan.login.database, plan.run.run_id),
-        "fingerprints_equal": True,
-        "schema_sha256": hashed(schema_of(place.login, place.commands, plan.timeout_s, inside=place.inside)),
-    }
-    manifest.mark_restored(backup.manifest_path, backup.content, restored, plan.run.run_id)
+def _mark(plan: Plan, backup: Backup, place: Place) -> dict[str, Any]:
+    """Note it in the manifest; a backup that cannot be written to is restored all the same."""
+    try:
+        restored = {
+            "at": utc_now().isoformat(timespec="milliseconds"),
+            "run_id": plan.run.run_id,
+            "database": place.login.database,
+            "fingerprints_equal": True,
+            "schema_sha256": hashed(schema_of(place.login, place.commands, plan.timeout_s, inside=place.inside)),
+        }
+        manifest.mark_restored(backup.manifest_path, backup.content, restored, plan.run.run_id)
+    except ReleaseError as error:
+        return {"not_noted_in_manifest": error.message}
+    return {}
 
 
 def _already(backup: Backup) -> list[Proof]:
