@@ -189,7 +189,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         line = journal.append(params["step"], params["event"], params["facts"])
     else:
         red = [proof["name"] for proof in failures(params["proofs"])]
-        judged = {"claims": len(params["proofs"]), "red": red, "message": message}
+        judged = {**params["facts"], "claims": len(params["proofs"]), "red": red, "message": message}
         line = journal.append(params["step"], "failed" if red else "passed", judged)
         if red:
             raise ReleaseError(message, line=line)

@@ -29,10 +29,11 @@ ORDER BY n.nspname, c.relname
 """
 
 # A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
-# would go unseen. The text form is hashed for those, as for types without a hash (json, point).
+# would go unseen. That of an enum and of regclass hashes an oid, which a restored copy has otherwise. The text form is
+# hashed for those, as for types without a hash (json, point).
 COLUMNS = """
 SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS type, t.oid::bigint AS type_oid,
-       (t.typtype IN ('b', 'd') AND t.typnamespace <> 'pg_catalog'::regnamespace)
+       t.typnamespace <> 'pg_catalog'::regnamespace OR t.typname ~ '^_?reg'
          OR NOT coalesce(l.collisdeterministic, true) AS by_text
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
@@ -208,13 +209,27 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
 
 
 def _statement(table: _Table, columns: Sequence[_Column]) -> sql.Composed:
+    # ONLY: the rows of a table that inherits are that table's own.
+    return sql.SQL("SELECT count(*) AS rows, coalesce(sum({}), 0)::text AS fingerprint FROM ONLY {}").format(
+        _row_hash(columns), sql.Identifier(table.schema, table.name)
+    )
+
+
+def _row_hash(columns: Sequence[_Column]) -> sql.Composed:
     parts = [
         sql.SQL('hashtextextended({}::text COLLATE "C", 0)' if column.by_text else "{}").format(
             sql.Identifier(column.name)
         )
         for column in columns
     ]
-    # ONLY: the rows of a table that inherits are that table's own.
-    return sql.SQL(
-        "SELECT count(*) AS rows, coalesce(sum(hash_record_extended(ROW({}), 0)), 0)::text AS fingerprint FROM ONLY {}"
-    ).format(sql.SQL(", ").join(parts), sql.Identifier(table.schema, table.name))
+    return sql.SQL("hash_record_extended(ROW({}), 0)").format(sql.SQL(", ").join(parts))
+
+
+def row_hashes(cursor: Cursor, wanted: Mapping[str, Sequence[str]]) -> dict[str, sql.Composed]:
+    """For each table (`schema.table`) the expression that hashes those columns of one of its rows."""
+    oids = {table.key: table.oid for table in _tables(cursor) if table.key in wanted}
+    columns = _columns(cursor, list(oids.values()))
+    return {
+        key: _row_hash([column for name in wanted[key] for column in columns[oid] if column.name == name])
+        for key, oid in oids.items()
+    }

@@ -12,7 +12,7 @@ from .commands import CHUNK
 from .dump import FORMAT, Decoded, Dumped
 from .errors import ReleaseError
 from .journal import Run, stamp, utc_now
-from .private_files import write_private
+from .private_files import replace_private, write_private
 
 Manifest = dict[str, Any]
 
@@ -52,6 +52,7 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
                 "system_identifier",
                 "database",
                 "database_oid",
+                "database_bytes",
                 "revision",
                 "xid",
                 "settings",
@@ -69,6 +70,12 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
 def write(path: Path, manifest: Manifest, run_id: str) -> None:
     """Whole or not at all; raises ReleaseError."""
     write_private(path, json.dumps(manifest, ensure_ascii=False, indent=1, default=str) + "\n", run_id)
+
+
+def mark_restored(path: Path, manifest: Manifest, restored: dict[str, Any], run_id: str) -> None:
+    """Note in the manifest that, when and as what the backup was restored and compared; raises ReleaseError."""
+    text = json.dumps({**manifest, "restored": restored}, ensure_ascii=False, indent=1, default=str) + "\n"
+    replace_private(path, text, run_id)
 
 
 def read(path: Path) -> Manifest | None:

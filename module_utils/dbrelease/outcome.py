@@ -114,7 +114,8 @@ def judge(stages: Sequence[Stage], failure: Cause | None, *, check_mode: bool, t
     taken_back = _taken_back(stages)
     if taken_back and not failure_after(stages, taken_back):
         why = f": {cause.message}" if cause else "."
-        word = "rolled back" if taken_back.step == "rolled_back" else "restored from the backup"
+        source = taken_back.facts.get("source") or "the backup"
+        word = "rolled back" if taken_back.step == "rolled_back" else f"restored from {source}"
         return Verdict(taken_back.step, f"{place} was {word}{why}", begun, cause)
     if stage and cause and _is_refusal(stage) and not begun:
         return Verdict("refused", f"Refused, and the database was not changed: {cause.message}", begun, cause)

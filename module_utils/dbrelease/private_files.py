@@ -68,6 +68,24 @@ def write_private(path: Path, text: str, run_id: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def replace_private(path: Path, text: str, run_id: str) -> None:
+    """A whole new content for a run's file in one step, mode 0600; the old one stays where that is not possible."""
+    temporary = temporary_name(path, run_id)
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(create_private(temporary), "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def unused(path: Path, run_id: str) -> Path:
     """The path, or where another run of the same second has it, the path with this run's own part in its name."""
     return path.with_name(f"{path.stem}_{run_id.rsplit('-', 1)[-1]}{path.suffix}") if path.exists() else path

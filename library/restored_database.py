@@ -1,0 +1,156 @@
+#!/usr/bin/python
+"""A backup as a database of its own, beside the live one."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restored_database
+short_description: A backup as a database of its own, beside the live one
+description:
+  - V(present) finds the backup, refuses whatever is not a whole backup of this release and database, restores it into a
+    new database beside the live one, applies what no dump holds (owner, rights, comment, settings of the database and
+    of roles in it), gathers statistics, and compares every table with the manifest.
+  - "Refused before anything is touched are: a file that is missing, cut, changed or no custom-format dump, one without
+    a manifest, another release's, environment's or database's, a newer server's, and one for which there is no room. A
+    server with another system identifier is no reason to refuse: after its volume is lost there is no other."
+  - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
+  - Nothing is restored where the live database holds exactly this already (rows, settings and schema).
+  - What an earlier restore left that was killed (a copy, a dump in the container) is removed first.
+  - It proves C(restore.backup), C(restore.room), C(restore.verified) and C(restore.settings).
+extends_documentation_fragment: [login, run]
+options:
+  state:
+    description: V(absent) drops the database O(name).
+    type: str
+    choices: [present, absent]
+    default: present
+  name:
+    description: A database that a restore of O(login_db) made. Only with O(state=absent).
+    type: str
+    default: ""
+  backup:
+    description:
+      - The dump, as a path or as a name in the state directory.
+      - By default the last backup of the release in the environment, as the journal has it.
+    type: str
+    default: ""
+  label:
+    description: The release as it stands in the names of files.
+    type: str
+    default: ""
+  db_container:
+    description:
+      - The database's container. C(pg_restore) runs there, on a copy of the dump that is removed in every outcome.
+      - By default it runs on the target itself, against O(login_host).
+    type: str
+    default: ""
+  maintenance_db:
+    description: A database of the same server to connect to while databases are made and dropped.
+    type: str
+    default: postgres
+  jobs:
+    description: How many tables and indexes C(pg_restore) restores at once.
+    type: int
+    default: 2
+  timeout_seconds:
+    description: Longest time for copying the dump, and again for restoring it, in seconds.
+    type: int
+    default: 3600
+attributes:
+  check_mode:
+    support: full
+    description: Everything that refuses is looked at; nothing is restored, copied into a container or dropped.
+  diff_mode:
+    support: full
+    description: The live database as it is, and as it would be once the copy takes its place.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Restore the last backup beside the live database
+  restored_database:
+    login_host: "{{ target.login_host }}"
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    label: "2.4"
+    db_container: shop_postgres
+  register: restored
+
+- name: Drop it
+  restored_database:
+    state: absent
+    name: "{{ restored.database }}"
+    login_host: "{{ target.login_host }}"
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+"""
+
+RETURN = r"""
+proofs:
+  description: What was proved; what was not done in check mode is V(skipped).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: Empty, since a red claim fails the module.
+  type: str
+  returned: always
+database:
+  description: Name of the restored copy (in check mode, as it would be); empty where the live database needs none.
+  type: str
+  returned: always
+dump:
+  description: Path of the dump.
+  type: str
+  returned: always
+snapshot_at:
+  description: The instant that the backup describes, in UTC.
+  type: str
+  returned: always
+revision:
+  description: The revision of the backed-up database.
+  type: str
+  returned: always
+tables:
+  description: The backup's tables.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.restore import remove, restore
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "name": {"type": "str", "default": ""},
+    "backup": {"type": "str", "default": ""},
+    "label": {"type": "str", "default": ""},
+    "db_container": {"type": "str", "default": ""},
+    "maintenance_db": {"type": "str", "default": "postgres"},
+    "jobs": {"type": "int", "default": 2},
+    "timeout_seconds": {"type": "int", "default": 3600},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Restore, or drop; in check mode look at everything that refuses."""
+    return restore(params, check_mode) if params["state"] == "present" else remove(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

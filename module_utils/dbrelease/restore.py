@@ -1,0 +1,205 @@
+"""The restored copy of a backup: everything that refuses, then everything that is done before a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2.extras import RealDictCursor
+
+from . import manifest
+from .commands import Commands, commands_in
+from .database import Login, connect, select
+from .errors import ReleaseError
+from .interrupts import ending_in_order
+from .journal import Journal, Run, utc_now
+from .module import run_of
+from .proof import Proof, sentence
+from .restore_backup import Backup, find_backup, read_backup, verify_backup
+from .restore_copy import VERIFIED_PROOF, Place, drop_database, login_to, make_copy
+from .restore_equal import hashed, is_restored, schema_of
+from .restore_leftovers import remove_dumps, settle
+from .restore_names import copy_name, is_copy, is_kept
+from .restore_server import Server, check_room, check_server
+from .restore_settings import SETTINGS_PROOF
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for."""
+
+    login: Login
+    maintenance: Login
+    run: Run
+    label: str
+    backup: str
+    container: str
+    jobs: int
+    timeout_s: int
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Plan:
+        """From the module's options."""
+        login = Login.of(params)
+        return cls(
+            login,
+            login_to(login, params["maintenance_db"]),
+            run_of(params),
+            params["label"],
+            params["backup"],
+            params["db_container"],
+            params["jobs"],
+            params["timeout_seconds"],
+        )
+
+    def place(self, commands: Commands) -> Place:
+        """Where the copy is made."""
+        copy = login_to(self.login, copy_name(self.login.database, self.run.run_id))
+        inside = bool(self.container)
+        return Place(copy, self.maintenance, commands, inside, self.run.run_id, self.jobs, self.timeout_s)
+
+
+def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act for state=present."""
+    plan = Plan.of(params)
+    journal = Journal(plan.run, dry=check_mode)
+    with journal.step("restore.backup") as step:
+        backup = read_backup(
+            find_backup(plan.backup, plan.run, journal.read()), plan.run, plan.label, plan.login.database
+        )
+        commands = commands_in(plan.container or None)
+        proofs = [verify_backup(backup, commands, plan.timeout_s)]
+        server, exists = _look(plan, backup, commands)
+        proofs.append(check_room(server, backup, commands, inside=bool(plan.container)))
+        step.facts.update(path=str(backup.path), sha256=backup.content["sha256"], bytes=backup.content["bytes"])
+        step.prove(*proofs)
+        if not check_mode:
+            step.facts["tidied"], exists = _tidy(plan, commands)
+    place = plan.place(commands)
+    if exists and is_restored(plan.login, backup, commands, plan.timeout_s, inside=place.inside):
+        return _told(plan, backup, "", [*proofs, *_already(backup)])
+    if check_mode:
+        return _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
+    with journal.step("restore.copy") as step, ending_in_order():
+        begun = utc_now()
+        step.facts.update(database=place.login.database)
+        made = make_copy(place, backup, server.major)
+        step.facts["duration_ms"] = round((utc_now() - begun).total_seconds() * 1000)
+        step.prove(*made)
+        proofs += made
+        listed = [proof.as_dict() for proof in proofs]
+        if message := sentence(listed):
+            raise ReleaseError(message, proofs=listed)
+        step.facts.update(_mark(plan, backup, place))
+    return _told(plan, backup, place.login.database, proofs, live=exists)
+
+
+def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act for state=absent: a copy, or a database that a swap put aside, is dropped."""
+    plan, name = Plan.of(params), params["name"]
+    if not (is_copy(name, plan.login.database) or is_kept(name, plan.login.database)):
+        raise ReleaseError(
+            f"Dropping {name} was refused (it is no database that a restore of {plan.login.database} made): "
+            "name one that it made.",
+            refused=True,
+        )
+    with closing(connect(plan.maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+        found = cursor.fetchone() is not None
+    if found and not check_mode:
+        drop_database(plan.maintenance, name)
+    return {**_empty(), "changed": found, "diff": {"before": f"{name}\n" if found else "", "after": ""}}
+
+
+def _look(plan: Plan, backup: Backup, commands: Commands) -> tuple[Server, bool]:
+    """The server, and whether the live database is there and open."""
+    with (
+        closing(connect(plan.maintenance, "dbrelease restore")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        server = check_server(cursor, backup, plan.login.database, commands)
+        return server, _is_open(cursor, plan.login.database)
+
+
+def _tidy(plan: Plan, commands: Commands) -> tuple[list[str], bool]:
+    """What a killed restore left is put right: copies, dumps in the container, a database that takes no connections."""
+    with (
+        closing(connect(plan.maintenance, "dbrelease restore")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        done = settle(cursor, plan.login.database)
+        if plan.container:
+            done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands)]
+        return done, _is_open(cursor, plan.login.database)
+
+
+def _is_open(cursor: RealDictCursor, database: str) -> bool:
+    found = select(cursor, "SELECT datallowconn AS open FROM pg_database WHERE datname = %s", (database,))
+    return bool(found) and bool(found[0]["open"])
+
+
+def _mark(plan: Plan, backup: Backup, place: Place) -> dict[str, Any]:
+    """Note it in the manifest; a backup that cannot be written to is restored all the same."""
+    try:
+        restored = {
+            "at": utc_now().isoformat(timespec="milliseconds"),
+            "run_id": plan.run.run_id,
+            "database": place.login.database,
+            "fingerprints_equal": True,
+            "schema_sha256": hashed(schema_of(place.login, place.commands, plan.timeout_s, inside=place.inside)),
+        }
+        manifest.mark_restored(backup.manifest_path, backup.content, restored, plan.run.run_id)
+    except ReleaseError as error:
+        return {"not_noted_in_manifest": error.message}
+    return {}
+
+
+def _already(backup: Backup) -> list[Proof]:
+    detail = "The live database holds exactly this already: rows, settings and schema."
+    return [
+        Proof(VERIFIED_PROOF, "The database holds exactly what was backed up", "pass", detail=detail),
+        Proof(SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup", "pass", detail=detail),
+    ]
+
+
+def _planned() -> list[Proof]:
+    return [
+        Proof(name, title, "skipped", detail="Planned; check mode restores nothing.")
+        for name, title in (
+            (VERIFIED_PROOF, "The restored copy holds exactly what was backed up"),
+            (SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup"),
+        )
+    ]
+
+
+def _empty() -> dict[str, Any]:
+    return {
+        "changed": False,
+        "database": "",
+        "dump": "",
+        "snapshot_at": "",
+        "revision": "",
+        "tables": [],
+        "proofs": [],
+        "message": "",
+        "diff": {"before": "", "after": ""},
+    }
+
+
+def _told(plan: Plan, backup: Backup, database: str, proofs: list[Proof], *, live: bool = True) -> dict[str, Any]:
+    content, name = backup.content, plan.login.database
+    after = f"{name}: revision {content['revision']}, as of {content.get('snapshot_at', '')}, from {backup.path.name}\n"
+    before = f"{name}: as it is\n" if live else ""
+    return {
+        **_empty(),
+        "changed": bool(database),
+        "database": database,
+        "dump": str(backup.path),
+        "snapshot_at": content.get("snapshot_at", ""),
+        "revision": content["revision"],
+        "tables": sorted(content["tables"]),
+        "proofs": [proof.as_dict() for proof in proofs],
+        "diff": {"before": before if database else after, "after": after},
+    }

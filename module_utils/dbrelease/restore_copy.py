@@ -1,0 +1,267 @@
+"""A backup as a new database beside the live one: restored, analyzed, compared with its manifest; or not there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+
+from .baseline import read_settings
+from .commands import Commands, Finished
+from .database import Login, connect, server_reason, transaction
+from .dump import tool_environment
+from .errors import ReleaseError
+from .fingerprints import read_tables
+from .proof import Proof
+from .restore_backup import Backup
+from .restore_names import dump_folder
+from .restore_settings import apply_settings, create_statement, prove_settings
+from .secret import masked
+from .sessions import end_sessions
+
+VERIFIED_PROOF = "restore.verified"
+REMOVE_TIMEOUT_S = 60
+SHOWN = 5
+# The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
+SESSION_OPTIONS = (
+    "-c synchronous_commit=off -c maintenance_work_mem=256MB -c client_connection_check_interval=500 "
+    "-c default_transaction_read_only=off"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a copy is made: `login` names the copy, `maintenance` another database of the same server."""
+
+    login: Login
+    maintenance: Login
+    commands: Commands
+    inside: bool
+    run_id: str
+    jobs: int
+    timeout_s: int
+
+    @property
+    def application_name(self) -> str:
+        """Of pg_restore's sessions."""
+        return f"dbrelease-restore-{self.run_id}"[:63]
+
+
+def make_copy(place: Place, backup: Backup, major: int) -> list[Proof]:
+    """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy."""
+    made = False
+    try:
+        with reachable_dump(place, backup) as path:
+            _create(place, backup, major)
+            made = True
+            _restore(place, path)
+        proofs = [_analyze_and_compare(place, backup), _apply_settings(place, backup)]
+    except BaseException:
+        if made:
+            end_sessions(place.maintenance, place.application_name)
+            drop_database(place.maintenance, place.login.database)
+        raise
+    if any(proof.status == "fail" for proof in proofs):
+        drop_database(place.maintenance, place.login.database)
+    return proofs
+
+
+@contextmanager
+def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
+    """The dump where pg_restore can seek in it: in the container a copy for its owner only, gone afterwards."""
+    if not place.inside:
+        yield str(backup.path)
+        return
+    folder = dump_folder(place.run_id)
+    script = 'umask 077; rm -rf "$1"; mkdir "$1" && cat > "$1/dump" && sha256sum < "$1/dump"'
+    try:
+        with backup.path.open("rb") as file:
+            finished = place.commands.run(["sh", "-c", script, "sh", folder], timeout_s=place.timeout_s, stdin=file)
+        if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
+            reason = " ".join(finished.stderr.split())[-300:] or "what arrived is not the file"
+            raise ReleaseError(
+                f"Copying {backup.path} into {place.commands.place} failed ({reason}): make room in its /tmp, "
+                "and run again."
+            )
+        yield f"{folder}/dump"
+    finally:
+        place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
+
+
+def _create(place: Place, backup: Backup, major: int) -> None:
+    name = place.login.database
+    try:
+        with (
+            closing(connect(place.maintenance, place.application_name)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("SELECT spcname FROM pg_tablespace")
+            tablespaces = [row[0] for row in cursor.fetchall()]
+            cursor.execute(create_statement(name, backup.content["settings"], major, tablespaces))
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Creating the database {name} failed ({server_reason(error)}): see what the server lacks, and run again."
+        ) from error
+
+
+def _restore(place: Place, path: str) -> None:
+    argv = ["pg_restore", "--exit-on-error", f"--jobs={place.jobs}", "--no-password"]
+    argv += [f"--dbname={place.login.database}", path]
+    environment = tool_environment(place.login, place.application_name, inside=place.inside)
+    finished = place.commands.run(
+        argv, timeout_s=place.timeout_s, environment={**environment, "PGOPTIONS": SESSION_OPTIONS}
+    )
+    if finished.status != 0:
+        raise _restore_failure(place, finished)
+
+
+def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
+    text = " ".join(masked(finished.stderr, place.login.password).split())
+    # Its first error is the cause; the statement that it quotes behind it may be long.
+    text = text[max(text.find("error:"), 0) :][:400]
+    late = finished.timed_out and finished.duration_ms >= place.timeout_s * 1000
+    reason = f"not done within {place.timeout_s} s" if late else text or f"status {finished.status}"
+    return ReleaseError(
+        f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "
+        f"({reason}): the live database was not touched; remove the cause, and run again."
+    )
+
+
+def _analyze_and_compare(place: Place, backup: Backup) -> Proof:
+    """Statistics are in no dump; they are gathered while the fingerprints are read, for both only read the tables."""
+    analyzing = _Analyzing(place)
+    try:
+        seen, _ = read_state(place.login, f"dbrelease-compare-{place.run_id}"[:63])
+    finally:
+        analyzing.join()
+    analyzing.raise_failure()
+    return compare(backup.content, seen)
+
+
+def read_state(login: Login, application_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every table's state and the database's settings, of one instant."""
+    try:
+        with (
+            closing(connect(login, application_name)) as connection,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
+        ):
+            return read_tables(cursor), read_settings(cursor)
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Reading the {login.label} failed ({server_reason(error)}): see the server's log, and run again."
+        ) from error
+
+
+def compare(content: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
+    """Every table of the manifest, rows and content, and no table more."""
+    expected = content["tables"]
+    sample = [
+        {
+            "table": table,
+            "expected": _told(expected.get(table)),
+            "observed": _told(seen.get(table)),
+        }
+        for table in sorted({*expected, *seen})
+        if _state(expected.get(table)) != _state(seen.get(table))
+    ]
+    rows = sum(state["rows"] for state in seen.values())
+    return Proof(
+        VERIFIED_PROOF,
+        "The restored copy holds exactly what was backed up",
+        "fail" if sample else "pass",
+        expected={"tables": len(expected), "rows": sum(state["rows"] for state in expected.values())},
+        observed={"tables": len(seen), "rows": rows},
+        detail=f"Different: {', '.join(line['table'] for line in sample[:SHOWN])}."
+        if sample
+        else f"{rows} rows in {len(seen)} tables have the fingerprints of the manifest.",
+        remedy="The copy was dropped, and nothing was swapped; use another backup." if sample else "",
+        sample=sample[:SHOWN],
+    )
+
+
+def _state(table: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    return None if table is None else (table["rows"], table["fingerprint"], tuple(table["columns"]))
+
+
+def _told(table: Mapping[str, Any] | None) -> str:
+    return "no such table" if table is None else f"{table['rows']} rows, {table['fingerprint']}"
+
+
+class _Analyzing:
+    """ANALYZE in a session and a thread of its own."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._error: psycopg2.Error | ReleaseError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def raise_failure(self) -> None:
+        if isinstance(self._error, psycopg2.Error):
+            raise ReleaseError(
+                f"ANALYZE of {self._place.login.database} failed ({server_reason(self._error)}): run again."
+            ) from self._error
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            with (
+                closing(connect(self._place.login, self._place.application_name)) as connection,
+                connection.cursor() as cursor,
+            ):
+                cursor.execute("ANALYZE")
+        except (psycopg2.Error, ReleaseError) as error:
+            self._error = error
+
+
+def _apply_settings(place: Place, backup: Backup) -> Proof:
+    expected, name = backup.content["settings"], place.login.database
+    try:
+        with closing(connect(place.maintenance, place.application_name)) as connection:
+            with transaction(connection) as cursor:
+                apply_settings(cursor, name, expected)
+            seen = _settings_of(place.login)
+            with transaction(connection, read_only=True) as cursor:
+                return prove_settings(cursor, expected, seen)
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Applying the settings of the backup to {name} failed ({server_reason(error)}): "
+            "let db_user set what the manifest says, and run again."
+        ) from error
+
+
+def _settings_of(login: Login) -> dict[str, Any]:
+    with (
+        closing(connect(login, "dbrelease restore settings")) as connection,
+        transaction(connection, read_only=True) as cursor,
+    ):
+        return read_settings(cursor)
+
+
+def drop_database(maintenance: Login, name: str) -> bool:
+    """The database gone with its sessions; says whether there was one."""
+    try:
+        with closing(connect(maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if cursor.fetchone() is None:
+                return False
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            return True
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Dropping the database {name} failed ({server_reason(error)}): drop it with `dropdb --force {name}`."
+        ) from error
+
+
+def login_to(login: Login, database: str) -> Login:
+    """The same server and role, another database."""
+    return replace(login, database=database)

@@ -1,0 +1,68 @@
+"""What a killed restore may leave on the server and in its container, and how each is put right."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .commands import Commands
+from .database import select
+from .restore_names import dump_folder, is_copy, is_kept
+
+REMOVE_TIMEOUT_S = 60
+SWAP_STEP = "restore.swap"
+
+
+def settle(cursor: Cursor, database: str) -> list[str]:
+    """Allow connections again to the live database and those that were put aside, and drop copies never swapped in.
+
+    The cursor is one of an autocommit session in another database of the server. Returns what was done, a sentence
+    each; nothing where there was nothing to do. Call it only while no restore runs.
+    """
+    done = []
+    for row in select(cursor, "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname"):
+        name = row["name"]
+        if is_copy(name, database):
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            done.append(f"Dropped {name}, a restored copy that was never swapped in.")
+        elif not row["open"] and (name == database or is_kept(name, database)):
+            cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
+            done.append(f"Allowed connections to {name} again.")
+    return done
+
+
+def stray(cursor: Cursor, database: str) -> list[str]:
+    """What settle() would do, for a plan: the names of the databases."""
+    return [
+        row["name"]
+        for row in select(cursor, "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname")
+        if is_copy(row["name"], database)
+        or (not row["open"] and (row["name"] == database or is_kept(row["name"], database)))
+    ]
+
+
+def remove_dumps(commands: Commands) -> list[str]:
+    """Remove the dumps that killed restores left where pg_restore runs; returns their folders."""
+    pattern = dump_folder("*")
+    folder = pattern.rpartition("/")[0]
+    listed = commands.run(["ls", folder], timeout_s=REMOVE_TIMEOUT_S).stdout.split()
+    name = re.compile(re.escape(pattern.rpartition("/")[2]).replace(r"\*", r"[0-9A-Za-z-]+"))
+    found = [f"{folder}/{entry}" for entry in listed if name.fullmatch(entry)]
+    if found:
+        commands.run(["rm", "-rf", *found], timeout_s=REMOVE_TIMEOUT_S)
+    return found
+
+
+def stopped_containers(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Containers that a swap stopped and of which no later line says that they were started again."""
+    stopped: list[str] = []
+    for line in events:
+        if line["step"] == "restore.services" and line["event"] == "started":
+            stopped = list(line["facts"].get("containers") or ())
+        elif line["step"] == "restore.services":
+            stopped = []
+    return stopped

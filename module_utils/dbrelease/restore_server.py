@@ -1,0 +1,130 @@
+"""Whether the server can take the restored copy: version, rights, roles and room; all looked at, nothing touched."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2.extensions import cursor as Cursor
+
+from .commands import Commands
+from .database import select
+from .dump import tool_version
+from .errors import ReleaseError
+from .preflight.places import free_bytes
+from .proof import Proof
+from .restore_backup import Backup, refused
+
+ROOM_PROOF = "restore.room"
+MIB = 1 << 20
+# A dump is compressed: what is seen of tables and indexes is up to this much larger than the file.
+EXPANSION = 6
+MARGIN = 1.2
+DUMP_FOLDER = "/tmp"  # noqa: S108 - a folder of its own is made in it, for its owner only
+
+FACTS = """
+SELECT current_setting('server_version_num')::int / 10000 AS major,
+       r.rolsuper AS superuser, r.rolcreatedb AS may_create,
+       (SELECT pg_database_size(d.oid) FROM pg_database d WHERE d.datname = %(database)s) AS live_bytes,
+       (SELECT pg_get_userbyid(d.datdba) FROM pg_database d WHERE d.datname = %(database)s) AS live_owner,
+       coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory,
+       (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS prepared,
+       (SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+        WHERE d.datname = %(database)s) AS subscriptions,
+       current_user AS "user"
+FROM pg_roles r WHERE r.rolname = current_user
+"""
+
+
+@dataclass(frozen=True)
+class Server:
+    """What the server is, as far as a restore must know."""
+
+    major: int
+    data_directory: str
+    live_bytes: int | None
+
+
+def check_server(cursor: Cursor, backup: Backup, database: str, commands: Commands) -> Server:
+    """Refuse a server or client programs that cannot take the backup."""
+    (row,) = select(cursor, FACTS, {"database": database})
+    dumped = major_of(backup.content["server_version"])
+    if row["major"] < dumped:
+        raise refused(
+            f"the backup is of PostgreSQL {dumped} and the server is {row['major']}", "restore on that version or later"
+        )
+    try:
+        client = major_of(tool_version(commands, "pg_restore"))
+    except ReleaseError as error:
+        raise refused(error.message.rstrip("."), "let pg_restore be found") from error
+    if client < max(major_of(backup.content["tool_version"]), row["major"]):
+        raise refused(
+            f"pg_restore in {commands.place} is of PostgreSQL {client}, the backup was made by "
+            f"{backup.content['tool_version']} and the server is {row['major']}",
+            "install the newer client programs there",
+        )
+    if not (row["superuser"] or (row["may_create"] and row["live_owner"] in (row["user"], None))):
+        raise refused(
+            f"the role {row['user']} may not create and rename databases",
+            f"give it CREATEDB and let it own {database}, or use such a role as db_user",
+        )
+    if row["prepared"] or row["subscriptions"]:
+        raise refused(
+            f"{database} has {row['prepared']} prepared transactions and {row['subscriptions']} subscriptions, "
+            "which keep it from being renamed",
+            "end them",
+        )
+    _check_roles(cursor, backup.content["settings"])
+    return Server(row["major"], row["data_directory"], row["live_bytes"])
+
+
+def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bool) -> Proof:
+    """The server's disk takes a second database of this size, and the place of pg_restore the dump."""
+    dump_bytes = int(backup.content["bytes"])
+    known = backup.content.get("database_bytes") or server.live_bytes or 0
+    need = round(max(known, EXPANSION * dump_bytes) * MARGIN)
+    title = "The server has room for a second database"
+    if not inside or not server.data_directory:
+        return Proof(
+            ROOM_PROOF,
+            title,
+            "inconclusive",
+            expected={"bytes_at_least": need},
+            detail="The server's disk cannot be seen from here.",
+            remedy=f"See to it that it has {need} bytes free.",
+        )
+    try:
+        free = free_bytes(commands, server.data_directory)
+        dump_free = free_bytes(commands, DUMP_FOLDER)
+    except ReleaseError as error:
+        raise refused(error.message.rstrip("."), "let df be found there") from error
+    for where, needed, seen in (
+        (server.data_directory, need, free),
+        (DUMP_FOLDER, dump_bytes + MIB, dump_free),
+    ):
+        if seen < needed:
+            raise refused(
+                f"{where} in {commands.place} has {seen // MIB} MiB free and {-(-needed // MIB)} MiB are needed",
+                f"make {-(-(needed - seen) // MIB)} MiB of room there",
+            )
+    return Proof(
+        ROOM_PROOF, title, "pass", expected={"bytes_at_least": need}, observed={"bytes_free": free}, detail="There is."
+    )
+
+
+def major_of(text: str) -> int:
+    """15 of `15.9 (Debian ...)` and of `pg_dump (PostgreSQL) 15.9`."""
+    found = re.search(r"(\d+)(?:\.|devel|beta|rc|$|\s)", text.rpartition("(PostgreSQL)")[2])
+    if not found:
+        raise refused(f"`{text}` names no version of PostgreSQL", "use another backup")
+    return int(found.group(1))
+
+
+def _check_roles(cursor: Cursor, settings: Mapping[str, Any]) -> None:
+    """The roles that the database's own settings name: they are in no dump."""
+    wanted = {settings["owner"], *(settings.get("role_settings") or {})}
+    known = {row["rolname"] for row in select(cursor, "SELECT rolname FROM pg_roles")}
+    if gone := sorted(wanted - known):
+        raise refused(f"the server has no role {', '.join(gone)}, which the backup needs", "create it")

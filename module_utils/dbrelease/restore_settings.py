@@ -1,0 +1,144 @@
+"""What a dump without --create loses: owner, ACL, comment and settings of the database, re-applied and read back."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .database import Row, select
+from .proof import Proof
+
+SETTINGS_PROOF = "restore.settings"
+# Settings that hold a list of names, each quoted by itself (the server's GUC_LIST_QUOTE).
+LISTS = (
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+)
+_ELEMENT = re.compile(r'"((?:[^"]|"")*)"|([^,\s]+)')
+COMPARED = (
+    "owner",
+    "comment",
+    "encoding",
+    "collate",
+    "ctype",
+    "locale_provider",
+    "locale",
+    "connection_limit",
+    "database_settings",
+    "role_settings",
+    "large_objects",
+)
+
+
+def create_statement(name: str, settings: Mapping[str, Any], major: int, tablespaces: Sequence[str]) -> sql.Composed:
+    """CREATE DATABASE from template0 as the backed-up one was created."""
+    parts: list[sql.Composable] = [
+        sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(
+            sql.Identifier(name),
+            sql.Identifier(settings["owner"]),
+            *(sql.Literal(settings[key]) for key in ("encoding", "collate", "ctype")),
+        )
+    ]
+    provider = {"i": ("icu", "ICU_LOCALE"), "b": ("builtin", "BUILTIN_LOCALE")}.get(
+        settings.get("locale_provider") or "c"
+    )
+    if provider:
+        parts.append(
+            sql.SQL("LOCALE_PROVIDER {} {} {}").format(
+                sql.SQL(provider[0]), sql.SQL(provider[1]), sql.Literal(settings["locale"])
+            )
+        )
+    elif major >= 15:
+        parts.append(sql.SQL("LOCALE_PROVIDER libc"))
+    if settings.get("tablespace") in tablespaces:
+        parts.append(sql.SQL("TABLESPACE {}").format(sql.Identifier(settings["tablespace"])))
+    return sql.SQL(" ").join(parts)
+
+
+def apply_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> None:
+    """Everything but the owner, which the database was created with."""
+    database = sql.Identifier(name)
+    if settings.get("acl") is not None:
+        cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(database, sql.Identifier(settings["owner"])))
+        for grant in exploded(cursor, settings["acl"]):
+            cursor.execute(
+                sql.SQL("GRANT {} ON DATABASE {} TO {}{}").format(
+                    sql.SQL(grant["privilege"]),
+                    database,
+                    sql.Identifier(grant["grantee"]) if grant["grantee"] else sql.SQL("PUBLIC"),
+                    sql.SQL(" WITH GRANT OPTION" if grant["grantable"] else ""),
+                )
+            )
+    if settings.get("comment") is not None:
+        cursor.execute(sql.SQL("COMMENT ON DATABASE {} IS {}").format(database, sql.Literal(settings["comment"])))
+    if settings.get("connection_limit", -1) != -1:
+        cursor.execute(
+            sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, sql.Literal(settings["connection_limit"]))
+        )
+    for line in settings.get("database_settings") or ():
+        cursor.execute(sql.SQL("ALTER DATABASE {} SET {}").format(database, setting(line)))
+    for role, lines in (settings.get("role_settings") or {}).items():
+        for line in lines:
+            cursor.execute(
+                sql.SQL("ALTER ROLE {} IN DATABASE {} SET {}").format(sql.Identifier(role), database, setting(line))
+            )
+
+
+def setting(line: str) -> sql.Composed:
+    """`name = value` of a line of the catalog (`search_path="$user", public`)."""
+    name, _, value = line.partition("=")
+    values = [value]
+    if name.lower() in LISTS:
+        values = [quoted.replace('""', '"') or bare for quoted, bare in _ELEMENT.findall(value)] or [""]
+    # A setting of an extension has a dot in its name, each part an identifier.
+    return sql.SQL("{} = {}").format(
+        sql.Identifier(*name.split(".")), sql.SQL(", ").join(sql.Literal(one) for one in values)
+    )
+
+
+def exploded(cursor: Cursor, acl: Sequence[str] | None) -> list[Row]:
+    """An ACL's grants, one privilege each; the grantor is left out, because the owner grants again."""
+    if acl is None:
+        return []
+    return select(
+        cursor,
+        "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_get_userbyid(a.grantee) END AS grantee,"
+        " a.privilege_type AS privilege, a.is_grantable AS grantable"
+        " FROM aclexplode(%s::aclitem[]) a ORDER BY 1 NULLS FIRST, 2, 3",
+        (list(acl),),
+    )
+
+
+def prove_settings(cursor: Cursor, expected: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
+    """Equal in everything that the manifest knows."""
+    differing: dict[str, Any] = {
+        key: {"expected": _comparable(expected.get(key)), "observed": _comparable(seen.get(key))}
+        for key in COMPARED
+        if key in expected and _comparable(expected.get(key)) != _comparable(seen.get(key))
+    }
+    granted = [exploded(cursor, one.get("acl")) for one in (expected, seen)]
+    if (expected.get("acl") is None) != (seen.get("acl") is None) or granted[0] != granted[1]:
+        differing["acl"] = {"expected": expected.get("acl"), "observed": seen.get("acl")}
+    return Proof(
+        SETTINGS_PROOF,
+        "Owner, rights, comment and settings are those of the backup",
+        "fail" if differing else "pass",
+        expected={key: expected.get(key) for key in ("owner", "encoding", "collate", "ctype")},
+        observed=differing or "equal",
+        detail=f"Different: {', '.join(differing)}." if differing else "Applied, and read back equal.",
+    )
+
+
+def _comparable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: sorted(lines) for key, lines in value.items()}
+    return sorted(value) if isinstance(value, list) else value

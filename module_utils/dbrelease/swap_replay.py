@@ -1,0 +1,217 @@
+"""Rows that only the live database has, saved as lines of JSON with a script that writes them again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from .database import SESSION_SETTINGS
+from .errors import ReleaseError
+from .journal import make_private_directory
+from .private_files import create_private, sync_directory, write_failure
+from .swap_rows import Difference, Values
+from .swap_tables import Pair
+
+ROWS_AT_ONCE = 500
+REPLAY = "replay.sql"
+TEXT_SETTINGS = {**SESSION_SETTINGS, "standard_conforming_strings": "on", "client_encoding": "UTF8"}
+NOT_REPLAYED = ("client_connection_check_interval",)
+
+
+@dataclass
+class Counts:
+    """Of one table; `known` is false where the other database has no such table."""
+
+    new: int = 0
+    changed: int = 0
+    deleted: int = 0
+    known: bool = True
+
+    @property
+    def total(self) -> int:
+        """Rows that are not the same."""
+        return self.new + self.changed + self.deleted
+
+
+@dataclass
+class Saved:
+    """What was saved, and where; `directory` is empty where there was nothing to save."""
+
+    directory: str = ""
+    tables: dict[str, Counts] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Of all tables."""
+        return sum(counts.total for counts in self.tables.values())
+
+    def facts(self) -> dict[str, Any]:
+        """For the journal."""
+        tables = {key: {**vars(counts)} for key, counts in self.tables.items() if counts.total}
+        return {"directory": self.directory, "rows": self.rows, "tables": tables}
+
+
+class Keeper:
+    """The folder of one run's saved rows; it is made only when there is something to save."""
+
+    def __init__(self, directory: Path, header: str) -> None:
+        self.saved = Saved()
+        self._directory = directory
+        self._header = header
+        self._deletes: list[str] = []
+        self._files = ExitStack()
+        self._replay: IO[str] | None = None
+        self._names: set[str] = set()
+
+    def __enter__(self) -> Keeper:
+        """Nothing is made yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the files."""
+        self._files.close()
+
+    def open(self, table: str) -> IO[str]:
+        """The file for a table's rows."""
+        if not self.saved.directory:
+            try:
+                make_private_directory(self._directory)
+            except OSError as error:
+                raise write_failure(self._directory, error) from error
+            self.saved.directory = str(self._directory)
+        return self._create(self._name(table, ".jsonl"))
+
+    def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
+        """A table that both databases have; its rows are in the script only if they are to be replayed."""
+        counts = self.saved.tables.setdefault(pair.live.key, Counts())
+        with self.open(pair.live.key) as file:
+            batch: dict[str, list[Values]] = {"new": [], "changed": []}
+            for difference in found:
+                setattr(counts, difference.change, getattr(counts, difference.change) + 1)
+                if difference.change == "deleted":
+                    named = dict(zip(pair.key, difference.values, strict=True))
+                    _write(file, json.dumps({"change": "deleted", "key": named}, ensure_ascii=False) + "\n")
+                    if replay:
+                        self._deletes.append(delete_statement(pair, difference.values))
+                    continue
+                named = dict(zip(pair.live.columns, difference.values, strict=True))
+                _write(file, json.dumps({"change": difference.change, "row": named}, ensure_ascii=False) + "\n")
+                if not replay:
+                    continue
+                rows = batch[difference.change]
+                rows.append(difference.values)
+                if len(rows) == ROWS_AT_ONCE:
+                    self._script(insert_statement(pair, rows, difference.change))
+                    rows.clear()
+            for change, rows in batch.items():
+                if rows:
+                    self._script(insert_statement(pair, rows, change))
+            _sync(file)
+
+    def note(self, text: str) -> None:
+        """A comment in the script."""
+        self._script("".join(f"-- {line}\n" for line in text.splitlines()))
+
+    def finish(self, sequences: Mapping[tuple[str, str], int]) -> Saved:
+        """Close the script: rows that are gone go last, sequences are moved on, and all of it is one transaction."""
+        if self.saved.directory:
+            # Children were inserted after their parents, so they go before them.
+            for statement in reversed(self._deletes):
+                self._script(statement)
+            for (schema, name), value in sequences.items():
+                sequence = f"{_quoted(schema)}.{_quoted(name)}"
+                self._script(
+                    f"SELECT setval({_literal(sequence)}, greatest({value}, (SELECT last_value FROM {sequence})));\n"
+                )
+            self._script("COMMIT;\n")
+            if self._replay is not None:
+                _sync(self._replay)
+            sync_directory(self._directory)
+        return self.saved
+
+    def _script(self, text: str) -> None:
+        if self._replay is None:
+            self._replay = self._create(REPLAY)
+            settings = "".join(
+                f"SET LOCAL {name} = {_literal(value)};\n"
+                for name, value in TEXT_SETTINGS.items()
+                if name not in NOT_REPLAYED
+            )
+            _write(self._replay, f"{self._header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
+        _write(self._replay, text)
+
+    def _create(self, name: str) -> IO[str]:
+        path = self._directory / name
+        try:
+            return self._files.enter_context(os.fdopen(create_private(path), "w", encoding="utf-8"))
+        except OSError as error:
+            raise write_failure(path, error) from error
+
+    def _name(self, table: str, suffix: str) -> str:
+        plain = re.sub(r"[^\w.-]", "_", table)[:100]
+        name, number = plain, 1
+        while name in self._names:
+            number += 1
+            name = f"{plain}_{number}"
+        self._names.add(name)
+        return name + suffix
+
+
+def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
+    """New rows never overwrite; changed ones are written as they were in the live database."""
+    columns = [column for column in pair.columns if column not in pair.live.generated]
+    places = [pair.live.columns.index(column) for column in columns]
+    table = f"{_quoted(pair.live.schema)}.{_quoted(pair.live.name)}"
+    if not columns:
+        return f"INSERT INTO {table} DEFAULT VALUES;\n" * len(rows)
+    values = ",\n".join(f"({', '.join(_literal(row[place]) for place in places)})" for row in rows)
+    names = ", ".join(map(_quoted, columns))
+    action = ""
+    if pair.keyed:
+        settable = [column for column in columns if column not in pair.key]
+        assigned = ", ".join(f"{_quoted(column)} = excluded.{_quoted(column)}" for column in settable)
+        update = change == "changed" and assigned
+        keys = ", ".join(map(_quoted, pair.key))
+        action = f"\nON CONFLICT ({keys}) DO {f'UPDATE SET {assigned}' if update else 'NOTHING'}"
+    return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE VALUES\n{values}{action};\n"
+
+
+def delete_statement(pair: Pair, key: Values) -> str:
+    """A row that is gone; without a key only as a comment, because no statement tells one of equal rows."""
+    table = f"{_quoted(pair.live.schema)}.{_quoted(pair.live.name)}"
+    condition = " AND ".join(
+        f"{_quoted(column)} = {_literal(value)}" if value is not None else f"{_quoted(column)} IS NULL"
+        for column, value in zip(pair.key, key, strict=True)
+    )
+    if pair.keyed:
+        return f"DELETE FROM {table} WHERE {condition};\n"
+    return f"-- a row of {' '.join(table.split())} is gone; it has no primary key to delete it by\n"
+
+
+def _literal(value: str | None) -> str:
+    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _write(file: IO[str], text: str) -> None:
+    try:
+        file.write(text)
+    except OSError as error:
+        raise write_failure(Path(file.name), error) from error
+
+
+def _sync(file: IO[str]) -> None:
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise ReleaseError(f"Saving the rows written since the backup failed ({error.strerror}): make room.") from error

@@ -1,0 +1,123 @@
+"""The application's containers: stopped for the swap, started again in every outcome, and waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import docker.errors
+
+from .commands import docker_client
+from .errors import ReleaseError
+from .proof import Proof
+from .target import Service, inspect, not_running, service_of
+
+SERVICES_PROOF = "restore.services"
+POLL_S = 0.1
+# The engine itself may be restarting.
+ENGINE_DEADLINE_S = 90.0
+# A container without a health check has come up when it still runs after this time.
+STEADY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a container may take to stop before it is killed, and to be healthy again."""
+
+    stop_s: int
+    healthy_s: int
+
+
+def running(containers: Sequence[str]) -> list[str]:
+    """Those that run: only they are stopped, and started again."""
+    seen = inspect({name: name for name in containers})
+    return [name for name in containers if service_of(name, seen[name]).status == "running"]
+
+
+def stop(containers: Sequence[str], limits: Limits) -> None:
+    """All at once; raises ReleaseError where one does not stop."""
+    _each(containers, lambda client, name: client.api.stop(name, timeout=limits.stop_s), "Stopping")
+
+
+def start(containers: Sequence[str]) -> None:
+    """All at once, again and again while the engine does not answer; raises ReleaseError at last."""
+    deadline = time.monotonic() + ENGINE_DEADLINE_S
+    while True:
+        try:
+            return _each(containers, lambda client, name: client.api.start(name), "Starting")
+        except ReleaseError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, Service]:
+    """Until each is healthy, or runs steadily where it has no health check, or the time is up; how each is then."""
+    begun = time.monotonic()
+    services: dict[str, Service] = {}
+    while True:
+        try:
+            seen = inspect({name: name for name in containers})
+            services = {name: service_of(name, seen[name]) for name in containers}
+        except ReleaseError:
+            if time.monotonic() - begun > limits.healthy_s:
+                raise
+        else:
+            if all(_is_up(service, time.monotonic() - begun) for service in services.values()):
+                return services
+        if time.monotonic() - begun > limits.healthy_s:
+            return services
+        time.sleep(POLL_S)
+
+
+def prove(services: Mapping[str, Service], away_ms: int) -> Proof:
+    """Each container that was stopped runs again and is healthy."""
+    down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
+    said = [
+        f"Container {name} is {service.health}: see `docker logs {name}`."
+        if service.status == "running"
+        else not_running(name, service)
+        for name, service in down.items()
+    ]
+    return Proof(
+        SERVICES_PROOF,
+        "The application is up again",
+        "fail" if down else "pass" if services else "skipped",
+        expected=dict.fromkeys(services, "healthy"),
+        observed={name: f"{service.status}, {service.health}" for name, service in services.items()},
+        detail=" ".join(said)
+        or (f"It was away for {away_ms} ms." if services else "No container of the application was running."),
+        duration_ms=away_ms,
+    )
+
+
+def _is_up(service: Service, seconds: float) -> bool:
+    if service.status != "running":
+        return False
+    return service.health == "healthy" or (service.health == "none" and seconds >= STEADY_S)
+
+
+def _each(containers: Sequence[str], act: Callable[[docker.DockerClient, str], Any], doing: str) -> None:
+    if not containers:
+        return
+    client = docker_client()
+    try:
+        with ThreadPoolExecutor(len(containers)) as pool:
+            failures = list(pool.map(lambda name: _tried(act, client, name), containers))
+    finally:
+        client.close()
+    said = [f"{name} ({failure})" for name, failure in zip(containers, failures, strict=True) if failure]
+    if said:
+        raise ReleaseError(f"{doing} the application's containers failed: {', '.join(said)}; see `docker ps --all`.")
+
+
+def _tried(act: Callable[[docker.DockerClient, str], Any], client: docker.DockerClient, name: str) -> str:
+    try:
+        act(client, name)
+    except (docker.errors.DockerException, OSError) as error:
+        return " ".join(str(error).split())
+    return ""

@@ -1,0 +1,104 @@
+"""The shape of every table of a database, as far as comparing and replaying rows must know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .database import select
+from .fingerprints import table_key
+
+SHAPES = """
+SELECT n.nspname AS schema, c.relname AS name,
+       coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
+       coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''), '{}') AS generated,
+       coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum))
+        FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+        WHERE i.indrelid = c.oid AND i.indisprimary), '{}') AS primary_key,
+       coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
+        FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+        WHERE x.conrelid = c.oid AND x.contype = 'f'), '[]') AS parents
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ORDER BY n.nspname, c.relname
+"""
+SEQUENCES = """
+SELECT schemaname AS schema, sequencename AS name, last_value FROM pg_sequences WHERE last_value IS NOT NULL
+ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; `parents` are those that its foreign keys lead to."""
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    generated: frozenset[str]
+    primary_key: tuple[str, ...]
+    parents: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """As everywhere: `schema.table`."""
+        return table_key(self.schema, self.name)
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """For statements."""
+        return sql.Identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A table that both databases have: what is compared of it, and what tells one row from another."""
+
+    live: Table
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    keyed: bool
+
+
+def read_shapes(cursor: Cursor) -> dict[str, Table]:
+    """Every table of the database by `schema.table`."""
+    tables = [
+        Table(
+            row["schema"],
+            row["name"],
+            tuple(row["columns"]),
+            frozenset(row["generated"]),
+            tuple(row["primary_key"]),
+            frozenset(table_key(schema, name) for schema, name in row["parents"]),
+        )
+        for row in select(cursor, SHAPES)
+    ]
+    return {table.key: table for table in tables}
+
+
+def pair(live: Table, other: Table) -> Pair:
+    """What both have; without the same primary key a row is told by all of its columns."""
+    columns = tuple(column for column in live.columns if column in other.columns)
+    keyed = bool(live.primary_key) and live.primary_key == other.primary_key
+    return Pair(live, columns, live.primary_key if keyed else columns, keyed)
+
+
+def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[str]:
+    """An order in which rows can be inserted; within a circle of foreign keys there is none, and any will do."""
+    ordered: list[str] = []
+    waiting = sorted(chosen)
+    while waiting:
+        free = [key for key in waiting if not (tables[key].parents & set(waiting)) - {key}] or waiting[:1]
+        ordered += free
+        waiting = [key for key in waiting if key not in free]
+    return ordered
+
+
+def read_sequences(cursor: Cursor) -> dict[tuple[str, str], int]:
+    """The last value of each sequence that was used."""
+    return {(row["schema"], row["name"]): int(row["last_value"]) for row in select(cursor, SEQUENCES)}

@@ -1,0 +1,372 @@
+"""database_swap: the names change together or not at all, nothing stays closed or stopped, and no row is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import docker
+import psycopg2
+import pytest
+from ansible.module_utils.dbrelease import swap, swap_compare, swap_rename, swap_replay, swap_services
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
+from restore_world import WRITTEN, World, world_of
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    with world_of(database, server, run_parameters) as made:
+        made.back_up()
+        yield made
+
+
+@pytest.fixture
+def copy(world: World) -> str:
+    """The restored copy; the live database was written to before it was made."""
+    world.execute(WRITTEN)
+    name: str = world.restore()["database"]
+    return name
+
+
+@pytest.fixture
+def container() -> Iterator[str]:
+    """A container that stands for the application: it runs, and has no health check."""
+    client = docker.from_env()
+    image = client.images.list(filters={"reference": "drawing-redis*"})[0]
+    name = f"test_swap_{secrets.token_hex(4)}"
+    made = client.containers.run(image, ["sleep", "600"], entrypoint=[], name=name, detach=True, init=True)
+    yield name
+    made.remove(force=True, v=True)
+    client.close()
+
+
+def status(container: str) -> str:
+    client = docker.from_env()
+    try:
+        found: str = client.containers.get(container).status
+        return found
+    finally:
+        client.close()
+
+
+def rows_of(result: dict[str, Any], table: str) -> list[dict[str, Any]]:
+    path = Path(result["rows"]["directory"]) / f"{table}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def test_the_copy_is_live_and_what_was_live_is_kept(world: World, copy: str) -> None:
+    live, restored, oids = world.tables(), world.tables(copy), (world.oid(), world.oid(copy))
+    result = world.swap(copy)
+    assert result["changed"]
+    assert world.databases() == {world.login.database: True, result["kept"]: True}
+    assert (world.oid(result["kept"]), world.oid()) == oids
+    assert (world.tables(), world.tables(result["kept"])) == (restored, live)
+    assert [proof["status"] for proof in result["proofs"]] == ["pass", "pass", "skipped"]
+    (comment,) = world.execute(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
+    )
+    assert comment == ("The shop's",)
+
+
+def test_check_mode_swaps_nothing(world: World, copy: str) -> None:
+    before = (world.databases(), world.oid(), world.files(), world.journal())
+    result = world.swap(copy, check_mode=True)
+    assert result["changed"]
+    assert f"(was {copy})" in result["diff"]["after"]
+    assert (world.databases(), world.oid(), world.files(), world.journal()) == before
+
+
+def test_rows_written_since_are_counted_and_saved(world: World, copy: str) -> None:
+    result = world.swap(copy)
+    tables = result["rows"]["tables"]
+    assert {key: (row["new"], row["changed"], row["deleted"], row["known"]) for key, row in tables.items()} == {
+        "public.accounts": (1, 0, 1, True),
+        "public.orders": (700, 65, 1, True),
+        'public."Odd ""name"': (1, 0, 0, True),
+        "public.alembic_version": (1, 0, 1, True),
+        "public.order_items": (2, 0, 0, False),
+    }
+    lines = rows_of(result, "public.orders")
+    assert len(lines) == 766
+    assert {"change": "deleted", "key": {"id": "3000"}} in lines
+    assert [line["row"]["what"] for line in rows_of(result, "public.order_items")] == ["tab\there", None]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in Path(result["rows"]["directory"]).iterdir())
+
+
+def test_the_replay_script_brings_every_row_back(world: World, copy: str) -> None:
+    live = world.tables()
+    result = world.swap(copy)
+    script = Path(result["rows"]["directory"]) / "replay.sql"
+    environment = {**os.environ, "PGPASSWORD": world.login.password or ""}
+    where = [f"--host={world.login.host}", f"--port={world.login.port}", f"--username={world.login.user}"]
+    for _ in range(1):
+        done = subprocess.run(
+            ["psql", "-X", *where, f"--dbname={world.login.database}", f"--file={script}"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    now = world.tables()
+    not_replayed = {"public.order_items", "public.alembic_version"}
+    assert {key: now[key] for key in now.keys() - not_replayed} == {
+        key: live[key] for key in live.keys() - not_replayed
+    }
+    assert world.execute("SELECT version_num FROM alembic_version") == [("1a2b3c4d5e6f",)]
+    world.execute("INSERT INTO orders (title) VALUES ('the sequence was moved on')")
+
+
+def test_where_nothing_was_written_nothing_is_saved(world: World) -> None:
+    world.execute("ALTER TABLE orders ADD COLUMN more int")
+    result = world.swap(world.restore()["database"])
+    assert (result["rows"]["rows"], result["rows"]["directory"]) == (0, "")
+    assert not list(world.state.glob("rows_since*"))
+
+
+def test_it_is_swapped_back_with_the_same_care(world: World, copy: str) -> None:
+    live, restored = world.tables(), world.tables(copy)
+    kept = world.swap(copy)["kept"]
+    world.execute("INSERT INTO accounts (name) VALUES ('written after the restore')")
+    world.next_run()
+    result = world.swap(kept)
+    assert world.tables() == live
+    assert set(world.databases()) == {world.login.database, result["kept"]}
+    assert result["rows"]["tables"]["public.accounts"]["deleted"] == 1  # the account that only the first one has
+    assert "written after the restore" in json.dumps(rows_of(result, "public.accounts"))
+    assert world.tables(result["kept"])["public.orders"] == restored["public.orders"]
+
+
+def test_it_swaps_in_where_there_is_no_live_database(world: World, copy: str) -> None:
+    restored = world.tables(copy)
+    with connect(world.maintenance, "tests") as session, session.cursor() as cursor:
+        session.autocommit = True
+        cursor.execute(f"DROP DATABASE {world.login.database} WITH (FORCE)")
+    result = world.swap(copy)
+    assert (result["kept"], result["swap_back_command"]) == ("", "")
+    assert world.tables() == restored
+
+
+def test_sessions_that_come_again_and_again_do_not_keep_it_from_swapping(world: World, copy: str) -> None:
+    stop = threading.Event()
+    errors: list[str] = []
+
+    def knock() -> None:
+        while not stop.is_set():
+            try:
+                session = connect(world.login, "knocking")
+            except ReleaseError as error:
+                errors.append(error.message)
+                continue
+            with suppress(psycopg2.Error), session.cursor() as cursor:
+                cursor.execute("BEGIN; UPDATE accounts SET name = name; SELECT pg_sleep(0.2); COMMIT")
+            session.close()
+
+    threads = [threading.Thread(target=knock, daemon=True) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(0.3)
+        result = world.swap(copy)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert world.databases() == {world.login.database: True, result["kept"]: True}
+
+
+def test_a_row_that_is_written_to_the_very_last_is_saved(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that commits after the comparison was prepared, and one that is still at it when the tables are locked."""
+    stopped = swap_services.stop
+
+    def stop_and_write(*arguments: Any) -> None:
+        stopped(*arguments)
+        world.execute("INSERT INTO accounts (name) VALUES ('at the last moment')")
+
+    monkeypatch.setattr(swap_services, "stop", stop_and_write)
+    idle = connect(world.login, "idle in transaction")
+    with idle.cursor() as cursor:
+        cursor.execute("BEGIN; INSERT INTO accounts (name) VALUES ('never committed')")
+    result = world.swap(copy)
+    idle.close()
+    said = json.dumps(rows_of(result, "public.accounts"))
+    assert "at the last moment" in said
+    assert "never committed" not in said
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    raise ReleaseError("broken on purpose")
+
+
+def fail_sql(*_: Any, **__: Any) -> Any:
+    raise psycopg2.OperationalError("broken on purpose")
+
+
+def rename_one_and_fail(cursor: Any, names: Any) -> None:
+    cursor.execute(f'ALTER DATABASE "{names.live}" RENAME TO "{names.kept}"')
+    raise psycopg2.OperationalError("broken on purpose")
+
+
+FAILURES: list[tuple[str, Any, str, Callable[..., Any]]] = [
+    ("comparing beforehand", swap, "prepare", fail),
+    ("looking which containers run", swap_services, "running", fail),
+    ("stopping", swap_services, "stop", fail),
+    ("locking the tables", swap_compare.Comparison, "_hold_still", fail_sql),
+    ("comparing", swap_compare, "differences", fail),
+    ("writing the rows", swap_replay, "_write", fail),
+    ("closing the script", swap_replay.Keeper, "finish", fail),
+    ("beginning the swap", swap, "exchange", fail),
+    ("ending the sessions", swap_rename, "end_sessions_in", fail),
+    ("renaming", swap_rename, "_rename", fail_sql),
+    ("renaming the second", swap_rename, "_rename", rename_one_and_fail),
+    ("anything else", swap_rename, "_rename", lambda *_: 1 // 0),
+]
+
+
+@pytest.mark.parametrize(("place", "name", "broken"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
+def test_after_a_failure_anywhere_all_is_as_it_was(
+    world: World, copy: str, container: str, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, broken: Any
+) -> None:
+    live, oid = world.tables(), world.oid()
+    monkeypatch.setattr(place, name, broken)
+    with pytest.raises((ReleaseError, ZeroDivisionError)):
+        world.swap(copy, containers=[container], stop_seconds=1)
+    assert (world.tables(), world.oid()) == (live, oid)
+    assert world.databases() == {world.login.database: True}
+    assert status(container) == "running"
+    begun = [line for line in world.journal() if line["step"].startswith("restore.")]
+    assert sum(line["event"] == "started" for line in begun) == sum(line["event"] != "started" for line in begun)
+
+
+def test_containers_that_do_not_come_up_are_told_and_the_swap_stands(
+    world: World, copy: str, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap_services, "start", lambda _: None)
+    with pytest.raises(ReleaseError, match=f"Container {container} .* is exited") as raised:
+        world.swap(copy, containers=[container], stop_seconds=1, healthy_seconds=1)
+    assert raised.value.facts["kept"] in world.databases()
+    assert raised.value.facts["changed"]
+
+
+def test_only_containers_that_ran_are_started(world: World, copy: str, container: str) -> None:
+    client = docker.from_env()
+    client.containers.get(container).stop(timeout=1)
+    result = world.swap(copy, containers=[container, ""])
+    assert status(container) == "exited"
+    assert result["proofs"][-1]["status"] == "skipped"
+
+
+def test_the_application_is_away_and_comes_back(world: World, copy: str, container: str) -> None:
+    result = world.swap(copy, containers=[container], stop_seconds=1)
+    assert status(container) == "running"
+    assert 0 < result["away_ms"] < 30_000
+    last = [line for line in world.journal() if line["step"] == "restore.services"]
+    assert [line["event"] for line in last] == ["started", "passed"]
+    assert last[0]["facts"] == {"containers": [container]}
+
+
+REFUSED = [
+    ("orders", "is no database that a restore of"),
+    ("{name}", "is no database that a restore of"),
+    ("{name}_before_restore_20200101_000000", "has no database"),
+]
+
+
+@pytest.mark.parametrize(("asked", "words"), REFUSED)
+def test_other_names_are_refused(world: World, asked: str, words: str) -> None:
+    before = (world.databases(), world.oid())
+    with pytest.raises(ReleaseError, match=words) as raised:
+        world.swap(asked.replace("{name}", world.login.database))
+    assert raised.value.refused
+    assert (world.databases(), world.oid()) == before
+
+
+KILLED = """
+import json, os, sys, time
+sys.path[:0] = {paths!r}
+import conftest
+import database_swap
+from ansible.module_utils.dbrelease import swap_rename
+rename = swap_rename._rename
+
+def wait(cursor, names):
+    print("now", flush=True)
+    time.sleep(60)
+
+if {where!r} == "before":
+    swap_rename._rename = wait
+else:
+    def rename_and_wait(cursor, names):
+        rename(cursor, names)
+        cursor.execute("COMMIT")
+        wait(cursor, names)
+    swap_rename._rename = rename_and_wait
+database_swap.act(json.loads(sys.stdin.read()), False)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_after_a_kill_connections_are_allowed_and_the_application_runs(
+    world: World, copy: str, container: str, number: signal.Signals, where: str
+) -> None:
+    import database_swap
+
+    given = {key: option.get("default") for key, option in database_swap.OPTIONS.items()}
+    parameters = {**given, **world.base(), "database": copy, "containers": [container], "stop_seconds": 1}
+    paths = [str(ROOT / "tests"), str(ROOT / "library")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED.format(paths=paths, where=where)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdin and process.stdout
+    process.stdin.write(json.dumps(parameters).encode())
+    process.stdin.close()
+    assert process.stdout.readline() == b"now\n"
+    assert status(container) == "exited"
+    os.killpg(process.pid, number)
+    process.wait()
+    world.login = replace(world.login)
+    deadline = time.monotonic() + 20
+    server = World(replace(world.login, database="postgres"), world.maintenance, world.run, world.role)
+    while True:
+        rows = server.execute(f"SELECT datallowconn FROM pg_database WHERE datname = '{world.login.database}'")
+        if rows == [(True,)] and status(container) == "running":
+            break
+        assert time.monotonic() < deadline, (rows, status(container))
+        time.sleep(0.2)
+    (last,) = [line for line in world.journal() if line["step"] == "restore.services"][-1:]
+    assert last["event"] in ("passed", "failed")
+    assert world.execute("SELECT 1") == [(1,)]
+
+
+def test_tables_are_inserted_after_those_they_refer_to() -> None:
+    def table(name: str, *parents: str) -> Table:
+        return Table("public", name, ("id",), frozenset(), ("id",), frozenset(f"public.{parent}" for parent in parents))
+
+    tables = {
+        table.key: table
+        for table in (table("a", "b"), table("b", "c"), table("c", "c"), table("d", "e"), table("e", "d"))
+    }
+    order = parents_first(tables, tables)
+    assert [key for key in order if key[-1] in "abc"] == ["public.c", "public.b", "public.a"]
+    assert sorted(order) == sorted(tables)

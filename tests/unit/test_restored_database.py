@@ -1,0 +1,300 @@
+"""restored_database: what is restored is exactly what was backed up, and everything else is refused or undone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease import restore_copy, restore_server
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.restore_copy import read_state
+from ansible.module_utils.dbrelease.restore_leftovers import settle, stray
+from ansible.module_utils.dbrelease.restore_names import copy_name, is_copy, is_kept, kept_name
+from ansible.module_utils.dbrelease.restore_settings import setting
+from psycopg2.extras import RealDictCursor
+from restore_world import WRITTEN, World, world_of
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    with world_of(database, server, run_parameters) as made:
+        yield made
+
+
+@pytest.fixture
+def saved(world: World) -> Path:
+    """The path of a backup; the database was written to since."""
+    dump = Path(world.back_up()["dump"])
+    world.execute(WRITTEN)
+    return dump
+
+
+def manifest_of(dump: Path) -> Path:
+    return dump.with_name(dump.name.replace(".dump", ".manifest.json"))
+
+
+def rewrite(dump: Path, **changes: Any) -> None:
+    path = manifest_of(dump)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_the_copy_is_the_database_as_it_was(world: World) -> None:
+    before, settings = read_state(world.login, "tests")
+    dump = world.back_up()["dump"]
+    world.execute(WRITTEN)
+    live = world.tables()
+    result = world.restore()
+    assert result["changed"]
+    assert result["dump"] == dump
+    after, restored = read_state(replace(world.login, database=result["database"]), "tests")
+    assert {key: row["fingerprint"] for key, row in after.items()} == {
+        key: row["fingerprint"] for key, row in before.items()
+    }
+    assert {**restored, "acl": sorted(restored["acl"])} == {**settings, "acl": sorted(settings["acl"])}
+    assert restored["role_settings"] == {world.role: ["work_mem=5MB"]}
+    assert [proof["status"] for proof in result["proofs"]] == ["pass", "inconclusive", "pass", "pass"]
+    analyzed = world.execute("SELECT 1 FROM pg_stats WHERE tablename = 'orders' LIMIT 1", result["database"])
+    assert analyzed, "the planner has no statistics"
+    assert world.tables() == live, "the live database was changed"
+    noted = json.loads(manifest_of(Path(dump)).read_text())["restored"]
+    assert (noted["database"], noted["fingerprints_equal"]) == (result["database"], True)
+
+
+def test_a_restore_of_what_is_there_already_changes_nothing(world: World) -> None:
+    world.back_up()
+    result = world.restore()
+    assert (result["changed"], result["database"]) == (False, "")
+    assert list(world.databases()) == [world.login.database]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM orders WHERE id = 7",
+        "DROP INDEX IF EXISTS x; ALTER TABLE orders DROP CONSTRAINT orders_account_id_fkey",
+        "ALTER TABLE orders ALTER title SET DEFAULT 'x'",
+        "CREATE TABLE more ()",
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 777', current_database()); END $$",
+    ],
+)
+def test_any_difference_is_reason_to_restore(world: World, change: str) -> None:
+    world.back_up()
+    world.execute(change)
+    assert world.restore(check_mode=True)["changed"]
+
+
+def cut(world: World, dump: Path) -> None:
+    os.truncate(dump, dump.stat().st_size // 2)
+
+
+def cut_with_its_manifest(world: World, dump: Path) -> None:
+    cut(world, dump)
+    rewrite(dump, sha256=hashlib.sha256(dump.read_bytes()).hexdigest(), bytes=dump.stat().st_size)
+
+
+def flip(world: World, dump: Path) -> None:
+    content = bytearray(dump.read_bytes())
+    content[len(content) * 2 // 3] ^= 1
+    dump.write_bytes(content)
+
+
+def plain_format(world: World, dump: Path) -> None:
+    dump.write_text("CREATE TABLE x (a int);\n" * 100)
+    rewrite(dump, sha256=hashlib.sha256(dump.read_bytes()).hexdigest(), bytes=dump.stat().st_size)
+
+
+def rewritten(**changes: Any) -> Callable[[World, Path], None]:
+    return lambda _, dump: rewrite(dump, **changes)
+
+
+def changed_settings(world: World, dump: Path) -> None:
+    settings = json.loads(manifest_of(dump).read_text())["settings"]
+    rewrite(dump, settings={**settings, "owner": "nobody_here"})
+
+
+REFUSALS: list[tuple[str, Callable[[World, Path], Any], str]] = [
+    ("no file", lambda _, dump: dump.unlink(), "there is no file"),
+    ("a folder", lambda _, dump: (dump.unlink(), dump.mkdir()), "there is no file"),
+    ("no manifest", lambda _, dump: manifest_of(dump).unlink(), "has no manifest"),
+    ("torn manifest", lambda _, dump: manifest_of(dump).write_text("{"), "Reading the manifest"),
+    ("manifest of something else", lambda _, dump: manifest_of(dump).write_text("[]"), "it is no manifest"),
+    ("manifest that lacks a key", lambda _, dump: rewrite_without(dump, "tables"), "lacks tables"),
+    ("truncated", cut, "it was cut or changed"),
+    ("truncated, with its sha256 corrected", cut_with_its_manifest, "Decoding"),
+    ("empty", lambda _, dump: os.truncate(dump, 0), "has 0 bytes"),
+    ("one bit flipped", flip, "it was changed"),
+    ("plain format", plain_format, "no dump in PostgreSQL's custom format"),
+    ("another release's", rewritten(release="other"), "is of release other, not sample"),
+    ("another label", rewritten(label="9"), "is of label 9, not 2.4"),
+    ("another environment's", rewritten(environment="production"), "is of environment production"),
+    ("another database's", rewritten(database="other"), "is of database other"),
+    ("another file's manifest", rewritten(file="other.dump"), "is of file other.dump"),
+    ("a newer server's", rewritten(server_version="99.1"), "is of PostgreSQL 99"),
+    ("newer client programs", rewritten(tool_version="pg_dump (PostgreSQL) 99.1"), "the backup was made by"),
+    ("a role that is not there", changed_settings, "no role nobody_here"),
+]
+
+
+def rewrite_without(dump: Path, key: str) -> None:
+    content = json.loads(manifest_of(dump).read_text())
+    del content[key]
+    manifest_of(dump).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize(("broken", "words"), [row[1:] for row in REFUSALS], ids=[row[0] for row in REFUSALS])
+def test_what_is_no_whole_backup_of_this_database_is_refused(
+    world: World, saved: Path, broken: Callable[[World, Path], Any], words: str, check_mode: bool
+) -> None:
+    broken(world, saved)
+    before = (world.databases(), world.tables(), world.files(), len(world.journal()))
+    with pytest.raises(ReleaseError) as raised:
+        world.restore(check_mode=check_mode)
+    assert raised.value.refused
+    assert words in raised.value.message
+    assert "nothing was touched" in raised.value.message
+    lines = 0 if check_mode else 2
+    assert (world.databases(), world.tables(), world.files(), len(world.journal()) - lines) == before
+    if not check_mode:
+        assert [line["event"] for line in world.journal()[-2:]] == ["started", "refused"]
+
+
+def test_without_any_backup_in_the_journal_it_says_so(world: World) -> None:
+    with pytest.raises(ReleaseError, match="knows no backup of release sample in test") as raised:
+        world.restore()
+    assert raised.value.refused
+
+
+def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (saved, manifest_of(saved)):
+        (elsewhere / path.name).write_bytes(path.read_bytes())
+    for given in (saved.name, str(elsewhere / saved.name)):
+        assert Path(world.restore(check_mode=True, backup=given)["dump"]).name == saved.name
+
+
+def test_where_there_is_no_room_it_is_refused(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_server, "free_bytes", lambda *_: 1 << 20)
+    server = restore_server.Server(15, "/data", 40 << 20)
+    content = json.loads(manifest_of(saved).read_text())
+    backup = restore_server.Backup(saved, content)
+    with pytest.raises(ReleaseError, match="1 MiB free and .* MiB are needed") as raised:
+        restore_server.check_room(server, backup, restore_copy_commands(), inside=True)
+    assert raised.value.refused
+
+
+def restore_copy_commands() -> Any:
+    from ansible.module_utils.dbrelease.commands import HostCommands
+
+    return HostCommands()
+
+
+def test_check_mode_shows_the_plan_and_writes_nothing(world: World, saved: Path) -> None:
+    before = (world.databases(), world.tables(), world.files(), world.journal())
+    result = world.restore(check_mode=True)
+    assert result["changed"]
+    assert saved.name in result["diff"]["after"]
+    assert (world.databases(), world.tables(), world.files(), world.journal()) == before
+
+
+def test_a_copy_that_is_not_what_the_manifest_says_is_dropped(world: World, saved: Path) -> None:
+    tables = json.loads(manifest_of(saved).read_text())["tables"]
+    tables["public.orders"]["fingerprint"] = "42"
+    rewrite(saved, tables=tables)
+    live = world.tables()
+    with pytest.raises(ReleaseError, match=r"Different: public\.orders\. The copy was dropped") as raised:
+        world.restore()
+    assert not raised.value.refused
+    assert list(world.databases()) == [world.login.database]
+    assert world.tables() == live
+    assert json.loads(manifest_of(saved).read_text())["restored"] is None
+
+
+@pytest.mark.parametrize("step", ["_restore", "_analyze_and_compare", "_apply_settings"])
+def test_after_a_failure_no_copy_is_left(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def fail(*_: Any) -> None:
+        raise ReleaseError("broken on purpose")
+
+    monkeypatch.setattr(restore_copy, step, fail)
+    with pytest.raises(ReleaseError, match="broken on purpose"):
+        world.restore()
+    assert list(world.databases()) == [world.login.database]
+
+
+def test_an_error_of_pg_restore_is_fatal(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    created = restore_copy._create
+
+    def create_with_an_obstacle(place: Any, backup: Any, major: int) -> None:
+        created(place, backup, major)
+        world.execute("CREATE TABLE orders (mine int)", place.login.database)
+
+    monkeypatch.setattr(restore_copy, "_create", create_with_an_obstacle)
+    with pytest.raises(ReleaseError, match='relation "orders" already exists'):
+        world.restore()
+    assert list(world.databases()) == [world.login.database]
+
+
+def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> None:
+    name = world.login.database
+    left, kept = f"{name}_restore_20200101_000000", f"{name}_before_restore_20200101_000000"
+    for statement in (
+        f"CREATE DATABASE {left}",
+        f"CREATE DATABASE {kept}",
+        f"ALTER DATABASE {kept} ALLOW_CONNECTIONS false",
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+    ):
+        world.execute(statement, "postgres")
+    with connect(world.maintenance, "tests") as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
+        assert stray(cursor, name) == [name, kept, left]
+    result = world.restore()
+    assert set(world.databases()) == {name, kept, result["database"]}
+    assert all(world.databases().values())
+    with connect(world.maintenance, "tests") as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
+        assert settle(cursor, name) == [f"Dropped {result['database']}, a restored copy that was never swapped in."]
+        assert settle(cursor, name) == []
+
+
+def test_absent_drops_only_what_a_restore_made(world: World, saved: Path) -> None:
+    name = world.restore()["database"]
+    assert world.restore(state="absent", name=name, check_mode=True)["changed"]
+    assert name in world.databases()
+    assert world.restore(state="absent", name=name)["changed"]
+    assert not world.restore(state="absent", name=name)["changed"]
+    assert name not in world.databases()
+    with pytest.raises(ReleaseError, match="was refused") as raised:
+        world.restore(state="absent", name=world.login.database)
+    assert raised.value.refused
+
+
+@pytest.mark.parametrize("database", ["shop", "s" * 63, "ü" * 31, "shop_restore_20200101_000000"])
+def test_names_fit_and_are_told_apart(database: str) -> None:
+    run = "20260102T030405Z-abcdef"
+    copy, kept = copy_name(database, run), kept_name(database, run)
+    assert max(len(copy.encode()), len(kept.encode())) <= 63
+    assert (is_copy(copy, database), is_kept(copy, database)) == (True, False)
+    assert (is_copy(kept, database), is_kept(kept, database)) == (False, True)
+    assert not is_copy(database, database)
+    assert not is_kept(database, database)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("work_mem=5MB", "\"work_mem\" = '5MB'"),
+        ('search_path="$user", public', "\"search_path\" = '$user', 'public'"),
+        ('search_path="a ""b, c", d', "\"search_path\" = 'a \"b, c', 'd'"),
+        ('search_path=""', "\"search_path\" = ''"),
+        ("app.mode=x=y", '"app"."mode" = \'x=y\''),
+        ("DateStyle=ISO, DMY", "\"DateStyle\" = 'ISO, DMY'"),
+    ],
+)
+def test_a_setting_is_worded_as_the_server_wants_it(session: Any, line: str, expected: str) -> None:
+    assert setting(line).as_string(session) == expected
