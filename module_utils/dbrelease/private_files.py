@@ -68,6 +68,24 @@ def write_private(path: Path, text: str, run_id: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def replace_private(path: Path, data: bytes, run_id: str) -> None:
+    """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there."""
+    temporary = temporary_name(path, run_id)
+    try:
+        temporary.unlink(missing_ok=True)
+        with os.fdopen(create_private(temporary), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_directory(path.parent)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
 def unused(path: Path, run_id: str) -> Path:
     """The path, or where another run of the same second has it, the path with this run's own part in its name."""
     return path.with_name(f"{path.stem}_{run_id.rsplit('-', 1)[-1]}{path.suffix}") if path.exists() else path
