@@ -12,7 +12,7 @@ export DEMO_WATCH_SECONDS ?= 20
 # The tools call each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help venv engine stack demo lint unit molecule test bench clean
+.PHONY: help venv engine browser stack demo lint unit molecule test bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,7 +34,10 @@ demo: stack ## the whole runbook on the stack, and the path of its report
 lint: venv ## yamllint, ansible-lint, ruff, mypy, shellcheck
 	@scripts/lint
 
-unit: stack ## the Python tests, on the stack's Postgres
+browser: ## a Chromium for the tests of the report; on Debian as root, installed if there is none
+	@scripts/browser
+
+unit: stack browser ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
 	pytest --junitxml=artifacts/junit/unit.xml tests/
 

@@ -129,7 +129,7 @@ def build(
         },
         backup=_backup(facts.get("backup")),
         migration=_migration(stages),
-        ways_back=[] if succeeded else _ways_back(release, run, stages, verdict),
+        ways_back=_ways_back(release, run, stages, verdict),
         files=_files(run, written, facts, stages),
     )
     clean: Model = plain(model)
@@ -268,9 +268,10 @@ def _migration(stages: Sequence[Stage]) -> dict[str, Any] | None:
 
 
 def _ways_back(release: Mapping[str, Any], run: Run, stages: Sequence[Stage], verdict: Verdict) -> list[dict[str, str]]:
-    """The release's commands, where there is something to go back from: a begun upgrade, or a release found amiss."""
+    """The release's commands, where there is something to go back from: it is there, was begun, or was found amiss."""
     looked_at = any(stage.step in LOOKED_AT for stage in stages)
-    if verdict.outcome != "failed" or not (verdict.upgrade_begun or looked_at):
+    amiss = verdict.outcome == "failed" and (verdict.upgrade_begun or looked_at)
+    if not amiss and verdict.outcome not in ("deployed", "already_deployed"):
         return []
     return [
         {"title": way["title"], "command": way["command"].replace("{environment}", run.environment)}

@@ -113,7 +113,7 @@ def _verdict(model: Model) -> Iterator[str]:
 
 
 def _way_back(model: Model) -> Iterator[str]:
-    if model["succeeded"]:
+    if model["succeeded"] and not model["ways_back"]:
         return
     yield "## The way back"
     if not model["ways_back"]:

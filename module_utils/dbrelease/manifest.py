@@ -75,7 +75,7 @@ def write(path: Path, manifest: Manifest, run_id: str) -> None:
 def mark_restored(path: Path, manifest: Manifest, restored: dict[str, Any], run_id: str) -> None:
     """Note in the manifest that, when and as what the backup was restored and compared; raises ReleaseError."""
     text = json.dumps({**manifest, "restored": restored}, ensure_ascii=False, indent=1, default=str) + "\n"
-    replace_private(path, text, run_id)
+    replace_private(path, text.encode("utf-8", "replace"), run_id)
 
 
 def read(path: Path) -> Manifest | None:

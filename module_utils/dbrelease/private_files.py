@@ -68,13 +68,13 @@ def write_private(path: Path, text: str, run_id: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def replace_private(path: Path, text: str, run_id: str) -> None:
-    """A whole new content for a run's file in one step, mode 0600; the old one stays where that is not possible."""
+def replace_private(path: Path, data: bytes, run_id: str) -> None:
+    """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there."""
     temporary = temporary_name(path, run_id)
     try:
         temporary.unlink(missing_ok=True)
-        with os.fdopen(create_private(temporary), "w", encoding="utf-8", errors="replace") as file:
-            file.write(text)
+        with os.fdopen(create_private(temporary), "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

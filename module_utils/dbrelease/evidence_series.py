@@ -1,0 +1,192 @@
+"""The numbers of the evidence that are worth a picture: before and after, and how they went while it was watched."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+Kind = Literal["bars", "lines", "stack"]
+Rows = Sequence[Mapping[str, Any]]
+POINTS_AT_MOST = 96
+TABLES_AT_MOST = 12
+PERCENTILES = ("p50", "p95", "max")
+STACKED = {"errors", "connections"}  # parts of a whole
+UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_percent": "%"}
+# Of a sample, what says which one it is and what came of it.
+NO_SERIES = {"at", "ts", "from", "until", "number", "started_at", "ended_at", "duration_ms", "requests", "proofs"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """Numbers under one name, one for each label of the chart; None where there is none."""
+
+    name: str
+    values: Sequence[float | None]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a chart shows, before anything is drawn."""
+
+    title: str
+    kind: Kind
+    labels: Sequence[str]
+    series: Sequence[Series]
+    unit: str = ""
+
+    @property
+    def known(self) -> list[float]:
+        """Every number in it."""
+        return [value for one in self.series for value in one.values if value is not None]
+
+    @property
+    def summary(self) -> str:
+        """The chart in words, for those who do not see it."""
+        parts = []
+        for one in self.series:
+            known = [value for value in one.values if value is not None]
+            if known:
+                shown = ", ".join(f"{value:g}" for value in known)
+                few = len(known) <= len(PERCENTILES) + 1
+                span = f"from {min(known):g} to {max(known):g}, at last {known[-1]:g}"
+                parts.append(f"{one.name}: {shown if few else span}")
+        return f"{self.title}{', ' + self.unit if self.unit else ''}. {'; '.join(parts) or 'No number.'}"
+
+
+def number(value: object) -> float | None:
+    """The value if it is a number that can be drawn."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    return value
+
+
+def latency_charts(api: Mapping[str, Any]) -> list[Chart]:
+    """Per endpoint: the latency before and after, as far as each was measured."""
+    before, after = api.get("before") or {}, api.get("after") or {}
+    charts = []
+    for endpoint in dict.fromkeys([*before, *after]):
+        series = [
+            Series(name, [number((side[endpoint].get("latency_ms") or {}).get(key)) for key in PERCENTILES])
+            for name, side in (("before", before), ("after", after))
+            if endpoint in side
+        ]
+        chart = Chart(str(endpoint), "bars", PERCENTILES, series, "ms")
+        if chart.known:
+            charts.append(chart)
+    return charts
+
+
+def row_counts(baseline: Mapping[str, Any] | None, proofs: Rows) -> list[dict[str, Any]]:
+    """Per table: rows and fingerprint of the baseline, and what the run found afterwards, where it looked."""
+    found = {
+        proof["name"].removeprefix("untouched."): proof for proof in proofs if proof["name"].startswith("untouched.")
+    }
+    counted = []
+    for table in (baseline or {}).get("tables") or ():
+        proof = found.get(table["table"])
+        observed = proof["observed"] if proof and isinstance(proof["observed"], Mapping) else {}
+        after = number(observed.get("rows"))
+        same = observed["fingerprint"] == table["fingerprint"] if "fingerprint" in observed else None
+        before = number(table["rows"])
+        change = after - before if after is not None and before is not None else None
+        status = proof["status"] if proof else None
+        counted.append(
+            {
+                "table": table["table"],
+                "before": before,
+                "after": after,
+                "change": change,
+                "same": same,
+                "status": status,
+            }
+        )
+    return counted
+
+
+def row_charts(counted: Rows) -> list[Chart]:
+    """The rows of each table before and after, where they can be told apart."""
+    if not counted or len(counted) > TABLES_AT_MOST:
+        return []
+    series = [Series(side, [row[side] for row in counted]) for side in ("before", "after")]
+    known = [one for one in series if any(value is not None for value in one.values)]
+    return [Chart("Rows", "bars", [row["table"] for row in counted], known)]
+
+
+def lock_charts(migration: Mapping[str, Any] | None) -> list[Chart]:
+    """How old the transactions were that stood in the way, when the upgrade ended."""
+    ages: dict[str, float] = {}
+    for row in (migration or {}).get("lock_waits") or ():
+        try:
+            began = datetime.fromisoformat(str((migration or {}).get("started_at")))
+            age = (began - datetime.fromisoformat(str(row.get("since")))).total_seconds()
+        except (ValueError, TypeError):
+            continue
+        took = number((migration or {}).get("duration_ms")) or 0
+        name = " ".join(str(row[key]) for key in ("pid", "user", "application") if row.get(key) is not None)
+        ages[name] = round(max(0.0, age + took / 1000), 1)
+    if not ages:
+        return []
+    title = "Age of the transactions that stood in the way, at the end of the upgrade"
+    return [Chart(title, "bars", list(ages), [Series("age", list(ages.values()))], "s")]
+
+
+def monitoring_charts(monitoring: Mapping[str, Any] | None) -> list[Chart]:
+    """A chart for each number that the samples have, in the order in which they came."""
+    samples = [sample for sample in (monitoring or {}).get("samples") or () if isinstance(sample, Mapping)]
+    charts: list[Chart] = []
+    for key in dict.fromkeys(key for sample in samples for key in sample):
+        if key in NO_SERIES:
+            continue
+        rows = [dict(_numbers(key, sample.get(key))) for sample in samples]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        if not names:
+            continue
+        labels = [_clock(sample) for sample in samples]
+        series = [Series(name or _words(key), [row.get(name) for row in rows]) for name in names]
+        kind: Kind = "stack" if key in STACKED else "lines"
+        charts.append(_thinned(Chart(_words(key), kind, labels, series, _unit(key))))
+    return charts
+
+
+def _numbers(key: str, value: Any, name: str = "") -> Iterator[tuple[str, float]]:
+    """A number, or those in a mapping under their names; of a latency the 95th percentile stands for all."""
+    if isinstance(value, Mapping):
+        if name and "p95" in value:
+            value = {"": value["p95"]}
+        for inner, item in value.items():
+            yield from _numbers(key, item, " ".join(part for part in (name, str(inner)) if part))
+    elif (drawn := number(value)) is not None:
+        yield name, drawn
+
+
+def _words(key: str) -> str:
+    if key == "latency_ms":
+        return "Latency (p95)"
+    for ending in UNITS:
+        key = key.removesuffix(ending)
+    return key.replace("_", " ").strip().capitalize()
+
+
+def _unit(key: str) -> str:
+    return next((unit for ending, unit in UNITS.items() if key.endswith(ending)), "")
+
+
+def _clock(sample: Mapping[str, Any]) -> str:
+    """Hours and minutes of a moment (`2026-01-02T03:04:05...`), for an axis."""
+    return str(sample.get("at") or sample.get("ts") or "")[11:19]
+
+
+def _thinned(chart: Chart) -> Chart:
+    """The chart with so few points that they can be told apart; of each group the highest stays, the worst."""
+    size = math.ceil(len(chart.labels) / POINTS_AT_MOST)
+    if size <= 1:
+        return chart
+    starts = range(0, len(chart.labels), size)
+    series = [
+        Series(one.name, [max((v for v in one.values[at : at + size] if v is not None), default=None) for at in starts])
+        for one in chart.series
+    ]
+    return Chart(chart.title, chart.kind, [chart.labels[at] for at in starts], series, chart.unit)

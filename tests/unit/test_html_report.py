@@ -1,0 +1,200 @@
+"""html_report: the page is written once, for its owner only; the numbers in its charts are those of the evidence."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import html_report
+import pytest
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.evidence_charts import draw, is_logarithmic
+from ansible.module_utils.dbrelease.evidence_html import anchors, timeline
+from ansible.module_utils.dbrelease.evidence_series import (
+    POINTS_AT_MOST,
+    Chart,
+    Series,
+    lock_charts,
+    monitoring_charts,
+    row_counts,
+)
+from ansible.module_utils.dbrelease.journal import Run
+from reports import SAMPLES, SITUATIONS, TEMPLATES, model_of, report_of
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+
+
+@pytest.fixture
+def run(run_parameters: dict[str, Any]) -> Run:
+    return Run(**run_parameters)
+
+
+@pytest.fixture
+def params(run: Run, tmp_path: Path) -> dict[str, Any]:
+    evidence = tmp_path / "evidence.json"
+    evidence.write_text(json.dumps(model_of("deployed", run)), encoding="utf-8")
+    return {"evidence": str(evidence), "dest": str(tmp_path / "report.html"), "templates": str(TEMPLATES)}
+
+
+def test_it_is_written_once_and_for_its_owner_only(params: dict[str, Any]) -> None:
+    dest = Path(params["dest"])
+    first = html_report.act(params, False)
+    assert first["changed"] and first["bytes"] == dest.stat().st_size
+    assert stat.S_IMODE(dest.stat().st_mode) == 0o600
+    assert html_report.act(params, False) == {**first, "changed": False}
+    dest.write_text("another", encoding="utf-8")
+    assert html_report.act(params, False)["changed"]
+    assert sorted(path.name for path in dest.parent.iterdir()) == ["evidence.json", "report.html"]
+
+
+def test_check_mode_writes_nothing(params: dict[str, Any]) -> None:
+    assert html_report.act(params, True)["changed"]
+    assert not Path(params["dest"]).exists()
+
+
+NO_EVIDENCE: list[tuple[str, str]] = [("no json", "{"), ("a list", "[]"), ("another form", '{"schema_version": 2}')]
+
+
+@pytest.mark.parametrize(("_", "content"), NO_EVIDENCE, ids=[row[0] for row in NO_EVIDENCE])
+def test_what_is_no_evidence_is_said_in_one_sentence(params: dict[str, Any], _: str, content: str) -> None:
+    Path(params["evidence"]).write_text(content, encoding="utf-8")
+    with pytest.raises(ReleaseError, match="it is no evidence of this form"):
+        html_report.act(params, False)
+    assert not Path(params["dest"]).exists()
+
+
+def test_a_missing_file_or_folder_or_library_is_named(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ReleaseError, match="No such file"):
+        html_report.act({**params, "evidence": "/nowhere/evidence.json"}, False)
+    with pytest.raises(ReleaseError, match=r"holds no report\.html\.j2"):
+        html_report.act({**params, "templates": "/nowhere"}, False)
+    monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.evidence_html")
+    monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.evidence_charts")
+    monkeypatch.setitem(sys.modules, "pygal", None)
+    with pytest.raises(ReleaseError, match="pygal is not there"):
+        html_report.act(params, False)
+
+
+class Tags(HTMLParser):
+    """Whether every element that was opened is closed, and what the page names from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.links: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.links += [values[key] or "" for key in ("src", "href", "xlink:href") if key in values]
+        self.ids += [values["id"] or ""] if "id" in values else []
+        assert not [key for key in values if key.startswith("on")], values
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert tag != "script"
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_page_is_whole_and_names_nothing_from_elsewhere(run: Run, situation: str) -> None:
+    page = report_of(situation, run)
+    tags = Tags()
+    tags.feed(page)
+    tags.close()
+    assert tags.open == []
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+    inside = {link for link in tags.links if link.startswith("#")}
+    assert set(tags.links) - inside == {"data:,"}
+    assert {link[1:] for link in inside} <= set(tags.ids), "every link leads somewhere"
+    assert len(tags.ids) == len(set(tags.ids))
+    assert page == report_of(situation, run), "the same evidence always is the same page"
+    assert page.encode("utf-8", "strict") and not re.search("[\x00-\x08\x0b-\x1f\x7f\u202e]", page)
+
+
+def test_the_verdict_comes_first_and_the_cause_next(run: Run) -> None:
+    page = report_of("failed_verification", run)
+    places = [page.index(text) for text in ("FAILED", "2 rows are missing.", "rollback.yml -i test", 'id="checklist"')]
+    assert places == sorted(places)
+
+
+def test_of_claims_of_one_name_the_one_that_does_not_hold_is_linked() -> None:
+    proofs = [{"name": "a", "status": status} for status in ("pass", "fail", "pass")]
+    assert anchors(proofs) == {"a": {"anchor": "claim-2", "status": "fail"}}
+
+
+def test_the_timeline_stays_within_its_track(run: Run) -> None:
+    for situation in SITUATIONS:
+        for bar in timeline({**model_of(situation, run)}):
+            assert 0 <= float(bar["left"]) <= 99 and 0 < float(bar["width"]) <= 100 - float(bar["left"]) + 0.01
+
+
+TABLE = {"table": "t", "rows": 3, "fingerprint": "f"}
+COUNTED: list[tuple[str, dict[str, Any] | None, Any, dict[str, Any]]] = [
+    ("unchanged", {"rows": 3, "fingerprint": "f"}, "pass", {"after": 3, "change": 0, "same": True}),
+    ("grown", {"rows": 5, "fingerprint": "g"}, "fail", {"after": 5, "change": 2, "same": False}),
+    ("other content", {"rows": 3, "fingerprint": "g"}, "fail", {"after": 3, "change": 0, "same": False}),
+    ("gone", None, "fail", {"after": None, "change": None, "same": None}),
+]
+
+
+@pytest.mark.parametrize(("_", "observed", "status", "expected"), COUNTED, ids=[row[0] for row in COUNTED])
+def test_rows_before_and_after(_: str, observed: Any, status: str, expected: dict[str, Any]) -> None:
+    proofs = [{"name": "untouched.t", "observed": observed, "status": status}]
+    assert row_counts({"tables": [TABLE]}, proofs) == [{"table": "t", "before": 3, "status": status, **expected}]
+    (unseen,) = row_counts({"tables": [TABLE]}, [])
+    assert unseen["after"] is None and unseen["status"] is None
+
+
+def test_each_number_of_the_samples_has_its_chart() -> None:
+    charts = {chart.title: chart for chart in monitoring_charts({"samples": SAMPLES})}
+    assert list(charts) == ["Latency (p95)", "Errors", "Connections", "Growth", "Drift"]
+    assert charts["Latency (p95)"].series == [Series("orders", [9 + minute % 5 for minute in range(40)])]
+    assert [one.name for one in charts["Errors"].series] == ["backend", "worker"]
+    assert charts["Errors"].labels[1] == "03:01:00"
+    assert monitoring_charts(None) == monitoring_charts({"samples": []}) == []
+
+
+def test_many_samples_become_few_points_and_the_worst_stays() -> None:
+    samples = [{"at": "", "drift": 7 if number == 1234 else 0} for number in range(3000)]
+    (chart,) = monitoring_charts({"samples": samples})
+    assert len(chart.labels) == len(chart.series[0].values) <= POINTS_AT_MOST
+    assert max(chart.known) == 7
+
+
+def test_who_stood_in_the_way_is_drawn_with_the_age_of_its_transaction() -> None:
+    migration = {"started_at": "2026-01-02T03:00:10+00:00", "duration_ms": 5000}
+    waits: list[dict[str, Any]] = [{"pid": 7, "user": "app", "since": "2026-01-02T03:00:00+00:00"}, {"pid": 8}]
+    (chart,) = lock_charts({**migration, "lock_waits": waits})
+    assert (chart.labels, chart.known) == (["7 app"], [15.0])
+    assert lock_charts({**migration, "lock_waits": []}) == lock_charts(None) == []
+
+
+CHARTS: list[tuple[str, Chart, bool]] = [
+    ("near", Chart("a", "bars", ["x"], [Series("s", [1]), Series("t", [2])]), False),
+    ("far apart", Chart("a", "bars", ["x"], [Series("s", [0.02]), Series("t", [900])]), True),
+    ("zero", Chart("a", "bars", ["x"], [Series("s", [0])]), False),
+    ("a gap", Chart("a", "lines", ["x", "y", "z"], [Series("s", [1, None, 3])]), False),
+    ("one point", Chart("a", "lines", ["x"], [Series("s", [1])]), False),
+    ("below zero", Chart("a", "lines", ["x", "y"], [Series("s", [-5, 5])]), False),
+    ("nothing", Chart("a", "stack", ["x"], [Series("s", [None])]), False),
+    ("markup", Chart("<b>&", "bars", ["<i>"], [Series("<script>alert(1)</script>", [1])]), False),
+    ("many series", Chart("a", "stack", ["x"], [Series(str(n), [n]) for n in range(20)]), False),
+]
+
+
+@pytest.mark.parametrize(("_", "chart", "logarithmic"), CHARTS, ids=[row[0] for row in CHARTS])
+def test_any_numbers_can_be_drawn(_: str, chart: Chart, logarithmic: bool) -> None:
+    picture = draw(chart)
+    assert is_logarithmic(chart) == logarithmic
+    assert 'role="img"' in picture and "aria-label=" in picture
+    assert not re.search(r"<(script|style|b|i)\b|\bid=", picture)
+    assert picture == draw(chart)
