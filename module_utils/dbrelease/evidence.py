@@ -10,6 +10,7 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict
 
+from .evidence_monitoring import monitored
 from .journal import Run
 from .outcome import LOOKED_AT, Line, Stage, Verdict, judge, stages_of, task_failure
 from .proof import Proof
@@ -63,6 +64,7 @@ class Model(TypedDict):
     api: dict[str, Any]
     backup: dict[str, Any] | None
     migration: dict[str, Any] | None
+    monitoring: dict[str, Any] | None
     ways_back: list[dict[str, str]]
     files: list[dict[str, str]]
 
@@ -129,6 +131,7 @@ def build(
         },
         backup=_backup(facts.get("backup")),
         migration=_migration(stages),
+        monitoring=monitored(own, stages),
         ways_back=_ways_back(release, run, stages, verdict),
         files=_files(run, written, facts, stages),
     )

@@ -9,11 +9,17 @@ from typing import Any
 from .proof import failures, sentence
 
 Line = Mapping[str, Any]
-NO_STAGES = {"run", "report", "playbook"}  # lines about the run as a whole
+NO_STAGES = {"run", "report", "playbook", "sample"}  # lines about the run as a whole, and what `monitor` judges
 BAD = {"failed", "refused", "interrupted"}
 RECONCILED = "reconcile"  # passed with the state `before`: the database is as before the release, so `rolled_back`
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
-LOOKED_AT = {"verify", "structure", "checks", "scenario", "plans", "api", "untouched"}
+# Steps that are asked for alone, of a release that is deployed; their run changes nothing.
+LOOKED_ON = (
+    ("readiness", "Ready: {place} meets every criterion."),
+    ("monitor", "{place} was watched, and kept its limits."),
+    ("schedule", "The schedule of {place} was brought in line."),
+)
+LOOKED_AT = {"verify", "structure", "checks", "scenario", "plans", "api", "untouched", "monitor"}
 
 
 @dataclass
@@ -117,6 +123,8 @@ def judge(stages: Sequence[Stage], failure: Cause | None, *, check_mode: bool, t
         source = taken_back.facts.get("source") or "the backup"
         word = "rolled back" if taken_back.step == "rolled_back" else f"restored from {source}"
         return Verdict(taken_back.step, f"{place} was {word}{why}", begun, cause)
+    if stage and stage.step == "readiness" and stage.status == "refused":
+        return Verdict("refused", f"Not ready to go on from {place}: {stage.message}", begun, cause)
     if stage and cause and _is_refusal(stage) and not begun:
         return Verdict("refused", f"Refused, and the database was not changed: {cause.message}", begun, cause)
     if stage and cause:
@@ -141,6 +149,9 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
         return Verdict("deployed", f"{place} was deployed and verified.", begun)
     if "verify" in passed:
         return Verdict("already_deployed", f"{place} is deployed already; it was verified, and not changed.", begun)
+    for step, told in LOOKED_ON:
+        if step in passed:
+            return Verdict("already_deployed", told.format(place=place), begun)
     what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
     cause = Cause(f"{what}; run the verification.")
     return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", begun, cause)

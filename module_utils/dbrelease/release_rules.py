@@ -84,6 +84,7 @@ def names_are_unique(parts: Parts) -> Iterator[Problem]:
     places = [
         (parts.in_release, parts.release, ("migration", "finalize")),
         (parts.in_release, parts.release, ("api", "endpoints")),
+        (parts.in_release, parts.release, ("monitoring", "logs")),
         *((parts.in_checks, parts.checks, (key,)) for key in ("observations", "checks", "scenarios", "plans")),
     ]
     for problem, document, path in places:
@@ -233,6 +234,23 @@ def scenario_values_are_saved_first(parts: Parts) -> Iterator[Problem]:
             saved.update(texts(step.get("save")))
 
 
+def monitoring_names_what_exists(parts: Parts) -> Iterator[Problem]:
+    """Drift is counted by checks that list violations; latency and logs are of an API and services that there are."""
+    monitoring = mapping(parts.release, "monitoring")
+    known = [str(check["name"]) for check in items(parts.checks, "checks") if "violations" in check and "name" in check]
+    for name in texts(monitoring.get("drift")):
+        if name not in known:
+            yield parts.in_release("monitoring.drift", f"a check with violations, {listed(known)}", f"`{name}`")
+    services = texts(parts.release.get("services"))
+    used = [(f"monitoring.logs[{log.get('name')}].service", log.get("service")) for log in items(monitoring, "logs")]
+    used.append(("monitoring.queue.service", mapping(monitoring, "queue").get("service")))
+    for key, service in used:
+        if isinstance(service, str) and service not in services:
+            yield parts.in_release(key, listed(services), f"`{service}`")
+    if "latency" in monitoring and not mapping(parts.release, "api"):
+        yield parts.in_release("monitoring.latency", "nothing, for the release declares no api", "a mapping")
+
+
 RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     folder_is_named_like_the_release,
     revisions_differ,
@@ -245,4 +263,5 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     tables_fit_together,
     plans_name_known_tables,
     scenario_values_are_saved_first,
+    monitoring_names_what_exists,
 )

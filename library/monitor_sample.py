@@ -1,0 +1,186 @@
+#!/usr/bin/python
+"""Take one sample of a deployed release, and judge it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: monitor_sample
+short_description: Take one sample of a deployed release, and judge it
+description:
+  - Looks once at all that the release's section C(monitoring) declares, and journals it as step C(sample). That is the
+    errors in the logs of containers, how the API answers, connections, growth, drift, the worker's queue, the lag of
+    standbys and dead rows. Sections that are not declared, and services that the target does not have, are left out.
+  - Each log is read in a half-open window that begins where the newest sample's ended; the first one since the release
+    was deployed begins with that. Lines that continue an event (a traceback) belong to it.
+  - A red sample is a fact, not a failure; M(monitor_watch) judges the window. It fails only if the journal cannot be
+    read or written.
+extends_documentation_fragment: [login, run]
+options:
+  watch:
+    description: The watch that the sample belongs to, as M(monitor_watch) returned it.
+    type: dict
+    required: true
+    suboptions:
+      started_at:
+        description: When it began, RFC 3339.
+        type: str
+        required: true
+      seconds:
+        description: How long it lasts.
+        type: int
+        required: true
+      interval_seconds:
+        description: The time between two samples.
+        type: int
+        required: true
+  monitoring:
+    description: The release's section of that name.
+    type: dict
+    required: true
+  checks:
+    description: The release's checks; those that C(monitoring.drift) names are counted.
+    type: list
+    elements: dict
+    default: []
+  tables:
+    description: The release's C(tables), whose dead rows and size are looked at.
+    type: dict
+    default: {}
+  api:
+    description: The release's C(api); empty where it declares none.
+    type: dict
+    default: {}
+  api_base_url:
+    description: Where the API answers; empty where there is none.
+    type: str
+    default: ""
+  containers:
+    description: The container of each service by the service's name; empty where the target has none.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    description: Looks as ever; the journal is not written.
+    support: full
+  diff_mode:
+    description: Nothing is changed.
+    support: none
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Take a sample
+  monitor_sample:
+    login_host: 172.18.0.2
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    watch: "{{ watch.watch }}"
+    containers: {backend: shop_backend, db: shop_postgres}
+    monitoring:
+      window_seconds: 900
+      limits: {failed_samples: 3, consecutive_failed_samples: 2}
+      logs:
+        - name: backend_log
+          title: No errors in the backend's log
+          service: backend
+          event: '^\S+ \S+ (?P<level>[A-Z]+) '
+          errors: [ERROR, CRITICAL]
+  register: sample
+"""
+
+RETURN = r"""
+verdict:
+  description: V(pass); V(fail) if one claim failed; else V(inconclusive) if one could not be decided.
+  type: str
+  returned: always
+line:
+  description: The sample on one line, for people.
+  type: str
+  returned: always
+sample:
+  description:
+    - What was seen, as it is in the journal. C(claims) has each claim with C(name), C(verdict), C(detail) and C(grave),
+      which says that it concerns the release itself.
+  type: dict
+  returned: always
+ended:
+  description: Whether no further sample is due, because the window is over or has failed already.
+  type: bool
+  returned: always
+proofs:
+  description: Empty; a sample proves nothing alone.
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: Empty.
+  type: str
+  returned: always
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.monitor.memory import SAMPLE, Memory, Sample, api_baseline
+from ansible.module_utils.dbrelease.monitor.sample import Target, line, release_tables, take
+from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "watch": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "started_at": {"type": "str", "required": True},
+            "seconds": {"type": "int", "required": True},
+            "interval_seconds": {"type": "int", "required": True},
+        },
+    },
+    "monitoring": {"type": "dict", "required": True},
+    "checks": {"type": "list", "elements": "dict", "default": []},
+    "tables": {"type": "dict", "default": {}},
+    "api": {"type": "dict", "default": {}},
+    "api_base_url": {"type": "str", "default": ""},
+    "containers": {"type": "dict", "default": {}},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Take the sample, and journal it."""
+    run, watch = run_of(params), Watch.of(params["watch"])
+    journal = Journal(run, dry=check_mode)
+    lines = journal.read()
+    memory = Memory.of(lines, run)
+    release = {
+        **{key: params[key] for key in ("monitoring", "checks", "api")},
+        "tables": release_tables(params["tables"]),
+    }
+    target = Target(Login.of(params), params["containers"], params["api_base_url"])
+    facts = take(target, release, memory, api_baseline(lines, run), watch.begin_ns)
+    now_ns = time.time_ns()
+    journal.append(SAMPLE, "failed" if facts["verdict"] == "fail" else "passed", facts)
+    window = [*memory.since(watch.begin_ns), Sample(now_ns, facts)]
+    return {
+        "verdict": facts["verdict"],
+        "line": line(facts),
+        "sample": facts,
+        "ended": watch.is_over(now_ns) or exceeded(window, params["monitoring"]["limits"]),
+        "proofs": [],
+        "message": "",
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

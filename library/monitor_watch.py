@@ -1,0 +1,143 @@
+#!/usr/bin/python
+"""Begin a watch of a deployed release, and judge its samples."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: monitor_watch
+short_description: Begin a watch of a deployed release, and judge its samples
+description:
+  - A watch is a window of time in which M(monitor_sample) takes samples. The journal remembers it as step C(monitor).
+  - A watch that was killed is taken up again by the next one. Its window goes on from where it began, and its samples
+    count, unless it has lain idle for an hour longer than it was to last.
+  - A claim of the watch fails if one of its failures concerns the release, if as many samples failed, in all or in a
+    row, as the release's limits say, or if every sample did. It is inconclusive if any failed or could not be decided,
+    or if the time that was watched is too short to prove it.
+extends_documentation_fragment: [run]
+options:
+  state:
+    description:
+      - V(begun) begins a watch or takes it up again.
+      - V(judged) judges its samples and ends it; it fails if one of the claims does.
+    type: str
+    choices: [begun, judged]
+    required: true
+  monitoring:
+    description: The release's section of that name.
+    type: dict
+    required: true
+  seconds:
+    description: How long to watch, from V(0) (one sample) to V(172800); needed with O(state=begun).
+    type: int
+  interval_seconds:
+    description: The time between two samples, V(1) or more; needed with O(state=begun).
+    type: int
+  repeat:
+    description: Whether to watch although a watch since the deployment has ended well.
+    type: bool
+    default: true
+  watch:
+    description: The watch to judge, as it was returned; needed with O(state=judged).
+    type: dict
+attributes:
+  check_mode:
+    description: No sample is due, and nothing is written.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Begin to watch
+  monitor_watch:
+    state: begun
+    run: "{{ run }}"
+    monitoring: "{{ release.monitoring }}"
+    seconds: 900
+    interval_seconds: 30
+  register: watch
+
+- name: Judge what was seen
+  monitor_watch:
+    state: judged
+    run: "{{ run }}"
+    monitoring: "{{ release.monitoring }}"
+    watch: "{{ watch.watch }}"
+"""
+
+RETURN = r"""
+watch:
+  description: The watch, with C(started_at), C(seconds) and C(interval_seconds).
+  type: dict
+  returned: always
+samples:
+  description: How many samples are due at most, the first of them at once; V(0) where there is nothing to do.
+  type: int
+  returned: always
+resumed:
+  description: Whether a watch that was killed is taken up again.
+  type: bool
+  returned: always
+taken:
+  description: How many samples the window has so far.
+  type: int
+  returned: always
+deployed_at:
+  description: When the release came to be deployed here, RFC 3339; empty where the journal does not know.
+  type: str
+  returned: always
+deployed_epoch:
+  description: The same in seconds since 1970, else the present moment.
+  type: int
+  returned: always
+proofs:
+  description: One for each claim, C(monitor.<claim>); empty with O(state=begun).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each claim that does not hold.
+  type: str
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.monitor.watch import begin, finish
+
+OPTIONS: Options = {
+    **RUN_OPTIONS,
+    "state": {"type": "str", "choices": ["begun", "judged"], "required": True},
+    "monitoring": {"type": "dict", "required": True},
+    "seconds": {"type": "int"},
+    "interval_seconds": {"type": "int"},
+    "repeat": {"type": "bool", "default": True},
+    "watch": {"type": "dict"},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Begin or end."""
+    journal = Journal(run_of(params), dry=check_mode)
+    if params["state"] == "judged":
+        return finish(journal, params["monitoring"], params["watch"] or {})
+    return begin(
+        journal,
+        params["seconds"] if params["seconds"] is not None else -1,
+        params["interval_seconds"] or 0,
+        repeat=params["repeat"],
+    )
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""What the evidence says of watching: the samples of a run as series, and the window that they were judged in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .outcome import Line, Stage
+
+
+def monitored(lines: Sequence[Line], stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """The samples of a run's lines, oldest first, and its newest window (null while it has no end); None of no watch."""
+    samples = [_sample(line["facts"]) for line in lines if line["step"] == "sample"]
+    watches = [stage for stage in stages if stage.step == "monitor" and stage.status != "skipped"]
+    if not samples and not watches:
+        return None
+    return {"samples": samples, "window": watches[-1].facts.get("window") if watches else None}
+
+
+def _sample(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "taken_at": facts.get("taken_at"),
+        "verdict": facts.get("verdict"),
+        "findings": [claim["detail"] for claim in facts.get("claims") or () if claim.get("detail")],
+        "errors": {name: log.get("errors") for name, log in (facts.get("logs") or {}).items()},
+        "latency_ms": {name: endpoint.get("latency_ms") for name, endpoint in (facts.get("api") or {}).items()},
+        "statuses": {name: endpoint.get("status") for name, endpoint in (facts.get("api") or {}).items()},
+        "connections": facts.get("connections"),
+        "growth": facts.get("growth"),
+        "drift": facts.get("drift"),
+        "queue_depth": (facts.get("queue") or {}).get("depth"),
+        "replication": facts.get("replication"),
+        "dead_rows": {table: rows.get("dead") for table, rows in (facts.get("dead_rows") or {}).items()},
+    }

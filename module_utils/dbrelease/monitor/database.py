@@ -1,0 +1,157 @@
+"""What the database says of itself in a sample: sessions, growth, drift, standbys, and dead rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import cursor as Cursor
+
+from ..catalog import quoted
+from ..checks import run_checks
+from ..database import Login, connect, select, select_declared, server_reason, transaction
+from ..errors import ReleaseError
+from ..statement import limit_statements, readable_row, still_connected
+from .verdicts import Claim
+
+STATEMENT_TIMEOUT_MS = 60_000
+DRIFT_SAMPLE = 3
+
+CONNECTIONS = """
+SELECT coalesce(state, 'unknown') AS state, count(*)::int AS count
+FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 1
+"""
+MAXIMUM = "SELECT current_setting('max_connections')::int AS maximum"
+STANDBYS = """
+SELECT coalesce(application_name, '') AS name, state,
+       extract(epoch FROM replay_lag)::float8 AS lag_seconds,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS lag_bytes
+FROM pg_stat_replication ORDER BY 1
+"""
+ROWS = """
+SELECT s.n_live_tup::bigint AS live, s.n_dead_tup::bigint AS dead, pg_total_relation_size(s.relid)::bigint AS bytes
+FROM pg_stat_user_tables s WHERE s.relid = to_regclass(%s)
+"""
+
+Section = tuple[Any, Claim]
+
+
+def sample_database(
+    login: Login,
+    monitoring: Mapping[str, Any],
+    checks: Sequence[Mapping[str, Any]],
+    tables: Sequence[str],
+    previous: Mapping[str, Any],
+) -> tuple[dict[str, Any], list[Claim]]:
+    """Every declared section, all of one instant; a section that cannot be read hides no other."""
+    sections: dict[str, Callable[[Cursor], Section]] = {
+        "connections": lambda cursor: connections(cursor, monitoring["connections"]),
+        "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or {}),
+        "drift": lambda cursor: drift(cursor, [check for check in checks if check["name"] in monitoring["drift"]]),
+        "replication": lambda cursor: replication(cursor, monitoring["replication"]),
+        "dead_rows": lambda cursor: dead_rows(cursor, monitoring["dead_rows"], tables),
+    }
+    declared = {name: read for name, read in sections.items() if monitoring.get(name)}
+    facts: dict[str, Any] = {}
+    claims = []
+    try:
+        with (
+            closing(connect(login, "dbrelease monitor")) as connection,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+        ):
+            limit_statements(cursor, STATEMENT_TIMEOUT_MS)
+            for name, read in declared.items():
+                facts[name], claim = _section(cursor, name, read)
+                claims.append(claim)
+    except (ReleaseError, psycopg2.Error) as error:
+        reason = error.message if isinstance(error, ReleaseError) else f"{login.label} broke off the session."
+        claims += [Claim(name, "fail", reason) for name in declared if name not in {claim.name for claim in claims}]
+    return facts, claims
+
+
+def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Section:
+    cursor.execute("SAVEPOINT section")
+    try:
+        answer = read(cursor)
+    except psycopg2.Error as error:
+        still_connected(cursor, error)
+        cursor.execute("ROLLBACK TO SAVEPOINT section")
+        answer = None, Claim(name, "fail", f"Reading {name.replace('_', ' ')} failed ({server_reason(error)}).")
+    cursor.execute("RELEASE SAVEPOINT section")
+    return answer
+
+
+def connections(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
+    """The server's client sessions by state; too near to its maximum, new ones will be refused soon."""
+    by_state = {row["state"]: row["count"] for row in select(cursor, CONNECTIONS)}
+    maximum = select(cursor, MAXIMUM)[0]["maximum"]
+    total = sum(by_state.values())
+    facts = {"by_state": by_state, "total": total, "maximum": maximum}
+    allowed = limit["of_maximum"] * maximum
+    if total > allowed:
+        detail = f"{total} connections of {maximum}, above the limit of {allowed:.0f}: find who opens them."
+        return facts, Claim("connections", "fail", detail)
+    return facts, Claim("connections")
+
+
+def growth(cursor: Cursor, declared: Mapping[str, Any], previous: Mapping[str, Any]) -> Section:
+    """The declared figures; the table grows or shrinks with its source, and does not lose its rows at once."""
+    rows = select_declared(cursor, declared["sql"], limit=2)
+    facts = readable_row(rows[0]) if len(rows) == 1 else {}
+    now, before = facts.get(declared["total"]), previous.get(declared["total"])
+    if not isinstance(now, int | float):
+        return facts, Claim("growth", "fail", f"The query yields {len(rows)} rows and no number {declared['total']}.")
+    if isinstance(before, int | float) and now < before * (1 - declared["shrink_at_most"]):
+        detail = (
+            f"{declared['total']} fell from {before} to {now} since the last sample: find out who deleted the rows."
+        )
+        return facts, Claim("growth", "fail", detail, grave=True)
+    return facts, Claim("growth")
+
+
+def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
+    """Rows that the application has written past the release since; expected of code that does not know it yet."""
+    proofs = run_checks(cursor, checks, DRIFT_SAMPLE)
+    counts = {check["name"]: proof.observed for check, proof in zip(checks, proofs, strict=True)}
+    broken = [proof for proof in proofs if not isinstance(proof.observed, int)]
+    if broken:
+        return counts, Claim("drift", "fail", broken[0].detail)
+    found = [f"{proof.title}: {proof.observed} rows break it" for proof in proofs if proof.observed]
+    detail = f"{'; '.join(found)}. The application wrote them since; reconcile brings them in line." if found else ""
+    return counts, Claim("drift", "inconclusive" if found else "pass", detail)
+
+
+def replication(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
+    """How far the standbys are behind, if there are any."""
+    rows = select(cursor, STANDBYS)
+    unseen = [row["name"] for row in rows if row["state"] is None]
+    lags = [row["lag_seconds"] or 0.0 for row in rows]
+    facts = {"standbys": len(rows), "lag_seconds": max(lags, default=0.0), "lag_bytes": _most(rows)}
+    if unseen:
+        detail = f"The lag of {len(unseen)} standbys is hidden: grant pg_monitor to the deploying user."
+        return facts, Claim("replication", "inconclusive", detail)
+    if facts["lag_seconds"] > limit["lag_seconds"]:
+        detail = f"A standby is {facts['lag_seconds']:.0f} s behind, above the limit of {limit['lag_seconds']} s."
+        return facts, Claim("replication", "fail", detail)
+    return facts, Claim("replication")
+
+
+def _most(rows: Sequence[Mapping[str, Any]]) -> int:
+    return max((int(row["lag_bytes"] or 0) for row in rows), default=0)
+
+
+def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str]) -> Section:
+    """Dead rows and size of the release's tables: what vacuum does not keep up with slows every reader."""
+    facts: dict[str, Any] = {}
+    worst = ""
+    for table in tables:
+        found = select(cursor, ROWS, (quoted(table),))
+        if not found:
+            continue
+        facts[table] = found[0]
+        live, dead = found[0]["live"], found[0]["dead"]
+        if dead > limit["floor"] and dead > limit["of_table"] * (live + dead):
+            worst = worst or f"{table} has {dead} dead rows beside {live} live ones: see why vacuum does not reach it."
+    return facts, Claim("dead_rows", "fail" if worst else "pass", worst)

@@ -1,0 +1,46 @@
+"""How the API answers now, held against its contract and the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..api import Endpoint, Latency, observe, verify_proofs
+from ..errors import ReleaseError
+from ..http import HttpSession
+from ..proof import Proof
+from .verdicts import Claim
+
+CONTRACT = (".status", ".shape")
+
+
+def sample_api(
+    api: Mapping[str, Any], latency: Mapping[str, Any], base_url: str, baseline: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[Claim]]:
+    """The facts of each endpoint, and the claims `api` (status and structure) and `latency`."""
+    limit = Latency.of(latency)
+    facts: dict[str, Any] = {}
+    proofs: list[Proof] = []
+    try:
+        with HttpSession(base_url, api["timeout_seconds"]) as session:
+            for endpoint in map(Endpoint.of, api["endpoints"]):
+                seen = observe(session, endpoint, limit.requests)
+                facts[endpoint.name] = seen.facts()
+                proofs += verify_proofs(seen, baseline.get(endpoint.name), limit, session.url)
+    except ReleaseError as error:
+        return {}, [Claim("api", "fail", error.message), Claim("latency", "inconclusive", error.message)]
+    # Rows come and go while the application is in use: how many an endpoint lists is no sign of the release.
+    return facts, [
+        claim_of("api", [proof for proof in proofs if proof.name.endswith(CONTRACT)]),
+        claim_of("latency", [proof for proof in proofs if proof.name.endswith(".latency")]),
+    ]
+
+
+def claim_of(name: str, proofs: Sequence[Proof]) -> Claim:
+    """One claim of several proofs: the worst of them, and what it says."""
+    for verdict, statuses in (("fail", ("fail",)), ("inconclusive", ("inconclusive", "skipped"))):
+        worst = [proof for proof in proofs if proof.status in statuses]
+        if worst:
+            detail = f"{worst[0].title}: {worst[0].detail} {worst[0].remedy}".strip()
+            return Claim(name, "fail" if verdict == "fail" else "inconclusive", detail)
+    return Claim(name)

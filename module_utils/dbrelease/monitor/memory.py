@@ -1,0 +1,102 @@
+"""What the journal remembers of a release in an environment: since when it is deployed, its samples, its watches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..journal import Run, last_facts
+from .moments import SECOND_NS, moment, of_journal
+
+Line = Mapping[str, Any]
+SAMPLE = "sample"
+WATCH = "monitor"
+DEPLOYING = ("upgrade", "finalize")
+TAKEN_BACK = {"rolled_back", "restored"}
+# A watch that was killed is taken up again unless it has lain for longer than it was to last and this.
+RESUME_WITHIN_S = 3600
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A journaled sample."""
+
+    at_ns: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The lines of one release in one environment, oldest first."""
+
+    lines: Sequence[Line]
+    deployed_ns: int | None
+    taken_back: bool
+    samples: tuple[Sample, ...]
+
+    @classmethod
+    def of(cls, lines: Sequence[Line], run: Run) -> Memory:
+        """From the whole journal; what was before the newest deployment is forgotten."""
+        own = [line for line in lines if (line["release"], line["environment"]) == (run.release, run.environment)]
+        begin, deployed_ns, taken_back = 0, None, False
+        for place, line in enumerate(own):
+            if line["event"] != "passed":
+                continue
+            if line["step"] == "upgrade" and line["facts"].get("attempts", 1):
+                begin, deployed_ns, taken_back = place, of_journal(line["ts"]), False
+            elif line["step"] == "finalize" and deployed_ns is not None and not _sampled(own[begin:place]):
+                deployed_ns = of_journal(line["ts"])
+            elif line["step"] in TAKEN_BACK:
+                begin, deployed_ns, taken_back = place + 1, None, True
+        recent = own[begin:]
+        samples = tuple(Sample(of_journal(line["ts"]), line["facts"]) for line in recent if line["step"] == SAMPLE)
+        return cls(recent, deployed_ns, taken_back, samples)
+
+    def previous_logs(self) -> dict[str, Any]:
+        """Each log as the newest sample that looked at it left it."""
+        found: dict[str, Any] = {}
+        for sample in self.samples:
+            found |= sample.facts.get("logs") or {}
+        return found
+
+    def newest(self, section: str) -> Mapping[str, Any]:
+        """A section of the newest sample that has it."""
+        for sample in reversed(self.samples):
+            if sample.facts.get(section):
+                value: Mapping[str, Any] = sample.facts[section]
+                return value
+        return {}
+
+    def since(self, begin_ns: int) -> list[Sample]:
+        """The samples from a moment on, whoever took them."""
+        return [sample for sample in self.samples if sample.at_ns >= begin_ns]
+
+    def watched(self) -> bool:
+        """Whether a watch since the deployment has ended well."""
+        return any(line["step"] == WATCH and line["event"] == "passed" for line in self.lines)
+
+    def unfinished(self, now_ns: int) -> Mapping[str, Any] | None:
+        """The newest watch, if it never ended and was at work lately."""
+        watches = [line for line in self.lines if line["step"] == WATCH]
+        if not watches or watches[-1]["event"] != "started":
+            return None
+        watch: Mapping[str, Any] = watches[-1]["facts"]["watch"]
+        last_ns = max([of_journal(watches[-1]["ts"]), *(sample.at_ns for sample in self.samples)])
+        idle_s = (now_ns - last_ns) / SECOND_NS
+        return watch if idle_s <= watch["seconds"] + RESUME_WITHIN_S else None
+
+    def deployed_at(self) -> str | None:
+        """When the release came to be deployed, UTC."""
+        return None if self.deployed_ns is None else moment(self.deployed_ns)
+
+
+def _sampled(lines: Sequence[Line]) -> bool:
+    return any(line["step"] == SAMPLE for line in lines)
+
+
+def api_baseline(lines: list[dict[str, Any]], run: Run) -> Mapping[str, Any]:
+    """How the API answered before the release, by endpoint; empty where nobody looked."""
+    facts = last_facts(lines, release=run.release, environment=run.environment, step="api_baseline")
+    endpoints: Mapping[str, Any] = (facts or {}).get("endpoints") or {}
+    return endpoints

@@ -1,0 +1,103 @@
+"""One sample: everything that the release declares is looked at once, judged, and told on one line."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..database import Login
+from .database import sample_database
+from .endpoints import sample_api
+from .logs import sample_logs
+from .memory import Memory
+from .moments import moment
+from .queue import sample_queue
+from .verdicts import Claim, findings, verdict_of
+
+# What a service wrote before the window's end may take a moment to reach the engine's file.
+SETTLE_S = 0.2
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the sample is taken; containers by service, empty where there is none."""
+
+    login: Login
+    containers: Mapping[str, str]
+    api_base_url: str
+
+
+def take(
+    target: Target,
+    release: Mapping[str, Any],
+    memory: Memory,
+    baseline: Mapping[str, Any],
+    begin_ns: int,
+) -> dict[str, Any]:
+    """The facts of a sample. `begin_ns`: where the logs are read from if no sample was taken since the deployment.
+
+    release: its `monitoring`, `checks`, `api` and the names of its `tables`.
+    """
+    started = time.monotonic()
+    monitoring = release["monitoring"]
+    facts: dict[str, Any] = {"taken_at": moment(time.time_ns())}
+    claims: list[Claim] = []
+    if release.get("api") and monitoring.get("latency") and target.api_base_url:
+        facts["api"], made = sample_api(release["api"], monitoring["latency"], target.api_base_url, baseline)
+        claims += made
+    queue = monitoring.get("queue")
+    if queue and target.containers.get(queue["service"]):
+        facts["queue"], claim = sample_queue(queue, target.containers[queue["service"]])
+        claims.append(claim)
+    # The logs are read last, up to a moment from before the database was asked.
+    end_ns = time.time_ns()
+    before = {"growth": memory.newest("growth")}
+    sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], before)
+    facts |= sections
+    claims += made
+    time.sleep(SETTLE_S)
+    facts["logs"], made = sample_logs(
+        monitoring,
+        target.containers,
+        memory.previous_logs(),
+        memory.deployed_ns or begin_ns,
+        end_ns,
+        target.login.password,
+    )
+    claims = [*made, *claims]
+    facts |= {
+        "verdict": verdict_of(claims),
+        "claims": [claim.facts() for claim in claims],
+        "duration_ms": round((time.monotonic() - started) * 1000),
+    }
+    return facts
+
+
+def line(facts: Mapping[str, Any]) -> str:
+    """A sample for the operator, on one line."""
+    told: list[str] = []
+    for name, endpoint in (facts.get("api") or {}).items():
+        p50 = endpoint["latency_ms"]["p50"]
+        told.append(f"{name} {f'{p50:.0f} ms' if p50 is not None else endpoint['status'] or 'no answer'}")
+    if facts.get("connections"):
+        told.append(f"{facts['connections']['total']} connections")
+    if (facts.get("queue") or {}).get("depth") is not None:
+        told.append(f"{facts['queue']['depth']} queued")
+    if facts.get("drift"):
+        told.append(f"drift {_sum(facts['drift'].values())}")
+    if facts.get("logs"):
+        told.append(f"{sum(log['errors'] for log in facts['logs'].values())} errors logged")
+    found = findings(facts)
+    text = f"{facts['taken_at'][11:19]} UTC {facts['verdict']}: {', '.join(told)}"
+    return f"{text}. {' '.join(found)}" if found else text
+
+
+def _sum(counts: Any) -> int:
+    return sum(count for count in counts if isinstance(count, int))
+
+
+def release_tables(tables: Mapping[str, Any]) -> Sequence[str]:
+    """The names of the release's tables, those that it creates first."""
+    return [*(tables.get("created") or {}), *(tables.get("existing") or {})]

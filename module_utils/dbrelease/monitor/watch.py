@@ -1,0 +1,108 @@
+"""The life of a watch in the journal: begun, taken up again after a kill, judged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import ReleaseError
+from ..journal import Journal
+from ..proof import failures, sentence
+from .memory import WATCH, Memory
+from .moments import SECOND_NS
+from .window import Watch, judge, longest_gap
+
+LONGEST_S = 172_800
+MILLISECOND_NS = 1_000_000
+
+
+def begin(journal: Journal, seconds: int, interval_s: int, *, repeat: bool) -> dict[str, Any]:
+    """Begin a watch, or take up one that was killed; without `repeat` not where one has ended well already."""
+    _check(seconds, interval_s)
+    memory = Memory.of(journal.read(), journal.run)
+    now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
+    found = memory.unfinished(now_ns)
+    watch = Watch(Watch.of(found).begin_ns if found else now_ns, seconds, interval_s)
+    needed = repeat or bool(found) or not memory.watched()
+    taken = len(memory.since(watch.begin_ns)) if found else 0
+    facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
+    if needed:
+        journal.append(WATCH, "started", facts)
+    else:
+        message = "A watch since the deployment has ended well; it is not repeated."
+        journal.append(WATCH, "skipped", {"message": message})
+    return {
+        **facts,
+        "samples": watch.samples_left(now_ns) if needed and not journal.dry else 0,
+        "deployed_at": memory.deployed_at() or "",
+        "deployed_epoch": (memory.deployed_ns or now_ns) // SECOND_NS,
+        "proofs": [],
+        "message": "",
+    }
+
+
+def _check(seconds: int, interval_s: int) -> None:
+    if not 0 <= seconds <= LONGEST_S:
+        raise ReleaseError(
+            f"Watching for {seconds} s was refused: set monitor_watch_seconds to a number from 0 (one sample) to "
+            f"{LONGEST_S}.",
+            refused=True,
+        )
+    if interval_s < 1:
+        raise ReleaseError(
+            f"Taking a sample every {interval_s} s was refused: set monitor_interval_seconds to 1 or more.",
+            refused=True,
+        )
+
+
+def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str, Any]) -> dict[str, Any]:
+    """Judge the samples of a watch and end it; raises ReleaseError where a claim fails."""
+    watch = Watch.of(handed)
+    memory = Memory.of(journal.read(), journal.run)
+    samples = memory.since(watch.begin_ns)
+    last_ns = samples[-1].at_ns if samples else watch.begin_ns
+    watched_s = (last_ns - watch.begin_ns) // SECOND_NS
+    titles = {log["name"]: log["title"] for log in monitoring.get("logs") or ()}
+    proofs = [
+        proof.as_dict()
+        for proof in judge(
+            samples,
+            monitoring,
+            watched_s=watched_s,
+            deployed_s=_covered(memory, last_ns, monitoring),
+            titles=titles,
+        )
+    ]
+    message = sentence(proofs)
+    window = {
+        **watch.facts(),
+        "watched_seconds": watched_s,
+        "samples": len(samples),
+        "longest_gap_seconds": longest_gap(samples, watch.begin_ns, last_ns),
+        "deployed_at": memory.deployed_at(),
+    }
+    journal.append(WATCH, "failed" if failures(proofs) else "passed", {"window": window, "proofs": proofs})
+    result = {
+        "watch": watch.facts(),
+        "samples": 0,
+        "resumed": False,
+        "taken": len(samples),
+        "deployed_at": memory.deployed_at() or "",
+        "deployed_epoch": (memory.deployed_ns or watch.begin_ns) // SECOND_NS,
+        "proofs": proofs,
+        "message": message,
+    }
+    if message:
+        raise ReleaseError(message, watch=watch.facts(), taken=len(samples), proofs=proofs)
+    return result
+
+
+def _covered(memory: Memory, last_ns: int, monitoring: Mapping[str, Any]) -> int | None:
+    """For how long the samples cover the time since the deployment without a gap; None where they do not."""
+    growth = monitoring.get("growth")
+    if memory.deployed_ns is None or not growth or last_ns <= memory.deployed_ns:
+        return None
+    if longest_gap(memory.samples, memory.deployed_ns, last_ns) > growth["largest_gap_seconds"]:
+        return None
+    return (last_ns - memory.deployed_ns) // SECOND_NS

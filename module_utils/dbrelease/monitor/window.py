@@ -1,0 +1,172 @@
+"""A watch: which window it is about, and the verdict on the samples of a window, claim by claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..proof import Proof, Status
+from .memory import Sample
+from .moments import SECOND_NS, moment, nanoseconds
+
+TITLES = {
+    "api": "The API keeps its contract",
+    "latency": "The API is as fast as before",
+    "connections": "The server has connections to spare",
+    "growth": "The growth of the release's table was watched",
+    "drift": "No row was written past the release",
+    "queue": "The worker keeps up with its queue",
+    "replication": "The standbys keep up",
+    "dead_rows": "Vacuum keeps up with the release's tables",
+    "samples": "The watch took its samples, and they keep their limits",
+}
+REMEDY = "Read what the samples found, remove the cause and watch again, or go one of the ways back."
+SHOWN_FINDINGS = 3
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A window that samples are taken in: `seconds` long, one sample every `interval_s`."""
+
+    begin_ns: int
+    seconds: int
+    interval_s: int
+
+    @classmethod
+    def of(cls, watch: Mapping[str, Any]) -> Watch:
+        """From the form that modules and the journal hand on."""
+        begin_ns = nanoseconds(watch["started_at"])
+        return cls(begin_ns or 0, watch["seconds"], watch["interval_seconds"])
+
+    def facts(self) -> dict[str, Any]:
+        """That form."""
+        return {
+            "started_at": moment(self.begin_ns),
+            "seconds": self.seconds,
+            "interval_seconds": self.interval_s,
+        }
+
+    def is_over(self, now_ns: int) -> bool:
+        """Whether the window has passed."""
+        return now_ns >= self.begin_ns + self.seconds * SECOND_NS
+
+    def samples_left(self, now_ns: int) -> int:
+        """How many samples are to come, one of them at once."""
+        left_s = (self.begin_ns + self.seconds * SECOND_NS - now_ns) / SECOND_NS
+        return 1 + max(0, math.ceil(left_s / self.interval_s))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often one claim failed and stayed undecided, in the order of the samples that have it."""
+
+    verdicts: tuple[str, ...]
+    grave: bool
+    details: tuple[str, ...]
+
+    @classmethod
+    def of(cls, claims: Sequence[Mapping[str, Any]]) -> Tally:
+        """From one claim of each sample."""
+        details = tuple(dict.fromkeys(claim["detail"] for claim in claims if claim["detail"]))
+        return cls(tuple(claim["verdict"] for claim in claims), any(claim["grave"] for claim in claims), details)
+
+    @property
+    def failed(self) -> int:
+        """How many samples failed."""
+        return self.verdicts.count("fail")
+
+    @property
+    def in_a_row(self) -> int:
+        """The most that did one after another."""
+        longest = run = 0
+        for verdict in self.verdicts:
+            run = run + 1 if verdict == "fail" else 0
+            longest = max(longest, run)
+        return longest
+
+    def exceeds(self, limits: Mapping[str, int], *, ended: bool) -> bool:
+        """Too many failed; or it concerns the release; or, of a window that has ended, not one was better."""
+        return (
+            (self.grave and self.failed > 0)
+            or self.failed >= limits["failed_samples"]
+            or self.in_a_row >= limits["consecutive_failed_samples"]
+            or (ended and self.failed == len(self.verdicts) > 0)
+        )
+
+
+def tallies(samples: Sequence[Sample]) -> dict[str, Tally]:
+    """Of each claim, in the order in which the samples first made it; at last `samples`, each sample as a whole."""
+    claims: dict[str, list[Mapping[str, Any]]] = {}
+    for sample in samples:
+        for claim in sample.facts["claims"]:
+            claims.setdefault(claim["name"], []).append(claim)
+    claims["samples"] = [{"verdict": one.facts["verdict"], "grave": False, "detail": ""} for one in samples]
+    return {name: Tally.of(made) for name, made in claims.items()}
+
+
+def exceeded(samples: Sequence[Sample], limits: Mapping[str, int]) -> bool:
+    """Whether a window that goes on has failed already."""
+    return any(tally.exceeds(limits, ended=False) for tally in tallies(samples).values())
+
+
+def judge(
+    samples: Sequence[Sample],
+    monitoring: Mapping[str, Any],
+    *,
+    watched_s: int,
+    deployed_s: int | None,
+    titles: Mapping[str, str],
+) -> list[Proof]:
+    """A proof per claim, monitor.<claim>. A claim about a stretch of time is proved only if that was watched.
+
+    watched_s: how long the window was. deployed_s: for how long samples cover the time since the deployment.
+    """
+    limits = monitoring["limits"]
+    proofs = []
+    for name, tally in tallies(samples).items():
+        needed, covered = monitoring["window_seconds"], watched_s
+        if name == "growth":
+            needed, covered = monitoring["growth"]["watched_seconds"], max(watched_s, deployed_s or 0)
+        status, detail = _verdict(tally, limits, covered, needed)
+        proofs.append(
+            Proof(
+                f"monitor.{name}",
+                titles.get(name) or TITLES.get(name, name),
+                status,
+                expected={**limits, "watched_seconds": needed},
+                observed={
+                    "samples": len(tally.verdicts),
+                    "failed": tally.failed,
+                    "inconclusive": tally.verdicts.count("inconclusive"),
+                    "watched_seconds": covered,
+                },
+                detail=detail,
+                remedy=REMEDY if status == "fail" else "",
+            )
+        )
+    return proofs
+
+
+def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int) -> tuple[Status, str]:
+    count, failed, open_ = len(tally.verdicts), tally.failed, tally.verdicts.count("inconclusive")
+    found = " ".join(tally.details[:SHOWN_FINDINGS])
+    if not count:
+        return "inconclusive", "No sample was taken."
+    if tally.exceeds(limits, ended=True):
+        row = f", {tally.in_a_row} of them in a row" if tally.in_a_row > 1 else ""
+        return "fail", f"{failed} of {count} samples failed{row}. {found}".strip()
+    if failed:
+        return "inconclusive", f"{failed} of {count} samples failed, which is within the limits. {found}".strip()
+    if open_:
+        return "inconclusive", f"{open_} of {count} samples could not be decided. {found}".strip()
+    if covered < needed:
+        return "inconclusive", f"No sample of {count} failed; {covered} s were watched of the {needed} s that prove it."
+    return "pass", f"No sample of {count} failed in {covered} s."
+
+
+def longest_gap(samples: Sequence[Sample], begin_ns: int, end_ns: int) -> int:
+    """The longest time without a sample between two moments, in seconds."""
+    moments = sorted([begin_ns, *(s.at_ns for s in samples if begin_ns <= s.at_ns <= end_ns), end_ns])
+    return max((later - sooner) // SECOND_NS for sooner, later in zip(moments, moments[1:], strict=False))

@@ -1,0 +1,68 @@
+"""Gather what the criteria need, and make one answer of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..catalog import read_back
+from ..checks import read_checks
+from ..database import Login
+from ..errors import ReleaseError
+from ..journal import Run, last_facts
+from ..monitor.memory import Memory, api_baseline
+from ..monitor.moments import SECOND_NS
+from ..proof import Proof
+from . import backup, criteria
+
+STATEMENT_TIMEOUT_MS = 600_000
+SAMPLE_SIZE = 5
+
+
+def judge(
+    lines: list[dict[str, Any]],
+    run: Run,
+    login: Login,
+    release: Mapping[str, Any],
+    *,
+    restore: bool,
+    db_container: str,
+    timeout_s: int,
+    now_ns: int,
+) -> list[Proof]:
+    """A proof for each criterion; raises ReleaseError where the release declares none, or nobody can look."""
+    readiness, monitoring = release.get("readiness"), release.get("monitoring") or {}
+    if not readiness:
+        raise ReleaseError(
+            f"Judging the readiness after {run.release} was refused: the release declares no `readiness`.", refused=True
+        )
+    memory = Memory.of(lines, run)
+    samples = memory.since(now_ns - readiness["stable_seconds"] * SECOND_NS)
+    facts = last_facts(lines, release=run.release, environment=run.environment, step="backup")
+    kept, manifest = backup.kept(facts)
+    drifting = [check for check in release.get("checks") or () if check["name"] in (monitoring.get("drift") or ())]
+    seen = (
+        read_checks(login, drifting, proven=(), statement_timeout_ms=STATEMENT_TIMEOUT_MS, sample_size=SAMPLE_SIZE)[0]
+        if drifting
+        else []
+    )
+    structure = read_back(login, release["tables"], release["migration"]["to_revision"], "alembic_version")
+    path = str((facts or {}).get("path", ""))
+    return [
+        criteria.stable(memory, readiness, monitoring.get("limits"), now_ns),
+        criteria.no_errors(samples, [log["name"] for log in monitoring.get("logs") or ()]),
+        criteria.performance(samples, monitoring.get("latency"), api_baseline(lines, run)),
+        kept,
+        backup.restorable(manifest, path, login, db_container, now=restore, timeout_s=timeout_s),
+        criteria.drift(seen),
+        criteria.constraints(structure),
+    ]
+
+
+def answer(proofs: Sequence[Proof]) -> tuple[bool, str]:
+    """Yes if nothing is red or open; and why not, one sentence a criterion."""
+    unmet = [proof for proof in proofs if proof.status not in ("pass", "skipped")]
+    reasons = [
+        f"{number}) {proof.title}: {proof.detail} {proof.remedy}".strip() for number, proof in enumerate(unmet, start=1)
+    ]
+    return not unmet, " ".join(reasons)
