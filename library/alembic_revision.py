@@ -75,6 +75,12 @@ options:
     description: First part of the log's name, C(<log_label>_<stamp>.log).
     type: str
     default: migration_log
+  session_settings:
+    description:
+      - Further settings of Alembic's sessions on the server, for the migration to read, as C(name: value) without white
+        space. Left out is none.
+    type: dict
+    default: {}
   preview_files:
     description:
       - Revision files for the preview alone, where Alembic does not have them yet (check mode). They are put in a
@@ -118,7 +124,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 proofs:
-  description: C(migrate.preview), C(migrate.upgrade), C(migrate.log). Returned also on failure.
+  description:
+    - C(migrate.preview), C(migrate.upgrade), C(migrate.log); of a downgrade C(rollback.preview), C(rollback.downgrade),
+      C(rollback.log). Returned also on failure.
   type: list
   elements: dict
   returned: always
@@ -203,6 +211,7 @@ OPTIONS: Options = {
     "timeout_seconds": {"type": "int", "default": 3600},
     "success_pattern": {"type": "str"},
     "log_label": {"type": "str", "default": "migration_log"},
+    "session_settings": {"type": "dict", "default": {}},
     "preview_files": {
         "type": "list",
         "elements": "dict",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -52,6 +52,7 @@ class Alembic:
     timeout_s: int
     run: Run
     log: MigrationLog
+    settings: Mapping[str, str] = field(default_factory=dict)
     _last: Finished | None = field(default=None, init=False)
     _output: str = field(default="", init=False)
     _attempts: int = field(default=0, init=False)
@@ -60,7 +61,7 @@ class Alembic:
     def move(self, move: Move) -> Moved:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
-        environment = session_environment(self.commands, name, self.limits)
+        environment = session_environment(self.commands, name, self.limits, self.settings)
         before = self._counters()
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, cause = LockWatch(), ""
@@ -152,14 +153,20 @@ def application_name(move: Move, run: Run) -> str:
     return f"dbrelease-{move.direction}-{run.run_id}"[:63]
 
 
-def session_environment(commands: Commands, name: str, limits: LockLimits) -> dict[str, str]:
-    """What a libpq driver needs to wait briefly and to be known; the place's own PGOPTIONS stay in front."""
+def session_environment(
+    commands: Commands, name: str, limits: LockLimits, settings: Mapping[str, str]
+) -> dict[str, str]:
+    """What a libpq driver needs to wait briefly and to be known; the place's own PGOPTIONS stay in front.
+
+    `settings` are further ones of the session, for the migration itself to read; their values hold no white space.
+    """
     own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
     options = [own.stdout.strip()] if own.status == 0 else []
     options += [
         f"-c lock_timeout={limits.timeout_ms}",
         f"-c application_name={name}",
         "-c client_connection_check_interval=500",
+        *(f"-c {setting}={value}" for setting, value in settings.items()),
     ]
     # PGAPPNAME goes before PGOPTIONS at the server, and the place may have one.
     return {"PGOPTIONS": " ".join(filter(None, options)), "PGAPPNAME": name, "PYTHONUNBUFFERED": "1"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .alembic import error_tail
 from .alembic_preview import Direction
@@ -28,6 +28,14 @@ class Move:
     def label(self) -> str:
         """For messages: `upgrade 0a1b -> 2c3d`."""
         return f"{self.direction} {self.from_revision} -> {self.revision}"
+
+    def named(self, proof: Proof) -> Proof:
+        """The proof under the name of its stage: of the way back it is `rollback.downgrade`, `.preview` or `.log`."""
+        if self.direction == "upgrade":
+            return proof
+        return replace(
+            proof, name=f"rollback.{'downgrade' if proof.name == UPGRADE_PROOF else proof.name.split('.')[-1]}"
+        )
 
 
 @dataclass(frozen=True)

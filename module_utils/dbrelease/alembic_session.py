@@ -32,7 +32,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     result = {**_empty(move), "revisions_before": found, "revisions_after": found}
     if found == [move.revision]:
         proofs = [already_there(move), _skipped(PREVIEW_PROOF), _skipped(LOG_PROOF)]
-        return _told(result, proofs)
+        return _told(result, move, proofs)
     # The engine is reached only now: a refusal needs the database alone.
     commands = commands_in(params["backend_container"], workdir=params["workdir"])
     shown, path = _preview(journal, commands, move, params, login)
@@ -48,7 +48,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     }
     if check_mode:
         proofs = [shown.proof, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
-        return _told({**result, "changed": True}, proofs)
+        return _told({**result, "changed": True}, move, proofs)
     return _move(journal, move, result, shown.proof, commands, params, login)
 
 
@@ -58,7 +58,7 @@ def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list
         found = read_revisions(login, table)
         if not is_needed(move, found):
             facts = {"from_revision": move.from_revision, "to_revision": move.revision}
-            journal.append(move.direction, "skipped", {**facts, "proofs": [already_there(move).as_dict()]})
+            journal.append(move.direction, "skipped", {**facts, "proofs": [move.named(already_there(move)).as_dict()]})
     except ReleaseError as error:
         event = "refused" if error.refused else "failed"
         journal.append(move.direction, event, {**error.facts, "message": error.message})  # type: ignore[arg-type]
@@ -75,10 +75,12 @@ def _preview(
         shown = preview(commands, params["command"], move.direction, move.from_revision, move.revision, files)
         shown = _without_password(shown, login)
         if shown.sql and not journal.dry:
-            path = str(_file(journal.run, "migration_preview", ".sql"))
+            path = str(
+                _file(journal.run, f"{'migration' if move.direction == 'upgrade' else 'rollback'}_preview", ".sql")
+            )
             write_private(Path(path), shown.sql, journal.run.run_id)
         step.facts.update(path=path, sql=shown.sql)
-        step.prove(shown.proof)
+        step.prove(move.named(shown.proof))
     return shown, path
 
 
@@ -103,17 +105,18 @@ def _move(
             params["timeout_seconds"],
             journal.run,
             log,
+            params["session_settings"],
         )
         moved = alembic.move(move)
         step.facts.update(_facts(moved))
-        step.prove(*moved.proofs)
+        step.prove(*map(move.named, moved.proofs))
         result |= {
             "changed": moved.revisions != [move.from_revision],
             "log": str(log.path),
             "revisions_after": moved.revisions,
             **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
         }
-        told = _told(result, [previewed, *moved.proofs])
+        told = _told(result, move, [previewed, *moved.proofs])
         if told["message"]:
             raise _Failed(told)
     return told
@@ -159,8 +162,8 @@ def _empty(move: Move) -> dict[str, Any]:
     }
 
 
-def _told(result: dict[str, Any], proofs: list[Proof]) -> dict[str, Any]:
-    listed = [proof.as_dict() for proof in proofs]
+def _told(result: dict[str, Any], move: Move, proofs: list[Proof]) -> dict[str, Any]:
+    listed = [move.named(proof).as_dict() for proof in proofs]
     return {**result, "proofs": listed, "message": sentence(listed)}
 
 

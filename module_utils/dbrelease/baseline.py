@@ -12,6 +12,7 @@ import psycopg2
 from psycopg2.extras import RealDictCursor
 
 from .alembic import database_revisions
+from .catalog_text import read_lines
 from .database import Row, select, select_declared, server_reason
 from .errors import ReleaseError
 from .fingerprints import read_tables
@@ -43,7 +44,7 @@ class Baseline:
     def summary(self) -> dict[str, Any]:
         """The same without the per-table state: counts only."""
         tables = self.facts["tables"]
-        kept = {key: value for key, value in self.facts.items() if key not in ("tables", "settings")}
+        kept = {key: value for key, value in self.facts.items() if key not in ("tables", "settings", "catalog")}
         return {**kept, "table_count": len(tables), "row_count": sum(table["rows"] for table in tables.values())}
 
 
@@ -75,6 +76,7 @@ def read_baseline(
             **read_identity(cursor),
             "revision": " ".join(revisions),
             "tables": read_tables(cursor),
+            "catalog": read_lines(cursor),
             "observations": [_observe(cursor, observation) for observation in observations],
             "settings": read_settings(cursor),
         }

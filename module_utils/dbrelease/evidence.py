@@ -296,6 +296,14 @@ def _files(
         "baseline, to read": baseline.get("txt"),
         "preview of the SQL": (facts.get("preview") or {}).get("path"),
         "log of the upgrade": upgrade.get("log"),
+        "log of the rollback": next(
+            (stage.facts.get("log") for stage in reversed(stages) if stage.step == "downgrade"), ""
+        ),
+        **{
+            f"{what} of {saved['rows']} lost rows": saved[key]
+            for saved in (facts.get("lost_rows") or {}).get("files") or ()
+            for what, key in (("file", "path"), ("replay script", "replay"))
+        },
         **{name: str(run.directory / name) for name in written},
     }
     return [{"what": what, "path": path} for what, path in known.items() if path]

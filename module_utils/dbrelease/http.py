@@ -32,6 +32,7 @@ class Answer:
     url: what was asked, without a login.
     kind: `list`, `object`, or what else it was.
     note: more to say of the status, as a clause with its comma.
+    value: the whole answer, only where it was asked for as a document.
     """
 
     duration_ms: float
@@ -42,6 +43,7 @@ class Answer:
     problem: str = ""
     remedy: str = ""
     url: str = ""
+    value: Any = None
 
     @property
     def kind_label(self) -> str:
@@ -83,14 +85,21 @@ class HttpSession:
         The timeouts of `requests` bound the wait for each byte, not for the whole answer nor for the host's name: the
         thread that asks is therefore left behind when the time is over.
         """
+        return self._within(path, keep=False)
+
+    def document(self, path: str) -> Answer:
+        """GET a path, and keep what it answers."""
+        return self._within(path, keep=True)
+
+    def _within(self, path: str, *, keep: bool) -> Answer:
         answers: list[Answer] = []
         begun = time.monotonic()
-        worker = threading.Thread(target=lambda: answers.append(self._ask(path)), daemon=True)
+        worker = threading.Thread(target=lambda: answers.append(self._ask(path, keep=keep)), daemon=True)
         worker.start()
         worker.join(self._timeout_s)
         return answers[0] if answers else self._no_answer(path, begun, requests.Timeout())
 
-    def _ask(self, path: str) -> Answer:
+    def _ask(self, path: str, *, keep: bool) -> Answer:
         begun = time.monotonic()
         try:
             response, note, body = self._follow(f"{self.url}{path}")
@@ -98,7 +107,8 @@ class HttpSession:
             return self._no_answer(path, begun, error)
         duration_ms = _milliseconds_since(begun)
         kind, items = describe(body, response.headers.get("Content-Type", ""))
-        return Answer(duration_ms, response.status_code, kind, items, note, url=f"{self.url}{path}")
+        value = json.loads(body) if keep and kind in ("list", "object") else None
+        return Answer(duration_ms, response.status_code, kind, items, note, url=f"{self.url}{path}", value=value)
 
     def _no_answer(self, path: str, begun: float, error: Exception) -> Answer:
         problem, remedy = explain(error, self._timeout_s)

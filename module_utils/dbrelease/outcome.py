@@ -120,6 +120,9 @@ def judge(stages: Sequence[Stage], failure: Cause | None, *, check_mode: bool, t
     taken_back = _taken_back(stages)
     if taken_back and not failure_after(stages, taken_back):
         why = f": {cause.message}" if cause else "."
+        if taken_back.step == "rolled_back" and not _passed(stages, "downgrade") and not cause:
+            same = "nothing to roll back; the database was compared with its baseline, and not changed."
+            return Verdict(taken_back.step, f"{place} is not deployed: there was {same}", begun)
         source = taken_back.facts.get("source") or "the backup"
         word = "rolled back" if taken_back.step == "rolled_back" else f"restored from {source}"
         return Verdict(taken_back.step, f"{place} was {word}{why}", begun, cause)
@@ -129,7 +132,8 @@ def judge(stages: Sequence[Stage], failure: Cause | None, *, check_mode: bool, t
         return Verdict("refused", f"Refused, and the database was not changed: {cause.message}", begun, cause)
     if stage and cause:
         word = "was interrupted" if stage.status == "interrupted" else "failed"
-        return Verdict("failed", f"The step {stage.step} {word}: {cause.message}", begun, cause)
+        held = next((f" Held: {one.message}" for one in stages if one.step == "hold"), "")
+        return Verdict("failed", f"The step {stage.step} {word}: {cause.message}{held}", begun, cause)
     if cause:
         where = f"The task “{cause.task}” failed" if cause.task else "The run failed"
         return Verdict("failed", f"{where}: {cause.message}", begun, cause)
@@ -174,6 +178,10 @@ def _taken_back(stages: Sequence[Stage]) -> Stage | None:
     return found[-1] if found else None
 
 
+def _passed(stages: Sequence[Stage], step: str) -> bool:
+    return any(stage.step == step and stage.status == "passed" for stage in stages)
+
+
 def _upgrade_begun(stages: Sequence[Stage]) -> bool:
     """Whether an upgrade was tried, also by an interrupted run that this one finishes.
 
@@ -197,7 +205,7 @@ def _is_refusal(stage: Stage) -> bool:
 
 def _why(stage: Stage) -> str:
     """The first claim that does not hold and the number of the others, else what the step said itself."""
-    if not stage.red:
+    if not stage.red or stage.step == "guards":  # a refusal by guards has said all of it
         return stage.message
     first, more = stage.red[0], len(stage.red) - 1
     text = one_line(f"{first['title']}: {first['detail']} {first['remedy']}")

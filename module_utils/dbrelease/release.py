@@ -24,6 +24,7 @@ def load(directory: Path, schemas: Path) -> Release:
     Lists that may be left out are empty then, `migration.success_pattern` is empty text; `api` stays left out. Each
     payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` holds
     the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
+    `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are empty where it is left out.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -82,5 +83,7 @@ def _completed(directory: Path, release: Release, checks: Release) -> Release:
     for step in migration["finalize"]:
         if "file" in step:
             step["sql"] = (directory / step["file"]).read_text(encoding="utf-8")
+    rollback = {"guards": [], "sql": "", **release.get("rollback", {})}
+    rollback["script"] = (directory / rollback["sql"]).read_text(encoding="utf-8") if rollback["sql"] else ""
     empty: Release = {section: [] for section in (*RELEASE_LISTS, *CHECK_LISTS)}
-    return {**empty, **release, **checks, "migration": migration, "directory": str(directory)}
+    return {**empty, **release, **checks, "migration": migration, "rollback": rollback, "directory": str(directory)}

@@ -85,6 +85,7 @@ def names_are_unique(parts: Parts) -> Iterator[Problem]:
         (parts.in_release, parts.release, ("migration", "finalize")),
         (parts.in_release, parts.release, ("api", "endpoints")),
         (parts.in_release, parts.release, ("monitoring", "logs")),
+        (parts.in_release, parts.release, ("rollback", "guards")),
         *((parts.in_checks, parts.checks, (key,)) for key in ("observations", "checks", "scenarios", "plans")),
     ]
     for problem, document, path in places:
@@ -117,6 +118,28 @@ def finalize_files_are_there(parts: Parts) -> Iterator[Problem]:
             else:
                 if empty:
                     yield parts.in_release(key, "a file that holds one SQL statement", "an empty one")
+
+
+def rollback_fits(parts: Parts) -> Iterator[Problem]:
+    """The file of the way back exists; a guard names services, tables and columns that the release declares."""
+    yield from _file_is_there(parts, "rollback.sql", mapping(parts.release, "rollback").get("sql"))
+    created = mapping(parts.release, "tables", "created")
+    services = texts(parts.release.get("services"))
+    for guard in items(parts.release, "rollback", "guards"):
+        key = f"rollback.guards[{guard.get('name')}]"
+        for kind in ("container", "log"):
+            service = mapping(guard, kind).get("service")
+            if isinstance(service, str) and service not in services:
+                yield parts.in_release(f"{key}.{kind}.service", listed(services), f"`{service}`")
+        losses = mapping(guard, "losses")
+        table = losses.get("table")
+        if isinstance(table, str) and table not in created:
+            yield parts.in_release(f"{key}.losses.table", listed([*created]), f"`{table}`")
+        elif isinstance(table, str):
+            known = [*mapping(created, table, "columns")]
+            for column in texts(losses.get("key")):
+                if column not in known:
+                    yield parts.in_release(f"{key}.losses.key", listed(known), f"`{column}`")
 
 
 def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
@@ -154,6 +177,7 @@ def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
 def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
     """A proof without * that names something of this release names something that it has."""
     owners: dict[str, list[str]] = {
+        "guard.": names(parts.release, "rollback", "guards"),
         "checks.": names(parts.checks, "checks"),
         "scenario.": names(parts.checks, "scenarios"),
         "plans.": names(parts.checks, "plans"),
@@ -257,6 +281,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     names_are_unique,
     payload_is_there,
     finalize_files_are_there,
+    rollback_fits,
     proven_checks_exist,
     repairs_name_what_exists,
     checklist_names_what_exists,

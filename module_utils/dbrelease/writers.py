@@ -40,13 +40,16 @@ class Memory:
 
     baseline: Mapping[str, Any]
     upgrade: Mapping[str, Any] | None
+    transactions: Sequence[int] = ()  # further ones of the migration, which its bookkeeping no longer tells
 
     @classmethod
-    def of(cls, baseline: Mapping[str, Any], upgrade: Mapping[str, Any] | None) -> Memory:
+    def of(
+        cls, baseline: Mapping[str, Any], upgrade: Mapping[str, Any] | None, transactions: Sequence[int] = ()
+    ) -> Memory:
         """The upgrade counts only if its counters were read after the baseline."""
         usable = upgrade is not None and bool(upgrade.get("before")) and bool(upgrade.get("after"))
         later = usable and upgrade is not None and upgrade["before"]["xid"] >= baseline["xid"]
-        return cls(baseline, upgrade if later else None)
+        return cls(baseline, upgrade if later else None, transactions)
 
 
 def compare(
@@ -83,7 +86,9 @@ def _compare(
         now = read_tables(cursor, only={key: row["columns"] for key, row in compared.items()})
         changed = [key for key, row in compared.items() if not same(row, now[key])]
         problem = _not_comparable(cursor, memory.baseline) if changed else ""
-        migration = _migration_xids(cursor, memory.baseline["xid"], bookkeeping_tables) if changed else []
+        written = migration_transactions(cursor, memory.baseline["xid"], bookkeeping_tables) if changed else []
+        since = memory.baseline["xid"]
+        migration = sorted({*written, *(xid for xid in memory.transactions if xid >= since)}) if changed else []
         traces = {
             key: Trace() if now[key]["absent"] else _trace(cursor, key, now[key]["oid"], memory, migration)
             for key in changed
@@ -167,7 +172,7 @@ def _not_comparable(cursor: Cursor, baseline: Mapping[str, Any]) -> str:
     return "" if row["counting"] else "the server does not count writes (track_counts is off)"
 
 
-def _migration_xids(cursor: Cursor, since: int, bookkeeping_tables: Sequence[str]) -> list[int]:
+def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Sequence[str]) -> list[int]:
     """The transactions since the baseline that wrote what the bookkeeping tables now hold, in full 64 bits."""
     now = _now(cursor)
     found = set()

@@ -195,7 +195,8 @@ def test_a_release_is_completed_with_what_its_files_hold(folder: Path) -> None:
     assert item["path"] == str(folder / "migrations" / "bbb2.py")
     assert item["sha256"] == hashlib.sha256((WHOLE / "migrations" / "bbb2.py").read_bytes()).hexdigest()
     assert [step["sql"] for step in loaded["migration"]["finalize"]] == ["SELECT 'é';\n", "ANALYZE items"]
-    assert loaded == {**release, **checks, "migration": loaded["migration"], "directory": str(folder)}
+    rollback = {**release["rollback"], "script": "SELECT 'back';\n"}
+    assert loaded == {**release, **checks, "migration": loaded["migration"], "rollback": rollback, "directory": str(folder)}
     assert json.loads(json.dumps(loaded)) == loaded
 
 
@@ -205,11 +206,12 @@ def test_every_section_but_the_change_itself_may_be_left_out() -> None:
     assert [loaded[key] for key in empty] == [[]] * len(empty)
     assert loaded["migration"]["payload"] == loaded["migration"]["finalize"] == []
     assert loaded["migration"]["success_pattern"] == ""
+    assert loaded["rollback"] == {"guards": [], "sql": "", "script": ""}
     assert "api" not in loaded
     assert [check["name"] for check in loaded["checks"]] == ["no_empty_total"]
 
 
-@pytest.mark.parametrize("section", ["services", "checklist", "ways_back", "migration.payload"])
+@pytest.mark.parametrize("section", ["checklist", "ways_back", "rollback", "migration.payload"])
 def test_each_section_may_be_left_out_alone(folder: Path, section: str) -> None:
     change(folder, f"release.{section}", REMOVED)
     load(folder, SCHEMAS)

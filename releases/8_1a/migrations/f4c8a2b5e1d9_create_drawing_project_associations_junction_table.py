@@ -36,6 +36,25 @@ COPY = f"""
     SELECT id, project_id, 'migration_8.1a' FROM drawings WHERE project_id IS NOT NULL
 """
 
+# Whoever counted beforehand what would be lost says when: the next transaction id, and those that ran.
+REFUSE_UNCOUNTED = f"""
+DO $uncounted$
+DECLARE
+    counted_at text[] := string_to_array(nullif(current_setting('dbrelease.counted_at', true), ''), ',');
+    uncounted bigint;
+BEGIN
+    IF counted_at IS NOT NULL THEN
+        SELECT count(*) INTO uncounted FROM {TABLE}
+        WHERE age(xmin) BETWEEN 0 AND age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
+        IF uncounted > 0 THEN
+            RAISE EXCEPTION 'Phase A is not rolled back: % associations were written since they were counted', uncounted
+                USING HINT = 'Nothing was changed. Count again what would be lost.';
+        END IF;
+    END IF;
+END
+$uncounted$
+"""
+
 
 def upgrade() -> None:
     """Build it, in the order that spares writers."""
@@ -83,4 +102,5 @@ def downgrade() -> None:
     op.execute(BOUND_LOCK_WAITS)
     # Dropping a foreign key locks the table that it references: every lock first, in the order of a project's delete.
     op.execute(f"LOCK TABLE projects, drawings, {TABLE} IN ACCESS EXCLUSIVE MODE")
+    op.execute(REFUSE_UNCOUNTED)
     op.drop_table(TABLE)

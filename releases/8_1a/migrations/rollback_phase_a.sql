@@ -6,6 +6,9 @@
 DO $rollback$
 DECLARE
     revisions text[];
+    -- Whoever counted beforehand what would be lost says when: the next transaction id, and those that ran.
+    counted_at text[] := string_to_array(nullif(current_setting('dbrelease.counted_at', true), ''), ',');
+    uncounted bigint;
 BEGIN
     -- A statement that waits for a lock makes every later writer wait behind it: give up early, and run it again.
     IF current_setting('lock_timeout') = '0' THEN
@@ -22,6 +25,14 @@ BEGIN
 
     -- Dropping a foreign key locks the table that it references: every lock first, in the order of a project's delete.
     LOCK TABLE projects, drawings, drawing_project_associations IN ACCESS EXCLUSIVE MODE;
+    IF counted_at IS NOT NULL THEN
+        SELECT count(*) INTO uncounted FROM drawing_project_associations
+        WHERE age(xmin) BETWEEN 0 AND age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
+        IF uncounted > 0 THEN
+            RAISE EXCEPTION 'Phase A is not rolled back: % associations were written since they were counted', uncounted
+                USING HINT = 'Nothing was changed. Count again what would be lost.';
+        END IF;
+    END IF;
     DROP TABLE drawing_project_associations;
     UPDATE alembic_version SET version_num = '0ab370a9afb6';
     RAISE NOTICE 'Phase A rolled back: drawing_project_associations is dropped, the revision is 0ab370a9afb6';

@@ -1,0 +1,161 @@
+#!/usr/bin/python
+"""Whether a release may be taken back: each of its declared guards, and the verdict."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: guard_info
+short_description: Whether a release may be taken back, by its declared guards
+description:
+  - Looks at each guard that the release declares, in the database (all at one instant), at the API, and at the
+    container engine. A guard that cannot be decided refuses, as one that does not hold. A guard of a service that the
+    inventory does not name is V(skipped).
+  - Counts the rows that the downgrade would drop and that nothing else knows. A transaction that has written to their
+    table and goes on is awaited for five seconds; then the number cannot be told.
+  - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
+    allowed.
+extends_documentation_fragment: [login, run]
+options:
+  guards:
+    description:
+      - The guards as the release declares them, with C(name), C(title), C(road) and one of C(violations), C(columns),
+        C(losses), C(answers), C(openapi), C(container) and C(log).
+    type: list
+    elements: dict
+    required: true
+  from_revision:
+    description: The revision before the release. There, and without O(created), there is nothing to take back.
+    type: str
+    required: true
+  revision:
+    description: The revision of the release. Only there are the guards looked at.
+    type: str
+    required: true
+  bookkeeping_table:
+    description: Where the migration tool keeps its revision.
+    type: str
+    default: alembic_version
+  created:
+    description: The tables that the release creates.
+    type: list
+    elements: str
+    default: []
+  containers:
+    description: The container of each service, by the service's name; empty where the target has none.
+    type: dict
+    default: {}
+  api_base_url:
+    description: Where the API answers; empty where the target has none.
+    type: str
+    default: ""
+  accept_loss:
+    description:
+      - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
+        count rows and those with C(covered_by_losses). V(-1) accepts none.
+    type: int
+    default: -1
+  accept_log_gap:
+    description: Whether a log that does not reach back to the deployment is taken for all there is.
+    type: bool
+    default: false
+  request_timeout_seconds:
+    description: How long one answer of the API may take.
+    type: float
+    default: 10.0
+  statement_timeout_ms:
+    description: How long one statement may take, in milliseconds.
+    type: int
+    default: 600000
+attributes:
+  check_mode:
+    support: full
+    description: Reads only. In check mode nothing is journalled either.
+  diff_mode:
+    support: none
+    description: Nothing is changed.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Look whether it may be taken back
+  guard_info:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    from_revision: a1
+    revision: b2
+    created: [order_items]
+    guards:
+      - name: nothing_lost
+        title: Every item is an order's
+        losses: {table: order_items, key: [id], rows: SELECT id FROM order_items WHERE order_id IS NULL}
+        road: Keep the release, or restore a backup.
+  register: guards
+"""
+
+RETURN = r"""
+state:
+  description: V(allowed), V(refused), or V(not_deployed) where there is nothing to take back.
+  type: str
+  returned: always
+message:
+  description: One sentence for each reason to refuse, with what to do instead; else empty.
+  type: str
+  returned: always
+rows_lost:
+  description: How many rows would be lost.
+  type: int
+  returned: always
+accepted:
+  description: Whether rows would be lost and O(accept_loss) is their number.
+  type: bool
+  returned: always
+session_settings:
+  description: A setting for the sessions of the downgrade, by which it refuses rows that were written since the count.
+  type: dict
+  returned: always
+  sample: {dbrelease.counted_at: "1042,1039"}
+proofs:
+  description: One for each guard, C(guard.<name>), and C(guard.revision).
+  type: list
+  elements: dict
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.guards_session import look_at_guards
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "guards": {"type": "list", "elements": "dict", "required": True},
+    "from_revision": {"type": "str", "required": True},
+    "revision": {"type": "str", "required": True},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "created": {"type": "list", "elements": "str", "default": []},
+    "containers": {"type": "dict", "default": {}},
+    "api_base_url": {"type": "str", "default": ""},
+    "accept_loss": {"type": "int", "default": -1},
+    "accept_log_gap": {"type": "bool", "default": False},
+    "request_timeout_seconds": {"type": "float", "default": 10.0},
+    "statement_timeout_ms": {"type": "int", "default": 600000},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    return look_at_guards(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

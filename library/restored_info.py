@@ -1,0 +1,96 @@
+#!/usr/bin/python
+"""Whether the database is again what it was before the release."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: restored_info
+short_description: Whether the database is again what it was before the release
+description:
+  - Compares the database with the release's last baseline in the journal, which holds the whole catalog, every table's
+    rows, and what the release's observations returned.
+  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(untouched_info) decides
+    it; and so is then an observation that differs.
+  - Fails only if it could not look. Journals the step V(as_before).
+extends_documentation_fragment: [login, run]
+options:
+  created:
+    description: The tables that the release creates, which must be gone.
+    type: list
+    elements: str
+    default: []
+  bookkeeping_table:
+    description: Where the migration tool keeps its revision; its rows must be those of the baseline.
+    type: str
+    default: alembic_version
+  settle_seconds:
+    description: How long to await the counters of other sessions before a table is red for want of them.
+    type: float
+    default: 11.0
+attributes:
+  check_mode:
+    support: full
+    description: Reads only. In check mode nothing is journalled either.
+  diff_mode:
+    support: none
+    description: The proofs show what was expected and what was seen.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Compare with the baseline
+  restored_info:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    created: [order_items]
+  register: restored
+"""
+
+RETURN = r"""
+compared:
+  description: Whether there was a baseline to compare with.
+  type: bool
+  returned: always
+proofs:
+  description:
+    - C(restored.catalog), C(restored.<schema.table>), C(restored.<created table>.absent) and
+      C(restored.observation.<name>).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each proof that failed, else empty.
+  type: str
+  returned: always
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.restored_session import compare_restored
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "created": {"type": "list", "elements": "str", "default": []},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "settle_seconds": {"type": "float", "default": 11.0},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    return compare_restored(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+#!/usr/bin/python
+"""Bring the database back to a revision by a release's SQL file."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: sql_script
+short_description: Bring the database back to a revision by a release's SQL file
+description:
+  - Runs the file in a session of its own, as one transaction, from exactly one revision to exactly one other.
+    A database that is at O(revision) already is left alone, one that is anywhere else is refused.
+  - Lock waits are short. An attempt that meets a lock (SQLSTATE 55P03, 40001, 40P01) is repeated after a growing pause
+    while the revision is still the first one. Giving up names the sessions that stood in the way.
+  - What the server says goes to a log in the state directory. The revision is read back in another session.
+  - Journals the step V(downgrade).
+extends_documentation_fragment: [login, run]
+options:
+  script:
+    description: What the file holds.
+    type: str
+    required: true
+  from_revision:
+    description: The revision that the database must be at.
+    type: str
+    required: true
+  revision:
+    description: The revision that it is at afterwards.
+    type: str
+    required: true
+  bookkeeping_table:
+    description: Where the migration tool keeps its revision.
+    type: str
+    default: alembic_version
+  lock:
+    description: How long to wait for others.
+    type: dict
+    default: {}
+    suboptions:
+      timeout_ms:
+        description: How long one attempt waits for a lock, in milliseconds.
+        type: int
+        default: 500
+      attempts:
+        description: How many attempts there are.
+        type: int
+        default: 10
+      deadline_seconds:
+        description: No further attempt begins this many seconds after the first.
+        type: int
+        default: 120
+  timeout_seconds:
+    description: How long it may take.
+    type: int
+    default: 3600
+  session_settings:
+    description: Further settings of its session, for the script to read.
+    type: dict
+    default: {}
+  log_label:
+    description: How the log's name begins.
+    type: str
+    default: rollback_log
+attributes:
+  check_mode:
+    support: full
+    description: Looks at the revision, shows the script, and runs nothing.
+  diff_mode:
+    support: full
+    description: Shows both revisions and the script.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Take the release back
+  sql_script:
+    login_host: 172.18.0.2
+    login_user: user
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    script: BEGIN; DROP TABLE order_items; UPDATE alembic_version SET version_num = 'a1'; COMMIT;
+    from_revision: b2
+    revision: a1
+"""
+
+RETURN = r"""
+revisions_before:
+  description: What the database was at.
+  type: list
+  elements: str
+  returned: success
+revisions_after:
+  description: What it was at afterwards, null where that could not be read.
+  type: list
+  elements: str
+  returned: always
+attempts:
+  description: How often the script was started.
+  type: int
+  returned: always
+lock_waits:
+  description: The sessions that it waited for.
+  type: list
+  elements: dict
+  returned: always
+duration_ms:
+  description: How long it took, in milliseconds.
+  type: int
+  returned: always
+log:
+  description: The saved log; empty where nothing was run.
+  type: str
+  returned: always
+proofs:
+  description: C(rollback.downgrade) and C(rollback.log).
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence for each proof that failed, else empty.
+  type: str
+  returned: always
+diff:
+  description: Both revisions, and the script.
+  type: dict
+  returned: success
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.sql_script_session import run_script
+
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    "script": {"type": "str", "required": True},
+    "from_revision": {"type": "str", "required": True},
+    "revision": {"type": "str", "required": True},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "lock": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "timeout_ms": {"type": "int", "default": 500},
+            "attempts": {"type": "int", "default": 10},
+            "deadline_seconds": {"type": "int", "default": 120},
+        },
+    },
+    "timeout_seconds": {"type": "int", "default": 3600},
+    "session_settings": {"type": "dict", "default": {}},
+    "log_label": {"type": "str", "default": "rollback_log"},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Run the script, or show it."""
+    return run_script(params, check_mode)
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Rows that a downgrade drops and that nothing else knows: all of one instant, and exactly as many as are expected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg2 import sql
+from psycopg2.extras import RealDictCursor
+
+from .acting import acting
+from .database import Login, connect, select, strip_terminator, transaction
+from .errors import ReleaseError
+from .guards_database import COUNTED_AT, counted_at, describe, unfinished_writers
+from .journal import Run
+from .lost_rows import Saved, save_rows
+from .proof import Proof
+from .statement import prepare
+
+APPLICATION = "dbrelease lost rows"
+SAVED_PROOF = "rollback.lost_rows"
+TITLE = "The rows that will be lost are saved, with a script that puts them back"
+
+NAME = """
+SELECT n.nspname AS schema, c.relname AS name
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
+"""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was saved of each table, and the setting that tells the downgrade up to when rows are known."""
+
+    files: list[Saved]
+    session_settings: dict[str, str]
+
+    @property
+    def proof(self) -> Proof:
+        """That they are saved, and how they come back."""
+        rows = sum(saved["rows"] for saved in self.files)
+        scripts = " and ".join(f"`psql -X -f {saved['replay']}`" for saved in self.files)
+        detail = f"{rows} rows are saved; after a new deployment {scripts} puts them back."
+        return Proof(SAVED_PROOF, TITLE, "pass", expected=rows, observed=rows, detail=detail)
+
+
+def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
+    """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
+    with acting(run, login), closing(connect(login, APPLICATION)) as connection:
+        writers = unfinished_writers(connection, [loss["table"] for loss in losses])
+        if writers:
+            raise ReleaseError(
+                f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "
+                "has not committed): let it end, and run again.",
+                refused=True,
+            )
+        with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+            settings = {COUNTED_AT: counted_at(cursor)}
+            saved = [_save(cursor, run, loss) for loss in losses]
+    count = sum(one["rows"] for one in saved)
+    files = [one for one in saved if one["rows"]]
+    if count != expected:
+        for path in (one[key] for one in files for key in ("path", "replay")):  # type: ignore[literal-required]
+            with suppress(OSError):
+                Path(path).unlink()
+        raise ReleaseError(
+            f"Saving the rows that would be lost was refused ({count} are there now, and {expected} accepted): "
+            "nothing was changed; look at them, and run again.",
+            refused=True,
+            rows_lost=count,
+        )
+    return Kept(files, settings)
+
+
+def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
+    found = select(cursor, NAME, (loss["table"],))
+    if not found:
+        raise ReleaseError(f"Saving the rows of {loss['table']} failed (there is no such table).")
+    statement = _rows(loss, found[0]).as_string(cursor)
+    try:
+        prepare(cursor, statement)  # one statement, and one that only reads, or the server refuses it unrun
+    except Exception as error:
+        raise ReleaseError(
+            f"Saving the rows of {loss['table']} failed ({' '.join(str(error).split())}): nothing was rolled back; "
+            "correct the release."
+        ) from error
+    name = f"{found[0]['schema']}.{found[0]['name']}"
+    return save_rows(cursor, statement, name, run.state_dir, run.run_id, f"lost_rows_{loss['table']}")
+
+
+def _rows(loss: Mapping[str, Any], table: Mapping[str, Any]) -> sql.Composed:
+    """The rows of the table whose key the release's query names."""
+    return sql.SQL(
+        "SELECT kept.* FROM ONLY {name} AS kept WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) "
+        "ORDER BY {kept_key}"
+    ).format(
+        name=sql.Identifier(table["schema"], table["name"]),
+        key=sql.SQL(", ").join(sql.Identifier(column) for column in loss["key"]),
+        kept_key=sql.SQL(", ").join(sql.Identifier("kept", column) for column in loss["key"]),
+        declared=sql.SQL(strip_terminator(loss["rows"])),  # the release's own text, as it is
+    )

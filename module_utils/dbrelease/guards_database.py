@@ -1,0 +1,168 @@
+"""The guards that ask the database, all of one instant; and when that was: what comes later is not counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+from psycopg2.extras import RealDictCursor
+
+from .checks import SAMPLE_SIZE, counting
+from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
+from .guards import Guard, Seen, kind_of
+from .locks import mask_literals
+from .statement import limit_statements, readable_row, still_connected
+from .writers import migration_transactions
+
+APPLICATION = "dbrelease guards"
+COUNTED_AT = "dbrelease.counted_at"
+# How long to await the end of a transaction that has written to a counted table, as what it wrote is not to be seen.
+SETTLE_S = 5.0
+POLL_S = 0.1
+
+WRITERS = """
+SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application, a.state,
+       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS since, a.query
+FROM pg_locks l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.relation IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
+  AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+ORDER BY 1
+"""
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The guards with what was seen; `session_settings` tells a downgrade up to when rows were counted."""
+
+    guards: list[tuple[Guard, Seen]]
+    session_settings: dict[str, str]
+    migration_xids: list[int]
+
+
+def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statement_timeout_ms: int) -> Looked:
+    """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
+    counted = [guard["losses"]["table"] for guard in guards if guard.get("losses")]
+    with closing(connect(login, APPLICATION)) as connection:
+        writers = unfinished_writers(connection, counted)
+        with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+            limit_statements(cursor, statement_timeout_ms)
+            settings = {COUNTED_AT: counted_at(cursor)}
+            seen = [(guard, _look(cursor, guard, writers)) for guard in guards]
+            xids = migration_transactions(cursor, 0, [bookkeeping_table])
+    return Looked(seen, settings, xids)
+
+
+def counted_at(cursor: RealDictCursor) -> str:
+    """The snapshot as a downgrade reads it: the next transaction id, then those that ran, by comma, in 32 bits.
+
+    A row of one of these, or of a later one, was not counted.
+    """
+    (row,) = select(
+        cursor,
+        """
+        SELECT concat_ws(',', mod(pg_snapshot_xmax(now.snapshot)::text::numeric, 4294967296),
+            (SELECT string_agg(mod(xid::text::numeric, 4294967296)::text, ',')
+             FROM pg_snapshot_xip(now.snapshot) AS xid)) AS counted_at
+        FROM (SELECT pg_current_snapshot() AS snapshot) AS now
+        """,
+    )
+    return str(row["counted_at"])
+
+
+def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Row]:
+    """The transactions that have written to one of the tables and go on; those that end within seconds are awaited."""
+    deadline = time.monotonic() + SETTLE_S
+    while True:
+        with transaction(connection, read_only=True) as cursor:
+            found = select(cursor, WRITERS, (list(tables),))
+        if not found or time.monotonic() >= deadline:
+            return found
+        time.sleep(POLL_S)
+
+
+def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
+    begun = time.monotonic()
+    cursor.execute("SAVEPOINT guard")
+    try:
+        seen = KINDS[kind_of(guard)](cursor, guard, writers)
+    except psycopg2.Error as error:
+        still_connected(cursor, error)
+        cursor.execute("ROLLBACK TO SAVEPOINT guard")
+        seen = Seen("inconclusive", f"It could not be looked at ({server_reason(error)}).")
+    cursor.execute("RELEASE SAVEPOINT guard")
+    return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
+
+
+def _violations(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+    (row,) = select_declared(cursor, counting(guard["violations"], SAMPLE_SIZE))
+    return _rows(row, guard["violations"], "break it")
+
+
+def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
+    losses = guard["losses"]
+    key = ", ".join(f'"{column}"' for column in losses["key"])
+    (row,) = select_declared(cursor, counting(losses["rows"], SAMPLE_SIZE))
+    (distinct,) = select_declared(
+        cursor, f"SELECT count(*) AS keys FROM (SELECT DISTINCT {key} FROM (\n{losses['rows']}\n) AS declared) AS k"
+    )
+    if distinct["keys"] != row["count"]:
+        told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
+        return Seen("inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release.")
+    seen = _rows(row, losses["rows"], "would be lost", lost=row["count"])
+    if writers:
+        told = f"{seen.detail} More may be on their way: {describe(writers)} has written to it and has not committed."
+        return Seen(**{**vars(seen), "status": "inconclusive", "detail": told})
+    return seen
+
+
+def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+    wanted = [(table, column) for table, columns in guard["columns"].items() for column in columns]
+    found = select(
+        cursor,
+        """
+        SELECT wanted.name, wanted.column FROM unnest(%s::text[], %s::text[]) AS wanted (name, "column")
+        WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(wanted.name)
+                          AND a.attname = wanted.column AND a.attnum > 0 AND NOT a.attisdropped)
+        """,
+        ([table for table, _ in wanted], [column for _, column in wanted]),
+    )
+    missing = [f"{row['name']}.{row['column']}" for row in found]
+    expected = [f"{table}.{column}" for table, column in wanted]
+    if missing:
+        return Seen("fail", f"{', '.join(missing)} {_are(missing)} gone.", expected, {"missing": missing})
+    return Seen("pass", f"{', '.join(expected)} {_are(expected)} there.", expected, {"missing": []})
+
+
+KINDS = {"violations": _violations, "losses": _losses, "columns": _columns}
+
+
+def _rows(row: Row, sql: str, what: str, lost: int = 0) -> Seen:
+    count = row["count"]
+    sample: list[dict[str, Any]] = [readable_row(line) for line in row["sample"] or ()]
+    verb = what.replace("break", "breaks") if count == 1 else what
+    detail = (
+        f"{count} row{'' if count == 1 else 's'} {verb}." if count else f"No row {what.replace('break', 'breaks')}."
+    )
+    return Seen("fail" if count else "pass", detail, 0, count, sql=sql, sample=sample, lost=lost)
+
+
+def _are(names: Sequence[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def describe(writers: Sequence[Row]) -> str:
+    """Sessions in words; a prepared transaction has none."""
+    return " and ".join(
+        f"pid {row['pid']} (user {row['user']}, application {row['application']}, {row['state']}, "
+        f"since {row['since']}, last query: {mask_literals(row['query'] or '')})"
+        if row["user"]
+        else "a prepared transaction"
+        for row in writers
+    )

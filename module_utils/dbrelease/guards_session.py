@@ -1,0 +1,121 @@
+"""Look whether a release may be taken back, and journal it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from .alembic_move import read_revisions
+from .database import Login, connect, select, transaction
+from .guards import KINDS_OF_DATABASE, Guard, Verdict, judge, kind_of, skipped
+from .guards_database import Looked, look
+from .guards_services import Services
+from .journal import Journal
+from .module import run_of
+from .proof import Proof
+
+REVISION_PROOF = "guard.revision"
+NOTHING = Looked([], {}, [])
+
+
+def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act: reads only."""
+    login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
+    guards: list[Guard] = params["guards"]
+    with journal.step("guards") as step:
+        revisions = read_revisions(login, params["bookkeeping_table"])
+        left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
+        looked = NOTHING
+        deployed_at = deployed_since(journal)
+        if revisions == [params["revision"]]:
+            verdict, looked = _look(params, login, guards, deployed_at)
+        else:
+            verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
+        proofs = [_revision(params["revision"], revisions, verdict), *verdict.proofs]
+        facts = {
+            "state": verdict.state,
+            "rows_lost": verdict.rows_lost,
+            "accepted": verdict.accepted,
+            "session_settings": looked.session_settings,
+            "message": verdict.message,
+        }
+        step.facts.update(facts, deployed_at=deployed_at, migration_xids=looked.migration_xids)
+        step.prove(*proofs)
+        if verdict.state == "refused":
+            step.refuse()
+    return {"changed": False, **facts, "proofs": [proof.as_dict() for proof in proofs]}
+
+
+def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str) -> tuple[Verdict, Looked]:
+    services = Services(
+        params["api_base_url"] or "",
+        params["containers"],
+        params["request_timeout_seconds"],
+        deployed_at,
+        params["accept_log_gap"],
+    )
+    asked = [(guard, services.look(guard)) for guard in guards if kind_of(guard) not in KINDS_OF_DATABASE]
+    # The database last: between its answer and the downgrade the least may happen.
+    of_database = [guard for guard in guards if kind_of(guard) in KINDS_OF_DATABASE]
+    looked = look(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
+    seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
+    return judge([seen[guard["name"]] for guard in guards], params["accept_loss"]), looked
+
+
+def elsewhere(
+    from_revision: str, revision: str, revisions: Sequence[str], left: Sequence[str], guards: Sequence[Guard]
+) -> Verdict:
+    """The verdict where the database is not at the release's revision: nothing to do, or not for this release."""
+    unseen = skipped(guards, "The database is not at the release's revision.")
+    if list(revisions) == [from_revision] and not left:
+        return Verdict("not_deployed", "", guards=unseen)
+    if list(revisions) == [from_revision]:
+        message = (
+            f"The database is at {from_revision}, before the release, and yet {' and '.join(left)} is there: an "
+            "interrupted run or somebody else left it; look at what it holds, and reconcile."
+        )
+    else:
+        at = " and ".join(revisions) or "no revision"
+        message = (
+            f"The database is at {at}, and only {revision} can be taken back; find out what came after it, and take "
+            "that back first, or restore a backup."
+        )
+    return Verdict("refused", message, guards=unseen)
+
+
+def _revision(revision: str, revisions: Sequence[str], verdict: Verdict) -> Proof:
+    at = list(revisions) == [revision]
+    nothing = verdict.state == "not_deployed"
+    return Proof(
+        REVISION_PROOF,
+        "The database is at the revision that is taken back",
+        "pass" if at else "skipped" if nothing else "fail",
+        expected=[revision],
+        observed=list(revisions),
+        detail=""
+        if at
+        else "The release is not deployed: there is nothing to roll back."
+        if nothing
+        else verdict.message,
+    )
+
+
+def deployed_since(journal: Journal) -> str:
+    """When the newest upgrade of this release began, empty where the journal has none."""
+    run = journal.run
+    found = (
+        line["ts"]
+        for line in reversed(journal.read())
+        if (line["release"], line["environment"], line["step"], line["event"])
+        == (run.release, run.environment, "upgrade", "started")
+    )
+    return str(next(found, ""))
+
+
+def _present(login: Login, tables: Sequence[str]) -> list[str]:
+    with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
+        found = select(
+            cursor, "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", (list(tables),)
+        )
+    return [str(row["name"]) for row in found]
