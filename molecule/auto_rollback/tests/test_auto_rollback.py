@@ -1,0 +1,73 @@
+"""A verification that fails after the upgrade: rolled back at once where it is allowed, else held, and it says so."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, STATE, Psql, journal, play
+
+RED = {"name": "never_true", "title": "A claim that never holds", "violations": "SELECT 1 AS row"}
+FORBIDS = {"name": "forbids", "title": "Going back is allowed", "violations": "SELECT 1 AS row", "road": "Ask first."}
+Make = Callable[..., str]
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Iterator[Make]:
+    """A copy of the release with a check that is red after the upgrade, and what else a test adds to it."""
+
+    def make(guard: dict[str, str] | None = None) -> str:
+        folder = tmp_path / "releases/8_1a"
+        shutil.copytree(ROOT / "releases/8_1a", folder)
+        for name, change in (("checks.yml", RED), ("release.yml", guard)):
+            document = yaml.safe_load((folder / name).read_text())
+            if change:
+                (document["checks"] if name == "checks.yml" else document["rollback"]["guards"]).append(change)
+            (folder / name).write_text(yaml.safe_dump(document, allow_unicode=True))
+        return f"run_releases={folder.parent}"
+
+    yield make
+
+
+def test_it_rolls_back_by_itself_and_names_the_first_cause(psql: Psql, releases: Make) -> None:
+    before = psql.fingerprint()
+    run = play("deploy_8_1a.yml", "-e", releases())
+    assert run.status != 0
+    assert run.evidence["outcome"] == "rolled_back", run.evidence["headline"]
+    assert "was rolled back: A claim that never holds: 1 row breaks it." in run.evidence["headline"]
+    assert psql.fingerprint() == before
+    steps = [line["step"] for line in journal() if line["event"] == "passed"]
+    assert (steps.count("downgrade"), steps.count("rolled_back")) == (1, 1)
+
+
+def test_it_holds_where_a_guard_does_not_allow_it(psql: Psql, releases: Make) -> None:
+    run = play("deploy_8_1a.yml", "-e", releases(FORBIDS), "-e", "accept_loss=0")
+    assert (run.status != 0, run.evidence["outcome"]) == (True, "failed")
+    for text in ("The step checks failed: A claim that never holds", "Held: ", "Going back is allowed", "Ask first."):
+        assert text in run.evidence["headline"]
+    assert any("rollback_8_1a.yml" in way["command"] for way in run.evidence["ways_back"])
+    assert psql.value("SELECT version_num FROM alembic_version") == "f4c8a2b5e1d9"
+    rolled = play("rollback_8_1a.yml")
+    assert rolled.evidence["outcome"] == "rolled_back", rolled.output
+
+
+def test_it_holds_where_the_inventory_asks_for_it_and_not_for_an_earlier_upgrade(psql: Psql, releases: Make) -> None:
+    red = releases()
+    run = play("deploy_8_1a.yml", "-e", red, "-e", "on_failed_verification=hold")
+    assert (run.status != 0, run.evidence["outcome"]) == (True, "failed")
+    assert "Held: the release stays as it is, because on_failed_verification is hold" in run.evidence["headline"]
+    again = play("deploy_8_1a.yml", "-e", red)  # its upgrade was another run's
+    assert again.evidence["outcome"] == "failed"
+    assert psql.value("SELECT version_num FROM alembic_version") == "f4c8a2b5e1d9"
+    assert play("rollback_8_1a.yml", "-e", "rollback_method=sql").evidence["outcome"] == "rolled_back"
+
+
+def test_a_refusal_before_the_upgrade_rolls_nothing_back(psql: Psql, releases: Make) -> None:
+    run = play("deploy_8_1a.yml", "-e", releases(), "-e", "db_password=wrong")
+    assert run.status != 0
+    assert run.evidence.get("outcome", "failed") in ("refused", "failed")
+    assert psql.value("SELECT version_num FROM alembic_version") == "0ab370a9afb6"
+    assert STATE.exists()

@@ -1,0 +1,321 @@
+"""guard_info: each kind of guard holds, goes red on the real thing, and refuses where it cannot be decided."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import docker
+import psycopg2.extensions
+import pytest
+import shared_database
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.guards import Seen, judge
+from ansible.module_utils.dbrelease.guards_services import Services
+from ansible.module_utils.dbrelease.journal import Journal, Run
+from guard_info import act
+
+database, emptied = shared_database.database, shared_database.emptied
+
+Session = psycopg2.extensions.connection
+SCHEMA = """
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+CREATE TABLE orders (id int PRIMARY KEY, account_id int);
+CREATE TABLE order_items (id int PRIMARY KEY, order_id int, made_by text DEFAULT 'migration');
+INSERT INTO alembic_version VALUES ('b2');
+INSERT INTO orders SELECT i, i FROM generate_series(1, 10) i;
+INSERT INTO order_items SELECT i, i FROM generate_series(1, 10) i;
+"""
+LOSSES = {
+    "name": "nothing_lost",
+    "title": "No item that only the new table knows",
+    "losses": {
+        "table": "order_items",
+        "key": ["id"],
+        "rows": "SELECT id, made_by FROM order_items WHERE made_by IS DISTINCT FROM 'migration'",
+    },
+    "road": "Keep the release.",
+}
+COLUMNS = {"name": "source", "title": "The source is there", "columns": {"orders": ["account_id"]}, "road": "Restore."}
+SINGLE = {
+    "name": "single",
+    "title": "One item an order",
+    "violations": "SELECT order_id FROM order_items GROUP BY order_id HAVING count(*) > 1",
+    "covered_by_losses": True,
+    "road": "Keep the release.",
+}
+GUARDS = [LOSSES, COLUMNS, SINGLE]
+Look = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def look(
+    session: Session, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+) -> Callable[..., dict[str, Any]]:
+    execute(session, SCHEMA)
+
+    def look(*statements: str, guards: list[dict[str, Any]] = GUARDS, **options: Any) -> dict[str, Any]:
+        execute(session, *statements)
+        params = {
+            **login_parameters,
+            "run": run_parameters,
+            "guards": guards,
+            "from_revision": "a1",
+            "revision": "b2",
+            "bookkeeping_table": "alembic_version",
+            "created": ["order_items"],
+            "containers": {},
+            "api_base_url": "",
+            "accept_loss": -1,
+            "accept_log_gap": False,
+            "request_timeout_seconds": 5.0,
+            "statement_timeout_ms": 10_000,
+            **options,
+        }
+        return act(params, False)
+
+    return look
+
+
+def execute(session: Session, *statements: str) -> None:
+    with session.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def statuses(result: dict[str, Any]) -> dict[str, str]:
+    return {proof["name"].removeprefix("guard."): proof["status"] for proof in result["proofs"]}
+
+
+def test_it_is_allowed_where_every_guard_holds_and_asking_twice_says_the_same(
+    look: Look, run_parameters: dict[str, Any]
+) -> None:
+    first, second = look(), look()
+    assert (first["state"], first["message"], first["rows_lost"], first["changed"]) == ("allowed", "", 0, False)
+    assert (
+        statuses(first) == statuses(second) == dict.fromkeys(["revision", "nothing_lost", "source", "single"], "pass")
+    )
+    assert int(first["session_settings"]["dbrelease.counted_at"].split(",")[0]) > 0
+    last = Journal(Run(**run_parameters)).read()[-1]
+    assert (last["step"], last["event"], last["facts"]["state"]) == ("guards", "passed", "allowed")
+    assert last["facts"]["migration_xids"]
+
+
+FOREIGN = "INSERT INTO order_items VALUES (11, 11, 'someone')"
+SECOND = "INSERT INTO order_items VALUES (12, 1, 'someone')"
+GONE = "ALTER TABLE orders DROP account_id"
+RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
+    ("a row of another writer", [FOREIGN], {}, {"nothing_lost": "fail"}, "1 row would be lost. Among them: id 11"),
+    ("an order with two", [SECOND], {}, {"single": "fail", "nothing_lost": "fail"}, "1 row breaks it"),
+    ("a column gone", [GONE], {}, {"source": "fail"}, "orders.account_id is gone. Restore."),
+    ("a table gone", ["DROP TABLE orders"], {}, {"source": "fail"}, "orders.account_id is gone."),
+    ("too few accepted", [FOREIGN, SECOND], {"accept_loss": 1}, {"nothing_lost": "fail"}, "2 rows would be lost; look"),
+    ("too many accepted", [FOREIGN], {"accept_loss": 2}, {"nothing_lost": "fail"}, "accept_loss=2 is not the number"),
+    ("accepted, and none is lost", [], {"accept_loss": 1}, {}, "accept_loss=1 is not the number counted: 0 rows"),
+    (
+        "accepted, and a column gone",
+        [FOREIGN, GONE],
+        {"accept_loss": 1},
+        {"source": "fail", "nothing_lost": "fail"},
+        "orders.account_id is gone",
+    ),
+    (
+        "what cannot be asked",
+        ["ALTER TABLE order_items DROP made_by"],
+        {},
+        {"nothing_lost": "inconclusive"},
+        'column "made_by" does not exist (42703)',
+    ),
+    (
+        "what cannot be asked, accepted",
+        ["ALTER TABLE order_items DROP made_by"],
+        {"accept_loss": 0},
+        {"nothing_lost": "inconclusive"},
+        "the number could not be counted",
+    ),
+    ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
+    ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
+    ("no guard at all", [], {"guards": []}, {}, "declares no guard"),
+]
+
+
+@pytest.mark.parametrize(("does", "options", "red", "says"), [row[1:] for row in RED], ids=[row[0] for row in RED])
+def test_it_refuses_and_says_why(
+    look: Look,
+    run_parameters: dict[str, Any],
+    does: list[str],
+    options: dict[str, Any],
+    red: dict[str, str],
+    says: str,
+) -> None:
+    result = look(*does, **options)
+    assert result["state"] == "refused"
+    assert says in result["message"]
+    assert statuses(result).items() >= red.items()
+    assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
+
+
+def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Look) -> None:
+    result = look(SECOND, FOREIGN, accept_loss=2)
+    assert (result["state"], result["accepted"], result["rows_lost"]) == ("allowed", True, 2)
+    assert statuses(result) == {
+        "revision": "pass",
+        "nothing_lost": "inconclusive",
+        "source": "pass",
+        "single": "inconclusive",
+    }
+
+
+def test_where_it_is_not_deployed_there_is_nothing_to_take_back(look: Look) -> None:
+    result = look("DROP TABLE order_items", "UPDATE alembic_version SET version_num = 'a1'")
+    assert (result["state"], set(statuses(result).values())) == ("not_deployed", {"skipped"})
+
+
+def test_a_row_that_is_not_committed_yet_makes_the_number_unknown(look: Look, database: Login) -> None:
+    other = connect(database, "slow writer")
+    execute(other, "BEGIN")
+    look()
+    execute(other, FOREIGN)
+    result = look()
+    assert (result["state"], statuses(result)["nothing_lost"]) == ("refused", "inconclusive")
+    assert "application slow writer" in result["message"]
+    execute(other, "COMMIT")
+    other.close()
+    assert look()["rows_lost"] == 1
+
+
+@pytest.fixture
+def api() -> Iterator[tuple[str, dict[str, Any]]]:
+    """An API whose answers a test sets by path."""
+    answers: dict[str, Any] = {}
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = answers.get(self.path)
+            body = json.dumps(found).encode()
+            self.send_response(404 if found is None else 200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", answers
+    server.shutdown()
+    server.server_close()
+
+
+ANSWERS = {"name": "a", "title": "A", "answers": {"path": "/orders", "keys": ["items"]}, "road": "R."}
+OPENAPI = {
+    "name": "o",
+    "title": "O",
+    "openapi": {"path": "/openapi.json", "paths": ["/orders/[^/]+/items"], "properties": ["items"]},
+    "road": "R.",
+}
+OLD_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"id": {}}}}}, "paths": {"/orders": {}}}
+NEW_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"items": {}}}}}, "paths": {"/orders": {}}}
+SEEN = [
+    (ANSWERS, {"/orders": [{"id": 1}]}, "pass"),
+    (ANSWERS, {"/orders": []}, "pass"),
+    (ANSWERS, {"/orders": [{"id": 1}, {"items": []}]}, "fail"),
+    (ANSWERS, {}, "inconclusive"),
+    (ANSWERS, {"/orders": "text"}, "inconclusive"),
+    (OPENAPI, {"/openapi.json": OLD_SCHEMA}, "pass"),
+    (OPENAPI, {"/openapi.json": NEW_SCHEMA}, "fail"),
+    (OPENAPI, {"/openapi.json": {**OLD_SCHEMA, "paths": {"/orders/{id}/items": {}}}}, "fail"),
+    (OPENAPI, {"/openapi.json": []}, "inconclusive"),
+    (OPENAPI, {}, "inconclusive"),
+]
+
+
+@pytest.mark.parametrize(("guard", "answers", "status"), SEEN)
+def test_guards_of_the_api(
+    api: tuple[str, dict[str, Any]], guard: dict[str, Any], answers: dict[str, Any], status: str
+) -> None:
+    url, set_answers = api
+    set_answers.update(answers)
+    assert Services(url, {}, 5).look(guard).status == status
+
+
+@pytest.mark.parametrize("guard", [ANSWERS, OPENAPI])
+def test_an_api_that_is_down_is_undecided_and_one_that_is_not_named_is_skipped(guard: dict[str, Any]) -> None:
+    assert Services("http://127.0.0.1:9", {}, 5).look(guard).status == "inconclusive"
+    assert Services("", {}, 5).look(guard).status == "skipped"
+
+
+@pytest.fixture(scope="module")
+def container() -> Iterator[str]:
+    """A container with a log: a line, a pause, and another."""
+    client, name = docker.from_env(), f"test_{secrets.token_hex(6)}"
+    made = client.containers.run(
+        "drawing-base:bookworm",
+        ["sh", "-c", "echo early GET /items; sleep 1.5; echo late GET /orders; exec sleep 120"],
+        name=name,
+        detach=True,
+        environment={"PHASE": "B"},
+        labels={"phase": "b"},
+    )
+    time.sleep(2.5)
+    yield name
+    made.remove(force=True)
+    client.close()
+
+
+def container_guard(**declared: Any) -> dict[str, Any]:
+    return {"name": "c", "title": "C", "container": {"service": "web", **declared}, "road": "R."}
+
+
+def log_guard(pattern: str) -> dict[str, Any]:
+    return {"name": "l", "title": "L", "log": {"service": "web", "pattern": pattern}, "road": "R."}
+
+
+@pytest.mark.parametrize(
+    ("declared", "status"),
+    [
+        ({"environment": {"PHASE": "A"}, "labels": {"phase": "a"}, "image": "phase-b"}, "pass"),
+        ({"environment": {"PHASE": "b "}}, "fail"),
+        ({"labels": {"phase": "B"}}, "fail"),
+        ({"image": "base:bookworm$"}, "fail"),
+    ],
+)
+def test_guards_of_a_container(container: str, declared: dict[str, Any], status: str) -> None:
+    assert Services("", {"web": container}, 5).look(container_guard(**declared)).status == status
+
+
+def test_guards_of_a_log(container: str) -> None:
+    client = docker.from_env()
+    first = client.containers.get(container).logs(timestamps=True).decode().split()[0][:23] + "+00:00"
+    client.close()
+
+    def look(pattern: str, since: str, accept: bool = False) -> Seen:
+        return Services("", {"web": container}, 5, since, accept).look(log_guard(pattern))
+
+    assert look("GET /items", "").status == "fail"
+    assert look("POST", "").status == "inconclusive"  # nobody knows since when
+    long_ago = look("POST", "2020-01-01T00:00:00.000+00:00")
+    assert (long_ago.status, "created anew" in long_ago.detail) == ("inconclusive", True)
+    assert look("POST", "2020-01-01T00:00:00.000+00:00", accept=True).status == "pass"
+    assert look("GET /orders", "2020-01-01T00:00:00.000+00:00", accept=True).status == "fail"
+    past = f"{first[:17]}{int(first[17:19]) + 1:02}{first[19:]}" if int(first[17:19]) < 59 else ""
+    if past:
+        assert look("GET /items", past).status == "pass"
+        assert look("GET /orders", past).status == "fail"
+
+
+@pytest.mark.parametrize("guard", [container_guard(labels={"a": "b"}), log_guard("x")])
+def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_skipped(guard: dict[str, Any]) -> None:
+    assert Services("", {"web": "no_such_container"}, 5).look(guard).status == "inconclusive"
+    assert Services("", {"web": ""}, 5).look(guard).status == "skipped"
+
+
+def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
+    verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], -1)
+    assert (verdict.state, verdict.message) == ("refused", "1) O: No answer. R.")
