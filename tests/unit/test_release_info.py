@@ -196,7 +196,13 @@ def test_a_release_is_completed_with_what_its_files_hold(folder: Path) -> None:
     assert item["sha256"] == hashlib.sha256((WHOLE / "migrations" / "bbb2.py").read_bytes()).hexdigest()
     assert [step["sql"] for step in loaded["migration"]["finalize"]] == ["SELECT 'é';\n", "ANALYZE items"]
     rollback = {**release["rollback"], "script": "SELECT 'back';\n"}
-    assert loaded == {**release, **checks, "migration": loaded["migration"], "rollback": rollback, "directory": str(folder)}
+    assert loaded == {
+        **release,
+        **checks,
+        "migration": loaded["migration"],
+        "rollback": rollback,
+        "directory": str(folder),
+    }
     assert json.loads(json.dumps(loaded)) == loaded
 
 

@@ -1,0 +1,142 @@
+"""dropped_rows: what is saved is exactly what was accepted, and the script puts the very rows back."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg2.extensions
+import pytest
+import shared_database
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal, Run
+from dropped_rows import act
+from test_lost_rows import replay
+
+database, emptied = shared_database.database, shared_database.emptied
+
+TABLE = """
+CREATE TABLE order_items (
+    id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, note text, at timestamptz, raw bytea, extra json, tags text[],
+    doubled int GENERATED ALWAYS AS (7 * 2) STORED, "odd name" numeric);
+"""
+ROWS = """
+INSERT INTO order_items (note, at, raw, extra, tags, "odd name") VALUES
+    ('plain', now(), '\\x00ff', '{"a": 1}', '{a,"b c"}', 1.50),
+    (E'it''s a \\\\ back\\nslash %s {x} 😀 $$; DROP TABLE order_items; --', NULL, NULL, NULL, NULL, NULL),
+    ('kept', now(), NULL, NULL, NULL, NULL)
+"""
+WANTED = "SELECT id FROM order_items WHERE note <> 'kept';"
+Save = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def save(
+    session: psycopg2.extensions.connection, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+) -> Save:
+    with session.cursor() as cursor:
+        cursor.execute(TABLE)
+        cursor.execute(ROWS)
+
+    def save(expected: int = 2, rows: str = WANTED, check_mode: bool = False) -> dict[str, Any]:
+        losses = [{"table": "order_items", "key": ["id"], "rows": rows}]
+        return act({**login_parameters, "run": run_parameters, "losses": losses, "expected": expected}, check_mode)
+
+    return save
+
+
+def content(session: psycopg2.extensions.connection) -> list[Any]:
+    with session.cursor() as cursor:
+        cursor.execute("SELECT t::text FROM order_items t ORDER BY id")
+        return cursor.fetchall()
+
+
+def files(run_parameters: dict[str, Any]) -> list[str]:
+    return sorted(path.name for path in Path(run_parameters["state_dir"]).glob("lost_rows*"))
+
+
+def test_the_script_puts_back_the_very_rows(
+    save: Save,
+    session: psycopg2.extensions.connection,
+    database: Login,
+    run_parameters: dict[str, Any],
+) -> None:
+    before = content(session)
+    result = save()
+    assert (result["changed"], result["rows"], result["message"]) == (True, 2, "")
+    (saved,) = result["files"]
+    script, rows = Path(saved["replay"]), Path(saved["path"])
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (script, rows)] == [0o600, 0o600]
+    assert len(rows.read_text().splitlines()) == 3  # with the names of the columns
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM order_items WHERE note <> 'kept'")
+    for _ in range(2):
+        replay(session, str(script))
+        assert content(session) == before
+    facts = Journal(Run(**run_parameters)).read()[-1]["facts"]
+    digest = subprocess.run(["sha256sum", rows], capture_output=True, text=True, check=True).stdout.split()[0]
+    assert facts["files"][0]["sha256"] == digest
+
+
+def test_the_second_call_of_a_run_writes_nothing(save: Save, run_parameters: dict[str, Any]) -> None:
+    first, second = save(), save()
+    assert (second["changed"], second["files"], second["session_settings"]) == (
+        False,
+        first["files"],
+        first["session_settings"],
+    )
+    assert files(run_parameters) == [
+        "lost_rows_order_items_20260102_030405.tsv",
+        "lost_rows_order_items_20260102_030405_replay.sql",
+    ]
+    Path(first["files"][0]["path"]).write_text("changed")
+    with pytest.raises(ReleaseError, match="is not what this run saved"):
+        save()
+
+
+def test_check_mode_writes_nothing(save: Save, run_parameters: dict[str, Any]) -> None:
+    assert save(check_mode=True)["changed"] is True
+    assert not Path(run_parameters["state_dir"]).exists()
+
+
+@pytest.mark.parametrize(
+    ("expected", "rows", "says"),
+    [
+        (1, WANTED, r"2 are there now, and 1 accepted"),
+        (3, WANTED, r"2 are there now, and 3 accepted"),
+        (2, "DELETE FROM order_items RETURNING id", r"failed"),
+        (2, "SELECT id FROM order_items) AS x); DELETE FROM order_items; --", r"failed"),
+        (2, "SELECT id FROM no_such_table", r"no_such_table.* nothing was rolled back"),
+    ],
+)
+def test_a_refusal_leaves_no_file_and_no_change(
+    save: Save,
+    session: psycopg2.extensions.connection,
+    run_parameters: dict[str, Any],
+    expected: int,
+    rows: str,
+    says: str,
+) -> None:
+    before = content(session)
+    with pytest.raises(ReleaseError, match=says):
+        save(expected, rows)
+    assert (files(run_parameters), content(session)) == ([], before)
+
+
+def test_a_writer_that_has_not_committed_refuses(
+    save: Save, database: Login, monkeypatch: pytest.MonkeyPatch, run_parameters: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("ansible.module_utils.dbrelease.guards_database.SETTLE_S", 0.2)
+    other = connect(database, "slow writer")
+    with other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO order_items (note) VALUES ('more')")
+        with pytest.raises(ReleaseError, match=r"slow writer.* has not committed") as raised:
+            save()
+    other.close()
+    assert raised.value.refused
+    assert files(run_parameters) == []
