@@ -263,6 +263,29 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
     ("no journal", [], "failed", "Nothing was proved"),
     ("a skipped step", [*FULL, ("api", "skipped", {"message": "no API declared"})], "deployed", "was deployed"),
     ("rolled back", [*FULL[:11], *UNVERIFIED, *closed("rolled_back")], "rolled_back", "was rolled back: Claim checks"),
+    (
+        "rolled back on demand",
+        [*RUN, *closed("downgrade"), *closed("rolled_back")],
+        "rolled_back",
+        "was rolled back.",
+    ),
+    ("nothing to roll back", [*RUN, *closed("guards"), *closed("rolled_back")], "rolled_back", "nothing to roll back"),
+    (
+        "guards refused",
+        [
+            *RUN,
+            *closed("guards", "refused", message="1) A. 2) B.", proofs=[proof("guard.a", "fail")]),
+            ("playbook", "failed", {"task": "Refuse", "message": "1) A. 2) B."}),
+        ],
+        "refused",
+        "the database was not changed: 1) A. 2) B.",
+    ),
+    (
+        "held",
+        [*FULL[:11], *UNVERIFIED, PLAYBOOK, ("hold", "passed", {"message": "ask first."})],
+        "failed",
+        "2 rows are missing. Copy them. Held: ask first.",
+    ),
     ("restored", [*RUN, *closed("restored")], "restored", "restored from the backup."),
     ("roll-back, then failed", [*RUN, *closed("rolled_back"), *RED_CHECK], "failed", "The step checks failed"),
 ]

@@ -23,6 +23,8 @@ import yaml
 from alembic import command
 from alembic.config import Config
 from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.guards_database import COUNTED_AT, counted_at
+from psycopg2.extras import RealDictCursor
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = ROOT / "stack" / "backend"
@@ -409,6 +411,41 @@ def test_the_sql_way_back_refuses_any_other_revision(
     finished = psql(before.database, RELEASE / "migrations" / "rollback_phase_a.sql", *options)
     assert f"Phase A is not rolled back: the database is at revision {shown}" in finished.stderr
     assert state(before.database) == there
+
+
+@pytest.mark.parametrize("written", ["before", "meanwhile", "after"])
+@pytest.mark.parametrize("road", ["alembic", "sql"])
+def test_no_way_back_drops_an_association_that_was_written_after_the_count(
+    before: Alembic, monkeypatch: pytest.MonkeyPatch, road: str, written: str
+) -> None:
+    before.to(AFTER)
+    with reading(before.database) as application, connect(before.database, "count") as session:
+        writes = {"before": "COMMIT", "meanwhile": "SELECT 1", "after": "ROLLBACK"}[written]
+        application("BEGIN")
+        application("UPDATE drawings SET title = title WHERE id = md5('d1')::uuid")  # it has its transaction id now
+        if written == "before":
+            application(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
+        application(writes)
+        with session.cursor(cursor_factory=RealDictCursor) as cursor:
+            counted = counted_at(cursor)
+        if written != "before":
+            application(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
+        if written == "meanwhile":
+            application("COMMIT")
+    there = state(before.database)
+    failure = ""
+    try:
+        if road == "alembic":
+            monkeypatch.setenv("PGOPTIONS", f"-c {COUNTED_AT}={counted}")
+            by_alembic(before)
+        else:
+            with reading(before.database) as ask:
+                ask(f"SET {COUNTED_AT} = '{counted}'")
+                ask((RELEASE / "migrations" / "rollback_phase_a.sql").read_text())
+    except Exception as error:
+        failure = str(error)
+    assert ("1 associations were written since they were counted" in failure) == (written != "before"), failure
+    assert (state(before.database) == there) == (written != "before")
 
 
 UNSEEN = "SET session_replication_role = replica; "  # as if the copy had read the rows before

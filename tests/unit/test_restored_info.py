@@ -19,7 +19,8 @@ database, emptied = shared_database.database, shared_database.emptied
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('fair', 'foul');
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
-CREATE TABLE accounts (id int PRIMARY KEY, name text DEFAULT 'x' NOT NULL, feels mood, CONSTRAINT named CHECK (name <> ''));
+CREATE TABLE accounts (id int PRIMARY KEY, name text DEFAULT 'x' NOT NULL, feels mood,
+    CONSTRAINT named CHECK (name <> ''));
 CREATE TABLE orders (id serial PRIMARY KEY, account_id int REFERENCES accounts ON DELETE SET NULL);
 CREATE INDEX by_account ON orders (account_id);
 CREATE VIEW named_accounts AS SELECT name FROM accounts;
