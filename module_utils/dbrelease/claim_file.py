@@ -40,18 +40,23 @@ class HeldFile:
     def remove(self) -> None:
         """No claim any more, and no file."""
         self.write(None)
-        self.path.unlink(missing_ok=True)
+        self._unlink()
 
     def let_go(self) -> None:
         """Give the lock back; a file that claims nothing does not stay."""
         try:
             claim = self.read()
             if claim is None:
-                self.path.unlink(missing_ok=True)
+                self._unlink()
             elif claim.module:
                 self.write(claim.held_by(None))
         finally:
             os.close(self._descriptor)
+
+    def _unlink(self) -> None:
+        """Only this very file: once its name is gone, another run may have given it to a new one."""
+        if _is_still(self.path, self._descriptor):
+            self.path.unlink()
 
 
 def path_in(state_dir: str) -> Path:

@@ -270,6 +270,15 @@ def test_a_released_target_has_no_file_and_is_free(one: Run, two: Run) -> None:
     assert not opened(two, own()).refused
 
 
+def test_letting_go_of_a_released_target_leaves_the_next_runs_claim(one: Run, two: Run) -> None:
+    opened(one, own())
+    with present(one):
+        release(one)
+        assert not opened(two, own()).refused
+    claimed = peek(path_in(two.state_dir))
+    assert claimed and claimed.run_id == two.run_id
+
+
 def test_a_run_that_the_journal_closed_holds_nothing(one: Run, two: Run) -> None:
     opened(one, own())
     Journal(one).append("run", "passed", {"outcome": "deployed"})
