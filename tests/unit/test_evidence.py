@@ -243,6 +243,13 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
     ("a skipped step", [*FULL, ("api", "skipped", {"message": "no API declared"})], "deployed", "was deployed"),
     ("rolled back", [*FULL[:11], *UNVERIFIED, *closed("rolled_back")], "rolled_back", "was rolled back: Claim checks"),
     ("restored", [*RUN, *closed("restored")], "restored", "restored from the backup."),
+    (
+        "reconciled",
+        [*RUN, *closed("reconcile", state="deployed", repaired=["rebuilt a"]), *VERIFIED],
+        "already_deployed",
+        "is deployed: rebuilt a, and it was verified.",
+    ),
+    ("reconciled, not verified", [*RUN, *closed("reconcile", state="deployed", repaired=[])], "failed", "Nothing was"),
     ("roll-back, then failed", [*RUN, *closed("rolled_back"), *RED_CHECK], "failed", "The step checks failed"),
 ]
 

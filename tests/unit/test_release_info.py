@@ -209,7 +209,7 @@ def test_every_section_but_the_change_itself_may_be_left_out() -> None:
     assert [check["name"] for check in loaded["checks"]] == ["no_empty_total"]
 
 
-@pytest.mark.parametrize("section", ["services", "checklist", "ways_back", "migration.payload"])
+@pytest.mark.parametrize("section", ["services", "checklist", "ways_back", "repairs", "commands", "migration.payload"])
 def test_each_section_may_be_left_out_alone(folder: Path, section: str) -> None:
     change(folder, f"release.{section}", REMOVED)
     load(folder, SCHEMAS)
