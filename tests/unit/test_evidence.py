@@ -287,6 +287,13 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "2 rows are missing. Copy them. Held: ask first.",
     ),
     ("restored", [*RUN, *closed("restored")], "restored", "restored from the backup."),
+    (
+        "reconciled",
+        [*RUN, *closed("reconcile", state="deployed", repaired=["rebuilt a"]), *VERIFIED],
+        "already_deployed",
+        "is deployed: rebuilt a, and it was verified.",
+    ),
+    ("reconciled, not verified", [*RUN, *closed("reconcile", state="deployed", repaired=[])], "failed", "Nothing was"),
     ("roll-back, then failed", [*RUN, *closed("rolled_back"), *RED_CHECK], "failed", "The step checks failed"),
 ]
 

@@ -176,6 +176,18 @@ def test_release_without_optional_sections_demands_little() -> None:
     }
 
 
+def test_a_table_that_is_left_over_names_the_command_that_takes_it_away() -> None:
+    data = {**release(Path("/srv/backend")), "commands": {"reconcile": "reconcile -i {environment}"}}
+    for demands, named in (
+        (Demands.of(data, "staging"), "`reconcile -i staging`"),
+        (DEMANDS, "the playbook reconcile"),
+    ):
+        (table,) = demands.created
+        facts = seen(tables={**SEEN.tables, table: Table("r", ("id",), 9)}, created_rows={table: 2})
+        (proof,) = [proof for proof in judge(demands, facts) if proof.name == "preflight.created_absent"]
+        assert named in proof.remedy
+
+
 def test_summary_has_the_same_keys_whatever_was_seen() -> None:
     nothing = Unseen("It is down.")
     blind = replace(

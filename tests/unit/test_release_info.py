@@ -217,7 +217,10 @@ def test_every_section_but_the_change_itself_may_be_left_out() -> None:
     assert [check["name"] for check in loaded["checks"]] == ["no_empty_total"]
 
 
-@pytest.mark.parametrize("section", ["checklist", "ways_back", "rollback", "migration.payload"])
+SECTIONS = ["checklist", "ways_back", "rollback", "repairs", "commands", "migration.payload"]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
 def test_each_section_may_be_left_out_alone(folder: Path, section: str) -> None:
     change(folder, f"release.{section}", REMOVED)
     load(folder, SCHEMAS)

@@ -63,7 +63,7 @@ def shop(session: Session) -> Session:
 @pytest.fixture
 def look(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> Look:
     def run(*checks: dict[str, Any], check_mode: bool = False, **options: Any) -> dict[str, Any]:
-        defaults = {"proven": [], "statement_timeout_ms": 60_000, "sample_size": 5}
+        defaults = {"proven": [], "statement_timeout_ms": 60_000, "sample_size": 5, "reconcile_command": ""}
         given = {**login_parameters, "run": run_parameters, "checks": list(checks), **defaults, **options}
         return sql_check_info.act(given, check_mode)
 
@@ -93,6 +93,12 @@ def test_bad_rows_are_red_with_their_number_and_a_sample(shop: Session, look: Lo
     assert len(orphan["sample"]) == 3
     assert orphan["sample"][0] == {"id": 1, "note": "as <b>bold</b> & 'quoted', 50% 🛠"}
     assert same["status"] == "pass"
+
+
+def test_a_red_check_that_ran_names_the_command_that_repairs_it(shop: Session, look: Look) -> None:
+    execute(shop, "DELETE FROM orders WHERE id <= 2")
+    proofs = look(NO_ORPHAN, SAME_COUNT, declared("SELECT nothing"), reconcile_command="reconcile -i {environment}")
+    assert [("`reconcile -i test`" in one["remedy"]) for one in proofs["proofs"]] == [False, True, False]
 
 
 def test_unequal_counts_are_red_and_say_by_how_much(shop: Session, look: Look) -> None:

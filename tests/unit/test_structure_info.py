@@ -166,6 +166,7 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
         "tables": copy.deepcopy(TABLES),
         "revision": "b2",
         "bookkeeping_table": "alembic_version",
+        "reconcile_command": "",
     }
 
 
@@ -195,6 +196,19 @@ def test_a_deviation_is_red_in_its_own_proof(
     result = act(params, False)
     assert [name for name, status in statuses(result).items() if status == "fail"] == red
     assert said in result["message"]
+
+
+@pytest.mark.parametrize(
+    ("broken", "proof", "named"),
+    [(DROP_FK, CONSTRAINTS, True), (DROP_INDEX, INDEXES, False), ("DROP TABLE order_items", CONSTRAINTS, False)],
+)
+def test_red_constraints_name_the_command_that_repairs_them(
+    params: dict[str, Any], cursor: Any, broken: str, proof: str, named: bool
+) -> None:
+    cursor.execute(broken)
+    result = act({**params, "reconcile_command": "reconcile -i {environment}"}, False)
+    (red,) = [one for one in result["proofs"] if one["name"] == proof]
+    assert red["status"] == "fail" and ("`reconcile -i test`" in red["remedy"]) == named
 
 
 def test_an_index_more_is_mentioned_but_not_red(params: dict[str, Any], cursor: Any) -> None:
