@@ -9,7 +9,7 @@ from .outcome import Line, Stage
 
 
 def monitored(lines: Sequence[Line], stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """The samples of a run's lines, oldest first, and its newest window (null while it has no end); None of no watch."""
+    """The samples of a run's lines, oldest first, and its newest window (null until it ends); None of no watch."""
     samples = [_sample(line["facts"]) for line in lines if line["step"] == "sample"]
     watches = [stage for stage in stages if stage.step == "monitor" and stage.status != "skipped"]
     if not samples and not watches:

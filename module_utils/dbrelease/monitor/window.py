@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -169,4 +170,4 @@ def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int)
 def longest_gap(samples: Sequence[Sample], begin_ns: int, end_ns: int) -> int:
     """The longest time without a sample between two moments, in seconds."""
     moments = sorted([begin_ns, *(s.at_ns for s in samples if begin_ns <= s.at_ns <= end_ns), end_ns])
-    return max((later - sooner) // SECOND_NS for sooner, later in zip(moments, moments[1:], strict=False))
+    return max((later - sooner) // SECOND_NS for sooner, later in itertools.pairwise(moments))

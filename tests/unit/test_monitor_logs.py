@@ -1,0 +1,220 @@
+"""Logs as events: a row is what a program wrote, and what is counted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.dbrelease.monitor.container_log import Container, Window, split, window_lines
+from ansible.module_utils.dbrelease.monitor.events import Line, Rules, read
+from ansible.module_utils.dbrelease.monitor.logs import doubts, judge
+from ansible.module_utils.dbrelease.monitor.moments import moment, nanoseconds
+
+ROOT = Path(__file__).resolve().parents[2]
+MONITORING = yaml.safe_load((ROOT / "releases/8_1a/release.yml").read_text())["monitoring"]
+LOGS = {log["name"]: log for log in MONITORING["logs"]}
+SECOND = 1_000_000_000
+
+BACKEND = "2026-01-02 03:04:05,678 "
+WORKER = "[2026-01-02 03:04:05,678: "
+SERVER = "2026-01-02 03:04:05.678 UTC [{}] "
+TRACEBACK = ["Traceback (most recent call last):", '  File "app.py", line 1, in f', "ValueError: boom"]
+
+# Per row: the log, its lines, then errors, those that concern the release, and those that are allowed.
+CASES: list[tuple[str, str, list[str], tuple[int, int, int]]] = [
+    ("nothing", "backend_log", [], (0, 0, 0)),
+    ("an access line", "backend_log", [BACKEND + 'INFO [uvicorn.access] "GET /error" 200'], (0, 0, 0)),
+    ("a word is no level", "backend_log", [BACKEND + "INFO [app] no error, no exception"], (0, 0, 0)),
+    ("a warning", "backend_log", [BACKEND + "WARNING [app] slow"], (0, 0, 0)),
+    ("an error", "backend_log", [BACKEND + "ERROR [app] broken"], (1, 0, 0)),
+    ("critical", "backend_log", [BACKEND + "CRITICAL [app] broken"], (1, 0, 0)),
+    ("an error with its traceback is one", "backend_log", [BACKEND + "ERROR [x] failed", *TRACEBACK], (1, 0, 0)),
+    ("two of them are two", "backend_log", [BACKEND + "ERROR [x] failed", *TRACEBACK] * 2, (2, 0, 0)),
+    ("a warning explains a traceback", "backend_log", [BACKEND + "WARNING [x] retry", *TRACEBACK], (0, 0, 0)),
+    ("a traceback that nobody logged", "backend_log", [BACKEND + "INFO [x] started", *TRACEBACK], (1, 0, 0)),
+    ("a traceback alone", "backend_log", TRACEBACK, (1, 0, 0)),
+    ("a chained traceback is one", "backend_log", [*TRACEBACK, "", "During handling:", *TRACEBACK], (1, 0, 0)),
+    ("what goes on from before the window", "backend_log", TRACEBACK[1:], (0, 0, 0)),
+    (
+        "an error about the new table, deep in its traceback",
+        "backend_log",
+        [BACKEND + "ERROR [x] failed", *TRACEBACK, 'relation "drawing_project_associations" is locked'],
+        (1, 1, 0),
+    ),
+    ("the worker works", "worker_log", [WORKER + "INFO/MainProcess] ready."], (0, 0, 0)),
+    ("the worker's banner", "worker_log", [" -------------- celery@x v5", "- ** ---------- [config]"], (0, 0, 0)),
+    (
+        "a task failed",
+        "worker_log",
+        [WORKER + "ERROR/ForkPoolWorker-1] Task x[1] raised unexpected: ValueError()", *TRACEBACK],
+        (1, 0, 0),
+    ),
+    ("a task is retried", "worker_log", [WORKER + "INFO/ForkPoolWorker-1] Task x[1] retry: in 1s"], (0, 0, 0)),
+    ("a checkpoint", "database_log", [SERVER.format(7) + "LOG:  checkpoint complete"], (0, 0, 0)),
+    (
+        "a statement is no second error",
+        "database_log",
+        [SERVER.format(7) + "ERROR:  syntax error", SERVER.format(7) + "STATEMENT:  SELECT 1", "\t  FROM x"],
+        (1, 0, 0),
+    ),
+    (
+        "details go on with their own session",
+        "database_log",
+        [
+            SERVER.format(7) + 'ERROR:  duplicate key value violates unique constraint "projects_code_key"',
+            SERVER.format(8) + "ERROR:  deadlock detected",
+            SERVER.format(7) + "DETAIL:  Key exists in drawing_project_associations.",
+        ],
+        (2, 1, 0),
+    ),
+    ("fatal", "database_log", [SERVER.format(7) + "FATAL:  too many connections"], (1, 0, 0)),
+    ("panic", "database_log", [SERVER.format(7) + "PANIC:  could not write"], (1, 0, 0)),
+    (
+        "a longer log_line_prefix",
+        "database_log",
+        [SERVER.format(7) + "user@drawing_index backend ERROR:  broken"],
+        (1, 0, 0),
+    ),
+    (
+        "what the API answers by itself is allowed",
+        "database_log",
+        [SERVER.format(7) + 'ERROR:  duplicate key value violates unique constraint "projects_code_key"'],
+        (0, 0, 1),
+    ),
+    (
+        "what the engine's own look provokes is allowed",
+        "database_log",
+        [SERVER.format(7) + "ERROR:  could not identify an extended hash function for type json"],
+        (0, 0, 1),
+    ),
+    (
+        "what concerns the release is never allowed",
+        "database_log",
+        [
+            SERVER.format(7) + 'ERROR:  duplicate key value violates unique constraint "projects_code_key"',
+            SERVER.format(7) + "STATEMENT:  INSERT INTO drawing_project_associations VALUES (1)",
+        ],
+        (1, 1, 0),
+    ),
+    ("a detail of an error from before", "database_log", [SERVER.format(7) + "DETAIL:  more", "\tof it"], (0, 0, 0)),
+]
+
+
+@pytest.mark.parametrize(("log", "lines", "counts"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_what_is_counted(log: str, lines: list[str], counts: tuple[int, int, int]) -> None:
+    rules = Rules.of(LOGS[log], MONITORING["concerns"])
+    seen = read([Line(SECOND + number, text) for number, text in enumerate(lines)], rules)
+    assert (seen.errors, seen.concerning, seen.allowed) == counts
+    assert seen.lines == len(lines)
+
+
+def test_a_traceback_long_after_an_error_is_another_one() -> None:
+    rules = Rules.of(LOGS["backend_log"], [])
+    texts = [(0, BACKEND + "ERROR [x] failed"), (5, TRACEBACK[0]), (5, TRACEBACK[2])]
+    assert read([Line(at * SECOND, text) for at, text in texts], rules).errors == 2
+
+
+def test_an_error_is_shown_without_anyones_data() -> None:
+    lines = [
+        BACKEND + "ERROR [x] postgresql://user:hunter22@db/x failed for 'Ada Lovelace', s3cret",
+        *TRACEBACK,
+    ]
+    (shown,) = read([Line(0, text) for text in lines], Rules.of(LOGS["backend_log"], []), "s3cret").sample
+    assert shown.endswith("ValueError: boom")
+    assert not any(word in shown for word in ("hunter22", "Ada", "s3cret"))
+
+
+def test_those_that_concern_the_release_are_shown_first() -> None:
+    texts = [BACKEND + f"ERROR [x] other {number}" for number in range(9)] + [BACKEND + "ERROR [x] idx_dpa_x"]
+    sample = read([Line(0, text) for text in texts], Rules.of(LOGS["backend_log"], ["idx_dpa_"])).sample
+    assert len(sample) == 5 and sample[0].endswith("idx_dpa_x")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1970-01-01T00:00:01Z", SECOND),
+        ("1970-01-01T00:00:01.5Z", SECOND + 500_000_000),
+        ("1970-01-01T00:00:01.123456789Z", SECOND + 123_456_789),
+        ("1970-01-01T01:00:01.000000001+01:00", SECOND + 1),
+        ("1970-13-01T00:00:01Z", None),
+        ("Traceback", None),
+    ],
+)
+def test_moments_to_the_nanosecond(text: str, expected: int | None) -> None:
+    assert nanoseconds(text) == expected
+    if expected is not None:
+        assert nanoseconds(moment(expected)) == expected
+
+
+def test_lines_are_whole_however_they_come() -> None:
+    chunks = [b"1970-01-01T00:00:01Z a\n1970-01-01T00:0", b"0:02Z b\r\n", b"no moment\n", b"1970-01-01T00:00:03Z end"]
+    assert list(split(chunks)) == [
+        Line(SECOND, "a"),
+        Line(2 * SECOND, "b"),
+        Line(2 * SECOND, "no moment"),
+        Line(3 * SECOND, "end"),
+    ]
+
+
+class FakeEngine:
+    """Hands out lines second by second, as the engine does."""
+
+    def __init__(self, *at_ns: int) -> None:
+        self.api = self
+        self.at_ns = at_ns
+        self.asked: dict[str, int] = {}
+
+    def logs(self, name: str, **asked: Any) -> Iterator[bytes]:
+        assert asked.pop("follow") is False
+        self.asked = asked
+        return (f"{moment(at_ns)} line\n".encode() for at_ns in self.at_ns)
+
+
+def test_a_window_begins_with_its_first_nanosecond_and_ends_before_its_last() -> None:
+    engine: Any = FakeEngine(SECOND + 4, SECOND + 5, 2 * SECOND + 6, 2 * SECOND + 7)
+    found = [line.at_ns for line in window_lines(engine, "x", Window(SECOND + 5, 2 * SECOND + 7))]
+    assert found == [SECOND + 5, 2 * SECOND + 6]
+    assert (engine.asked["since"], engine.asked["until"]) == (1, 3)
+
+
+WINDOW = Window(100 * SECOND, 200 * SECOND)
+# What the container was, what the last sample knew, lines seen, and the doubt: is anything lost?
+DOUBTS: list[tuple[str, dict[str, Any], dict[str, Any], int, tuple[str, bool] | None]] = [
+    ("as it was", {}, {"container_id": "a"}, 5, None),
+    ("restarted", {"started_ns": 150 * SECOND}, {}, 5, ("restarted", False)),
+    ("made anew", {"created_ns": 150 * SECOND, "oldest_ns": 150 * SECOND}, {}, 5, ("made anew", True)),
+    ("another one", {}, {"container_id": "b"}, 5, ("made anew", True)),
+    ("rotated", {"oldest_ns": 100 * SECOND + 1}, {"container_id": "a", "oldest_at": "x"}, 5, ("rotated", True)),
+    ("emptied", {"oldest_ns": None}, {"container_id": "a", "oldest_at": "x"}, 5, ("rotated", True)),
+    ("its first line", {"oldest_ns": 150 * SECOND}, {"container_id": "a", "oldest_at": None}, 5, None),
+    ("silent", {}, {}, 0, ("Too little traffic", False)),
+]
+
+
+@pytest.mark.parametrize(("now", "before", "lines", "doubt"), [case[1:] for case in DOUBTS], ids=[c[0] for c in DOUBTS])
+def test_what_makes_silence_prove_nothing(
+    now: dict[str, Any], before: dict[str, Any], lines: int, doubt: tuple[str, bool] | None
+) -> None:
+    container = Container(**{"id": "a", "status": "running", "created_ns": 1, "started_ns": 1, "oldest_ns": 1, **now})
+    rules = Rules.of(LOGS["backend_log"], [])
+    quiet = read([Line(0, BACKEND + "INFO [x] y")] * lines, rules)
+    found = doubts(LOGS["backend_log"], "shop", container, before, WINDOW, quiet)
+    claim = judge(LOGS["backend_log"], "shop", container, WINDOW, quiet, found)
+    if doubt is None:
+        assert (found, claim.verdict) == ([], "pass")
+    else:
+        assert claim.verdict == "inconclusive" and doubt[0] in claim.detail
+        assert any(one.lost for one in found) is doubt[1]
+    noisy = read([Line(0, BACKEND + "ERROR [x] y")], rules)
+    assert judge(LOGS["backend_log"], "shop", container, WINDOW, noisy, found).verdict == "fail"
+
+
+@pytest.mark.parametrize("status", ["exited", "missing"])
+def test_a_service_that_is_down_fails(status: str) -> None:
+    container = None if status == "missing" else Container("a", status, 1, 1, 1)
+    claim = judge(LOGS["backend_log"], "shop", container, WINDOW, read([], Rules.of(LOGS["backend_log"], [])), [])
+    assert claim.verdict == "fail" and status in claim.detail

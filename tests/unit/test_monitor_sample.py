@@ -1,0 +1,234 @@
+"""monitor_sample: each section sees what is there, and is shown to fail."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease.monitor.queue import sample_queue
+from monitor_sample import act
+from psycopg2.extensions import connection as Connection
+
+CHECK = {
+    "name": "no_missing_item",
+    "title": "Every order has its item",
+    "violations": "SELECT o.id FROM orders o WHERE NOT EXISTS (SELECT FROM order_items i WHERE i.order_id = o.id)",
+}
+DECLARED: dict[str, Any] = {
+    "window_seconds": 0,
+    "limits": {"failed_samples": 1, "consecutive_failed_samples": 1},
+    "latency": {"requests": 3, "factor": 2.0, "floor_ms": 100},
+    "connections": {"of_maximum": 1.0},
+    "growth": {
+        "sql": "SELECT count(*) AS items, max(order_id) AS newest FROM order_items",
+        "total": "items",
+        "shrink_at_most": 0.5,
+        "watched_seconds": 0,
+        "largest_gap_seconds": 60,
+    },
+    "drift": ["no_missing_item"],
+    "replication": {"lag_seconds": 10},
+    "dead_rows": {"of_table": 0.2, "floor": 10},
+}
+API = {
+    "timeout_seconds": 5,
+    "endpoints": [{"name": "orders", "path": "/orders", "status": 200, "kind": "list", "keys": ["id"]}],
+}
+
+
+class Shop(BaseHTTPRequestHandler):
+    """Answers as it is told."""
+
+    status, body, pause_s = 200, b'[{"id": 1}]', 0.0
+
+    def do_GET(self) -> None:
+        time.sleep(self.pause_s)
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, format: str, *arguments: Any) -> None: ...
+
+
+@pytest.fixture
+def shop() -> Iterator[type[Shop]]:
+    """A local API; what it answers can be changed."""
+    handler = type("OwnShop", (Shop,), {})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    handler.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def params(
+    run_parameters: dict[str, Any], login_parameters: dict[str, Any], session: Connection, shop: Any
+) -> dict[str, Any]:
+    """A sound target, and a baseline of its API."""
+    with session.cursor() as cursor:
+        cursor.execute("CREATE TABLE orders (id int PRIMARY KEY)")
+        cursor.execute("CREATE TABLE order_items (order_id int)")
+        cursor.execute("ALTER TABLE order_items SET (autovacuum_enabled = false)")
+        cursor.execute("INSERT INTO orders SELECT generate_series(1, 100)")
+        cursor.execute("INSERT INTO order_items SELECT id FROM orders")
+    endpoint = {"status": 200, "kind": "list", "keys": ["id"], "count": 1, "latency_ms": {"p50": 20.0}}
+    line = {**run_parameters, "ts": "2026-01-02T03:04:05.678+00:00", "step": "api_baseline", "event": "passed"}
+    path = Path(run_parameters["state_dir"])
+    path.mkdir(parents=True)
+    (path / "journal.jsonl").write_text(json.dumps({**line, "facts": {"endpoints": {"orders": endpoint}}}) + "\n")
+    return {
+        **login_parameters,
+        "run": run_parameters,
+        "watch": {"started_at": "2026-01-02T03:04:05Z", "seconds": 0, "interval_seconds": 1},
+        "monitoring": DECLARED,
+        "checks": [CHECK],
+        "tables": {"created": {"order_items": {}}, "existing": {"orders": ["id"]}},
+        "api": API,
+        "api_base_url": shop.url,
+        "containers": {},
+    }
+
+
+def claims(params: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Each claim of a sample with its verdict and its detail."""
+    result = act(params, False)
+    found = {claim["name"]: (claim["verdict"], claim["detail"]) for claim in result["sample"]["claims"]}
+    assert result["verdict"] in {verdict for verdict, _ in found.values()}
+    return found
+
+
+def test_a_quiet_sample_passes_and_is_journaled(params: dict[str, Any]) -> None:
+    result = act(params, False)
+    assert result["verdict"] == "pass", result["line"]
+    assert result["ended"] and " pass: " in result["line"] and "drift 0" in result["line"]
+    sample = result["sample"]
+    assert sample["growth"] == {"items": 100, "newest": 100}
+    assert sample["drift"] == {"no_missing_item": 0}
+    assert sample["connections"]["total"] >= 1
+    assert sample["api"]["orders"]["latency_ms"].keys() == {"p50", "p95", "max"}
+    assert sample["replication"]["standbys"] == 0
+    assert sample["dead_rows"].keys() == {"order_items", "orders"}
+    lines = (Path(params["run"]["state_dir"]) / "journal.jsonl").read_text().splitlines()
+    line = json.loads(lines[-1])
+    assert (line["step"], line["event"], line["facts"]) == ("sample", "passed", sample)
+
+
+def test_check_mode_journals_nothing(params: dict[str, Any]) -> None:
+    journal = Path(params["run"]["state_dir"]) / "journal.jsonl"
+    before = journal.read_text()
+    assert act(params, True)["verdict"] == "pass"
+    assert journal.read_text() == before
+
+
+SQL_CASES: list[tuple[str, str, str, str, str]] = [
+    ("drift is no failure", "DELETE FROM order_items WHERE order_id < 4", "drift", "inconclusive", "3 rows break it"),
+    ("drift that cannot be counted", "DROP TABLE order_items", "drift", "fail", "does not exist"),
+    ("growth that cannot be read", "DROP TABLE order_items", "growth", "fail", "does not exist"),
+    ("dead rows", "DELETE FROM order_items WHERE order_id < 50", "dead_rows", "fail", "49 dead rows"),
+]
+
+
+@pytest.mark.parametrize(
+    ("sql", "claim", "verdict", "says"), [case[1:] for case in SQL_CASES], ids=[case[0] for case in SQL_CASES]
+)
+def test_the_database(
+    params: dict[str, Any], session: Connection, sql: str, claim: str, verdict: str, says: str
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(sql)
+        # The server takes its time to report what was written.
+        for _ in range(200):
+            cursor.execute("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname = 'order_items'")
+            answer = cursor.fetchone()
+            if claim != "dead_rows" or (answer and answer[0] and answer[0] >= 49):
+                break
+            time.sleep(0.1)
+    found = claims(params)
+    assert found[claim][0] == verdict and says in found[claim][1], found
+    # What cannot be read hides nothing else.
+    assert found["connections"][0] == found["api"][0] == "pass"
+
+
+def test_a_table_that_loses_its_rows_at_once(params: dict[str, Any], session: Connection) -> None:
+    assert claims(params)["growth"][0] == "pass"
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM order_items WHERE order_id > 30")
+    verdict, detail = claims(params)["growth"]
+    assert verdict == "fail" and "from 100 to 30" in detail
+
+
+def test_too_many_connections(params: dict[str, Any]) -> None:
+    params["monitoring"] = {**DECLARED, "connections": {"of_maximum": 0.0001}}
+    verdict, detail = claims(params)["connections"]
+    assert verdict == "fail" and "above the limit" in detail
+
+
+def test_a_database_that_is_gone_is_a_failure_of_its_claims(params: dict[str, Any]) -> None:
+    found = claims({**params, "login_port": 9})
+    assert {found[name][0] for name in ("connections", "growth", "drift", "dead_rows")} == {"fail"}
+    assert found["api"][0] == "pass" and "db_port" in found["drift"][1]
+
+
+API_CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
+    ("another status", {"status": 500}, "api", "fail", "had status 500"),
+    ("another kind", {"body": b'{"id": 1}'}, "api", "fail", "declares list"),
+    ("a key more", {"body": b'[{"id": 1, "new": 2}]'}, "api", "fail", "not there before: new"),
+    ("an empty list", {"body": b"[]"}, "api", "inconclusive", "empty list"),
+    ("slow", {"pause_s": 0.15}, "latency", "fail", "above the limit of 100"),
+    ("no good answer", {"status": 500}, "latency", "inconclusive", "nothing to judge"),
+]
+
+
+@pytest.mark.parametrize(
+    ("answers", "claim", "verdict", "says"), [case[1:] for case in API_CASES], ids=[case[0] for case in API_CASES]
+)
+def test_the_api(
+    params: dict[str, Any], shop: type[Shop], answers: dict[str, Any], claim: str, verdict: str, says: str
+) -> None:
+    for name, value in answers.items():
+        setattr(shop, name, value)
+    found = claims(params)
+    assert found[claim][0] == verdict and says in found[claim][1], found
+
+
+def test_an_api_without_a_baseline_is_inconclusive(params: dict[str, Any]) -> None:
+    (Path(params["run"]["state_dir"]) / "journal.jsonl").unlink()
+    assert claims(params)["latency"][0] == "inconclusive"
+
+
+def test_an_api_that_is_down(params: dict[str, Any]) -> None:
+    found = claims({**params, "api_base_url": "http://127.0.0.1:9"})
+    assert found["api"][0] == "fail" and "nothing listens" in found["api"][1]
+
+
+@pytest.mark.parametrize("missing", [*DECLARED.keys() - {"window_seconds", "limits"}])
+def test_what_is_not_declared_is_not_looked_at(params: dict[str, Any], missing: str) -> None:
+    params["monitoring"] = {key: value for key, value in DECLARED.items() if key != missing}
+    result = act(params, False)
+    assert result["verdict"] == "pass" and missing not in result["sample"]
+
+
+@pytest.mark.parametrize(
+    ("command", "verdict", "depth", "says"),
+    [
+        (["echo", "3"], "pass", 3, ""),
+        (["echo", "11"], "fail", 11, "above the limit of 10"),
+        (["echo", "NOAUTH Authentication required."], "fail", None, "NOAUTH"),
+        (["false"], "fail", None, "status 1"),
+        (["no_such_program"], "fail", None, "no_such_program"),
+    ],
+)
+def test_the_queue(command: list[str], verdict: str, depth: int | None, says: str) -> None:
+    facts, claim = sample_queue({"service": "redis", "command": command, "limit": 10}, "")
+    assert (claim.verdict, facts["depth"]) == (verdict, depth)
+    assert says in claim.detail
