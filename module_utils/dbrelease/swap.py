@@ -100,11 +100,14 @@ def swap(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         # The guardian is made first: it must share no session and no thread with this process.
         with guarded(lambda: repair(plan)), ending_in_order():
             _swap(plan, Journal(run), done)
-    except ReleaseError as error:
+    except BaseException as error:
         if plan.copy and not done.swapped:
             drop_database(plan.maintenance_again(), plan.names.incoming)
+        if not isinstance(error, ReleaseError):
+            raise
         told = _told(plan, done, changed=done.swapped)
-        raise ReleaseError(error.message, **{**error.facts, **told, "message": error.message}) from error
+        told.pop("message")
+        raise ReleaseError(error.message, **{**error.facts, **told}) from error
     return _told(plan, done, changed=True)
 
 

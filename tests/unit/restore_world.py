@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +28,8 @@ CREATE TABLE orders (
 CREATE TABLE "Odd ""name" (a int, "B c" text);
 INSERT INTO accounts (name) SELECT 'account ' || n FROM generate_series(1, 50) n;
 INSERT INTO orders (title, account_id, extra, raw, tags)
-SELECT E'order ''' || n || E'''\\n\\\\ % 🙂', 1 + n % 50, '{"n": 1}', '\\x00ff', ARRAY['a,b', NULL, '"'] FROM generate_series(1, 3000) n;
+SELECT E'order ''' || n || E'''\\n\\\\ % 🙂', 1 + n % 50, '{"n": 1}', '\\x00ff', ARRAY['a,b', NULL, '"']
+FROM generate_series(1, 3000) n;
 INSERT INTO "Odd ""name" SELECT 1, 'twice' FROM generate_series(1, 2);
 """
 WRITTEN = """
@@ -164,6 +165,3 @@ def world_of(database: Login, server: Login, run: dict[str, Any]) -> Iterator[Wo
             cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
             cursor.execute(f"REVOKE ALL ON DATABASE {name} FROM {role}")
             cursor.execute(f"DROP ROLE {role}")
-
-
-Change = Callable[[World, Path], None]

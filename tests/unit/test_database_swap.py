@@ -96,13 +96,13 @@ def test_rows_written_since_are_counted_and_saved(world: World, copy: str) -> No
     tables = result["rows"]["tables"]
     assert {key: (row["new"], row["changed"], row["deleted"], row["known"]) for key, row in tables.items()} == {
         "public.accounts": (1, 0, 1, True),
-        "public.orders": (700, 65, 1, True),
+        "public.orders": (700, 64, 1, True),
         'public."Odd ""name"': (1, 0, 0, True),
         "public.alembic_version": (1, 0, 1, True),
         "public.order_items": (2, 0, 0, False),
     }
     lines = rows_of(result, "public.orders")
-    assert len(lines) == 766
+    assert len(lines) == 765
     assert {"change": "deleted", "key": {"id": "3000"}} in lines
     assert [line["row"]["what"] for line in rows_of(result, "public.order_items")] == ["tab\there", None]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in Path(result["rows"]["directory"]).iterdir())
@@ -114,15 +114,9 @@ def test_the_replay_script_brings_every_row_back(world: World, copy: str) -> Non
     script = Path(result["rows"]["directory"]) / "replay.sql"
     environment = {**os.environ, "PGPASSWORD": world.login.password or ""}
     where = [f"--host={world.login.host}", f"--port={world.login.port}", f"--username={world.login.user}"]
-    for _ in range(1):
-        done = subprocess.run(
-            ["psql", "-X", *where, f"--dbname={world.login.database}", f"--file={script}"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    command = ["psql", "-X", *where, f"--dbname={world.login.database}", f"--file={script}"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     now = world.tables()
     not_replayed = {"public.order_items", "public.alembic_version"}
     assert {key: now[key] for key in now.keys() - not_replayed} == {
@@ -147,16 +141,15 @@ def test_it_is_swapped_back_with_the_same_care(world: World, copy: str) -> None:
     result = world.swap(kept)
     assert world.tables() == live
     assert set(world.databases()) == {world.login.database, result["kept"]}
-    assert result["rows"]["tables"]["public.accounts"]["deleted"] == 1  # the account that only the first one has
+    counted = result["rows"]["tables"]["public.accounts"]
+    assert (counted["new"], counted["changed"]) == (1, 1)  # the deleted one, and both inserts took the same number
     assert "written after the restore" in json.dumps(rows_of(result, "public.accounts"))
     assert world.tables(result["kept"])["public.orders"] == restored["public.orders"]
 
 
 def test_it_swaps_in_where_there_is_no_live_database(world: World, copy: str) -> None:
     restored = world.tables(copy)
-    with connect(world.maintenance, "tests") as session, session.cursor() as cursor:
-        session.autocommit = True
-        cursor.execute(f"DROP DATABASE {world.login.database} WITH (FORCE)")
+    world.execute(f"DROP DATABASE {world.login.database} WITH (FORCE)", "postgres")
     result = world.swap(copy)
     assert (result["kept"], result["swap_back_command"]) == ("", "")
     assert world.tables() == restored
