@@ -99,6 +99,11 @@ files_removed:
   type: list
   elements: str
   returned: always
+restore_repaired:
+  description: What a killed restore had left and was put right, a sentence each.
+  type: list
+  elements: str
+  returned: always
 databases_dropped:
   description: Names of the databases that were dropped.
   type: list

@@ -33,6 +33,7 @@ from .interrupted import (
 from .journal import Journal, Run, utc_now
 from .machine import is_running, this_machine
 from .proof import Proof
+from .restore_leftovers import repair_restore
 from .sessions import end_sessions, sessions_of
 
 STEP = "recovery"
@@ -64,12 +65,13 @@ class Cleaned:
     sessions: int = 0
     files: list[str] = field(default_factory=list)
     databases: list[str] = field(default_factory=list)
+    repaired: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
 
     @property
     def changed(self) -> bool:
         """Whether anything was there to clean, or a run to close."""
-        return bool(self.runs or self.programs or self.sessions or self.files or self.databases)
+        return bool(self.runs or self.programs or self.sessions or self.files or self.databases or self.repaired)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Leftovers:
                 "sessions_ended": cleaned.sessions,
                 "files_removed": cleaned.files,
                 "databases_dropped": cleaned.databases,
+                "restore_repaired": cleaned.repaired,
                 "notice": told,
             }
             step.facts.update(facts)
@@ -129,6 +132,8 @@ class Leftovers:
         )
         cleaned.files = self._files(cleaned.runs, living)
         if cleaned.runs:
+            # A killed restore may have left the database closed, which nothing below could look at then.
+            self._try(cleaned, self._repair_restore)
             # Programs before sessions: one that has not connected yet would, later.
             self._try(cleaned, self._end_programs)
             self._try(cleaned, self._end_sessions)
@@ -167,6 +172,10 @@ class Leftovers:
             names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
             found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]
         return found
+
+    def _repair_restore(self, cleaned: Cleaned) -> None:
+        if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.runs):
+            cleaned.repaired = repair_restore(self.login, self.db_container, Journal(self.run).read())
 
     def _end_programs(self, cleaned: Cleaned) -> None:
         if self.dry:

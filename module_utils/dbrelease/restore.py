@@ -10,6 +10,7 @@ from typing import Any
 from psycopg2.extras import RealDictCursor
 
 from . import manifest
+from .acting import acting
 from .commands import Commands, commands_in
 from .database import Login, connect, select
 from .errors import ReleaseError
@@ -65,7 +66,7 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act for state=present."""
     plan = Plan.of(params)
     journal = Journal(plan.run, dry=check_mode)
-    with journal.step("restore.backup") as step:
+    with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
         backup = read_backup(
             find_backup(plan.backup, plan.run, journal.read()), plan.run, plan.label, plan.login.database
         )
@@ -82,7 +83,11 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         return _told(plan, backup, "", [*proofs, *_already(backup)])
     if check_mode:
         return _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
-    with journal.step("restore.copy") as step, ending_in_order():
+    with (
+        journal.step("restore.copy") as step,
+        acting(plan.run, plan.login if exists else None),
+        ending_in_order(),
+    ):
         begun = utc_now()
         step.facts.update(database=place.login.database)
         made = make_copy(place, backup, server.major)
@@ -109,7 +114,8 @@ def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
         found = cursor.fetchone() is not None
     if found and not check_mode:
-        drop_database(plan.maintenance, name)
+        with acting(plan.run):
+            drop_database(plan.maintenance, name)
     return {**_empty(), "changed": found, "diff": {"before": f"{name}\n" if found else "", "after": ""}}
 
 

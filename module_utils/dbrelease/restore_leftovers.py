@@ -4,17 +4,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
 
-from .commands import Commands
-from .database import select
+from .commands import Commands, commands_in
+from .database import Login, connect, select
 from .restore_names import dump_folder, is_copy, is_kept
+from .swap_services import start
 
 REMOVE_TIMEOUT_S = 60
-SWAP_STEP = "restore.swap"
+MAINTENANCE = "postgres"
+
+
+def repair_restore(login: Login, db_container: str, events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Everything that a killed restore may have left in and around the database of `login`; a sentence for each."""
+    with (
+        closing(connect(replace(login, database=MAINTENANCE), "dbrelease leftovers")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        done = settle(cursor, login.database)
+    if db_container:
+        commands = commands_in(db_container)
+        done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands)]
+    if stopped := stopped_containers(events):
+        start(stopped)
+        done.append(f"Started {', '.join(stopped)}.")
+    return done
 
 
 def settle(cursor: Cursor, database: str) -> list[str]:

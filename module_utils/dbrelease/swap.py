@@ -12,6 +12,8 @@ from typing import Any
 from psycopg2.extras import RealDictCursor
 
 from . import swap_services as services
+from .acting import acting
+from .advisory import advisory_lock
 from .database import Login, connect, select
 from .errors import ReleaseError
 from .guardian import guarded
@@ -92,13 +94,14 @@ def swap(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         params["swap_back_command"].replace("{database}", kept),
         params["drop_command"].replace("{database}", kept),
     )
-    plan = _checked(plan, check_mode)
+    with Journal(run, dry=check_mode).step("restore.check"), acting(run, dry=check_mode):
+        plan = _checked(plan, check_mode)
     if check_mode:
         return _told(plan, Done(_planned()), changed=True)
     done = Done()
     try:
-        # The guardian is made first: it must share no session and no thread with this process.
-        with guarded(lambda: repair(plan)), ending_in_order():
+        # The guardian shares the claim, so that no other run begins before it has repaired; and no session or thread.
+        with acting(run), guarded(lambda: repair(plan)), ending_in_order():
             _swap(plan, Journal(run), done)
     except BaseException as error:
         if plan.copy and not done.swapped:
@@ -130,19 +133,20 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
     if held:
         reason = f"there are {len(held)} prepared transactions, which keep a database from being renamed"
     if reason:
-        error = ReleaseError(
+        raise ReleaseError(
             f"Swapping {names.incoming} in was refused ({reason}), and nothing was touched: "
             "see `psql --list`, and run again.",
             refused=True,
         )
-        Journal(plan.run, dry=check_mode).append("restore.swap", "refused", {"message": error.message})
-        raise error
     return plan if database in known else replace(plan, names=replace(names, kept=""))
 
 
 def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     comparison = None
     if plan.names.kept:
+        with advisory_lock(plan.login, plan.run):
+            # Only looked at: its session is one of those that the swap ends.
+            pass
         comparison = prepare(plan.login, login_to(plan.login, plan.names.incoming), plan.bookkeeping)
     stopped = services.running(plan.containers)
     # The list is on disk before the first is stopped, for whoever comes after a kill.

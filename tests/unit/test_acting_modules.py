@@ -7,9 +7,11 @@ from typing import Any
 
 import alembic_revision
 import backup
+import database_swap
 import leftovers
 import psycopg2.extensions
 import pytest
+import restored_database
 import sql_step
 from ansible.module_utils.dbrelease.claiming import claim
 from ansible.module_utils.dbrelease.database import Login, connect
@@ -18,6 +20,14 @@ from ansible.module_utils.dbrelease.journal import Journal, Run
 
 OTHER = "20260102T030406Z-bbbbbb"
 STEP = {"name": "fill", "title": "Fill", "sql": "INSERT INTO t VALUES (2)", "pending": "SELECT 1", "proves": []}
+
+
+def defaults(module: Any) -> dict[str, Any]:
+    return {name: option.get("default") for name, option in module.OPTIONS.items() if not option.get("required")}
+
+
+# These look at the database's own lock later, when they know that there is a database.
+CLAIM_ONLY = ("recovery", "restore.backup", "restore.check")
 MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "backup": (
         backup.act,
@@ -37,6 +47,8 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
         {"backend_container": "", "db_container": "", "workdir": None, "from_revision": "a1", "revision": "b2",
          "bookkeeping_table": "alembic_version"},
     ),
+    "restore.backup": (restored_database.act, defaults(restored_database)),
+    "restore.check": (database_swap.act, {**defaults(database_swap), "database": "x_restore_20260101_000000"}),
 }  # fmt: skip
 
 
@@ -53,7 +65,7 @@ def held_by_another_targets_run(run: Run, login: Login) -> Callable[[], None]:
 @pytest.mark.parametrize(
     ("step", "hold"),
     [(step, held_by_another_run) for step in MODULES]
-    + [(step, held_by_another_targets_run) for step in MODULES if step != "recovery"],
+    + [(step, held_by_another_targets_run) for step in MODULES if step not in CLAIM_ONLY],
 )
 def test_it_refuses(
     step: str,
@@ -70,7 +82,7 @@ def test_it_refuses(
         let_go = hold(run, database)
         act, options = MODULES[step]
         with pytest.raises(ReleaseError, match=OTHER) as refusal:
-            act({**login_parameters, "run": run_parameters, **options}, False)
+            act({**options, **login_parameters, "run": run_parameters}, False)
         let_go()
         assert refusal.value.refused
         assert [line["event"] for line in Journal(run).read() if line["step"] == step] == ["started", "refused"]

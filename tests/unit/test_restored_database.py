@@ -15,6 +15,7 @@ from ansible.module_utils.dbrelease import restore_copy, restore_server
 from ansible.module_utils.dbrelease.commands import HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.restore_backup import Backup
 from ansible.module_utils.dbrelease.restore_copy import read_state
 from ansible.module_utils.dbrelease.restore_leftovers import settle, stray
 from ansible.module_utils.dbrelease.restore_names import copy_name, is_copy, is_kept, kept_name
@@ -91,6 +92,15 @@ def test_any_difference_is_reason_to_restore(world: World, change: str) -> None:
     assert world.restore(check_mode=True)["changed"]
 
 
+def gone(world: World, dump: Path) -> None:
+    dump.unlink()
+
+
+def a_folder(world: World, dump: Path) -> None:
+    dump.unlink()
+    dump.mkdir()
+
+
 def cut(world: World, dump: Path) -> None:
     os.truncate(dump, dump.stat().st_size // 2)
 
@@ -121,8 +131,8 @@ def changed_settings(world: World, dump: Path) -> None:
 
 
 REFUSALS: list[tuple[str, Callable[[World, Path], Any], str]] = [
-    ("no file", lambda _, dump: dump.unlink(), "there is no file"),
-    ("a folder", lambda _, dump: (dump.unlink(), dump.mkdir()), "there is no file"),
+    ("no file", gone, "there is no file"),
+    ("a folder", a_folder, "there is no file"),
     ("no manifest", lambda _, dump: manifest_of(dump).unlink(), "has no manifest"),
     ("torn manifest", lambda _, dump: manifest_of(dump).write_text("{"), "Reading the manifest"),
     ("manifest of something else", lambda _, dump: manifest_of(dump).write_text("[]"), "it is no manifest"),
@@ -186,7 +196,7 @@ def test_where_there_is_no_room_it_is_refused(world: World, saved: Path, monkeyp
     monkeypatch.setattr(restore_server, "free_bytes", lambda *_: 1 << 20)
     server = restore_server.Server(15, "/data", 40 << 20)
     content = json.loads(manifest_of(saved).read_text())
-    backup = restore_server.Backup(saved, content)
+    backup = Backup(saved, content)
     with pytest.raises(ReleaseError, match=r"1 MiB free and \d+ MiB are needed") as raised:
         restore_server.check_room(server, backup, HostCommands(), inside=True)
     assert raised.value.refused

@@ -6,12 +6,12 @@ import json
 import shlex
 import subprocess
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from conftest import API, BACKEND, POSTGRES, ROOT, STATE, WORKER, Playbook, Psql, docker, journal, play
 
 LIVE = "drawing_index"
@@ -30,10 +30,10 @@ def content(psql: Psql, database: str = LIVE) -> dict[str, str]:
 
 def written(title: str) -> str:
     """A drawing, written through the API; its id."""
-    body = json.dumps({"title": title, "file_path": "/plans/new.pdf"}).encode()
-    request = urllib.request.Request(f"{API}/drawings", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(json.load(answer)["id"])
+    body = {"title": title, "file_path": "/plans/new.pdf"}
+    answer = requests.post(f"{API}/drawings", json=body, timeout=30)
+    answer.raise_for_status()
+    return str(answer.json()["id"])
 
 
 def health(container: str) -> str:
@@ -131,8 +131,7 @@ def test_every_row_is_as_it_was_before_the_release(psql: Psql, restored: Playboo
 
 def test_the_application_is_up_and_answers(restored: Playbook, psql: Psql) -> None:
     assert (health(BACKEND), health(WORKER)) == ("running healthy", "running healthy")
-    with urllib.request.urlopen(f"{API}/drawings?limit=1", timeout=30) as answer:
-        assert answer.status == 200
+    assert requests.get(f"{API}/drawings?limit=1", timeout=30).status_code == 200
     proofs = {proof["name"]: proof["status"] for proof in restored.evidence["proofs"]}
     for name in ("backup", "room", "verified", "settings", "rows_saved", "swapped", "services"):
         assert proofs[f"restore.{name}"] == "pass"
