@@ -177,6 +177,7 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.locks import LockLimits
@@ -217,10 +218,10 @@ WANTED = ("from_revision", "to_revision", "created", "checks", "label")
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Diagnose and repair, or say what would be done."""
-    run = run_of(params)
-    with Journal(run, dry=check_mode).step("reconcile") as step:
+    run, login = run_of(params), Login.of(params)
+    with Journal(run, dry=check_mode).step("reconcile") as step, acting(run, login, dry=check_mode):
         return reconcile(
-            Login.of(params),
+            login,
             run,
             wanted_of(params),
             LockLimits.of(params["lock"]),

@@ -281,11 +281,14 @@ DEPENDENTS = [
 ]
 
 
+@pytest.mark.parametrize("check_mode", [False, True])
 @pytest.mark.parametrize(("sql", "says"), DEPENDENTS, ids=[says for _, says in DEPENDENTS])
-def test_what_depends_on_it_is_named_and_nothing_is_dropped(before: World, sql: str, says: str) -> None:
+def test_what_depends_on_it_is_named_and_nothing_is_dropped(
+    before: World, sql: str, says: str, check_mode: bool
+) -> None:
     before.run(TABLE + sql)
     was = before.state()
-    error = before.refused(accept_loss=0)
+    error = before.refused(accept_loss=0, check_mode=check_mode)
     assert says in error.message and error.refused
     assert before.state() == was
 
@@ -401,6 +404,14 @@ def test_rows_of_others_are_shown_and_the_rest_is_brought_in_line(deployed: Worl
     assert deployed.outcome("verify") == "failed"
     deployed.run("DELETE FROM links WHERE by = 'ann'")
     assert not deployed.reconcile()["changed"]
+
+
+def test_a_step_that_leaves_something_pending_is_rolled_back(deployed: World) -> None:
+    deployed.run("INSERT INTO orders VALUES (21, 1), (22, 1)")
+    was = deployed.state()
+    half = {**RELEASE["steps"][0], "sql": "INSERT INTO links VALUES (21, 1, 'release')"}
+    assert "left 1 pending, and was rolled back" in deployed.refused(steps=[half]).message
+    assert deployed.state() == was
 
 
 # Others at work
