@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .database import Login
+from .dropped_rows import SAVED_PROOF, TITLE, save
 from .errors import ReleaseError
 from .journal import Journal
-from .dropped_rows import SAVED_PROOF, TITLE, save
 from .manifest import hash_file
 from .module import run_of
 from .proof import Proof
