@@ -8,10 +8,10 @@ import platform
 import sys
 from datetime import UTC, datetime
 
-from . import deploy, write_wait
+from . import deploy, rollback, write_wait
 from .measurement import ROOT, Measurement, stack
 
-SUITES: list[list[Measurement]] = [deploy.MEASUREMENTS, write_wait.MEASUREMENTS]
+SUITES: list[list[Measurement]] = [deploy.MEASUREMENTS, write_wait.MEASUREMENTS, rollback.MEASUREMENTS]
 
 
 def main(names: list[str]) -> int:

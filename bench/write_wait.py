@@ -73,7 +73,7 @@ def longest_wait(migration: str) -> float:
         with connect(SCRATCH).cursor() as cursor:
             cursor.execute(SEED)
         stop, waits = threading.Event(), [0.0]
-        writer = threading.Thread(target=_write, args=(stop, waits))
+        writer = threading.Thread(target=write_until, args=(stop, waits))
         writer.start()
         time.sleep(0.5)
         with connect(SCRATCH).cursor() as cursor:
@@ -86,7 +86,8 @@ def longest_wait(migration: str) -> float:
             cursor.execute(f"DROP DATABASE IF EXISTS {SCRATCH} WITH (FORCE)")
 
 
-def _write(stop: threading.Event, waits: list[float]) -> None:
+def write_until(stop: threading.Event, waits: list[float]) -> None:
+    """Write small rows, and note how long each took."""
     with connect(SCRATCH).cursor() as cursor:
         while not stop.is_set():
             begun = time.monotonic()

@@ -62,7 +62,7 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
     count = sum(one["rows"] for one in saved)
     files = [one for one in saved if one["rows"]]
     if count != expected:
-        for path in (one[key] for one in files for key in ("path", "replay")):  # type: ignore[literal-required]
+        for path in (one[key] for one in files for key in ("path", "replay")):
             with suppress(OSError):
                 Path(path).unlink()
         raise ReleaseError(

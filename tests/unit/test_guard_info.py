@@ -49,7 +49,7 @@ SINGLE = {
     "covered_by_losses": True,
     "road": "Keep the release.",
 }
-GUARDS = [LOSSES, COLUMNS, SINGLE]
+GUARDS: list[dict[str, Any]] = [LOSSES, COLUMNS, SINGLE]
 Look = Callable[..., dict[str, Any]]
 
 

@@ -165,9 +165,9 @@ def test_accepted_rows_are_saved_and_their_script_puts_them_back(psql: Psql, pos
     assert len(before) == 2
     run = play("rollback_8_1a.yml", "-e", "accept_loss=2")
     assert (run.status, run.evidence["outcome"]) == (0, "rolled_back"), run.output
-    (script,), (rows,) = STATE.glob("lost_rows_*.sql"), STATE.glob("lost_rows_*.jsonl")
+    (script,), (rows,) = STATE.glob("lost_rows_*_replay.sql"), STATE.glob("lost_rows_*.tsv")
     assert [stat.S_IMODE(path.stat().st_mode) for path in (script, rows)] == [0o600, 0o600]
-    assert len(rows.read_text().splitlines()) == 2
+    assert len(rows.read_text().splitlines()) == 3  # with the names of the columns
 
     assert play("deploy_8_1a.yml").evidence["outcome"] == "deployed"
     for _ in range(2):
