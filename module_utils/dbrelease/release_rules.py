@@ -269,7 +269,7 @@ def monitoring_names_what_exists(parts: Parts) -> Iterator[Problem]:
     used = [(f"monitoring.logs[{log.get('name')}].service", log.get("service")) for log in items(monitoring, "logs")]
     used.append(("monitoring.queue.service", mapping(monitoring, "queue").get("service")))
     for key, service in used:
-        if isinstance(service, str) and service not in services:
+        if isinstance(service, str) and services and service not in services:
             yield parts.in_release(key, listed(services), f"`{service}`")
     if "latency" in monitoring and not mapping(parts.release, "api"):
         yield parts.in_release("monitoring.latency", "nothing, for the release declares no api", "a mapping")

@@ -67,6 +67,27 @@ def closed(step: str, event: str = "passed", **facts: Any) -> list[Event]:
     return [(step, "started", {}), (step, event, facts)]
 
 
+WINDOW = {
+    "started_at": "2026-01-02T03:04:05.000000000Z",
+    "seconds": 60,
+    "interval_seconds": 30,
+    "watched_seconds": 61,
+    "samples": 3,
+    "longest_gap_seconds": 31,
+    "deployed_at": None,
+}
+SAMPLE = {
+    "taken_at": "2026-01-02T03:04:05.000000000Z",
+    "verdict": "fail",
+    "claims": [{"name": "app_log", "verdict": "fail", "detail": "1 error.", "grave": False}],
+    "logs": {"app_log": {"errors": 1}},
+    "api": {"orders": {"status": 500, "latency_ms": {"p50": None, "p95": None, "max": None}}},
+    "connections": {"by_state": {"idle": 3}, "total": 3, "maximum": 100},
+    "growth": {"items": 5},
+    "drift": {"all_items_there": 2},
+    "queue": {"depth": 4},
+    "dead_rows": {"items": {"live": 5, "dead": 1, "bytes": 8192}},
+}
 RUN: list[Event] = [("run", "started", {})]
 READY = closed("preflight", state="ready", proofs=[proof("preflight.services")])
 DEPLOYED = closed("preflight", state="deployed", proofs=[proof("preflight.services")])
@@ -294,6 +315,25 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "is deployed: rebuilt a, and it was verified.",
     ),
     ("reconciled, not verified", [*RUN, *closed("reconcile", state="deployed", repaired=[])], "failed", "Nothing was"),
+    (
+        "watched alone",
+        [*RUN, ("monitor", "started", {}), ("sample", "failed", SAMPLE), *closed("monitor", window=WINDOW)[1:]],
+        "already_deployed",
+        "was watched, and kept its limits",
+    ),
+    (
+        "deployed, and the watch failed",
+        [*FULL, *closed("monitor", "failed", proofs=[proof("monitor.latency", "fail", detail="Too slow.")])],
+        "failed",
+        "The step monitor failed: Claim monitor.latency: Too slow.",
+    ),
+    ("ready", [*RUN, *closed("readiness")], "already_deployed", "Ready: "),
+    (
+        "not ready",
+        [*RUN, *closed("readiness", "refused", message="1) No backup.", proofs=[proof("readiness.backup", "fail")])],
+        "refused",
+        "Not ready to go on from Items of orders on test: 1) No backup.",
+    ),
     ("roll-back, then failed", [*RUN, *closed("rolled_back"), *RED_CHECK], "failed", "The step checks failed"),
 ]
 
@@ -399,6 +439,20 @@ def test_what_the_run_left(make: Make) -> None:
     assert model["api"]["after"]["orders"]["count"] == 3
     assert {"/srv/a.dump", "/srv/m.log", "/srv/p.json"} < {file["path"] for file in model["files"]}
     assert (model["started_at"], model["duration_ms"]) == ("2026-01-02T03:00:00.000+00:00", 15000)
+
+
+def test_samples_are_series_and_no_stages(make: Make) -> None:
+    quiet = {"taken_at": "2026-01-02T03:04:35.000000000Z", "verdict": "pass"}
+    events = [*RUN, ("monitor", "started", {}), ("sample", "failed", SAMPLE), ("sample", "passed", quiet)]
+    model = make([*events, *closed("monitor", window=WINDOW)[1:]])
+    assert [stage["step"] for stage in model["stages"] if stage["step"] != "report"] == ["monitor"]
+    monitoring = model["monitoring"]
+    assert monitoring is not None and monitoring["window"] == WINDOW
+    first, second = monitoring["samples"]
+    assert (first["errors"], first["queue_depth"], first["dead_rows"]) == ({"app_log": 1}, 4, {"items": 1})
+    assert first["findings"] == ["1 error."] and first["replication"] is None
+    assert second["verdict"] == "pass" and second["latency_ms"] == {}
+    assert make([*RUN, *closed("verify")])["monitoring"] is None
 
 
 def test_stages_are_timed(make: Make) -> None:

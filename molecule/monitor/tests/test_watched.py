@@ -1,0 +1,376 @@
+"""A watch sees what an operator would have to: nothing in a quiet window, and each way in which one is not quiet."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker, journal, play
+
+ONE_SAMPLE = ("-e", "monitor_watch_seconds=0")
+RELEASE = ROOT / "releases/8_1a/release.yml"
+MARK = "dbrelease monitor 8_1a staging"
+
+
+def samples() -> list[dict[str, Any]]:
+    return [line for line in journal() if line["step"] == "sample"]
+
+
+def claims(sample: dict[str, Any]) -> dict[str, str]:
+    return {claim["name"]: claim["verdict"] for claim in sample["facts"]["claims"]}
+
+
+def window() -> dict[str, Any]:
+    """The newest judged watch."""
+    found = [line for line in journal() if line["step"] == "monitor" and line["event"] in ("passed", "failed")]
+    facts: dict[str, Any] = found[-1]["facts"]
+    return facts
+
+
+def log_line(container: str, text: str) -> None:
+    """Write to a container's log, as its own program would."""
+    docker("exec", "-u", "root", container, "sh", "-c", f"printf '%s\\n' {shlex.quote(text)} > /proc/1/fd/1")
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S,000", time.gmtime())
+
+
+@pytest.fixture(autouse=True)
+def quiet_before() -> None:
+    """What an earlier test left in the logs is read, so that each test sees its own."""
+    play("monitor_8_1a.yml", *ONE_SAMPLE)
+
+
+def test_the_deploy_watched_and_says_for_how_long() -> None:
+    deploys = [line for line in journal() if line["playbook"] == "deploy"]
+    taken = [line for line in deploys if line["step"] == "sample"]
+    assert taken
+    assert [line["event"] for line in deploys if line["step"] == "monitor"] == ["started", "passed"]
+    (evidence,) = (json.loads(path.read_text()) for path in STATE.glob(f"runs/{deploys[0]['run_id']}/evidence.json"))
+    assert evidence["outcome"] == "deployed"
+    assert len(evidence["monitoring"]["samples"]) == len(taken)
+    proofs = {proof["name"]: proof for proof in evidence["proofs"]}
+    # Two seconds without an error are no fifteen minutes.
+    assert proofs["monitor.backend_log"]["status"] == "inconclusive"
+    assert "900" in proofs["monitor.backend_log"]["detail"]
+    items = {item["item"]: item["status"] for item in evidence["checklist"]}
+    assert items["No errors in backend logs (15 min)"] == "inconclusive"
+
+
+def test_a_quiet_window_passes_and_changes_nothing(psql: Psql) -> None:
+    before = psql.fingerprint()
+    run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=3", "-e", "monitor_interval_seconds=1")
+    assert run.status == 0, run.output
+    assert psql.fingerprint() == before
+    assert run.evidence["outcome"] == "already_deployed"
+    assert {sample["verdict"] for sample in run.evidence["monitoring"]["samples"]} == {"pass"}
+    assert run.output.count(" UTC pass: ") >= 2, "each sample is told as it is taken"
+    assert not [proof for proof in run.evidence["proofs"] if proof["status"] == "fail"]
+
+
+def test_windows_of_a_log_meet_exactly() -> None:
+    play("monitor_8_1a.yml", *ONE_SAMPLE)
+    first, second = (line["facts"]["logs"] for line in samples()[-2:])
+    for name, log in second.items():
+        assert log["begin"] == first[name]["end"]
+        assert log["begin"] < log["end"] and log["begin"].endswith("Z")
+
+
+def test_a_window_of_fifteen_minutes_proves_its_claims() -> None:
+    """The length is the release's: here it declares a short one."""
+    with edited("window_seconds: 900", "window_seconds: 2"):
+        run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
+    statuses = {proof["name"]: proof["status"] for proof in run.evidence["proofs"]}
+    assert run.status == 0, run.output
+    for name in ("backend_log", "worker_log", "database_log", "api", "latency", "connections", "drift", "queue"):
+        assert statuses[f"monitor.{name}"] == "pass", name
+
+
+@contextmanager
+def edited(old: str, new: str, path: Path = RELEASE) -> Iterator[None]:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+@contextmanager
+def paused(container: str) -> Iterator[None]:
+    docker("pause", container)
+    try:
+        yield
+    finally:
+        docker("unpause", container)
+        time.sleep(3)
+
+
+@contextmanager
+def queued() -> Iterator[None]:
+    """Work that nobody does, on a queue of its own name."""
+    with edited("llen, celery]", "llen, nobody]"), edited("limit: 1000", "limit: 2"):
+        docker("exec", REDIS, "redis-cli", "rpush", "nobody", "a", "b", "c")
+        try:
+            yield
+        finally:
+            docker("exec", REDIS, "redis-cli", "del", "nobody")
+
+
+def logged(container: str, text: str) -> Callable[[], AbstractContextManager[None]]:
+    def write() -> AbstractContextManager[None]:
+        log_line(container, text.format(now=now(), server_now=now().replace(",", ".")))
+        return nullcontext()
+
+    return write
+
+
+def failing_statement() -> AbstractContextManager[None]:
+    done = subprocess.run(
+        ["docker", "exec", POSTGRES, "psql", "-U", "user", "-d", "drawing_index", "-c", "SELECT 1/0"],
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    return nullcontext()
+
+
+FAILING: list[tuple[str, Callable[[], AbstractContextManager[None]], list[str], str, str]] = [
+    ("an error in the backend's log", logged(BACKEND, "{now} ERROR [app] broken"), [], "backend_log", "broken"),
+    (
+        "a traceback in the worker's log",
+        logged(WORKER, "[{now}: ERROR/ForkPoolWorker-1] Task failed\nTraceback (most recent call last):\nKeyError: 1"),
+        [],
+        "worker_log",
+        "1 error in the log",
+    ),
+    ("an error of the database", failing_statement, [], "database_log", "division by zero"),
+    ("the API is down", nullcontext, ["-e", "api_base_url=http://localhost:9"], "api", "http://localhost:9"),
+    (
+        "an endpoint that is not there",
+        lambda: edited("path: /api/v1/projects", "path: /api/v1/no_such"),
+        [],
+        "api",
+        "had status 404",
+    ),
+    (
+        "an API that has become slow",
+        lambda: edited(
+            "latency: {requests: 5, factor: 3.0, floor_ms: 250}", "latency: {requests: 5, factor: 1, floor_ms: 0}"
+        ),
+        [],
+        "latency",
+        "above the limit",
+    ),
+    ("connections", lambda: edited("of_maximum: 0.8", "of_maximum: 0.001"), [], "connections", "above the limit"),
+    ("a queue that grows", queued, [], "queue", "3 tasks wait"),
+    ("a worker that is down", lambda: paused(WORKER), [], "worker_log", "paused"),
+]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "arguments", "claim", "says"), [case[1:] for case in FAILING], ids=[case[0] for case in FAILING]
+)
+def test_a_failing_sample_fails_the_watch(
+    break_it: Callable[[], AbstractContextManager[None]], arguments: list[str], claim: str, says: str
+) -> None:
+    with break_it():
+        run = play("monitor_8_1a.yml", *ONE_SAMPLE, *arguments)
+    assert run.status != 0, run.output
+    assert run.evidence["outcome"] == "failed"
+    assert claims(samples()[-1])[claim] == "fail"
+    (proof,) = [proof for proof in run.evidence["proofs"] if proof["name"] == f"monitor.{claim}"]
+    assert proof["status"] == "fail" and says in proof["detail"], proof
+    assert says in run.output
+    assert run.evidence["ways_back"]
+
+
+def test_one_failing_sample_of_many_is_within_the_limits() -> None:
+    log_line(BACKEND, f"{now()} ERROR [app] once")
+    run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=4", "-e", "monitor_interval_seconds=1")
+    assert run.status == 0, run.output
+    (proof,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "monitor.backend_log"]
+    assert proof["status"] == "inconclusive" and "within the limits" in proof["detail"]
+
+
+def test_one_error_about_the_release_is_not() -> None:
+    log_line(BACKEND, f'{now()} ERROR [app] relation "drawing_project_associations" is gone')
+    run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=60", "-e", "monitor_interval_seconds=1")
+    assert run.status != 0
+    assert len(run.evidence["monitoring"]["samples"]) == 1, "a watch that has failed is not prolonged"
+
+
+def test_words_are_no_errors() -> None:
+    log_line(BACKEND, f'{now()} INFO [uvicorn.access] "GET /error?exception=fatal" 200')
+    assert play("monitor_8_1a.yml", *ONE_SAMPLE).status == 0
+
+
+def test_drift_is_reported_and_is_no_failure(psql: Psql) -> None:
+    (drawing,) = psql.lines("SELECT id FROM drawings WHERE project_id IS NOT NULL ORDER BY id LIMIT 1")
+    pair = psql.value(f"DELETE FROM drawing_project_associations WHERE drawing_id = '{drawing}' RETURNING project_id")
+    try:
+        run = play("monitor_8_1a.yml", *ONE_SAMPLE)
+        assert run.status == 0, run.output
+        assert samples()[-1]["facts"]["drift"] == {"no_missing_association": 1, "no_stale_association": 0}
+        assert claims(samples()[-1])["drift"] == "inconclusive"
+    finally:
+        psql.lines(
+            "INSERT INTO drawing_project_associations (drawing_id, project_id, assigned_by)"
+            f" VALUES ('{drawing}', '{pair.splitlines()[0]}', 'migration_8.1a') RETURNING id"
+        )
+
+
+def test_a_restarted_service_is_inconclusive() -> None:
+    docker("restart", "-t", "1", WORKER)
+    run = play("monitor_8_1a.yml", *ONE_SAMPLE)
+    assert claims(samples()[-1])["worker_log"] == "inconclusive", run.output
+    assert run.status == 0
+    assert "restarted" in next(c["detail"] for c in samples()[-1]["facts"]["claims"] if c["name"] == "worker_log")
+    play("monitor_8_1a.yml", *ONE_SAMPLE)
+    assert claims(samples()[-1])["worker_log"] == "pass"
+
+
+def test_lines_that_were_rotated_away_are_inconclusive() -> None:
+    path = docker("inspect", "-f", "{{.LogPath}}", WORKER).strip()
+    subprocess.run(["truncate", "-s", "0", path], check=True)
+    log_line(WORKER, f"[{now()}: INFO/MainProcess] after")
+    run = play("monitor_8_1a.yml", *ONE_SAMPLE)
+    assert run.status == 0, run.output
+    claim = next(c for c in samples()[-1]["facts"]["claims"] if c["name"] == "worker_log")
+    assert claim["verdict"] == "inconclusive" and "rotated away" in claim["detail"]
+
+
+def test_a_killed_watch_goes_on_where_it_was() -> None:
+    before = len(samples())
+    command = ["ansible-playbook", "monitor_8_1a.yml", "-i", "staging"]
+    watch = ["-e", "monitor_watch_seconds=45", "-e", "monitor_interval_seconds=2"]
+    process = subprocess.Popen(
+        [*command, *watch], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 40
+        while len(samples()) < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.2)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    killed = samples()[before:]
+    assert len(killed) >= 2
+    run = play("monitor_8_1a.yml", *watch)
+    assert run.status == 0, run.output
+    facts = window()
+    begun = [line["facts"] for line in journal() if (line["step"], line["event"]) == ("monitor", "started")]
+    assert begun[-1]["resumed"] and begun[-1]["taken"] >= 2
+    assert facts["window"]["started_at"] == begun[-2]["watch"]["started_at"]
+    assert facts["window"]["samples"] == len(killed) + len(run.evidence["monitoring"]["samples"])
+    assert facts["window"]["watched_seconds"] >= 45
+
+
+def test_check_mode_samples_nothing() -> None:
+    before = (STATE / "journal.jsonl").read_text()
+    run = play("monitor_8_1a.yml", "--check")
+    assert run.status == 0, run.output
+    assert (STATE / "journal.jsonl").read_text() == before
+
+
+def test_a_second_deploy_does_not_watch_again() -> None:
+    before = len(samples())
+    run = play("deploy_8_1a.yml")
+    assert (run.status, run.evidence["outcome"]) == (0, "already_deployed"), run.output
+    assert len(samples()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["-e", "monitor_watch_seconds=-5"], "monitor_watch_seconds"),
+        (["-e", "monitor_watch_seconds=soon"], "monitor_watch_seconds"),
+        (["-e", "monitor_interval_seconds=0"], "monitor_interval_seconds"),
+        (["-e", "monitor_schedule=daily"], "hourly"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(arguments: list[str], says: str) -> None:
+    before = len(samples())
+    run = play("monitor_8_1a.yml", *arguments)
+    assert run.status != 0 and says in run.output and "Traceback" not in run.output
+    assert len(samples()) == before
+
+
+@pytest.fixture
+def crontab(tmp_path: Path) -> Iterator[tuple[dict[str, str], Path]]:
+    """A crontab of the test's own, for the machine's is none of its business."""
+    table = tmp_path / "table"
+    program = tmp_path / "bin/crontab"
+    program.parent.mkdir()
+    program.write_text(
+        '#!/bin/sh\nif [ "$1" = -l ]; then [ -s "$TABLE" ] && cat "$TABLE"; '
+        'elif [ "$1" = -r ]; then rm -f "$TABLE"; else cat "$1" > "$TABLE.new"; mv "$TABLE.new" "$TABLE"; fi\n'
+    )
+    program.chmod(0o755)
+    yield {"PATH": f"{program.parent}:{os.environ['PATH']}", "TABLE": str(table)}, table
+
+
+def test_a_schedule_is_installed_once_and_removed(crontab: tuple[dict[str, str], Path]) -> None:
+    environment, table = crontab
+    before = len(samples())
+    for _ in range(2):
+        run = play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", environment=environment)
+        assert run.status == 0, run.output
+    assert len(samples()) == before + 2, "one sample at once"
+    entries = [line for line in table.read_text().splitlines() if not line.startswith("#")]
+    assert len(entries) == 1 and entries[0].startswith("@hourly ") and "monitor_watch_seconds=0" in entries[0]
+    for _ in range(2):
+        run = play("monitor_8_1a.yml", "-e", "monitor_schedule=absent", environment=environment)
+        assert run.status == 0, run.output
+    assert MARK not in table.read_text()
+
+
+def test_a_scheduled_entry_takes_a_sample_and_ends_by_itself(crontab: tuple[dict[str, str], Path]) -> None:
+    environment, table = crontab
+    assert play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", environment=environment).status == 0
+    (entry,) = [line for line in table.read_text().splitlines() if line.startswith("@hourly ")]
+    # cron hands a line to sh after taking the backslash from before each %.
+    command = entry.removeprefix("@hourly ").replace("\\%", "%")
+    before = len(samples())
+    surroundings = {
+        "PATH": f"{environment['PATH']}",
+        "TABLE": str(table),
+        "HOME": os.environ["HOME"],
+        "LANG": "C.UTF-8",
+    }
+    subprocess.run(["sh", "-c", command], env=surroundings, check=True)
+    assert len(samples()) == before + 1
+    (until,) = [word for word in command.split() if word.isdigit()]
+    assert 47 * 3600 < int(until) - time.time() < 50 * 3600
+    subprocess.run(["sh", "-c", command.replace(until, "1")], env=surroundings, check=True)
+    assert MARK not in table.read_text()
+    assert len(samples()) == before + 1
+
+
+def test_without_cron_it_says_so(crontab: tuple[dict[str, str], Path]) -> None:
+    environment, table = crontab
+    Path(environment["PATH"].split(":")[0], "crontab").write_text("#!/bin/sh\necho not allowed >&2; exit 1\n")
+    run = play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", environment=environment)
+    assert run.status != 0 and "install cron" in run.output
+    assert not table.exists()
+
+
+def test_a_deploy_refuses_a_watch_that_cannot_be_before_it_begins() -> None:
+    run = play("deploy_8_1a.yml", "-e", "monitor_watch_seconds=-5")
+    assert run.status != 0 and "monitor_watch_seconds" in run.output
+    assert {line["step"] for line in journal() if line["run_id"] == journal()[-1]["run_id"]} <= {
+        "run",
+        "playbook",
+        "report",
+    }
