@@ -211,7 +211,7 @@ def test_an_api_that_is_down(params: dict[str, Any]) -> None:
     assert found["api"][0] == "fail" and "nothing listens" in found["api"][1]
 
 
-@pytest.mark.parametrize("missing", [*DECLARED.keys() - {"window_seconds", "limits"}])
+@pytest.mark.parametrize("missing", sorted(DECLARED.keys() - {"window_seconds", "limits"}))
 def test_what_is_not_declared_is_not_looked_at(params: dict[str, Any], missing: str) -> None:
     params["monitoring"] = {key: value for key, value in DECLARED.items() if key != missing}
     result = act(params, False)
