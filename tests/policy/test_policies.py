@@ -91,6 +91,15 @@ def a_play_on_targets_stops_at_the_first_error(root: Path) -> Iterator[str]:
                 yield f"{path.relative_to(root)}: play {play.get('name')!r} is not any_errors_fatal"
 
 
+def a_playbook_asks_who_holds_the_target_or_only_reads(root: Path) -> Iterator[str]:
+    """One that opens a run either settles, by the role recovery, whether it may act, or says that it only reads."""
+    for path in sorted((root / "playbooks").glob("*.yml")):
+        text = text_of(path)
+        asks, reads = "name: recovery}" in text, "run_exclusive: false" in text
+        if "name: run}" in text and asks == reads:
+            yield f"{path.relative_to(root)}: {'both' if asks else 'neither'} of role recovery and run_exclusive: false"
+
+
 def a_command_says_why_no_module_does_it(root: Path) -> Iterator[str]:
     """A `command` or `shell` task has a comment in the line above the task, or above the command."""
     for path, _ in playbooks_and_tasks(root):
@@ -248,6 +257,7 @@ POLICIES: list[Policy] = [
     the_engine_knows_no_story,
     no_file_names_a_machine,
     a_play_on_targets_stops_at_the_first_error,
+    a_playbook_asks_who_holds_the_target_or_only_reads,
     a_command_says_why_no_module_does_it,
     a_role_declares_its_inputs_twice_alike,
     a_module_does_what_it_documents,
@@ -304,7 +314,7 @@ options:
 """
 '''
 SOUND = {
-    "README.md": "library/ plugins/ roles/ tests/ docs/ (docs/guide.md)",
+    "README.md": "library/ playbooks/ plugins/ roles/ tests/ docs/ (docs/guide.md)",
     "docs/guide.md": "A guide.",
     "library/orders.py": MODULE,
     "plugins/doc_fragments/login.py": FRAGMENT,
@@ -325,6 +335,7 @@ argument_specs:
       ship_speed: {type: int, default: 1, description: How fast.}
       ship_run: {type: dict, required: true, description: Which run.}
 """,
+    "playbooks/deploy.yml": "- {name: run}\n- {name: recovery}\n",
     "deploy.yml": "- hosts: all\n  any_errors_fatal: true\n- hosts: localhost\n- import_playbook: other.yml\n",
 }
 
@@ -352,6 +363,13 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (no_file_names_a_machine, "docs/guide.md", "A", f"See {OUTSIDE}/docs", f"docs/guide.md:1: {OUTSIDE}"),
     (a_play_on_targets_stops_at_the_first_error, "deploy.yml", "true", "false", "deploy.yml: play None is not"),
     (a_play_on_targets_stops_at_the_first_error, "deploy.yml", "localhost", "db", "deploy.yml: play None is not"),
+    (
+        a_playbook_asks_who_holds_the_target_or_only_reads,
+        "playbooks/deploy.yml",
+        "- {name: recovery}\n",
+        "",
+        "neither of role recovery and",
+    ),
     (
         a_command_says_why_no_module_does_it,
         "roles/ship/tasks/main.yml",
