@@ -77,7 +77,7 @@ options:
     default: migration_log
   session_settings:
     description:
-      - Further settings of Alembic's sessions on the server, for the migration to read, as C(name: value) without white
+      - Further settings of Alembic's sessions on the server, for the migration to read. Their values have no white
         space. Left out is none.
     type: dict
     default: {}
