@@ -77,8 +77,8 @@ options:
     default: migration_log
   session_settings:
     description:
-      - Further settings of Alembic's sessions on the server, for the migration to read, each a name and a value without
-        white space. Left out is none.
+      - Further settings of Alembic's sessions on the server, for the migration to read. Their values have no white
+        space. Left out is none.
     type: dict
     default: {}
   preview_files:
