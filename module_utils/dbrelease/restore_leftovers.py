@@ -22,7 +22,7 @@ MAINTENANCE = "postgres"
 
 
 def repair_restore(login: Login, db_container: str, events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Everything that a killed restore may have left in and around the database of `login`, but for its copies; a sentence for each."""
+    """Put right what a killed restore left around the database of `login`, its copies apart; a sentence for each."""
     with (
         closing(connect(replace(login, database=MAINTENANCE), "dbrelease leftovers")) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
