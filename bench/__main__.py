@@ -8,10 +8,15 @@ import platform
 import sys
 from datetime import UTC, datetime
 
-from . import deploy, rollback, write_wait
+from . import deploy, restore, rollback, write_wait
 from .measurement import ROOT, Measurement, stack
 
-SUITES: list[list[Measurement]] = [deploy.MEASUREMENTS, write_wait.MEASUREMENTS, rollback.MEASUREMENTS]
+SUITES: list[list[Measurement]] = [
+    deploy.MEASUREMENTS,
+    write_wait.MEASUREMENTS,
+    rollback.MEASUREMENTS,
+    restore.MEASUREMENTS,
+]
 
 
 def main(names: list[str]) -> int:

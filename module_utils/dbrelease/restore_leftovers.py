@@ -22,12 +22,12 @@ MAINTENANCE = "postgres"
 
 
 def repair_restore(login: Login, db_container: str, events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Everything that a killed restore may have left in and around the database of `login`; a sentence for each."""
+    """Put right what a killed restore left around the database of `login`, its copies apart; a sentence for each."""
     with (
         closing(connect(replace(login, database=MAINTENANCE), "dbrelease leftovers")) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
-        done = settle(cursor, login.database)
+        done = settle(cursor, login.database, drop=False)
     if db_container:
         commands = commands_in(db_container)
         done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands)]
@@ -37,7 +37,7 @@ def repair_restore(login: Login, db_container: str, events: Sequence[Mapping[str
     return done
 
 
-def settle(cursor: Cursor, database: str) -> list[str]:
+def settle(cursor: Cursor, database: str, *, drop: bool = True) -> list[str]:
     """Allow connections again to the live database and those that were put aside, and drop copies never swapped in.
 
     The cursor is one of an autocommit session in another database of the server. Returns what was done, a sentence
@@ -46,7 +46,7 @@ def settle(cursor: Cursor, database: str) -> list[str]:
     done = []
     for row in select(cursor, "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname"):
         name = row["name"]
-        if is_copy(name, database):
+        if is_copy(name, database) and drop:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             done.append(f"Dropped {name}, a restored copy that was never swapped in.")
         elif not row["open"] and (name == database or is_kept(name, database)):

@@ -186,7 +186,7 @@ def test_sessions_that_come_again_and_again_do_not_keep_it_from_swapping(world: 
 def test_a_row_that_is_written_to_the_very_last_is_saved(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that commits after the comparison was prepared, and one still at it when the tables are locked."""
+    """One writer commits after the comparison was prepared; another is still at it when the tables are locked."""
     stopped = swap_services.stop
 
     def stop_and_write(*arguments: Any) -> None:
