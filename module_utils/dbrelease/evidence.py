@@ -301,7 +301,10 @@ def _files(
         ),
         **{
             f"{what} of {saved['rows']} lost rows": saved[key]
-            for saved in (facts.get("lost_rows") or {}).get("files") or ()
+            for saved in [
+                *((facts.get("lost_rows") or {}).get("files") or ()),
+                *((facts.get("reconcile") or {}).get("saved") or ()),
+            ]
             for what, key in (("file", "path"), ("replay script", "replay"))
         },
         **{name: str(run.directory / name) for name in written},
