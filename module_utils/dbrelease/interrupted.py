@@ -15,7 +15,11 @@ Line = Mapping[str, Any]
 TEMPORARY = re.compile(r".+\.tmp\.(?P<run_id>\d{8}T\d{6}Z-[0-9a-f]{6})")
 DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run's stamp.
-DATABASES = {"restore": "{database}_restore_{stamp}", "rehearse": "{database}_rehearse_{stamp}"}
+DATABASES = {
+    "restore": "{database}_restore_{stamp}",
+    "rehearse": "{database}_rehearse_{stamp}",
+    "readiness": "{database}_readiness_{stamp}",
+}
 
 
 @dataclass(frozen=True)

@@ -177,8 +177,14 @@ class TestKilled:
         watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
         write(75, "monitor", "started", {"watch": watch})
         for ago_s, step, event in lines:
-            write(ago_s, step, event, {"attempts": 1})
+            write(ago_s, step, event, {"attempts": 1, "window": {"seconds": 100}})
         assert not begun(run_parameters, 100)["resumed"]
+
+    def test_also_if_the_next_run_has_settled_it(self, run_parameters: dict[str, Any], write: Write) -> None:
+        watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
+        write(75, "monitor", "started", {"watch": watch})
+        write(50, "monitor", "failed", {"message": "The run was interrupted."})
+        assert begun(run_parameters, 100)["resumed"]
 
     def test_not_if_it_lay_too_long(self, run_parameters: dict[str, Any], write: Write) -> None:
         watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}

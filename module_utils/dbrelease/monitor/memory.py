@@ -77,12 +77,14 @@ class Memory:
         return any(line["step"] == WATCH and line["event"] == "passed" for line in self.lines)
 
     def unfinished(self, now_ns: int) -> Mapping[str, Any] | None:
-        """The newest watch, if it never ended and was at work lately."""
-        watches = [line for line in self.lines if line["step"] == WATCH]
-        if not watches or watches[-1]["event"] != "started":
+        """The newest watch, if it was never judged and was at work lately; whoever settled its run judged nothing."""
+        lines = [line for line in self.lines if line["step"] == WATCH and line["event"] != "skipped"]
+        begun = [place for place, line in enumerate(lines) if line["event"] == "started"]
+        if not begun or any(line["facts"].get("window") for line in lines[begun[-1] :]):
             return None
-        watch: Mapping[str, Any] = watches[-1]["facts"]["watch"]
-        last_ns = max([of_journal(watches[-1]["ts"]), *(sample.at_ns for sample in self.samples)])
+        newest = lines[begun[-1]]
+        watch: Mapping[str, Any] = newest["facts"]["watch"]
+        last_ns = max([of_journal(newest["ts"]), *(sample.at_ns for sample in self.samples)])
         idle_s = (now_ns - last_ns) / SECOND_NS
         return watch if idle_s <= watch["seconds"] + RESUME_WITHIN_S else None
 

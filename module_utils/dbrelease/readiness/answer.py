@@ -53,7 +53,7 @@ def judge(
         criteria.no_errors(samples, [log["name"] for log in monitoring.get("logs") or ()]),
         criteria.performance(samples, monitoring.get("latency"), api_baseline(lines, run)),
         kept,
-        backup.restorable(manifest, path, login, db_container, now=restore, timeout_s=timeout_s),
+        backup.restorable(manifest, path, login, db_container, run.run_id, now=restore, timeout_s=timeout_s),
         criteria.drift(seen),
         criteria.constraints(structure),
     ]

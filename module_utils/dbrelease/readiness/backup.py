@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -18,6 +17,7 @@ from ..database import Login, connect, server_reason, transaction
 from ..dump import tool_environment
 from ..errors import ReleaseError
 from ..fingerprints import read_tables
+from ..journal import stamp
 from ..manifest import Manifest, hash_file, read
 from ..proof import Proof
 from ..secret import masked
@@ -26,7 +26,6 @@ KEPT = "The backup from before the release is there, unchanged"
 RESTORABLE = "The backup can be restored"
 RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
-THROWAWAY = "dbrelease_readiness_"
 
 
 def kept(facts: Mapping[str, Any] | None) -> tuple[Proof, Manifest | None]:
@@ -55,7 +54,7 @@ def kept(facts: Mapping[str, Any] | None) -> tuple[Proof, Manifest | None]:
 
 
 def restorable(
-    manifest: Manifest | None, path: str, login: Login, container: str, *, now: bool, timeout_s: int
+    manifest: Manifest | None, path: str, login: Login, container: str, run_id: str, *, now: bool, timeout_s: int
 ) -> Proof:
     """It was restored for proof before, or is now (`now`), and what came of it is what the manifest says."""
     name = "readiness.restorable"
@@ -69,7 +68,7 @@ def restorable(
         return Proof(name, RESTORABLE, "inconclusive", detail="It was never restored for proof.", remedy=RESTORE_NOW)
     begun = time.monotonic()
     try:
-        with throwaway(login) as copy:
+        with throwaway(login, run_id) as copy:
             restore(path, copy, container, timeout_s)
             different = compare(copy, manifest)
     except ReleaseError as error:
@@ -83,9 +82,10 @@ def restorable(
 
 
 @contextmanager
-def throwaway(login: Login) -> Iterator[Login]:
+def throwaway(login: Login, run_id: str) -> Iterator[Login]:
     """An empty database beside the application's, gone afterwards in every outcome; raises ReleaseError."""
-    name = f"{THROWAWAY}{secrets.token_hex(4)}"
+    # By this name the next run finds and removes it, should this one be killed.
+    name = f"{login.database}_readiness_{stamp(run_id)}"
     with closing(connect(login, "dbrelease readiness")) as session, session.cursor() as cursor:
         try:
             cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
