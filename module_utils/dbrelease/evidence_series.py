@@ -16,7 +16,7 @@ PERCENTILES = ("p50", "p95", "max")
 STACKED = {"errors", "connections"}  # parts of a whole
 UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_percent": "%"}
 # Of a sample, what says which one it is and what came of it.
-NO_SERIES = {"at", "ts", "from", "until", "number", "started_at", "ended_at", "duration_ms", "requests", "proofs"}
+NO_SERIES = {"taken_at", "verdict", "findings", "statuses"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,8 @@ def _numbers(key: str, value: Any, name: str = "") -> Iterator[tuple[str, float]
     if isinstance(value, Mapping):
         if name and "p95" in value:
             value = {"": value["p95"]}
+        elif isinstance(value.get("by_state"), Mapping):  # the total is their sum
+            value = value["by_state"]
         for inner, item in value.items():
             yield from _numbers(key, item, " ".join(part for part in (name, str(inner)) if part))
     elif (drawn := number(value)) is not None:
@@ -176,7 +178,7 @@ def _unit(key: str) -> str:
 
 def _clock(sample: Mapping[str, Any]) -> str:
     """Hours and minutes of a moment (`2026-01-02T03:04:05...`), for an axis."""
-    return str(sample.get("at") or sample.get("ts") or "")[11:19]
+    return str(sample.get("taken_at") or "")[11:19]
 
 
 def _thinned(chart: Chart) -> Chart:

@@ -72,17 +72,32 @@ SITUATIONS: dict[str, list[Event]] = {
 }
 SAMPLES: list[dict[str, Any]] = [
     {
-        "at": f"2026-01-02T03:{minute:02}:00+00:00",
+        "taken_at": f"2026-01-02T03:{minute:02}:00+00:00",
         "latency_ms": {"orders": {"p50": 5 + minute % 3, "p95": 9 + minute % 5, "max": 20}, "items": None},
         "errors": {"backend": minute % 2, "worker": 0},
-        "connections": {"active": 2, "idle": minute % 4},
+        "statuses": {"orders": 200, "items": None},
+        "connections": {"by_state": {"active": 2, "idle": minute % 4}, "total": 2 + minute % 4, "maximum": 100},
         "growth": {"total": 9000 + minute},
         "drift": {"missing": 0, "stale": 0},
-        "replication_lag_seconds": None,
-        "verdict": "pass",
+        "queue_depth": None,
+        "replication": {"standbys": 1, "lag_seconds": 0.5, "lag_bytes": 900} if minute else None,
+        "dead_rows": {},
+        "verdict": "fail" if minute == 7 else "pass",
+        "findings": ["3 errors in backend, and 0 are allowed."] if minute == 7 else [],
     }
     for minute in range(40)
 ]
+WATCHED = {
+    "samples": SAMPLES,
+    "window": {
+        "started_at": "2026-01-02T03:00:00+00:00",
+        "seconds": 2400,
+        "interval_seconds": 60,
+        "watched_seconds": 2340,
+        "samples": 40,
+        "longest_gap_seconds": 61,
+    },
+}
 
 
 def model_of(situation: str, run: Run) -> Model:

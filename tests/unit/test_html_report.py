@@ -156,15 +156,16 @@ def test_rows_before_and_after(_: str, observed: Any, status: str, expected: dic
 
 def test_each_number_of_the_samples_has_its_chart() -> None:
     charts = {chart.title: chart for chart in monitoring_charts({"samples": SAMPLES})}
-    assert list(charts) == ["Latency (p95)", "Errors", "Connections", "Growth", "Drift"]
+    assert list(charts) == ["Latency (p95)", "Errors", "Connections", "Growth", "Drift", "Replication"]
     assert charts["Latency (p95)"].series == [Series("orders", [9 + minute % 5 for minute in range(40)])]
     assert [one.name for one in charts["Errors"].series] == ["backend", "worker"]
+    assert [one.name for one in charts["Connections"].series] == ["active", "idle"]
     assert charts["Errors"].labels[1] == "03:01:00"
     assert monitoring_charts(None) == monitoring_charts({"samples": []}) == []
 
 
 def test_many_samples_become_few_points_and_the_worst_stays() -> None:
-    samples = [{"at": "", "drift": 7 if number == 1234 else 0} for number in range(3000)]
+    samples = [{"taken_at": "", "drift": 7 if number == 1234 else 0} for number in range(3000)]
     (chart,) = monitoring_charts({"samples": samples})
     assert len(chart.labels) == len(chart.series[0].values) <= POINTS_AT_MOST
     assert max(chart.known) == 7

@@ -1,0 +1,69 @@
+"""People are told of a run once when it begins and once when it ends; a receiver that is down changes nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from conftest import ARTIFACTS, ROOT, STATE, Playbook, journal, play
+
+sys.path.insert(0, str(ROOT / "tests" / "unit"))
+from receivers import mailbox, silent, webhook
+
+SECRET = "s3cr3t-t0ken"
+
+
+def told(run: Playbook) -> list[tuple[str, str]]:
+    """The claims about notifications in the evidence."""
+    return [(one["name"], one["status"]) for one in run.evidence["proofs"] if one["name"].startswith("notify.")]
+
+
+def last_notify(run: Playbook) -> dict[str, Any]:
+    """The last line about a notification in the journal."""
+    lines = [line for line in journal() if line["run_id"] == run.evidence["run"]["run_id"]]
+    return next(line for line in reversed(lines) if line["step"] == "notify")
+
+
+def test_a_failure_is_told_by_webhook_and_mail_and_the_secret_nowhere() -> None:
+    # A password that is wrong is refused before anything is changed: the quickest run that fails.
+    with webhook() as hook, mailbox() as box:
+        mail = {"notify_email": ["team@example.org"], "notify_smtp_host": "127.0.0.1", "notify_smtp_port": box.port}
+        more = {**mail, "notify_smtp_security": "none", "notify_webhook_url": hook.url, "db_password": "wrong"}
+        run = play("deploy_8_1a.yml", "-vvv", "-e", json.dumps(more))
+    assert run.status != 0
+    assert [body["event"] for body in hook.bodies] == ["start", "failure"]
+    assert [str(letter["Subject"]).split(": ")[1].split()[0] for letter in box.letters] == ["begins", "FAILED"]
+    assert hook.bodies[1]["headline"] == run.evidence["headline"]
+    assert (ARTIFACTS / hook.bodies[1]["report"].split("/staging/")[1]).is_file()
+    assert told(run) == [("notify.start", "pass"), ("notify.failure", "pass")]
+    assert SECRET not in run.output
+    kept = [path for folder in (STATE, ARTIFACTS) for path in folder.rglob("*") if path.is_file()]
+    assert kept and not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+def test_a_dead_webhook_costs_less_than_five_seconds_and_is_journaled() -> None:
+    with silent() as port:
+        url = f"http://127.0.0.1:{port}/{SECRET}"
+        run = play("deploy_8_1a.yml", "-e", f"notify_webhook_url={url}", "-e", "db_password=wrong")
+    assert run.evidence["outcome"] == "refused" and "password" in run.evidence["headline"]
+    proofs = [one for one in run.evidence["proofs"] if one["name"].startswith("notify.")]
+    assert told(run) == [("notify.start", "inconclusive"), ("notify.failure", "inconclusive")]
+    assert sum(one["duration_ms"] for one in proofs) < 5000
+    line = last_notify(run)
+    assert line["event"] == "skipped" and "did not answer within 2 s" in line["facts"]["message"]
+    assert SECRET not in run.output
+
+
+def test_without_a_receiver_it_is_skipped_and_says_so() -> None:
+    run = play("deploy_8_1a.yml", "-e", "db_password=wrong")
+    assert told(run) == [("notify.start", "skipped"), ("notify.failure", "skipped")]
+    assert "Neither notify_webhook_url nor notify_email is set." in last_notify(run)["facts"]["message"]
+
+
+def test_a_kind_of_webhook_that_is_none_is_refused_in_one_sentence() -> None:
+    run = play("deploy_8_1a.yml", "-e", "notify_webhook_kind=pigeon")
+    assert run.status != 0 and "notify_webhook_kind" in run.output
+    lines = journal()
+    own = {line["step"] for line in lines if line["run_id"] == lines[-1]["run_id"]}
+    assert own <= {"run", "playbook", "report"}, "nothing was begun"
