@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,8 @@ import pytest
 from ansible.module_utils.dbrelease.database import Login, connect
 
 from .conftest import Api
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
 
 DRAWING_KEYS = {
     "id", "title", "file_path", "processing_status", "upload_date", "project_id", "project", "metadata",
@@ -96,12 +97,12 @@ def test_a_project_can_be_changed(phase_a: Any, project: Any) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status"),
     [
-        ("GET", f"/api/v1/drawings/{uuid.uuid4()}", None, 404),
+        ("GET", f"/api/v1/drawings/{NOBODY}", None, 404),
         ("GET", "/api/v1/drawings/no-uuid", None, 422),
         ("GET", "/api/v1/drawings?limit=0", None, 422),
         ("POST", "/api/v1/drawings", {"title": "no file"}, 422),
-        ("POST", "/api/v1/drawings", {"title": "t", "file_path": "/a.pdf", "project_id": str(uuid.uuid4())}, 409),
-        ("DELETE", f"/api/v1/projects/{uuid.uuid4()}", None, 404),
+        ("POST", "/api/v1/drawings", {"title": "t", "file_path": "/a.pdf", "project_id": NOBODY}, 409),
+        ("DELETE", f"/api/v1/projects/{NOBODY}", None, 404),
     ],
 )
 def test_a_wrong_request_is_the_clients_error(phase_a: Any, method: str, path: str, body: Any, status: int) -> None:
@@ -149,7 +150,7 @@ def test_phase_b_gives_a_drawing_several_projects(phase_b: Any, drawing: Any, pr
     phase_b("POST", path + "/projects", {"project_id": project["id"]}, expect=201)
     phase_b("POST", path + "/projects", {"project_id": other["id"]}, expect=201)
     phase_b("POST", path + "/projects", {"project_id": other["id"]}, expect=201)  # again: no second association
-    phase_b("POST", path + "/projects", {"project_id": str(uuid.uuid4())}, expect=404)
+    phase_b("POST", path + "/projects", {"project_id": NOBODY}, expect=404)
 
     associated = {p["id"] for p in phase_b("GET", path + "/projects")}
     assert associated == {project["id"], other["id"]}

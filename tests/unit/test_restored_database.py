@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,13 @@ REFUSALS: list[tuple[str, Callable[[World, Path], Any], str]] = [
 ]
 
 
+@contextmanager
+def maintaining(world: World) -> Iterator[RealDictCursor]:
+    """A cursor in another database of the server, in autocommit."""
+    with closing(connect(world.maintenance, "tests")) as session:
+        yield session.cursor(cursor_factory=RealDictCursor)
+
+
 def rewrite_without(dump: Path, key: str) -> None:
     content = json.loads(manifest_of(dump).read_text())
     del content[key]
@@ -257,12 +265,12 @@ def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> N
         f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
     ):
         world.execute(statement, "postgres")
-    with connect(world.maintenance, "tests") as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
+    with maintaining(world) as cursor:
         assert stray(cursor, name) == [name, kept, left]
     result = world.restore()
     assert set(world.databases()) == {name, kept, result["database"]}
     assert all(world.databases().values())
-    with connect(world.maintenance, "tests") as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
+    with maintaining(world) as cursor:
         assert settle(cursor, name) == [f"Dropped {result['database']}, a restored copy that was never swapped in."]
         assert settle(cursor, name) == []
 
