@@ -39,10 +39,13 @@ browser: ## a Chromium for the tests of the report; on Debian as root, installed
 
 unit: stack browser ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
-	pytest --junitxml=artifacts/junit/unit.xml tests/
+	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml tests/
 
-molecule: stack ## every Molecule scenario, on the stack
-	@scripts/molecule-all
+# Scenarios that take long, or whose playbooks are open work, are run by name: scripts/molecule-all NAME ...
+SCENARIOS ?= bad_input check_mode deploy live_traffic two_runs
+
+molecule: stack ## the Molecule scenarios, on the stack (SCENARIOS="restore ..." for others)
+	@scripts/molecule-all $(SCENARIOS)
 
 # One after the other: they share the stack.
 test: ## everything that CI runs: lint, unit, molecule

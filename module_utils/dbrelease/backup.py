@@ -12,7 +12,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import RealDictCursor
 
-from . import manifest
+from . import dump, manifest
 from .acting import acting
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
 from .commands import Commands, commands_in
@@ -98,15 +98,17 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
             closing(connect(plan.login, f"dbrelease-baseline-{plan.run.run_id}"[:63])) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
+            # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
             snapshot = export_snapshot(cursor)
-            with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dump:
+            with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)
-                dumped = dump.result()
+                dumped = dumped_meanwhile.result()
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the baseline of the {plan.login.label} failed ({server_reason(error)}): "
-            "check that the database runs and that db_user may read all of it."
+            "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
         ) from error
     return baseline, dumped
 

@@ -402,8 +402,20 @@ def hold_table_from_dump(monkeypatch: pytest.MonkeyPatch, shop: Login) -> psycop
     session = connect(shop, "tests")
     with session.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-    monkeypatch.setattr(baseline, "read_tables", lambda _cursor: {})
+    for reads in ("read_tables", "read_lines"):
+        monkeypatch.setattr(baseline, reads, lambda _cursor: {})
     return session
+
+
+def test_baseline_that_waits_for_a_lock_is_given_up(
+    parameters: Make, state: Path, shop: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dump, "LOCK_WAIT_LIMIT_MS", 300)
+    with closing(connect(shop, "tests")) as session:
+        session.cursor().execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(ReleaseError, match=r"lock timeout"):
+            module.act(parameters(observations=[]), False)
+    assert_no_backup(state, shop)
 
 
 def test_dump_that_waits_for_a_lock_is_given_up(
