@@ -42,7 +42,7 @@ unit: stack browser ## the Python tests, on the stack's Postgres
 	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml tests/
 
 # Scenarios that take long, or whose playbooks are open work, are run by name: scripts/molecule-all NAME ...
-SCENARIOS ?= bad_input check_mode deploy live_traffic two_runs
+SCENARIOS ?= bad_input check_mode deploy live_traffic
 
 molecule: stack ## the Molecule scenarios, on the stack (SCENARIOS="restore ..." for others)
 	@scripts/molecule-all $(SCENARIOS)

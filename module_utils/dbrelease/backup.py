@@ -98,9 +98,9 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
             closing(connect(plan.login, f"dbrelease-baseline-{plan.run.run_id}"[:63])) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
+            snapshot = export_snapshot(cursor)
             # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
-            snapshot = export_snapshot(cursor)
             with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)

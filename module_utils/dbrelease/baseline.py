@@ -21,7 +21,6 @@ from .journal import utc_now
 # A snapshot may be needed for hours: no timeout of the server, role or database may end its session.
 TIMEOUTS = (
     "statement_timeout",
-    "lock_timeout",
     "idle_in_transaction_session_timeout",
     "transaction_timeout",
     "idle_session_timeout",
