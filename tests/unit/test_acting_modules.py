@@ -38,7 +38,7 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
         {
             "backend_container": "", "workdir": None, "command": ["true"], "from_revision": "a1", "revision": "b2",
             "direction": "upgrade", "bookkeeping_table": "alembic_version", "lock": {}, "timeout_seconds": 60,
-            "success_pattern": None, "log_label": "log", "preview_files": [],
+            "success_pattern": None, "log_label": "log", "preview_files": [], "session_settings": {},
         },
     ),
     "finalize": (sql_step.act, {"steps": [STEP], "checks": [], "lock": {}, "application_name": "x"}),

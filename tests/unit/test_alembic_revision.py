@@ -125,6 +125,7 @@ def parameters(login_parameters: dict[str, Any], run_parameters: dict[str, Any])
             "success_pattern": None,
             "log_label": "migration_log",
             "preview_files": [],
+            "session_settings": {},
             **changes,
         }
 
