@@ -16,7 +16,7 @@ import preflight_info
 import psycopg2.extensions
 
 # As the reference stack resolves it: see stack/docker-compose.yml.
-POSTGRES_IMAGE = os.environ.get("POSTGRES_IMAGE", "drawing-postgres:bookworm")
+POSTGRES_IMAGE = os.environ.get("POSTGRES_IMAGE") or "drawing-postgres:bookworm"
 OLDER, START, OWN, NEWER = "aaaa00000001", "bbbb00000002", "cccc00000003", "dddd00000004"
 REVISION_FILE = f'revision: str = "{OWN}"\ndown_revision = "{START}"\n'
 HISTORY = f"{START} -> {NEWER} (head), Later\n{OLDER} -> {START}, Orders\n<base> -> {OLDER}, Accounts\n"
