@@ -13,6 +13,9 @@ description:
   - A run that failed, that was refused or that was killed is no failure of this module; it fails only if the evidence
     cannot be written, and then says what came of the run nevertheless. Whoever calls it judges RV(succeeded).
   - The same evidence again writes nothing.
+  - An action plugin then brings the files to O(artifacts) on the controller, renders C(report.html) there (only the
+    controller needs pygal and Jinja2), and puts it beside them on the target. Where the page cannot be made that is a
+    warning.
   - In every outcome the run gives the target back, if it had claimed it.
 extends_documentation_fragment: [run]
 options:
@@ -47,6 +50,14 @@ options:
       message:
         description: What it said.
         type: str
+  artifacts:
+    description: Folder on the controller; the files go to C(<environment>/<run_id>) in it.
+    type: path
+    required: true
+  templates:
+    description: Folder on the controller with C(report.html.j2), its parts and C(report.css).
+    type: path
+    required: true
 attributes:
   check_mode:
     support: full
@@ -63,6 +74,8 @@ EXAMPLES = r"""
     run: "{{ run }}"
     release: "{{ release }}"
     asked: [deployed, already_deployed]
+    artifacts: artifacts
+    templates: roles/report/templates
   register: evidence
 
 - name: End as the outcome deserves
@@ -98,6 +111,10 @@ files:
   elements: str
   returned: always
   sample: [evidence.json, report.md, junit.xml]
+texts:
+  description: What they hold, for the action plugin; not in the task's result.
+  type: dict
+  returned: never
 counts:
   description: Number of claims by verdict, C(pass), C(fail), C(inconclusive) and C(skipped).
   type: dict
@@ -136,6 +153,8 @@ OPTIONS: Options = {
     "asked": {"type": "list", "elements": "str", "choices": OUTCOMES, "required": True},
     "events": {"type": "list", "elements": "dict", "default": []},
     "failure": {"type": "dict", "default": {}, "options": {"task": {"type": "str"}, "message": {"type": "str"}}},
+    "artifacts": {"type": "path", "required": True},
+    "templates": {"type": "path", "required": True},
 }
 
 
@@ -162,6 +181,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "headline": model["headline"],
         "directory": str(run.directory),
         "files": list(RENDERERS),
+        "texts": {} if check_mode else {name: render(model) for name, render in RENDERERS.items()},
         "counts": model["counts"],
         "ways_back": model["ways_back"],
         "proofs": [] if check_mode else [evidence_proof(run, list(RENDERERS)).as_dict()],

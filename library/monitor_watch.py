@@ -32,10 +32,6 @@ options:
   interval_seconds:
     description: The time between two samples, V(1) or more; needed with O(state=begun).
     type: int
-  repeat:
-    description: Whether to watch although a watch since the deployment has ended well.
-    type: bool
-    default: true
   watch:
     description: The watch to judge, as it was returned; needed with O(state=judged).
     type: dict
@@ -116,7 +112,6 @@ OPTIONS: Options = {
     "monitoring": {"type": "dict", "required": True},
     "seconds": {"type": "int"},
     "interval_seconds": {"type": "int"},
-    "repeat": {"type": "bool", "default": True},
     "watch": {"type": "dict"},
 }
 
@@ -126,12 +121,8 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     journal = Journal(run_of(params), dry=check_mode)
     if params["state"] == "judged":
         return finish(journal, params["monitoring"], params["watch"] or {})
-    return begin(
-        journal,
-        params["seconds"] if params["seconds"] is not None else -1,
-        params["interval_seconds"] or 0,
-        repeat=params["repeat"],
-    )
+    seconds = params["seconds"] if params["seconds"] is not None else -1
+    return begin(journal, seconds, params["interval_seconds"] or 0)
 
 
 def main() -> None:

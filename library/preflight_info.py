@@ -22,11 +22,11 @@ options:
     type: dict
     required: true
   services:
-    description: The state of the services, as M(target_info) returns it.
+    description: The state of the services, as M(run) returns it.
     type: dict
     default: {}
   address_problem:
-    description: Why the database has no address, as M(target_info) returns it.
+    description: Why the database has no address, as M(run) returns it.
     type: str
     default: ""
   backend_container:
@@ -110,6 +110,10 @@ revision:
   type: str
   returned: always
   sample: 3f1c0a9b7d52
+watched:
+  description: Whether the release is deployed, and a watch of it since then has ended well.
+  type: bool
+  returned: always
 payload_missing:
   description: The destinations of the release's files that are not there yet.
   type: list

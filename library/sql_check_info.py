@@ -121,56 +121,11 @@ duration_ms:
   sample: 240
 """
 
-from collections.abc import Mapping
-from typing import Any
+from ansible.module_utils.dbrelease.looks import checks
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
 
-from ansible.module_utils.dbrelease.advice import advise, command_for
-from ansible.module_utils.dbrelease.checks import read_checks
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.proof import sentence
-
-OPTIONS: Options = {
-    **LOGIN_OPTIONS,
-    **RUN_OPTIONS,
-    "checks": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": {
-            "name": {"type": "str", "required": True},
-            "title": {"type": "str", "required": True},
-            "violations": {"type": "str"},
-            "equal": {"type": "str"},
-        },
-        "mutually_exclusive": [("violations", "equal")],
-        "required_one_of": [("violations", "equal")],
-    },
-    "proven": {"type": "list", "elements": "str", "default": []},
-    "statement_timeout_ms": {"type": "int", "default": 60_000},
-    "sample_size": {"type": "int", "default": 5},
-    "reconcile_command": {"type": "str", "default": ""},
-}
-
-
-def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Read in both modes."""
-    run = run_of(params)
-    command = command_for(params["reconcile_command"], run.environment)
-    with Journal(run, dry=check_mode).step("checks") as step:
-        proofs, facts = read_checks(
-            Login.of(params),
-            params["checks"],
-            proven=params["proven"],
-            statement_timeout_ms=params["statement_timeout_ms"],
-            sample_size=params["sample_size"],
-        )
-        proofs = advise(proofs, command, lambda proof: proof.observed is not None)
-        step.prove(*proofs)
-        step.facts.update(facts)
-    lines = [proof.as_dict() for proof in proofs]
-    return {"proofs": lines, "message": sentence(lines), **facts}
+OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **checks.OPTIONS}
+act = checks.act
 
 
 def main() -> None:

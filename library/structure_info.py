@@ -101,40 +101,11 @@ message:
   sample: ""
 """
 
-from collections.abc import Mapping
-from typing import Any
+from ansible.module_utils.dbrelease.looks import structure
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
 
-from ansible.module_utils.dbrelease.advice import advise, command_for
-from ansible.module_utils.dbrelease.catalog import read_back
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.proof import sentence
-
-OPTIONS: Options = {
-    **LOGIN_OPTIONS,
-    **RUN_OPTIONS,
-    "tables": {
-        "type": "dict",
-        "required": True,
-        "options": {"existing": {"type": "dict", "default": {}}, "created": {"type": "dict", "default": {}}},
-    },
-    "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
-    "reconcile_command": {"type": "str", "default": ""},
-}
-
-
-def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Read in both modes."""
-    run = run_of(params)
-    command = command_for(params["reconcile_command"], run.environment)
-    with Journal(run, dry=check_mode).step("structure") as step:
-        proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
-        proofs = advise(proofs, command, lambda proof: proof.name.endswith(".constraints") and bool(proof.observed))
-        step.prove(*proofs)
-    found = [proof.as_dict() for proof in proofs]
-    return {"proofs": found, "message": sentence(found)}
+OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **structure.OPTIONS}
+act = structure.act
 
 
 def main() -> None:

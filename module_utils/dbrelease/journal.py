@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ReleaseError
-from .proof import Proof
+from .proof import Proof, failures, sentence
 
 Event = Literal["started", "passed", "failed", "refused", "skipped"]
 JOURNAL_NAME = "journal.jsonl"
@@ -78,6 +78,17 @@ class Journal:
         self.events.append(line)
         if not self.dry:
             self._write(json.dumps(line, ensure_ascii=False, default=str))
+        return line
+
+    def judge(
+        self, step: str, proofs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write and return the line that closes a stage by its proofs; raises ReleaseError where one is red."""
+        message, red = sentence(proofs), [proof["name"] for proof in failures(proofs)]
+        judged = {**(facts or {}), "claims": len(proofs), "red": red, "message": message}
+        line = self.append(step, "failed" if red else "passed", judged)
+        if red:
+            raise ReleaseError(message, line=line)
         return line
 
     def _write(self, text: str) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,19 @@ from psycopg2.extras import RealDictCursor
 
 from .acting import acting
 from .alembic_move import read_revisions
-from .claim import Claim, life_of
-from .claiming import holder_of
 from .commands import commands_in
 from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
-from .interrupted import (
-    Interrupted,
-    interrupted_runs,
-    may_live,
-    notice,
-    runs_in,
-    stray_databases,
-    stray_dumps,
-    stray_temporaries,
-)
-from .journal import Journal, Run, utc_now
-from .machine import is_running, this_machine
+from .interrupted import Interrupted, notice, stray_databases
+from .journal import Journal, Run
 from .proof import Proof
 from .restore_leftovers import repair_restore
 from .sessions import end_sessions, sessions_of
+from .unsettled import look
 
 STEP = "recovery"
 PROOF = "recovery.settled"
 TIMEOUT_S = 30
-# A remote controller's death cannot be seen. Nothing that claims no target takes so long.
-LONGEST = timedelta(days=1)
 
 # The engine has no call that ends what `exec` began; the run is in the environment of its programs.
 END_PROGRAMS = r"""
@@ -122,15 +108,8 @@ class Leftovers:
         }
 
     def _clean(self, journal: Journal) -> Cleaned:
-        lines = journal.read()
-        living = self._living(lines)
-        run = self.run
-        cleaned = Cleaned(
-            interrupted_runs(
-                lines, living=living, release=run.release, environment=run.environment, state_dir=run.state_dir
-            )
-        )
-        cleaned.files = self._files(cleaned.runs, living)
+        left = look(self.run, journal.read(), dry=self.dry)
+        cleaned = Cleaned(left.runs, files=left.files)
         if cleaned.runs:
             # A killed restore may have left the database closed, which nothing below could look at then.
             self._try(cleaned, self._repair_restore)
@@ -145,7 +124,7 @@ class Leftovers:
         # A run that could not be settled stays open, for the next one to settle.
         if not self.dry and not cleaned.unsettled:
             for interrupted in cleaned.runs:
-                close(interrupted, cleaned.revisions, run.run_id)
+                close(interrupted, cleaned.revisions, self.run.run_id)
         return cleaned
 
     def _try(self, cleaned: Cleaned, act: Any) -> None:
@@ -158,20 +137,6 @@ class Leftovers:
             cleaned.unsettled.append(
                 f"Settling what is left in the {self.login.label} failed ({server_reason(error)})."
             )
-
-    def _living(self, lines: Sequence[Mapping[str, Any]]) -> set[str]:
-        living = {run_id for run_id in runs_in(lines) if may_live(lines, run_id, controller_is_dead)}
-        living.add(self.run.run_id)
-        holder = holder_of(self.run) if self.dry else None
-        return living | ({holder.holder.run_id} if holder and holder.holder else set())
-
-    def _files(self, runs: Sequence[Interrupted], living: set[str]) -> list[str]:
-        found = []
-        top = Path(self.run.state_dir)
-        for folder in (top, *top.glob("runs/*/")):
-            names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
-            found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]
-        return found
 
     def _repair_restore(self, cleaned: Cleaned) -> None:
         if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.runs):
@@ -220,20 +185,6 @@ def close(interrupted: Interrupted, revisions: list[str] | None, settled_by: str
         journal.append(step, "failed", facts)
     if not interrupted.closed:
         journal.append("run", "failed", {**facts, "outcome": "failed", "headline": message})
-
-
-def controller_is_dead(first: Mapping[str, Any]) -> bool:
-    """Whether the controller of a run that never claimed the target is certainly gone, by the run's first line."""
-    controller = first["facts"].get("controller") or {}
-    here = this_machine()
-    run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
-    claim = Claim.of(run, controller, here, str(first["ts"]))
-    # The line does not say where it was written: this very machine's controllers are the ones that can be looked at.
-    if claim.is_local:
-        return life_of(claim, here, is_running, held=False) == "dead"
-    with suppress(ValueError):
-        return utc_now() - datetime.fromisoformat(str(first["ts"])) > LONGEST
-    return True
 
 
 def _proof(cleaned: Cleaned, told: str) -> Proof:

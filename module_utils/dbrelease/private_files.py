@@ -10,6 +10,7 @@ from pathlib import Path
 from .errors import ReleaseError
 from .journal import make_private_directory
 
+STATE_DIR = "release_state_dir"
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
@@ -68,8 +69,11 @@ def write_private(path: Path, text: str, run_id: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def replace_private(path: Path, data: bytes, run_id: str) -> None:
-    """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there."""
+def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STATE_DIR) -> None:
+    """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there.
+
+    setting: what says where it is, for the sentence of the ReleaseError where that is not possible.
+    """
     temporary = temporary_name(path, run_id)
     try:
         temporary.unlink(missing_ok=True)
@@ -80,7 +84,7 @@ def replace_private(path: Path, data: bytes, run_id: str) -> None:
         temporary.replace(path)
         sync_directory(path.parent)
     except OSError as error:
-        raise write_failure(path, error) from error
+        raise write_failure(path, error, setting) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -91,7 +95,7 @@ def unused(path: Path, run_id: str) -> Path:
     return path.with_name(f"{path.stem}_{run_id.rsplit('-', 1)[-1]}{path.suffix}") if path.exists() else path
 
 
-def write_failure(path: Path, error: OSError) -> ReleaseError:
+def write_failure(path: Path, error: OSError, setting: str = STATE_DIR) -> ReleaseError:
     """The sentence for a file that could not be written."""
     if isinstance(error, FileExistsError):
         return ReleaseError(
@@ -101,6 +105,6 @@ def write_failure(path: Path, error: OSError) -> ReleaseError:
     advice = (
         "make room there"
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        else "make release_state_dir a folder that the deploying user can write"
+        else f"make {setting} a folder that you can write"
     )
     return ReleaseError(f"Writing {path} failed ({reason}): {advice}, and run again.")

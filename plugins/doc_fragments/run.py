@@ -7,7 +7,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   run:
-    description: The run that this call belongs to, as M(journal) with O(journal#module:state=opened) returned it.
+    description: The run that this call belongs to, as M(run) opened it.
     type: dict
     required: true
     suboptions:

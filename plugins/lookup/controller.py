@@ -23,9 +23,11 @@ description:
 
 EXAMPLES = r"""
 - name: Open the run
-  journal:
-    state: opened
-    run: {release: "2026_04", environment: staging, playbook: deploy, state_dir: /srv/shop/releases}
+  run:
+    release: "2026_04"
+    environment: staging
+    playbook: deploy
+    state_dir: /srv/shop/releases
     exclusive: true
     controller: "{{ lookup('controller') }}"
 """

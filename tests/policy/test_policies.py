@@ -16,6 +16,7 @@ ENGINE = ("library", "module_utils", "roles", "plugins")
 STORY_WORDS = re.compile(r"drawing|project|8[._]1a|junction", re.IGNORECASE)
 HOME = re.compile(r"(?<![\w.$}~-])/(?:work|home|Users|root|opt/pypi)[/\w-]*/" + r"|\.\./sha" + "red")
 SHELLS = re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:command|shell|raw|script):")
+OPTIONS_OF = re.compile(r"Options of M\((?P<module>\w+)\)\.")
 TASK_START = re.compile(r"^\s*- ")
 
 Policy = Callable[[Path], Iterator[str]]
@@ -154,7 +155,17 @@ def documented_options(root: Path, documentation: dict[str, Any]) -> dict[str, A
     for name in [names] if isinstance(names, str) else names:
         fragment = constants_of(root / "plugins" / "doc_fragments" / f"{name}.py")["ModuleDocFragment"]
         options |= yaml.safe_load(fragment.DOCUMENTATION)["options"]
-    return {**options, **(documentation.get("options") or {})}
+    own = documentation.get("options") or {}
+    return {**options, **{name: with_those_of_its_module(root, option) for name, option in own.items()}}
+
+
+def with_those_of_its_module(root: Path, option: dict[str, Any]) -> dict[str, Any]:
+    """An option that holds the options of another module has them from there, and not a second time."""
+    named = OPTIONS_OF.fullmatch(str(option.get("description", "")))
+    if not named:
+        return option
+    documentation = yaml.safe_load(constants_of(root / "library" / f"{named['module']}.py")["DOCUMENTATION"])
+    return {**option, "suboptions": documentation["options"]}
 
 
 def plain(options: dict[str, Any], inner: str) -> dict[str, Any]:
@@ -397,6 +408,13 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (a_module_does_what_it_documents, "library/orders.py", "{state: open, ", "{", "an example lacks state"),
     (a_module_does_what_it_documents, "library/orders.py", "{state:", "{colour: red, state:", "gives colour"),
     (a_module_does_what_it_documents, "library/orders.py", "  orders: {", "  items: {", "no example calls it"),
+    (
+        a_module_does_what_it_documents,
+        "library/orders.py",
+        "page: {description: Where., type: dict, suboptions: {size: {description: Big., type: int}}}",
+        "page: {description: Options of M(orders)., type: dict}",
+        "page.limit is documented only",
+    ),
     (a_module_has_its_test, "library/items.py", "", "x", "items: no tests/unit/test_items.py"),
     (the_map_shows_every_folder, "README.md", "library/", "", "README.md does not name library/"),
     (the_map_shows_every_folder, "docs/more.md", "", "x", "README.md does not name docs/more.md"),

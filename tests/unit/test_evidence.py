@@ -635,12 +635,13 @@ def test_schema_is_valid_closed_and_documented() -> None:
 # The module: files and closing lines on a real file system.
 
 Call = Callable[..., dict[str, Any]]
+BROUGHT = {"artifacts": "/nowhere", "templates": "/nowhere"}  # the action plugin's, on the controller
 
 
 @pytest.fixture
 def call(run_parameters: dict[str, Any]) -> Call:
     def call(check_mode: bool = False, **given: Any) -> dict[str, Any]:
-        options = {"asked": ["deployed"], "events": [], "failure": {}, "release": RELEASE, **given}
+        options = {**BROUGHT, "asked": ["deployed"], "events": [], "failure": {}, "release": RELEASE, **given}
         return evidence.act({"run": run_parameters, **options}, check_mode)
 
     return call
@@ -660,6 +661,7 @@ def test_files_are_whole_private_and_valid(call: Call, journal: Journal, run: Ru
     assert result["files"] == ["evidence.json", "report.md", "junit.xml"]
     assert sorted(path.name for path in run.directory.iterdir()) == sorted(result["files"]), "no temporary file is left"
     assert {path.stat().st_mode & 0o777 for path in run.directory.iterdir()} == {0o600}
+    assert result["texts"] == {path.name: path.read_text(encoding="utf-8") for path in run.directory.iterdir()}
     assert run.directory.stat().st_mode & 0o777 == run.directory.parent.stat().st_mode & 0o777 == 0o700
     VALIDATOR.validate(json.loads((run.directory / "evidence.json").read_text()))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from typing import Any
 import journal
 import pytest
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run, last_facts, stamp
-from ansible.module_utils.dbrelease.machine import process_of, this_machine
+from ansible.module_utils.dbrelease.journal import Journal, Run, last_facts
 from ansible.module_utils.dbrelease.proof import Proof
 
 KEYS = {"ts", "run_id", "release", "environment", "playbook", "step", "event", "facts"}
@@ -28,8 +26,6 @@ def parameters(run: dict[str, Any], state: str, **options: Any) -> dict[str, Any
         "event": None,
         "facts": {},
         "proofs": [],
-        "exclusive": False,
-        "controller": {},
         **options,
     }
 
@@ -38,24 +34,20 @@ def lines(run: dict[str, Any]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (Path(run["state_dir"]) / "journal.jsonl").read_text().splitlines()]
 
 
-def test_opening_gives_the_run_its_id_and_writes_that_it_started(run_parameters: dict[str, Any]) -> None:
-    opened = journal.act(parameters({**run_parameters, "run_id": None}, "opened"), False)
+RECORDED = {"step": "backup", "event": "passed"}
+
+
+def test_a_line_is_recorded_for_its_owner_only(run_parameters: dict[str, Any]) -> None:
+    recorded = journal.act(parameters(run_parameters, "recorded", **RECORDED), False)
     (line,) = lines(run_parameters)
-    assert set(line) == KEYS
-    assert (line["run_id"], line["step"], line["event"]) == (opened["run"]["run_id"], "run", "started")
-    assert len(stamp(opened["run"]["run_id"])) == len("20260102_030405")
-
-
-def test_only_the_owner_can_read_it(run_parameters: dict[str, Any]) -> None:
-    journal.act(parameters(run_parameters, "opened"), False)
+    assert set(line) == KEYS and line == recorded["line"]
     folder = Path(run_parameters["state_dir"])
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "journal.jsonl").stat().st_mode) == 0o600
 
 
 def test_check_mode_writes_nothing(run_parameters: dict[str, Any]) -> None:
-    opened = journal.act(parameters({**run_parameters, "run_id": None}, "opened"), True)
-    assert opened["run"]["run_id"]
+    assert journal.act(parameters(run_parameters, "recorded", **RECORDED), True)["line"]["event"] == "passed"
     assert not Path(run_parameters["state_dir"]).exists()
 
 
@@ -118,36 +110,6 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run_parameters: dict[st
     with pytest.raises(
         ReleaseError, match=r"Writing the journal .* failed \(Not a directory\): make release_state_dir"
     ):
-        journal.act(parameters({**run_parameters, "state_dir": str(tmp_path / "file/state")}, "opened"), False)
-
-
-def opened(run: dict[str, Any], run_id: str, *, check_mode: bool = False) -> dict[str, Any]:
-    who = {"user": "ann", "host": "desk", **vars(this_machine()), **vars(process_of(os.getpid()) or ())}
-    options = parameters({**run, "run_id": run_id}, "opened", exclusive=True, controller=who)
-    return journal.act(options, check_mode)
-
-
-def test_of_two_exclusive_runs_the_second_is_refused_and_told_why(run_parameters: dict[str, Any]) -> None:
-    first, second = (opened(run_parameters, "x") for _ in range(2))
-    assert (first["refused"], first["message"]) == (False, "")
-    assert second["refused"]
-    assert f"held by run {first['run']['run_id']} (tests of release sample) by ann on desk, since" in second["message"]
-    assert [(line["step"], line["event"]) for line in lines(run_parameters)] == [
-        ("run", "started"),
-        ("claim", "passed"),
-        ("run", "started"),
-        ("claim", "refused"),
-    ]
-
-
-def test_in_check_mode_a_held_target_is_told_and_not_refused(run_parameters: dict[str, Any]) -> None:
-    first = opened(run_parameters, "x")
-    before = lines(run_parameters)
-    dry = opened(run_parameters, "y", check_mode=True)
-    assert not dry["refused"] and first["run"]["run_id"] in dry["message"]
-    assert lines(run_parameters) == before
-
-
-def test_what_only_reads_is_not_refused(run_parameters: dict[str, Any]) -> None:
-    opened(run_parameters, "x")
-    assert not journal.act(parameters(run_parameters, "opened"), False)["refused"]
+        journal.act(
+            parameters({**run_parameters, "state_dir": str(tmp_path / "file/state")}, "recorded", **RECORDED), False
+        )

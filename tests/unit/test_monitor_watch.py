@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.monitor.memory import Sample
+from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.monitor.memory import Memory, Sample
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded, longest_gap
 from monitor_watch import act
 
@@ -45,7 +46,7 @@ def sample_facts(verdict: str = "pass", claim: str = "app_log", *, grave: bool =
 
 
 def begun(run: dict[str, Any], seconds: int = 0, *, check_mode: bool = False, **more: Any) -> dict[str, Any]:
-    options = {"interval_seconds": 10, "repeat": True, **more}
+    options = {"interval_seconds": 10, **more}
     return act({"state": "begun", "run": run, "monitoring": MONITORING, "seconds": seconds, **options}, check_mode)
 
 
@@ -197,12 +198,23 @@ class TestKilled:
         assert not begun(run_parameters, 100)["resumed"]
 
 
-def test_a_watch_that_ended_well_is_not_repeated_unless_asked(run_parameters: dict[str, Any], write: Write) -> None:
-    write(100, "upgrade", facts={"attempts": 1})
-    write(50, "monitor", "passed")
-    assert begun(run_parameters, repeat=False)["samples"] == 0
-    assert events(run_parameters)[-1] == ("monitor", "skipped")
-    assert begun(run_parameters, repeat=True)["samples"] == 1
+WATCHED: list[tuple[str, list[tuple[str, str]], bool]] = [
+    ("never", [("upgrade", "passed")], False),
+    ("to a good end", [("upgrade", "passed"), ("monitor", "passed")], True),
+    ("to a bad end", [("upgrade", "passed"), ("monitor", "failed")], False),
+    ("killed", [("upgrade", "passed"), ("monitor", "started")], False),
+    ("before it was deployed again", [("upgrade", "passed"), ("monitor", "passed"), ("upgrade", "passed")], False),
+]
+
+
+@pytest.mark.parametrize(("_", "events", "watched"), WATCHED, ids=[row[0] for row in WATCHED])
+def test_a_deployment_is_watched_once_a_watch_of_it_has_ended_well(
+    run_parameters: dict[str, Any], write: Write, _: str, events: list[tuple[str, str]], watched: bool
+) -> None:
+    for seconds_ago, (step, event) in zip(range(100, 0, -10), events, strict=False):
+        write(seconds_ago, step, event, {"attempts": 1})
+    run = Run(**run_parameters)
+    assert Memory.of(Journal(run).read(), run).watched() == watched
 
 
 @pytest.mark.parametrize(("gap", "status"), [(30, P), (120, I)])

@@ -14,7 +14,7 @@ import docker
 import preflight_info
 import pytest
 import release_info
-import target_info
+from ansible.module_utils.dbrelease import target
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from preflight_world import POSTGRES_IMAGE, red, statuses
@@ -79,9 +79,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, 
 def stack(containers: tuple[Any, Any, Path], run_parameters: dict[str, Any]) -> Stack:
     """At the revision that the release starts from, with no file of the release."""
     database, backend, migrations = containers
-    found = target_info.act(
-        {"containers": {"db": database.name, "backend": backend.name}, "db_host": "", "db_port": 5432}, False
-    )
+    found = target.look({"db": database.name, "backend": backend.name}, "", 5432)
     login = Login(found["login_host"], found["login_port"], "postgres", "postgres", PASSWORD)
     wait_for(login)
     for path in migrations.iterdir():
@@ -178,7 +176,7 @@ def test_stopped_backend_is_said_once(stack: Stack) -> None:
     stack.backend.stop(timeout=0)
     try:
         services = {name: service["container"] for name, service in stack.parameters["services"].items()}
-        found = target_info.act({"containers": services, "db_host": "", "db_port": 5432}, False)
+        found = target.look(services, "", 5432)
         stack.parameters["services"] = found["services"]
         result = stack.look()
     finally:

@@ -17,24 +17,19 @@ LONGEST_S = 172_800
 MILLISECOND_NS = 1_000_000
 
 
-def begin(journal: Journal, seconds: int, interval_s: int, *, repeat: bool) -> dict[str, Any]:
-    """Begin a watch, or take up one that was killed; without `repeat` not where one has ended well already."""
+def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
+    """Begin a watch, or take up one that was killed."""
     _check(seconds, interval_s)
     memory = Memory.of(journal.read(), journal.run)
     now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
     found = memory.unfinished(now_ns)
     watch = Watch(Watch.of(found).begin_ns if found else now_ns, seconds, interval_s)
-    needed = repeat or bool(found) or not memory.watched()
     taken = len(memory.since(watch.begin_ns)) if found else 0
     facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
-    if needed:
-        journal.append(WATCH, "started", facts)
-    else:
-        message = "A watch since the deployment has ended well; it is not repeated."
-        journal.append(WATCH, "skipped", {"message": message})
+    journal.append(WATCH, "started", facts)
     return {
         **facts,
-        "samples": watch.samples_left(now_ns) if needed and not journal.dry else 0,
+        "samples": watch.samples_left(now_ns) if not journal.dry else 0,
         "deployed_at": memory.deployed_at() or "",
         "deployed_epoch": (memory.deployed_ns or now_ns) // SECOND_NS,
         "proofs": [],

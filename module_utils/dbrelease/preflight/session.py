@@ -8,6 +8,7 @@ from typing import Any
 from ..database import Login
 from ..journal import Journal
 from ..module import run_of
+from ..monitor.memory import Memory
 from ..proof import sentence
 from ..target import Service
 from .demands import Demands
@@ -26,7 +27,8 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     with journal.step("preflight") as step:
         facts = gather(_place(params, demands, run.state_dir), demands)
         proofs = judge(demands, facts)
-        begun = is_begun([] if dry and not check_mode else journal.read(), run.release, run.environment)
+        lines = [] if dry and not check_mode else journal.read()
+        begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)
         seen = summary(facts)
         step.prove(*proofs)
@@ -41,6 +43,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "message": sentence(dicts),
         "server_version": seen["server_version"],
         "revision": facts.revisions[0] if len(facts.revisions) == 1 else "",
+        "watched": state == "deployed" and Memory.of(lines, run).watched(),
         "payload_missing": seen["payload_missing"],
         "target_facts": seen,
     }

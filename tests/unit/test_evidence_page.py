@@ -1,20 +1,18 @@
-"""html_report: the page is written once, for its owner only; the numbers in its charts are those of the evidence."""
+"""The page of a run is whole and stands alone; the numbers in its charts are those of the evidence."""
 
 from __future__ import annotations
 
-import json
 import re
-import stat
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import html_report
 import pytest
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence_charts import draw, is_logarithmic
 from ansible.module_utils.dbrelease.evidence_html import anchors, timeline
+from ansible.module_utils.dbrelease.evidence_page import page_of
 from ansible.module_utils.dbrelease.evidence_series import (
     POINTS_AT_MOST,
     Chart,
@@ -34,50 +32,16 @@ def run(run_parameters: dict[str, Any]) -> Run:
     return Run(**run_parameters)
 
 
-@pytest.fixture
-def params(run: Run, tmp_path: Path) -> dict[str, Any]:
-    evidence = tmp_path / "evidence.json"
-    evidence.write_text(json.dumps(model_of("deployed", run)), encoding="utf-8")
-    return {"evidence": str(evidence), "dest": str(tmp_path / "report.html"), "templates": str(TEMPLATES)}
-
-
-def test_it_is_written_once_and_for_its_owner_only(params: dict[str, Any]) -> None:
-    dest = Path(params["dest"])
-    first = html_report.act(params, False)
-    assert first["changed"] and first["bytes"] == dest.stat().st_size
-    assert stat.S_IMODE(dest.stat().st_mode) == 0o600
-    assert html_report.act(params, False) == {**first, "changed": False}
-    dest.write_text("another", encoding="utf-8")
-    assert html_report.act(params, False)["changed"]
-    assert sorted(path.name for path in dest.parent.iterdir()) == ["evidence.json", "report.html"]
-
-
-def test_check_mode_writes_nothing(params: dict[str, Any]) -> None:
-    assert html_report.act(params, True)["changed"]
-    assert not Path(params["dest"]).exists()
-
-
-NO_EVIDENCE: list[tuple[str, str]] = [("no json", "{"), ("a list", "[]"), ("another form", '{"schema_version": 2}')]
-
-
-@pytest.mark.parametrize(("_", "content"), NO_EVIDENCE, ids=[row[0] for row in NO_EVIDENCE])
-def test_what_is_no_evidence_is_said_in_one_sentence(params: dict[str, Any], _: str, content: str) -> None:
-    Path(params["evidence"]).write_text(content, encoding="utf-8")
-    with pytest.raises(ReleaseError, match="it is no evidence of this form"):
-        html_report.act(params, False)
-    assert not Path(params["dest"]).exists()
-
-
-def test_a_missing_file_or_folder_or_library_is_named(params: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ReleaseError, match="No such file"):
-        html_report.act({**params, "evidence": "/nowhere/evidence.json"}, False)
+def test_a_missing_template_or_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("deployed", run)
+    assert page_of(model, TEMPLATES) == report_of("deployed", run)
     with pytest.raises(ReleaseError, match=r"holds no report\.html\.j2"):
-        html_report.act({**params, "templates": "/nowhere"}, False)
+        page_of(model, Path("/nowhere"))
     monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.evidence_html")
     monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.evidence_charts")
     monkeypatch.setitem(sys.modules, "pygal", None)
     with pytest.raises(ReleaseError, match="pygal is not there"):
-        html_report.act(params, False)
+        page_of(model, TEMPLATES)
 
 
 class Tags(HTMLParser):

@@ -1,0 +1,118 @@
+#!/usr/bin/python
+"""Whether everything is true that a release promises."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: verification_info
+short_description: Whether everything is true that a release promises
+description:
+  - Takes the looks that are given, in the order of this page, and then judges by all their proofs. One call in place of
+    one for each look, since a call costs more than what it looks at.
+  - Each look does what the module of its name does, with the same options and in a session of its own, and journals
+    its own step. A look that is not given is not taken, and proves nothing.
+  - Journals V(verify) as passed or failed. Fails if a proof is red or a look cannot be taken.
+extends_documentation_fragment: [login, run]
+options:
+  structure:
+    description: Options of M(structure_info).
+    type: dict
+  checks:
+    description: Options of M(sql_check_info).
+    type: dict
+  scenarios:
+    description: Options of M(sql_scenario_info).
+    type: dict
+  plans:
+    description: Options of M(query_plan_info).
+    type: dict
+  untouched:
+    description: Options of M(untouched_info).
+    type: dict
+  api:
+    description: Options of M(api_contract_info).
+    type: dict
+attributes:
+  check_mode:
+    support: full
+    description: Reads only. In check mode nothing is journalled either.
+  diff_mode:
+    support: none
+    description: The proofs show what was expected and what was seen.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Verify
+  verification_info:
+    login_host: 172.18.0.2
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    checks:
+      checks:
+        - name: no_order_without_account
+          title: No order without its account
+          violations: SELECT o.id FROM orders o LEFT JOIN accounts a ON a.id = o.account_id WHERE a.id IS NULL
+    untouched:
+      except_tables: [order_items]
+"""
+
+RETURN = r"""
+proofs:
+  description: The proofs of every look, in their order.
+  type: list
+  elements: dict
+  returned: always
+message:
+  description: One sentence per proof that failed, else empty.
+  type: str
+  returned: always
+  sample: ""
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.looks import api, checks, plans, scenarios, structure, untouched
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+
+LOOKS = {
+    "structure": structure,
+    "checks": checks,
+    "scenarios": scenarios,
+    "plans": plans,
+    "untouched": untouched,
+    "api": api,
+}
+OPTIONS: Options = {
+    **LOGIN_OPTIONS,
+    **RUN_OPTIONS,
+    **{name: {"type": "dict", "options": look.OPTIONS} for name, look in LOOKS.items()},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Take every look that is given; red proofs end in ReleaseError."""
+    proofs: list[dict[str, Any]] = []
+    for name, look in LOOKS.items():
+        if params[name] is not None:
+            proofs += look.act({**params, **params[name]}, check_mode)["proofs"]
+    try:
+        Journal(run_of(params), dry=check_mode).judge("verify", proofs)
+    except ReleaseError as error:
+        error.facts["proofs"] = proofs
+        raise
+    return {"proofs": proofs, "message": ""}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()

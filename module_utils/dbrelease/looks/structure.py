@@ -1,0 +1,36 @@
+"""Whether the database has the structure that a release declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..advice import advise, command_for
+from ..catalog import read_back
+from ..database import Login
+from ..journal import Journal
+from ..module import Options, run_of
+from ..proof import sentence
+
+OPTIONS: Options = {
+    "tables": {
+        "type": "dict",
+        "required": True,
+        "options": {"existing": {"type": "dict", "default": {}}, "created": {"type": "dict", "default": {}}},
+    },
+    "revision": {"type": "str", "required": True},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "reconcile_command": {"type": "str", "default": ""},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    run = run_of(params)
+    command = command_for(params["reconcile_command"], run.environment)
+    with Journal(run, dry=check_mode).step("structure") as step:
+        proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
+        proofs = advise(proofs, command, lambda proof: proof.name.endswith(".constraints") and bool(proof.observed))
+        step.prove(*proofs)
+    found = [proof.as_dict() for proof in proofs]
+    return {"proofs": found, "message": sentence(found)}

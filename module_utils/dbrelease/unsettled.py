@@ -1,0 +1,66 @@
+"""What interrupted runs left for the next one to settle, as the journal and the state directory tell; only looks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from .claim import Claim, life_of
+from .claiming import holder_of
+from .interrupted import Interrupted, interrupted_runs, may_live, runs_in, stray_dumps, stray_temporaries
+from .journal import Run, utc_now
+from .machine import is_running, this_machine
+
+Line = Mapping[str, Any]
+# A remote controller's death cannot be seen. Nothing that claims no target takes so long.
+LONGEST = timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Unsettled:
+    """The runs of the release that were cut short, and the paths of the files that they left half made."""
+
+    runs: list[Interrupted]
+    files: list[str]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to settle."""
+        return bool(self.runs or self.files)
+
+
+def look(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
+    """What is left on the target of `run`, which has the claim, or in check mode (dry) only looks."""
+    living = {run_id for run_id in runs_in(lines) if may_live(lines, run_id, controller_is_dead)} | {run.run_id}
+    holder = holder_of(run) if dry else None
+    if holder and holder.holder:
+        living.add(holder.holder.run_id)
+    runs = interrupted_runs(
+        lines, living=living, release=run.release, environment=run.environment, state_dir=run.state_dir
+    )
+    return Unsettled(runs, _files(Path(run.state_dir), runs, living))
+
+
+def controller_is_dead(first: Line) -> bool:
+    """Whether the controller of a run that never claimed the target is certainly gone, by the run's first line."""
+    controller = first["facts"].get("controller") or {}
+    here = this_machine()
+    run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
+    claim = Claim.of(run, controller, here, str(first["ts"]))
+    # The line does not say where it was written: this very machine's controllers are the ones that can be looked at.
+    if claim.is_local:
+        return life_of(claim, here, is_running, held=False) == "dead"
+    with suppress(ValueError):
+        return utc_now() - datetime.fromisoformat(str(first["ts"])) > LONGEST
+    return True
+
+
+def _files(top: Path, runs: Sequence[Interrupted], living: Collection[str]) -> list[str]:
+    found = []
+    for folder in (top, *top.glob("runs/*/")):
+        names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+        found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]
+    return found

@@ -1,0 +1,31 @@
+"""release_info works where Ansible runs: in its own process, for one more would take longer than the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parents[2]
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
+
+from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.release import load  # noqa: E402
+
+OPTIONS = {"directory": {"type": "path", "required": True}, "schemas": {"type": "path", "required": True}}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """See library/release_info.py."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """The release, or one sentence on why it is none."""
+        _, options = self.validate_argument_spec(OPTIONS)
+        try:
+            return {"changed": False, "release": load(Path(options["directory"]), Path(options["schemas"]))}
+        except ReleaseError as error:
+            return {"failed": True, "msg": error.message, "refused": error.refused, **error.facts}
