@@ -106,6 +106,21 @@ def test_a_failure_that_concerns_the_release_has_no_limit(run_parameters: dict[s
         judged(run_parameters, watch)
 
 
+def test_a_gap_is_inconclusive_but_for_logs_whose_windows_meet(run_parameters: dict[str, Any], write: Write) -> None:
+    claims = [*sample_facts()["claims"], *sample_facts(claim="latency")["claims"]]
+    for ago_s in (890, 880, 0):
+        write(ago_s, "sample", facts={"verdict": P, "claims": claims})
+    started = (datetime.now(UTC) - timedelta(seconds=900)).isoformat().replace("+00:00", "Z")
+    watch = {"started_at": started, "seconds": 900, "interval_seconds": 30}
+    proofs = {proof["name"]: proof for proof in _proofs(run_parameters, watch)}
+    assert {name: proof["status"] for name, proof in proofs.items()} == {
+        "monitor.app_log": P,
+        "monitor.latency": I,
+        "monitor.samples": I,
+    }
+    assert "for 880 s none was taken, longer than 120 s" in proofs["monitor.latency"]["detail"]
+
+
 def test_claims_have_limits_of_their_own(run_parameters: dict[str, Any], write: Write) -> None:
     watch = begun(run_parameters)["watch"]
     for claim in ("app_log", "latency"):

@@ -52,10 +52,10 @@ RELEASE: dict[str, Any] = {
 Line = dict[str, Any]
 
 
-def sample(ago_s: float, verdict: str = "pass", *, p50: float = 20.0, **log: Any) -> Line:
+def sample(ago_s: float, verdict: str = "pass", *, p50: float = 20.0, grave: bool = False, **log: Any) -> Line:
     facts = {
         "verdict": verdict,
-        "claims": [{"name": "app_log", "verdict": verdict, "detail": "", "grave": False}],
+        "claims": [{"name": "app_log", "verdict": verdict, "detail": "", "grave": grave}],
         "logs": {"app_log": {"errors": 0, "concerning": 0, "sample": [], "lost": "", **log}},
         "api": {"orders": {"latency_ms": {"p50": p50}}},
     }
@@ -177,6 +177,14 @@ NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
         "2 samples in a row",
     ),
     (
+        "a failure that concerns the release",
+        lambda t: t.lines.append(sample(1800, "fail", grave=True)),
+        "stable",
+        "fail",
+        "what concerns the release (app_log)",
+    ),
+    ("failing now", lambda t: t.lines.append(sample(-1, "fail")), "stable", "fail", "The newest sample failed"),
+    (
         "an error that concerns the release",
         lambda t: t.lines.append(sample(1800, errors=1, concerning=1, sample=["ERROR: order_items"])),
         "errors",
@@ -223,6 +231,11 @@ def test_not_ready(target: Target, spoil: Callable[[Target], Any], name: str, st
     assert says in proof["detail"] + proof["remedy"] and proof["title"] in result["message"]
     closing = target.journal()[-1]
     assert (closing["step"], closing["event"]) == ("readiness", "refused")
+
+
+def test_one_failing_sample_of_many_is_within_the_limits(target: Target) -> None:
+    target.lines.append(sample(1800, "fail"))
+    assert target.ask()["ready"]
 
 
 def test_what_was_long_ago_is_forgiven(target: Target) -> None:

@@ -58,23 +58,18 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
     samples = memory.since(watch.begin_ns)
     last_ns = samples[-1].at_ns if samples else watch.begin_ns
     watched_s = (last_ns - watch.begin_ns) // SECOND_NS
-    titles = {log["name"]: log["title"] for log in monitoring.get("logs") or ()}
-    proofs = [
-        proof.as_dict()
-        for proof in judge(
-            samples,
-            monitoring,
-            watched_s=watched_s,
-            deployed_s=_covered(memory, last_ns, monitoring),
-            titles=titles,
-        )
-    ]
+    gap_s = longest_gap(samples, watch.begin_ns, last_ns)
+    unseen = f"for {gap_s} s none was taken, longer than {watch.largest_gap_s} s." if gap_s > watch.largest_gap_s else ""
+    judged = judge(
+        samples, monitoring, watched_s=watched_s, unseen=unseen, deployed_s=_covered(memory, last_ns, monitoring)
+    )
+    proofs = [proof.as_dict() for proof in judged]
     message = sentence(proofs)
     window = {
         **watch.facts(),
         "watched_seconds": watched_s,
         "samples": len(samples),
-        "longest_gap_seconds": longest_gap(samples, watch.begin_ns, last_ns),
+        "longest_gap_seconds": gap_s,
         "deployed_at": memory.deployed_at(),
     }
     journal.append(WATCH, "failed" if failures(proofs) else "passed", {"window": window, "proofs": proofs})

@@ -25,6 +25,8 @@ TITLES = {
 }
 REMEDY = "Read what the samples found, remove the cause and watch again, or go one of the ways back."
 SHOWN_FINDINGS = 3
+# A sample now and then says nothing of the time between: after so many intervals without one, nobody was looking.
+GAP_INTERVALS, SHORTEST_GAP_S = 4, 60
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Watch:
             "seconds": self.seconds,
             "interval_seconds": self.interval_s,
         }
+
+    @property
+    def largest_gap_s(self) -> int:
+        """The longest time without a sample that counts as watched."""
+        return max(SHORTEST_GAP_S, GAP_INTERVALS * self.interval_s)
 
     def is_over(self, now_ns: int) -> bool:
         """Whether the window has passed."""
@@ -117,20 +124,23 @@ def judge(
     monitoring: Mapping[str, Any],
     *,
     watched_s: int,
+    unseen: str,
     deployed_s: int | None,
-    titles: Mapping[str, str],
 ) -> list[Proof]:
     """A proof per claim, monitor.<claim>. A claim about a stretch of time is proved only if that was watched.
 
-    watched_s: how long the window was. deployed_s: for how long samples cover the time since the deployment.
+    watched_s: how long the window was. unseen: of which part of it no sample tells, in a sentence; the windows of a log
+    meet all the same. deployed_s: for how long samples cover the time since the deployment.
     """
     limits = monitoring["limits"]
+    titles = {log["name"]: log["title"] for log in monitoring.get("logs") or ()}
     proofs = []
     for name, tally in tallies(samples).items():
-        needed, covered = monitoring["window_seconds"], watched_s
+        needed, covered, gap = monitoring["window_seconds"], watched_s, "" if name in titles else unseen
         if name == "growth":
-            needed, covered = monitoring["growth"]["watched_seconds"], max(watched_s, deployed_s or 0)
-        status, detail = _verdict(tally, limits, covered, needed)
+            needed = monitoring["growth"]["watched_seconds"]
+            covered, gap = (watched_s, unseen) if deployed_s is None else (max(watched_s, deployed_s), "")
+        status, detail = _verdict(tally, limits, covered, needed, gap)
         proofs.append(
             Proof(
                 f"monitor.{name}",
@@ -150,7 +160,7 @@ def judge(
     return proofs
 
 
-def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int) -> tuple[Status, str]:
+def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int, gap: str) -> tuple[Status, str]:
     count, failed, open_ = len(tally.verdicts), tally.failed, tally.verdicts.count("inconclusive")
     found = " ".join(tally.details[:SHOWN_FINDINGS])
     if not count:
@@ -162,6 +172,8 @@ def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int)
         return "inconclusive", f"{failed} of {count} samples failed, which is within the limits. {found}".strip()
     if open_:
         return "inconclusive", f"{open_} of {count} samples could not be decided. {found}".strip()
+    if gap:
+        return "inconclusive", f"No sample of {count} failed; {gap}"
     if covered < needed:
         return "inconclusive", f"No sample of {count} failed; {covered} s were watched of the {needed} s that prove it."
     return "pass", f"No sample of {count} failed in {covered} s."

@@ -9,6 +9,7 @@ from typing import Any
 from ..api import Latency
 from ..monitor.memory import Memory, Sample
 from ..monitor.moments import SECOND_NS, moment
+from ..monitor.verdicts import findings
 from ..monitor.window import longest_gap, tallies
 from ..proof import Proof, Status
 
@@ -42,13 +43,23 @@ def stable(memory: Memory, readiness: Mapping[str, int], limits: Mapping[str, in
     if gap > allowed:
         detail = f"For {_hours(gap)} no sample was taken, longer than {_hours(allowed)}: what was then nobody knows."
         return _proof("stable", title, "fail", detail, WATCH, **values)
-    for name, tally in tallies(samples).items() if limits else ():
-        if limits and tally.in_a_row >= limits["consecutive_failed_samples"]:
-            what = " ".join(tally.details[:SHOWN])
-            detail = f"{tally.in_a_row} samples in a row failed ({name}). {what}".strip()
-            return _proof("stable", title, "fail", detail, LOOK, **values)
+    if problem := _unrest(samples, limits):
+        return _proof("stable", title, "fail", problem, LOOK, **values)
     detail = f"{len(samples)} samples in the last {_hours(needed)}, at most {_hours(gap)} apart."
     return _proof("stable", title, "pass", detail, **values)
+
+
+def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
+    """What the samples say against stability: too many failed in a row, one about the release, or the newest."""
+    for name, tally in tallies(samples).items() if limits else ():
+        found = " ".join(tally.details[:SHOWN])
+        if limits and tally.in_a_row >= limits["consecutive_failed_samples"]:
+            return f"{tally.in_a_row} samples in a row failed ({name}). {found}".strip()
+        if tally.grave:
+            return f"A sample failed by what concerns the release ({name}). {found}".strip()
+    if samples and samples[-1].facts["verdict"] == "fail":
+        return f"The newest sample failed. {' '.join(findings(samples[-1].facts))}".strip()
+    return ""
 
 
 def no_errors(samples: Sequence[Sample], logs: Sequence[str]) -> Proof:

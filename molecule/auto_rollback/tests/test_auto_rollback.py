@@ -1,10 +1,11 @@
-"""A verification that fails after the upgrade: rolled back at once where it is allowed, else held, and it says so."""
+"""A verification or a watch that fails after the upgrade: rolled back at once where it is allowed, else held."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -12,20 +13,23 @@ from conftest import ROOT, STATE, Psql, journal, play
 
 RED = {"name": "never_true", "title": "A claim that never holds", "violations": "SELECT 1 AS row"}
 FORBIDS = {"name": "forbids", "title": "Going back is allowed", "violations": "SELECT 1 AS row", "road": "Ask first."}
+CROWDED = {"connections": {"of_maximum": 0.001}}  # a limit that every server is above
+BRIEFLY = ("-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
 Make = Callable[..., str]
 
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Iterator[Make]:
-    """A copy of the release with a check that is red after the upgrade, and what else a test adds to it."""
+    """A copy of the release with what a test adds to it; by itself with a check that is red after the upgrade."""
 
-    def make(guard: dict[str, str] | None = None) -> str:
+    def make(guard: dict[str, str] | None = None, monitoring: dict[str, Any] | None = None) -> str:
         folder = tmp_path / "releases/8_1a"
         shutil.copytree(ROOT / "releases/8_1a", folder)
-        for name, change in (("checks.yml", RED), ("release.yml", guard)):
-            document = yaml.safe_load((folder / name).read_text())
-            if change:
-                (document["checks"] if name == "checks.yml" else document["rollback"]["guards"]).append(change)
+        checks, release = (yaml.safe_load((folder / name).read_text()) for name in ("checks.yml", "release.yml"))
+        checks["checks"] += [] if monitoring else [RED]
+        release["rollback"]["guards"] += [guard] if guard else []
+        release["monitoring"] |= monitoring or {}
+        for name, document in (("checks.yml", checks), ("release.yml", release)):
             (folder / name).write_text(yaml.safe_dump(document, allow_unicode=True))
         return f"run_releases={folder.parent}"
 
@@ -63,6 +67,24 @@ def test_it_holds_where_the_inventory_asks_for_it_and_not_for_an_earlier_upgrade
     assert again.evidence["outcome"] == "failed"
     assert psql.value("SELECT version_num FROM alembic_version") == "f4c8a2b5e1d9"
     assert play("rollback_8_1a.yml", "-e", "rollback_method=sql").evidence["outcome"] == "rolled_back"
+
+
+def test_a_window_that_fails_is_rolled_back_too(psql: Psql, releases: Make) -> None:
+    before = psql.fingerprint()
+    run = play("deploy_8_1a.yml", "-e", releases(monitoring=CROWDED), *BRIEFLY)
+    assert (run.status != 0, run.evidence["outcome"]) == (True, "rolled_back"), run.output
+    assert "was rolled back: The server has connections to spare: 2 of 2 samples failed" in run.evidence["headline"]
+    assert len(run.evidence["monitoring"]["samples"]) == 2
+    assert psql.fingerprint() == before
+
+
+def test_a_window_that_fails_is_held_where_the_inventory_asks_for_it(psql: Psql, releases: Make) -> None:
+    run = play("deploy_8_1a.yml", "-e", releases(monitoring=CROWDED), *BRIEFLY, "-e", "on_failed_verification=hold")
+    assert (run.status != 0, run.evidence["outcome"]) == (True, "failed"), run.output
+    assert run.evidence["headline"].startswith("The step monitor failed: The server has connections to spare")
+    assert "Held: the release stays as it is, because on_failed_verification is hold" in run.evidence["headline"]
+    assert psql.value("SELECT version_num FROM alembic_version") == "f4c8a2b5e1d9"
+    assert play("rollback_8_1a.yml").evidence["outcome"] == "rolled_back"
 
 
 def test_a_refusal_before_the_upgrade_rolls_nothing_back(psql: Psql, releases: Make) -> None:
