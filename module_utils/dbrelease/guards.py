@@ -12,7 +12,6 @@ from .proof import Proof, Status
 Guard = Mapping[str, Any]
 State = Literal["allowed", "refused", "not_deployed"]
 
-NO_LOSS_ACCEPTED = -1
 KINDS_OF_DATABASE = ("violations", "columns", "losses")
 KINDS_OF_SERVICES = ("answers", "openapi", "container", "log")
 
@@ -68,7 +67,7 @@ def kind_of(guard: Guard) -> str:
     return next(kind for kind in (*KINDS_OF_DATABASE, *KINDS_OF_SERVICES) if guard.get(kind))
 
 
-def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: int) -> Verdict:
+def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: int | None) -> Verdict:
     """Every guard must hold. What cannot be decided refuses as well; only rows that are lost can be accepted.
 
     They are accepted by naming the very number that was counted, and that covers only the guards that count them, and
@@ -85,7 +84,7 @@ def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: int) -> Verdict:
     reasons = [_reason(guard, seen) for guard, seen in standing]
     if not looked:
         reasons.append("The release declares no guard, so nothing can show that going back is allowed; declare them.")
-    if accept_loss != NO_LOSS_ACCEPTED and not accepted:
+    if accept_loss is not None and not accepted:
         number = "the number could not be counted" if uncounted else f"{_rows(rows_lost)} would be lost"
         reasons.append(f"accept_loss={accept_loss} is not the number counted: {number}; look at them first.")
     elif rows_lost and not accepted:

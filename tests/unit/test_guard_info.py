@@ -71,7 +71,7 @@ def look(
             "created": ["order_items"],
             "containers": {},
             "api_base_url": "",
-            "accept_loss": -1,
+            "accept_loss": None,
             "accept_log_gap": False,
             "request_timeout_seconds": 5.0,
             "statement_timeout_ms": 10_000,
@@ -116,6 +116,7 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ("a table gone", ["DROP TABLE orders"], {}, {"source": "fail"}, "orders.account_id is gone."),
     ("too few accepted", [FOREIGN, SECOND], {"accept_loss": 1}, {"nothing_lost": "fail"}, "2 rows would be lost; look"),
     ("too many accepted", [FOREIGN], {"accept_loss": 2}, {"nothing_lost": "fail"}, "accept_loss=2 is not the number"),
+    ("less than none accepted", [], {"accept_loss": -1}, {}, "accept_loss=-1 is not the number counted: 0 rows"),
     ("accepted, and none is lost", [], {"accept_loss": 1}, {}, "accept_loss=1 is not the number counted: 0 rows"),
     (
         "accepted, and a column gone",

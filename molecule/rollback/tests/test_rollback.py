@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import STATE, Psql, journal, play
+from conftest import ROOT, STATE, Psql, journal, play
 from testinfra.host import Host
 
 # The watch after a deployment is not what is looked at here.
@@ -74,4 +74,5 @@ def test_a_method_that_there_is_not_is_refused(psql: Psql) -> None:
     wrong = play("rollback_8_1a.yml", "-e", "rollback_method=hope")
     assert wrong.status != 0
     assert "alembic, sql" in wrong.output
+    assert (ROOT / ".stack/db_password").read_text().strip() not in wrong.output  # Ansible shows the whole spec
     assert psql.fingerprint() == before
