@@ -93,6 +93,12 @@ Break = Callable[[], AbstractContextManager[None]]
 SECOND_HEAD = "revision='beefbeefbeef'\ndown_revision='7e42b9d06c13'\ndef upgrade(): pass\ndef downgrade(): pass\n"
 
 CASES: list[tuple[str, Break, list[str], str]] = [
+    (
+        "no way to go on after a failed verification",
+        nullcontext,
+        ["-e", "on_failed_verification=rolback"],
+        "after_failed_verification must be one of: rollback, hold, got: rolback",
+    ),
     ("wrong password", nullcontext, ["-e", "db_password=wrong"], "check db_user and db_password"),
     ("database container missing", nullcontext, ["-e", "db_container=no_such_database"], "no_such_database"),
     ("worker container missing", nullcontext, ["-e", "worker_container=no_such_worker"], "no_such_worker"),
