@@ -55,7 +55,7 @@ class Psql:
     def databases(self) -> list[str]:
         """Every database but the server's own and those of unit tests, which may run beside a scenario."""
         return self.lines(
-            "SELECT datname FROM pg_database WHERE datname !~ '^(postgres|template[01]|test_[0-9a-f]+)$' ORDER BY 1"
+            "SELECT datname FROM pg_database WHERE datname !~ '^(postgres|template[01]|test_[0-9a-f]{12}.*)$' ORDER BY 1"
         )
 
     def fingerprint(self) -> dict[str, str]:

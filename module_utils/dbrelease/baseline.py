@@ -13,18 +13,10 @@ from psycopg2.extras import RealDictCursor
 
 from .alembic import database_revisions
 from .catalog_text import read_lines
-from .database import Row, select, select_declared, server_reason
+from .database import Row, select, select_declared, server_reason, without_timeouts
 from .errors import ReleaseError
 from .fingerprints import read_tables
 from .journal import utc_now
-
-# A snapshot may be needed for hours: no timeout of the server, role or database may end its session.
-TIMEOUTS = (
-    "statement_timeout",
-    "idle_in_transaction_session_timeout",
-    "transaction_timeout",
-    "idle_session_timeout",
-)
 
 IDENTITY = """
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
@@ -49,7 +41,7 @@ class Baseline:
 
 def export_snapshot(cursor: RealDictCursor) -> str:
     """Make this transaction's view available to others; its name is good while the transaction lives."""
-    cursor.execute("SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY(%s)", (list(TIMEOUTS),))
+    without_timeouts(cursor)
     (row,) = select(cursor, "SELECT pg_export_snapshot() AS name")
     return str(row["name"])
 

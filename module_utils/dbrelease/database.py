@@ -29,6 +29,12 @@ SESSION_SETTINGS = {
     "client_connection_check_interval": "500",
 }
 CONNECT_TIMEOUT_S = 10
+TIMEOUTS = (
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",
+    "idle_session_timeout",
+)
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,11 @@ def transaction(
                 cursor.execute("ROLLBACK")
             raise
         cursor.execute("COMMIT" if commit else "ROLLBACK")
+
+
+def without_timeouts(cursor: psycopg2.extensions.cursor) -> None:
+    """No timeout of the server, the database or the role ends this transaction, which may take hours."""
+    cursor.execute("SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY(%s)", (list(TIMEOUTS),))
 
 
 def select(

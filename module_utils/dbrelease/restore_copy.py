@@ -10,10 +10,11 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import make_dsn
 
 from .baseline import read_settings
 from .commands import Commands, Finished
-from .database import Login, connect, server_reason, transaction
+from .database import Login, connect, server_reason, transaction, without_timeouts
 from .dump import tool_environment
 from .errors import ReleaseError
 from .fingerprints import read_tables
@@ -111,7 +112,8 @@ def _create(place: Place, backup: Backup, major: int) -> None:
 
 def _restore(place: Place, path: str) -> None:
     argv = ["pg_restore", "--exit-on-error", f"--jobs={place.jobs}", "--no-password"]
-    argv += [f"--dbname={place.login.database}", path]
+    # As a connection string: a bare name with = in it would be taken for one.
+    argv += [f"--dbname={make_dsn(dbname=place.login.database)}", path]
     environment = tool_environment(place.login, place.application_name, inside=place.inside)
     finished = place.commands.run(
         argv, timeout_s=place.timeout_s, environment={**environment, "PGOPTIONS": SESSION_OPTIONS}
@@ -150,6 +152,7 @@ def read_state(login: Login, application_name: str) -> tuple[dict[str, Any], dic
             closing(connect(login, application_name)) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
+            without_timeouts(cursor)
             return read_tables(cursor), read_settings(cursor)
     except psycopg2.Error as error:
         raise ReleaseError(

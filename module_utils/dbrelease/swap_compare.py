@@ -12,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
-from .database import Connection, Login, connect, server_reason
+from .database import Connection, Login, connect, server_reason, without_timeouts
 from .errors import ReleaseError
 from .locks import RETRYABLE
 from .swap_rename import end_sessions_in
@@ -37,6 +37,7 @@ class Comparison:
         with _cursor(other) as cursor:
             # One transaction for all that is asked of it: fingerprints.py needs savepoints.
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            without_timeouts(cursor)
             cursor.execute("SET LOCAL row_security = off")
             self._known = read_shapes(cursor)
             self._sequences = read_sequences(cursor)
@@ -85,6 +86,7 @@ class Comparison:
             with _cursor(self._live) as cursor:
                 try:
                     cursor.execute("BEGIN")
+                    without_timeouts(cursor)
                     cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
                     tables = read_shapes(cursor)
                     if tables:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
+from .commands import CHUNK
 from .database import SESSION_SETTINGS
 from .errors import ReleaseError
 from .journal import make_private_directory
@@ -65,8 +68,9 @@ class Keeper:
         self._directory = directory
         self._header = header
         self._deletes: list[str] = []
+        self._early_deletes: list[str] = []
         self._files = ExitStack()
-        self._replay: IO[str] | None = None
+        self._inserts: IO[str] | None = None
         self._names: set[str] = set()
 
     def __enter__(self) -> Keeper:
@@ -79,17 +83,14 @@ class Keeper:
 
     def open(self, table: str) -> IO[str]:
         """The file for a table's rows."""
-        if not self.saved.directory:
-            try:
-                make_private_directory(self._directory)
-            except OSError as error:
-                raise write_failure(self._directory, error) from error
-            self.saved.directory = str(self._directory)
+        self._make_directory()
         return self._create(self._name(table, ".jsonl"))
 
     def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
         """A table that both databases have; its rows are in the script only if they are to be replayed."""
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
+        # Rows that refer to rows of their own table are one statement: a foreign key is checked at its end.
+        at_once = sys.maxsize if pair.live.key in pair.live.parents else ROWS_AT_ONCE
         with self.open(pair.live.key) as file:
             batch: dict[str, list[Values]] = {"new": [], "changed": []}
             for difference in found:
@@ -98,7 +99,7 @@ class Keeper:
                     named = dict(zip(pair.key, difference.values, strict=True))
                     _write(file, json.dumps({"change": "deleted", "key": named}, ensure_ascii=False) + "\n")
                     if replay:
-                        self._deletes.append(delete_statement(pair, difference.values))
+                        self._delete(pair, difference.values)
                     continue
                 named = dict(zip(pair.live.columns, difference.values, strict=True))
                 _write(file, json.dumps({"change": difference.change, "row": named}, ensure_ascii=False) + "\n")
@@ -106,45 +107,71 @@ class Keeper:
                     continue
                 rows = batch[difference.change]
                 rows.append(difference.values)
-                if len(rows) == ROWS_AT_ONCE:
-                    self._script(insert_statement(pair, rows, difference.change))
+                if len(rows) == at_once:
+                    self._insert(insert_statement(pair, rows, difference.change))
                     rows.clear()
             for change, rows in batch.items():
                 if rows:
-                    self._script(insert_statement(pair, rows, change))
+                    self._insert(insert_statement(pair, rows, change))
             _sync(file)
 
     def note(self, text: str) -> None:
         """A comment in the script."""
-        self._script("".join(f"-- {line}\n" for line in text.splitlines()))
+        self._insert("".join(f"-- {line}\n" for line in text.splitlines()))
 
     def finish(self, sequences: Mapping[tuple[str, str], int]) -> Saved:
-        """Close the script: rows that are gone go last, sequences are moved on, and all of it is one transaction."""
+        """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
-            # Children were inserted after their parents, so they go before them.
-            for statement in reversed(self._deletes):
-                self._script(statement)
-            for (schema, name), value in sequences.items():
-                sequence = f"{_quoted(schema)}.{_quoted(name)}"
-                self._script(
-                    f"SELECT setval({_literal(sequence)}, greatest({value}, (SELECT last_value FROM {sequence})));\n"
+            with self._create(REPLAY) as script:
+                settings = "".join(
+                    f"SET LOCAL {name} = {_literal(value)};\n"
+                    for name, value in TEXT_SETTINGS.items()
+                    if name not in NOT_REPLAYED
                 )
-            self._script("COMMIT;\n")
-            if self._replay is not None:
-                _sync(self._replay)
+                _write(script, f"{self._header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
+                # Children are inserted after their parents, so they go before them.
+                _write(script, "".join(reversed(self._early_deletes)))
+                self._copy_inserts(script)
+                _write(script, "".join(reversed(self._deletes)))
+                for (schema, name), value in sequences.items():
+                    sequence = f"{_quoted(schema)}.{_quoted(name)}"
+                    highest = f"greatest({value}, (SELECT last_value FROM {sequence}))"
+                    _write(script, f"SELECT setval({_literal(sequence)}, {highest});\n")
+                _write(script, "COMMIT;\n")
+                _sync(script)
             sync_directory(self._directory)
         return self.saved
 
-    def _script(self, text: str) -> None:
-        if self._replay is None:
-            self._replay = self._create(REPLAY)
-            settings = "".join(
-                f"SET LOCAL {name} = {_literal(value)};\n"
-                for name, value in TEXT_SETTINGS.items()
-                if name not in NOT_REPLAYED
+    def _delete(self, pair: Pair, key: Values) -> None:
+        self._deletes.append(delete_statement(pair, key))
+        if pair.keyed and pair.live.exclusive:
+            self._early_deletes.append(early_delete_statement(pair, key))
+
+    def _insert(self, text: str) -> None:
+        if self._inserts is None:
+            self._make_directory()
+            # Without newline="" it would be read back with other line ends than were written.
+            spool = NamedTemporaryFile(
+                "w+", prefix=f"{REPLAY}.tmp.", dir=self._directory, encoding="utf-8", newline=""
             )
-            _write(self._replay, f"{self._header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
-        _write(self._replay, text)
+            self._inserts = self._files.enter_context(spool)
+        _write(self._inserts, text)
+
+    def _copy_inserts(self, script: IO[str]) -> None:
+        if self._inserts is None:
+            return
+        self._inserts.seek(0)
+        while text := self._inserts.read(CHUNK):
+            _write(script, text)
+
+    def _make_directory(self) -> None:
+        if self.saved.directory:
+            return
+        try:
+            make_private_directory(self._directory)
+        except OSError as error:
+            raise write_failure(self._directory, error) from error
+        self.saved.directory = str(self._directory)
 
     def _create(self, name: str) -> IO[str]:
         path = self._directory / name
@@ -167,14 +194,14 @@ def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
     """New rows never overwrite; changed ones are written as they were in the live database."""
     columns = [column for column in pair.columns if column not in pair.live.generated]
     places = [pair.live.columns.index(column) for column in columns]
-    table = f"{_quoted(pair.live.schema)}.{_quoted(pair.live.name)}"
+    table = _table(pair)
     if not columns:
         return f"INSERT INTO {table} DEFAULT VALUES;\n" * len(rows)
     values = ",\n".join(f"({', '.join(_literal(row[place]) for place in places)})" for row in rows)
     names = ", ".join(map(_quoted, columns))
     action = ""
     if pair.keyed:
-        settable = [column for column in columns if column not in pair.key]
+        settable = [column for column in columns if column not in {*pair.key, *pair.live.identities}]
         assigned = ", ".join(f"{_quoted(column)} = excluded.{_quoted(column)}" for column in settable)
         update = change == "changed" and assigned
         keys = ", ".join(map(_quoted, pair.key))
@@ -183,15 +210,28 @@ def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
 
 
 def delete_statement(pair: Pair, key: Values) -> str:
-    """A row that is gone; without a key only as a comment, because no statement tells one of equal rows."""
-    table = f"{_quoted(pair.live.schema)}.{_quoted(pair.live.name)}"
-    condition = " AND ".join(
-        f"{_quoted(column)} = {_literal(value)}" if value is not None else f"{_quoted(column)} IS NULL"
-        for column, value in zip(pair.key, key, strict=True)
-    )
+    """A row that is gone; without a key it is one of those that are equal to it, whichever."""
     if pair.keyed:
-        return f"DELETE FROM {table} WHERE {condition};\n"
-    return f"-- a row of {' '.join(table.split())} is gone; it has no primary key to delete it by\n"
+        named = zip(pair.key, key, strict=True)
+        condition = " AND ".join(f"{_quoted(column)} = {_literal(value)}" for column, value in named)
+        return f"DELETE FROM {_table(pair)} WHERE {condition};\n"
+    # Some types know no equality, so that texts are compared.
+    texts = ", ".join(f'{_quoted(column)}::text COLLATE "C"' for column in pair.key)
+    values = ", ".join(map(_literal, key))
+    same = f"ARRAY[{texts}]::text[] = ARRAY[{values}]::text[]"
+    one = f"(SELECT ctid FROM ONLY {_table(pair)} WHERE {same} LIMIT 1)"
+    return f"DELETE FROM ONLY {_table(pair)} WHERE ctid = {one};\n"
+
+
+def early_delete_statement(pair: Pair, key: Values) -> str:
+    """The same, where a new row may need its place; one that others still refer to goes at the end."""
+    delete = delete_statement(pair, key).rstrip()
+    body = f"BEGIN {delete} EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN NULL; END"
+    return f"DO {_literal(body)};\n"
+
+
+def _table(pair: Pair) -> str:
+    return f"{_quoted(pair.live.schema)}.{_quoted(pair.live.name)}"
 
 
 def _literal(value: str | None) -> str:

@@ -52,12 +52,13 @@ def differences(
     live: Connection, live_cursor: Cursor, other_cursor: Cursor, pair: Pair, buckets: Sequence[int]
 ) -> Iterator[Difference]:
     """Each row of these buckets that the live table has anew, has otherwise, or lacks."""
+    # No parameter: a percent sign in a name would be taken for the place of one.
+    chosen = sql.Literal(list(buckets))
     key_hash, row_hash = _hashes(other_cursor, pair)
     other_cursor.execute(
-        sql.SQL("SELECT ({})::text AS hash, {} AS key FROM ONLY {} WHERE {} & {} = ANY(%s)").format(
-            row_hash, _texts(pair.key), pair.live.identifier, key_hash, sql.Literal(BUCKETS - 1)
-        ),
-        (list(buckets),),
+        sql.SQL("SELECT ({})::text AS hash, {} AS key FROM ONLY {} WHERE {} & {} = ANY({})").format(
+            row_hash, _texts(pair.key), pair.live.identifier, key_hash, sql.Literal(BUCKETS - 1), chosen
+        )
     )
     known: dict[Values, str] = {}
     counted: Counter[Values] = Counter()
@@ -68,15 +69,15 @@ def differences(
     with live.cursor("dbrelease_rows", withhold=True) as stream:
         stream.itersize = FETCH
         stream.execute(
-            sql.SQL("SELECT ({})::text, {}, {} FROM ONLY {} WHERE {} & {} = ANY(%s)").format(
+            sql.SQL("SELECT ({})::text, {}, {} FROM ONLY {} WHERE {} & {} = ANY({})").format(
                 row_hash,
                 _texts(pair.key),
                 _texts(pair.live.columns),
                 pair.live.identifier,
                 key_hash,
                 sql.Literal(BUCKETS - 1),
-            ),
-            (list(buckets),),
+                chosen,
+            )
         )
         for hash_, key, values in stream:
             found = tuple(key)

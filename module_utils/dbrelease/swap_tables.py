@@ -17,9 +17,13 @@ SELECT n.nspname AS schema, c.relname AS name,
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
        coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''), '{}') AS generated,
+       coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attidentity = 'a'), '{}') AS identities,
        coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum))
         FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
         WHERE i.indrelid = c.oid AND i.indisprimary), '{}') AS primary_key,
+       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary
+               AND (i.indisunique OR i.indisexclusion)) AS exclusive,
        coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
         FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
         WHERE x.conrelid = c.oid AND x.contype = 'f'), '[]') AS parents
@@ -35,7 +39,11 @@ ORDER BY 1, 2
 
 @dataclass(frozen=True)
 class Table:
-    """One table; `parents` are those that its foreign keys lead to."""
+    """One table; `parents` are those that its foreign keys lead to.
+
+    generated: columns that take no value; identities: those that take one only in an INSERT.
+    exclusive: a row may stand in the way of another one that has another primary key.
+    """
 
     schema: str
     name: str
@@ -43,6 +51,8 @@ class Table:
     generated: frozenset[str]
     primary_key: tuple[str, ...]
     parents: frozenset[str]
+    identities: frozenset[str] = frozenset()
+    exclusive: bool = False
 
     @property
     def key(self) -> str:
@@ -75,6 +85,8 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
             frozenset(row["generated"]),
             tuple(row["primary_key"]),
             frozenset(table_key(schema, name) for schema, name in row["parents"]),
+            frozenset(row["identities"]),
+            row["exclusive"],
         )
         for row in select(cursor, SHAPES)
     ]

@@ -192,8 +192,10 @@ def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Seque
 def _trace(cursor: Cursor, key: str, oid: int, memory: Memory, migration: Sequence[int]) -> Trace:
     now = _now(cursor)
     begin, end = (memory.upgrade["before"]["xid"], memory.upgrade["after"]["xid"]) if memory.upgrade else (now, now)
+    # A percent sign in the name would be taken for the place of a parameter.
+    name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
     cursor.execute(
-        sql.SQL(TRACE).format(table=_name(cursor, oid)),
+        sql.SQL(TRACE).format(table=sql.SQL(name)),
         {
             "migration": [str(xid % XIDS) for xid in migration],
             "now": now % XIDS,

@@ -1,0 +1,107 @@
+"""The replay script: whatever was written since the backup, in whatever shape, is there again once it was run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease import swap_services
+from ansible.module_utils.dbrelease.database import Login
+from restore_world import World, world_of
+
+# Each case: what was there at the backup, and what was written to it since.
+CASES = {
+    "equal rows without a key": (
+        "CREATE TABLE plain (a int, b json); INSERT INTO plain SELECT 1, '{\"x\": 1}' FROM generate_series(1, 3)",
+        "DELETE FROM plain WHERE ctid = (SELECT min(ctid) FROM plain); INSERT INTO plain VALUES (1, '[]'), (NULL, NULL)",
+    ),
+    "updated without a key": (
+        "CREATE TABLE plain (a int, b text, p point); INSERT INTO plain VALUES (1, 'it''s', '(1,2)'), (2, NULL, NULL)",
+        "UPDATE plain SET b = E'\\\\ $$ ''now''' || a; DELETE FROM plain WHERE a = 2",
+    ),
+    "json with the escape of NUL, and other text that scripts break on": (
+        "CREATE TABLE odd (id int PRIMARY KEY, j json, t text)",
+        "INSERT INTO odd VALUES (1, '{\"nul\": \"\\u0000\"}', E'\\\\.\\n$dbrelease$ '':x %s \\r\\t \\x01 🙂'), (2, NULL, '')",
+    ),
+    "names in another schema, with capitals, quotes and other letters": (
+        'CREATE SCHEMA "Büro"; CREATE TABLE "Büro"."Pläne ""A""" ("Nr." serial PRIMARY KEY, "wert %" text)',
+        'INSERT INTO "Büro"."Pläne ""A""" ("wert %") SELECT \'ä\' UNION ALL SELECT NULL',
+    ),
+    "generated and identity columns": (
+        "CREATE TABLE made (id uuid PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY, a int,"
+        " b int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO made (id, a) VALUES (gen_random_uuid(), 1)",
+        "UPDATE made SET a = 7; INSERT INTO made (id, a) VALUES (gen_random_uuid(), 2)",
+    ),
+    "a unique value that went over to a new row": (
+        "CREATE TABLE projects (id int PRIMARY KEY, code text UNIQUE);"
+        "CREATE TABLE drawings (id int PRIMARY KEY, project_id int REFERENCES projects ON DELETE SET NULL);"
+        "INSERT INTO projects VALUES (1, 'A'), (2, 'B'); INSERT INTO drawings VALUES (1, 1), (2, 1)",
+        "DELETE FROM projects WHERE id = 1; INSERT INTO projects VALUES (3, 'A'); UPDATE drawings SET project_id = 3",
+    ),
+    "children that moved away from a parent that is gone": (
+        "CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);"
+        "CREATE TABLE children (id int PRIMARY KEY, parent_id int REFERENCES parents ON DELETE RESTRICT);"
+        "INSERT INTO parents VALUES (1, 'a'), (2, 'b'); INSERT INTO children VALUES (1, 1), (2, 1)",
+        "UPDATE children SET parent_id = 2 WHERE id = 1; DELETE FROM children WHERE id = 2;"
+        "DELETE FROM parents WHERE id = 1",
+    ),
+    "children that a cascade would take along": (
+        "CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);"
+        "CREATE TABLE children (id int PRIMARY KEY, parent_id int REFERENCES parents ON DELETE CASCADE, more text);"
+        "INSERT INTO parents VALUES (1, 'a'), (2, 'b'); INSERT INTO children VALUES (1, 1, 'kept'), (2, 1, 'lost')",
+        "UPDATE children SET parent_id = 2 WHERE id = 1; DELETE FROM parents WHERE id = 1",
+    ),
+    "rows that refer to rows of their own table": (
+        "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree); INSERT INTO tree VALUES (1, NULL)",
+        "INSERT INTO tree SELECT n, n + 1 FROM generate_series(2, 1500) n UNION SELECT 1501, 1;"
+        "UPDATE tree SET up = 900 WHERE id = 1",
+    ),
+}
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    with world_of(database, server, run_parameters) as made:
+        yield made
+
+
+@pytest.mark.parametrize(("before", "written"), CASES.values(), ids=CASES.keys())
+def test_the_script_brings_back_what_was_written(world: World, before: str, written: str) -> None:
+    world.execute(before)
+    world.back_up()
+    world.execute(written)
+    live = world.tables()
+    result = world.swap(world.restore()["database"])
+    assert world.tables() != live
+    (folder,) = world.state.glob("rows_since_backup_*")
+    assert {path.suffix for path in folder.iterdir()} == {".jsonl", ".sql"}
+    replay(world, folder / "replay.sql")
+    assert world.tables() == live
+    assert result["rows"]["directory"] == str(folder)
+
+
+def replay(world: World, script: Path) -> None:
+    where = [f"--host={world.login.host}", f"--port={world.login.port}", f"--username={world.login.user}"]
+    done = subprocess.run(
+        ["psql", "-X", "-q", *where, f"--dbname={world.login.database}", f"--file={script}"],
+        env={**os.environ, "PGPASSWORD": world.login.password or ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session that looked at the copy waits, in its transaction, until the application has stopped."""
+    world.execute(f"ALTER DATABASE {world.login.database} SET idle_in_transaction_session_timeout = '100ms'")
+    world.back_up()
+    world.execute("UPDATE orders SET title = 'changed' WHERE id = 1")
+    monkeypatch.setattr(swap_services, "stop", lambda *_: time.sleep(0.5))
+    result = world.swap(world.restore()["database"])
+    assert result["rows"]["tables"]["public.orders"]["changed"] == 1
