@@ -54,9 +54,8 @@ class Psql:
 
     def databases(self) -> list[str]:
         """Every database but the server's own and those of unit tests, which may run beside a scenario."""
-        return self.lines(
-            "SELECT datname FROM pg_database WHERE datname !~ '^(postgres|template[01]|test_[0-9a-f]{12}.*)$' ORDER BY 1"
-        )
+        others = "^(postgres|template[01]|test_[0-9a-f]{12}.*)$"
+        return self.lines(f"SELECT datname FROM pg_database WHERE datname !~ '{others}' ORDER BY 1")
 
     def fingerprint(self) -> dict[str, str]:
         """Every user table's rows and content, and the catalog's shape: equal means that nothing was changed."""

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from .commands import CHUNK
@@ -23,6 +22,7 @@ from .swap_tables import Pair
 
 ROWS_AT_ONCE = 500
 REPLAY = "replay.sql"
+SPOOL = f"{REPLAY}.tmp"  # without a name as soon as it is open
 TEXT_SETTINGS = {**SESSION_SETTINGS, "standard_conforming_strings": "on", "client_encoding": "UTF8"}
 NOT_REPLAYED = ("client_connection_check_interval",)
 
@@ -150,11 +150,8 @@ class Keeper:
     def _insert(self, text: str) -> None:
         if self._inserts is None:
             self._make_directory()
-            # Without newline="" it would be read back with other line ends than were written.
-            spool = NamedTemporaryFile(
-                "w+", prefix=f"{REPLAY}.tmp.", dir=self._directory, encoding="utf-8", newline=""
-            )
-            self._inserts = self._files.enter_context(spool)
+            self._inserts = self._create(SPOOL)
+            (self._directory / SPOOL).unlink()
         _write(self._inserts, text)
 
     def _copy_inserts(self, script: IO[str]) -> None:
@@ -176,7 +173,8 @@ class Keeper:
     def _create(self, name: str) -> IO[str]:
         path = self._directory / name
         try:
-            return self._files.enter_context(os.fdopen(create_private(path), "w", encoding="utf-8"))
+            # Without newline="" it would be read back with other line ends than were written.
+            return self._files.enter_context(os.fdopen(create_private(path), "w+", encoding="utf-8", newline=""))
         except OSError as error:
             raise write_failure(path, error) from error
 

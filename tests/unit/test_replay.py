@@ -18,7 +18,7 @@ from restore_world import World, world_of
 CASES = {
     "equal rows without a key": (
         "CREATE TABLE plain (a int, b json); INSERT INTO plain SELECT 1, '{\"x\": 1}' FROM generate_series(1, 3)",
-        "DELETE FROM plain WHERE ctid = (SELECT min(ctid) FROM plain); INSERT INTO plain VALUES (1, '[]'), (NULL, NULL)",
+        "DELETE FROM plain WHERE ctid = (SELECT min(ctid) FROM plain);INSERT INTO plain VALUES (1, '[]'), (NULL, NULL)",
     ),
     "updated without a key": (
         "CREATE TABLE plain (a int, b text, p point); INSERT INTO plain VALUES (1, 'it''s', '(1,2)'), (2, NULL, NULL)",
@@ -26,7 +26,8 @@ CASES = {
     ),
     "json with the escape of NUL, and other text that scripts break on": (
         "CREATE TABLE odd (id int PRIMARY KEY, j json, t text)",
-        "INSERT INTO odd VALUES (1, '{\"nul\": \"\\u0000\"}', E'\\\\.\\n$dbrelease$ '':x %s \\r\\t \\x01 🙂'), (2, NULL, '')",
+        "INSERT INTO odd VALUES (2, NULL, ''), (1, '{\"nul\": \"\\u0000\"}',"
+        " E'\\\\.\\n$dbrelease$ '':x %s \\r\\t \\x01 🙂')",
     ),
     "names in another schema, with capitals, quotes and other letters": (
         'CREATE SCHEMA "Büro"; CREATE TABLE "Büro"."Pläne ""A""" ("Nr." serial PRIMARY KEY, "wert %" text)',
