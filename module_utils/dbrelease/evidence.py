@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, TypedDict
 
 from .evidence_monitoring import monitored
+from .evidence_parts import backup_of, baseline_of, files_of, migration_of
 from .journal import Run
 from .outcome import LOOKED_AT, Line, Stage, Verdict, judge, stages_of, task_failure
 from .proof import Proof
@@ -124,16 +125,16 @@ def build(
         checklist=_checklist(release.get("checklist") or (), proofs),
         stages=records,
         proofs=proofs,
-        baseline=_baseline(facts.get("baseline")),
+        baseline=baseline_of(facts.get("baseline")),
         api={
             "before": (facts.get("api_baseline") or {}).get("endpoints"),
             "after": next((stage.facts.get("endpoints") for stage in reversed(stages) if stage.step == "api"), None),
         },
-        backup=_backup(facts.get("backup")),
-        migration=_migration(stages),
+        backup=backup_of(facts.get("backup")),
+        migration=migration_of(stages),
         monitoring=monitored(own, stages),
         ways_back=_ways_back(release, run, stages, verdict),
-        files=_files(run, written, facts, stages),
+        files=files_of(run, written, facts, stages),
     )
     clean: Model = plain(model)
     return clean
@@ -229,47 +230,6 @@ def _deployed_earlier(lines: Sequence[Line], run: Run) -> dict[str, str] | None:
     return None
 
 
-def _pick(facts: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: facts.get(key) for key in keys}
-
-
-def _baseline(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if facts is None:
-        return None
-    tables = (facts.get("tables") or {}).items()
-    return {
-        **_pick(facts, "taken_at", "server_version", "revision"),
-        "tables": [{"table": name, **_pick(table, "rows", "fingerprint")} for name, table in tables],
-        "observations": [
-            _pick(one, "name", "title", "sql", "rows", "duration_ms") for one in facts.get("observations") or ()
-        ],
-    }
-
-
-def _backup(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if facts is None:
-        return None
-    names = ("path", "manifest", "sha256", "bytes", "duration_ms", "tool_version", "server_version", "decoded")
-    return _pick(facts, *names)
-
-
-def _migration(stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """What the upgrade, its preview and its last steps left; also of an upgrade that failed."""
-    facts = {stage.step: stage.facts for stage in stages}
-    if not {"preview", "upgrade", "finalize"} & facts.keys():
-        return None
-    upgrade = facts.get("upgrade", {})
-    return {
-        **_pick(upgrade, "from_revision", "to_revision", "started_at", "duration_ms", "attempts", "log"),
-        "lock_waits": list(upgrade.get("lock_waits") or ()),
-        "preview": facts.get("preview", {}).get("path"),
-        "finalize": [
-            _pick(step, "name", "changed", "rows", "duration_ms")
-            for step in facts.get("finalize", {}).get("steps") or ()
-        ],
-    }
-
-
 def _ways_back(release: Mapping[str, Any], run: Run, stages: Sequence[Stage], verdict: Verdict) -> list[dict[str, str]]:
     """The release's commands, where there is something to go back from: it is there, was begun, or was found amiss."""
     looked_at = any(stage.step in LOOKED_AT for stage in stages)
@@ -280,33 +240,3 @@ def _ways_back(release: Mapping[str, Any], run: Run, stages: Sequence[Stage], ve
         {"title": way["title"], "command": way["command"].replace("{environment}", run.environment)}
         for way in release.get("ways_back") or ()
     ]
-
-
-def _files(
-    run: Run, written: Sequence[str], facts: Mapping[str, Mapping[str, Any]], stages: Sequence[Stage]
-) -> list[dict[str, str]]:
-    """What the run left on the target."""
-    upgrade = next((stage.facts for stage in reversed(stages) if stage.step == "upgrade"), {})
-    baseline = (facts.get("baseline") or {}).get("files") or {}
-    backup = facts.get("backup") or {}
-    known = {
-        "backup": backup.get("path"),
-        "backup manifest": backup.get("manifest"),
-        "baseline": baseline.get("json"),
-        "baseline, to read": baseline.get("txt"),
-        "preview of the SQL": (facts.get("preview") or {}).get("path"),
-        "log of the upgrade": upgrade.get("log"),
-        "log of the rollback": next(
-            (stage.facts.get("log") for stage in reversed(stages) if stage.step == "downgrade"), ""
-        ),
-        **{
-            f"{what} of {saved['rows']} lost rows": saved[key]
-            for saved in [
-                *((facts.get("lost_rows") or {}).get("files") or ()),
-                *((facts.get("reconcile") or {}).get("saved") or ()),
-            ]
-            for what, key in (("file", "path"), ("replay script", "replay"))
-        },
-        **{name: str(run.directory / name) for name in written},
-    }
-    return [{"what": what, "path": path} for what, path in known.items() if path]

@@ -59,7 +59,9 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
     last_ns = samples[-1].at_ns if samples else watch.begin_ns
     watched_s = (last_ns - watch.begin_ns) // SECOND_NS
     gap_s = longest_gap(samples, watch.begin_ns, last_ns)
-    unseen = f"for {gap_s} s none was taken, longer than {watch.largest_gap_s} s." if gap_s > watch.largest_gap_s else ""
+    unseen = (
+        f"for {gap_s} s none was taken, longer than {watch.largest_gap_s} s." if gap_s > watch.largest_gap_s else ""
+    )
     judged = judge(
         samples, monitoring, watched_s=watched_s, unseen=unseen, deployed_s=_covered(memory, last_ns, monitoring)
     )

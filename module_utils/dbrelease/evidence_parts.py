@@ -1,0 +1,82 @@
+"""The parts of the evidence that tell what was taken, changed and left, each out of the facts of its stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .journal import Run
+from .outcome import Stage
+
+
+def _pick(facts: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: facts.get(key) for key in keys}
+
+
+def baseline_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What was true before; None of a run that took no baseline."""
+    if facts is None:
+        return None
+    tables = (facts.get("tables") or {}).items()
+    return {
+        **_pick(facts, "taken_at", "server_version", "revision"),
+        "tables": [{"table": name, **_pick(table, "rows", "fingerprint")} for name, table in tables],
+        "observations": [
+            _pick(one, "name", "title", "sql", "rows", "duration_ms") for one in facts.get("observations") or ()
+        ],
+    }
+
+
+def backup_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The backup; None of a run that took none."""
+    if facts is None:
+        return None
+    names = ("path", "manifest", "sha256", "bytes", "duration_ms", "tool_version", "server_version", "decoded")
+    return _pick(facts, *names)
+
+
+def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """What the upgrade, its preview and its last steps left; also of an upgrade that failed."""
+    facts = {stage.step: stage.facts for stage in stages}
+    if not {"preview", "upgrade", "finalize"} & facts.keys():
+        return None
+    upgrade = facts.get("upgrade", {})
+    return {
+        **_pick(upgrade, "from_revision", "to_revision", "started_at", "duration_ms", "attempts", "log"),
+        "lock_waits": list(upgrade.get("lock_waits") or ()),
+        "preview": facts.get("preview", {}).get("path"),
+        "finalize": [
+            _pick(step, "name", "changed", "rows", "duration_ms")
+            for step in facts.get("finalize", {}).get("steps") or ()
+        ],
+    }
+
+
+def files_of(
+    run: Run, written: Sequence[str], facts: Mapping[str, Mapping[str, Any]], stages: Sequence[Stage]
+) -> list[dict[str, str]]:
+    """What the run left on the target."""
+    upgrade = next((stage.facts for stage in reversed(stages) if stage.step == "upgrade"), {})
+    baseline = (facts.get("baseline") or {}).get("files") or {}
+    backup = facts.get("backup") or {}
+    known = {
+        "backup": backup.get("path"),
+        "backup manifest": backup.get("manifest"),
+        "baseline": baseline.get("json"),
+        "baseline, to read": baseline.get("txt"),
+        "preview of the SQL": (facts.get("preview") or {}).get("path"),
+        "log of the upgrade": upgrade.get("log"),
+        "log of the rollback": next(
+            (stage.facts.get("log") for stage in reversed(stages) if stage.step == "downgrade"), ""
+        ),
+        **{
+            f"{what} of {saved['rows']} lost rows": saved[key]
+            for saved in [
+                *((facts.get("lost_rows") or {}).get("files") or ()),
+                *((facts.get("reconcile") or {}).get("saved") or ()),
+            ]
+            for what, key in (("file", "path"), ("replay script", "replay"))
+        },
+        **{name: str(run.directory / name) for name in written},
+    }
+    return [{"what": what, "path": path} for what, path in known.items() if path]
