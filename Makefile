@@ -12,7 +12,7 @@ export DEMO_WATCH_SECONDS ?= 20
 # The tools call each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help venv engine browser stack demo lint unit molecule test bench clean
+.PHONY: help venv engine browser stack demo lint unit molecule faults test bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ browser: ## a Chromium for the tests of the report; on Debian as root, installed
 
 unit: stack browser ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
-	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml tests/
+	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/
 
 # Scenarios that take long, or whose playbooks are open work, are run by name: scripts/molecule-all NAME ...
 SCENARIOS ?= bad_input check_mode deploy live_traffic
@@ -47,11 +47,16 @@ SCENARIOS ?= bad_input check_mode deploy live_traffic
 molecule: stack ## the Molecule scenarios, on the stack (SCENARIOS="restore ..." for others)
 	@scripts/molecule-all $(SCENARIOS)
 
+faults: stack ## every row of the table in tests/faults/table.py (QUICK=1: a third of it, as `make test` does)
+	@mkdir -p artifacts/junit
+	pytest --junitxml=artifacts/junit/faults.xml $(if $(QUICK),-m quick) tests/faults/
+
 # One after the other: they share the stack.
-test: ## everything that CI runs: lint, unit, molecule
+test: ## everything that CI runs: lint, unit, molecule, the quick third of faults
 	@$(MAKE) lint
 	@$(MAKE) unit
 	@$(MAKE) molecule
+	@$(MAKE) faults QUICK=1
 
 bench: stack ## the side-by-side measurements; writes bench/results.json
 	python -m bench

@@ -1,26 +1,43 @@
-"""What scenarios look with: the database from outside, by psql in its container, and the files that a run leaves."""
+"""The fixtures of every scenario, and by name what its tests look with."""
 
 from __future__ import annotations
 
-import json
-import os
-import shlex
-import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
 import pytest
 import testinfra
+from outside import (
+    API,
+    ARTIFACTS,
+    BACKEND,
+    POSTGRES,
+    REDIS,
+    ROOT,
+    STATE,
+    WORKER,
+    Playbook,
+    Psql,
+    docker,
+    journal,
+    newest_evidence,
+    play,
+)
 from testinfra.host import Host
 
-ROOT = Path(__file__).resolve().parent.parent
-STATE = ROOT / ".stack/app/backend/migrations/backups"
-ARTIFACTS = ROOT / "artifacts/staging"
-POSTGRES, REDIS = "drawing_postgres", "drawing_redis"
-BACKEND, WORKER = "drawing_backend", "drawing_celery_worker"
-API = "http://localhost:8001/api/v1"
+__all__ = [
+    "API",
+    "ARTIFACTS",
+    "BACKEND",
+    "POSTGRES",
+    "REDIS",
+    "ROOT",
+    "STATE",
+    "WORKER",
+    "Playbook",
+    "Psql",
+    "docker",
+    "journal",
+    "newest_evidence",
+    "play",
+]
 
 
 @pytest.fixture(scope="session")
@@ -35,91 +52,7 @@ def backend() -> Host:
     return testinfra.get_host(f"docker://{BACKEND}")
 
 
-@dataclass(frozen=True)
-class Psql:
-    """The application's database, as an operator with psql sees it."""
-
-    host: Host
-
-    def lines(self, sql: str, database: str = "drawing_index") -> list[str]:
-        """One line a row, columns parted by |."""
-        answer = self.host.run(f"psql -X -v ON_ERROR_STOP=1 -U user -d {database} -At -c {shlex.quote(sql)}")
-        assert answer.rc == 0, answer.stderr
-        return answer.stdout.splitlines()
-
-    def value(self, sql: str, database: str = "drawing_index") -> str:
-        """The only value of the only row."""
-        (line,) = self.lines(sql, database)
-        return line
-
-    def databases(self) -> list[str]:
-        """Every database but the server's own and those of unit tests, which may run beside a scenario."""
-        others = "^(postgres|template[01]|test_[0-9a-f]{12}.*)$"
-        return self.lines(f"SELECT datname FROM pg_database WHERE datname !~ '{others}' ORDER BY 1")
-
-    def fingerprint(self) -> dict[str, str]:
-        """Every user table's rows and content, and the catalog's shape: equal means that nothing was changed."""
-        tables = self.lines(
-            "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
-            " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"
-        )
-        seen = {
-            table: self.value(
-                f"SELECT count(*), md5(coalesce(string_agg(t::text, E'\\n' ORDER BY t::text), '')) FROM {table} t"
-            )
-            for table in tables
-        }
-        seen["databases"] = ",".join(self.databases())
-        return seen
-
-
 @pytest.fixture(scope="session")
 def psql(postgres: Host) -> Psql:
     """See Psql."""
     return Psql(postgres)
-
-
-@dataclass(frozen=True)
-class Playbook:
-    """How a playbook ended: its status, what it printed, and the evidence that it left (empty when it left none)."""
-
-    status: int
-    output: str
-    evidence: dict[str, Any] = field(default_factory=dict)
-
-
-def play(
-    name: str, *arguments: str, inventory: str = "staging", environment: Mapping[str, str] | None = None
-) -> Playbook:
-    """Run a playbook from the repository's root, as an operator does."""
-    before = set(ARTIFACTS.glob("*/evidence.json"))
-    done = subprocess.run(
-        ["ansible-playbook", name, "-i", inventory, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    new = sorted(set(ARTIFACTS.glob("*/evidence.json")) - before)
-    return Playbook(done.returncode, done.stdout, json.loads(new[-1].read_text()) if new else {})
-
-
-def docker(*arguments: str) -> str:
-    """What the docker client prints; an error is a failing test."""
-    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
-
-
-def journal() -> list[dict[str, Any]]:
-    """Every line of the target's journal."""
-    return [json.loads(line) for line in (STATE / "journal.jsonl").read_text().splitlines()]
-
-
-def newest_evidence() -> dict[str, Any]:
-    """The evidence of the newest run, as fetched to the controller."""
-    newest = max(ARTIFACTS.glob("*/evidence.json"), key=lambda path: path.parent.name)
-    evidence: dict[str, Any] = json.loads(newest.read_text())
-    return evidence

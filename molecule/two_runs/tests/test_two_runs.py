@@ -58,7 +58,8 @@ def test_one_proceeds_and_the_other_names_it(psql: Psql) -> None:
     own = [line for line in journal() if line["run_id"] == refusal["run_id"]]
     assert seconds_between(own[0], refusal) < LONGEST_REFUSAL_S
     assert (own[-1]["step"], own[-1]["event"], own[-1]["facts"]["outcome"]) == ("run", "refused", "refused")
-    assert {line["step"] for line in own} <= {"run", "claim", "playbook", "report"}, "it looked at nothing else"
+    looked_at = {line["step"] for line in own} - {"run", "claim", "playbook", "report", "notify"}
+    assert not looked_at, "it may look at nothing"
 
     assert dry.status == 0, dry.output
     assert not (STATE / "run.lock").exists()

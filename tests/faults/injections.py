@@ -1,0 +1,202 @@
+"""What goes wrong. Each fault is a context: it is there while the block runs, and is taken away in every outcome."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg2
+from ansible.module_utils.dbrelease.database import Login, connect
+from outside import POSTGRES, ROOT, STATE, docker
+
+from faults.moments import sessions
+from faults.running import Running, descendants, programs, server_process, until
+from faults.surroundings import wait_until_healthy
+
+Fault = Callable[[Running, Login], AbstractContextManager[None]]
+
+
+@contextmanager
+def controller_killed(run: Running, login: Login) -> Iterator[None]:
+    """kill -9 of ansible-playbook alone: its module works on."""
+    os.kill(run.pid, signal.SIGKILL)
+    yield
+
+
+@contextmanager
+def terminal_closed(run: Running, login: Login) -> Iterator[None]:
+    """SIGHUP to everything that the terminal started."""
+    os.killpg(os.getpgid(run.pid), signal.SIGHUP)
+    yield
+
+
+@contextmanager
+def everything_killed(run: Running, login: Login) -> Iterator[None]:
+    """kill -9 of ansible-playbook and all that it started, as by a machine that fails."""
+    for pid in [run.pid, *descendants(run.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    yield
+
+
+@contextmanager
+def module_killed(run: Running, login: Login) -> Iterator[None]:
+    """kill -9 of the module that works now."""
+    os.kill(until(run.module, run, "a module that works"), signal.SIGKILL)
+    yield
+
+
+@dataclass(frozen=True)
+class ProgramKilled:
+    """kill -9 of a program in a container; with `wrapper` of what the engine's exec began: the program works on."""
+
+    container: str
+    word: str
+    wrapper: bool = False
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        for pid in until(lambda: programs(self.container, self.word), run, f"{self.word} in {self.container}"):
+            with suppress(ProcessLookupError):
+                os.kill(parent(pid) if self.wrapper else pid, signal.SIGKILL)
+        yield
+
+
+def parent(pid: int) -> int:
+    """The process that started another."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+@dataclass(frozen=True)
+class ServerProcessKilled:
+    """kill -9 of a session's process: the server ends every session and recovers from its log."""
+
+    session: str
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        pid = until(lambda: sessions(login, self.session), run, f"session {self.session}")[0]
+        os.kill(server_process(POSTGRES, pid), signal.SIGKILL)
+        yield
+
+
+@dataclass(frozen=True)
+class ContainerDown:
+    """A container is stopped, or killed, and started again when the fault is taken away."""
+
+    container: str
+    how: str
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        docker(self.how, self.container)
+        try:
+            yield
+        finally:
+            docker("start", self.container)
+            wait_until_healthy()
+
+
+@contextmanager
+def engine_restarted(run: Running, login: Login) -> Iterator[None]:
+    """The container engine ends, and starts again as it was started."""
+    if Path("/run/systemd/system").is_dir():
+        subprocess.run(["systemctl", "restart", "docker"], check=True)
+    else:
+        _restart_own_engine(ROOT / ".stack/dockerd.pid")
+    wait_until_healthy()
+    yield
+
+
+def _restart_own_engine(pid_file: Path) -> None:
+    """One that stack/bin/engine has started: the same command line again, in a session of its own."""
+    pid = int(pid_file.read_text())
+    command = [word.decode() for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if word]
+    os.kill(pid, signal.SIGTERM)
+    while Path(f"/proc/{pid}").exists():
+        time.sleep(0.1)
+    with (ROOT / ".stack/dockerd.log").open("ab") as log:
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    pid_file.write_text(f"{started.pid}\n")
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """A session that has done something in a transaction, and is idle in it."""
+
+    statement: str
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        with closing(connect(login, "faults holder")) as connection:
+            connection.autocommit = False
+            with connection.cursor() as cursor:
+                cursor.execute(self.statement)
+            yield
+            with suppress(psycopg2.Error):
+                connection.rollback()
+
+
+@dataclass(frozen=True)
+class DiskFull:
+    """The place has no byte left; it is a small disk of its own (surroundings.py)."""
+
+    place: Callable[[], Path]
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        ballast = self.place() / "ballast"
+        with ballast.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+        try:
+            yield
+        finally:
+            ballast.unlink()
+
+
+@dataclass(frozen=True)
+class BackupDamaged:
+    """The newest backup's file holds something else."""
+
+    damage: Callable[[bytes], bytes]
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        path = max(STATE.glob("backup_before_*.dump"))
+        whole = path.read_bytes()
+        path.write_bytes(self.damage(whole))
+        try:
+            yield
+        finally:
+            path.write_bytes(whole)
+
+
+def cut_short(whole: bytes) -> bytes:
+    """As by a copy that was broken off."""
+    return whole[: len(whole) // 2]
+
+
+def one_bit_flipped(whole: bytes) -> bytes:
+    """As by a bad disk."""
+    middle = len(whole) // 2
+    return whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+
+
+def of_another_database(whole: bytes) -> bytes:
+    """A good dump, of something else."""
+    return subprocess.run(
+        ["docker", "exec", POSTGRES, "pg_dump", "-U", "user", "-Fc", "postgres"], check=True, capture_output=True
+    ).stdout

@@ -1,0 +1,92 @@
+"""When a fault comes: moments of a run that can be seen, so that none is hit by luck."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import psycopg2
+from ansible.module_utils.dbrelease.database import Login, connect
+
+from faults.running import Running, until
+
+
+class Moment(Protocol):
+    """A moment of a run; within `reached` it lasts."""
+
+    def reached(self, run: Running, login: Login) -> AbstractContextManager[None]:
+        """Wait until it has come."""
+
+
+@dataclass(frozen=True)
+class AtOnce:
+    """Before the run has done anything."""
+
+    @contextmanager
+    def reached(self, run: Running, login: Login) -> Iterator[None]:
+        """See Moment."""
+        yield
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step has begun, or has come to that end."""
+
+    name: str
+    event: str = "started"
+
+    @contextmanager
+    def reached(self, run: Running, login: Login) -> Iterator[None]:
+        """See Moment."""
+        until(lambda: run.has(self.name, self.event), run, f"step {self.name} {self.event}")
+        yield
+
+
+@dataclass(frozen=True)
+class Working:
+    """A server session of the run works in a database, and a query of it looks so."""
+
+    session: str
+    query: str = "%"
+
+    @contextmanager
+    def reached(self, run: Running, login: Login) -> Iterator[None]:
+        """See Moment."""
+        until(lambda: sessions(login, self.session, self.query), run, f"session {self.session} with {self.query}")
+        yield
+
+
+@dataclass(frozen=True)
+class Held:
+    """A session of the run waits for a lock, which somebody takes after a step has begun, and keeps until the fault
+    is there: the stage stands still in its middle."""
+
+    after: str
+    session: str
+    lock: str
+
+    @contextmanager
+    def reached(self, run: Running, login: Login) -> Iterator[None]:
+        """See Moment."""
+        until(lambda: run.has(self.after, "started"), run, f"step {self.after}")
+        with closing(connect(login, "faults hold")) as holder:
+            holder.autocommit = False
+            with holder.cursor() as cursor:
+                cursor.execute(f"LOCK TABLE {self.lock} MODE")
+            until(lambda: sessions(login, self.session, waiting=True), run, f"session {self.session} waits")
+            yield
+            with suppress(psycopg2.Error):
+                holder.rollback()
+
+
+def sessions(login: Login, name: str, query: str = "%", *, waiting: bool = False) -> list[int]:
+    """The server's sessions of this name, with the server's own numbers of their processes."""
+    with closing(connect(login, "faults look")) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND query ILIKE %s"
+            " AND pid <> pg_backend_pid() AND (wait_event_type = 'Lock' OR NOT %s)",
+            (name, query, waiting),
+        )
+        return [row[0] for row in cursor.fetchall()]

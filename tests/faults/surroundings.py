@@ -1,0 +1,146 @@
+"""The stack around a row of the table: as it was before, on small disks where they are to be full, and what is left."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ansible.module_utils.dbrelease.database import Login
+from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker
+
+from faults.client import Key, Ledger, State
+from faults.running import lines
+
+ENDED = {"passed", "failed", "refused"}
+CONTAINERS = (POSTGRES, REDIS, BACKEND, WORKER)
+ASSOCIATIONS = "drawing_project_associations"
+HEALTHY_S = 120
+SMALL = "size=24m"
+
+
+def login() -> Login:
+    """The database as a release reaches it; a container that was started again may have another address."""
+    form = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}} {{range .Config.Env}}{{println .}}{{end}}"
+    address, *environment = docker("inspect", "--format", form, POSTGRES).split()
+    (password,) = [word.partition("=")[2] for word in environment if word.startswith("POSTGRES_PASSWORD=")]
+    return Login(address, 5432, "user", "drawing_index", password)
+
+
+def reset() -> None:
+    """The stack as before the release."""
+    done = subprocess.run(
+        ["make", "--no-print-directory", "stack", "RESET=1"], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def health() -> dict[str, str]:
+    """How each container of the stack is; empty while the engine does not answer."""
+    form = "{{.Name}} {{.State.Status}} {{.State.Health.Status}}"
+    seen = subprocess.run(
+        ["docker", "container", "inspect", "--format", form, *CONTAINERS], check=False, capture_output=True, text=True
+    )
+    return dict(line.lstrip("/").split(" ", 1) for line in seen.stdout.splitlines())
+
+
+def wait_until_healthy() -> None:
+    """Until all of the stack's containers are."""
+    deadline = time.monotonic() + HEALTHY_S
+    while set((seen := health()).values()) != {"running healthy"}:
+        assert time.monotonic() < deadline, f"the stack is not healthy: {seen}"
+        time.sleep(0.2)
+
+
+@contextmanager
+def small_state_directory() -> Iterator[None]:
+    """What the release keeps on the target is on a small disk of its own."""
+    STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _small_disk([], STATE, mode="0700"):
+        yield
+
+
+@contextmanager
+def small_tmp_of_database() -> Iterator[None]:
+    """The /tmp of the database's container is a small disk of its own."""
+    with _small_disk(["docker", "exec", "--privileged", POSTGRES], Path("/tmp"), mode="1777"):
+        yield
+
+
+def state_directory() -> Path:
+    """Where that is."""
+    return STATE
+
+
+def tmp_of_database() -> Path:
+    """The same /tmp, as this machine sees it."""
+    return Path(f"/proc/{docker('inspect', '--format', '{{.State.Pid}}', POSTGRES).strip()}/root/tmp")
+
+
+@contextmanager
+def _small_disk(inside: list[str], path: Path, *, mode: str) -> Iterator[None]:
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", f"{SMALL},mode={mode}", "tmpfs", str(path)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*inside, "umount", "--lazy", str(path)], check=True)
+
+
+def catalog() -> str:
+    """The shape of the live database."""
+    dump = docker("exec", POSTGRES, "pg_dump", "-U", "user", "-d", "drawing_index", "--schema-only")
+    return "\n".join(line for line in dump.splitlines() if not line.startswith(("\\", "--")))
+
+
+def seeded_rows(psql: Psql) -> str:
+    """The drawings and projects that no client of these tests has made."""
+    return psql.value(
+        "SELECT (SELECT count(*) || md5(string_agg(concat_ws('|', id, title, file_path, project_id), '~' ORDER BY id))"
+        " FROM drawings WHERE title NOT LIKE 'fault %') || '/' ||"
+        " (SELECT count(*) || md5(string_agg(concat_ws('|', id, name, code, description), '~' ORDER BY id))"
+        " FROM projects WHERE name NOT LIKE 'fault %')"
+    )
+
+
+def rows_of(psql: Psql, ledger: Ledger, databases: list[str]) -> dict[Key, State]:
+    """The client's rows: those of the first database, and those that only the others have."""
+    found: dict[Key, State] = {}
+    for database in reversed(databases):
+        for line in psql.lines(
+            f"SELECT 'drawings', title, project_id::text FROM drawings WHERE title LIKE '{ledger.prefix}%'"
+            f" UNION ALL SELECT 'projects', name, description FROM projects WHERE name LIKE '{ledger.prefix}%'",
+            database,
+        ):
+            kind, name, state = line.split("|")
+            found[kind, name] = state or None
+    return found
+
+
+def others_out_of_line(psql: Psql, ledger: Ledger) -> list[str]:
+    """Drawings whose associations are not their project, but for the client's: the old code writes no association."""
+    if psql.value(f"SELECT to_regclass('{ASSOCIATIONS}') IS NULL") == "t":
+        return []
+    return psql.lines(
+        f"SELECT d.id, d.project_id, a.project_id FROM drawings d FULL JOIN {ASSOCIATIONS} a ON a.drawing_id = d.id"
+        f" WHERE a.project_id IS DISTINCT FROM d.project_id AND coalesce(d.title, '') NOT LIKE '{ledger.prefix}%'"
+    )
+
+
+def nothing_is_left(psql: Psql, kept: set[str]) -> None:
+    """No session, lock, database, program, file or stopped container; the journal has an end for every beginning."""
+    assert psql.lines("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
+    assert psql.lines("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
+    assert set(psql.databases()) == {"drawing_index", *kept}
+    assert not list(STATE.rglob("*.tmp*")) and not (STATE / "run.lock").exists()
+    for dump in STATE.glob("*.dump"):
+        assert dump.with_suffix(".manifest.json").exists(), f"{dump} has no manifest"
+    for container in (POSTGRES, BACKEND):
+        assert not re.search("pg_dump|pg_restore|alembic", docker("top", container, "-eo", "pid,args"))
+    assert docker("exec", POSTGRES, "sh", "-c", "ls /tmp | grep dbrelease || :") == ""
+    assert set(health().values()) == {"running healthy"}, health()
+    begun = {(line["run_id"], line["step"]) for line in lines() if line["event"] == "started"}
+    ended = {(line["run_id"], line["step"]) for line in lines() if line["event"] in ENDED}
+    assert begun <= ended, begun - ended

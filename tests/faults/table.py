@@ -1,0 +1,172 @@
+"""The table: which fault, when, how that run may end, what is told, and how the next run must end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from outside import BACKEND, POSTGRES
+
+from faults import injections as faults
+from faults import surroundings
+from faults.moments import AtOnce, Held, Moment, Step, Working
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault at one moment of one run, and what is asked of that run and of the next."""
+
+    name: str
+    at: Moment
+    fault: faults.Fault
+    ends: str = "killed"  # how the run must end
+    says: str = ""  # a pattern in what it tells; a killed run tells nothing, and the next one tells of it
+    then: str = "deployed"  # how the next run of the playbook must end
+    playbook: str = "deploy"
+    lasts_s: float | None = None  # when the fault is taken away; None: after the run's end
+    place: Callable[[], AbstractContextManager[None]] = nullcontext
+    quick: bool = False  # also part of `make test`
+
+
+# Where a stage stands still: what waits is in the middle of its work, and has committed nothing.
+DUMPING = Held("backup", "dbrelease-dump-%", "components IN ACCESS EXCLUSIVE")
+UPGRADING = Held("preview", "dbrelease-upgrade-%", "alembic_version IN SHARE")
+RESTORING = Working("dbrelease-restore-%", "COPY%")
+
+WRITER = faults.Transaction("UPDATE drawings SET title = title WHERE id = (SELECT min(id::text)::uuid FROM drawings)")
+ALL_FOR_ITSELF = faults.Transaction("LOCK TABLE drawings IN ACCESS EXCLUSIVE MODE")
+READER = faults.Transaction("SELECT count(*) FROM drawings")
+
+DUMP_FAILED = (
+    r"Dumping the database \S+ at \S+ as \S+ in container drawing_postgres failed|Reading the baseline .* failed"
+)
+UNCHANGED = r"the database is still at 0ab370a9afb6"
+UNKNOWN = r"the revision could not be read back, so where the database is, is unknown"
+BLOCKED = r"gave up after \d+ attempts .* blocked by pid \d+ \(user user, application faults holder, idle in"
+UNTOUCHED = r"the live database was not touched"
+
+
+def died_at(step: str) -> str:
+    """What a run tells of a step whose module was killed."""
+    return rf"The step {step} was interrupted"
+
+
+DEPLOYS = [
+    Row("controller killed at recovery", Step("recovery"), faults.controller_killed, quick=True),
+    Row("module killed at recovery", Step("recovery"), faults.module_killed, "failed", died_at("recovery")),
+    Row("controller killed at preflight", Step("preflight"), faults.controller_killed),
+    Row(
+        "module killed at preflight",
+        Step("preflight"),
+        faults.module_killed,
+        "failed",
+        died_at("preflight"),
+        quick=True,
+    ),
+    # The backup
+    Row("controller killed at dump", DUMPING, faults.controller_killed, quick=True),
+    Row("everything killed at dump", DUMPING, faults.everything_killed),
+    Row("module killed at dump", DUMPING, faults.module_killed, "failed", died_at("baseline"), quick=True),
+    Row("pg_dump killed", DUMPING, faults.ProgramKilled(POSTGRES, "pg_dump"), "failed", DUMP_FAILED, quick=True),
+    Row(
+        "server process killed at dump", DUMPING, faults.ServerProcessKilled("dbrelease-dump-%"), "failed", DUMP_FAILED
+    ),
+    Row("database stopped at dump", DUMPING, faults.ContainerDown(POSTGRES, "stop"), "failed", DUMP_FAILED),
+    Row("database killed at dump", DUMPING, faults.ContainerDown(POSTGRES, "kill"), "failed", DUMP_FAILED, quick=True),
+    Row(
+        "disk full at dump",
+        Step("backup"),
+        faults.DiskFull(surroundings.state_directory),
+        "failed",
+        "No space left on device",
+        place=surroundings.small_state_directory,
+    ),
+    # The upgrade
+    Row("controller killed at preview", Step("preview"), faults.controller_killed),
+    Row("module killed at preview", Step("preview"), faults.module_killed, "failed", died_at("preview")),
+    Row(
+        "Alembic killed at preview",
+        Step("preview"),
+        faults.ProgramKilled(BACKEND, "alembic"),
+        "failed",
+        r"with status 137",
+        quick=True,
+    ),
+    Row("a writer's lock, released in time", Step("preview"), WRITER, "deployed", " ", "already_deployed", lasts_s=5),
+    Row("a writer's lock, not released", Step("preview"), WRITER, "failed", BLOCKED),
+    Row(
+        "a table locked, released in time",
+        Step("preview"),
+        ALL_FOR_ITSELF,
+        "deployed",
+        " ",
+        "already_deployed",
+        lasts_s=5,
+    ),
+    Row("a table locked, not released", Step("preview"), ALL_FOR_ITSELF, "failed", BLOCKED),
+    Row("a reader idle in its transaction all the time", AtOnce(), READER, "deployed", " ", "already_deployed"),
+    Row(
+        "Alembic killed at upgrade",
+        UPGRADING,
+        faults.ProgramKilled(BACKEND, "alembic"),
+        "failed",
+        UNCHANGED,
+        quick=True,
+    ),
+    Row(
+        "Alembic's exec killed", UPGRADING, faults.ProgramKilled(BACKEND, "alembic", wrapper=True), "failed", UNCHANGED
+    ),
+    Row(
+        "server process killed at upgrade",
+        UPGRADING,
+        faults.ServerProcessKilled("dbrelease-upgrade-%"),
+        "failed",
+        UNCHANGED,
+    ),
+    Row("database stopped at upgrade", UPGRADING, faults.ContainerDown(POSTGRES, "stop"), "failed", UNKNOWN),
+    Row("database killed at upgrade", UPGRADING, faults.ContainerDown(POSTGRES, "kill"), "failed", UNKNOWN),
+    Row("backend stopped at upgrade", UPGRADING, faults.ContainerDown(BACKEND, "stop"), "failed", UNCHANGED),
+    Row("engine restarted at upgrade", UPGRADING, faults.engine_restarted, "failed", "Alembic"),
+    Row("terminal closed at upgrade", UPGRADING, faults.terminal_closed),
+    Row("everything killed at upgrade", UPGRADING, faults.everything_killed),
+    Row("module killed at upgrade", UPGRADING, faults.module_killed, "failed", died_at("upgrade")),
+    Row("controller killed at upgrade", UPGRADING, faults.controller_killed, quick=True),
+    # After the commit
+    Row("controller killed at finalize", Step("finalize"), faults.controller_killed),
+    Row("everything killed at finalize", Step("finalize"), faults.everything_killed),
+    Row("module killed at finalize", Step("finalize"), faults.module_killed, "failed", died_at("finalize"), quick=True),
+    Row("controller killed at checks", Step("checks"), faults.controller_killed, quick=True),
+    Row("module killed at checks", Step("checks"), faults.module_killed, "failed", died_at("checks")),
+    Row("controller killed at report", Step("report"), faults.controller_killed, then="already_deployed"),
+]
+
+
+def restore(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: object) -> Row:
+    """A row of the restore, which the next run must end as asked."""
+    return Row(f"restore: {name}", at, fault, ends, says, "restored", "restore", **more)  # type: ignore[arg-type]
+
+
+RESTORES = [
+    restore("truncated dump", AtOnce(), faults.BackupDamaged(faults.cut_short), "refused", "sha256", quick=True),
+    restore("bit-flipped dump", AtOnce(), faults.BackupDamaged(faults.one_bit_flipped), "refused", "sha256"),
+    restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", "sha256"),
+    restore("controller killed", RESTORING, faults.controller_killed),
+    restore("everything killed", RESTORING, faults.everything_killed),
+    restore("everything killed while the application is stopped", Step("restore.rows"), faults.everything_killed),
+    restore("module killed", RESTORING, faults.module_killed, "failed", died_at("restore.copy")),
+    restore("pg_restore killed", RESTORING, faults.ProgramKilled(POSTGRES, "pg_restore"), "failed", UNTOUCHED),
+    restore("database stopped", RESTORING, faults.ContainerDown(POSTGRES, "stop"), "failed", UNTOUCHED),
+    restore("database killed", RESTORING, faults.ContainerDown(POSTGRES, "kill"), "failed", UNTOUCHED, quick=True),
+    restore(
+        "disk full",
+        Step("restore.copy"),
+        faults.DiskFull(surroundings.tmp_of_database),
+        "failed",
+        "No space left on device",
+        place=surroundings.small_tmp_of_database,
+    ),
+]
+
+# Those that restore come first: they share the backup of the deploy that nothing disturbed.
+TABLE = [*RESTORES, *DEPLOYS]

@@ -1,0 +1,148 @@
+"""Whatever goes wrong, no acknowledged write is lost, nothing is left, and the next run ends as it was asked."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import pytest
+import testinfra
+from outside import POSTGRES, Psql
+
+from faults.client import Ledger, writing
+from faults.running import LONGEST_RUN_S, Ended, Running, descendants
+from faults.surroundings import (
+    catalog,
+    login,
+    nothing_is_left,
+    others_out_of_line,
+    reset,
+    rows_of,
+    seeded_rows,
+    wait_until_healthy,
+)
+from faults.table import TABLE, Row
+
+CHAIN = [row for row in TABLE if row.quick and row.playbook == "deploy"]
+
+
+@pytest.fixture(scope="session")
+def psql() -> Psql:
+    return Psql(testinfra.get_host(f"docker://{POSTGRES}"))
+
+
+@dataclass
+class Stack:
+    """What runs that nothing disturbs leave, and for which playbook the stack is ready now."""
+
+    catalogs: dict[str, str]
+    ready_for: str
+
+    def prepare(self, playbook: str) -> None:
+        """A deploy begins before the release; a restore wherever there is a backup, so that it needs no new one."""
+        if playbook != self.ready_for:
+            reset()
+            if playbook == "restore":
+                deploy()
+        self.ready_for = ""
+
+
+def deploy() -> None:
+    ended = Running("deploy").wait()
+    assert ended.outcome == "deployed", ended.told
+
+
+@pytest.fixture(scope="session")
+def stack() -> Stack:
+    reset()
+    before = catalog()
+    deploy()
+    after = catalog()
+    return Stack({"restored": before, "deployed": after, "already_deployed": after}, "restore")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        pytest.param(row, id=row.name, marks=[pytest.mark.quick] if row.quick and row not in CHAIN else [])
+        for row in TABLE
+    ],
+)
+def test_nothing_is_lost_and_the_next_run_ends_as_asked(row: Row, psql: Psql, stack: Stack) -> None:
+    stack.prepare(row.playbook)
+    databases, seeded = set(psql.databases()), seeded_rows(psql)
+    with row.place():
+        with writing() as client:
+            ended = disturbed(row)
+            wait_until_healthy()
+            after = Running(row.playbook).wait()
+        demand(row, ended, after)
+        assert (after.status, after.outcome) == (0, row.then), after.told
+        put_aside = {name for name in psql.databases() if name not in databases and row.playbook == "restore"}
+        nothing_is_lost(psql, client.ledger, put_aside)
+        assert seeded_rows(psql) == seeded
+        assert catalog() == stack.catalogs[row.then]
+        nothing_is_left(psql, {*databases, *put_aside})
+    if row.playbook == "restore":
+        stack.ready_for = "restore"
+
+
+@pytest.mark.quick
+def test_each_next_run_may_meet_a_fault_itself(psql: Psql, stack: Stack) -> None:
+    """The quick rows of the deploy, one after the other: one reset and one whole deploy serve all of them."""
+    stack.prepare("deploy")
+    seeded = seeded_rows(psql)
+    with writing() as client:
+        before: tuple[Row, Ended] | None = None
+        for row in CHAIN:
+            ended = disturbed(row)
+            wait_until_healthy()
+            if before:
+                demand(*before, ended)
+            before = row, ended
+        assert before, "no row is quick"
+        after = Running("deploy").wait()
+    demand(*before, after)
+    assert (after.status, after.outcome) == (0, "deployed"), after.told
+    nothing_is_lost(psql, client.ledger, set())
+    assert seeded_rows(psql) == seeded
+    assert catalog() == stack.catalogs["deployed"]
+    nothing_is_left(psql, set())
+
+
+def disturbed(row: Row) -> Ended:
+    """The run, with the fault in it."""
+    at = login()
+    run = Running(row.playbook)
+    try:
+        with ExitStack() as fault:
+            with row.at.reached(run, at):
+                fault.enter_context(row.fault(run, at))
+            with suppress(subprocess.TimeoutExpired):
+                run.process.wait(row.lasts_s or LONGEST_RUN_S)
+        return run.wait()
+    finally:
+        if not run.over():
+            for pid in [run.pid, *descendants(run.pid)]:
+                os.kill(pid, signal.SIGKILL)
+
+
+def demand(row: Row, ended: Ended, after: Ended) -> None:
+    """The run ended as the row allows, and the operator was told: by that run, or if it was killed by the next one."""
+    assert ended.outcome == row.ends, f"{row.name}: {ended.outcome}: {ended.told}"
+    told = after.told if ended.outcome == "killed" else ended.told
+    interrupted = rf"Run {ended.run_id} \({row.playbook}, begun \S+ by \S+ on .+?\) was interrupted"
+    assert re.search(row.says or interrupted, told), f"{row.name}: {told}"
+
+
+def nothing_is_lost(psql: Psql, ledger: Ledger, put_aside: set[str]) -> None:
+    """Every acknowledged write is there, with its last state, and nothing that nobody wrote."""
+    found = rows_of(psql, ledger, ["drawing_index", *sorted(put_aside)])
+    assert ledger.acknowledged > 0
+    assert ledger.lost(found) == []
+    assert ledger.unexpected(found) == []
+    assert others_out_of_line(psql, ledger) == []
