@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from psycopg2.extras import RealDictCursor
@@ -91,8 +92,9 @@ def swap(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         params["db_container"],
         params["bookkeeping_table"],
         services.Limits(params["stop_seconds"], params["healthy_seconds"]),
-        params["swap_back_command"].replace("{database}", kept),
-        params["drop_command"].replace("{database}", kept),
+        # Ansible unquotes a value once more than the shell does.
+        params["swap_back_command"].replace("{database}", kept if quote(kept) == kept else quote(f'"{kept}"')),
+        params["drop_command"].replace("{database}", quote(kept)),
     )
     with Journal(run, dry=check_mode).step("restore.check"), acting(run, dry=check_mode):
         plan = _checked(plan, check_mode)
@@ -202,7 +204,8 @@ def _start(
             raise
         return
     done.away_ms = round((time.monotonic() - begun) * 1000) if stopped else 0
-    proof = services.prove(seen, done.away_ms)
+    left = [name for name in plan.containers if name not in stopped]
+    proof = services.prove(seen, done.away_ms, left)
     done.proofs.append(proof)
     facts = {"containers": stopped, "away_ms": done.away_ms, "proofs": [proof.as_dict()]}
     journal.append(SERVICES_STEP, "failed" if proof.status == "fail" else "passed", facts)

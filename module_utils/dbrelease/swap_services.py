@@ -13,7 +13,7 @@ import docker.errors
 
 from .commands import docker_client
 from .errors import ReleaseError
-from .proof import Proof
+from .proof import Proof, Status
 from .target import Service, inspect, not_running, service_of
 
 SERVICES_PROOF = "restore.services"
@@ -74,8 +74,8 @@ def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, S
         time.sleep(POLL_S)
 
 
-def prove(services: Mapping[str, Service], away_ms: int) -> Proof:
-    """Each container that was stopped runs again and is healthy."""
+def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str]) -> Proof:
+    """Each container that was stopped runs again and is healthy; what did not run before is left so."""
     down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
     said = [
         f"Container {name} is {service.health}: see `docker logs {name}`."
@@ -83,14 +83,21 @@ def prove(services: Mapping[str, Service], away_ms: int) -> Proof:
         else not_running(name, service)
         for name, service in down.items()
     ]
+    status: Status = "fail" if down else "inconclusive" if left else "pass" if services else "skipped"
+    if services and not down:
+        said.append(f"It was away for {away_ms} ms.")
+    if left:
+        said.append(
+            f"{' and '.join(left)} did not run before either, and {'was' if len(left) == 1 else 'were'} left so."
+        )
     return Proof(
         SERVICES_PROOF,
         "The application is up again",
-        "fail" if down else "pass" if services else "skipped",
+        status,
         expected=dict.fromkeys(services, "healthy"),
         observed={name: f"{service.status}, {service.health}" for name, service in services.items()},
-        detail=" ".join(said)
-        or (f"It was away for {away_ms} ms." if services else "No container of the application was running."),
+        detail=" ".join(said) or "No container of the application is named.",
+        remedy=f"Start what should run: `docker start {' '.join(left)}`." if left else "",
         duration_ms=away_ms,
     )
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +109,33 @@ def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatc
     monkeypatch.setattr(swap_services, "stop", lambda *_: time.sleep(0.5))
     result = world.swap(world.restore()["database"])
     assert result["rows"]["tables"]["public.orders"]["changed"] == 1
+
+
+@pytest.fixture
+def oddly_named(server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    """A database whose name every tool must quote."""
+    name = f"test_{secrets.token_hex(6)} Odd=\"name\" 'ä' %s"
+    login = replace(server, database=name)
+    world = World(login, server, run_parameters, "")
+    quoted = name.replace('"', '""')
+    world.execute(f'CREATE DATABASE "{quoted}"', server.database)
+    world.execute("CREATE TABLE alembic_version (version_num text); CREATE TABLE plain (a int)")
+    try:
+        yield world
+    finally:
+        world.execute(f'DROP DATABASE "{quoted}" WITH (FORCE)', server.database)
+
+
+def test_a_name_that_needs_quotes_is_restored_swapped_and_dropped(oddly_named: World) -> None:
+    world = oddly_named
+    world.back_up()
+    world.execute("INSERT INTO plain VALUES (1)")
+    back = "ansible-playbook -e restore_swap_back={database}"
+    result = world.swap(world.restore()["database"], drop_command="dropdb {database}", swap_back_command=back)
+    assert world.tables()["public.plain"][0] == 0
+    # Ansible takes one pair of quotes off the value.
+    assert shlex.split(result["swap_back_command"])[-1] == f'restore_swap_back="{result["kept"]}"'
+    where = {"PGHOST": world.login.host, "PGPORT": str(world.login.port), "PGUSER": world.login.user}
+    environment = {**os.environ, **where, "PGPASSWORD": world.login.password or ""}
+    subprocess.run(shlex.split(result["drop_command"]), check=True, env=environment)
+    assert world.databases() == {world.login.database: True}
