@@ -10,6 +10,7 @@ description:
   - Looks at each guard that the release declares, in the database (all at one instant), at the API, and at the
     container engine. A guard that cannot be decided refuses, as one that does not hold. A guard of a service that the
     inventory does not name is V(skipped).
+  - Looks besides whether anything else, such as a view, depends on O(created) (C(guard.nothing_depends)).
   - Counts the rows that the downgrade would drop and that nothing else knows. A transaction that has written to their
     table and goes on is awaited for five seconds; then the number cannot be told.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not

@@ -11,8 +11,10 @@ from typing import Any
 import psycopg2
 from psycopg2.extras import RealDictCursor
 
+from .catalog import quoted
 from .checks import SAMPLE_SIZE, counting
 from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
+from .dependents import dependents_of
 from .guards import Guard, Seen, kind_of
 from .locks import mask_literals
 from .statement import limit_statements, readable_row, still_connected
@@ -140,7 +142,17 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
     return Seen("pass", f"{', '.join(expected)} {_are(expected)} there.", expected, {"missing": []})
 
 
-KINDS = {"violations": _violations, "losses": _losses, "columns": _columns}
+def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+    names: set[str] = set()
+    for table in guard["dependents"]:
+        (found,) = select(cursor, "SELECT to_regclass(%s)::oid::bigint AS oid", (quoted(table),))
+        names.update(dependents_of(cursor, found["oid"]) if found["oid"] else ())
+    if names:
+        return Seen("fail", f"{', '.join(sorted(names))} would be left without it.", [], sorted(names))
+    return Seen("pass", "", [], [])
+
+
+KINDS = {"violations": _violations, "losses": _losses, "columns": _columns, "dependents": _dependents}
 
 
 def _rows(row: Row, sql: str, what: str, lost: int = 0) -> Seen:

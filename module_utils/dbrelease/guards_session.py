@@ -17,12 +17,20 @@ from .proof import Proof
 
 REVISION_PROOF = "guard.revision"
 NOTHING = Looked([], {}, [])
+# Of every release: its downgrade drops nothing of somebody else's.
+NOTHING_DEPENDS = {
+    "name": "nothing_depends",
+    "title": "Nothing else depends on the tables that are dropped",
+    "road": "Drop or change it first, or keep the release.",
+}
 
 
 def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
     login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
     guards: list[Guard] = params["guards"]
+    if guards and params["created"]:
+        guards = [*guards, {**NOTHING_DEPENDS, "dependents": params["created"]}]
     with journal.step("guards") as step:
         revisions = read_revisions(login, params["bookkeeping_table"])
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []

@@ -16,6 +16,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .catalog import quoted, read_catalog
 from .database import Row, select, select_declared, server_reason
+from .dependents import dependents_of
 from .statement import readable_row
 
 RELATION = """
@@ -25,20 +26,6 @@ FROM pg_class c WHERE c.oid = to_regclass(%s)
 """
 KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
-# What belongs to the table goes with it (its indexes, defaults, sequences, partitions); what merely uses it does not.
-DEPENDENTS = """
-WITH RECURSIVE own (classid, objid) AS (
-  SELECT 'pg_class'::regclass::oid, %s::oid
-  UNION
-  SELECT d.classid, d.objid FROM pg_depend d JOIN own ON (d.refclassid, d.refobjid) = (own.classid, own.objid)
-  WHERE d.deptype IN ('a', 'i', 'P', 'S'))
-SELECT DISTINCT coalesce('view ' || r.ev_class::regclass, pg_describe_object(d.classid, d.objid, d.objsubid)) AS name
-FROM pg_depend d JOIN own ON (d.refclassid, d.refobjid) = (own.classid, own.objid)
-LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
-WHERE d.deptype = 'n' AND NOT EXISTS (SELECT FROM own o WHERE (o.classid, o.objid) = (d.classid, d.objid))
-  AND (r.ev_class IS NULL OR r.ev_class <> %s)
-ORDER BY 1
-"""
 # Of a transaction that began before the oldest one that was open then: nothing else can be new since.
 UNCHANGED = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age(%s::xid)) AS unchanged"
 SAMPLE_SIZE = 5
@@ -111,7 +98,7 @@ def diagnose(
         lost_rows_sql=every_row if unjudged else declared["losses"],
         oldest_transaction=found[0]["oldest_transaction"],
         unjudged=unjudged,
-        dependents=[row["name"] for row in select(cursor, DEPENDENTS, (oid, oid))],
+        dependents=dependents_of(cursor, oid),
     )
 
 

@@ -98,7 +98,9 @@ def test_it_is_allowed_where_every_guard_holds_and_asking_twice_says_the_same(
     first, second = look(), look()
     assert (first["state"], first["message"], first["rows_lost"], first["changed"]) == ("allowed", "", 0, False)
     assert (
-        statuses(first) == statuses(second) == dict.fromkeys(["revision", "nothing_lost", "source", "single"], "pass")
+        statuses(first)
+        == statuses(second)
+        == dict.fromkeys(["revision", "nothing_lost", "source", "single", "nothing_depends"], "pass")
     )
     assert int(first["session_settings"]["dbrelease.counted_at"].split(",")[0]) > 0
     last = Journal(Run(**run_parameters)).read()[-1]
@@ -139,6 +141,13 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
         {"nothing_lost": "inconclusive"},
         "the number could not be counted",
     ),
+    (
+        "a view on it",
+        ["CREATE VIEW report AS SELECT id FROM order_items"],
+        {"accept_loss": 0},
+        {"nothing_depends": "fail"},
+        "view report would be left without it. Drop or change it first",
+    ),
     ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
     ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
     ("no guard at all", [], {"guards": []}, {}, "declares no guard"),
@@ -169,6 +178,7 @@ def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Lo
         "nothing_lost": "inconclusive",
         "source": "pass",
         "single": "inconclusive",
+        "nothing_depends": "pass",
     }
 
 
@@ -318,5 +328,5 @@ def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_s
 
 
 def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
-    verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], -1)
+    verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], None)
     assert (verdict.state, verdict.message) == ("refused", "1) O: No answer. R.")

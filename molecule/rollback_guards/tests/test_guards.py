@@ -123,6 +123,13 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
         ["-e", "accept_loss=2"],
         ["accept_loss=2 is not the number counted: 1 row would be lost"],
     ),
+    (
+        "nothing_depends",
+        lambda psql: sql(psql, f"CREATE VIEW monthly_report AS SELECT id FROM {TABLE}", "DROP VIEW monthly_report"),
+        [],
+        ["view monthly_report would be left without it"],
+    ),
+    ("", lambda _: nullcontext(), ["-e", "accept_loss=-1"], ["accept_loss=-1 is not the number counted: 0 rows"]),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=1"], ["accept_loss=1 is not the number counted: 0 rows"]),
     ("no_association_lost", uncommitted, [], ["has written to it and has not committed"]),
     ("phase_b_answers_absent", lambda _: nullcontext(), ["-e", "api_base_url=http://localhost:9"], ["localhost:9"]),
