@@ -108,9 +108,9 @@ drop_command:
   returned: always
 rows:
   description:
-    - The rows that only the replaced database has. C(rows) is their number, C(directory) where they are saved, and
-      C(tables) has for each table C(new), C(changed), C(deleted), and C(known), which is false for a table that the
-      incoming database does not have.
+    - The rows that only the replaced database has. C(rows) is their number, C(directory) where they are saved,
+      C(large_objects) how many large objects differ (they are only counted), and C(tables) has for each table C(new),
+      C(changed), C(deleted), and C(known), which is false for a table that the incoming database does not have.
   type: dict
   returned: always
 away_ms:

@@ -238,12 +238,16 @@ def _rows_proof(saved: Saved) -> Proof:
         + ("" if counts["known"] else " (a table that is not in the database that takes its place)")
         for table, counts in facts["tables"].items()
     )
+    detail = f"{counted}: {saved.directory}." if saved.rows else "There are none."
+    if saved.large_objects:
+        detail += f" {saved.large_objects} large objects differ, and are only in the database that was replaced."
     return Proof(
         ROWS_PROOF,
         "Rows that only the replaced database has are saved, with a script that writes them again",
-        "pass",
-        observed={"rows": saved.rows, "directory": saved.directory, "tables": facts["tables"]},
-        detail=f"{counted}: {saved.directory}." if saved.rows else "There are none.",
+        "inconclusive" if saved.large_objects else "pass",
+        observed=facts,
+        detail=detail,
+        remedy="Copy what is needed from the database that was kept." if saved.large_objects else "",
     )
 
 

@@ -18,7 +18,7 @@ from .locks import RETRYABLE
 from .swap_rename import end_sessions_in
 from .swap_replay import Counts, Keeper, Saved
 from .swap_rows import Sums, differences, differing, sums
-from .swap_tables import Pair, Table, pair, parents_first, read_sequences, read_shapes
+from .swap_tables import Pair, Table, pair, parents_first, read_large_objects, read_sequences, read_shapes
 
 LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
@@ -41,6 +41,7 @@ class Comparison:
             cursor.execute("SET LOCAL row_security = off")
             self._known = read_shapes(cursor)
             self._sequences = read_sequences(cursor)
+            self._large_objects = read_large_objects(cursor)
         with _cursor(live) as cursor:
             tables = read_shapes(cursor)
         for key, table in tables.items():
@@ -61,6 +62,7 @@ class Comparison:
                     self._save_known(keeper, cursor, tables[key])
                 for key in sorted(tables.keys() - self._known.keys()):
                     self._save_unknown(keeper, cursor, tables[key])
+                keeper.saved.large_objects = len({oid for oid, _ in self._large_objects ^ read_large_objects(cursor)})
                 now = read_sequences(cursor)
                 moved = {
                     name: value

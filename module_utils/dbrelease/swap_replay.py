@@ -44,10 +44,14 @@ class Counts:
 
 @dataclass
 class Saved:
-    """What was saved, and where; `directory` is empty where there was nothing to save."""
+    """What was saved, and where; `directory` is empty where there was nothing to save.
+
+    large_objects: how many differ; they are no rows of a table, and are not saved.
+    """
 
     directory: str = ""
     tables: dict[str, Counts] = field(default_factory=dict)
+    large_objects: int = 0
 
     @property
     def rows(self) -> int:
@@ -57,7 +61,8 @@ class Saved:
     def facts(self) -> dict[str, Any]:
         """For the journal."""
         tables = {key: {**vars(counts)} for key, counts in self.tables.items() if counts.total}
-        return {"directory": self.directory, "rows": self.rows, "tables": tables}
+        counted = {"rows": self.rows, "large_objects": self.large_objects}
+        return {"directory": self.directory, **counted, "tables": tables}
 
 
 class Keeper:

@@ -111,6 +111,17 @@ def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatc
     assert result["rows"]["tables"]["public.orders"]["changed"] == 1
 
 
+def test_large_objects_that_differ_are_counted(world: World) -> None:
+    world.execute("SELECT lo_from_bytes(4711, 'same'), lo_from_bytes(4712, 'old'), lo_from_bytes(4713, 'gone')")
+    world.back_up()
+    world.execute("SELECT lo_put(4712, 0, 'new'), lo_unlink(4713), lo_from_bytes(4714, 'since')")
+    result = world.swap(world.restore()["database"])
+    assert (result["rows"]["rows"], result["rows"]["large_objects"]) == (0, 3)
+    (proof,) = [proof for proof in result["proofs"] if proof["name"] == "restore.rows_saved"]
+    assert (proof["status"], "3 large objects differ" in proof["detail"]) == ("inconclusive", True)
+    assert world.execute("SELECT convert_from(lo_get(4712), 'UTF8')") == [("old",)]
+
+
 @pytest.fixture
 def oddly_named(server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
     """A database whose name every tool must quote."""
