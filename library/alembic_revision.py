@@ -17,7 +17,7 @@ description:
   - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, lock]
 options:
   backend_container:
     description: The container to run Alembic in. By default it runs on the target itself.
@@ -47,23 +47,6 @@ options:
     description: Alembic's table of the current revision.
     type: str
     default: alembic_version
-  lock:
-    description: How long to wait for locks.
-    type: dict
-    default: {}
-    suboptions:
-      timeout_ms:
-        description: Longest wait for one lock, in milliseconds.
-        type: int
-        default: 500
-      attempts:
-        description: How often Alembic is started at most.
-        type: int
-        default: 10
-      deadline_seconds:
-        description: No attempt begins later than this, in seconds.
-        type: int
-        default: 120
   timeout_seconds:
     description: Longest time for all attempts together, in seconds. Then Alembic and its server sessions are ended.
     type: int
@@ -187,11 +170,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.alembic_session import bring_to_revision
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **LOCK_OPTIONS,
     "backend_container": {"type": "str"},
     "workdir": {"type": "path"},
     "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
@@ -199,15 +183,6 @@ OPTIONS: Options = {
     "revision": {"type": "str", "required": True},
     "direction": {"type": "str", "choices": ["upgrade", "downgrade"], "default": "upgrade"},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
-    "lock": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "timeout_ms": {"type": "int", "default": 500},
-            "attempts": {"type": "int", "default": 10},
-            "deadline_seconds": {"type": "int", "default": 120},
-        },
-    },
     "timeout_seconds": {"type": "int", "default": 3600},
     "success_pattern": {"type": "str"},
     "log_label": {"type": "str", "default": "migration_log"},

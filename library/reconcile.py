@@ -22,7 +22,7 @@ description:
     The wait is shared out over the locks that a transaction needs, so that nobody behind it waits longer than
     C(lock.timeout_ms).
   - What is as it must be is left alone. Any other revision is refused. Journals the step V(reconcile).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, lock]
 options:
   from_revision:
     description: The revision before the release.
@@ -69,23 +69,6 @@ options:
     description: The release, as it stands in the names of files.
     type: str
     default: ""
-  lock:
-    description: How long to wait for others.
-    type: dict
-    default: {}
-    suboptions:
-      timeout_ms:
-        description: How long one attempt waits for locks, in milliseconds.
-        type: int
-        default: 500
-      attempts:
-        description: How many attempts there are.
-        type: int
-        default: 10
-      deadline_seconds:
-        description: No further attempt begins this many seconds after the first.
-        type: int
-        default: 120
 attributes:
   check_mode:
     support: full
@@ -181,13 +164,14 @@ from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.locks import LockLimits
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
 from ansible.module_utils.dbrelease.reconcile import reconcile
 from ansible.module_utils.dbrelease.reconciled import Wanted
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **LOCK_OPTIONS,
     "from_revision": {"type": "str", "required": True},
     "to_revision": {"type": "str", "required": True},
     "created": {"type": "dict", "required": True},
@@ -203,15 +187,6 @@ OPTIONS: Options = {
     "checks": {"type": "list", "elements": "dict", "default": []},
     "accept_loss": {"type": "int"},
     "label": {"type": "str", "default": ""},
-    "lock": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "timeout_ms": {"type": "int", "default": 500},
-            "attempts": {"type": "int", "default": 10},
-            "deadline_seconds": {"type": "int", "default": 120},
-        },
-    },
 }
 WANTED = ("from_revision", "to_revision", "created", "checks", "label")
 

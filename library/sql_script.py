@@ -13,7 +13,7 @@ description:
     while the revision is still the first one. Giving up names the sessions that stood in the way.
   - What the server says goes to a log in the state directory. The revision is read back in another session.
   - Journals the step V(downgrade).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, lock]
 options:
   script:
     description: What the file holds.
@@ -31,23 +31,6 @@ options:
     description: Where the migration tool keeps its revision.
     type: str
     default: alembic_version
-  lock:
-    description: How long to wait for others.
-    type: dict
-    default: {}
-    suboptions:
-      timeout_ms:
-        description: How long one attempt waits for a lock, in milliseconds.
-        type: int
-        default: 500
-      attempts:
-        description: How many attempts there are.
-        type: int
-        default: 10
-      deadline_seconds:
-        description: No further attempt begins this many seconds after the first.
-        type: int
-        default: 120
   timeout_seconds:
     description: How long it may take.
     type: int
@@ -129,25 +112,17 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
 from ansible.module_utils.dbrelease.sql_script_session import run_script
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **LOCK_OPTIONS,
     "script": {"type": "str", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
-    "lock": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "timeout_ms": {"type": "int", "default": 500},
-            "attempts": {"type": "int", "default": 10},
-            "deadline_seconds": {"type": "int", "default": 120},
-        },
-    },
     "timeout_seconds": {"type": "int", "default": 3600},
     "session_settings": {"type": "dict", "default": {}},
     "log_label": {"type": "str", "default": "rollback_log"},

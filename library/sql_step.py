@@ -19,7 +19,7 @@ description:
   - What cannot run in a transaction, like CREATE INDEX CONCURRENTLY or VACUUM, is not supported. A step whose text
     holds BEGIN, COMMIT or ROLLBACK fails.
   - Fails at the first step that fails, with the proofs of all. Journals the step V(finalize).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, lock]
 options:
   steps:
     description: The steps, in their order.
@@ -56,23 +56,6 @@ options:
     type: list
     elements: dict
     default: []
-  lock:
-    description: How long to wait for others.
-    type: dict
-    default: {}
-    suboptions:
-      timeout_ms:
-        description: How long one attempt waits for a lock, in milliseconds. Everyone behind it waits as long.
-        type: int
-        default: 500
-      attempts:
-        description: How many attempts a step has.
-        type: int
-        default: 10
-      deadline_seconds:
-        description: No further attempt of a step begins this many seconds after its first.
-        type: int
-        default: 120
   application_name:
     description: The name of its session on the server.
     type: str
@@ -155,11 +138,12 @@ from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.finalize import finalize
 from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **LOCK_OPTIONS,
     "steps": {
         "type": "list",
         "elements": "dict",
@@ -174,15 +158,6 @@ OPTIONS: Options = {
         },
     },
     "checks": {"type": "list", "elements": "dict", "default": []},
-    "lock": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "timeout_ms": {"type": "int", "default": 500},
-            "attempts": {"type": "int", "default": 10},
-            "deadline_seconds": {"type": "int", "default": 120},
-        },
-    },
     "application_name": {"type": "str", "default": "dbrelease finalize"},
 }
 

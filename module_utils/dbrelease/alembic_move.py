@@ -62,7 +62,7 @@ class Alembic:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
         environment = session_environment(self.commands, name, self.limits, self.settings)
-        before = self._counters()
+        before = read_counters(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, cause = LockWatch(), ""
         try:
@@ -80,7 +80,7 @@ class Alembic:
             end_sessions(self.login, name)
         outcome = self._outcome(cause, duration_ms)
         proofs = [judge(move, outcome), self.log.close()]
-        after = self._counters() if outcome.revisions is not None else None
+        after = read_counters(self.login) if outcome.revisions is not None else None
         return Moved(
             proofs, outcome.revisions, started_at, duration_ms, self._attempts, list(watch.seen), before, after
         )
@@ -109,7 +109,7 @@ class Alembic:
             raise ReleaseError(f"Running {self.command[0]} in {self.commands.place} failed (it is not there)")
         contended = lock_timeout(self._output) if finished.status != 0 else ""
         # A migration may have committed before it met the lock: only where nothing moved is it tried again.
-        if contended and self._revisions() == [move.from_revision]:
+        if contended and revisions_or_none(self.login, self.table) == [move.from_revision]:
             end_sessions(self.login, name)
             raise ContendedError(contended)
 
@@ -118,25 +118,11 @@ class Alembic:
         return Outcome(
             status=last.status if last else None,
             output=self._output,
-            revisions=self._revisions(),
+            revisions=revisions_or_none(self.login, self.table),
             timed_out=self._timed_out,
             cause=cause,
             duration_ms=duration_ms,
         )
-
-    def _revisions(self) -> list[str] | None:
-        """What the database says, in a session of its own; None where it does not answer."""
-        try:
-            return read_revisions(self.login, self.table)
-        except ReleaseError:
-            return None
-
-    def _counters(self) -> Row:
-        with (
-            closing(connect(self.login, "dbrelease counters")) as connection,
-            connection.cursor(cursor_factory=RealDictCursor) as cursor,
-        ):
-            return write_counters(cursor)
 
 
 def read_revisions(login: Login, table: str) -> list[str]:
@@ -146,6 +132,23 @@ def read_revisions(login: Login, table: str) -> list[str]:
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
         return database_revisions(cursor, table)
+
+
+def revisions_or_none(login: Login, table: str) -> list[str] | None:
+    """What the database says, in a session of its own; None where it does not answer."""
+    try:
+        return read_revisions(login, table)
+    except ReleaseError:
+        return None
+
+
+def read_counters(login: Login) -> Row:
+    """How much was ever written, in a session of its own."""
+    with (
+        closing(connect(login, "dbrelease counters")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        return write_counters(cursor)
 
 
 def application_name(move: Move, run: Run) -> str:

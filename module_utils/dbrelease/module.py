@@ -41,6 +41,18 @@ RUN_OPTIONS: Options = {
     },
 }
 
+LOCK_OPTIONS: Options = {
+    "lock": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "timeout_ms": {"type": "int", "default": 500},
+            "attempts": {"type": "int", "default": 10},
+            "deadline_seconds": {"type": "int", "default": 120},
+        },
+    },
+}
+
 Act = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 
 

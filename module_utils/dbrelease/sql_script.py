@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
-from psycopg2.extras import RealDictCursor
 
-from .alembic_move import Moved, application_name, read_revisions
+from .alembic_move import Moved, application_name, read_counters, revisions_or_none
 from .alembic_outcome import Move
-from .database import Login, Row, connect, server_reason
+from .database import Login, connect, server_reason
 from .errors import ReleaseError
-from .fingerprints import write_counters
 from .journal import Run, utc_now
 from .locks import RETRYABLE, ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from .migration_log import MigrationLog
@@ -44,7 +42,7 @@ class Script:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
-        before = self._counters()
+        before = read_counters(self.login)
         watch, cause = LockWatch(), ""
         try:
             with watch_blockers(self.login, name) as watch:
@@ -57,10 +55,10 @@ class Script:
         except ReleaseError as error:
             cause = masked(error.message, self.login.password)
             end_sessions(self.login, name)
-        revisions = self._revisions()
+        revisions = revisions_or_none(self.login, self.table)
         duration_ms = round((time.monotonic() - begun) * 1000)
         proofs = [judge(move, revisions, cause, duration_ms), self.log.close()]
-        after = self._counters() if revisions is not None else None
+        after = read_counters(self.login) if revisions is not None else None
         return Moved(proofs, revisions, started_at, duration_ms, self._attempts, list(watch.seen), before, after)
 
     def _attempt(self, move: Move, name: str, deadline: float) -> None:
@@ -86,26 +84,13 @@ class Script:
                 except psycopg2.Error as error:
                     reason = server_reason(error)
                     footer = f"failed: {reason}"
-                    if error.pgcode in RETRYABLE and self._revisions() == [move.from_revision]:
+                    if error.pgcode in RETRYABLE and revisions_or_none(self.login, self.table) == [move.from_revision]:
                         raise ContendedError(reason) from error
                     raise ReleaseError(f"The {move.label} by SQL failed ({reason})") from error
                 finally:
                     for notice in connection.notices:
                         self.log.feed(notice.encode())
                     self.log.end(footer)
-
-    def _revisions(self) -> list[str] | None:
-        try:
-            return read_revisions(self.login, self.table)
-        except ReleaseError:
-            return None
-
-    def _counters(self) -> Row:
-        with (
-            closing(connect(self.login, "dbrelease counters")) as connection,
-            connection.cursor(cursor_factory=RealDictCursor) as cursor,
-        ):
-            return write_counters(cursor)
 
 
 def judge(move: Move, revisions: list[str] | None, cause: str, duration_ms: int) -> Proof:
