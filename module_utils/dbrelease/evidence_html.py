@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ OUTCOME_TONES = {
     **dict.fromkeys(("rolled_back", "refused"), "open"),
     "failed": "bad",
 }
+NOT_SEEN = {"taken_at", "verdict", "findings"}  # of a sample
 MARKS = {"good": "✓", "bad": "✗", "open": "!", "none": "·"}
 
 
@@ -58,6 +59,7 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
         row_pictures=[drawn(chart) for chart in row_charts(rows)],
         lock_pictures=[drawn(chart) for chart in lock_charts(clean["migration"])],
         monitoring=[drawn(chart) for chart in monitoring_charts(clean.get("monitoring"))],
+        newest=newest_sample(clean.get("monitoring")),
         sample_rows=SAMPLE_ROWS,
     )
 
@@ -131,6 +133,21 @@ def timeline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
         width = min(100 - left, max(0.4, (stage["duration_ms"] or 0) / 10 / whole))
         bars.append({**stage, "left": f"{left:.2f}", "width": f"{width:.2f}"})
     return bars
+
+
+def newest_sample(monitoring: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """Everything that the newest sample saw, section by section; what it could not see is left out."""
+    samples = (monitoring or {}).get("samples") or [{}]
+    told = {key: ", ".join(_seen(value)) for key, value in samples[-1].items() if key not in NOT_SEEN}
+    return [{"section": key.replace("_", " ").capitalize(), "text": text} for key, text in told.items() if text]
+
+
+def _seen(value: Any, name: str = "") -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for inner, item in value.items():
+            yield from _seen(item, f"{name} {inner}".strip())
+    elif value is not None:
+        yield f"{name} {moment(value) if isinstance(value, str) else shown(value)}".strip()
 
 
 def instant(moment_: str | None) -> float | None:

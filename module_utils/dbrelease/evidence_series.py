@@ -134,9 +134,11 @@ def lock_charts(migration: Mapping[str, Any] | None) -> list[Chart]:
 
 
 def monitoring_charts(monitoring: Mapping[str, Any] | None) -> list[Chart]:
-    """A chart for each number that the samples have, in the order in which they came."""
+    """A chart for each number that the samples have, in the order in which they came; one sample is no series."""
     samples = [sample for sample in (monitoring or {}).get("samples") or () if isinstance(sample, Mapping)]
     charts: list[Chart] = []
+    if len(samples) < 2:
+        return charts
     for key in dict.fromkeys(key for sample in samples for key in sample):
         if key in NO_SERIES:
             continue

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -32,8 +33,8 @@ class Webhook:
 
 
 @contextmanager
-def webhook(status: int = 200) -> Iterator[Webhook]:
-    """A webhook that answers with this status."""
+def webhook(status: int = 200, location: str = "") -> Iterator[Webhook]:
+    """A webhook that answers with this status, and may send elsewhere."""
     got = Webhook(0)
 
     class Handler(BaseHTTPRequestHandler):
@@ -43,6 +44,8 @@ def webhook(status: int = 200) -> Iterator[Webhook]:
             got.bodies.append(json.loads(body))
             self.send_response(status)
             self.send_header("Content-Length", "0")
+            if location:
+                self.send_header("Location", location)
             self.end_headers()
 
         def log_message(self, format: str, *args: Any) -> None:
@@ -62,6 +65,23 @@ def webhook(status: int = 200) -> Iterator[Webhook]:
 def silent() -> Iterator[int]:
     """A port that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@contextmanager
+def trickling() -> Iterator[int]:
+    """A port that answers one byte every half second, so that no wait for the next one ever is too long."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with suppress(OSError):  # whoever asked has gone
+                connection, _ = listener.accept()
+                with connection:
+                    for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":
+                        connection.sendall(bytes([byte]))
+                        time.sleep(0.5)
+
+        threading.Thread(target=answer, daemon=True).start()
         yield listener.getsockname()[1]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence_charts import draw, is_logarithmic
-from ansible.module_utils.dbrelease.evidence_html import anchors, timeline
+from ansible.module_utils.dbrelease.evidence_html import anchors, newest_sample, timeline
 from ansible.module_utils.dbrelease.evidence_page import page_of
 from ansible.module_utils.dbrelease.evidence_series import (
     POINTS_AT_MOST,
@@ -126,6 +126,20 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
     assert [one.name for one in charts["Connections"].series] == ["active", "idle"]
     assert charts["Errors"].labels[1] == "03:01:00"
     assert monitoring_charts(None) == monitoring_charts({"samples": []}) == []
+    assert monitoring_charts({"samples": SAMPLES[:1]}) == [], "one sample is no series"
+
+
+def test_the_newest_sample_is_told_in_full() -> None:
+    growth = {"total": 9000, "latest": "2026-01-02T03:04:05.678+00:00"}
+    told = {
+        one["section"]: one["text"]
+        for one in newest_sample({"samples": [SAMPLES[0], {**SAMPLES[1], "growth": growth}]})
+    }
+    assert told["Latency ms"] == "orders p50 6, orders p95 10, orders max 20"
+    assert told["Statuses"] == "orders 200"
+    assert told["Growth"] == "total 9000, latest 2026-01-02 03:04:05 UTC"
+    assert "Queue depth" not in told and "Verdict" not in told
+    assert newest_sample(None) == []
 
 
 def test_many_samples_become_few_points_and_the_worst_stays() -> None:

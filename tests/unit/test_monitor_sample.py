@@ -218,6 +218,19 @@ def test_what_is_not_declared_is_not_looked_at(params: dict[str, Any], missing: 
     assert result["verdict"] == "pass" and missing not in result["sample"]
 
 
+def test_what_the_target_does_not_have_is_left_out_with_the_reason(params: dict[str, Any]) -> None:
+    log = {"name": "app_log", "title": "No errors", "service": "app", "event": "(?P<level>x)", "errors": ["x"]}
+    queue = {"service": "broker", "command": ["true"], "limit": 1}
+    result = act({**params, "monitoring": {**DECLARED, "logs": [log], "queue": queue}, "api_base_url": ""}, False)
+    assert result["verdict"] == "pass"
+    assert result["sample"]["left_out"] == {
+        "app_log": "The inventory names no container of the service app.",
+        "queue": "The inventory names no container of the service broker.",
+        "api": "The inventory names no API (api_base_url).",
+        "latency": "The inventory names no API (api_base_url).",
+    }
+
+
 @pytest.mark.parametrize(
     ("command", "verdict", "depth", "says"),
     [

@@ -121,6 +121,14 @@ def test_a_gap_is_inconclusive_but_for_logs_whose_windows_meet(run_parameters: d
     assert "for 880 s none was taken, longer than 120 s" in proofs["monitor.latency"]["detail"]
 
 
+def test_what_was_left_out_is_skipped_and_says_why(run_parameters: dict[str, Any], write: Write) -> None:
+    watch = begun(run_parameters)["watch"]
+    reason = "The inventory names no container of the service app."
+    write(0, "sample", facts={"verdict": P, "claims": [], "left_out": {"app_log": reason}})
+    proof = next(one for one in _proofs(run_parameters, watch) if one["name"] == "monitor.app_log")
+    assert (proof["status"], proof["title"], proof["detail"]) == ("skipped", "No errors in the log", reason)
+
+
 def test_claims_have_limits_of_their_own(run_parameters: dict[str, Any], write: Write) -> None:
     watch = begun(run_parameters)["watch"]
     for claim in ("app_log", "latency"):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import notification
 import pytest
 from ansible.module_utils.dbrelease.notify import event_of, kind_of
-from receivers import closed_port, mailbox, silent, webhook
+from receivers import closed_port, mailbox, silent, trickling, webhook
 
 HOSTILE = "O'Brien <!channel> <http://h|l> *b* [l](http://h)\r\nBcc: x@y.z \U0001f9fe " + "long " * 500
 DEFAULTS = {name: option["default"] for name, option in notification.OPTIONS.items() if "default" in option}
@@ -132,15 +134,39 @@ def unwell(params: dict[str, Any], how: str, port: int) -> dict[str, Any]:
     return {**params, "email": ["a@example.org"], "smtp_port": port}
 
 
+@pytest.mark.parametrize("dead", [silent, trickling], ids=["silent", "a byte now and then"])
 @pytest.mark.parametrize("how", ["webhook", "email"])
-def test_a_silent_receiver_delays_by_two_seconds_at_most(params: dict[str, Any], how: str) -> None:
-    with silent() as port:
+def test_a_dead_receiver_delays_by_two_seconds_at_most(
+    params: dict[str, Any], how: str, dead: Callable[[], AbstractContextManager[int]]
+) -> None:
+    with dead() as port:
         begun = time.monotonic()
         result = notification.act(unwell(params, how, port), False)
         took = time.monotonic() - begun
     assert took < 2.4, "a run sends two messages, and may lose 5 s"
     assert (result["proofs"][0]["status"], result["journal_event"]) == ("inconclusive", "skipped")
     assert "did not answer within 2 s" in result["message"] and not result["changed"]
+
+
+def test_an_address_that_nothing_comes_back_from(params: dict[str, Any]) -> None:
+    begun = time.monotonic()
+    result = notification.act({**params, "webhook_url": "https://192.0.2.1/s3cr3t-t0ken"}, False)
+    assert time.monotonic() - begun < 2.4
+    assert result["proofs"][0]["status"] == "inconclusive" and "s3cr3t" not in json.dumps(result)
+
+
+def test_where_tls_cannot_be_spoken(params: dict[str, Any]) -> None:
+    with webhook() as hook:
+        result = notification.act({**params, "webhook_url": hook.url.replace("http:", "https:")}, False)
+    assert result["proofs"][0]["status"] == "inconclusive" and not hook.bodies
+    assert "s3cr3t" not in json.dumps(result)
+
+
+def test_the_message_is_not_sent_to_where_a_webhook_points(params: dict[str, Any]) -> None:
+    with webhook() as elsewhere, webhook(307, elsewhere.url) as hook:
+        result = notification.act({**params, "webhook_url": hook.url}, False)
+    assert len(hook.bodies) == 1 and not elsewhere.bodies
+    assert "answered with status 307" in result["message"]
 
 
 def test_two_silent_receivers_are_waited_for_together(params: dict[str, Any]) -> None:

@@ -70,9 +70,25 @@ def take(
     facts |= {
         "verdict": verdict_of(claims),
         "claims": [claim.facts() for claim in claims],
+        "left_out": left_out(monitoring, target),
         "duration_ms": round((time.monotonic() - started) * 1000),
     }
     return facts
+
+
+def left_out(monitoring: Mapping[str, Any], target: Target) -> dict[str, str]:
+    """The declared claims that cannot be made of this target, each with the reason."""
+    services = {log["name"]: log["service"] for log in monitoring.get("logs") or ()}
+    if queue := monitoring.get("queue"):
+        services["queue"] = queue["service"]
+    found = {
+        name: f"The inventory names no container of the service {service}."
+        for name, service in services.items()
+        if not target.containers.get(service)
+    }
+    if monitoring.get("latency") and not target.api_base_url:
+        found |= dict.fromkeys(("api", "latency"), "The inventory names no API (api_base_url).")
+    return found
 
 
 def line(facts: Mapping[str, Any]) -> str:

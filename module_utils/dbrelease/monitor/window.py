@@ -127,8 +127,9 @@ def judge(
     unseen: str,
     deployed_s: int | None,
 ) -> list[Proof]:
-    """A proof per claim, monitor.<claim>. A claim about a stretch of time is proved only if that was watched.
+    """A proof per claim, monitor.<claim>; skipped where the target has nothing that it could be made of.
 
+    A claim about a stretch of time is proved only if that was watched.
     watched_s: how long the window was. unseen: of which part of it no sample tells, in a sentence; the windows of a log
     meet all the same. deployed_s: for how long samples cover the time since the deployment.
     """
@@ -157,6 +158,11 @@ def judge(
                 remedy=REMEDY if status == "fail" else "",
             )
         )
+    left_out = samples[-1].facts.get("left_out") or {} if samples else {}
+    proofs += [
+        Proof(f"monitor.{name}", titles.get(name) or TITLES[name], "skipped", detail=reason)
+        for name, reason in left_out.items()
+    ]
     return proofs
 
 

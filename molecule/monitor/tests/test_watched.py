@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker, journal, play
+from conftest import ARTIFACTS, BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker, journal, play
 
 ONE_SAMPLE = ("-e", "monitor_watch_seconds=0")
 RELEASE = ROOT / "releases/8_1a/release.yml"
@@ -213,7 +214,9 @@ def test_words_are_no_errors() -> None:
 
 def test_drift_is_reported_and_is_no_failure(psql: Psql) -> None:
     (drawing,) = psql.lines("SELECT id FROM drawings WHERE project_id IS NOT NULL ORDER BY id LIMIT 1")
-    pair = psql.value(f"DELETE FROM drawing_project_associations WHERE drawing_id = '{drawing}' RETURNING project_id")
+    project, _ = psql.lines(
+        f"DELETE FROM drawing_project_associations WHERE drawing_id = '{drawing}' RETURNING project_id"
+    )
     try:
         run = play("monitor_8_1a.yml", *ONE_SAMPLE)
         assert run.status == 0, run.output
@@ -222,7 +225,7 @@ def test_drift_is_reported_and_is_no_failure(psql: Psql) -> None:
     finally:
         psql.lines(
             "INSERT INTO drawing_project_associations (drawing_id, project_id, assigned_by)"
-            f" VALUES ('{drawing}', '{pair.splitlines()[0]}', 'migration_8.1a') RETURNING id"
+            f" VALUES ('{drawing}', '{project}', 'migration_8.1a')"
         )
 
 
@@ -331,26 +334,59 @@ def test_a_schedule_is_installed_once_and_removed(crontab: tuple[dict[str, str],
     assert MARK not in table.read_text()
 
 
-def test_a_scheduled_entry_takes_a_sample_and_ends_by_itself(crontab: tuple[dict[str, str], Path]) -> None:
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    """A copy of the stack's inventory, in a folder whose name is a trial to a shell and to cron."""
+    folder = tmp_path / "100% o'clock"
+    shutil.copytree(ROOT / "inventories/staging", folder)
+    variables = folder / "group_vars/drawing_index.yml"
+    root = "{{ (inventory_dir ~ '/../..') | realpath }}"
+    assert root in variables.read_text()
+    variables.write_text(variables.read_text().replace(root, str(ROOT)))
+    return folder
+
+
+def test_a_scheduled_entry_takes_a_sample_and_ends_by_itself(
+    crontab: tuple[dict[str, str], Path], inventory: Path
+) -> None:
     environment, table = crontab
-    assert play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", environment=environment).status == 0
+    table.write_text("@daily true\n")
+    run = play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", inventory=str(inventory), environment=environment)
+    assert run.status == 0, run.output
     (entry,) = [line for line in table.read_text().splitlines() if line.startswith("@hourly ")]
-    # cron hands a line to sh after taking the backslash from before each %.
+    # cron hands a line to sh after taking the backslash from before each %, and with next to no environment.
     command = entry.removeprefix("@hourly ").replace("\\%", "%")
+    path = f"{environment['PATH'].split(':')[0]}:/usr/bin:/bin"
+    bare = {"PATH": path, "TABLE": str(table), "HOME": os.environ["HOME"]}
+    bare |= {"DOCKER_HOST": os.environ["DOCKER_HOST"]} if "DOCKER_HOST" in os.environ else {}
     before = len(samples())
-    surroundings = {
-        "PATH": f"{environment['PATH']}",
-        "TABLE": str(table),
-        "HOME": os.environ["HOME"],
-        "LANG": "C.UTF-8",
-    }
-    subprocess.run(["sh", "-c", command], env=surroundings, check=True)
+    subprocess.run(["sh", "-c", command], env=bare, check=True)
     assert len(samples()) == before + 1
+    assert " UTC " in (ARTIFACTS / "scheduled.log").read_text(), "what it said is kept"
     (until,) = [word for word in command.split() if word.isdigit()]
     assert 47 * 3600 < int(until) - time.time() < 50 * 3600
-    subprocess.run(["sh", "-c", command.replace(until, "1")], env=surroundings, check=True)
-    assert MARK not in table.read_text()
+    subprocess.run(["sh", "-c", command.replace(until, "1")], env=bare, check=True)
+    assert table.read_text() == "@daily true\n", "the others' entries stay"
     assert len(samples()) == before + 1
+
+
+def test_a_schedule_that_could_take_no_sample_is_refused(crontab: tuple[dict[str, str], Path], inventory: Path) -> None:
+    """cron does not have the environment of whoever installs it."""
+    environment, table = crontab
+    variables = inventory / "group_vars/drawing_index.yml"
+    lines = [line for line in variables.read_text().splitlines() if not line.startswith("db_password:")]
+    lookup = "lookup('ansible.builtin.env', 'DB_PASSWORD', default=undef(hint='Set DB_PASSWORD.'))"
+    variables.write_text("\n".join([*lines, f'db_password: "{{{{ {lookup} }}}}"', ""]))
+    password = (ROOT / ".stack/db_password").read_text().strip()
+    run = play(
+        "monitor_8_1a.yml",
+        "-e",
+        "monitor_schedule=hourly",
+        inventory=str(inventory),
+        environment={**environment, "DB_PASSWORD": password},
+    )
+    assert run.status != 0 and "cron has nothing of your environment" in run.evidence["headline"], run.output
+    assert not table.exists() and password not in run.output
 
 
 def test_without_cron_it_says_so(crontab: tuple[dict[str, str], Path]) -> None:
