@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import re
+import shutil
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +22,17 @@ from outside import ARTIFACTS, ROOT, STATE, docker, journal
 LONGEST_RUN_S = 400
 
 Value = TypeVar("Value")
+
+
+@cache
+def patient() -> tuple[str, ...]:
+    """Arguments with which a run takes the time of an answer for no fault: a full machine is none of this table."""
+    copies = Path(tempfile.mkdtemp(prefix="faults-"))
+    atexit.register(shutil.rmtree, copies)
+    shutil.copytree(ROOT / "releases", copies / "releases")
+    for path in copies.glob("releases/*/release.yml"):
+        path.write_text(re.sub(r"floor_ms: \d+", "floor_ms: 60000", path.read_text()))
+    return "-e", f"run_releases={copies}/releases"
 
 
 def lines() -> list[dict[str, Any]]:
@@ -41,7 +56,7 @@ class Running:
         self.before = len(lines())
         self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the run has ended
         self.process = subprocess.Popen(
-            ["ansible-playbook", f"{self.playbook}_8_1a.yml", "-i", "staging", *self.arguments],
+            ["ansible-playbook", f"{self.playbook}_8_1a.yml", "-i", "staging", *patient(), *self.arguments],
             cwd=ROOT,
             env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
             stdin=subprocess.DEVNULL,

@@ -45,6 +45,7 @@ UNCHANGED = r"the database is still at 0ab370a9afb6"
 UNKNOWN = r"the revision could not be read back, so where the database is, is unknown"
 BLOCKED = r"gave up after \d+ attempts .* blocked by pid \d+ \(user user, application faults holder, idle in"
 UNTOUCHED = r"the live database was not touched"
+DAMAGED = r"its manifest says .*: it was (cut or )?changed\), and nothing was touched"
 
 
 def died_at(step: str) -> str:
@@ -148,9 +149,9 @@ def restore(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", sa
 
 
 RESTORES = [
-    restore("truncated dump", AtOnce(), faults.BackupDamaged(faults.cut_short), "refused", "sha256", quick=True),
-    restore("bit-flipped dump", AtOnce(), faults.BackupDamaged(faults.one_bit_flipped), "refused", "sha256"),
-    restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", "sha256"),
+    restore("truncated dump", AtOnce(), faults.BackupDamaged(faults.cut_short), "refused", DAMAGED, quick=True),
+    restore("bit-flipped dump", AtOnce(), faults.BackupDamaged(faults.one_bit_flipped), "refused", DAMAGED),
+    restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", DAMAGED),
     restore("controller killed", RESTORING, faults.controller_killed),
     restore("everything killed", RESTORING, faults.everything_killed),
     restore("everything killed while the application is stopped", Step("restore.rows"), faults.everything_killed),
