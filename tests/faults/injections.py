@@ -16,7 +16,7 @@ from ansible.module_utils.dbrelease.database import Login, connect
 from outside import POSTGRES, ROOT, STATE, docker
 
 from faults.moments import sessions
-from faults.running import Running, descendants, programs, server_process, until
+from faults.running import Running, kill_all, programs, server_process, until
 from faults.surroundings import wait_until_healthy
 
 Fault = Callable[[Running, Login], AbstractContextManager[None]]
@@ -39,9 +39,7 @@ def terminal_closed(run: Running, login: Login) -> Iterator[None]:
 @contextmanager
 def everything_killed(run: Running, login: Login) -> Iterator[None]:
     """kill -9 of ansible-playbook and all that it started, as by a machine that fails."""
-    for pid in [run.pid, *descendants(run.pid)]:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    kill_all(run)
     yield
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -124,6 +125,13 @@ def descendants(pid: int) -> Iterator[int]:
         for child in map(int, listed):
             yield child
             yield from descendants(child)
+
+
+def kill_all(run: Running) -> None:
+    """kill -9 of a run's controller and all that it started, as by a machine that fails."""
+    for pid in [run.pid, *descendants(run.pid)]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def inside(container: str) -> Iterator[Path]:

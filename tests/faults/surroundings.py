@@ -13,7 +13,7 @@ from ansible.module_utils.dbrelease.database import Login
 from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker
 
 from faults.client import Key, Ledger, State
-from faults.running import lines
+from faults.running import Running, kill_all, lines, until
 
 ENDED = {"passed", "failed", "refused"}
 CONTAINERS = (POSTGRES, REDIS, BACKEND, WORKER)
@@ -87,6 +87,16 @@ def _small_disk(inside: list[str], path: Path, *, mode: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run([*inside, "umount", "--lazy", str(path)], check=True)
+
+
+@contextmanager
+def after_a_killed_run() -> Iterator[None]:
+    """A deploy was killed before, so that the next one has something to settle."""
+    run = Running("deploy")
+    until(lambda: run.has("preflight", "started"), run, "preflight")
+    kill_all(run)
+    run.wait()
+    yield
 
 
 def catalog() -> str:

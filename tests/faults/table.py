@@ -54,8 +54,22 @@ def died_at(step: str) -> str:
 
 
 DEPLOYS = [
-    Row("controller killed at recovery", Step("recovery"), faults.controller_killed, quick=True),
-    Row("module killed at recovery", Step("recovery"), faults.module_killed, "failed", died_at("recovery")),
+    Row("controller killed at claim", Step("claim", "passed"), faults.controller_killed, quick=True),
+    Row(
+        "controller killed at recovery",
+        Step("recovery"),
+        faults.controller_killed,
+        place=surroundings.after_a_killed_run,
+        quick=True,  # there the row above has left something
+    ),
+    Row(
+        "module killed at recovery",
+        Step("recovery"),
+        faults.module_killed,
+        "failed",
+        died_at("recovery"),
+        place=surroundings.after_a_killed_run,
+    ),
     Row("controller killed at preflight", Step("preflight"), faults.controller_killed),
     Row(
         "module killed at preflight",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import signal
 import subprocess
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ import testinfra
 from outside import POSTGRES, Psql
 
 from faults.client import Ledger, writing
-from faults.running import LONGEST_RUN_S, Ended, Running, descendants
+from faults.running import LONGEST_RUN_S, Ended, Running, kill_all
 from faults.surroundings import (
     catalog,
     login,
@@ -127,8 +125,7 @@ def disturbed(row: Row) -> Ended:
         return run.wait()
     finally:
         if not run.over():
-            for pid in [run.pid, *descendants(run.pid)]:
-                os.kill(pid, signal.SIGKILL)
+            kill_all(run)
 
 
 def demand(row: Row, ended: Ended, after: Ended) -> None:
