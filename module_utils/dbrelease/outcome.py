@@ -11,6 +11,8 @@ from .proof import failures, sentence
 Line = Mapping[str, Any]
 NO_STAGES = {"run", "report", "playbook", "sample"}  # lines about the run as a whole, and what `monitor` judges
 BAD = {"failed", "refused", "interrupted"}
+# What Ansible itself says where a module did not come to its end.
+NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE")
 RECONCILED = "reconcile"  # passed with the state `before`: the database is as before the release, so `rolled_back`
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
 # Steps that are asked for alone, of a release that is deployed; their run changes nothing.
@@ -92,6 +94,8 @@ def task_failure(lines: Iterable[Line], given: Mapping[str, Any] | None) -> Caus
     found = [line["facts"] for line in lines if line["step"] == "playbook" and line["event"] in ("failed", "refused")]
     for facts in (given or {}, *found):
         task, message = one_line(str(facts.get("task") or "")), one_line(str(facts.get("message") or ""))
+        if message.startswith(NO_RESULT):
+            message = "its module ended without a result, as one does that is killed"
         if task or message:
             return Cause(message or "it gave no reason.", task=task or None)
     return None

@@ -60,7 +60,6 @@ DEPLOYS = [
         Step("recovery"),
         faults.controller_killed,
         place=surroundings.after_a_killed_run,
-        quick=True,  # there the row above has left something
     ),
     Row(
         "module killed at recovery",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
@@ -24,8 +25,6 @@ from faults.surroundings import (
     wait_until_healthy,
 )
 from faults.table import TABLE, Row
-
-CHAIN = [row for row in TABLE if row.quick and row.playbook == "deploy"]
 
 
 @pytest.fixture(scope="session")
@@ -63,53 +62,39 @@ def stack() -> Stack:
     return Stack({"restored": before, "deployed": after, "already_deployed": after}, "restore")
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(row, id=row.name, marks=[pytest.mark.quick] if row.quick and row not in CHAIN else [])
-        for row in TABLE
-    ],
-)
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_nothing_is_lost_and_the_next_run_ends_as_asked(row: Row, psql: Psql, stack: Stack) -> None:
-    stack.prepare(row.playbook)
-    databases, seeded = set(psql.databases()), seeded_rows(psql)
-    with row.place():
-        with writing() as client:
-            ended = disturbed(row)
-            wait_until_healthy()
-            after = Running(row.playbook).wait()
-        demand(row, ended, after)
-        assert (after.status, after.outcome) == (0, row.then), after.told
-        put_aside = {name for name in psql.databases() if name not in databases and row.playbook == "restore"}
-        nothing_is_lost(psql, client.ledger, put_aside)
-        assert seeded_rows(psql) == seeded
-        assert catalog() == stack.catalogs[row.then]
-        nothing_is_left(psql, {*databases, *put_aside})
-    if row.playbook == "restore":
-        stack.ready_for = "restore"
+    go_through([row], psql, stack)
 
 
 @pytest.mark.quick
-def test_each_next_run_may_meet_a_fault_itself(psql: Psql, stack: Stack) -> None:
-    """The quick rows of the deploy, one after the other: one reset and one whole deploy serve all of them."""
-    stack.prepare("deploy")
-    seeded = seeded_rows(psql)
-    with writing() as client:
-        before: tuple[Row, Ended] | None = None
-        for row in CHAIN:
-            ended = disturbed(row)
-            wait_until_healthy()
-            if before:
-                demand(*before, ended)
-            before = row, ended
-        assert before, "no row is quick"
-        after = Running("deploy").wait()
-    demand(*before, after)
-    assert (after.status, after.outcome) == (0, "deployed"), after.told
-    nothing_is_lost(psql, client.ledger, set())
-    assert seeded_rows(psql) == seeded
-    assert catalog() == stack.catalogs["deployed"]
-    nothing_is_left(psql, set())
+@pytest.mark.parametrize("playbook", ["restore", "deploy"])
+def test_each_next_run_may_meet_a_fault_itself(playbook: str, psql: Psql, stack: Stack) -> None:
+    go_through([row for row in TABLE if row.quick and row.playbook == playbook], psql, stack)
+
+
+def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
+    """Each row's fault hits the run that settles what the one before has left; after the last comes a run without."""
+    last = rows[-1]
+    stack.prepare(last.playbook)
+    databases, seeded = set(psql.databases()), seeded_rows(psql)
+    with ExitStack() as places:
+        for row in rows:
+            places.enter_context(row.place())
+        with writing() as client:
+            runs = [disturbed(row) for row in rows]
+            runs.append(Running(last.playbook).wait())
+        for row, ended, following in zip(rows, runs, runs[1:], strict=False):
+            demand_told(row, ended, following)
+        after = runs[-1]
+        assert (after.status, after.outcome) == (0, last.then), after.told
+        put_aside = {name for name in psql.databases() if name not in databases and last.playbook == "restore"}
+        nothing_is_lost(psql, client.ledger, put_aside)
+        assert seeded_rows(psql) == seeded
+        assert catalog() == stack.catalogs[last.then]
+        nothing_is_left(psql, {*databases, *put_aside})
+    if last.playbook == "restore":
+        stack.ready_for = "restore"
 
 
 def disturbed(row: Row) -> Ended:
@@ -122,16 +107,18 @@ def disturbed(row: Row) -> Ended:
                 fault.enter_context(row.fault(run, at))
             with suppress(subprocess.TimeoutExpired):
                 run.process.wait(row.lasts_s or LONGEST_RUN_S)
-        return run.wait()
+        ended = run.wait()
+        wait_until_healthy()
+        assert ended.outcome == row.ends, f"{row.name}: {ended.outcome}: {ended.told}"
+        return ended
     finally:
         if not run.over():
             kill_all(run)
 
 
-def demand(row: Row, ended: Ended, after: Ended) -> None:
-    """The run ended as the row allows, and the operator was told: by that run, or if it was killed by the next one."""
-    assert ended.outcome == row.ends, f"{row.name}: {ended.outcome}: {ended.told}"
-    told = after.told if ended.outcome == "killed" else ended.told
+def demand_told(row: Row, ended: Ended, following: Ended) -> None:
+    """The operator was told: by that run, or if it was killed by the one that followed."""
+    told = following.told if ended.outcome == "killed" else ended.told
     interrupted = rf"Run {ended.run_id} \({row.playbook}, begun \S+ by \S+ on .+?\) was interrupted"
     assert re.search(row.says or interrupted, told), f"{row.name}: {told}"
 

@@ -149,6 +149,7 @@ RED_CHECK = closed(
 VERIFIED = [*CHECKED, *API, ("verify", "passed", {"claims": 3, "red": [], "message": ""})]
 UNVERIFIED: list[Event] = [*RED_CHECK, *API, ("verify", "failed", {"red": ["checks.counts"], "message": "1) ..."})]
 FULL = [*RUN, *READY, *BASELINE, *SAVED, *UPGRADED, *FINALIZED, *VERIFIED]
+NO_RESULT = "Module result deserialization failed: No start of json char found"
 PLAYBOOK: Event = ("playbook", "failed", {"task": "migrate : Copy", "message": "no such\ncontainer"})
 REFUSAL = closed(
     "preflight",
@@ -270,6 +271,12 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "The step upgrade was interrupted: it began at",
     ),
     ("interrupted, as Ansible saw it", [*RUN, ("backup", "started", {}), PLAYBOOK], "failed", "no such container"),
+    (
+        "its module was killed",
+        [*RUN, ("backup", "started", {}), ("playbook", "failed", {"task": "Dump", "message": NO_RESULT})],
+        "failed",
+        "never ended (its module ended without a result, as one does that is killed): run again, which settles",
+    ),
     ("failed, then interrupted", [*RUN, *RED_CHECK, ("api", "started", {})], "failed", "The step checks failed"),
     ("interrupted in the inner step", [*RUN, ("a", "started", {}), ("b", "started", {})], "failed", "The step b was"),
     (
