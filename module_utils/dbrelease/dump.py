@@ -18,6 +18,7 @@ from .secret import masked
 
 FORMAT = "custom"
 TOOL_TIMEOUT_S = 60
+KILLED_STATUS = 137
 LOCK_WAIT_LIMIT_MS = 60_000
 
 
@@ -142,7 +143,8 @@ def dump_failure(finished: Finished, commands: Commands, login: Login, timeout_s
     # A killed container gives the same status much earlier.
     if finished.timed_out and finished.duration_ms >= timeout_s * 1000:
         return ReleaseError(f"{where} (not done in {timeout_s} s): give it more time, or find what it waits for.")
-    reason = masked(" ".join(finished.stderr.split())[-600:] or "it said nothing", login.password)
+    silent = "it was killed" if finished.status == KILLED_STATUS else "it said nothing"
+    reason = masked(" ".join(finished.stderr.split())[-600:] or silent, login.password)
     return ReleaseError(f"{where} with status {finished.status} ({reason}): remove the cause and run again.")
 
 

@@ -76,8 +76,10 @@ class Running:
         return self.process.poll() is not None
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has written into the journal."""
-        return lines()[self.before :]
+        """What it has written into the journal; a module of a dead run may be writing there too."""
+        new = lines()[self.before :]
+        begun = [line["run_id"] for line in new if line["facts"].get("controller", {}).get("pid") == self.pid]
+        return [line for line in new if line["run_id"] in begun]
 
     def has(self, step: str, event: str) -> bool:
         """Whether the journal has this line of it."""
