@@ -14,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor
 from .database import Row, select, server_reason
 from .errors import ReleaseError
 
+INSUFFICIENT_PRIVILEGE = "42501"
 # The server's answers that mean "it is gone", not "it cannot be read".
 VANISHED = ("42P01", "42703", "3F000")
 
@@ -193,9 +194,10 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
             cursor.execute(_statement(table, columns))
             (row,) = (dict(answer) for answer in cursor.fetchall())
     except psycopg2.Error as error:
+        forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
+        advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
         raise ReleaseError(
-            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): "
-            "let the deploying database user read every row of every table, and run again.",
+            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}, and run again.",
             table=table.key,
             sqlstate=error.pgcode,
         ) from error

@@ -39,7 +39,8 @@ ALL_FOR_ITSELF = faults.Transaction("LOCK TABLE drawings IN ACCESS EXCLUSIVE MOD
 READER = faults.Transaction("SELECT count(*) FROM drawings")
 
 DUMP_FAILED = (
-    r"Dumping the database \S+ at \S+ as \S+ in container drawing_postgres failed|Reading the baseline .* failed"
+    r"Dumping the database \S+ at \S+ as \S+ in container drawing_postgres failed"
+    r"|Reading (table \S+ for its fingerprint|the baseline .*) failed"
 )
 UNCHANGED = r"the database is still at 0ab370a9afb6"
 UNKNOWN = r"the revision could not be read back, so where the database is, is unknown"
