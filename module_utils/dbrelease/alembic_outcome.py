@@ -12,6 +12,7 @@ from .errors import ReleaseError
 from .proof import Proof, Status
 
 UPGRADE_PROOF = "migrate.upgrade"
+KILLED = (137, 143)
 LOCK_TIMEOUT = re.compile(r"LockNotAvailable|lock timeout|\b55P03\b", re.IGNORECASE)
 
 
@@ -125,6 +126,9 @@ def _ending(outcome: Outcome) -> str:
         return "Alembic did not end in time and was ended"
     if outcome.status == 0:
         return "Alembic ended with status 0"
+    if outcome.status in KILLED:
+        # Its last words are of what it was doing, and may look like success.
+        return f"Alembic was killed (status {outcome.status})"
     return f"Alembic ended with status {outcome.status} ({error_tail(outcome.output)})"
 
 

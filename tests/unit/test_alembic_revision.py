@@ -626,6 +626,7 @@ class TestReaders:
         (Outcome(0, "Done", None), "fail", "could not be read back"),
         (Outcome(1, "Done", ["2"]), "fail", "status 1 (Done); nevertheless the database is now at 2"),
         (Outcome(1, "", ["1"]), "fail", "it printed nothing"),
+        (Outcome(137, "Done", ["1"]), "fail", "Alembic was killed (status 137); the database is still at 1"),
         (Outcome(124, "", ["1"], timed_out=True), "fail", "did not end in time"),
         (Outcome(None, "", ["2"], cause="The engine went away."), "fail", "The engine went away; nevertheless"),
         (Outcome(1, "", ["1", "3"]), "fail", "1 and 3, which is neither"),
