@@ -15,6 +15,7 @@ ESCAPED_BAR = r"\|"
 VALUE_LENGTH = 400
 SAMPLE_ROWS = 5
 NOTHING_TO_TAKE_BACK = "There is nothing to take back: this run did not begin to change the database."
+TAKEN_BACK = "It has been gone already: the release is taken back. Remove the cause before you deploy it again."
 NO_NAMED_WAY = "The release names none for this outcome; the timeline below says how far the run came."
 MARKS = {"pass": "✔", "proved": "✔", "passed": "✔", "fail": "✘", "failed": "✘", "refused": "✘", "interrupted": "✘"}
 CHECKLIST_WORDS = {
@@ -118,7 +119,10 @@ def _way_back(model: Model) -> Iterator[str]:
     yield "## The way back"
     if not model["ways_back"]:
         yield ""
-        yield NO_NAMED_WAY if model["upgrade_begun"] else NOTHING_TO_TAKE_BACK
+        if model["outcome"] in ("rolled_back", "restored"):
+            yield TAKEN_BACK
+        else:
+            yield NO_NAMED_WAY if model["upgrade_begun"] else NOTHING_TO_TAKE_BACK
     for way in model["ways_back"]:
         yield ""
         yield f"{text(way['title'])}:"

@@ -31,4 +31,5 @@ def _sample(facts: Mapping[str, Any]) -> dict[str, Any]:
         "queue_depth": (facts.get("queue") or {}).get("depth"),
         "replication": facts.get("replication"),
         "dead_rows": {table: rows.get("dead") for table, rows in (facts.get("dead_rows") or {}).items()},
+        "bloat_bytes": {table: rows.get("bloat_bytes") for table, rows in (facts.get("dead_rows") or {}).items()},
     }

@@ -82,6 +82,7 @@ SAMPLES: list[dict[str, Any]] = [
         "queue_depth": None,
         "replication": {"standbys": 1, "lag_seconds": 0.5, "lag_bytes": 900} if minute else None,
         "dead_rows": {},
+        "bloat_bytes": {},
         "verdict": "fail" if minute == 7 else "pass",
         "findings": ["3 errors in backend, and 0 are allowed."] if minute == 7 else [],
     }

@@ -86,7 +86,7 @@ SAMPLE = {
     "growth": {"items": 5},
     "drift": {"all_items_there": 2},
     "queue": {"depth": 4},
-    "dead_rows": {"items": {"live": 5, "dead": 1, "bytes": 8192}},
+    "dead_rows": {"items": {"live": 5, "dead": 1, "bytes": 8192, "bloat_bytes": 96}},
 }
 RUN: list[Event] = [("run", "started", {})]
 READY = closed("preflight", state="ready", proofs=[proof("preflight.services")])
@@ -457,6 +457,7 @@ def test_samples_are_series_and_no_stages(make: Make) -> None:
     assert monitoring is not None and monitoring["window"] == WINDOW
     first, second = monitoring["samples"]
     assert (first["errors"], first["queue_depth"], first["dead_rows"]) == ({"app_log": 1}, 4, {"items": 1})
+    assert first["bloat_bytes"] == {"items": 96}
     assert first["findings"] == ["1 error."] and first["replication"] is None
     assert second["verdict"] == "pass" and second["latency_ms"] == {}
     assert make([*RUN, *closed("verify")])["monitoring"] is None

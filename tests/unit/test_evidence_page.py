@@ -129,6 +129,18 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
     assert monitoring_charts({"samples": SAMPLES[:1]}) == [], "one sample is no series"
 
 
+@pytest.mark.parametrize(
+    ("situation", "says"),
+    [
+        ("rolled_back", "the release is taken back. Remove the cause"),
+        ("interrupted", "The upgrade has no end in the journal"),
+        ("refused", "this run did not begin to change the database"),
+    ],
+)
+def test_it_makes_sense_of_a_run_that_did_not_end_as_asked(run: Run, situation: str, says: str) -> None:
+    assert says in " ".join(report_of(situation, run).split())
+
+
 def test_the_newest_sample_is_told_in_full() -> None:
     growth = {"total": 9000, "latest": "2026-01-02T03:04:05.678+00:00"}
     told = {

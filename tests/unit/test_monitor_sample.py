@@ -159,6 +159,26 @@ def test_the_database(
     assert found["connections"][0] == found["api"][0] == "pass"
 
 
+def test_bloat_is_told_once_there_are_statistics(params: dict[str, Any], session: Connection) -> None:
+    def bloat() -> int | None:
+        seen: int | None = act(params, False)["sample"]["dead_rows"]["order_items"]["bloat_bytes"]
+        return seen
+
+    assert bloat() is None
+    with session.cursor() as cursor:
+        cursor.execute("INSERT INTO order_items SELECT generate_series(1, 50000)")
+        cursor.execute("ANALYZE order_items")
+    full = bloat()
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM order_items WHERE order_id % 2 = 0")
+        cursor.execute("ANALYZE order_items")
+        cursor.execute("SELECT pg_relation_size('order_items')")
+        (size,) = cursor.fetchone() or (0,)
+    half = bloat()
+    assert full is not None and half is not None
+    assert full < 0.15 * size and 0.4 * size < half < 0.6 * size
+
+
 def test_a_table_that_loses_its_rows_at_once(params: dict[str, Any], session: Connection) -> None:
     assert claims(params)["growth"][0] == "pass"
     with session.cursor() as cursor:
