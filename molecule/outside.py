@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,18 @@ def play(
 def docker(*arguments: str) -> str:
     """What the docker client prints; an error is a failing test."""
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The processes that a process has started, and theirs."""
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            listed = children.read_text().split()
+        except OSError:
+            continue
+        for child in map(int, listed):
+            yield child
+            yield from descendants(child)
 
 
 def journal() -> list[dict[str, Any]]:

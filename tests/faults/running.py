@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from outside import ARTIFACTS, ROOT, STATE, docker, journal
+from outside import ARTIFACTS, ROOT, STATE, descendants, docker, journal
 
 LONGEST_RUN_S = 400
 
@@ -115,18 +115,6 @@ class Ended:
     told: str
     outcome: str
     evidence: dict[str, Any]
-
-
-def descendants(pid: int) -> Iterator[int]:
-    """The processes that a process has started, and theirs."""
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            listed = children.read_text().split()
-        except OSError:
-            continue
-        for child in map(int, listed):
-            yield child
-            yield from descendants(child)
 
 
 def kill_all(run: Running) -> None:
