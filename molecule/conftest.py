@@ -19,6 +19,7 @@ from outside import (
     docker,
     journal,
     newest_evidence,
+    patient,
     play,
 )
 from testinfra.host import Host
@@ -38,6 +39,7 @@ __all__ = [
     "docker",
     "journal",
     "newest_evidence",
+    "patient",
     "play",
 ]
 

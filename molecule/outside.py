@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
+import re
 import shlex
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +91,17 @@ def play(
     )
     new = sorted(set(ARTIFACTS.glob("*/evidence.json")) - before)
     return Playbook(done.returncode, done.stdout, json.loads(new[-1].read_text()) if new else {})
+
+
+@cache
+def patient() -> tuple[str, ...]:
+    """Arguments with which slow answers are no fault: for tests of something else, on a machine that has much to do."""
+    copies = Path(tempfile.mkdtemp(prefix="patient-"))
+    atexit.register(shutil.rmtree, copies)
+    shutil.copytree(ROOT / "releases", copies / "releases")
+    for path in copies.glob("releases/*/release.yml"):
+        path.write_text(re.sub(r"floor_ms: \d+", "floor_ms: 60000", path.read_text()))
+    return "-e", f"run_releases={copies}/releases"
 
 
 def docker(*arguments: str) -> str:

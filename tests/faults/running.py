@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import re
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,26 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from outside import ARTIFACTS, ROOT, STATE, descendants, docker, journal
+from outside import ARTIFACTS, ROOT, STATE, descendants, docker, journal, patient
 
 LONGEST_RUN_S = 400
 
 Value = TypeVar("Value")
-
-
-@cache
-def patient() -> tuple[str, ...]:
-    """Arguments with which a run takes the time of an answer for no fault: a full machine is none of this table."""
-    copies = Path(tempfile.mkdtemp(prefix="faults-"))
-    atexit.register(shutil.rmtree, copies)
-    shutil.copytree(ROOT / "releases", copies / "releases")
-    for path in copies.glob("releases/*/release.yml"):
-        path.write_text(re.sub(r"floor_ms: \d+", "floor_ms: 60000", path.read_text()))
-    return "-e", f"run_releases={copies}/releases"
 
 
 def lines() -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 
 import pytest
-from conftest import STATE, Playbook, Psql, journal, play
+from conftest import STATE, Playbook, Psql, journal, patient, play
 
 LONGEST_REFUSAL_S = 5.0
 
@@ -23,7 +23,7 @@ class Background(threading.Thread):
         self.playbook, self.ended = name, Playbook(-1, "")
 
     def run(self) -> None:
-        self.ended = play(self.playbook)
+        self.ended = play(self.playbook, *patient())
 
 
 def seconds_between(first: dict[str, str], second: dict[str, str]) -> float:
