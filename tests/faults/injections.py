@@ -122,9 +122,9 @@ def _restart_own_engine(pid_file: Path) -> None:
     os.kill(pid, signal.SIGTERM)
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.1)
+    again = ["setsid", "--fork", "bash", "-c", 'echo $$ >"$0"; exec "$@"', str(pid_file), *command]
     with (ROOT / ".stack/dockerd.log").open("ab") as log:
-        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
-    pid_file.write_text(f"{started.pid}\n")
+        subprocess.run(again, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
 
 
 @dataclass(frozen=True)
