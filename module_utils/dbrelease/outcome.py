@@ -161,7 +161,8 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
         if step in passed:
             return Verdict("already_deployed", told.format(place=place), begun)
     what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
-    cause = Cause(f"{what}; run the verification.")
+    unseen = [stage.message for stage in stages if stage.step in LOOKED_AT and stage.status == "skipped"]
+    cause = Cause(" ".join(filter(None, unseen)) or f"{what}; run the verification.")
     return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", begun, cause)
 
 

@@ -26,7 +26,7 @@ def params(
 ) -> dict[str, Any]:
     with session.cursor() as cursor:
         cursor.execute(SQL)
-    return {**login_parameters, **NOTHING, "run": run_parameters}
+    return {**login_parameters, **NOTHING, "left_out": {}, "run": run_parameters}
 
 
 def events(params: dict[str, Any]) -> list[tuple[str, str]]:
@@ -49,6 +49,11 @@ def test_the_looks_that_are_given_are_taken(
     assert {proof["name"]: proof["status"] for proof in seen["proofs"]} == dict.fromkeys(names, "pass")
     journaled = [(step, event) for step in steps for event in ("started", "passed")]
     assert events(params) == [*journaled, ("verify", "passed")]
+
+
+def test_why_a_look_is_left_out_is_journaled(params: dict[str, Any]) -> None:
+    act({**params, "checks": CHECKS, "left_out": {"api": "There is none."}}, False)
+    assert events(params)[-2:] == [("api", "skipped"), ("verify", "passed")]
 
 
 def test_a_red_claim_hides_no_other_and_ends_the_stage_as_failed(

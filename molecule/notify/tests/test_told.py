@@ -66,4 +66,4 @@ def test_a_kind_of_webhook_that_is_none_is_refused_in_one_sentence() -> None:
     assert run.status != 0 and "notify_webhook_kind" in run.output
     lines = journal()
     own = {line["step"] for line in lines if line["run_id"] == lines[-1]["run_id"]}
-    assert own <= {"run", "playbook", "report"}, "nothing was begun"
+    assert own <= {"run", "claim", "recovery", "playbook", "report"}, "nothing was begun"
