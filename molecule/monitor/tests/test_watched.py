@@ -103,6 +103,16 @@ def edited(old: str, new: str, path: Path = RELEASE) -> Iterator[None]:
         path.write_text(text)
 
 
+MEASURED = "latency: {requests: 5, factor: 3.0, floor_ms: "
+
+
+@pytest.fixture(autouse=True, scope="module")
+def a_busy_machine_is_no_slow_application() -> Iterator[None]:
+    """What the API takes on the machine that tests it is no claim of these tests, but for the one about latency."""
+    with edited(f"{MEASURED}250}}", f"{MEASURED}9000}}"):
+        yield
+
+
 @contextmanager
 def paused(container: str) -> Iterator[None]:
     docker("pause", container)
@@ -163,9 +173,7 @@ FAILING: list[tuple[str, Callable[[], AbstractContextManager[None]], list[str], 
     ),
     (
         "an API that has become slow",
-        lambda: edited(
-            "latency: {requests: 5, factor: 3.0, floor_ms: 250}", "latency: {requests: 5, factor: 1, floor_ms: 0}"
-        ),
+        lambda: edited(f"{MEASURED}9000}}", "latency: {requests: 5, factor: 1, floor_ms: 0}"),
         [],
         "latency",
         "above the limit",
@@ -259,7 +267,7 @@ def test_a_killed_watch_goes_on_where_it_was() -> None:
         [*command, *watch], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
     )
     try:
-        deadline = time.monotonic() + 40
+        deadline = time.monotonic() + 180
         while len(samples()) < before + 2 and time.monotonic() < deadline:
             time.sleep(0.2)
     finally:
