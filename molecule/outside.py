@@ -86,7 +86,7 @@ def play(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     new = sorted(set(ARTIFACTS.glob("*/evidence.json")) - before)

@@ -17,6 +17,7 @@ from .database import Row, select, select_declared, server_reason, without_timeo
 from .errors import ReleaseError
 from .fingerprints import read_tables
 from .journal import utc_now
+from .large_objects import read_large_objects
 
 IDENTITY = """
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
@@ -118,12 +119,13 @@ def read_settings(cursor: RealDictCursor) -> dict[str, Any]:
         ORDER BY r.rolname NULLS FIRST
         """,
     )
-    (large,) = select(cursor, "SELECT count(*) AS objects FROM pg_largeobject_metadata")
+    large = read_large_objects(cursor)
     return {
         **database,
         "database_settings": [line for row in configured if row["role"] is None for line in row["settings"]],
         "role_settings": {row["role"]: row["settings"] for row in configured if row["role"] is not None},
-        "large_objects": large["objects"],
+        "large_objects": len(large),
+        "large_objects_fingerprint": str(sum(int(hashed or 0) for hashed in large.values())),
     }
 
 

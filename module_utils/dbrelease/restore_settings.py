@@ -35,6 +35,7 @@ COMPARED = (
     "database_settings",
     "role_settings",
     "large_objects",
+    "large_objects_fingerprint",
 )
 
 

@@ -14,11 +14,12 @@ from psycopg2.extras import RealDictCursor
 
 from .database import Connection, Login, connect, server_reason, without_timeouts
 from .errors import ReleaseError
+from .large_objects import read_large_objects
 from .locks import RETRYABLE
 from .swap_rename import end_sessions_in
 from .swap_replay import Counts, Keeper, Saved
 from .swap_rows import Sums, differences, differing, sums
-from .swap_tables import Pair, Table, pair, parents_first, read_large_objects, read_sequences, read_shapes
+from .swap_tables import Pair, Table, pair, parents_first, read_sequences, read_shapes
 
 LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
@@ -62,7 +63,9 @@ class Comparison:
                     self._save_known(keeper, cursor, tables[key])
                 for key in sorted(tables.keys() - self._known.keys()):
                     self._save_unknown(keeper, cursor, tables[key])
-                keeper.saved.large_objects = len({oid for oid, _ in self._large_objects ^ read_large_objects(cursor)})
+                keeper.saved.large_objects = len(
+                    {oid for oid, _ in self._large_objects.items() ^ read_large_objects(cursor).items()}
+                )
                 now = read_sequences(cursor)
                 moved = {
                     name: value

@@ -36,15 +36,6 @@ SELECT schemaname AS schema, sequencename AS name, last_value FROM pg_sequences 
 ORDER BY 1, 2
 """
 
-# Whoever may not read them all sees at least which there are.
-LARGE_OBJECTS = """
-SELECT m.oid::bigint AS oid,
-       CASE WHEN has_table_privilege('pg_catalog.pg_largeobject', 'SELECT')
-            THEN (SELECT sum(hash_record_extended(ROW(p.pageno, p.data), 0))::text
-                  FROM pg_largeobject p WHERE p.loid = m.oid) END AS hash
-FROM pg_largeobject_metadata m
-"""
-
 
 @dataclass(frozen=True)
 class Table:
@@ -118,11 +109,6 @@ def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[st
         ordered += free
         waiting = [key for key in waiting if key not in free]
     return ordered
-
-
-def read_large_objects(cursor: Cursor) -> set[tuple[int, str | None]]:
-    """Each large object with its content's hash."""
-    return {(int(row["oid"]), row["hash"]) for row in select(cursor, LARGE_OBJECTS)}
 
 
 def read_sequences(cursor: Cursor) -> dict[tuple[str, str], int]:

@@ -8,13 +8,16 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible.module_utils.dbrelease import swap_services
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.large_objects import read_large_objects
+from psycopg2.extras import RealDictCursor
 from restore_world import World, world_of
 
 # Each case: what was there at the backup, and what was written to it since.
@@ -112,14 +115,21 @@ def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatc
 
 
 def test_large_objects_that_differ_are_counted(world: World) -> None:
-    world.execute("SELECT lo_from_bytes(4711, 'same'), lo_from_bytes(4712, 'old'), lo_from_bytes(4713, 'gone')")
+    world.execute("SELECT lo_from_bytea(4711, 'same'), lo_from_bytea(4712, 'old'), lo_from_bytea(4713, 'gone')")
     world.back_up()
-    world.execute("SELECT lo_put(4712, 0, 'new'), lo_unlink(4713), lo_from_bytes(4714, 'since')")
+    world.execute("SELECT lo_put(4712, 0, 'new'), lo_unlink(4713), lo_from_bytea(4714, 'since')")
     result = world.swap(world.restore()["database"])
     assert (result["rows"]["rows"], result["rows"]["large_objects"]) == (0, 3)
     (proof,) = [proof for proof in result["proofs"] if proof["name"] == "restore.rows_saved"]
     assert (proof["status"], "3 large objects differ" in proof["detail"]) == ("inconclusive", True)
     assert world.execute("SELECT convert_from(lo_get(4712), 'UTF8')") == [("old",)]
+
+
+def test_large_objects_that_may_not_be_read_are_counted(world: World) -> None:
+    world.execute("SELECT lo_from_bytea(4711, 'secret')")
+    with closing(connect(world.login, "tests")) as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
+        cursor.execute(f"SET ROLE {world.role}")
+        assert read_large_objects(cursor) == {4711: None}
 
 
 @pytest.fixture
