@@ -12,7 +12,7 @@ export DEMO_WATCH_SECONDS ?= 20
 # The tools call each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help venv engine browser stack demo lint unit molecule faults test bench clean
+.PHONY: help venv engine browser stack demo lint unit mutations molecule faults test bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ browser: ## a Chromium for the tests of the report; on Debian as root, installed
 unit: stack browser ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
 	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/
+
+# A guard or a safety step is taken out at a time: see docs/testing.md.
+MUTATIONS ?=
+
+mutations: stack ## each guard and safety step taken out, in a copy: a test must go red (MUTATIONS="guard.* ..." for some)
+	@python -m tests.mutations $(MUTATIONS)
 
 # Scenarios that take long, or whose playbooks are open work, are run by name: scripts/molecule-all NAME ...
 SCENARIOS ?= bad_input check_mode deploy live_traffic

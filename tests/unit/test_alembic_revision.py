@@ -354,6 +354,13 @@ class TestFailure:
                 id="a migration that commits and then fails",
             ),
             pytest.param(
+                CREATE,
+                'raise RuntimeError("canceling statement due to lock timeout")',
+                r"status 1 \(RuntimeError: .*lock timeout\); nevertheless the database is now at bbbb00000002",
+                [SECOND],
+                id="a migration that commits and then meets a lock",
+            ),
+            pytest.param(
                 'op.execute("COMMIT"); op.execute("UPDATE alembic_version SET version_num = \'cccc\'"); '
                 'op.execute("COMMIT"); raise RuntimeError("elsewhere")',
                 "pass",

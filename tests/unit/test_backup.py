@@ -418,6 +418,17 @@ def test_baseline_that_waits_for_a_lock_is_given_up(
     assert_no_backup(state, shop)
 
 
+def test_a_dump_does_not_outlive_a_baseline_that_failed(
+    parameters: Make, shop: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waits for a lock, for up to a minute, when an observation breaks."""
+    late = {"name": "late", "title": "Late", "sql": "SELECT 1 / (random() * 0)::int AS a FROM pg_sleep(2)"}
+    with closing(hold_table_from_dump(monkeypatch, shop)):
+        with pytest.raises(ReleaseError, match="division by zero"):
+            module.act(parameters(observations=[late]), False)
+        assert sessions(shop) == []
+
+
 def test_dump_that_waits_for_a_lock_is_given_up(
     parameters: Make, state: Path, shop: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:

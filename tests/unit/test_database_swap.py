@@ -20,8 +20,9 @@ import docker
 import psycopg2
 import pytest
 from ansible.module_utils.dbrelease import swap, swap_compare, swap_rename, swap_replay, swap_services
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login, connect, select
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.swap_rows import differences
 from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
 from restore_world import WRITTEN, World, world_of
 
@@ -202,6 +203,53 @@ def test_a_row_that_is_written_to_the_very_last_is_saved(
     said = json.dumps(rows_of(result, "public.accounts"))
     assert "at the last moment" in said
     assert "never committed" not in said
+
+
+def test_nobody_writes_while_the_rows_are_saved(world: World, copy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+
+    def compare_while_another_writes(*arguments: Any) -> Any:
+        session = connect(world.login, "late writer")
+        with session.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(psycopg2.OperationalError) as error:
+                cursor.execute("INSERT INTO accounts (name) VALUES ('too late')")
+        session.close()
+        refused.append(error.value.pgcode)
+        return differences(*arguments)
+
+    monkeypatch.setattr(swap_compare, "differences", compare_while_another_writes)
+    world.swap(copy)
+    assert set(refused) == {"55P03"}
+
+
+def test_no_session_begins_in_a_database_that_is_being_renamed(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = swap_rename._rename
+
+    def rename_while_others_knock(cursor: Any, names: Any) -> None:
+        for name in (names.live, names.incoming):
+            with pytest.raises(ReleaseError, match="not currently accepting connections"):
+                connect(replace(world.login, database=name), "knocking")
+        rename(cursor, names)
+
+    monkeypatch.setattr(swap_rename, "_rename", rename_while_others_knock)
+    assert world.swap(copy)["changed"]
+
+
+def test_a_prepared_transaction_is_found_before_the_application_is_stopped(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tests' server takes none, so its answer is made."""
+
+    def selected(cursor: Any, sql: str, *rest: Any) -> Any:
+        return [{"gid": "left"}] if "pg_prepared_xacts" in sql else select(cursor, sql, *rest)
+
+    monkeypatch.setattr(swap, "select", selected)
+    with pytest.raises(ReleaseError, match="prepared transactions, which keep a database from being") as raised:
+        world.swap(copy)
+    assert raised.value.refused
 
 
 def fail(*_: Any, **__: Any) -> Any:

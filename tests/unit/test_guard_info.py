@@ -49,6 +49,7 @@ SINGLE = {
     "covered_by_losses": True,
     "road": "Keep the release.",
 }
+TWICE = {**LOSSES, "losses": {**LOSSES["losses"], "rows": "SELECT 1 AS id UNION ALL SELECT 1"}}  # type: ignore[dict-item]
 GUARDS: list[dict[str, Any]] = [LOSSES, COLUMNS, SINGLE]
 Look = Callable[..., dict[str, Any]]
 
@@ -150,6 +151,7 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ),
     ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
     ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
+    ("a row named twice", [], {"guards": [TWICE]}, {"nothing_lost": "inconclusive"}, "only 1 differ in"),
     ("no guard at all", [], {"guards": []}, {}, "declares no guard"),
 ]
 

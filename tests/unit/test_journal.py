@@ -96,6 +96,14 @@ def test_a_step_that_raises_is_closed(run_parameters: dict[str, Any], refused: b
     assert (closing["event"], closing["facts"]) == (event, {"free": 0, "message": "No room."})
 
 
+@pytest.mark.parametrize(("status", "event"), [("pass", "passed"), ("inconclusive", "passed"), ("fail", "failed")])
+def test_a_step_with_a_red_claim_is_closed_as_failed(run_parameters: dict[str, Any], status: Any, event: str) -> None:
+    kept = Journal(Run(**run_parameters))
+    with kept.step("checks") as step:
+        step.prove(Proof("checks.a", "A holds", status))
+    assert kept.read()[-1]["event"] == event
+
+
 def test_the_newest_facts_of_a_release_in_an_environment_are_found(run_parameters: dict[str, Any]) -> None:
     kept = Journal(Run(**run_parameters))
     kept.append("backup", "passed", {"n": 1})

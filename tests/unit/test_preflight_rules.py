@@ -117,8 +117,41 @@ RED: dict[str, tuple[Facts, str]] = {
     "two heads": (seen(revisions=[START, OLDER]), "revision"),
     "bookkeeping that cannot be read": (seen(revisions=Unseen("Denied: grant it.")), "revision"),
     "API that redirects": (replace(HEALTHY, answers={"orders": Answer(1.0, 302, note=", a redirect")}), "api"),
+    "database that is down": (replace(HEALTHY, database=Unseen("It is down: start it.")), "database"),
+    "table there already": (
+        seen(tables={**SEEN.tables, "order_items": Table("r", ("id",), 9)}, created_rows={"order_items": 2}),
+        "created_absent",
+    ),
+    "query that cannot be planned": (
+        replace(HEALTHY, planned=[*PLANNED[1:], Proof("x", "", "fail", detail="no such column (42703).")]),
+        "checks_plan",
+    ),
+    "old transaction": (
+        seen(
+            old_transactions=[
+                {
+                    "pid": 7,
+                    "user": "u",
+                    "application": "a",
+                    "state": "idle in transaction",
+                    "since": "2026-01-02",
+                    "tables": ["orders"],
+                    "query": "SELECT ?",
+                }
+            ]
+        ),
+        "old_transactions",
+    ),
+    "staging of another release": (
+        replace(HEALTHY, staging={"release": "other", "outcome": "deployed"}),
+        "staging_evidence",
+    ),
     "service that never starts": (replace(HEALTHY, services={"db": Service("x", "running", "starting")}), "services"),
 }
+
+
+def test_every_rule_is_broken_above() -> None:
+    assert {rule for _, rule in RED.values()} == set(RULES)
 
 
 @pytest.mark.parametrize(("facts", "rule"), RED.values(), ids=RED.keys())

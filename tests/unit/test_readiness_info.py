@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.fingerprints import read_tables
+from ansible.module_utils.dbrelease.readiness import backup
 from psycopg2.extensions import connection as Connection
+from psycopg2.extras import RealDictCursor
 from readiness_info import act
 
 HOUR = 3600
@@ -252,6 +256,27 @@ def test_a_restore_that_cannot_be_done_is_a_no_and_leaves_no_database(target: Ta
     with target.session.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_database WHERE datname LIKE '%\\_readiness\\_%'")
         assert cursor.fetchone() == (0,)
+
+
+@pytest.mark.parametrize(("rows", "status"), [(2, "pass"), (1, "fail")])
+def test_a_backup_that_restores_to_other_rows_is_a_no(
+    target: Target, monkeypatch: pytest.MonkeyPatch, rows: int, status: str
+) -> None:
+    def restore(_path: str, copy: Login, *_: object) -> None:
+        session = connect(copy, "tests")
+        target.execute(
+            session, "CREATE TABLE orders (id int)", f"INSERT INTO orders SELECT n FROM generate_series(1, {rows}) n"
+        )
+        session.close()
+
+    with target.session.cursor(cursor_factory=RealDictCursor) as cursor:
+        cursor.execute("BEGIN")
+        tables = read_tables(cursor, only={"public.orders": ["id"]})
+        cursor.execute("ROLLBACK")
+    target.manifest["tables"] = tables
+    monkeypatch.setattr(backup, "restore", restore)
+    (proof,) = [one for one in target.ask(restore=True)["proofs"] if one["name"] == "readiness.restorable"]
+    assert (proof["status"], proof["observed"]) == (status, [] if status == "pass" else ["public.orders"])
 
 
 def test_a_release_that_declares_no_readiness_is_refused(target: Target) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -253,6 +254,19 @@ def test_an_error_of_pg_restore_is_fatal(world: World, saved: Path, monkeypatch:
     with pytest.raises(ReleaseError, match='relation "orders" already exists'):
         world.restore()
     assert list(world.databases()) == [world.login.database]
+
+
+def test_what_is_restored_in_a_container_is_the_very_file_for_its_owner_only(database: Login, tmp_path: Path) -> None:
+    """By the commands that the container would be given."""
+    dump = tmp_path / "x.dump"
+    dump.write_bytes(b"a dump")
+    place = restore_copy.Place(database, database, HostCommands(), True, "20260102T030405Z-abcdef", 1, 60)
+    with restore_copy.reachable_dump(place, Backup(dump, {"sha256": hashlib.sha256(b"a dump").hexdigest()})) as path:
+        assert [stat.S_IMODE(Path(name).stat().st_mode) for name in (path, Path(path).parent)] == [0o600, 0o700]
+    assert not Path(path).parent.exists()
+    changed = Backup(dump, {"sha256": hashlib.sha256(b"another").hexdigest()})
+    with pytest.raises(ReleaseError, match="what arrived is not the file"), restore_copy.reachable_dump(place, changed):
+        pass
 
 
 def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> None:

@@ -204,6 +204,25 @@ def test_a_forbidden_table_is_red(shop: Session, look: Look, login_parameters: d
     assert "Grant" in proof["remedy"]
 
 
+def test_a_table_that_hides_rows_is_red(shop: Session, look: Look, login_parameters: dict[str, Any]) -> None:
+    """Its policy would show a part of the rows as if they were all."""
+    role = f"reader_{login_parameters['login_db']}"
+    execute(
+        shop,
+        f"CREATE ROLE {role} LOGIN PASSWORD 'canary'",
+        f"GRANT SELECT ON accounts, orders TO {role}",
+        "INSERT INTO orders VALUES (99, 99, 'without its account')",
+        "ALTER TABLE orders ENABLE ROW LEVEL SECURITY",
+    )
+    try:
+        login_parameters.update(login_user=role, login_password="canary")
+        (proof,) = look(NO_ORPHAN, **login_parameters)["proofs"]
+    finally:
+        execute(shop, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+    assert proof["status"] == "fail"
+    assert 'row-level security policy for table "orders"' in proof["detail"]
+
+
 EQUALS = {
     "null equals null": ("SELECT NULL::int AS a, NULL::int AS b", "pass", "a = None"),
     "null is not zero": ("SELECT NULL::int AS a, 0 AS b", "fail", "a = None, b = 0."),
