@@ -78,7 +78,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         for number in itertools.count():
-            for act in (self._create, self._move, self._rename, self._delete):
+            for act in (self._create, self._move, self._rename, self._remove):
                 if self.stop.wait(PAUSE_S):
                     return
                 act(number)
@@ -98,7 +98,7 @@ class Client(threading.Thread):
     def _rename(self, number: int) -> None:
         self._change("PATCH", ("projects", f"p{number}"), {"description": "described anew"}, "described anew")
 
-    def _delete(self, number: int) -> None:
+    def _remove(self, number: int) -> None:
         if number % 3 == 0:
             self._change("DELETE", ("drawings", f"d{number}-0"), None, ABSENT)
         if number % 3 == 1:

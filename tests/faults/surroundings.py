@@ -44,7 +44,8 @@ def health() -> dict[str, str]:
     seen = subprocess.run(
         ["docker", "container", "inspect", "--format", form, *CONTAINERS], check=False, capture_output=True, text=True
     )
-    return dict(line.lstrip("/").split(" ", 1) for line in seen.stdout.splitlines())
+    parts = [line.lstrip("/").partition(" ") for line in seen.stdout.splitlines()]
+    return {name: state for name, _, state in parts if name}
 
 
 def wait_until_healthy() -> None:

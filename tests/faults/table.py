@@ -77,7 +77,7 @@ DEPLOYS = [
     Row("module killed at preflight", Step("preflight"), MODULE, "failed", died_at("preflight"), quick=True),
     # The backup
     Row("controller killed at dump", DUMPING, CONTROLLER, quick=True),
-    Row("everything killed at dump", DUMPING, EVERYTHING),
+    Row("everything killed at dump", DUMPING, EVERYTHING, quick=True),
     Row("module killed at dump", DUMPING, MODULE, "failed", died_at("baseline"), quick=True),
     Row("pg_dump killed", DUMPING, faults.ProgramKilled(POSTGRES, "pg_dump"), "failed", DUMP_FAILED, quick=True),
     Row(
@@ -151,8 +151,8 @@ def restore(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", sa
 
 RESTORES = [
     restore("truncated dump", AtOnce(), faults.BackupDamaged(faults.cut_short), "refused", DAMAGED, quick=True),
-    restore("bit-flipped dump", AtOnce(), faults.BackupDamaged(faults.one_bit_flipped), "refused", DAMAGED),
-    restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", DAMAGED),
+    restore("bit-flipped dump", AtOnce(), faults.BackupDamaged(faults.one_bit_flipped), "refused", DAMAGED, quick=True),
+    restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", DAMAGED, quick=True),
     restore("controller killed", RESTORING, CONTROLLER),
     restore("everything killed", RESTORING, EVERYTHING),
     restore("everything killed while the application is stopped", Step("restore.rows"), EVERYTHING),
