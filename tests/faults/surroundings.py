@@ -18,6 +18,7 @@ from faults.running import Running, kill_all, lines, until
 ENDED = {"passed", "failed", "refused"}
 CONTAINERS = (POSTGRES, REDIS, BACKEND, WORKER)
 ASSOCIATIONS = "drawing_project_associations"
+ALL_WELL = dict.fromkeys(CONTAINERS, "running healthy")
 HEALTHY_S = 120
 SMALL = "size=24m"
 
@@ -51,7 +52,7 @@ def health() -> dict[str, str]:
 def wait_until_healthy() -> None:
     """Until all of the stack's containers are."""
     deadline = time.monotonic() + HEALTHY_S
-    while set((seen := health()).values()) != {"running healthy"}:
+    while (seen := health()) != ALL_WELL:
         assert time.monotonic() < deadline, f"the stack is not healthy: {seen}"
         time.sleep(0.2)
 
@@ -151,7 +152,7 @@ def nothing_is_left(psql: Psql, kept: set[str]) -> None:
     for container in (POSTGRES, BACKEND):
         assert not re.search("pg_dump|pg_restore|alembic", docker("top", container, "-eo", "pid,args"))
     assert docker("exec", POSTGRES, "sh", "-c", "ls /tmp | grep dbrelease || :") == ""
-    assert set(health().values()) == {"running healthy"}, health()
+    assert health() == ALL_WELL
     begun = {(line["run_id"], line["step"]) for line in lines() if line["event"] == "started"}
     ended = {(line["run_id"], line["step"]) for line in lines() if line["event"] in ENDED}
     assert begun <= ended, begun - ended
