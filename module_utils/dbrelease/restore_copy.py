@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,14 +62,23 @@ def make_copy(place: Place, backup: Backup, major: int) -> list[Proof]:
             made = True
             _restore(place, path)
         proofs = [_analyze_and_compare(place, backup), _apply_settings(place, backup)]
-    except BaseException:
+    except BaseException as error:
         if made:
             end_sessions(place.maintenance, place.application_name)
-            drop_database(place.maintenance, place.login.database)
+            _drop_after(place, error)
         raise
     if any(proof.status == "fail" for proof in proofs):
         drop_database(place.maintenance, place.login.database)
     return proofs
+
+
+def _drop_after(place: Place, error: BaseException) -> None:
+    """Where the server is gone, that is what the operator is to read, and not that the copy cannot be dropped."""
+    try:
+        drop_database(place.maintenance, place.login.database)
+    except ReleaseError:
+        if isinstance(error, ReleaseError):
+            error.message += f" (The copy {place.login.database} is still there; the next restore drops it.)"
 
 
 @contextmanager
@@ -90,8 +99,12 @@ def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
                 "and run again."
             )
         yield f"{folder}/dump"
-    finally:
-        place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
+    except BaseException:
+        # Where the container is gone, that is the cause; the next restore removes what is left.
+        with suppress(ReleaseError):
+            place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
+        raise
+    place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
 
 
 def _create(place: Place, backup: Backup, major: int) -> None:

@@ -243,6 +243,23 @@ def test_after_a_failure_no_copy_is_left(world: World, saved: Path, monkeypatch:
     assert list(world.databases()) == [world.login.database]
 
 
+def test_a_server_that_is_gone_is_told_before_the_copy_that_it_keeps(
+    world: World, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ReleaseError("the server is gone")
+
+    dropped = restore_copy.drop_database
+    monkeypatch.setattr(restore_copy, "_restore", fail)
+    monkeypatch.setattr(restore_copy, "drop_database", fail)
+    with pytest.raises(ReleaseError) as raised:
+        world.restore()
+    (copy,) = set(world.databases()) - {world.login.database}
+    dropped(world.login, copy)
+    assert raised.value.message.startswith("the server is gone (The copy ")
+    assert copy in raised.value.message
+
+
 def test_an_error_of_pg_restore_is_fatal(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     created = restore_copy._create
 
