@@ -73,8 +73,8 @@ def test_a_window_that_fails_is_rolled_back_too(psql: Psql, releases: Make) -> N
     before = psql.fingerprint()
     run = play("deploy_8_1a.yml", "-e", releases(monitoring=CROWDED), *BRIEFLY)
     assert (run.status != 0, run.evidence["outcome"]) == (True, "rolled_back"), run.output
-    assert "was rolled back: The server has connections to spare: 2 of 2 samples failed" in run.evidence["headline"]
-    assert len(run.evidence["monitoring"]["samples"]) == 2
+    assert "was rolled back: The server has connections to spare: " in run.evidence["headline"]
+    assert {sample["verdict"] for sample in run.evidence["monitoring"]["samples"]} == {"fail"}
     assert psql.fingerprint() == before
 
 
