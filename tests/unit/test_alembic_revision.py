@@ -354,6 +354,14 @@ class TestFailure:
                 id="a migration that commits and then fails",
             ),
             pytest.param(
+                'import os, time; op.execute("LOCK TABLE orders"); child = os.fork() == 0; '
+                "(os.close(1), os.close(2), time.sleep(60)) if child else None; os._exit(1)",
+                "pass",
+                r"status 1 .*; the database is still at aaaa00000001",
+                [FIRST],
+                id="a migration that leaves a child with its session",
+            ),
+            pytest.param(
                 CREATE,
                 'raise RuntimeError("canceling statement due to lock timeout")',
                 r"status 1 \(RuntimeError: .*lock timeout\); nevertheless the database is now at bbbb00000002",
