@@ -1,47 +1,11 @@
-"""The fixtures of every scenario, and by name what its tests look with."""
+"""The fixtures of every scenario; outside.py has what they look with."""
 
 from __future__ import annotations
 
 import pytest
 import testinfra
-from outside import (
-    API,
-    ARTIFACTS,
-    BACKEND,
-    POSTGRES,
-    REDIS,
-    ROOT,
-    STATE,
-    WORKER,
-    Playbook,
-    Psql,
-    descendants,
-    docker,
-    journal,
-    newest_evidence,
-    patient,
-    play,
-)
+from outside import BACKEND, POSTGRES, Psql
 from testinfra.host import Host
-
-__all__ = [
-    "API",
-    "ARTIFACTS",
-    "BACKEND",
-    "POSTGRES",
-    "REDIS",
-    "ROOT",
-    "STATE",
-    "WORKER",
-    "Playbook",
-    "Psql",
-    "descendants",
-    "docker",
-    "journal",
-    "newest_evidence",
-    "patient",
-    "play",
-]
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT, STATE, Psql, journal, play
+from outside import ROOT, STATE, Psql, journal, play
 
 RED = {"name": "never_true", "title": "A claim that never holds", "violations": "SELECT 1 AS row"}
 FORBIDS = {"name": "forbids", "title": "Going back is allowed", "violations": "SELECT 1 AS row", "road": "Ask first."}

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from conftest import BACKEND, POSTGRES, REDIS, ROOT, STATE, Psql, docker, play
+from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, Psql, docker, play
 from testinfra.host import Host
 
 VERSIONS = "/app/migrations/versions"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import yaml
-from conftest import POSTGRES, ROOT, Playbook, Psql, docker, play
+from outside import POSTGRES, ROOT, Playbook, Psql, docker, play
 
 ADDRESS = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
 Run = Callable[[str], Playbook]

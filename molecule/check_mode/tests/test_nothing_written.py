@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import STATE, Psql, play
+from outside import STATE, Psql, play
 from testinfra.host import Host
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
-from conftest import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal, play
+from outside import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal, play
 from testinfra.host import Host
 
 TABLE = "drawing_project_associations"

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import requests
-from conftest import API, Psql, play
+from outside import API, Psql, play
 
 LONGEST_ACCEPTABLE_WRITE_S = 2.0
 

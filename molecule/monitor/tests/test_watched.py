@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ARTIFACTS, BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, descendants, docker, journal, play
+from outside import ARTIFACTS, BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, descendants, docker, journal, play
 
 ONE_SAMPLE = ("-e", "monitor_watch_seconds=0")
 RELEASE = ROOT / "releases/8_1a/release.yml"

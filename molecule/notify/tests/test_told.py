@@ -6,7 +6,7 @@ import json
 import sys
 from typing import Any
 
-from conftest import ARTIFACTS, ROOT, STATE, Playbook, journal, play
+from outside import ARTIFACTS, ROOT, STATE, Playbook, journal, play
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from receivers import mailbox, silent, webhook

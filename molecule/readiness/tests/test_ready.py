@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STATE, Psql, journal, play
+from outside import STATE, Psql, journal, play
 
 JOURNAL = STATE / "journal.jsonl"
 # Moments in the journal, of its own form and of the container engine's.

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import POSTGRES, STATE, Playbook, Psql, docker, play
+from outside import POSTGRES, STATE, Playbook, Psql, docker, play
 
 TABLE = "drawing_project_associations"
 COMMAND = "ansible-playbook reconcile_8_1a.yml -i staging"

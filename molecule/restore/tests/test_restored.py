@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from conftest import API, BACKEND, POSTGRES, ROOT, STATE, WORKER, Playbook, Psql, docker, journal, play
+from outside import API, BACKEND, POSTGRES, ROOT, STATE, WORKER, Playbook, Psql, docker, journal, play
 
 LIVE = "drawing_index"
 TABLES = ("alembic_version", "components", "drawings", "projects")

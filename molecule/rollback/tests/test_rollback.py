@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import ROOT, STATE, Psql, journal, play
+from outside import ROOT, STATE, Psql, journal, play
 from testinfra.host import Host
 
 # The watch after a deployment is not what is looked at here.

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from pathlib import Path
 
 import pytest
-from conftest import API, POSTGRES, ROOT, STATE, Psql, docker, play
+from outside import API, POSTGRES, ROOT, STATE, Psql, docker, play
 from testinfra.host import Host
 
 # The watch after a deployment is not what is looked at here.

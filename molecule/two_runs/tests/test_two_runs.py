@@ -10,7 +10,7 @@ import time
 from datetime import datetime
 
 import pytest
-from conftest import STATE, Playbook, Psql, journal, patient, play
+from outside import STATE, Playbook, Psql, journal, patient, play
 
 LONGEST_REFUSAL_S = 5.0
 
