@@ -12,7 +12,7 @@ export DEMO_WATCH_SECONDS ?= 20
 # The tools call each other by name.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help venv engine browser stack demo lint unit mutations molecule faults test bench clean
+.PHONY: help venv engine browser clients stack demo lint unit mutations molecule faults test bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: venv ## yamllint, ansible-lint, ruff, mypy, shellcheck
 browser: ## a Chromium for the tests of the report; on Debian as root, installed if there is none
 	@scripts/browser
 
+clients: ## PostgreSQL's client tools; on Debian as root, installed if there are none
+	@scripts/clients
+
 unit: stack browser ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
 	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/
@@ -47,19 +50,19 @@ MUTATIONS ?=
 mutations: stack ## each guard and safety step taken out, in a copy: a test must go red (MUTATIONS="guard.* ..." for some)
 	@python -m tests.mutations $(MUTATIONS)
 
-# Scenarios that take long, or whose playbooks are open work, are run by name: scripts/molecule-all NAME ...
-SCENARIOS ?= bad_input check_mode deploy live_traffic
+# All of them; or by name: SCENARIOS="restore rollback".
+SCENARIOS ?=
 
-molecule: stack ## the Molecule scenarios, on the stack (SCENARIOS="restore ..." for others)
+molecule: stack clients ## the Molecule scenarios, on the stack (SCENARIOS="restore ..." for some)
 	@scripts/molecule-all $(SCENARIOS)
 
 faults: stack ## every row of the table in tests/faults/table.py (QUICK=1: a third of it, as `make test` does)
 	@mkdir -p artifacts/junit
 	pytest --junitxml=artifacts/junit/faults.xml $(if $(QUICK),-m quick) tests/faults/
 
-# One after the other: they share the stack.
+# The linters beside the building of the stack; what shares the stack one after the other.
 test: ## everything that CI runs: lint, unit, molecule, the quick third of faults
-	@$(MAKE) lint
+	@$(MAKE) --jobs=2 --output-sync=target lint stack
 	@$(MAKE) unit
 	@$(MAKE) molecule
 	@$(MAKE) faults QUICK=1
