@@ -62,7 +62,7 @@ faults: stack ## every row of the table in tests/faults/table.py (QUICK=1: a thi
 
 # The linters beside the building of the stack; what shares the stack one after the other.
 test: ## everything that CI runs: lint, unit, molecule, the quick third of faults
-	@$(MAKE) --jobs=2 --output-sync=target lint stack
+	@$(MAKE) --jobs=2 --output-sync=line lint stack
 	@$(MAKE) unit
 	@$(MAKE) molecule
 	@$(MAKE) faults QUICK=1
