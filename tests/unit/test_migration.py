@@ -426,6 +426,8 @@ def test_no_way_back_drops_an_association_that_was_written_after_the_count(
         if written == "before":
             application(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
         application(writes)
+        with reading(before.database) as later:  # one that began after it and has ended: the count must list the first
+            later("UPDATE projects SET description = 'later' WHERE code = 'P2'")
         with session.cursor(cursor_factory=RealDictCursor) as cursor:
             counted = counted_at(cursor)
         if written != "before":
