@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -10,7 +12,7 @@ from typing import Protocol
 import psycopg2
 from ansible.module_utils.dbrelease.database import Login, connect
 
-from faults.running import Running, until
+from faults.running import Running, programs, until
 
 
 class Moment(Protocol):
@@ -45,17 +47,22 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Working:
-    """A server session of the run works in a database, and a query of it looks so."""
+class Paused:
+    """A program of the run in a container, which is stopped as soon as it is there, and goes on once the fault is."""
 
-    session: str
-    query: str = "%"
+    container: str
+    program: str
 
     @contextmanager
     def reached(self, run: Running, login: Login) -> Iterator[None]:
         """See Moment."""
-        until(lambda: sessions(login, self.session, self.query), run, f"session {self.session} with {self.query}")
-        yield
+        stopped = until(lambda: stop(self.container, self.program), run, f"{self.program} in {self.container}")
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGCONT)
 
 
 @dataclass(frozen=True)
@@ -81,12 +88,22 @@ class Held:
                 holder.rollback()
 
 
-def sessions(login: Login, name: str, query: str = "%", *, waiting: bool = False) -> list[int]:
+def stop(container: str, program: str) -> list[int]:
+    """Stop the container's processes of a program; those that it stopped."""
+    stopped = []
+    for pid in programs(container, program):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            stopped.append(pid)
+    return stopped
+
+
+def sessions(login: Login, name: str, *, waiting: bool = False) -> list[int]:
     """The server's sessions of this name, with the server's own numbers of their processes."""
     with closing(connect(login, "faults look")) as connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s AND query ILIKE %s"
+            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE %s"
             " AND pid <> pg_backend_pid() AND (wait_event_type = 'Lock' OR NOT %s)",
-            (name, query, waiting),
+            (name, waiting),
         )
         return [row[0] for row in cursor.fetchall()]

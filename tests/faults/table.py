@@ -10,7 +10,7 @@ from outside import BACKEND, POSTGRES
 
 from faults import injections as faults
 from faults import surroundings
-from faults.moments import AtOnce, Held, Moment, Step, Working
+from faults.moments import AtOnce, Held, Moment, Paused, Step
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Row:
 # Where a stage stands still: what waits is in the middle of its work, and has committed nothing.
 DUMPING = Held("backup", "dbrelease-dump-%", "components IN ACCESS EXCLUSIVE")
 UPGRADING = Held("preview", "dbrelease-upgrade-%", "alembic_version IN SHARE")
-RESTORING = Working("dbrelease-restore-%", "COPY%")
+RESTORING = Paused(POSTGRES, "pg_restore")
 
 CONTROLLER, MODULE, EVERYTHING = faults.controller_killed, faults.module_killed, faults.everything_killed
 ALEMBIC = faults.ProgramKilled(BACKEND, "alembic")
