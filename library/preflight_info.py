@@ -85,7 +85,8 @@ RETURN = r"""
 state:
   description:
     - V(ready) if the release may begin, V(deployed) if the database has it already, V(unfinished) if it has it from
-      a run that began the upgrade and that nobody has verified since, V(refused) if any proof is red.
+      a run that began the upgrade and that nobody has verified since, or that was cut short thereafter, V(refused) if
+      any proof is red.
   type: str
   returned: always
   sample: ready

@@ -172,9 +172,11 @@ def _repairs(reconciled: Stage) -> str:
 
 
 def failure_after(stages: Sequence[Stage], taken_back: Stage) -> bool:
-    """Whether anything went wrong after the release had been taken back, or has no end."""
+    """Whether anything went wrong after the release had been taken back, or has begun since and has no end."""
+    since = stages.index(taken_back)
     return any(
-        stage.closed is None or (stage.status in BAD and stage.closed > (taken_back.closed or 0)) for stage in stages
+        place > since if stage.closed is None else stage.status in BAD and stage.closed > (taken_back.closed or 0)
+        for place, stage in enumerate(stages)
     )
 
 

@@ -48,15 +48,18 @@ class Step:
 
 @dataclass(frozen=True)
 class Paused:
-    """A program of the run in a container, which is stopped as soon as it is there, and goes on once the fault is."""
+    """A program of the run in a container stands still from when it is there with this option until the fault is."""
 
     container: str
     program: str
+    option: str
 
     @contextmanager
     def reached(self, run: Running, login: Login) -> Iterator[None]:
         """See Moment."""
-        stopped = until(lambda: stop(self.container, self.program), run, f"{self.program} in {self.container}")
+        stopped = until(
+            lambda: stop(self.container, self.program, self.option), run, f"{self.program} in {self.container}"
+        )
         try:
             yield
         finally:
@@ -88,10 +91,10 @@ class Held:
                 holder.rollback()
 
 
-def stop(container: str, program: str) -> list[int]:
-    """Stop the container's processes of a program; those that it stopped."""
+def stop(container: str, program: str, option: str) -> list[int]:
+    """Stop the container's processes of a program with an option; those that it stopped."""
     stopped = []
-    for pid in programs(container, program):
+    for pid in programs(container, program, option):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGSTOP)
             stopped.append(pid)

@@ -118,13 +118,13 @@ def inside(container: str) -> Iterator[Path]:
                 yield folder
 
 
-def programs(container: str, word: str) -> list[int]:
-    """A container's processes that have this word in their command line, and have no child: not what wraps them."""
+def programs(container: str, *demanded: str) -> list[int]:
+    """A container's processes that have these words in their command line, and have no child: not what wraps them."""
     found = []
     for folder in inside(container):
         with suppress(OSError):
             words = [part.rpartition(b"/")[2].decode() for part in (folder / "cmdline").read_bytes().split(b"\0")]
-            if word in words and not list(descendants(int(folder.name))):
+            if {*demanded} <= {*words} and not list(descendants(int(folder.name))):
                 found.append(int(folder.name))
     return found
 

@@ -268,10 +268,18 @@ def test_placeholders_become_null() -> None:
     assert demanded.without_placeholders("a = %(one)s AND b LIKE '5%%'") == "a = NULL AND b LIKE '5%'"
 
 
+VERIFIED = [("upgrade", "started"), ("upgrade", "passed"), ("verify", "passed")]
+
+
 @pytest.mark.parametrize(
     ("events", "begun"),
     [
         pytest.param([], False, id="deployed by hand"),
+        pytest.param([*VERIFIED, ("run", "interrupted")], True, id="verified, and cut short before its end"),
+        pytest.param([*VERIFIED, ("run", "passed"), ("run", "interrupted")], True, id="settled twice"),
+        pytest.param([*VERIFIED, ("run", "interrupted"), ("verify", "passed")], False, id="verified after that"),
+        pytest.param([("verify", "passed"), ("run", "interrupted")], False, id="cut short while it only verified"),
+        pytest.param([("finalize", "started"), ("run", "interrupted")], True, id="cut short while it finished another"),
         pytest.param([("upgrade", "started")], True, id="killed in the upgrade"),
         pytest.param([("upgrade", "started"), ("upgrade", "failed")], True, id="settled, and not verified"),
         pytest.param([("upgrade", "started"), ("upgrade", "passed"), ("verify", "failed")], True, id="found amiss"),
@@ -282,7 +290,11 @@ def test_placeholders_become_null() -> None:
     ],
 )
 def test_a_release_is_unfinished_until_it_is_verified(events: list[tuple[str, str]], begun: bool) -> None:
-    lines = [{"release": "a", "environment": "b", "step": step, "event": event} for step, event in events]
+    whose = {"run_id": "x", "release": "a", "environment": "b"}
+    lines = [
+        {**whose, "step": step, "event": event.replace("interrupted", "failed"), "facts": {event: True}}
+        for step, event in events
+    ]
     assert is_begun(lines, "a", "b") is begun
     assert not is_begun(lines, "a", "elsewhere")
 

@@ -33,6 +33,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "api": on_target.api,
     "staging_evidence": on_target.staging_evidence,
 }
+CHANGING = ("upgrade", "finalize")
 ENDS = ("verify", "downgrade", "rolled_back", "restored")
 ONLY_BEFORE = ("dump_tools", "prepared_transactions", "old_transactions", "table_room")
 
@@ -60,15 +61,22 @@ def state_of(demands: Demands, facts: Facts, proofs: Sequence[Proof], *, begun: 
 def is_begun(lines: Sequence[Mapping[str, Any]], release: str, environment: str) -> bool:
     """Whether the journal has the beginning of an upgrade that no run has verified, nor taken back, since.
 
-    A database that somebody migrated by hand has none.
+    A run that was cut short after it had verified what it upgraded or finalized has not come to its end: while nobody
+    held it to that, the application has written on. A database that somebody migrated by hand has no beginning.
     """
-    begun = False
+    begun, at_work = False, set()
     for line in lines:
-        if (line["release"], line["environment"]) == (release, environment):
-            if (line["step"], line["event"]) == ("upgrade", "started"):
-                begun = True
-            elif line["event"] == "passed" and line["step"] in ENDS:
-                begun = False
+        if (line["release"], line["environment"]) != (release, environment):
+            continue
+        step, event = line["step"], line["event"]
+        if event == "started" and step in CHANGING:
+            at_work.add(line["run_id"])
+        if (step, event) == ("upgrade", "started"):
+            begun = True
+        elif event == "passed" and step in ENDS:
+            begun = False
+        elif step == "run" and line["facts"].get("interrupted") and line["run_id"] in at_work:
+            begun = True
     return begun
 
 
