@@ -101,10 +101,22 @@ def after_a_killed_run() -> Iterator[None]:
     yield
 
 
-def catalog() -> str:
-    """The shape of the live database."""
-    dump = docker("exec", POSTGRES, "pg_dump", "-U", "user", "-d", "drawing_index", "--schema-only")
+def catalog(database: str = "drawing_index") -> str:
+    """The shape of a database."""
+    dump = docker("exec", POSTGRES, "pg_dump", "-U", "user", "-d", database, "--schema-only")
     return "\n".join(line for line in dump.splitlines() if not line.startswith(("\\", "--")))
+
+
+def catalog_once_restored() -> str:
+    """The shape of the live database after a dump and a restore: the server then writes some constraints otherwise."""
+    copy = "faults_copy"
+    docker("exec", POSTGRES, "createdb", "-U", "user", "-T", "template0", copy)
+    try:
+        load = f"pg_dump -U user -d drawing_index --schema-only | psql -q -v ON_ERROR_STOP=1 -U user -d {copy}"
+        docker("exec", POSTGRES, "sh", "-c", load)
+        return catalog(copy)
+    finally:
+        docker("exec", POSTGRES, "dropdb", "-U", "user", copy)
 
 
 def seeded_rows(psql: Psql) -> str:

@@ -16,6 +16,7 @@ from faults.client import Ledger, writing
 from faults.running import LONGEST_RUN_S, Ended, Running, kill_all
 from faults.surroundings import (
     catalog,
+    catalog_once_restored,
     login,
     nothing_is_left,
     others_out_of_line,
@@ -56,10 +57,10 @@ def deploy() -> None:
 @pytest.fixture(scope="session")
 def stack() -> Stack:
     reset()
-    before = catalog()
+    restored = catalog_once_restored()
     deploy()
     after = catalog()
-    return Stack({"restored": before, "deployed": after, "already_deployed": after}, "restore")
+    return Stack({"restored": restored, "deployed": after, "already_deployed": after}, "restore")
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
