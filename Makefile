@@ -50,11 +50,11 @@ MUTATIONS ?=
 mutations: stack ## each guard and safety step taken out, in a copy: a test must go red (MUTATIONS="guard.* ..." for some)
 	@python -m tests.mutations $(MUTATIONS)
 
-# All of them; or by name: SCENARIOS="restore rollback".
-SCENARIOS ?=
+# What `make test` runs; the others take as long again, and are run by name: SCENARIOS="restore reconcile", or SCENARIOS=all.
+SCENARIOS ?= bad_input check_mode deploy live_traffic rollback rollback_guards auto_rollback
 
-molecule: stack clients ## the Molecule scenarios, on the stack (SCENARIOS="restore ..." for some)
-	@scripts/molecule-all $(SCENARIOS)
+molecule: stack clients ## the Molecule scenarios of `make test` (SCENARIOS="restore ..." for others, SCENARIOS=all for all)
+	@scripts/molecule-all $(filter-out all,$(SCENARIOS))
 
 faults: stack ## every row of the table in tests/faults/table.py (QUICK=1: a third of it, as `make test` does)
 	@mkdir -p artifacts/junit
