@@ -50,6 +50,10 @@ options:
       message:
         description: What it said.
         type: str
+  left_out:
+    description: By journal step, why it was not taken; journalled as skipped, once, so that the evidence says it.
+    type: dict
+    default: {}
   artifacts:
     description: Folder on the controller; the files go to C(<environment>/<run_id>) in it.
     type: path
@@ -153,6 +157,7 @@ OPTIONS: Options = {
     "asked": {"type": "list", "elements": "str", "choices": OUTCOMES, "required": True},
     "events": {"type": "list", "elements": "dict", "default": []},
     "failure": {"type": "dict", "default": {}, "options": {"task": {"type": "str"}, "message": {"type": "str"}}},
+    "left_out": {"type": "dict", "default": {}},
     "artifacts": {"type": "path", "required": True},
     "templates": {"type": "path", "required": True},
 }
@@ -164,7 +169,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     journal = Journal(run, dry=check_mode)
     model = model_of(params, check_mode, [])
     try:
-        lines = journal.read()
+        lines = say_what_is_left_out(journal, params["left_out"])
         model = model_of(params, check_mode, lines)
         changed = not check_mode and write_and_close(journal, model, lines)
     except ReleaseError as error:
@@ -187,6 +192,15 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "proofs": [] if check_mode else [evidence_proof(run, list(RENDERERS)).as_dict()],
         "message": "",
     }
+
+
+def say_what_is_left_out(journal: Journal, reasons: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The journal's lines, with one for each step that this run does not take."""
+    lines = journal.read()
+    told = {line["step"] for line in lines if line["run_id"] == journal.run.run_id}
+    return lines + [
+        journal.append(step, "skipped", {"message": reason}) for step, reason in reasons.items() if step not in told
+    ]
 
 
 def give_back(run: Run) -> None:

@@ -643,7 +643,11 @@ def test_schema_is_valid_closed_and_documented() -> None:
 # The module: files and closing lines on a real file system.
 
 Call = Callable[..., dict[str, Any]]
-BROUGHT = {"artifacts": "/nowhere", "templates": "/nowhere"}  # the action plugin's, on the controller
+BROUGHT: dict[str, Any] = {
+    "left_out": {},
+    "artifacts": "/nowhere",
+    "templates": "/nowhere",
+}  # the action plugin's, on the controller
 
 
 @pytest.fixture
@@ -683,6 +687,13 @@ def test_the_run_is_closed_in_the_journal(call: Call, journal: Journal) -> None:
         ("run", "passed"),
     ]
     assert lines[-1]["facts"]["outcome"] == "deployed" and lines[-1]["facts"]["headline"] == result["headline"]
+
+
+def test_what_is_left_out_is_said_once(call: Call, journal: Journal) -> None:
+    for _ in range(2):
+        call(left_out={"notify": "Nobody is named."})
+    (line,) = [line for line in journal.read() if line["step"] == "notify"]
+    assert (line["event"], line["facts"]) == ("skipped", {"message": "Nobody is named."})
 
 
 def test_again_nothing_is_written(call: Call, journal: Journal) -> None:
