@@ -12,7 +12,6 @@ from .moments import SECOND_NS, moment, of_journal
 Line = Mapping[str, Any]
 SAMPLE = "sample"
 WATCH = "monitor"
-DEPLOYING = ("upgrade", "finalize")
 TAKEN_BACK = {"rolled_back", "restored"}
 # A watch that was killed is taken up again unless it has lain for longer than it was to last and this.
 RESUME_WITHIN_S = 3600
