@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import cycle
 
 import psycopg2
 from psycopg2.extensions import connection as Connection
@@ -45,6 +48,7 @@ INSERT INTO drawings (title, project_id)
     FROM generate_series(1, {ROWS}) n, (SELECT array_agg(id) ids FROM projects) p;
 ANALYZE;
 """
+WRITE = "INSERT INTO drawings (title, project_id) SELECT 'live', id FROM projects LIMIT 1"
 
 
 @cache
@@ -72,28 +76,35 @@ def longest_wait(migration: str) -> float:
     try:
         with connect(SCRATCH).cursor() as cursor:
             cursor.execute(SEED)
-        stop, waits = threading.Event(), [0.0]
-        writer = threading.Thread(target=write_until, args=(stop, waits))
-        writer.start()
-        time.sleep(0.5)
-        with connect(SCRATCH).cursor() as cursor:
-            cursor.execute(migration)
-        stop.set()
-        writer.join()
-        return max(waits)
+            return longest_wait_during(lambda: cursor.execute(migration), SCRATCH, [WRITE])
     finally:
         with admin.cursor() as cursor:
             cursor.execute(f"DROP DATABASE IF EXISTS {SCRATCH} WITH (FORCE)")
 
 
-def write_until(stop: threading.Event, waits: list[float]) -> None:
-    """Write small rows, and note how long each took."""
-    with connect(SCRATCH).cursor() as cursor:
-        while not stop.is_set():
-            begun = time.monotonic()
-            cursor.execute("INSERT INTO drawings (title, project_id) SELECT 'live', id FROM projects LIMIT 1")
-            waits.append(time.monotonic() - begun)
-            time.sleep(0.005)
+def longest_wait_during(act: Callable[[], object], database: str, writes: Sequence[str]) -> float:
+    """Seconds that the slowest of many small writes to a database took meanwhile; a write that fails ends the bench."""
+    stop, waits = threading.Event(), [0.0]
+
+    def write() -> None:
+        with connect(database).cursor() as cursor:
+            for statement in cycle(writes):
+                begun = time.monotonic()
+                cursor.execute(statement)
+                waits.append(time.monotonic() - begun)
+                if stop.wait(0.005):
+                    return
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(write)
+        time.sleep(0.5)
+        try:
+            act()
+            time.sleep(0.5)
+        finally:
+            stop.set()
+        writer.result()
+    return max(waits)
 
 
 def released_order() -> float:

@@ -10,24 +10,20 @@ description:
   - Stops the application's containers, saves every row that only the live database has, forbids connections, ends every
     session, renames both databases in one transaction that also allows connections again, starts the containers, and
     waits until they are healthy.
-  - The rows are looked for with every table locked against writers, so that none is missed. They are saved in
+  - The rows are looked for with every table locked against writers, so that none is missed; what was looked at before
+    the application stopped is looked at again only where somebody has written since. They are saved in
     C(rows_since_backup_<stamp>/) of the state directory, a file of JSON lines for each table, with a script
-    C(replay.sql) that writes them again. A table that the incoming database does not know is saved too, and marked.
+    C(replay.sql) that writes them again. A table that the incoming database does not know is saved whole, as CSV.
   - In every outcome connections are allowed and the containers that ran before run again; where this process is killed,
     a second one sees to that. A swap that fails changes no name. A restored copy that was not swapped in is dropped.
   - The database that was live stays, under the name C(<login_db>_before_restore_<stamp>).
   - It proves C(restore.rows_saved), C(restore.swapped) and C(restore.services).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, swap]
 options:
   database:
     description: The database that takes the place of O(login_db), a restored copy or one that a swap has put aside.
     type: str
     required: true
-  containers:
-    description: The application's containers. Only those that run are stopped and started; empty names are left out.
-    type: list
-    elements: str
-    default: []
   db_container:
     description: The database's container, to find the server again if it restarts meanwhile.
     type: str
@@ -36,26 +32,6 @@ options:
     description: A database of the same server to connect to while the others change their names.
     type: str
     default: postgres
-  bookkeeping_table:
-    description: The table that holds the database's revision. Its row is saved, and left out of the script.
-    type: str
-    default: alembic_version
-  stop_seconds:
-    description: How long a container may take to stop before it is killed.
-    type: int
-    default: 10
-  healthy_seconds:
-    description: How long the containers may take to be healthy again.
-    type: int
-    default: 120
-  swap_back_command:
-    description: For the report, the command that swaps back; C({database}) stands for the name of the kept database.
-    type: str
-    default: ""
-  drop_command:
-    description: For the report, the command that drops the kept database; C({database}) stands for its name.
-    type: str
-    default: ""
 attributes:
   check_mode:
     support: full
@@ -67,16 +43,17 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Put the restored copy in place
+- name: Swap back what a restore has put aside
   database_swap:
     login_host: "{{ target.login_host }}"
     login_user: shop
     login_password: "{{ db_password }}"
     login_db: shop
     run: "{{ run }}"
-    database: "{{ restored.database }}"
-    containers: [shop_web, shop_worker]
+    database: shop_before_restore_20260102_030405
     db_container: shop_postgres
+    swap:
+      containers: [shop_web, shop_worker]
   register: swap
 """
 
@@ -122,27 +99,22 @@ away_ms:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options, run_module
 from ansible.module_utils.dbrelease.swap import swap
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     "database": {"type": "str", "required": True},
-    "containers": {"type": "list", "elements": "str", "default": []},
     "db_container": {"type": "str", "default": ""},
     "maintenance_db": {"type": "str", "default": "postgres"},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
-    "stop_seconds": {"type": "int", "default": 10},
-    "healthy_seconds": {"type": "int", "default": 120},
-    "swap_back_command": {"type": "str", "default": ""},
-    "drop_command": {"type": "str", "default": ""},
+    **SWAP_OPTIONS,
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Swap; in check mode say what would be swapped."""
-    return swap(params, check_mode)
+    return swap(params, check_mode, params["database"])
 
 
 def main() -> None:

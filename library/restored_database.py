@@ -16,13 +16,17 @@ description:
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
   - Nothing is restored where the live database holds exactly this already (rows, settings and schema).
   - What an earlier restore left that was killed (a copy, a dump in the container) is removed first.
+  - With O(state=live) the copy then takes the place of the live database, as M(database_swap) does it. The longer part
+    of saving the rows that only the live database has is then done while the copy is restored.
   - It proves C(restore.backup), C(restore.room), C(restore.verified) and C(restore.settings).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, swap]
 options:
   state:
-    description: V(absent) drops the database O(name).
+    description:
+      - V(present) makes the copy. V(live) also lets it take the place of the live database. V(absent) drops the
+        database O(name).
     type: str
-    choices: [present, absent]
+    choices: [present, live, absent]
     default: present
   name:
     description: A database that a restore of O(login_db) made. Only with O(state=absent).
@@ -78,6 +82,19 @@ EXAMPLES = r"""
     db_container: shop_postgres
   register: restored
 
+- name: The same, and put it in place
+  restored_database:
+    state: live
+    login_host: "{{ target.login_host }}"
+    login_user: shop
+    login_password: "{{ db_password }}"
+    login_db: shop
+    run: "{{ run }}"
+    label: "2.4"
+    db_container: shop_postgres
+    swap:
+      containers: [shop_web, shop_worker]
+
 - name: Drop it
   restored_database:
     state: absent
@@ -120,18 +137,22 @@ tables:
   type: list
   elements: str
   returned: always
+swap:
+  description: What M(database_swap) returns, of the swap.
+  type: dict
+  returned: with O(state=live), where there was anything to swap
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options, run_module
 from ansible.module_utils.dbrelease.restore import remove, restore
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "live", "absent"], "default": "present"},
     "name": {"type": "str", "default": ""},
     "backup": {"type": "str", "default": ""},
     "label": {"type": "str", "default": ""},
@@ -139,12 +160,13 @@ OPTIONS: Options = {
     "maintenance_db": {"type": "str", "default": "postgres"},
     "jobs": {"type": "int", "default": 2},
     "timeout_seconds": {"type": "int", "default": 3600},
+    **SWAP_OPTIONS,
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Restore, or drop; in check mode look at everything that refuses."""
-    return restore(params, check_mode) if params["state"] == "present" else remove(params, check_mode)
+    return remove(params, check_mode) if params["state"] == "absent" else restore(params, check_mode)
 
 
 def main() -> None:

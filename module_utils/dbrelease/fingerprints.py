@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psycopg2
 from psycopg2 import sql
@@ -46,6 +47,15 @@ ORDER BY a.attrelid, a.attnum
 
 
 @dataclass(frozen=True)
+class State:
+    """What a table holds: equal states are equal rows."""
+
+    rows: int
+    fingerprint: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class _Table:
     oid: int
     schema: str
@@ -61,6 +71,11 @@ class _Table:
 class _Column:
     name: str
     by_text: bool
+
+
+def state_of(row: Mapping[str, Any]) -> State:
+    """Of an answer of read_tables(), or of a manifest, which holds them."""
+    return State(row["rows"], row["fingerprint"], tuple(row["columns"]))
 
 
 def table_key(schema: str, name: str) -> str:

@@ -9,17 +9,14 @@ from typing import Any
 
 from .claim import CLAIM_STEP, is_closed, open_steps, standing
 from .journal import Run, stamp
+from .restore_names import copy_name, proof_name, rows_folder
 
 Line = Mapping[str, Any]
 
 TEMPORARY = re.compile(r".+\.tmp\.(?P<run_id>\d{8}T\d{6}Z-[0-9a-f]{6})")
 DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
-# What a playbook makes that must not stay without it: a database's name, from the application's and the run's stamp.
-DATABASES = {
-    "restore": "{database}_restore_{stamp}",
-    "rehearse": "{database}_rehearse_{stamp}",
-    "readiness": "{database}_readiness_{stamp}",
-}
+# What a playbook makes that must not stay without it: a database's name, from the application's and the run.
+DATABASES = {"restore": copy_name, "readiness": proof_name}
 
 
 @dataclass(frozen=True)
@@ -123,11 +120,12 @@ def stray_dumps(names: Collection[str], runs: Sequence[Interrupted]) -> list[str
     )
 
 
+def stray_folders(runs: Sequence[Interrupted]) -> list[str]:
+    """Names of folders of interrupted runs that are of no use without their script; a whole one stays."""
+    return [rows_folder(run.run.run_id) for run in runs if run.run.playbook == "restore"]
+
+
 def stray_databases(names: Collection[str], database: str, runs: Sequence[Interrupted]) -> list[str]:
     """Of the server's databases, those that interrupted runs made only for themselves."""
-    made = {
-        DATABASES[run.run.playbook].format(database=database, stamp=stamp(run.run.run_id))
-        for run in runs
-        if run.run.playbook in DATABASES
-    }
+    made = {DATABASES[run.run.playbook](database, run.run.run_id) for run in runs if run.run.playbook in DATABASES}
     return sorted(made & set(names))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import psycopg2
@@ -118,9 +119,11 @@ class Leftovers:
             self._try(cleaned, self._end_sessions)
             self._try(cleaned, self._ask)
             self._try(cleaned, self._drop_databases)
-        for path in cleaned.files if not self.dry else ():
+        for path in map(Path, cleaned.files if not self.dry else ()):
+            if path.is_dir():
+                rmtree(path, ignore_errors=True)
             with suppress(OSError):
-                Path(path).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
         # A run that could not be settled stays open, for the next one to settle.
         if not self.dry and not cleaned.unsettled:
             for interrupted in cleaned.runs:

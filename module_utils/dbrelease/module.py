@@ -53,6 +53,21 @@ LOCK_OPTIONS: Options = {
     },
 }
 
+SWAP_OPTIONS: Options = {
+    "swap": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "containers": {"type": "list", "elements": "str", "default": []},
+            "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+            "stop_seconds": {"type": "int", "default": 10},
+            "healthy_seconds": {"type": "int", "default": 120},
+            "swap_back_command": {"type": "str", "default": ""},
+            "drop_command": {"type": "str", "default": ""},
+        },
+    },
+}
+
 Act = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from .acting import acting
 from .commands import Commands, commands_in
 from .database import Login, connect, select
 from .errors import ReleaseError
+from .fingerprints import state_of
 from .interrupts import ending_in_order
 from .journal import Journal, Run, utc_now
 from .module import run_of
@@ -25,6 +26,8 @@ from .restore_leftovers import remove_dumps, settle
 from .restore_names import copy_name, is_copy, is_kept
 from .restore_server import Server, check_room, check_server
 from .restore_settings import SETTINGS_PROOF
+from .swap import looking_of, swap
+from .swap_look import Looking
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,19 @@ class Plan:
 
 
 def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's act for state=present."""
+    """The module's act for state=present, and for state=live with the swap."""
     plan = Plan.of(params)
+    looking = looking_of(plan.run) if params["state"] == "live" else None
+    backup, made = _copy(plan, check_mode, looking)
+    if not looking or not made["database"]:
+        return made
+    there = {key: state_of(row) for key, row in backup.content["tables"].items()}
+    swapped = swap(params, check_mode, made["database"], looking, there)
+    return {**made, "swap": swapped, "diff": swapped["diff"], "proofs": [*made["proofs"], *swapped["proofs"]]}
+
+
+def _copy(plan: Plan, check_mode: bool, looking: Looking | None) -> tuple[Backup, dict[str, Any]]:
+    """The backup and the module's result without a swap; the live database is looked at meanwhile."""
     journal = Journal(plan.run, dry=check_mode)
     with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
         backup = read_backup(
@@ -80,9 +94,9 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             step.facts["tidied"], exists = _tidy(plan, commands)
     place = plan.place(commands)
     if exists and is_restored(plan.login, backup, commands, plan.timeout_s, inside=place.inside):
-        return _told(plan, backup, "", [*proofs, *_already(backup)])
+        return backup, _told(plan, backup, "", [*proofs, *_already(backup)])
     if check_mode:
-        return _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
+        return backup, _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
     with (
         journal.step("restore.copy") as step,
         acting(plan.run, plan.login if exists else None),
@@ -90,15 +104,30 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     ):
         begun = utc_now()
         step.facts.update(database=place.login.database)
-        made = make_copy(place, backup, server.major)
+        looked = _looked(looking, backup, plan.login) if looking and exists else nullcontext()
+        made = make_copy(place, backup, server.major, journal, looked)
         step.facts["duration_ms"] = round((utc_now() - begun).total_seconds() * 1000)
         step.prove(*made)
         proofs += made
         listed = [proof.as_dict() for proof in proofs]
         if message := sentence(listed):
+            if looking:
+                looking.cancel()
             raise ReleaseError(message, proofs=listed)
         step.facts.update(_mark(plan, backup, place))
-    return _told(plan, backup, place.login.database, proofs, live=exists)
+    return backup, _told(plan, backup, place.login.database, proofs, live=exists)
+
+
+@contextmanager
+def _looked(looking: Looking, backup: Backup, live: Login) -> Iterator[None]:
+    """Look at the live database within the block; where that or the block fails, nothing is left of it."""
+    try:
+        looking.begin(live, backup.content["tables"])
+        yield
+        looking.finish()
+    except BaseException:
+        looking.cancel()
+        raise
 
 
 def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from .commands import Commands, Finished
 from .database import Login, connect, server_reason, transaction, without_timeouts
 from .dump import tool_environment
 from .errors import ReleaseError
-from .fingerprints import read_tables
+from .fingerprints import read_tables, state_of
+from .journal import Journal
 from .proof import Proof
 from .restore_backup import Backup
 from .restore_names import dump_folder
@@ -27,6 +28,7 @@ from .sessions import end_sessions
 
 VERIFIED_PROOF = "restore.verified"
 REMOVE_TIMEOUT_S = 60
+DROP_STEP = "restore.drop"
 SHOWN = 5
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
@@ -53,32 +55,39 @@ class Place:
         return f"dbrelease-restore-{self.run_id}"[:63]
 
 
-def make_copy(place: Place, backup: Backup, major: int) -> list[Proof]:
+def make_copy(
+    place: Place, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
+) -> list[Proof]:
     """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy."""
     made = False
     try:
-        with reachable_dump(place, backup) as path:
-            _create(place, backup, major)
-            made = True
-            _restore(place, path)
-        proofs = [_analyze_and_compare(place, backup), _apply_settings(place, backup)]
+        with meanwhile:
+            with reachable_dump(place, backup) as path:
+                _create(place, backup, major)
+                made = True
+                _restore(place, path)
+            proofs = [_analyze_and_compare(place, backup), _apply_settings(place, backup)]
     except BaseException as error:
         if made:
-            end_sessions(place.maintenance, place.application_name)
-            _drop_after(place, error)
+            with suppress(ReleaseError):  # where the server is gone, so are they
+                end_sessions(place.maintenance, place.application_name)
+            drop_or_leave(place.maintenance, place.login.database, journal, error)
         raise
     if any(proof.status == "fail" for proof in proofs):
         drop_database(place.maintenance, place.login.database)
     return proofs
 
 
-def _drop_after(place: Place, error: BaseException) -> None:
-    """Where the server is gone, that is what the operator is to read, and not that the copy cannot be dropped."""
+def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseException) -> None:
+    """A copy is dropped; where the server is gone, a step that stays open in the journal has the next run drop it."""
     try:
-        drop_database(place.maintenance, place.login.database)
-    except ReleaseError:
-        if isinstance(error, ReleaseError):
-            error.message += f" (The copy {place.login.database} is still there; the next restore drops it.)"
+        drop_database(maintenance, name)
+    except ReleaseError as error:
+        with suppress(ReleaseError):
+            journal.append(DROP_STEP, "started", {"database": name, "message": error.message})
+        # What broke first is what the operator is to read.
+        if isinstance(cause, ReleaseError):
+            cause.message += f" (The copy {name} is still there; the next run drops it.)"
 
 
 @contextmanager
@@ -183,7 +192,7 @@ def compare(content: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
             "observed": _told(seen.get(table)),
         }
         for table in sorted({*expected, *seen})
-        if _state(expected.get(table)) != _state(seen.get(table))
+        if not _same(expected.get(table), seen.get(table))
     ]
     rows = sum(state["rows"] for state in seen.values())
     return Proof(
@@ -200,8 +209,8 @@ def compare(content: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
     )
 
 
-def _state(table: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-    return None if table is None else (table["rows"], table["fingerprint"], tuple(table["columns"]))
+def _same(expected: Mapping[str, Any] | None, seen: Mapping[str, Any] | None) -> bool:
+    return expected is not None and seen is not None and state_of(expected) == state_of(seen)
 
 
 def _told(table: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from .journal import stamp
 
 STAMP = r"\d{8}_\d{6}"
 LONGEST = 63
+REPLAY = "replay.sql"
 
 
 def copy_name(database: str, run_id: str) -> str:
@@ -18,6 +19,11 @@ def copy_name(database: str, run_id: str) -> str:
 def kept_name(database: str, run_id: str) -> str:
     """The name under which a database stays that a swap has put aside."""
     return _named(database, f"_before_restore_{stamp(run_id)}")
+
+
+def proof_name(database: str, run_id: str) -> str:
+    """The database that a look at readiness restores the backup into, and drops again."""
+    return _named(database, f"_readiness_{stamp(run_id)}")
 
 
 def is_copy(name: str, database: str) -> bool:
@@ -33,6 +39,11 @@ def is_kept(name: str, database: str) -> bool:
 def dump_folder(run_id: str) -> str:
     """Where pg_restore's container has the dump while it restores."""
     return f"/tmp/dbrelease_restore_{run_id}"  # noqa: S108 - made with mode 0700
+
+
+def rows_folder(run_id: str) -> str:
+    """Where a swap saves rows, in the state directory; it is whole with its script, REPLAY."""
+    return f"rows_since_backup_{stamp(run_id)}"
 
 
 def _named(database: str, suffix: str) -> str:

@@ -17,20 +17,21 @@ from .acting import acting
 from .advisory import advisory_lock
 from .database import Login, connect, select
 from .errors import ReleaseError
+from .fingerprints import State
 from .guardian import guarded
 from .interrupts import ending_in_order
-from .journal import Journal, Run, stamp, utc_now
+from .journal import Journal, Run
 from .module import run_of
 from .proof import Proof, sentence
-from .restore_copy import drop_database, login_to
-from .restore_names import is_copy, is_kept, kept_name
+from .restore_copy import drop_or_leave, login_to
+from .restore_names import is_copy, is_kept, kept_name, rows_folder
 from .swap_compare import Comparison, prepare
+from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange
-from .swap_replay import Saved
+from .swap_replay import Keeper, Saved
+from .swap_told import header, planned, rows_proof, swapped_proof
 from .target import DATABASE_SERVICE, look
 
-ROWS_PROOF = "restore.rows_saved"
-SWAPPED_PROOF = "restore.swapped"
 SERVICES_STEP = "restore.services"
 
 
@@ -48,16 +49,13 @@ class Plan:
     limits: services.Limits
     swap_back: str
     drop: str
+    looking: Looking
+    there: Mapping[str, State] | None
 
     @property
     def copy(self) -> bool:
         """Whether what comes in is a restored copy."""
         return is_copy(self.names.incoming, self.login.database)
-
-    @property
-    def directory(self) -> Path:
-        """Where rows are saved."""
-        return Path(self.run.state_dir) / f"rows_since_backup_{stamp(self.run.run_id)}"
 
     def maintenance_again(self) -> Login:
         """Where the server is now: a container may have got another address."""
@@ -79,40 +77,58 @@ class Done:
     swapped: bool = False
 
 
-def swap(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's act."""
+def looking_of(run: Run) -> Looking:
+    """A look at the live database for a run's swap, yet to begin."""
+    return Looking(Keeper(Path(run.state_dir) / rows_folder(run.run_id)))
+
+
+def swap(
+    params: Mapping[str, Any],
+    check_mode: bool,
+    database: str,
+    looking: Looking | None = None,
+    there: Mapping[str, State] | None = None,
+) -> dict[str, Any]:
+    """`database` takes the place of the live one; returns what the module of that name returns.
+
+    looking: a finished look at the live database; there: what each table of `database` is known to hold.
+    """
     login, run = Login.of(params), run_of(params)
-    kept = kept_name(login.database, run.run_id)
+    kept, asked = kept_name(login.database, run.run_id), params["swap"]
     plan = Plan(
         login,
         login_to(login, params["maintenance_db"]),
         run,
-        Names(login.database, params["database"], kept),
-        tuple(name for name in params["containers"] if name),
+        Names(login.database, database, kept),
+        tuple(name for name in asked["containers"] if name),
         params["db_container"],
-        params["bookkeeping_table"],
-        services.Limits(params["stop_seconds"], params["healthy_seconds"]),
+        asked["bookkeeping_table"],
+        services.Limits(asked["stop_seconds"], asked["healthy_seconds"]),
         # Ansible unquotes a value once more than the shell does.
-        params["swap_back_command"].replace("{database}", kept if quote(kept) == kept else quote(f'"{kept}"')),
-        params["drop_command"].replace("{database}", quote(kept)),
+        asked["swap_back_command"].replace("{database}", kept if quote(kept) == kept else quote(f'"{kept}"')),
+        asked["drop_command"].replace("{database}", quote(kept)),
+        looking or looking_of(run),
+        there,
     )
-    with Journal(run, dry=check_mode).step("restore.check"), acting(run, dry=check_mode):
-        plan = _checked(plan, check_mode)
-    if check_mode:
-        return _told(plan, Done(_planned()), changed=True)
     done = Done()
     try:
+        with Journal(run, dry=check_mode).step("restore.check"), acting(run, dry=check_mode):
+            plan = _checked(plan, check_mode)
+        if check_mode:
+            return _told(plan, Done(planned()), changed=True)
         # The guardian shares the claim, so that no other run begins before it has repaired; and no session or thread.
         with acting(run), guarded(lambda: repair(plan)), ending_in_order():
             _swap(plan, Journal(run), done)
     except BaseException as error:
-        if plan.copy and not done.swapped:
-            drop_database(plan.maintenance_again(), plan.names.incoming)
+        if not done.swapped and not check_mode:
+            plan.looking.cancel()
+            if plan.copy:
+                drop_or_leave(plan.maintenance_again(), plan.names.incoming, Journal(run), error)
         if not isinstance(error, ReleaseError):
             raise
         told = _told(plan, done, changed=done.swapped)
         told.pop("message")
-        raise ReleaseError(error.message, **{**error.facts, **told}) from error
+        raise ReleaseError(error.message, refused=error.refused, **{**error.facts, **told}) from error
     return _told(plan, done, changed=True)
 
 
@@ -133,7 +149,8 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
     if names.kept in known:
         reason = f"the name {names.kept} is taken"
     if held:
-        reason = f"there are {len(held)} prepared transactions, which keep a database from being renamed"
+        named = ", ".join(row["gid"] for row in held)
+        reason = f"a prepared transaction ({named}) keeps the database from being renamed"
     if reason:
         raise ReleaseError(
             f"Swapping {names.incoming} in was refused ({reason}), and nothing was touched: "
@@ -149,7 +166,8 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
         with advisory_lock(plan.login, plan.run):
             # Only looked at: its session is one of those that the swap ends.
             pass
-        comparison = prepare(plan.login, login_to(plan.login, plan.names.incoming), plan.bookkeeping)
+        incoming = login_to(plan.login, plan.names.incoming)
+        comparison = prepare(plan.login, incoming, plan.bookkeeping, plan.looking, plan.there)
     stopped = services.running(plan.containers)
     # The list is on disk before the first is stopped, for whoever comes after a kill.
     journal.append(SERVICES_STEP, "started", {"containers": stopped})
@@ -173,8 +191,8 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
 def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done: Done) -> None:
     if comparison is not None:
         with journal.step("restore.rows") as step:
-            done.saved = comparison.save(plan.directory, plan.maintenance, _header(plan))
-            proof = _rows_proof(done.saved)
+            done.saved = comparison.save(plan.maintenance, header(plan.names, plan.run))
+            proof = rows_proof(done.saved)
             step.facts.update(done.saved.facts())
             step.prove(proof)
             done.proofs.append(proof)
@@ -185,7 +203,7 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
         release = comparison.close if comparison is not None else lambda: None
         exchange(plan.maintenance, plan.names, reading, release, plan.maintenance_again)
         done.swapped = True
-        proof = _swapped_proof(plan, round((time.monotonic() - begun) * 1000))
+        proof = swapped_proof(plan.names, plan.swap_back, plan.drop, round((time.monotonic() - begun) * 1000))
         step.facts.update(swap_back=plan.swap_back, drop=plan.drop)
         step.prove(proof)
         done.proofs.append(proof)
@@ -221,60 +239,6 @@ def repair(plan: Plan) -> None:
         services.start(stopped)
         message = "The swap was killed; connections are allowed again and the containers were started."
         journal.append(SERVICES_STEP, "failed", {"containers": stopped, "message": message})
-
-
-def _header(plan: Plan) -> str:
-    return (
-        f"-- Rows of the database {plan.names.live} that {plan.names.incoming}, which took its place, does not hold.\n"
-        f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {plan.run.run_id}, with the application stopped.\n"
-        f"-- Read it before you run it: psql --dbname={plan.names.live} --file=replay.sql\n"
-    )
-
-
-def _rows_proof(saved: Saved) -> Proof:
-    facts = saved.facts()
-    counted = "; ".join(
-        f"{table}: {counts['new']} new, {counts['changed']} changed, {counts['deleted']} deleted"
-        + ("" if counts["known"] else " (a table that is not in the database that takes its place)")
-        for table, counts in facts["tables"].items()
-    )
-    detail = f"{counted}: {saved.directory}." if saved.rows else "There are none."
-    if saved.large_objects:
-        detail += f" {saved.large_objects} large objects differ, and are only in the database that was replaced."
-    return Proof(
-        ROWS_PROOF,
-        "Rows that only the replaced database has are saved, with a script that writes them again",
-        "inconclusive" if saved.large_objects else "pass",
-        observed=facts,
-        detail=detail,
-        remedy="Copy what is needed from the database that was kept." if saved.large_objects else "",
-    )
-
-
-def _swapped_proof(plan: Plan, duration_ms: int) -> Proof:
-    names = plan.names
-    way = f" Swap it back: {plan.swap_back} . Drop it: {plan.drop} ." if names.kept else ""
-    kept = f" What was there stays as {names.kept}.{way}" if names.kept else " There was none before."
-    return Proof(
-        SWAPPED_PROOF,
-        "The restored database is in place, and the one before it is kept",
-        "pass",
-        expected={"live": names.incoming},
-        observed={"live": names.incoming, "kept": names.kept},
-        detail=f"{names.incoming} is now {names.live}.{kept}",
-        duration_ms=duration_ms,
-    )
-
-
-def _planned() -> list[Proof]:
-    titles = {
-        ROWS_PROOF: "Rows that only the replaced database has are saved, with a script that writes them again",
-        SWAPPED_PROOF: "The restored database is in place, and the one before it is kept",
-        services.SERVICES_PROOF: "The application is up again",
-    }
-    return [
-        Proof(name, title, "skipped", detail="Planned; check mode swaps nothing.") for name, title in titles.items()
-    ]
 
 
 def _told(plan: Plan, done: Done, *, changed: bool) -> dict[str, Any]:

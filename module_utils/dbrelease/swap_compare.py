@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
-from pathlib import Path
-from typing import TextIO, cast
 
 import psycopg2
 from psycopg2 import sql
@@ -14,39 +13,42 @@ from psycopg2.extras import RealDictCursor
 
 from .database import Connection, Login, connect, server_reason, without_timeouts
 from .errors import ReleaseError
+from .fingerprints import State, read_tables, state_of
 from .large_objects import read_large_objects
 from .locks import RETRYABLE
+from .swap_look import Looking, take_look
 from .swap_rename import end_sessions_in
-from .swap_replay import Counts, Keeper, Saved
+from .swap_replay import Keeper, Saved
 from .swap_rows import Sums, differences, differing, sums
 from .swap_tables import Pair, Table, pair, parents_first, read_sequences, read_shapes
 
 LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
 APPLICATION = "dbrelease rows"
-# Raw lines: neither character is ever in JSON text.
-RAW = "(FORMAT csv, DELIMITER E'\\x02', QUOTE E'\\x01')"
 
 
 class Comparison:
-    """Two sessions, and what the incoming database holds; `save` makes the live one hold still and looks at it."""
+    """Two sessions, and what both databases hold; `save` makes the live one hold still and looks at what was written.
 
-    def __init__(self, live: Connection, other: Connection, bookkeeping: str) -> None:
+    there: what each table of the incoming database holds.
+    """
+
+    def __init__(
+        self, live: Connection, other: Connection, bookkeeping: str, looking: Looking, there: Mapping[str, State]
+    ) -> None:
         self._live, self._other, self._bookkeeping = live, other, bookkeeping
+        self._keeper, self._there = looking.keeper, there
         self._sums: dict[str, tuple[Pair, Sums]] = {}
         self.pid: int = live.get_backend_pid()
         with _cursor(other) as cursor:
-            # One transaction for all that is asked of it: fingerprints.py needs savepoints.
-            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            without_timeouts(cursor)
-            cursor.execute("SET LOCAL row_security = off")
             self._known = read_shapes(cursor)
             self._sequences = read_sequences(cursor)
             self._large_objects = read_large_objects(cursor)
+        self._look = looking.look or take_look(live, there, self._keeper)
         with _cursor(live) as cursor:
             tables = read_shapes(cursor)
         for key, table in tables.items():
-            if key in self._known:
+            if key in self._known and self._look.states.get(key) != there.get(key):
                 self._sums_of(table)
 
     def close(self) -> None:
@@ -54,11 +56,11 @@ class Comparison:
         self._live.close()
         self._other.close()
 
-    def save(self, directory: Path, maintenance: Login, header: str) -> Saved:
+    def save(self, maintenance: Login, header: str) -> Saved:
         """Save every row that the incoming database does not hold; the live one is held still until close()."""
         try:
             tables = self._hold_still(maintenance)
-            with Keeper(directory, header) as keeper, _cursor(self._live) as cursor:
+            with closing(self._keeper) as keeper, _cursor(self._live) as cursor:
                 for key in parents_first(tables, [key for key in tables if key in self._known]):
                     self._save_known(keeper, cursor, tables[key])
                 for key in sorted(tables.keys() - self._known.keys()):
@@ -72,7 +74,7 @@ class Comparison:
                     for name, value in now.items()
                     if value != self._sequences.get(name) and self._has_sequence(name)
                 }
-                return keeper.finish(moved)
+                return keeper.finish(header, moved)
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
@@ -123,6 +125,8 @@ class Comparison:
         return found
 
     def _save_known(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
+        if self._look.states.get(table.key) == self._there.get(table.key) and self._look.is_unchanged(cursor, table):
+            return
         both, there = self._sums_of(table)
         buckets = differing(sums(cursor, both), there)
         if buckets:
@@ -134,34 +138,32 @@ class Comparison:
 
     def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
         cursor.execute(sql.SQL("SELECT count(*) AS rows FROM ONLY {}").format(table.identifier))
-        rows = int(dict(cursor.fetchone() or {})["rows"])
-        keeper.saved.tables[table.key] = Counts(new=rows, known=False)
-        if not rows:
-            return
-        with keeper.open(table.key) as file:
-            cursor.copy_expert(
-                sql.SQL(
-                    "COPY (SELECT json_build_object('change', 'new', 'row', row_to_json(rows)) FROM ONLY {} rows) "
-                    f"TO STDOUT WITH {RAW}"
-                )
-                .format(table.identifier)
-                .as_string(self._live),
-                cast(TextIO, file),
-            )
-        keeper.note(
-            f"{table.key}: the database that takes its place has no such table; its {rows} rows are beside this"
-        )
+        (now,) = map(dict, cursor.fetchall())
+        if not self._look.is_unchanged(cursor, table):
+            keeper.copy(cursor, table)
+        keeper.note_copied(table, now["rows"])
 
 
-def prepare(live: Login, incoming: Login, bookkeeping: str) -> Comparison:
-    """Look at the incoming database before the application is stopped: the longer half of the comparison."""
+def prepare(
+    live: Login, incoming: Login, bookkeeping: str, looking: Looking, there: Mapping[str, State] | None
+) -> Comparison:
+    """Look at both before the application is stopped: the longer part of the comparison. `there`: None if not known."""
     opened: list[Connection] = []
     try:
         opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
-        return Comparison(opened[0], opened[1], bookkeeping)
-    except psycopg2.Error as error:
+        with _cursor(opened[1]) as cursor:
+            # One transaction for all that is asked of it: fingerprints.py needs savepoints.
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            without_timeouts(cursor)
+            cursor.execute("SET LOCAL row_security = off")
+            if there is None:
+                there = {key: state_of(row) for key, row in read_tables(cursor).items()}
+        return Comparison(opened[0], opened[1], bookkeeping, looking, there)
+    except BaseException as error:
         for connection in opened:
             connection.close()
+        if not isinstance(error, psycopg2.Error):
+            raise
         raise ReleaseError(
             f"Comparing {live.database} with {incoming.database} failed ({server_reason(error)}): see the server's log."
         ) from error

@@ -10,18 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from shutil import rmtree
 from typing import IO, Any
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
 
 from .commands import CHUNK
 from .database import SESSION_SETTINGS
 from .errors import ReleaseError
 from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
+from .restore_names import REPLAY
 from .swap_rows import Difference, Values
-from .swap_tables import Pair
+from .swap_tables import Pair, Table
 
 ROWS_AT_ONCE = 500
-REPLAY = "replay.sql"
 SPOOL = f"{REPLAY}.tmp"  # without a name as soon as it is open
 TEXT_SETTINGS = {**SESSION_SETTINGS, "standard_conforming_strings": "on", "client_encoding": "UTF8"}
 NOT_REPLAYED = ("client_connection_check_interval",)
@@ -68,35 +72,60 @@ class Saved:
 class Keeper:
     """The folder of one run's saved rows; it is made only when there is something to save."""
 
-    def __init__(self, directory: Path, header: str) -> None:
+    def __init__(self, directory: Path) -> None:
         self.saved = Saved()
         self._directory = directory
-        self._header = header
         self._deletes: list[str] = []
         self._early_deletes: list[str] = []
         self._files = ExitStack()
         self._inserts: IO[str] | None = None
         self._names: set[str] = set()
+        self._copies: dict[str, IO[str]] = {}
 
-    def __enter__(self) -> Keeper:
-        """Nothing is made yet."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Let go of the files."""
         self._files.close()
 
-    def open(self, table: str) -> IO[str]:
-        """The file for a table's rows."""
-        self._make_directory()
-        return self._create(self._name(table, ".jsonl"))
+    def discard(self) -> None:
+        """Nothing is kept: what only the live database has is still in it."""
+        self.close()
+        if self.saved.directory:
+            rmtree(self.saved.directory, ignore_errors=True)
+            self.saved = Saved()
+
+    def copy(self, cursor: Cursor, table: Table) -> None:
+        """Every row of a table that the other database lacks, as CSV; in place of those of an earlier copy."""
+        file = self._copies.get(table.key)
+        if file is None:
+            file = self._copies[table.key] = self._open(table.key, ".csv")
+        file.seek(0)
+        file.truncate()
+        columns = sql.SQL(", ").join(map(sql.Identifier, _given(table)))
+        text = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')")
+        try:
+            cursor.copy_expert(text.format(columns, table.identifier).as_string(cursor), file.buffer)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise write_failure(Path(file.name), error) from error
+        _sync(file)
+
+    def note_copied(self, table: Table, rows: int) -> None:
+        """Count the rows of a table that was copied, and say in the script how they can be read."""
+        self.saved.tables[table.key] = Counts(new=rows, known=False)
+        if table.key not in self._copies:
+            return
+        columns = ", ".join(map(_quoted, _given(table)))
+        path = _literal(self._copies[table.key].name)
+        self.note(
+            f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"
+            f"\\copy {_quoted(table.schema)}.{_quoted(table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
+        )
 
     def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
         """A table that both databases have; its rows are in the script only if they are to be replayed."""
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
         # Rows that refer to rows of their own table are one statement: a foreign key is checked at its end.
         at_once = sys.maxsize if pair.live.key in pair.live.parents else ROWS_AT_ONCE
-        with self.open(pair.live.key) as file:
+        with self._open(pair.live.key, ".jsonl") as file:
             batch: dict[str, list[Values]] = {"new": [], "changed": []}
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
@@ -124,7 +153,7 @@ class Keeper:
         """A comment in the script."""
         self._insert("".join(f"-- {line}\n" for line in text.splitlines()))
 
-    def finish(self, sequences: Mapping[tuple[str, str], int]) -> Saved:
+    def finish(self, header: str, sequences: Mapping[tuple[str, str], int]) -> Saved:
         """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
             with self._create(REPLAY) as script:
@@ -133,7 +162,7 @@ class Keeper:
                     for name, value in TEXT_SETTINGS.items()
                     if name not in NOT_REPLAYED
                 )
-                _write(script, f"{self._header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
+                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
                 # Children are inserted after their parents, so they go before them.
                 _write(script, "".join(reversed(self._early_deletes)))
                 self._copy_inserts(script)
@@ -166,6 +195,10 @@ class Keeper:
         while text := self._inserts.read(CHUNK):
             _write(script, text)
 
+    def _open(self, table: str, suffix: str) -> IO[str]:
+        self._make_directory()
+        return self._create(self._name(table, suffix))
+
     def _make_directory(self) -> None:
         if self.saved.directory:
             return
@@ -178,8 +211,10 @@ class Keeper:
     def _create(self, name: str) -> IO[str]:
         path = self._directory / name
         try:
-            # Without newline="" it would be read back with other line ends than were written.
-            return self._files.enter_context(os.fdopen(create_private(path), "w+", encoding="utf-8", newline=""))
+            # By an opener it knows its name. Without newline="" it would be read back with other line ends.
+            return self._files.enter_context(
+                open(path, "w+", encoding="utf-8", newline="", opener=lambda *_: create_private(path))
+            )
         except OSError as error:
             raise write_failure(path, error) from error
 
@@ -191,6 +226,11 @@ class Keeper:
             name = f"{plain}_{number}"
         self._names.add(name)
         return name + suffix
+
+
+def _given(table: Table) -> list[str]:
+    """The columns that take a value."""
+    return [column for column in table.columns if column not in table.generated]
 
 
 def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 from .claim import Claim, life_of
 from .claiming import holder_of
-from .interrupted import Interrupted, interrupted_runs, may_live, runs_in, stray_dumps, stray_temporaries
+from .interrupted import Interrupted, interrupted_runs, may_live, runs_in, stray_dumps, stray_folders, stray_temporaries
 from .journal import Run, utc_now
 from .machine import is_running, this_machine
+from .restore_names import REPLAY
 
 Line = Mapping[str, Any]
 # A remote controller's death cannot be seen. Nothing that claims no target takes so long.
@@ -22,7 +23,7 @@ LONGEST = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Unsettled:
-    """The runs of the release that were cut short, and the paths of the files that they left half made."""
+    """The runs of the release that were cut short, and the paths of the files and folders that they left half made."""
 
     runs: list[Interrupted]
     files: list[str]
@@ -63,4 +64,5 @@ def _files(top: Path, runs: Sequence[Interrupted], living: Collection[str]) -> l
     for folder in (top, *top.glob("runs/*/")):
         names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
         found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]
-    return found
+    half = (top / name for name in stray_folders(runs))
+    return found + [str(folder) for folder in half if folder.is_dir() and not (folder / REPLAY).exists()]

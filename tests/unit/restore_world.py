@@ -14,6 +14,7 @@ import backup as backup_module
 import database_swap
 import restored_database
 from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.module import SWAP_OPTIONS
 from ansible.module_utils.dbrelease.restore_copy import read_state
 
 SCHEMA = """
@@ -44,6 +45,7 @@ CREATE TABLE order_items (id int PRIMARY KEY, what text);
 INSERT INTO order_items VALUES (1, E'tab\\there'), (2, NULL);
 UPDATE alembic_version SET version_num = '2b3c4d5e6f7a';
 """
+SWAP_DEFAULTS = {key: option["default"] for key, option in SWAP_OPTIONS["swap"]["options"].items()}
 
 
 @dataclass
@@ -93,11 +95,16 @@ class World:
     def restore(self, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
         self.next_run()
         given = {key: option.get("default") for key, option in restored_database.OPTIONS.items()}
-        return restored_database.act({**given, **self.base(), "label": "2.4", **changes}, check_mode)
+        asked = {**given, **self.base(), "label": "2.4", "swap": SWAP_DEFAULTS, **changes}
+        return restored_database.act(asked, check_mode)
 
     def swap(self, database: str, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
+        return database_swap.act(self.swap_parameters(database, **changes), check_mode)
+
+    def swap_parameters(self, database: str, **changes: Any) -> dict[str, Any]:
+        """`changes` are those of the options in `swap`."""
         given = {key: option.get("default") for key, option in database_swap.OPTIONS.items()}
-        return database_swap.act({**given, **self.base(), "database": database, **changes}, check_mode)
+        return {**given, **self.base(), "database": database, "swap": {**SWAP_DEFAULTS, **changes}}
 
     def execute(self, sql: str, database: str | None = None) -> list[tuple[Any, ...]]:
         login = replace(self.login, database=database or self.login.database)

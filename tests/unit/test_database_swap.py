@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import secrets
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from typing import Any
 import docker
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease import swap, swap_compare, swap_rename, swap_replay, swap_services
+from ansible.module_utils.dbrelease import (
+    restore_copy,
+    swap,
+    swap_compare,
+    swap_look,
+    swap_rename,
+    swap_replay,
+    swap_services,
+)
 from ansible.module_utils.dbrelease.database import Login, connect, select
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.swap_rows import differences
@@ -105,7 +114,8 @@ def test_rows_written_since_are_counted_and_saved(world: World, copy: str) -> No
     lines = rows_of(result, "public.orders")
     assert len(lines) == 765
     assert {"change": "deleted", "key": {"id": "3000"}} in lines
-    assert [line["row"]["what"] for line in rows_of(result, "public.order_items")] == ["tab\there", None]
+    with (Path(result["rows"]["directory"]) / "public.order_items.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["id", "what"], ["1", "tab\there"], ["2", ""]]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in Path(result["rows"]["directory"]).iterdir())
 
 
@@ -247,9 +257,10 @@ def test_a_prepared_transaction_is_found_before_the_application_is_stopped(
         return [{"gid": "left"}] if "pg_prepared_xacts" in sql else select(cursor, sql, *rest)
 
     monkeypatch.setattr(swap, "select", selected)
-    with pytest.raises(ReleaseError, match="prepared transactions, which keep a database from being") as raised:
+    with pytest.raises(ReleaseError, match=r"a prepared transaction \(left\) keeps the database") as raised:
         world.swap(copy)
     assert raised.value.refused
+    assert list(world.databases()) == [world.login.database]
 
 
 def fail(*_: Any, **__: Any) -> Any:
@@ -324,6 +335,101 @@ def test_the_application_is_away_and_comes_back(world: World, copy: str, contain
     assert last[0]["facts"] == {"containers": [container]}
 
 
+@pytest.fixture
+def looked(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dict[str, Any]]:
+    """Restore and swap in one; the SQL is run in the live database after it was looked at."""
+
+    def restore_after(sql: str) -> dict[str, Any]:
+        finish = swap_look.Looking.finish
+
+        def finish_and_write(looking: swap_look.Looking) -> None:
+            finish(looking)
+            world.execute(sql)
+
+        monkeypatch.setattr(swap_look.Looking, "finish", finish_and_write)
+        world.execute("UPDATE accounts SET name = 'changed' WHERE id = 1")
+        world.execute("CREATE TABLE notes (id int, doubled int GENERATED ALWAYS AS (id * 2) STORED, said text)")
+        world.execute("INSERT INTO notes (id, said) SELECT n, 'note ' || n FROM generate_series(1, 9) n")
+        return world.restore(state="live")
+
+    return restore_after
+
+
+# What is written after the look, and what is then saved otherwise than without it.
+WRITTEN_AFTER_THE_LOOK: list[tuple[str, str, dict[str, tuple[int, int, int]]]] = [
+    ("nothing", "SELECT 1", {}),
+    ("a row of an equal table", "INSERT INTO orders (title) VALUES ('late')", {"public.orders": (1, 0, 0)}),
+    ("a changed row there", "UPDATE orders SET title = 'late' WHERE id = 7", {"public.orders": (0, 1, 0)}),
+    ("a deleted row there", "DELETE FROM orders WHERE id = 7", {"public.orders": (0, 0, 1)}),
+    ("a row of a differing table", "INSERT INTO accounts (name) VALUES ('late')", {"public.accounts": (1, 1, 0)}),
+    (
+        "a row of a table that the other lacks",
+        "INSERT INTO notes VALUES (10, DEFAULT, 'late')",
+        {"public.notes": (10, 0, 0)},
+    ),
+    ("a deleted row of that", "DELETE FROM notes WHERE id = 1", {"public.notes": (8, 0, 0)}),
+    ("a changed row of that", "UPDATE notes SET said = 'late' WHERE id = 1", {}),
+    (
+        "one deleted, one new",
+        "DELETE FROM notes WHERE id = 1; INSERT INTO notes (id, said) VALUES (10, 'late')",
+        {},
+    ),
+    ("a new table", "CREATE TABLE late AS SELECT 'late' AS said", {"public.late": (1, 0, 0)}),
+    (
+        "a new column",
+        "ALTER TABLE notes ADD COLUMN late text DEFAULT 'late'",
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("sql", "otherwise"), [row[1:] for row in WRITTEN_AFTER_THE_LOOK], ids=[row[0] for row in WRITTEN_AFTER_THE_LOOK]
+)
+def test_what_is_written_after_the_first_look_is_saved_too(
+    world: World, looked: Callable[[str], dict[str, Any]], sql: str, otherwise: dict[str, tuple[int, int, int]]
+) -> None:
+    result = looked(sql)["swap"]
+    tables = result["rows"]["tables"]
+    assert {key: (row["new"], row["changed"], row["deleted"]) for key, row in tables.items()} == {
+        "public.accounts": (0, 1, 0),
+        "public.notes": (9, 0, 0),
+        **otherwise,
+    }
+    folder = Path(result["rows"]["directory"])
+    assert ("late" in sql) == any("late" in path.read_text() for path in folder.iterdir() if path.suffix != ".sql")
+    with (
+        closing(connect(replace(world.login, database=result["kept"]), "tests")) as session,
+        session.cursor() as cursor,
+        (folder / "public.notes.csv").open() as file,
+    ):
+        cursor.execute("CREATE TEMP TABLE again (LIKE notes INCLUDING GENERATED)")
+        columns = next(file).strip()
+        cursor.copy_expert(f"COPY again ({columns}) FROM STDIN WITH (FORMAT csv)", file)
+        cursor.execute("SELECT count(*) FROM (TABLE notes EXCEPT ALL TABLE again) AS missing")
+        assert cursor.fetchall() == [(0,)]
+        cursor.execute("SELECT (SELECT count(*) FROM notes) = (SELECT count(*) FROM again)")
+        assert cursor.fetchall() == [(True,)]
+    assert "COPY" not in (folder / "replay.sql").read_text()
+    assert f"FROM '{folder}/public.notes.csv'" in (folder / "replay.sql").read_text()
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(restore_copy, "_restore"), (restore_copy, "_analyze_and_compare"), (swap_look, "take_look"), (swap, "exchange")],
+)
+def test_a_failure_leaves_no_saved_rows(world: World, monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
+    world.execute(WRITTEN)
+    before = world.files()
+    monkeypatch.setattr(place, name, fail)
+    with pytest.raises(ReleaseError, match="broken on purpose"):
+        world.restore(state="live")
+    assert {path for path in world.files() if not path.endswith(".manifest.json")} == {
+        path for path in before if not path.endswith(".manifest.json")
+    }
+    assert world.databases() == {world.login.database: True}
+
+
 REFUSED = [
     ("orders", "is no database that a restore of"),
     ("{name}", "is no database that a restore of"),
@@ -369,10 +475,7 @@ database_swap.act(json.loads(sys.stdin.read()), False)
 def test_after_a_kill_connections_are_allowed_and_the_application_runs(
     world: World, copy: str, container: str, number: signal.Signals, where: str
 ) -> None:
-    import database_swap
-
-    given = {key: option.get("default") for key, option in database_swap.OPTIONS.items()}
-    parameters = {**given, **world.base(), "database": copy, "containers": [container], "stop_seconds": 1}
+    parameters = world.swap_parameters(copy, containers=[container], stop_seconds=1)
     paths = [str(ROOT / "tests"), str(ROOT / "library")]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED.format(paths=paths, where=where)],

@@ -158,17 +158,27 @@ def test_files_of_dead_runs_go_and_all_others_stay(parameters: dict[str, Any], a
         f"backup_before_x_20260102_030400.dump.tmp.{DEAD}",
         f"runs/{DEAD}/report.md.tmp.{DEAD}",
     ]
+    begin(journal_of(parameters, OTHER, "restore"), "restore.copy")
+    half, whole = folder / "rows_since_backup_20260102_030402", folder / "rows_since_backup_20250101_000000"
+    for made in (half, whole):
+        made.mkdir()
+        (made / "public.orders.csv").touch()
     for name in (*stays, *goes):
         (folder / name).touch()
     result = leftovers.act(parameters, False)
-    assert sorted(result["files_removed"]) == sorted(str(folder / name) for name in goes)
+    assert sorted(result["files_removed"]) == sorted([str(half), *(str(folder / name) for name in goes)])
+    assert whole.exists() and not half.exists()
     assert all((folder / name).exists() for name in stays) and not any((folder / name).exists() for name in goes)
 
 
+@pytest.mark.parametrize("step", ["restore", "restore.drop"])
 def test_a_dead_restores_own_database_is_dropped(
-    parameters: dict[str, Any], at_revision: None, session: psycopg2.extensions.connection, database: Login
+    parameters: dict[str, Any], at_revision: None, session: psycopg2.extensions.connection, database: Login, step: str
 ) -> None:
-    begin(journal_of(parameters, DEAD, "restore"), "restore")
+    """So is that of a restore that failed, and could not drop it because the server was gone."""
+    begin(journal_of(parameters, DEAD, "restore"), step)
+    if step == "restore.drop":
+        journal_of(parameters, DEAD, "restore").append("run", "failed", {"outcome": "failed"})
     mine, kept = (f"{database.database}_{name}_20260102_030400" for name in ("restore", "before_restore"))
     with session.cursor() as cursor:
         for name in (mine, kept):

@@ -254,7 +254,9 @@ def test_a_restore_that_cannot_be_done_is_a_no_and_leaves_no_database(target: Ta
     (proof,) = [proof for proof in result["proofs"] if proof["name"] == "readiness.restorable"]
     assert proof["status"] == "fail"
     with target.session.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_database WHERE datname LIKE '%\\_readiness\\_%'")
+        cursor.execute(
+            "SELECT count(*) FROM pg_database WHERE starts_with(datname, current_database() || '_readiness_')"
+        )
         assert cursor.fetchone() == (0,)
 
 

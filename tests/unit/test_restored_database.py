@@ -258,6 +258,10 @@ def test_a_server_that_is_gone_is_told_before_the_copy_that_it_keeps(
     dropped(world.login, copy)
     assert raised.value.message.startswith("the server is gone (The copy ")
     assert copy in raised.value.message
+    assert [(line["step"], line["event"]) for line in world.journal()][-2:] == [
+        ("restore.drop", "started"),
+        ("restore.copy", "failed"),
+    ]
 
 
 def test_an_error_of_pg_restore_is_fatal(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,10 @@ from ..database import Login, connect, server_reason, transaction
 from ..dump import tool_environment
 from ..errors import ReleaseError
 from ..fingerprints import read_tables
-from ..journal import stamp
 from ..manifest import Manifest, hash_file, read
 from ..proof import Proof
+from ..restore_copy import drop_database
+from ..restore_names import proof_name
 from ..secret import masked
 
 KEPT = "The backup from before the release is there, unchanged"
@@ -85,7 +86,7 @@ def restorable(
 def throwaway(login: Login, run_id: str) -> Iterator[Login]:
     """An empty database beside the application's, gone afterwards in every outcome; raises ReleaseError."""
     # By this name the next run finds and removes it, should this one be killed.
-    name = f"{login.database}_readiness_{stamp(run_id)}"
+    name = proof_name(login.database, run_id)
     with closing(connect(login, "dbrelease readiness")) as session, session.cursor() as cursor:
         try:
             cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
@@ -97,7 +98,7 @@ def throwaway(login: Login, run_id: str) -> Iterator[Login]:
         try:
             yield replace(login, database=name)
         finally:
-            cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            drop_database(login, name)
 
 
 def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:

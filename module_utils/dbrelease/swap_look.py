@@ -1,0 +1,100 @@
+"""The live database while the application still runs: what it holds, and the rows of tables that the other one lacks.
+
+It is the longer part of saving rows. Once nobody writes any more, only what was written since is looked at again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .database import Connection, Login, connect, server_reason, transaction, without_timeouts
+from .errors import ReleaseError
+from .fingerprints import State, read_tables, state_of
+from .swap_replay import Keeper
+from .swap_tables import Table, read_shapes
+
+APPLICATION = "dbrelease look"
+HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
+# A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
+SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age(%s::xid)) AS written FROM ONLY {}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then."""
+
+    horizon: str
+    states: Mapping[str, State]
+
+    def is_unchanged(self, cursor: Cursor, table: Table) -> bool:
+        """Whether a table holds what it held; call it only while nobody writes. The cursor gives rows as mappings."""
+        before = self.states.get(table.key)
+        if before is None or before.columns != table.columns:
+            return False
+        cursor.execute(sql.SQL(SINCE).format(table.identifier), (self.horizon,))
+        (now,) = map(dict, cursor.fetchall())
+        return (now["rows"], now["written"]) == (before.rows, 0)
+
+
+def take_look(connection: Connection, known: Collection[str], keeper: Keeper) -> Look:
+    """Look at every table, and save the rows of those that are not known (`schema.table`)."""
+    with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
+        without_timeouts(cursor)
+        cursor.execute(HORIZON)
+        (first,) = map(dict, cursor.fetchall())
+        states = {key: state_of(row) for key, row in read_tables(cursor).items()}
+        for key, table in read_shapes(cursor).items():
+            if key not in known and states[key].rows:
+                keeper.copy(cursor, table)
+        return Look(first["horizon"], states)
+
+
+class Looking:
+    """A look that is taken beside other work, in a session and a thread of its own."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.look: Look | None = None
+        self._connection: Connection | None = None
+        self._error: psycopg2.Error | ReleaseError | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, live: Login, known: Collection[str]) -> None:
+        """Begin it; ends in finish() or cancel()."""
+        self._connection = connect(live, APPLICATION)
+        self._thread = threading.Thread(target=self._run, args=(self._connection, known), daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for it; raises ReleaseError where it failed."""
+        if self._thread is None:
+            return
+        self._thread.join()
+        if isinstance(self._error, psycopg2.Error):
+            raise ReleaseError(
+                f"Looking at the live database failed ({server_reason(self._error)}): nothing was swapped; "
+                "remove the cause, and run again."
+            ) from self._error
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """End it, and leave no file of it."""
+        if self._connection is not None and self._thread is not None and self._thread.is_alive():
+            self._connection.cancel()
+            self._thread.join()
+        self.keeper.discard()
+
+    def _run(self, connection: Connection, known: Collection[str]) -> None:
+        try:
+            with closing(connection):
+                self.look = take_look(connection, known, self.keeper)
+        except (psycopg2.Error, ReleaseError) as error:
+            self._error = error

@@ -1,0 +1,69 @@
+"""What is told of a swap: its claims, and the first lines of the script that writes rows again."""
+
+from __future__ import annotations
+
+from .journal import Run, utc_now
+from .proof import Proof
+from .swap_rename import Names
+from .swap_replay import Saved
+from .swap_services import SERVICES_PROOF
+
+ROWS_PROOF = "restore.rows_saved"
+SWAPPED_PROOF = "restore.swapped"
+TITLES = {
+    ROWS_PROOF: "Rows that only the replaced database has are saved, with a script that writes them again",
+    SWAPPED_PROOF: "The restored database is in place, and the one before it is kept",
+    SERVICES_PROOF: "The application is up again",
+}
+
+
+def header(names: Names, run: Run) -> str:
+    """Comments that tell what the script is."""
+    return (
+        f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
+        f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
+        f"-- Read it before you run it: psql --dbname={names.live} --file=replay.sql\n"
+    )
+
+
+def rows_proof(saved: Saved) -> Proof:
+    """What was saved of each table, and what could not be."""
+    facts = saved.facts()
+    counted = "; ".join(
+        f"{table}: {counts['new']} new, {counts['changed']} changed, {counts['deleted']} deleted"
+        + ("" if counts["known"] else " (a table that is not in the database that takes its place)")
+        for table, counts in facts["tables"].items()
+    )
+    detail = f"{counted}: {saved.directory}." if saved.rows else "There are none."
+    if saved.large_objects:
+        detail += f" {saved.large_objects} large objects differ, and are only in the database that was replaced."
+    return Proof(
+        ROWS_PROOF,
+        TITLES[ROWS_PROOF],
+        "inconclusive" if saved.large_objects else "pass",
+        observed=facts,
+        detail=detail,
+        remedy="Copy what is needed from the database that was kept." if saved.large_objects else "",
+    )
+
+
+def swapped_proof(names: Names, swap_back: str, drop: str, duration_ms: int) -> Proof:
+    """Which database is live, and the ways back and on from there."""
+    way = f" Swap it back: {swap_back} . Drop it: {drop} ." if names.kept else ""
+    kept = f" What was there stays as {names.kept}.{way}" if names.kept else " There was none before."
+    return Proof(
+        SWAPPED_PROOF,
+        TITLES[SWAPPED_PROOF],
+        "pass",
+        expected={"live": names.incoming},
+        observed={"live": names.incoming, "kept": names.kept},
+        detail=f"{names.incoming} is now {names.live}.{kept}",
+        duration_ms=duration_ms,
+    )
+
+
+def planned() -> list[Proof]:
+    """The claims of check mode, which swaps nothing."""
+    return [
+        Proof(name, title, "skipped", detail="Planned; check mode swaps nothing.") for name, title in TITLES.items()
+    ]

@@ -1,0 +1,41 @@
+"""Documentation of the options in module_utils/dbrelease/module.py: SWAP_OPTIONS."""
+
+
+class ModuleDocFragment:
+    """How one database takes the place of another."""
+
+    DOCUMENTATION = r"""
+options:
+  swap:
+    description: How the application is stopped and started, and what the report says of the way back.
+    type: dict
+    default: {}
+    suboptions:
+      containers:
+        description:
+          - The application's containers. Only those that run are stopped and started; empty names are left out.
+        type: list
+        elements: str
+        default: []
+      bookkeeping_table:
+        description: The table that holds the database's revision. Its row is saved, and left out of the script.
+        type: str
+        default: alembic_version
+      stop_seconds:
+        description: How long a container may take to stop before it is killed.
+        type: int
+        default: 10
+      healthy_seconds:
+        description: How long the containers may take to be healthy again.
+        type: int
+        default: 120
+      swap_back_command:
+        description:
+          - For the report, the command that swaps back; C({database}) stands for the name of the kept database.
+        type: str
+        default: ""
+      drop_command:
+        description: For the report, the command that drops the kept database; C({database}) stands for its name.
+        type: str
+        default: ""
+"""
