@@ -21,7 +21,7 @@ from .module import run_of
 from .proof import Proof, sentence
 from .restore_backup import Backup, find_backup, read_backup, verify_backup
 from .restore_copy import VERIFIED_PROOF, Place, drop_database, login_to, make_copy
-from .restore_equal import hashed, is_restored, schema_of
+from .restore_equal import is_restored
 from .restore_leftovers import remove_dumps, settle
 from .restore_names import copy_name, is_copy, is_kept
 from .restore_server import Server, check_room, check_server
@@ -105,16 +105,16 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None) -> tuple[Backup
         begun = utc_now()
         step.facts.update(database=place.login.database)
         looked = _looked(looking, backup, plan.login) if looking and exists else nullcontext()
-        made = make_copy(place, backup, server.major, journal, looked)
+        copy = make_copy(place, backup, server.major, journal, looked)
         step.facts["duration_ms"] = round((utc_now() - begun).total_seconds() * 1000)
-        step.prove(*made)
-        proofs += made
+        step.prove(*copy.proofs)
+        proofs += copy.proofs
         listed = [proof.as_dict() for proof in proofs]
         if message := sentence(listed):
             if looking:
                 looking.cancel()
             raise ReleaseError(message, proofs=listed)
-        step.facts.update(_mark(plan, backup, place))
+        step.facts.update(_mark(plan, backup, place, copy.schema_sha256))
     return backup, _told(plan, backup, place.login.database, proofs, live=exists)
 
 
@@ -175,7 +175,7 @@ def _is_open(cursor: RealDictCursor, database: str) -> bool:
     return bool(found) and bool(found[0]["open"])
 
 
-def _mark(plan: Plan, backup: Backup, place: Place) -> dict[str, Any]:
+def _mark(plan: Plan, backup: Backup, place: Place, schema_sha256: str) -> dict[str, Any]:
     """Note it in the manifest; a backup that cannot be written to is restored all the same."""
     try:
         restored = {
@@ -183,7 +183,7 @@ def _mark(plan: Plan, backup: Backup, place: Place) -> dict[str, Any]:
             "run_id": plan.run.run_id,
             "database": place.login.database,
             "fingerprints_equal": True,
-            "schema_sha256": hashed(schema_of(place.login, place.commands, plan.timeout_s, inside=place.inside)),
+            "schema_sha256": schema_sha256,
         }
         manifest.mark_restored(backup.manifest_path, backup.content, restored, plan.run.run_id)
     except ReleaseError as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +22,7 @@ from .journal import Journal
 from .proof import Proof
 from .restore_backup import Backup
 from .restore_names import dump_folder
+from .restore_schema import hashed, schema_of
 from .restore_settings import apply_settings, create_statement, prove_settings
 from .secret import masked
 from .sessions import end_sessions
@@ -55,27 +56,36 @@ class Place:
         return f"dbrelease-restore-{self.run_id}"[:63]
 
 
+@dataclass(frozen=True)
+class Copy:
+    """What is known of a copy; the hash of its schema is empty where that could not be read."""
+
+    proofs: list[Proof]
+    schema_sha256: str
+
+
 def make_copy(
     place: Place, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
-) -> list[Proof]:
+) -> Copy:
     """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy."""
-    made = False
+    created = False
     try:
         with meanwhile:
             with reachable_dump(place, backup) as path:
                 _create(place, backup, major)
-                made = True
+                created = True
                 _restore(place, path)
-            proofs = [_analyze_and_compare(place, backup), _apply_settings(place, backup)]
+            copy = _read(place, backup)
+            copy.proofs.append(_apply_settings(place, backup))
     except BaseException as error:
-        if made:
+        if created:
             with suppress(ReleaseError):  # where the server is gone, so are they
                 end_sessions(place.maintenance, place.application_name)
             drop_or_leave(place.maintenance, place.login.database, journal, error)
         raise
-    if any(proof.status == "fail" for proof in proofs):
+    if any(proof.status == "fail" for proof in copy.proofs):
         drop_database(place.maintenance, place.login.database)
-    return proofs
+    return copy
 
 
 def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseException) -> None:
@@ -97,11 +107,13 @@ def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
         yield str(backup.path)
         return
     folder = dump_folder(place.run_id)
-    script = 'umask 077; rm -rf "$1"; mkdir "$1" && cat > "$1/dump" && sha256sum < "$1/dump"'
+    # Hashed while it is written, which takes half the time; a write that failed shows in the size.
+    script = 'umask 077; rm -rf "$1"; mkdir "$1" && tee "$1/dump" | sha256sum && wc -c < "$1/dump"'
+    expected = [backup.content["sha256"], "-", str(backup.content["bytes"])]
     try:
         with backup.path.open("rb") as file:
             finished = place.commands.run(["sh", "-c", script, "sh", folder], timeout_s=place.timeout_s, stdin=file)
-        if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
+        if finished.status != 0 or finished.stdout.split() != expected:
             reason = " ".join(finished.stderr.split())[-300:] or "what arrived is not the file"
             raise ReleaseError(
                 f"Copying {backup.path} into {place.commands.place} failed ({reason}): make room in its /tmp, "
@@ -156,15 +168,29 @@ def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
     )
 
 
-def _analyze_and_compare(place: Place, backup: Backup) -> Proof:
-    """Statistics are in no dump; they are gathered while the fingerprints are read, for both only read the tables."""
-    analyzing = _Analyzing(place)
-    try:
+def _read(place: Place, backup: Backup) -> Copy:
+    """Compare, gather statistics, which are in no dump, and read the schema; side by side, for none of them writes."""
+    with ThreadPoolExecutor(2) as pool:
+        analyzed, schema = pool.submit(_analyze, place), pool.submit(_schema_sha256, place)
         seen, _ = read_state(place.login, f"dbrelease-compare-{place.run_id}"[:63])
-    finally:
-        analyzing.join()
-    analyzing.raise_failure()
-    return compare(backup.content, seen)
+    analyzed.result()
+    return Copy([compare(backup.content, seen)], schema.result())
+
+
+def _analyze(place: Place) -> None:
+    try:
+        with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
+            cursor.execute("ANALYZE")
+    except psycopg2.Error as error:
+        raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error
+
+
+def _schema_sha256(place: Place) -> str:
+    """It only spares a later restore some work."""
+    try:
+        return hashed(schema_of(place.login, place.commands, place.timeout_s, inside=place.inside))
+    except ReleaseError:
+        return ""
 
 
 def read_state(login: Login, application_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -215,37 +241,6 @@ def _same(expected: Mapping[str, Any] | None, seen: Mapping[str, Any] | None) ->
 
 def _told(table: Mapping[str, Any] | None) -> str:
     return "no such table" if table is None else f"{table['rows']} rows, {table['fingerprint']}"
-
-
-class _Analyzing:
-    """ANALYZE in a session and a thread of its own."""
-
-    def __init__(self, place: Place) -> None:
-        self._place = place
-        self._error: psycopg2.Error | ReleaseError | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join()
-
-    def raise_failure(self) -> None:
-        if isinstance(self._error, psycopg2.Error):
-            raise ReleaseError(
-                f"ANALYZE of {self._place.login.database} failed ({server_reason(self._error)}): run again."
-            ) from self._error
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            with (
-                closing(connect(self._place.login, self._place.application_name)) as connection,
-                connection.cursor() as cursor,
-            ):
-                cursor.execute("ANALYZE")
-        except (psycopg2.Error, ReleaseError) as error:
-            self._error = error
 
 
 def _apply_settings(place: Place, backup: Backup) -> Proof:

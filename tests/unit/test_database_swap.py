@@ -416,7 +416,7 @@ def test_what_is_written_after_the_first_look_is_saved_too(
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(restore_copy, "_restore"), (restore_copy, "_analyze_and_compare"), (swap_look, "take_look"), (swap, "exchange")],
+    [(restore_copy, "_restore"), (restore_copy, "_read"), (swap_look, "take_look"), (swap, "exchange")],
 )
 def test_a_failure_leaves_no_saved_rows(world: World, monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
     world.execute(WRITTEN)

@@ -232,7 +232,7 @@ def test_a_copy_that_is_not_what_the_manifest_says_is_dropped(world: World, save
     assert json.loads(manifest_of(saved).read_text())["restored"] is None
 
 
-@pytest.mark.parametrize("step", ["_restore", "_analyze_and_compare", "_apply_settings"])
+@pytest.mark.parametrize("step", ["_restore", "_read", "_apply_settings"])
 def test_after_a_failure_no_copy_is_left(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     def fail(*_: Any) -> None:
         raise ReleaseError("broken on purpose")
@@ -282,12 +282,17 @@ def test_what_is_restored_in_a_container_is_the_very_file_for_its_owner_only(dat
     dump = tmp_path / "x.dump"
     dump.write_bytes(b"a dump")
     place = restore_copy.Place(database, database, HostCommands(), True, "20260102T030405Z-abcdef", 1, 60)
-    with restore_copy.reachable_dump(place, Backup(dump, {"sha256": hashlib.sha256(b"a dump").hexdigest()})) as path:
+    whole = {"sha256": hashlib.sha256(b"a dump").hexdigest(), "bytes": 6}
+    with restore_copy.reachable_dump(place, Backup(dump, whole)) as path:
         assert [stat.S_IMODE(Path(name).stat().st_mode) for name in (path, Path(path).parent)] == [0o600, 0o700]
     assert not Path(path).parent.exists()
-    changed = Backup(dump, {"sha256": hashlib.sha256(b"another").hexdigest()})
-    with pytest.raises(ReleaseError, match="what arrived is not the file"), restore_copy.reachable_dump(place, changed):
-        pass
+    for change in ({"sha256": hashlib.sha256(b"another").hexdigest()}, {"bytes": 7}):
+        changed = Backup(dump, {**whole, **change})
+        with (
+            pytest.raises(ReleaseError, match="what arrived is not the file"),
+            restore_copy.reachable_dump(place, changed),
+        ):
+            pass
 
 
 def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> None:

@@ -1,0 +1,48 @@
+"""The schema of a database or of a dump, as the statements that make it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from .commands import Commands
+from .database import Login
+from .dump import tool_environment
+from .errors import ReleaseError
+
+# Of the program's version and of one run, not of the schema.
+NO_SCHEMA = ("--", "SET ", "SELECT pg_catalog.set_config", "\\restrict", "\\unrestrict")
+
+
+def schema_of(database: Login, commands: Commands, timeout_s: int, *, inside: bool) -> list[str]:
+    """Its statements, without what differs from one dump to the next; raises ReleaseError."""
+    finished = commands.run(
+        ["pg_dump", "--schema-only", "--no-password", "--lock-wait-timeout=60000"],
+        timeout_s=timeout_s,
+        environment=tool_environment(database, "dbrelease restore compare", inside=inside),
+    )
+    if finished.status != 0:
+        raise ReleaseError(
+            f"Reading the schema of the {database.label} failed ({' '.join(finished.stderr.split())[-300:]})."
+        )
+    return _statements(finished.stdout)
+
+
+def schema_of_dump(path: Path, commands: Commands, timeout_s: int) -> list[str]:
+    """The same of a dump."""
+    with path.open("rb") as file:
+        finished = commands.run(["pg_restore", "--schema-only", "--file=-"], timeout_s=timeout_s, stdin=file)
+    if finished.status != 0:
+        raise ReleaseError(f"Reading the schema of {path} failed ({' '.join(finished.stderr.split())[-300:]}).")
+    return _statements(finished.stdout)
+
+
+def hashed(schema: list[str]) -> str:
+    """For the manifest. The server words some expressions otherwise once they are restored, so that the schema of the
+    copy is not letter for letter that of the dump.
+    """
+    return hashlib.sha256("\n".join(schema).encode()).hexdigest()
+
+
+def _statements(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line and not line.startswith(NO_SCHEMA)]
