@@ -74,7 +74,8 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         return made
     there = {key: state_of(row) for key, row in backup.content["tables"].items()}
     swapped = swap(params, check_mode, made["database"], looking, there)
-    return {**made, "swap": swapped, "diff": swapped["diff"], "proofs": [*made["proofs"], *swapped["proofs"]]}
+    diff = {side: made["diff"][side] + swapped["diff"][side] for side in ("before", "after")}
+    return {**made, "swap": swapped, "diff": diff, "proofs": [*made["proofs"], *swapped["proofs"]]}
 
 
 def _copy(plan: Plan, check_mode: bool, looking: Looking | None) -> tuple[Backup, dict[str, Any]]:

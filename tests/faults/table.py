@@ -27,6 +27,7 @@ class Row:
     after: str = ""  # the playbook of the next run, if it is another one
     lasts_s: float | None = None  # when the fault is taken away; None: after the run's end
     place: Callable[[], AbstractContextManager[None]] = nullcontext
+    down: bool = False  # the application stays away until the next run: nobody is left who could start it
     quick: bool = False  # also part of `make test`
 
 
@@ -147,7 +148,7 @@ RESTORES = [
     restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", DAMAGED, quick=True),
     restore("controller killed", RESTORING, CONTROLLER),
     restore("everything killed", RESTORING, EVERYTHING),
-    restore("everything killed while the application is stopped", Step("restore.rows"), EVERYTHING),
+    restore("everything killed while the application is stopped", Step("restore.services"), EVERYTHING, down=True),
     restore("module killed", RESTORING, MODULE, "failed", died_at("restore.copy")),
     restore("pg_restore killed", RESTORING, faults.ProgramKilled(POSTGRES, "pg_restore"), "failed", UNTOUCHED),
     restore("database stopped", RESTORING, DATABASE_STOPPED, "failed", UNTOUCHED),
