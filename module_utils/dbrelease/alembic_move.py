@@ -24,6 +24,9 @@ from .sessions import end_sessions
 
 # One stream, in the order of writing, and still the command's own exit status.
 MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")
+# A server of which one process was killed takes all sessions down, and is back once it has recovered.
+RECOVERY_S = 15.0
+POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ class Alembic:
         return Outcome(
             status=last.status if last else None,
             output=self._output,
-            revisions=revisions_or_none(self.login, self.table),
+            revisions=revisions_or_none(self.login, self.table, RECOVERY_S),
             timed_out=self._timed_out,
             cause=cause,
             duration_ms=duration_ms,
@@ -134,12 +137,16 @@ def read_revisions(login: Login, table: str) -> list[str]:
         return database_revisions(cursor, table)
 
 
-def revisions_or_none(login: Login, table: str) -> list[str] | None:
-    """What the database says, in a session of its own; None where it does not answer."""
-    try:
-        return read_revisions(login, table)
-    except ReleaseError:
-        return None
+def revisions_or_none(login: Login, table: str, patience_s: float = 0.0) -> list[str] | None:
+    """What the database says, in a session of its own; None where it does not answer within that time."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return read_revisions(login, table)
+        except ReleaseError:
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_S)
 
 
 def read_counters(login: Login) -> Row:

@@ -13,7 +13,7 @@ from typing import Any, TypedDict
 from .evidence_monitoring import monitored
 from .evidence_parts import backup_of, baseline_of, files_of, migration_of
 from .journal import Run
-from .outcome import LOOKED_AT, Line, Stage, Verdict, judge, stages_of, task_failure
+from .outcome import LOOKED_AT, Line, Stage, Verdict, given_up_at, judge, stages_of, task_failure
 from .proof import Proof
 
 SCHEMA_VERSION = 1
@@ -89,6 +89,7 @@ def build(
     verdict = judge(
         stages,
         task_failure(own, failure),
+        given_up_at(own),
         check_mode=check_mode,
         title=release["title"],
         environment=run.environment,

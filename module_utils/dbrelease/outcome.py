@@ -101,10 +101,20 @@ def task_failure(lines: Iterable[Line], given: Mapping[str, Any] | None) -> Caus
     return None
 
 
-def first_cause(stages: Sequence[Stage], failure: Cause | None) -> tuple[Stage | None, Cause | None]:
+def given_up_at(lines: Iterable[Line]) -> int | None:
+    """The place of the line by which the playbook says that a task failed; whatever fails later is not the cause."""
+    places = (place for place, line in enumerate(lines) if line["step"] == "playbook" and line["event"] in BAD)
+    return next(places, None)
+
+
+def first_cause(
+    stages: Sequence[Stage], failure: Cause | None, given_up: int | None
+) -> tuple[Stage | None, Cause | None]:
     """What went wrong first. Of stages that never ended it is the innermost one, which began last."""
     ended = sorted((s for s in stages if s.status in BAD and s.closed is not None), key=lambda s: s.closed or 0)
     endless = [stage for stage in stages if stage.closed is None]
+    if endless and given_up is not None:
+        ended = [stage for stage in ended if (stage.closed or 0) < given_up]
     if ended:
         stage = ended[0]
         return stage, Cause(_why(stage) or (failure.message if failure else "it gave no reason."), step=stage.step)
@@ -116,10 +126,18 @@ def first_cause(stages: Sequence[Stage], failure: Cause | None) -> tuple[Stage |
     return None, failure
 
 
-def judge(stages: Sequence[Stage], failure: Cause | None, *, check_mode: bool, title: str, environment: str) -> Verdict:
+def judge(
+    stages: Sequence[Stage],
+    failure: Cause | None,
+    given_up: int | None,
+    *,
+    check_mode: bool,
+    title: str,
+    environment: str,
+) -> Verdict:
     """The outcome of a run and its headline: what happened, the first cause first."""
     begun = _upgrade_begun(stages)
-    stage, cause = first_cause(stages, failure)
+    stage, cause = first_cause(stages, failure, given_up)
     place = f"{title} on {environment}"
     taken_back = _taken_back(stages)
     if taken_back and not failure_after(stages, taken_back):

@@ -111,7 +111,7 @@ def disturbed(row: Row) -> Ended:
         ended = run.wait()
         if not row.down:
             wait_until_healthy()
-        assert ended.outcome == row.ends, f"{row.name}: {ended.outcome}: {ended.told}"
+        assert re.fullmatch(row.ends, ended.outcome), f"{row.name}: {ended.outcome}: {ended.told}"
         return ended
     finally:
         if not run.over():

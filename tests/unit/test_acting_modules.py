@@ -23,7 +23,16 @@ STEP = {"name": "fill", "title": "Fill", "sql": "INSERT INTO t VALUES (2)", "pen
 
 
 def defaults(module: Any) -> dict[str, Any]:
-    return {name: option.get("default") for name, option in module.OPTIONS.items() if not option.get("required")}
+    return _defaults(module.OPTIONS)
+
+
+def _defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """As Ansible gives them: those of the options in an option too."""
+    return {
+        name: _defaults(option["options"]) if option.get("default") == {} else option.get("default")
+        for name, option in options.items()
+        if not option.get("required")
+    }
 
 
 # These look at the database's own lock later, when they know that there is a database.

@@ -277,6 +277,19 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "failed",
         "never ended (its module ended without a result, as one does that is killed): run again, which settles",
     ),
+    (
+        "its module was killed, and it may not be taken back",
+        [
+            *RUN,
+            ("checks", "started", {}),
+            ("playbook", "failed", {"task": "Verify", "message": NO_RESULT}),
+            ("guards", "started", {}),
+            ("guards", "refused", {"message": "1 row would be lost."}),
+            ("hold", "passed", {"message": "the release stays as it is."}),
+        ],
+        "failed",
+        "run again, which settles what it left. Held: the release stays as it is.",
+    ),
     ("failed, then interrupted", [*RUN, *RED_CHECK, ("api", "started", {})], "failed", "The step checks failed"),
     ("interrupted in the inner step", [*RUN, ("a", "started", {}), ("b", "started", {})], "failed", "The step b was"),
     (

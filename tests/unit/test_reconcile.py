@@ -138,7 +138,7 @@ class World:
 
     def outcome(self, *more: str) -> str:
         lines = [*self.journal(), *({"step": step, "event": "passed", "facts": {}} for step in more)]
-        return judge(stages_of(lines), None, check_mode=False, title="T", environment="e").outcome
+        return judge(stages_of(lines), None, None, check_mode=False, title="T", environment="e").outcome
 
 
 @pytest.fixture

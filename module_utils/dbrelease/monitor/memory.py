@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..journal import Run, last_facts
+from ..outcome import TAKEN_BACK
 from .moments import SECOND_NS, moment, of_journal
 
 Line = Mapping[str, Any]
 SAMPLE = "sample"
 WATCH = "monitor"
-TAKEN_BACK = {"rolled_back", "restored"}
 # A watch that was killed is taken up again unless it has lain for longer than it was to last and this.
 RESUME_WITHIN_S = 3600
 
