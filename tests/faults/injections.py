@@ -110,19 +110,20 @@ def engine_restarted(run: Running, login: Login) -> Iterator[None]:
     if Path("/run/systemd/system").is_dir():
         subprocess.run(["systemctl", "restart", "docker"], check=True)
     else:
-        _restart_own_engine(ROOT / ".stack/dockerd.pid")
+        _restart_own_engine()
     wait_until_healthy()
     yield
 
 
-def _restart_own_engine(pid_file: Path) -> None:
-    """One that stack/bin/engine has started: the same command line again, in a session of its own."""
-    pid = int(pid_file.read_text())
+def _restart_own_engine() -> None:
+    """One that stack/bin/engine has started, for this checkout or another: the same command line again."""
+    pid = int(Path("/var/run/docker.pid").read_text())
     command = [word.decode() for word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") if word]
     os.kill(pid, signal.SIGTERM)
     while Path(f"/proc/{pid}").exists():
         time.sleep(0.1)
-    again = ["setsid", "--fork", "bash", "-c", 'echo $$ >"$0"; exec "$@"', str(pid_file), *command]
+    # As stack/bin/engine does it, so that `make clean` finds it.
+    again = ["setsid", "--fork", "bash", "-c", 'echo $$ >"$0"; exec "$@"', str(ROOT / ".stack/dockerd.pid"), *command]
     with (ROOT / ".stack/dockerd.log").open("ab") as log:
         subprocess.run(again, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True)
 
@@ -155,9 +156,11 @@ class DiskFull:
     def __call__(self, run: Running, login: Login) -> Iterator[None]:
         """See Fault."""
         ballast = self.place() / "ballast"
-        with ballast.open("wb", buffering=0) as file, suppress(OSError):
-            while file.write(bytes(4096)):
-                pass
+        with ballast.open("wb", buffering=0) as file:
+            for size in (1 << 20, 1 << 12):  # quickly, and then to the last page
+                with suppress(OSError):
+                    while file.write(bytes(size)):
+                        pass
         try:
             yield
         finally:

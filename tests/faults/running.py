@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from outside import ARTIFACTS, ROOT, STATE, descendants, docker, journal, patient
+from outside import ARTIFACTS, ROOT, STATE, descendants, docker, patient
 
 LONGEST_RUN_S = 400
 
@@ -22,12 +22,13 @@ Value = TypeVar("Value")
 
 
 def lines() -> list[dict[str, Any]]:
-    """The target's journal, also before there is one; of a line that is just being written nothing."""
-    path = STATE / "journal.jsonl"
-    try:
-        return journal() if path.exists() else []
-    except (OSError, ValueError):
-        return []
+    """The target's journal, also before there is one; without a line of which a full disk took only a part."""
+    found = []
+    with suppress(OSError):
+        for line in (STATE / "journal.jsonl").read_text(errors="replace").splitlines():
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return found
 
 
 @dataclass

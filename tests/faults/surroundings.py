@@ -20,8 +20,6 @@ CONTAINERS = (POSTGRES, REDIS, BACKEND, WORKER)
 ASSOCIATIONS = "drawing_project_associations"
 ALL_WELL = dict.fromkeys(CONTAINERS, "running healthy")
 HEALTHY_S = 120
-# Room for what preflight asks for, so that the disk is full only once the fault fills it.
-SMALL = "size=128m"
 
 
 def login() -> Login:
@@ -62,14 +60,15 @@ def wait_until_healthy() -> None:
 def small_state_directory() -> Iterator[None]:
     """What the release keeps on the target is on a small disk of its own."""
     STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _small_disk([], STATE, mode="0700"):
+    with _small_disk([], STATE, "128m", mode="0700"):  # as much as preflight asks for, and some
         yield
 
 
 @contextmanager
 def small_tmp_of_database() -> Iterator[None]:
     """The /tmp of the database's container is a small disk of its own."""
-    with _small_disk(["docker", "exec", "--privileged", POSTGRES], Path("/tmp"), mode="1777"):
+    pid = docker("inspect", "--format", "{{.State.Pid}}", POSTGRES).strip()
+    with _small_disk(["nsenter", f"--target={pid}", "--mount", "--pid", "--"], Path("/tmp"), "24m", mode="1777"):
         yield
 
 
@@ -84,8 +83,9 @@ def tmp_of_database() -> Path:
 
 
 @contextmanager
-def _small_disk(inside: list[str], path: Path, *, mode: str) -> Iterator[None]:
-    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", f"{SMALL},mode={mode}", "tmpfs", str(path)], check=True)
+def _small_disk(inside: list[str], path: Path, size: str, *, mode: str) -> Iterator[None]:
+    options = f"size={size},mode={mode}"
+    subprocess.run([*inside, "mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)], check=True)
     try:
         yield
     finally:
