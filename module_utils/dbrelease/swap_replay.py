@@ -100,7 +100,7 @@ class Keeper:
             file = self._copies[table.key] = self._open(table.key, ".csv")
         file.seek(0)
         file.truncate()
-        columns = sql.SQL(", ").join(map(sql.Identifier, _given(table)))
+        columns = sql.SQL(", ").join(map(sql.Identifier, _given(table, table.columns)))
         text = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')")
         try:
             cursor.copy_expert(text.format(columns, table.identifier).as_string(cursor), file.buffer)  # type: ignore[attr-defined]
@@ -113,7 +113,7 @@ class Keeper:
         self.saved.tables[table.key] = Counts(new=rows, known=False)
         if table.key not in self._copies:
             return
-        columns = ", ".join(map(_quoted, _given(table)))
+        columns = ", ".join(map(_quoted, _given(table, table.columns)))
         path = _literal(self._copies[table.key].name)
         self.note(
             f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"
@@ -228,14 +228,14 @@ class Keeper:
         return name + suffix
 
 
-def _given(table: Table) -> list[str]:
-    """The columns that take a value."""
-    return [column for column in table.columns if column not in table.generated]
+def _given(table: Table, columns: Sequence[str]) -> list[str]:
+    """Those of the columns that take a value."""
+    return [column for column in columns if column not in table.generated]
 
 
 def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
     """New rows never overwrite; changed ones are written as they were in the live database."""
-    columns = [column for column in pair.columns if column not in pair.live.generated]
+    columns = _given(pair.live, pair.columns)
     places = [pair.live.columns.index(column) for column in columns]
     table = _table(pair)
     if not columns:

@@ -17,6 +17,7 @@ from .proof import Proof, Status
 from .target import Service, inspect, not_running, service_of
 
 SERVICES_PROOF = "restore.services"
+SERVICES_TITLE = "The application is up again"
 POLL_S = 0.1
 # The engine itself may be restarting.
 ENGINE_DEADLINE_S = 90.0
@@ -92,7 +93,7 @@ def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str]) ->
         )
     return Proof(
         SERVICES_PROOF,
-        "The application is up again",
+        SERVICES_TITLE,
         status,
         expected=dict.fromkeys(services, "healthy"),
         observed={name: f"{service.status}, {service.health}" for name, service in services.items()},

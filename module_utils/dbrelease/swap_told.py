@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from .journal import Run, utc_now
 from .proof import Proof
+from .restore_names import REPLAY
 from .swap_rename import Names
 from .swap_replay import Saved
-from .swap_services import SERVICES_PROOF
+from .swap_services import SERVICES_PROOF, SERVICES_TITLE
 
 ROWS_PROOF = "restore.rows_saved"
 SWAPPED_PROOF = "restore.swapped"
 TITLES = {
     ROWS_PROOF: "Rows that only the replaced database has are saved, with a script that writes them again",
     SWAPPED_PROOF: "The restored database is in place, and the one before it is kept",
-    SERVICES_PROOF: "The application is up again",
+    SERVICES_PROOF: SERVICES_TITLE,
 }
 
 
@@ -22,7 +23,7 @@ def header(names: Names, run: Run) -> str:
     return (
         f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
         f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
-        f"-- Read it before you run it: psql --dbname={names.live} --file=replay.sql\n"
+        f"-- Read it before you run it: psql --dbname={names.live} --file={REPLAY}\n"
     )
 
 
