@@ -22,7 +22,9 @@ from .errors import ReleaseError
 RETRYABLE = ("55P03", "40001", "40P01")
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
-POLL_S = 0.1
+POLL_S = 0.05
+# What is watched may give up within half a second: the watch connects before it begins, if that takes no longer than this.
+READY_S = 2.0
 KEPT_QUERY_CHARACTERS = 300
 
 BLOCKERS = """
@@ -121,14 +123,15 @@ def blockers(cursor: Cursor, application_name: str) -> list[Row]:
 
 @contextmanager
 def watch_blockers(login: Login, application_name: str) -> Iterator[LockWatch]:
-    """Look every 100 ms, from a session of its own, for whom sessions of this name wait; `.seen` holds the answer.
+    """Look every 50 ms, from a session of its own, for whom sessions of this name wait; `.seen` holds the answer.
 
     It only informs: where it cannot look, it stays empty.
     """
     watch = LockWatch()
-    ended = threading.Event()
-    thread = threading.Thread(target=_poll, args=(login, application_name, watch, ended), daemon=True)
+    ready, ended = threading.Event(), threading.Event()
+    thread = threading.Thread(target=_poll, args=(login, application_name, watch, ready, ended), daemon=True)
     thread.start()
+    ready.wait(READY_S)
     try:
         yield watch
     finally:
@@ -136,11 +139,15 @@ def watch_blockers(login: Login, application_name: str) -> Iterator[LockWatch]:
         thread.join()
 
 
-def _poll(login: Login, application_name: str, watch: LockWatch, ended: threading.Event) -> None:
+def _poll(
+    login: Login, application_name: str, watch: LockWatch, ready: threading.Event, ended: threading.Event
+) -> None:
     try:
         connection = connect(login, "dbrelease lock watch")
     except ReleaseError:
         return
+    finally:
+        ready.set()
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute("SET statement_timeout = '5s'")

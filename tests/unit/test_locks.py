@@ -133,7 +133,7 @@ def claim_worker_is_named(found: list[dict[str, Any]]) -> None:
 
 def test_blockers_are_named_with_their_masked_query(session: psycopg2.extensions.connection, blocked: Any) -> None:
     with session.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while not (found := blockers(cursor, "migrator")) and time.monotonic() < deadline:
             time.sleep(0.02)
         claim_worker_is_named(found)

@@ -511,7 +511,7 @@ def test_the_delta_pass_waits_for_a_deletion_instead_of_failing(before: Alembic,
         thread.start()
         waiting = """
             SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while watch(waiting) == [(0,)] and time.monotonic() < deadline:
             time.sleep(0.02)
         assert watch(waiting) == [(1,)]

@@ -258,7 +258,7 @@ def test_a_lock_of_another_session_ends_it_soon(database: Login, shop: Session, 
     execute(other, "BEGIN", lock)
     started = time.monotonic()
     (proof,) = play(steps("INSERT INTO accounts (name, code) VALUES ('mine', 'taken')"))["proofs"]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 8
     assert proof["status"] == "inconclusive"
     assert "found a lock of another session in its way, in 3 attempts" in proof["detail"]
     execute(other, "ROLLBACK")

@@ -302,7 +302,7 @@ def test_a_killed_run_is_continued(params: dict[str, Any], cursor: Any, database
 
     def kill() -> None:
         session = connect(database, "killer")
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with session.cursor() as killer:
                 killer.execute(
