@@ -129,9 +129,10 @@ saved:
   elements: dict
   returned: always
 proven:
-  description: Names of the checks that held when a step was committed.
-  type: list
-  elements: str
+  description:
+    - By name, at which instant a check held when a step was committed (C(database), C(snapshot), C(transaction)).
+    - M(sql_check_info) finds it in the journal, and calls drift what the application has written since.
+  type: dict
   returned: always
 lock_waits:
   description:

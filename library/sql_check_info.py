@@ -13,6 +13,10 @@ description:
     refused by the server and is a failed proof.
   - A check that is red, broken, forbidden or too slow is a failed proof and never a failed module, and it hides no
     other check. Fails only if the database cannot be asked, or the journal cannot be written.
+  - The journal of O(run) knows at which instant a check was proved, right after the release was finalized or brought
+    in line. Of such a check, rows that break it now and were written since (O(checks[].written_in)) are drift, as the
+    application's old code makes it. Where all of them are, the proof is C(inconclusive) and says how many they are;
+    where one is not, it is red. A check that cannot run is red all the same.
 extends_documentation_fragment: [login, run]
 options:
   checks:
@@ -37,14 +41,14 @@ options:
           - A SELECT of one row with two or more columns, which must all be equal.
           - The server compares them. Numbers are equal as numbers, and null equals null.
         type: str
-  proven:
-    description:
-      - Names of checks that were already proved in this run, at an instant, right after the release was finalized.
-      - The rows of such a check that break it now were written by the application since. Its proof is then
-        C(inconclusive) and says how many they are. A check that cannot run is red all the same.
-    type: list
-    elements: str
-    default: []
+      written_in:
+        description: The column of O(checks[].violations) that holds the C(xmin) of the row that the application writes.
+        type: str
+      follows:
+        description: Checks whose rows make the difference of O(checks[].equal); where those are all drift, it is.
+        type: list
+        elements: str
+        default: []
   statement_timeout_ms:
     description: How long a check may run, in milliseconds.
     type: int

@@ -100,9 +100,10 @@ steps:
   returned: always
   sample: [{name: analyze, changed: true, pending: 1, rows: 0, attempts: 1, duration_ms: 12}]
 proven:
-  description: Names of the checks that held when a step was committed.
-  type: list
-  elements: str
+  description:
+    - By name, at which instant a check held when a step was committed (C(database), C(snapshot), C(transaction)).
+    - M(sql_check_info) finds it in the journal, and calls drift what the application has written since.
+  type: dict
   returned: always
 would_run:
   description: In check mode the names of the steps that would run, else empty.

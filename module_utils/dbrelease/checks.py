@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -11,6 +11,7 @@ import psycopg2
 import psycopg2.extensions
 
 from .database import Login, Row, connect, select, select_declared, server_reason, strip_terminator, transaction
+from .drift import Instant
 from .proof import Proof
 from .statement import advice, limit_statements, readable, readable_row, still_connected
 
@@ -20,29 +21,49 @@ Check = Mapping[str, Any]
 # Hash joins and set operations of a million rows stay in memory (measured: 4.0 s instead of 7.4 s for six checks).
 WORK_MEM_MB = 64
 SAMPLE_SIZE = 5
-HELD = "It held when this run proved it, right after the release was finalized"
+HELD = "It held when it was proved, right after the release was finalized or brought in line"
+SINCE = "written by the application since: drift"
+NOTHING_PROVED: Mapping[str, Instant] = {}
 
 
 def read_checks(
-    login: Login, checks: Sequence[Check], *, proven: Collection[str], statement_timeout_ms: int, sample_size: int
+    login: Login,
+    checks: Sequence[Check],
+    *,
+    proved: Mapping[str, Instant],
+    statement_timeout_ms: int,
+    sample_size: int,
 ) -> tuple[list[Proof], dict[str, Any]]:
-    """Every check on one instant of a database, with that instant (`taken_at`) and how long it took (`duration_ms`)."""
+    """Every check on one instant of a database, with that instant (`taken_at`) and how long it took (`duration_ms`).
+
+    `proved` says by name when a check was proved: rows that break it and were written since are drift.
+    """
     with (
         closing(connect(login, "dbrelease sql_check_info")) as connection,
         transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
     ):
         limit_statements(cursor, statement_timeout_ms)
         taken_at = select(cursor, "SELECT clock_timestamp() AS taken_at")[0]["taken_at"]
-        proofs = run_checks(cursor, checks, sample_size, proven)
+        proofs = run_checks(cursor, checks, sample_size, proved)
     return proofs, {"taken_at": taken_at.isoformat(), "duration_ms": sum(proof.duration_ms for proof in proofs)}
 
 
 def run_checks(
-    cursor: Cursor, checks: Sequence[Check], sample_size: int = SAMPLE_SIZE, proven: Collection[str] = ()
+    cursor: Cursor,
+    checks: Sequence[Check],
+    sample_size: int = SAMPLE_SIZE,
+    proved: Mapping[str, Instant] = NOTHING_PROVED,
 ) -> list[Proof]:
     """Every check, in the caller's transaction, each in a savepoint, so that a broken one hides no other."""
     _tune(cursor)
-    return [_run(cursor, check, sample_size, check["name"] in proven) for check in checks]
+    done: dict[str, Proof] = {}
+    for check in sorted(checks, key=lambda check: bool(check.get("equal"))):  # those that others follow come first
+        instant = proved.get(check["name"])
+        if instant and not instant.is_past(cursor):
+            instant = None
+        followed = [done[name] for name in check.get("follows") or () if name in done]
+        done[check["name"]] = _run(cursor, check, sample_size, instant, followed)
+    return [done[check["name"]] for check in checks]
 
 
 def plan_checks(cursor: Cursor, statements: Iterable[Mapping[str, str]]) -> list[Proof]:
@@ -66,12 +87,17 @@ def plan_checks(cursor: Cursor, statements: Iterable[Mapping[str, str]]) -> list
     return proofs
 
 
-def counting(sql: str, sample_size: int) -> str:
-    """One evaluation of a declared query that yields how many rows it has and the first few of them."""
+def counting(sql: str, sample_size: int, since: str = "false") -> str:
+    """One evaluation of a declared query that yields how many rows it has and the first few of them.
+
+    `since` is a condition on `declared`; how many rows meet it is `drifted`, and the sample shows the others first.
+    """
+    place = "row_number() OVER ()" if since == "false" else f"row_number() OVER (ORDER BY {since})"
     return f"""
-        SELECT count(*) AS count, json_agg(line) FILTER (WHERE line IS NOT NULL) AS sample
+        SELECT count(*) AS count, count(*) FILTER (WHERE since) AS drifted,
+               json_agg(line) FILTER (WHERE line IS NOT NULL) AS sample
         FROM (
-            SELECT CASE WHEN row_number() OVER () <= {int(sample_size)} THEN row_to_json(declared.*) END AS line
+            SELECT {since} AS since, CASE WHEN {place} <= {int(sample_size)} THEN row_to_json(declared.*) END AS line
             FROM (\n{strip_terminator(sql)}\n) AS declared
         ) AS numbered"""
 
@@ -88,11 +114,13 @@ def comparing(sql: str) -> str:
         FROM (\n{strip_terminator(sql)}\n) AS declared"""
 
 
-def _run(cursor: Cursor, check: Check, sample_size: int, proven: bool) -> Proof:
+def _run(cursor: Cursor, check: Check, sample_size: int, instant: Instant | None, followed: Sequence[Proof]) -> Proof:
     started = time.monotonic()
     declared = check.get("violations") or check["equal"]
     if check.get("violations"):
-        rows = _ask(cursor, counting(declared, sample_size))
+        written_in = check.get("written_in")
+        since = instant.since(written_in, cursor) if instant and written_in else "false"
+        rows = _ask(cursor, counting(declared, sample_size, since))
     else:
         rows = _ask(cursor, comparing(declared), limit=2)
     duration_ms = round((time.monotonic() - started) * 1000)
@@ -106,24 +134,29 @@ def _run(cursor: Cursor, check: Check, sample_size: int, proven: bool) -> Proof:
             remedy=_advice(rows),
         )
     if check.get("violations"):
-        return Proof(**common, **judge_violations(rows[0]["count"], rows[0]["sample"] or [], proven))
-    return Proof(**common, **judge_equal(rows, proven))
+        (row,) = rows
+        return Proof(**common, **judge_violations(row["count"], row["drifted"], row["sample"] or []))
+    return Proof(**common, **judge_equal(rows, instant is not None and _all_drift(followed)))
 
 
-def judge_violations(count: int, sample: Sequence[Row], proven: bool) -> dict[str, Any]:
-    """The verdict on the rows that break a claim."""
+def _all_drift(followed: Sequence[Proof]) -> bool:
+    return {proof.status for proof in followed} in ({"inconclusive"}, {"inconclusive", "pass"})
+
+
+def judge_violations(count: int, drifted: int, sample: Sequence[Row]) -> dict[str, Any]:
+    """The verdict on the rows that break a claim, of which some were written after it was proved."""
     verdict: dict[str, Any] = {"expected": 0, "observed": count, "sample": [readable_row(row) for row in sample]}
     if count == 0:
         return {**verdict, "status": "pass", "detail": "No row breaks it."}
     rows = "1 row breaks it" if count == 1 else f"{count} rows break it"
-    if proven:
-        detail = f"{HELD}; {rows} now, written by the application since: drift."
-        return {**verdict, "status": "inconclusive", "detail": detail}
+    if count == drifted:
+        return {**verdict, "status": "inconclusive", "detail": f"{HELD}; {rows} now, {SINCE}."}
     remedy = "Bring the rows in line (the sample names some), and verify again."
-    return {**verdict, "status": "fail", "detail": f"{rows}.", "remedy": remedy}
+    apart = f", of which {drifted} {'was' if drifted == 1 else 'were'} {SINCE}" if drifted else ""
+    return {**verdict, "status": "fail", "detail": f"{rows}{apart}.", "remedy": remedy}
 
 
-def judge_equal(rows: Sequence[Row], proven: bool) -> dict[str, Any]:
+def judge_equal(rows: Sequence[Row], drifted: bool) -> dict[str, Any]:
     """The verdict on a query that must yield one row whose columns are equal."""
     remedy = "Declare a query that yields one row with two or more columns, each with a name of its own."
     verdict: dict[str, Any] = {"expected": "equal columns", "status": "fail", "remedy": remedy}
@@ -139,8 +172,8 @@ def judge_equal(rows: Sequence[Row], proven: bool) -> dict[str, Any]:
     shown = ", ".join(f"{name} = {readable(value)}" for name, value in line.items())
     if rows[0]["differing"] == 1:
         return {**verdict, "status": "pass", "detail": f"{shown}.", "remedy": ""}
-    if proven:
-        detail = f"{HELD}; now {shown}{_apart(line)}, written by the application since: drift."
+    if drifted:
+        detail = f"{HELD}; now {shown}{_apart(line)}, {SINCE}."
         return {**verdict, "status": "inconclusive", "detail": detail, "remedy": ""}
     remedy = "Find the rows that make the difference (the other checks name them), and verify again."
     return {**verdict, "detail": f"{shown}{_apart(line)}.", "remedy": remedy}

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .database import Connection, Login, Row, connect
+from .drift import Instant
 from .errors import ReleaseError
 from .journal import Step as JournalStep
 from .locks import LockLimits, LockWatch, retrying, watch_blockers
@@ -29,10 +30,11 @@ class Outcome:
 
 @dataclass
 class Finalized:
-    """What all steps did; `would_run` holds the names that check mode found pending."""
+    """What all steps did. `would_run`: what check mode found pending. `proven`: which checks held, and when."""
 
     steps: list[Outcome] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
+    proven: dict[str, Instant] = field(default_factory=dict)
     would_run: list[str] = field(default_factory=list)
     lock_waits: list[Row] = field(default_factory=list)
 
@@ -40,14 +42,10 @@ class Finalized:
         """For the journal and the module's result."""
         return {
             "steps": [asdict(step) for step in self.steps],
-            "proven": [proof.name.removeprefix("checks.") for proof in self.proofs if _holds(proof)],
+            "proven": {name: instant.facts() for name, instant in self.proven.items()},
             "would_run": self.would_run,
             "lock_waits": self.lock_waits,
         }
-
-
-def _holds(proof: Proof) -> bool:
-    return proof.name.startswith("checks.") and proof.status == "pass"
 
 
 @dataclass(frozen=True)
@@ -134,9 +132,8 @@ class Finalizer:
             done.proofs.append(step.proof("pass", 0, "Nothing was pending.", duration_ms=_ms(begun)))
             return
         if pending == 0:
-            proofs = check_alone(connection, step, checks, self.limits)
-            self._demand(step, proofs, done, "nothing was pending")
-            rows = attempts = 0
+            attempt, attempts = check_alone(connection, step, checks, self.limits), 0
+            self._demand(step, attempt.proofs, done, "nothing was pending")
         else:
             retried = retrying(
                 lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
@@ -144,13 +141,17 @@ class Finalizer:
                 what=f"Step {step.name} ({step.title})",
                 watch=watch,
             )
-            (rows, proofs), attempts = retried.value, retried.attempts
-            self._demand(step, proofs, done, "it was rolled back")
+            attempt, attempts = retried.value, retried.attempts
+            self._demand(step, attempt.proofs, done, "it was rolled back")
         spent = _ms(begun)
-        said = "Nothing was pending" if pending == 0 else f"{pending} pending before, the step changed {rows} rows"
-        done.steps.append(Outcome(step.name, pending != 0, pending, rows, attempts, spent))
+        said = (
+            "Nothing was pending" if pending == 0 else f"{pending} pending before, the step changed {attempt.rows} rows"
+        )
+        done.steps.append(Outcome(step.name, pending != 0, pending, attempt.rows, attempts, spent))
         done.proofs.append(step.proof("pass", 0 if not checks else None, f"{said}.", duration_ms=spent))
-        done.proofs.extend(proofs)
+        done.proofs.extend(attempt.proofs)
+        names = (proof.name.removeprefix("checks.") for proof in attempt.proofs if proof.status == "pass")
+        done.proven.update(dict.fromkeys(names, attempt.instant))
 
     def _demand(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
         red = failures(proof.as_dict() for proof in proofs)

@@ -23,7 +23,7 @@ RETRYABLE = ("55P03", "40001", "40P01")
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 POLL_S = 0.05
-# What is watched may give up within half a second: the watch connects before it begins, if that takes no longer than this.
+# What is watched may give up within half a second, so the watch connects before it begins, for as long as this.
 READY_S = 2.0
 KEPT_QUERY_CHARACTERS = 300
 

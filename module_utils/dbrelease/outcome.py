@@ -166,15 +166,17 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
     passed = {stage.step for stage in stages if stage.status == "passed"}
     if check_mode:
         return Verdict("planned", f"Planned: {place}; check mode reads only, and nothing was changed.", begun)
+    drift = _drift(stages)
     reconciled = next((s for s in reversed(stages) if s.step == RECONCILED and s.status == "passed"), None)
     if reconciled and reconciled.facts.get("state") == "before":
         return Verdict("rolled_back", f"{place} is not deployed: {_repairs(reconciled)}.", begun)
     if reconciled and "verify" in passed:
-        return Verdict("already_deployed", f"{place} is deployed: {_repairs(reconciled)}, and it was verified.", begun)
+        return Verdict("already_deployed", f"{place} is deployed: {_repairs(reconciled)}, and it was verified{drift}.", begun)
     if "verify" in passed and begun:
-        return Verdict("deployed", f"{place} was deployed and verified.", begun)
+        return Verdict("deployed", f"{place} was deployed and verified{drift}.", begun)
     if "verify" in passed:
-        return Verdict("already_deployed", f"{place} is deployed already; it was verified, and not changed.", begun)
+        verified = f"it was verified, and not changed{drift}"
+        return Verdict("already_deployed", f"{place} is deployed already; {verified}.", begun)
     for step, told in LOOKED_ON:
         if step in passed:
             return Verdict("already_deployed", told.format(place=place), begun)
@@ -182,6 +184,15 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
     unseen = [stage.message for stage in stages if stage.step in LOOKED_AT and stage.status == "skipped"]
     cause = Cause(" ".join(filter(None, unseen)) or f"{what}; run the verification.")
     return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", begun, cause)
+
+
+def _drift(stages: Sequence[Stage]) -> str:
+    """How many of the checks were left open, for the end of a headline."""
+    checks = next((stage for stage in reversed(stages) if stage.step == "checks"), None)
+    proofs = (checks.facts.get("proofs") or ()) if checks else ()
+    left_open = sum(proof["status"] == "inconclusive" for proof in proofs)
+    verb = "shows" if left_open == 1 else "show"
+    return f"; {left_open} of its checks {verb} drift, which reconcile brings in line" if left_open else ""
 
 
 def _repairs(reconciled: Stage) -> str:

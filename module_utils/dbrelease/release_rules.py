@@ -153,9 +153,16 @@ def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
         yield parts.in_release(key, "a file in the release's folder", f"no file `{source}` there")
 
 
-def proven_checks_exist(parts: Parts) -> Iterator[Problem]:
-    """`proves` names checks that checks.yml declares."""
+def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
+    """`proves` names checks that checks.yml declares, and `follows` those that can tell drift."""
     known = names(parts.checks, "checks")
+    checks = items(parts.checks, "checks")
+    telling = [check["name"] for check in checks if check.get("written_in")]
+    for check in checks:
+        for name in texts(check.get("follows")):
+            if name not in telling:
+                expected = f"{listed(telling)} (a check with written_in)"
+                yield parts.in_checks(f"checks[{check.get('name')}].follows", expected, f"`{name}`")
     for index, step in enumerate(items(parts.release, "migration", "finalize")):
         for name in texts(step.get("proves")):
             if name not in known:
@@ -282,7 +289,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     payload_is_there,
     finalize_files_are_there,
     rollback_fits,
-    proven_checks_exist,
+    checks_that_are_named_exist,
     repairs_name_what_exists,
     checklist_names_what_exists,
     tables_fit_together,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .checks import run_checks
 from .database import Connection, select, select_declared, server_reason, transaction
+from .drift import Instant
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits
 from .proof import Proof
@@ -59,6 +60,15 @@ class Step:
         )
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """How many rows a step changed, and what it proved at which instant."""
+
+    rows: int
+    proofs: list[Proof]
+    instant: Instant
+
+
 def attempt_step(
     connection: Connection,
     step: Step,
@@ -66,7 +76,7 @@ def attempt_step(
     limits: LockLimits,
     *,
     keep_unproven: bool = False,
-) -> tuple[int, list[Proof]]:
+) -> Attempt:
     """Run a step once; its changes, the checks that it proves and `pending` are all of one instant.
 
     It commits unless a check is red: the proofs then say which. With `keep_unproven` it commits then too, if it has
@@ -79,10 +89,11 @@ def attempt_step(
             cursor.execute(step.sql)
             rows = max(cursor.rowcount, 0)
             _demand_own_transaction(cursor, step)
-            proofs = run_checks(cursor, checks, SAMPLE_SIZE, ()) if checks else []
+            proofs = run_checks(cursor, checks, SAMPLE_SIZE) if checks else []
+            attempt = Attempt(rows, proofs, Instant.now(cursor))
             red = any(proof.status == "fail" for proof in proofs)
             if red and not keep_unproven:
-                raise _RedError(proofs)
+                raise _RedError(replace(attempt, rows=0))
             # A step that proves something may be declared to run every time; for others this is the proof.
             if (not checks or red) and (left := read_pending(cursor, step)) != 0:
                 raise ReleaseError(
@@ -90,7 +101,7 @@ def attempt_step(
                     f"its `sql` does not do what its `pending` counts. {RERUN}"
                 )
     except _RedError as red:
-        return 0, red.proofs
+        return red.attempt
     except psycopg2.Error as error:
         if error.pgcode in RETRYABLE:
             raise ContendedError(server_reason(error)) from error
@@ -99,15 +110,15 @@ def attempt_step(
         else:
             said = f"failed ({server_reason(error)}) and was rolled back. {RERUN}"
         raise ReleaseError(f"Step {step.name} ({step.title}) {said}", sqlstate=error.pgcode) from error
-    return rows, proofs
+    return attempt
 
 
 class _RedError(Exception):
     """Rolls the step back; not for callers."""
 
-    def __init__(self, proofs: list[Proof]) -> None:
+    def __init__(self, attempt: Attempt) -> None:
         super().__init__()
-        self.proofs = proofs
+        self.attempt = attempt
 
 
 def count_pending(
@@ -129,14 +140,12 @@ def count_pending(
         ) from error
 
 
-def check_alone(
-    connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits
-) -> list[Proof]:
+def check_alone(connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits) -> Attempt:
     """What a step proves, where nothing is left to do; reads only."""
     try:
         with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
             limit_lock_waits(cursor, limits)
-            return run_checks(cursor, checks, SAMPLE_SIZE, ())
+            return Attempt(0, run_checks(cursor, checks, SAMPLE_SIZE), Instant.now(cursor))
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Checking what step {step.name} proves failed ({server_reason(error)}): run again."

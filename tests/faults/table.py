@@ -24,7 +24,6 @@ class Row:
     says: str = ""  # a pattern in what it tells; a killed run tells nothing, and the next one tells of it
     then: str = "deployed"  # how the next run must end
     playbook: str = "deploy"
-    after: str = ""  # the playbook of the next run, if it is another one
     lasts_s: float | None = None  # when the fault is taken away; None: after the run's end
     place: Callable[[], AbstractContextManager[None]] = nullcontext
     down: bool = False  # the application stays away until the next run: nobody is left who could start it
@@ -60,8 +59,8 @@ DAMAGED = r"its manifest says .*: it was (cut or )?changed\), and nothing was to
 
 
 def survived(name: str, at: Moment, fault: faults.Fault, lasts_s: float | None = None) -> Row:
-    """A deploy that ends well all the same; the old code's writes since are drift, which reconcile brings in line."""
-    return Row(name, at, fault, "deployed", ANY, "already_deployed", after="reconcile", lasts_s=lasts_s)
+    """A deploy that ends well all the same; what the old code has written since is drift, and no damage."""
+    return Row(name, at, fault, "deployed", ANY, "already_deployed", lasts_s=lasts_s)
 
 
 def died_at(step: str) -> str:
@@ -140,10 +139,8 @@ DEPLOYS = [
         "rolled_back|failed",
         r"was rolled back: it began at|The step checks was interrupted: .* Held: .* would be lost",
     ),
-    # Its last module works on, and ends the run well: as after any such, what the client wrote since is for reconcile.
-    Row(
-        "controller killed at report", Step("report"), CONTROLLER, "killed", ANY, "already_deployed", after="reconcile"
-    ),
+    # Its last module works on, and ends the run well.
+    Row("controller killed at report", Step("report"), CONTROLLER, "killed", ANY, "already_deployed"),
 ]
 
 

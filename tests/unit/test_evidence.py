@@ -228,7 +228,13 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "refused",
         "the database was not changed: Held by run x.",
     ),
-    ("verify alone", [*RUN, *VERIFIED], "already_deployed", "not changed"),
+    ("verify alone", [*RUN, *VERIFIED], "already_deployed", "not changed."),
+    (
+        "what the application wrote since",
+        [*RUN, *closed("checks", proofs=[proof("checks.a", "inconclusive"), proof("checks.b")]), *closed("verify")],
+        "already_deployed",
+        "not changed; 1 of its checks shows drift, which reconcile brings in line.",
+    ),
     (
         "an upgrade that had nothing to do",
         [*RUN, *DEPLOYED, *closed("upgrade", attempts=0), *VERIFIED],

@@ -8,6 +8,7 @@ from typing import Any
 from ..advice import advise, command_for
 from ..checks import read_checks
 from ..database import Login
+from ..drift import proved
 from ..journal import Journal
 from ..module import Options, run_of
 from ..proof import sentence
@@ -22,11 +23,12 @@ OPTIONS: Options = {
             "title": {"type": "str", "required": True},
             "violations": {"type": "str"},
             "equal": {"type": "str"},
+            "written_in": {"type": "str"},
+            "follows": {"type": "list", "elements": "str", "default": []},
         },
         "mutually_exclusive": [("violations", "equal")],
         "required_one_of": [("violations", "equal")],
     },
-    "proven": {"type": "list", "elements": "str", "default": []},
     "statement_timeout_ms": {"type": "int", "default": 60_000},
     "sample_size": {"type": "int", "default": 5},
     "reconcile_command": {"type": "str", "default": ""},
@@ -37,11 +39,12 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
     run = run_of(params)
     command = command_for(params["reconcile_command"], run.environment)
-    with Journal(run, dry=check_mode).step("checks") as step:
+    journal = Journal(run, dry=check_mode)
+    with journal.step("checks") as step:
         proofs, facts = read_checks(
             Login.of(params),
             params["checks"],
-            proven=params["proven"],
+            proved=proved(journal.read(), release=run.release, environment=run.environment),
             statement_timeout_ms=params["statement_timeout_ms"],
             sample_size=params["sample_size"],
         )

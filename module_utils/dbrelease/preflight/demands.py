@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..advice import command_for
+from ..drift import written_in
 
 Release = Mapping[str, Any]
 
@@ -104,6 +105,9 @@ def _queries(release: Release) -> Iterator[Statement]:
         yield Statement(f"checks.yml: observations.{item['name']}", item["title"], item["sql"])
     for item in release.get("checks") or ():
         yield Statement(f"checks.yml: checks.{item['name']}", item["title"], item.get("violations") or item["equal"])
+        if item.get("written_in"):
+            place = f"checks.yml: checks.{item['name']}.written_in"
+            yield Statement(place, item["title"], written_in(item["violations"], item["written_in"]))
     for item in release.get("scenarios") or ():
         if item.get("leaves_nothing"):
             place = f"checks.yml: scenarios.{item['name']}.leaves_nothing"

@@ -1,4 +1,7 @@
-"""A deploy while clients write through the API: it ends deployed, no acknowledged write is lost, none waits for it."""
+"""A deploy while clients write through the API: it ends deployed, no acknowledged write is lost, none waits for it.
+
+What they write after it is drift, and no reason to call the release broken; damage is.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import requests
 from outside import API, Psql, play
 
-LONGEST_ACCEPTABLE_WRITE_S = 2.0
+LONGEST_ACCEPTABLE_WRITE_S = 5.0  # of a request, on a machine that has much to do; bench/ measures the database's share
 
 
 @dataclass
@@ -72,3 +76,38 @@ def test_the_deploy_succeeds_and_every_acknowledged_write_is_there(psql: Psql) -
         line.split("|") for line in psql.lines("SELECT id, project_id FROM drawings WHERE title LIKE 'live %'")
     )
     assert there == client.acknowledged
+
+
+MISSING = "checks.no_missing_association"
+
+
+def verdicts(evidence: dict[str, Any]) -> dict[str, str]:
+    return {proof["name"]: proof["status"] for proof in evidence["proofs"] if proof["name"].startswith("checks.")}
+
+
+def test_what_the_old_code_writes_after_it_is_drift() -> None:
+    with writing() as client:
+        time.sleep(2)
+    assert client.errors == [] and len(client.acknowledged) > 3
+    again = play("deploy_8_1a.yml")
+    assert (again.status, again.evidence["outcome"]) == (0, "already_deployed"), again.output
+    assert verdicts(again.evidence)[MISSING] == "inconclusive"
+    assert "drift, which reconcile brings in line" in again.output
+
+
+def test_a_row_that_went_otherwise_is_damage(psql: Psql) -> None:
+    seeded = psql.value(
+        "SELECT a.id FROM drawing_project_associations a JOIN drawings d ON d.id = a.drawing_id "
+        "WHERE d.title NOT LIKE 'live %' ORDER BY 1 LIMIT 1"
+    )
+    psql.lines(f"DELETE FROM drawing_project_associations WHERE id = '{seeded}'")
+    verified = play("verify_8_1a.yml")
+    assert (verified.status != 0, verified.evidence["outcome"]) == (True, "failed"), verified.output
+    assert verdicts(verified.evidence)[MISSING] == "fail"
+    assert "of which" in verified.output and "drift" in verified.output
+
+
+def test_reconcile_brings_both_in_line() -> None:
+    repaired = play("reconcile_8_1a.yml")
+    assert (repaired.status, repaired.evidence["outcome"]) == (0, "already_deployed"), repaired.output
+    assert set(verdicts(repaired.evidence).values()) == {"pass"}
