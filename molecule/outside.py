@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -93,15 +94,44 @@ def play(
     return Playbook(done.returncode, done.stdout, json.loads(new[-1].read_text()) if new else {})
 
 
+@dataclass(frozen=True)
+class Releases:
+    """A copy of the releases that a test may edit; `arguments` make a playbook take it in place of the tree's."""
+
+    folder: Path
+
+    @classmethod
+    def copied(cls) -> Releases:
+        """A fresh copy, which goes with the tests."""
+        copies = Path(tempfile.mkdtemp(prefix="releases-"))
+        atexit.register(shutil.rmtree, copies)
+        return cls(Path(shutil.copytree(ROOT / "releases", copies / "releases")))
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """For ansible-playbook."""
+        return "-e", f"run_releases={self.folder}"
+
+    @contextmanager
+    def edited(self, old: str, new: str, file: str = "release.yml") -> Iterator[None]:
+        """Story 8.1a's release with this text in the place of that, for a while."""
+        path = self.folder / "8_1a" / file
+        text = path.read_text()
+        assert old in text, old
+        path.write_text(text.replace(old, new, 1))
+        try:
+            yield
+        finally:
+            path.write_text(text)
+
+
 @cache
 def patient() -> tuple[str, ...]:
     """Arguments with which slow answers are no fault: for tests of something else, on a machine that has much to do."""
-    copies = Path(tempfile.mkdtemp(prefix="patient-"))
-    atexit.register(shutil.rmtree, copies)
-    shutil.copytree(ROOT / "releases", copies / "releases")
-    for path in copies.glob("releases/*/release.yml"):
+    releases = Releases.copied()
+    for path in releases.folder.glob("*/release.yml"):
         path.write_text(re.sub(r"floor_ms: \d+", "floor_ms: 60000", path.read_text()))
-    return "-e", f"run_releases={copies}/releases"
+    return releases.arguments
 
 
 def docker(*arguments: str) -> str:

@@ -124,14 +124,14 @@ def growth(cursor: Cursor, declared: Mapping[str, Any], previous: Mapping[str, A
 
 
 def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
-    """Rows that the application has written past the release since; expected of code that does not know it yet."""
+    """Rows that break a claim, as they come of code that does not know the release yet and writes past it."""
     proofs = run_checks(cursor, checks, DRIFT_SAMPLE)
     counts = {check["name"]: proof.observed for check, proof in zip(checks, proofs, strict=True)}
     broken = [proof for proof in proofs if not isinstance(proof.observed, int)]
     if broken:
         return counts, Claim("drift", "fail", broken[0].detail)
     found = [f"{proof.title}: {proof.detail.rstrip('.')}" for proof in proofs if proof.observed]
-    detail = f"{'; '.join(found)}. The application wrote them since; reconcile brings them in line." if found else ""
+    detail = f"{'; '.join(found)}. Verify tells whether it is only drift; reconcile brings it in line." if found else ""
     return counts, Claim("drift", "inconclusive" if found else "pass", detail)
 
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from pathlib import Path
 
 import pytest
-from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, Psql, docker, play
+from outside import BACKEND, POSTGRES, REDIS, STATE, Psql, Releases, docker, play
 from testinfra.host import Host
 
 VERSIONS = "/app/migrations/versions"
 PAYLOAD = f"{VERSIONS}/f4c8a2b5e1d9_create_drawing_project_associations_junction_table.py"
-RELEASE = ROOT / "releases/8_1a/release.yml"
-CHECKS = ROOT / "releases/8_1a/checks.yml"
+RELEASES = Releases.copied()
 
 
 @contextmanager
@@ -63,17 +61,6 @@ def file_in_backend(path: str, content: str) -> Iterator[None]:
         yield
     finally:
         docker("exec", "-u", "root", BACKEND, "rm", path)
-
-
-@contextmanager
-def edited(path: Path, old: str, new: str) -> Iterator[None]:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    try:
-        yield
-    finally:
-        path.write_text(text)
 
 
 @contextmanager
@@ -169,17 +156,19 @@ CASES: list[tuple[str, Break, list[str], str]] = [
     ("no room for the dump", small_disk, [], "room"),
     ("state directory not writable", nullcontext, ["-e", "release_state_dir=/proc/no/such"], "/proc/no"),
     ("unknown release", nullcontext, ["-e", "release=no_such_release"], "no_such_release"),
-    ("unknown key", lambda: edited(RELEASE, "label:", "labell:"), [], "labell"),
-    ("wrong type", lambda: edited(RELEASE, "timeout_ms: 500", "timeout_ms: soon"), [], "migration.lock.timeout_ms"),
+    ("unknown key", lambda: RELEASES.edited("label:", "labell:"), [], "labell"),
+    ("wrong type", lambda: RELEASES.edited("timeout_ms: 500", "timeout_ms: soon"), [], "migration.lock.timeout_ms"),
     (
         "broken query",
-        lambda: edited(CHECKS, "SELECT d.id, d.title, d.project_id\n      FROM", "SELECT d.id, d.titel\n      FROM"),
+        lambda: RELEASES.edited(
+            "SELECT d.id, d.title, d.project_id, d.xmin", "SELECT d.id, d.titel, d.xmin", "checks.yml"
+        ),
         [],
         "titel",
     ),
     (
         "a check that would write",
-        lambda: edited(CHECKS, "SELECT dpa.id, dpa.drawing_id\n", "DELETE FROM drawings --\n"),
+        lambda: RELEASES.edited("SELECT dpa.id, dpa.drawing_id\n", "DELETE FROM drawings --\n", "checks.yml"),
         [],
         "no_association_without_drawing",
     ),
@@ -194,7 +183,7 @@ def test_it_says_what_to_do_and_changes_nothing(
 ) -> None:
     with break_it():
         before = psql.fingerprint()
-        run = play("deploy_8_1a.yml", *arguments)
+        run = play("deploy_8_1a.yml", *RELEASES.arguments, *arguments)
         after = psql.fingerprint()
     assert run.status != 0, run.output
     assert says in run.output

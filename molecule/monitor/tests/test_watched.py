@@ -15,11 +15,31 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from outside import ARTIFACTS, BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, descendants, docker, journal, play
+from outside import (
+    ARTIFACTS,
+    BACKEND,
+    POSTGRES,
+    REDIS,
+    ROOT,
+    STATE,
+    WORKER,
+    Playbook,
+    Psql,
+    Releases,
+    descendants,
+    docker,
+    journal,
+    play,
+)
 
 ONE_SAMPLE = ("-e", "monitor_watch_seconds=0")
-RELEASE = ROOT / "releases/8_1a/release.yml"
+RELEASES = Releases.copied()
 MARK = "dbrelease monitor 8_1a staging"
+
+
+def watch(*arguments: str) -> Playbook:
+    """The watch alone, of the release as the tests have it."""
+    return play("monitor_8_1a.yml", *RELEASES.arguments, *arguments)
 
 
 def samples() -> list[dict[str, Any]]:
@@ -64,7 +84,7 @@ def test_the_deploy_watched_and_says_for_how_long() -> None:
 
 def test_a_quiet_window_passes_and_changes_nothing(psql: Psql) -> None:
     before = psql.fingerprint()
-    run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=12", "-e", "monitor_interval_seconds=1")
+    run = watch("-e", "monitor_watch_seconds=12", "-e", "monitor_interval_seconds=1")
     assert run.status == 0, run.output
     assert psql.fingerprint() == before
     assert run.evidence["outcome"] == "already_deployed"
@@ -75,7 +95,7 @@ def test_a_quiet_window_passes_and_changes_nothing(psql: Psql) -> None:
 
 
 def test_windows_of_a_log_meet_exactly() -> None:
-    play("monitor_8_1a.yml", *ONE_SAMPLE)
+    watch(*ONE_SAMPLE)
     first, second = (line["facts"]["logs"] for line in samples()[-2:])
     for name, log in second.items():
         assert log["begin"] == first[name]["end"]
@@ -84,23 +104,12 @@ def test_windows_of_a_log_meet_exactly() -> None:
 
 def test_a_window_of_fifteen_minutes_proves_its_claims() -> None:
     """The length is the release's: here it declares a short one."""
-    with edited("window_seconds: 900", "window_seconds: 2"):
-        run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
+    with RELEASES.edited("window_seconds: 900", "window_seconds: 2"):
+        run = watch("-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
     statuses = {proof["name"]: proof["status"] for proof in run.evidence["proofs"]}
     assert run.status == 0, run.output
     for name in ("backend_log", "worker_log", "database_log", "api", "latency", "connections", "drift", "queue"):
         assert statuses[f"monitor.{name}"] == "pass", name
-
-
-@contextmanager
-def edited(old: str, new: str, path: Path = RELEASE) -> Iterator[None]:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new, 1))
-    try:
-        yield
-    finally:
-        path.write_text(text)
 
 
 MEASURED = "latency: {requests: 5, factor: 3.0, floor_ms: "
@@ -109,7 +118,7 @@ MEASURED = "latency: {requests: 5, factor: 3.0, floor_ms: "
 @pytest.fixture(autouse=True, scope="module")
 def a_busy_machine_is_no_slow_application() -> Iterator[None]:
     """What the API takes on the machine that tests it is no claim of these tests, but for the one about latency."""
-    with edited(f"{MEASURED}250}}", f"{MEASURED}9000}}"):
+    with RELEASES.edited(f"{MEASURED}250}}", f"{MEASURED}9000}}"):
         yield
 
 
@@ -121,18 +130,87 @@ def paused(container: str) -> Iterator[None]:
     finally:
         docker("unpause", container)
         time.sleep(3)
-        play("monitor_8_1a.yml", *ONE_SAMPLE)  # what it has to say about the pause is read here
+        watch(*ONE_SAMPLE)  # what it has to say about the pause is read here
 
 
 @contextmanager
 def queued() -> Iterator[None]:
     """Work that nobody does, on a queue of its own name."""
-    with edited("llen, celery]", "llen, nobody]"), edited("limit: 1000", "limit: 2"):
+    with RELEASES.edited("llen, celery]", "llen, nobody]"), RELEASES.edited("limit: 1000", "limit: 2"):
         docker("exec", REDIS, "redis-cli", "rpush", "nobody", "a", "b", "c")
         try:
             yield
         finally:
             docker("exec", REDIS, "redis-cli", "del", "nobody")
+
+
+ASSOCIATIONS = "drawing_project_associations"
+
+
+@contextmanager
+def shrunk() -> Iterator[None]:
+    """Every fifth row is gone between two samples."""
+    watch(*ONE_SAMPLE)
+    sql(
+        f"CREATE TABLE gone AS SELECT * FROM {ASSOCIATIONS} WHERE id::text < '33'; "
+        f"DELETE FROM {ASSOCIATIONS} WHERE id IN (SELECT id FROM gone)"
+    )
+    try:
+        yield
+    finally:
+        sql(f"INSERT INTO {ASSOCIATIONS} SELECT * FROM gone; DROP TABLE gone")
+
+
+@contextmanager
+def without_vacuum() -> Iterator[None]:
+    """Half of a table's rows are dead, and nobody takes them away."""
+    sql(f"ALTER TABLE {ASSOCIATIONS} SET (autovacuum_enabled = off)")
+    sql(f"UPDATE {ASSOCIATIONS} SET assigned_at = assigned_at")
+    try:
+        with RELEASES.edited("floor: 10000}", "floor: 100}"):
+            yield
+    finally:
+        sql(f"ALTER TABLE {ASSOCIATIONS} RESET (autovacuum_enabled)")
+        sql(f"VACUUM ANALYZE {ASSOCIATIONS}")
+
+
+STANDBY = "/tmp/standby"
+
+
+@contextmanager
+def standby_that_stands_still() -> Iterator[None]:
+    """A real one, in the database's container, which streams but does not replay any more."""
+    server = ("exec", "-u", "postgres", POSTGRES, "sh", "-ec")
+    docker(*server, f"rm -rf {STANDBY}; pg_basebackup -U user -D {STANDBY} -R -c fast")
+    docker(
+        *server, f"$(pg_config --bindir)/pg_ctl -D {STANDBY} -w -o '-p 5499 -c hot_standby=on' -l {STANDBY}.log start"
+    )
+    try:
+        sql("CREATE TABLE noticed AS SELECT 1 AS a")  # the lag is measured by what it has replayed
+        time.sleep(1)
+        docker(
+            "exec",
+            POSTGRES,
+            "psql",
+            "-U",
+            "user",
+            "-d",
+            "drawing_index",
+            "-p",
+            "5499",
+            "-c",
+            "SELECT pg_wal_replay_pause()",
+        )
+        sql("DROP TABLE noticed")
+        time.sleep(4)
+        with RELEASES.edited("lag_seconds: 60", "lag_seconds: 2"):
+            yield
+    finally:
+        docker(*server, f"$(pg_config --bindir)/pg_ctl -D {STANDBY} -m immediate stop; rm -rf {STANDBY} {STANDBY}.log")
+
+
+def sql(text: str) -> None:
+    docker("exec", POSTGRES, "psql", "-v", "ON_ERROR_STOP=1", "-U", "user", "-d", "drawing_index", "-c", text)
 
 
 def logged(container: str, text: str) -> Callable[[], AbstractContextManager[None]]:
@@ -166,20 +244,29 @@ FAILING: list[tuple[str, Callable[[], AbstractContextManager[None]], list[str], 
     ("the API is down", nullcontext, ["-e", "api_base_url=http://localhost:9"], "api", "http://localhost:9"),
     (
         "an endpoint that is not there",
-        lambda: edited("path: /api/v1/projects", "path: /api/v1/no_such"),
+        lambda: RELEASES.edited("path: /api/v1/projects", "path: /api/v1/no_such"),
         [],
         "api",
         "had status 404",
     ),
     (
         "an API that has become slow",
-        lambda: edited(f"{MEASURED}9000}}", "latency: {requests: 5, factor: 1, floor_ms: 0}"),
+        lambda: RELEASES.edited(f"{MEASURED}9000}}", "latency: {requests: 5, factor: 1, floor_ms: 0}"),
         [],
         "latency",
         "above the limit",
     ),
-    ("connections", lambda: edited("of_maximum: 0.8", "of_maximum: 0.001"), [], "connections", "above the limit"),
+    (
+        "connections",
+        lambda: RELEASES.edited("of_maximum: 0.8", "of_maximum: 0.001"),
+        [],
+        "connections",
+        "above the limit",
+    ),
     ("a queue that grows", queued, [], "queue", "3 tasks wait"),
+    ("a table that loses its rows", shrunk, [], "growth", "find out who deleted the rows"),
+    ("dead rows", without_vacuum, [], "dead_rows", "see why vacuum does not reach it"),
+    ("a standby that stays behind", standby_that_stands_still, [], "replication", "above the limit of 2 s"),
     ("a worker that is down", lambda: paused(WORKER), [], "worker_log", "paused"),
 ]
 
@@ -191,7 +278,7 @@ def test_a_failing_sample_fails_the_watch(
     break_it: Callable[[], AbstractContextManager[None]], arguments: list[str], claim: str, says: str
 ) -> None:
     with break_it():
-        run = play("monitor_8_1a.yml", *ONE_SAMPLE, *arguments)
+        run = watch(*ONE_SAMPLE, *arguments)
     assert run.status != 0, run.output
     assert run.evidence["outcome"] == "failed"
     (sample,) = [line for line in samples() if line["run_id"] == run.evidence["run"]["run_id"]]
@@ -204,7 +291,7 @@ def test_a_failing_sample_fails_the_watch(
 
 def test_one_failing_sample_of_many_is_within_the_limits() -> None:
     log_line(BACKEND, f"{now()} ERROR [app] once")
-    run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=12", "-e", "monitor_interval_seconds=1")
+    run = watch("-e", "monitor_watch_seconds=12", "-e", "monitor_interval_seconds=1")
     assert run.status == 0, run.output
     (proof,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "monitor.backend_log"]
     assert proof["status"] == "inconclusive" and "within the limits" in proof["detail"]
@@ -212,14 +299,29 @@ def test_one_failing_sample_of_many_is_within_the_limits() -> None:
 
 def test_one_error_about_the_release_is_not() -> None:
     log_line(BACKEND, f'{now()} ERROR [app] relation "drawing_project_associations" is gone')
-    run = play("monitor_8_1a.yml", "-e", "monitor_watch_seconds=60", "-e", "monitor_interval_seconds=1")
+    run = watch("-e", "monitor_watch_seconds=60", "-e", "monitor_interval_seconds=1")
     assert run.status != 0
     assert len(run.evidence["monitoring"]["samples"]) == 1, "a watch that has failed is not prolonged"
 
 
+def test_two_failing_samples_on_end_are_not() -> None:
+    with RELEASES.edited("of_maximum: 0.8", "of_maximum: 0.001"):
+        run = watch("-e", "monitor_watch_seconds=60", "-e", "monitor_interval_seconds=1")
+    assert run.status != 0 and run.evidence["outcome"] == "failed"
+    assert [sample["verdict"] for sample in run.evidence["monitoring"]["samples"]] == ["fail", "fail"]
+
+
+def test_too_little_traffic_is_inconclusive() -> None:
+    with RELEASES.edited("minimum_lines: 1 ", "minimum_lines: 5000 "):
+        run = watch(*ONE_SAMPLE)
+    assert run.status == 0, run.output
+    claim = next(c for c in samples()[-1]["facts"]["claims"] if c["name"] == "backend_log")
+    assert claim["verdict"] == "inconclusive" and "5000" in claim["detail"], claim
+
+
 def test_words_are_no_errors() -> None:
     log_line(BACKEND, f'{now()} INFO [uvicorn.access] "GET /error?exception=fatal" 200')
-    assert play("monitor_8_1a.yml", *ONE_SAMPLE).status == 0
+    assert watch(*ONE_SAMPLE).status == 0
 
 
 def test_drift_is_reported_and_is_no_failure(psql: Psql) -> None:
@@ -228,7 +330,7 @@ def test_drift_is_reported_and_is_no_failure(psql: Psql) -> None:
         f"DELETE FROM drawing_project_associations WHERE drawing_id = '{drawing}' RETURNING project_id"
     )
     try:
-        run = play("monitor_8_1a.yml", *ONE_SAMPLE)
+        run = watch(*ONE_SAMPLE)
         assert run.status == 0, run.output
         assert samples()[-1]["facts"]["drift"] == {"no_missing_association": 1, "no_stale_association": 0}
         assert claims(samples()[-1])["drift"] == "inconclusive"
@@ -241,11 +343,11 @@ def test_drift_is_reported_and_is_no_failure(psql: Psql) -> None:
 
 def test_a_restarted_service_is_inconclusive() -> None:
     docker("restart", "-t", "1", WORKER)
-    run = play("monitor_8_1a.yml", *ONE_SAMPLE)
+    run = watch(*ONE_SAMPLE)
     assert claims(samples()[-1])["worker_log"] == "inconclusive", run.output
     assert run.status == 0
     assert "restarted" in next(c["detail"] for c in samples()[-1]["facts"]["claims"] if c["name"] == "worker_log")
-    play("monitor_8_1a.yml", *ONE_SAMPLE)
+    watch(*ONE_SAMPLE)
     assert claims(samples()[-1])["worker_log"] == "pass"
 
 
@@ -253,7 +355,7 @@ def test_lines_that_were_rotated_away_are_inconclusive() -> None:
     path = docker("inspect", "-f", "{{.LogPath}}", WORKER).strip()
     subprocess.run(["truncate", "-s", "0", path], check=True)
     log_line(WORKER, f"[{now()}: INFO/MainProcess] after")
-    run = play("monitor_8_1a.yml", *ONE_SAMPLE)
+    run = watch(*ONE_SAMPLE)
     assert run.status == 0, run.output
     claim = next(c for c in samples()[-1]["facts"]["claims"] if c["name"] == "worker_log")
     assert claim["verdict"] == "inconclusive" and "rotated away" in claim["detail"]
@@ -262,9 +364,13 @@ def test_lines_that_were_rotated_away_are_inconclusive() -> None:
 def test_a_killed_watch_goes_on_where_it_was() -> None:
     before = len(samples())
     command = ["ansible-playbook", "monitor_8_1a.yml", "-i", "staging"]
-    watch = ["-e", "monitor_watch_seconds=45", "-e", "monitor_interval_seconds=2"]
+    patience = ["-e", "monitor_watch_seconds=45", "-e", "monitor_interval_seconds=2"]
     process = subprocess.Popen(
-        [*command, *watch], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
+        [*command, *RELEASES.arguments, *patience],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         deadline = time.monotonic() + 180
@@ -276,7 +382,7 @@ def test_a_killed_watch_goes_on_where_it_was() -> None:
         process.wait()
     killed = samples()[before:]
     assert len(killed) >= 2
-    run = play("monitor_8_1a.yml", *watch)
+    run = watch(*patience)
     assert run.status == 0, run.output
     facts = window()
     begun = [line["facts"] for line in journal() if (line["step"], line["event"]) == ("monitor", "started")]
@@ -288,7 +394,7 @@ def test_a_killed_watch_goes_on_where_it_was() -> None:
 
 def test_check_mode_samples_nothing() -> None:
     before = (STATE / "journal.jsonl").read_text()
-    run = play("monitor_8_1a.yml", "--check")
+    run = watch("--check")
     assert run.status == 0, run.output
     assert (STATE / "journal.jsonl").read_text() == before
 
@@ -311,7 +417,7 @@ def test_a_second_deploy_does_not_watch_again() -> None:
 )
 def test_bad_input_is_one_clear_sentence(arguments: list[str], says: str) -> None:
     before = len(samples())
-    run = play("monitor_8_1a.yml", *arguments)
+    run = watch(*arguments)
     assert run.status != 0 and says in run.output and "Traceback" not in run.output
     assert len(samples()) == before
 
