@@ -15,8 +15,8 @@ description:
     other check. Fails only if the database cannot be asked, or the journal cannot be written.
   - The journal of O(run) knows at which instant a check was proved, right after the release was finalized or brought
     in line. Of such a check, rows that break it now and were written since (O(checks[].written_in)) are drift, as the
-    application's old code makes it. Where all of them are, the proof is C(inconclusive) and says how many they are;
-    where one is not, it is red. A check that cannot run is red all the same.
+    application's old code makes it. Where all of them are, O(drift) is the proof's status, and it says how many they
+    are; where one is not, it is red. A check that cannot run is red all the same.
 extends_documentation_fragment: [login, run]
 options:
   checks:
@@ -49,6 +49,11 @@ options:
         type: list
         elements: str
         default: []
+  drift:
+    description: The status of a check that nothing breaks but drift.
+    type: str
+    choices: [inconclusive, fail]
+    default: inconclusive
   statement_timeout_ms:
     description: How long a check may run, in milliseconds.
     type: int

@@ -59,7 +59,6 @@ class Alembic:
     _last: Finished | None = field(default=None, init=False)
     _output: str = field(default="", init=False)
     _attempts: int = field(default=0, init=False)
-    _timed_out: bool = field(default=False, init=False)
 
     def move(self, move: Move) -> Moved:
         """Run it to an end that is known; whatever happened is in the proofs."""
@@ -104,8 +103,6 @@ class Alembic:
             )
             footer = f"exit status {finished.status} after {finished.duration_ms} ms"
             self._last = finished
-            # A killed container gives the same status much earlier.
-            self._timed_out = finished.timed_out and finished.duration_ms >= remaining * 1000
         finally:
             self._output = self.log.end(footer)
         if missing_program(finished):
@@ -122,7 +119,7 @@ class Alembic:
             status=last.status if last else None,
             output=self._output,
             revisions=revisions_or_none(self.login, self.table, RECOVERY_S),
-            timed_out=self._timed_out,
+            timed_out=last is not None and last.timed_out,
             cause=cause,
             duration_ms=duration_ms,
         )

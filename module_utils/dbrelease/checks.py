@@ -12,7 +12,7 @@ import psycopg2.extensions
 
 from .database import Login, Row, connect, select, select_declared, server_reason, strip_terminator, transaction
 from .drift import Instant
-from .proof import Proof
+from .proof import Proof, Status
 from .statement import advice, limit_statements, readable, readable_row, still_connected
 
 Cursor = psycopg2.extensions.cursor
@@ -31,12 +31,14 @@ def read_checks(
     checks: Sequence[Check],
     *,
     proved: Mapping[str, Instant],
+    drift: Status,
     statement_timeout_ms: int,
     sample_size: int,
 ) -> tuple[list[Proof], dict[str, Any]]:
     """Every check on one instant of a database, with that instant (`taken_at`) and how long it took (`duration_ms`).
 
-    `proved` says by name when a check was proved: rows that break it and were written since are drift.
+    `proved` says by name when a check was proved: rows that break it and were written since are drift, and `drift` is
+    the verdict where nothing else breaks it.
     """
     with (
         closing(connect(login, "dbrelease sql_check_info")) as connection,
@@ -44,7 +46,7 @@ def read_checks(
     ):
         limit_statements(cursor, statement_timeout_ms)
         taken_at = select(cursor, "SELECT clock_timestamp() AS taken_at")[0]["taken_at"]
-        proofs = run_checks(cursor, checks, sample_size, proved)
+        proofs = run_checks(cursor, checks, sample_size, proved, drift)
     return proofs, {"taken_at": taken_at.isoformat(), "duration_ms": sum(proof.duration_ms for proof in proofs)}
 
 
@@ -53,6 +55,7 @@ def run_checks(
     checks: Sequence[Check],
     sample_size: int = SAMPLE_SIZE,
     proved: Mapping[str, Instant] = NOTHING_PROVED,
+    drift: Status = "inconclusive",
 ) -> list[Proof]:
     """Every check, in the caller's transaction, each in a savepoint, so that a broken one hides no other."""
     _tune(cursor)
@@ -62,7 +65,7 @@ def run_checks(
         if instant and not instant.is_past(cursor):
             instant = None
         followed = [done[name] for name in check.get("follows") or () if name in done]
-        done[check["name"]] = _run(cursor, check, sample_size, instant, followed)
+        done[check["name"]] = _run(cursor, check, sample_size, instant, drift, followed)
     return [done[check["name"]] for check in checks]
 
 
@@ -114,7 +117,9 @@ def comparing(sql: str) -> str:
         FROM (\n{strip_terminator(sql)}\n) AS declared"""
 
 
-def _run(cursor: Cursor, check: Check, sample_size: int, instant: Instant | None, followed: Sequence[Proof]) -> Proof:
+def _run(
+    cursor: Cursor, check: Check, sample_size: int, instant: Instant | None, drift: Status, followed: Sequence[Proof]
+) -> Proof:
     started = time.monotonic()
     declared = check.get("violations") or check["equal"]
     if check.get("violations"):
@@ -135,7 +140,7 @@ def _run(cursor: Cursor, check: Check, sample_size: int, instant: Instant | None
         )
     if check.get("violations"):
         (row,) = rows
-        return Proof(**common, **judge_violations(row["count"], row["drifted"], row["sample"] or []))
+        return Proof(**common, **judge_violations(row["count"], row["drifted"], row["sample"] or [], drift))
     return Proof(**common, **judge_equal(rows, instant is not None and _all_drift(followed)))
 
 
@@ -143,17 +148,18 @@ def _all_drift(followed: Sequence[Proof]) -> bool:
     return {proof.status for proof in followed} in ({"inconclusive"}, {"inconclusive", "pass"})
 
 
-def judge_violations(count: int, drifted: int, sample: Sequence[Row]) -> dict[str, Any]:
-    """The verdict on the rows that break a claim, of which some were written after it was proved."""
+def judge_violations(count: int, drifted: int, sample: Sequence[Row], drift: Status) -> dict[str, Any]:
+    """The verdict on the rows that break a claim, of which some were written after it was proved; `drift`, if all."""
     verdict: dict[str, Any] = {"expected": 0, "observed": count, "sample": [readable_row(row) for row in sample]}
     if count == 0:
         return {**verdict, "status": "pass", "detail": "No row breaks it."}
     rows = "1 row breaks it" if count == 1 else f"{count} rows break it"
-    if count == drifted:
-        return {**verdict, "status": "inconclusive", "detail": f"{HELD}; {rows} now, {SINCE}."}
+    if count == drifted and drift != "fail":
+        return {**verdict, "status": drift, "detail": f"{HELD}; {rows} now, {SINCE}."}
     remedy = "Bring the rows in line (the sample names some), and verify again."
-    apart = f", of which {drifted} {'was' if drifted == 1 else 'were'} {SINCE}" if drifted else ""
-    return {**verdict, "status": "fail", "detail": f"{rows}{apart}.", "remedy": remedy}
+    which = "" if count == drifted else f"of which {drifted} {'was' if drifted == 1 else 'were'} "
+    since = f", {which}{SINCE}" if drifted else ""
+    return {**verdict, "status": "fail", "detail": f"{rows}{since}.", "remedy": remedy}
 
 
 def judge_equal(rows: Sequence[Row], drifted: bool) -> dict[str, Any]:

@@ -28,18 +28,17 @@ Consumer = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended. `stdout` is empty where a consumer took it; `stderr` is its last 64 KiB."""
+    """How a command ended. `stdout` is empty where a consumer took it; `stderr` is its last 64 KiB.
+
+    timed_out: the deadline, not the command or whoever killed it, ended it.
+    """
 
     argv: tuple[str, ...]
     status: int
     stdout: str
     stderr: str
     duration_ms: int
-
-    @property
-    def timed_out(self) -> bool:
-        """True when the deadline, not the command, ended it."""
-        return self.status in TIMEOUT_STATUSES
+    timed_out: bool = False
 
 
 class Commands(Protocol):
@@ -77,13 +76,16 @@ class _Output:
         self._stderr.extend(data)
         del self._stderr[:-KEPT_ERROR_BYTES]
 
-    def finished(self, argv: Sequence[str], status: int, begun: float) -> Finished:
+    def finished(self, argv: Sequence[str], status: int, begun: float, timeout_s: int) -> Finished:
+        duration_s = time.monotonic() - begun
         return Finished(
             argv=tuple(argv),
             status=status,
             stdout=self._stdout.decode(errors="replace"),
             stderr=self._stderr.decode(errors="replace"),
-            duration_ms=round((time.monotonic() - begun) * 1000),
+            duration_ms=round(duration_s * 1000),
+            # A killed container gives the same status much earlier.
+            timed_out=status in TIMEOUT_STATUSES and duration_s >= timeout_s,
         )
 
 
@@ -142,7 +144,7 @@ class ContainerCommands:
                 f"Running {argv[0]} in {self.place} failed ({_docker_reason(error)}): "
                 "check with `docker ps` that the container runs."
             ) from error
-        return output.finished(argv, status, begun)
+        return output.finished(argv, status, begun, timeout_s)
 
 
 class HostCommands:
@@ -190,7 +192,7 @@ class HostCommands:
         finally:
             status = process.wait()
             errors.join()
-        return output.finished(argv, status, begun)
+        return output.finished(argv, status, begun, timeout_s)
 
 
 def docker_client() -> docker.DockerClient:

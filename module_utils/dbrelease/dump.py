@@ -140,8 +140,7 @@ def dump_failure(finished: Finished, commands: Commands, login: Login, timeout_s
     if finished.status == 0:
         return None
     where = f"Dumping the {login.label} in {commands.place} failed"
-    # A killed container gives the same status much earlier.
-    if finished.timed_out and finished.duration_ms >= timeout_s * 1000:
+    if finished.timed_out:
         return ReleaseError(f"{where} (not done in {timeout_s} s): give it more time, or find what it waits for.")
     silent = "it was killed" if finished.status == KILLED_STATUS else "it said nothing"
     reason = masked(" ".join(finished.stderr.split())[-600:] or silent, login.password)

@@ -171,7 +171,8 @@ def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) ->
     if reconciled and reconciled.facts.get("state") == "before":
         return Verdict("rolled_back", f"{place} is not deployed: {_repairs(reconciled)}.", begun)
     if reconciled and "verify" in passed:
-        return Verdict("already_deployed", f"{place} is deployed: {_repairs(reconciled)}, and it was verified{drift}.", begun)
+        verified = f"{_repairs(reconciled)}, and it was verified{drift}"
+        return Verdict("already_deployed", f"{place} is deployed: {verified}.", begun)
     if "verify" in passed and begun:
         return Verdict("deployed", f"{place} was deployed and verified{drift}.", begun)
     if "verify" in passed:

@@ -160,8 +160,7 @@ def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
     text = " ".join(masked(finished.stderr, place.login.password).split())
     # Its first error is the cause; the statement that it quotes behind it may be long.
     text = text[max(text.find("error:"), 0) :][:400]
-    late = finished.timed_out and finished.duration_ms >= place.timeout_s * 1000
-    reason = f"not done within {place.timeout_s} s" if late else text or f"status {finished.status}"
+    reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
     return ReleaseError(
         f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "
         f"({reason}): the live database was not touched; remove the cause, and run again."

@@ -137,11 +137,8 @@ class Comparison:
                 keeper.keep(both, differences(self._live, cursor, other, both, buckets), replay=replay)
 
     def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
-        cursor.execute(sql.SQL("SELECT count(*) AS rows FROM ONLY {}").format(table.identifier))
-        (now,) = map(dict, cursor.fetchall())
-        if not self._look.is_unchanged(cursor, table):
-            keeper.copy(cursor, table)
-        keeper.note_copied(table, now["rows"])
+        unchanged = self._look.is_unchanged(cursor, table)
+        keeper.note_copied(table, self._look.states[table.key].rows if unchanged else keeper.copy(cursor, table))
 
 
 def prepare(

@@ -93,8 +93,8 @@ class Keeper:
             rmtree(self.saved.directory, ignore_errors=True)
             self.saved = Saved()
 
-    def copy(self, cursor: Cursor, table: Table) -> None:
-        """Every row of a table that the other database lacks, as CSV; in place of those of an earlier copy."""
+    def copy(self, cursor: Cursor, table: Table) -> int:
+        """The rows of a table that the other database lacks, as CSV, in place of an earlier copy; how many they are."""
         file = self._copies.get(table.key)
         if file is None:
             file = self._copies[table.key] = self._open(table.key, ".csv")
@@ -107,6 +107,7 @@ class Keeper:
         except OSError as error:
             raise write_failure(Path(file.name), error) from error
         _sync(file)
+        return int(cursor.rowcount)
 
     def note_copied(self, table: Table, rows: int) -> None:
         """Count the rows of a table that was copied, and say in the script how they can be read."""

@@ -48,7 +48,14 @@ def verify(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
         common = {**login_parameters, "run": run_parameters, "statement_timeout_ms": 30_000}
         asked = [
             sql_check_info.act(
-                {**common, "checks": DECLARED["checks"], "sample_size": 5, "reconcile_command": ""}, False
+                {
+                    **common,
+                    "checks": DECLARED["checks"],
+                    "drift": "inconclusive",
+                    "sample_size": 5,
+                    "reconcile_command": "",
+                },
+                False,
             ),
             sql_scenario_info.act({**common, "scenarios": DECLARED["scenarios"], "lock_timeout_ms": 300}, False),
             query_plan_info.act({**common, "plans": DECLARED["plans"]}, False),

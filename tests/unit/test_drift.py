@@ -46,6 +46,7 @@ CHECKS: list[dict[str, Any]] = [
         "violations": "SELECT order_id FROM links WHERE account > 9",
     },
 ]
+DRIFT, RED = "inconclusive", "fail"
 GREEN = dict.fromkeys(("same_count", "missing", "stale", "known"), "pass")
 BEFORE = """
 CREATE TABLE orders (id int PRIMARY KEY, account int);
@@ -81,17 +82,20 @@ def prove(session: Session, sql: str = "") -> Instant:
 def look(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> Callable[[Instant], dict[str, Any]]:
     """The module's answer where the journal says that all was proved at an instant."""
 
-    def ask(instant: Instant) -> dict[str, Any]:
+    def ask(instant: Instant, drift: str = DRIFT) -> dict[str, Any]:
         proven = {check["name"]: instant.facts() for check in CHECKS}
         Journal(Run(**run_parameters)).append("finalize", "passed", {"proven": proven})
-        options = {"checks": CHECKS, "statement_timeout_ms": 60_000, "sample_size": 3, "reconcile_command": ""}
+        options = {
+            "checks": CHECKS,
+            "drift": drift,
+            "statement_timeout_ms": 60_000,
+            "sample_size": 3,
+            "reconcile_command": "",
+        }
         answer = sql_check_info.act({**login_parameters, "run": run_parameters, **options}, False)
         return {proof["name"].removeprefix("checks."): proof for proof in answer["proofs"]}
 
     return ask
-
-
-DRIFT, RED = "inconclusive", "fail"
 
 
 @pytest.mark.parametrize(
@@ -117,6 +121,15 @@ def test_who_wrote_it_decides(shop: Session, look: Any, written: str, verdicts: 
     if written:
         run(shop, written)
     assert {name: proof["status"] for name, proof in look(instant).items()} == {**GREEN, **verdicts}
+
+
+def test_whoever_asks_for_it_is_told_of_drift_in_red(shop: Session, look: Any) -> None:
+    instant = prove(shop)
+    run(shop, NEW_ORDER)
+    proofs = look(instant, "fail")
+    statuses = {name: proof["status"] for name, proof in proofs.items()}
+    assert statuses == {**GREEN, "missing": RED, "same_count": RED}
+    assert "1 row breaks it, written by the application since: drift." in proofs["missing"]["detail"]
 
 
 def test_damage_is_shown_before_drift(shop: Session, look: Any) -> None:

@@ -63,7 +63,7 @@ def shop(session: Session) -> Session:
 @pytest.fixture
 def look(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> Look:
     def run(*checks: dict[str, Any], check_mode: bool = False, **options: Any) -> dict[str, Any]:
-        defaults = {"statement_timeout_ms": 60_000, "sample_size": 5, "reconcile_command": ""}
+        defaults = {"drift": "inconclusive", "statement_timeout_ms": 60_000, "sample_size": 5, "reconcile_command": ""}
         given = {**login_parameters, "run": run_parameters, "checks": list(checks), **defaults, **options}
         return sql_check_info.act(given, check_mode)
 
@@ -357,7 +357,7 @@ def test_planning_tells_what_could_not_run(shop: Session, sql: str, status: str)
     ],
 )
 def test_verdict_on_violations(count: int, drifted: int, status: str, detail: str) -> None:
-    verdict = judge_violations(count, drifted, [{"id": 1}][:count])
+    verdict = judge_violations(count, drifted, [{"id": 1}][:count], "inconclusive")
     assert verdict["status"] == status
     assert detail in verdict["detail"]
 

@@ -14,7 +14,13 @@ from test_structure_info import PROOFS, SQL, TABLES
 from verification_info import act, main
 
 HOLDS = {"name": "no_order", "title": "There is no order", "violations": "SELECT id FROM orders", "equal": None}
-CHECKS = {"checks": [HOLDS], "statement_timeout_ms": 9000, "sample_size": 5, "reconcile_command": ""}
+CHECKS = {
+    "checks": [HOLDS],
+    "drift": "inconclusive",
+    "statement_timeout_ms": 9000,
+    "sample_size": 5,
+    "reconcile_command": "",
+}
 STRUCTURE = {"tables": TABLES, "revision": "b2", "bookkeeping_table": "alembic_version", "reconcile_command": ""}
 NOTHING = dict.fromkeys(("structure", "checks", "scenarios", "plans", "untouched", "api"))
 ORDER = "INSERT INTO orders VALUES (gen_random_uuid())"

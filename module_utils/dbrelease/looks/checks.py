@@ -29,6 +29,7 @@ OPTIONS: Options = {
         "mutually_exclusive": [("violations", "equal")],
         "required_one_of": [("violations", "equal")],
     },
+    "drift": {"type": "str", "choices": ["inconclusive", "fail"], "default": "inconclusive"},
     "statement_timeout_ms": {"type": "int", "default": 60_000},
     "sample_size": {"type": "int", "default": 5},
     "reconcile_command": {"type": "str", "default": ""},
@@ -45,6 +46,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             Login.of(params),
             params["checks"],
             proved=proved(journal.read(), release=run.release, environment=run.environment),
+            drift=params["drift"],
             statement_timeout_ms=params["statement_timeout_ms"],
             sample_size=params["sample_size"],
         )

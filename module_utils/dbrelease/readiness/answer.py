@@ -42,7 +42,9 @@ def judge(
     kept, manifest = backup.kept(facts)
     drifting = [check for check in release.get("checks") or () if check["name"] in (monitoring.get("drift") or ())]
     seen = (
-        read_checks(login, drifting, proved={}, statement_timeout_ms=STATEMENT_TIMEOUT_MS, sample_size=SAMPLE_SIZE)[0]
+        read_checks(
+            login, drifting, proved={}, drift="fail", statement_timeout_ms=STATEMENT_TIMEOUT_MS, sample_size=SAMPLE_SIZE
+        )[0]
         if drifting
         else []
     )

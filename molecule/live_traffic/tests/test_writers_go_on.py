@@ -92,7 +92,14 @@ def test_what_the_old_code_writes_after_it_is_drift() -> None:
     again = play("deploy_8_1a.yml")
     assert (again.status, again.evidence["outcome"]) == (0, "already_deployed"), again.output
     assert verdicts(again.evidence)[MISSING] == "inconclusive"
-    assert "drift, which reconcile brings in line" in again.output
+    assert "drift, which reconcile brings in line" in again.evidence["headline"]
+
+
+def test_whoever_asks_whether_all_is_true_is_told_of_it() -> None:
+    verified = play("verify_8_1a.yml")
+    assert (verified.status != 0, verified.evidence["outcome"]) == (True, "failed"), verified.output
+    assert verdicts(verified.evidence)[MISSING] == "fail"
+    assert "reconcile_8_1a.yml" in verified.evidence["headline"]
 
 
 def test_a_row_that_went_otherwise_is_damage(psql: Psql) -> None:
