@@ -84,10 +84,6 @@ deployed_at:
   description: When the release came to be deployed here, RFC 3339; empty where the journal does not know.
   type: str
   returned: always
-deployed_epoch:
-  description: The same in seconds since 1970, else the present moment.
-  type: int
-  returned: always
 proofs:
   description: One for each claim, C(monitor.<claim>); empty with O(state=begun).
   type: list

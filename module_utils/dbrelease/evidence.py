@@ -133,7 +133,7 @@ def build(
         },
         backup=backup_of(facts.get("backup")),
         migration=migration_of(stages),
-        monitoring=monitored(own, stages),
+        monitoring=monitored(lines, run, stages),
         ways_back=_ways_back(release, run, stages, verdict),
         files=files_of(run, written, facts, stages),
     )
@@ -233,9 +233,10 @@ def _deployed_earlier(lines: Sequence[Line], run: Run) -> dict[str, str] | None:
 
 def _ways_back(release: Mapping[str, Any], run: Run, stages: Sequence[Stage], verdict: Verdict) -> list[dict[str, str]]:
     """The release's commands, where there is something to go back from: it is there, was begun, or was found amiss."""
+    there = verdict.outcome in ("deployed", "already_deployed") or any(stage.step == "readiness" for stage in stages)
     looked_at = any(stage.step in LOOKED_AT for stage in stages)
     amiss = verdict.outcome == "failed" and (verdict.upgrade_begun or looked_at)
-    if not amiss and verdict.outcome not in ("deployed", "already_deployed"):
+    if not amiss and not there:
         return []
     return [
         {"title": way["title"], "command": way["command"].replace("{environment}", run.environment)}

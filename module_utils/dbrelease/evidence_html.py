@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from .evidence_charts import SERIES_AT_MOST, color, draw, is_logarithmic
 from .evidence_markdown import CONTROLS, OUTCOME_WORDS, duration
-from .evidence_series import Chart, latency_charts, lock_charts, monitoring_charts, row_charts, row_counts
+from .evidence_series import Chart, latency_charts, lock_charts, monitoring_charts, row_charts, row_counts, samples_of
 
 TEMPLATE = "report.html.j2"
 VALUE_LENGTH = 2000
@@ -137,7 +137,7 @@ def timeline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def newest_sample(monitoring: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """Everything that the newest sample saw, section by section; what it could not see is left out."""
-    samples = (monitoring or {}).get("samples") or [{}]
+    samples = samples_of(monitoring) or [{}]
     told = {key: ", ".join(_seen(value)) for key, value in samples[-1].items() if key not in NOT_SEEN}
     return [{"section": key.replace("_", " ").capitalize(), "text": text} for key, text in told.items() if text]
 

@@ -5,16 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .journal import Run
+from .monitor.memory import Memory
 from .outcome import Line, Stage
 
 
-def monitored(lines: Sequence[Line], stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """The samples of a run's lines, oldest first, and its newest window (null until it ends); None of no watch."""
-    samples = [_sample(line["facts"]) for line in lines if line["step"] == "sample"]
+def monitored(lines: Sequence[Line], run: Run, stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """The samples of a run, oldest first, and its newest window (null until it ends); None where nobody watched.
+
+    lines: the whole journal; a run that watches or asks how it was shows also what other runs saw since the deployment.
+    """
+    own = [line["facts"] for line in lines if line["step"] == "sample" and line["run_id"] == run.run_id]
     watches = [stage for stage in stages if stage.step == "monitor" and stage.status != "skipped"]
-    if not samples and not watches:
+    asks = watches or any(stage.step == "readiness" for stage in stages)
+    earlier = [sample.facts for sample in Memory.of(lines, run).samples if sample.facts not in own] if asks else []
+    if not (own or earlier or watches):
         return None
-    return {"samples": samples, "window": watches[-1].facts.get("window") if watches else None}
+    return {
+        "earlier": [_sample(facts) for facts in earlier],
+        "samples": [_sample(facts) for facts in own],
+        "window": watches[-1].facts.get("window") if watches else None,
+    }
 
 
 def _sample(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,12 +133,19 @@ def lock_charts(migration: Mapping[str, Any] | None) -> list[Chart]:
     return [Chart(title, "bars", list(ages), [Series("age", list(ages.values()))], "s")]
 
 
+def samples_of(monitoring: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """Of this run and of those before it, oldest first."""
+    found = [*((monitoring or {}).get("earlier") or ()), *((monitoring or {}).get("samples") or ())]
+    return [sample for sample in found if isinstance(sample, Mapping)]
+
+
 def monitoring_charts(monitoring: Mapping[str, Any] | None) -> list[Chart]:
     """A chart for each number that the samples have, in the order in which they came; one sample is no series."""
-    samples = [sample for sample in (monitoring or {}).get("samples") or () if isinstance(sample, Mapping)]
+    samples = samples_of(monitoring)
     charts: list[Chart] = []
     if len(samples) < 2:
         return charts
+    days = {str(sample.get("taken_at") or "")[:10] for sample in samples}
     for key in dict.fromkeys(key for sample in samples for key in sample):
         if key in NO_SERIES:
             continue
@@ -146,7 +153,7 @@ def monitoring_charts(monitoring: Mapping[str, Any] | None) -> list[Chart]:
         names = list(dict.fromkeys(name for row in rows for name in row))
         if not names:
             continue
-        labels = [_clock(sample) for sample in samples]
+        labels = [_clock(sample, dated=len(days) > 1) for sample in samples]
         series = [Series(name or _words(key), [row.get(name) for row in rows]) for name in names]
         kind: Kind = "stack" if key in STACKED else "lines"
         charts.append(_thinned(Chart(_words(key), kind, labels, series, _unit(key))))
@@ -178,9 +185,10 @@ def _unit(key: str) -> str:
     return next((unit for ending, unit in UNITS.items() if key.endswith(ending)), "")
 
 
-def _clock(sample: Mapping[str, Any]) -> str:
-    """Hours and minutes of a moment (`2026-01-02T03:04:05...`), for an axis."""
-    return str(sample.get("taken_at") or "")[11:19]
+def _clock(sample: Mapping[str, Any], *, dated: bool) -> str:
+    """Of a moment (`2026-01-02T03:04:05...`) the time, or the day and the time, for an axis."""
+    taken_at = str(sample.get("taken_at") or "")
+    return taken_at[5:16].replace("T", " ") if dated else taken_at[11:19]
 
 
 def _thinned(chart: Chart) -> Chart:

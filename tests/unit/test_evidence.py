@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -480,6 +481,34 @@ def test_samples_are_series_and_no_stages(make: Make) -> None:
     assert first["findings"] == ["1 error."] and first["replication"] is None
     assert second["verdict"] == "pass" and second["latency_ms"] == {}
     assert make([*RUN, *closed("verify")])["monitoring"] is None
+
+
+@pytest.mark.parametrize(
+    ("events", "earlier"),
+    [
+        (closed("readiness", "refused", message="1) No backup."), ["pass", "fail"]),
+        ([("monitor", "started", {}), ("sample", "failed", SAMPLE)], ["pass", "fail"]),
+        ([("sample", "failed", SAMPLE)], []),
+    ],
+    ids=["it asks how it was", "it watches", "it does neither"],
+)
+def test_what_other_runs_saw_since_the_deployment_is_shown_to_whoever_asks(
+    run: Run, events: list[Event], earlier: list[str]
+) -> None:
+    other = replace(run, run_id="20260101T000000Z-000001")
+    seen = [
+        {"taken_at": f"2026-01-01T0{hour}:00:00Z", "verdict": verdict}
+        for hour, verdict in enumerate(("fail", "pass", "fail"))
+    ]
+    before: list[Event] = [("sample", "passed", seen[0]), *closed("upgrade", attempts=1)]
+    lines = [
+        *lines_of([*before, *(("sample", "passed", one) for one in seen[1:])], other),
+        *lines_of([*RUN, *events], run),
+    ]
+    model = build(run, RELEASE, lines, asked=["already_deployed"])
+    assert model["monitoring"] is not None
+    assert [sample["verdict"] for sample in model["monitoring"]["earlier"]] == earlier
+    assert bool(model["ways_back"]) == bool(earlier)
 
 
 def test_stages_are_timed(make: Make) -> None:

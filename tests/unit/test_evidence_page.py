@@ -125,6 +125,7 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
     assert [one.name for one in charts["Errors"].series] == ["backend", "worker"]
     assert [one.name for one in charts["Connections"].series] == ["active", "idle"]
     assert charts["Errors"].labels[1] == "03:01:00"
+    assert monitoring_charts({"earlier": SAMPLES[:-1], "samples": SAMPLES[-1:]}) == [*charts.values()]
     assert monitoring_charts(None) == monitoring_charts({"samples": []}) == []
     assert monitoring_charts({"samples": SAMPLES[:1]}) == [], "one sample is no series"
 

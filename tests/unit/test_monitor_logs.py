@@ -36,6 +36,19 @@ CASES: list[tuple[str, str, list[str], tuple[int, int, int]]] = [
     ("a warning explains a traceback", "backend_log", [BACKEND + "WARNING [x] retry", *TRACEBACK], (0, 0, 0)),
     ("a traceback that nobody logged", "backend_log", [BACKEND + "INFO [x] started", *TRACEBACK], (1, 0, 0)),
     ("a traceback alone", "backend_log", TRACEBACK, (1, 0, 0)),
+    (
+        "a group of exceptions that nobody logged",
+        "backend_log",
+        [BACKEND + "INFO [x] y", "  + Exception Group Traceback (most recent call last):", "  | idx_dpa_x is missing"],
+        (1, 1, 0),
+    ),
+    (
+        "an interpreter that died",
+        "worker_log",
+        ["Fatal Python error: Segmentation fault", "", "Thread 0x1:"],
+        (1, 0, 0),
+    ),
+    ("an error in colours", "worker_log", [f"\x1b[31m{WORKER}ERROR/MainProcess] broken\x1b[0m"], (1, 0, 0)),
     ("a chained traceback is one", "backend_log", [*TRACEBACK, "", "During handling:", *TRACEBACK], (1, 0, 0)),
     ("what goes on from before the window", "backend_log", TRACEBACK[1:], (0, 0, 0)),
     (
@@ -70,6 +83,8 @@ CASES: list[tuple[str, str, list[str], tuple[int, int, int]]] = [
         ],
         (2, 1, 0),
     ),
+    ("another time zone", "database_log", ["2026-01-02 03:04:05.678 -03 [7] ERROR:  broken"], (1, 0, 0)),
+    ("another log_line_prefix", "database_log", ["2026-01-02 03:04:05 UTC [7]: user=u ERROR:  broken"], (1, 0, 0)),
     ("fatal", "database_log", [SERVER.format(7) + "FATAL:  too many connections"], (1, 0, 0)),
     ("panic", "database_log", [SERVER.format(7) + "PANIC:  could not write"], (1, 0, 0)),
     (
@@ -211,6 +226,13 @@ def test_what_makes_silence_prove_nothing(
         assert any(one.lost for one in found) is doubt[1]
     noisy = read([Line(0, BACKEND + "ERROR [x] y")], rules)
     assert judge(LOGS["backend_log"], "shop", container, WINDOW, noisy, found).verdict == "fail"
+
+
+@pytest.mark.parametrize(("before", "lost"), [({}, True), ({"levels": {"INFO": 3}}, False)])
+def test_lines_of_another_form_prove_nothing(before: dict[str, Any], lost: bool) -> None:
+    seen = read([Line(0, '{"level": "error"}')] * 3, Rules.of(LOGS["backend_log"], []))
+    (doubt,) = doubts(LOGS["backend_log"], "shop", Container("a", "running", 1, 1, 1), before, WINDOW, seen)
+    assert "None of the 3 lines" in doubt.text and doubt.lost is lost
 
 
 @pytest.mark.parametrize("status", ["exited", "missing"])

@@ -99,6 +99,17 @@ def params(
     }
 
 
+def test_a_standby_that_was_there_and_is_gone_is_no_pass(params: dict[str, Any]) -> None:
+    path = Path(params["run"]["state_dir"]) / "journal.jsonl"
+    line = json.loads(path.read_text().splitlines()[0])
+    for standbys in (2, 0):
+        sample = {"verdict": "pass", "claims": [], "replication": {"standbys": standbys}}
+        with path.open("a") as file:
+            file.write(json.dumps({**line, "step": "sample", "facts": sample}) + "\n")
+    verdict, detail = claims(params)["replication"]
+    assert (verdict, "0 standbys are connected, and 2 were" in detail) == ("inconclusive", True)
+
+
 def claims(params: dict[str, Any]) -> dict[str, tuple[str, str]]:
     """Each claim of a sample with its verdict and its detail."""
     result = act(params, False)

@@ -224,6 +224,16 @@ class TestKilled:
 WATCHED: list[tuple[str, list[tuple[str, str]], bool]] = [
     ("never", [("upgrade", "passed")], False),
     ("to a good end", [("upgrade", "passed"), ("monitor", "passed")], True),
+    (
+        "killed, and sampled once since",
+        [("upgrade", "passed"), ("monitor", "started 900"), ("monitor", "passed")],
+        False,
+    ),
+    (
+        "killed, and watched for as long since",
+        [("upgrade", "passed"), ("monitor", "started 900"), ("monitor", "passed 900")],
+        True,
+    ),
     ("to a bad end", [("upgrade", "passed"), ("monitor", "failed")], False),
     ("killed", [("upgrade", "passed"), ("monitor", "started")], False),
     ("before it was deployed again", [("upgrade", "passed"), ("monitor", "passed"), ("upgrade", "passed")], False),
@@ -235,9 +245,16 @@ def test_a_deployment_is_watched_once_a_watch_of_it_has_ended_well(
     run_parameters: dict[str, Any], write: Write, _: str, events: list[tuple[str, str]], watched: bool
 ) -> None:
     for seconds_ago, (step, event) in zip(range(100, 0, -10), events, strict=False):
-        write(seconds_ago, step, event, {"attempts": 1})
+        event, _, seconds = event.partition(" ")
+        key = "watch" if event == "started" else "window"
+        write(
+            seconds_ago,
+            step,
+            event,
+            {"attempts": 1, **({key: {"seconds": int(seconds or 0)}} if step == "monitor" else {})},
+        )
     run = Run(**run_parameters)
-    assert Memory.of(Journal(run).read(), run).watched() == watched
+    assert Memory.of(Journal(run).read(), run).watched(run.playbook) == watched
 
 
 @pytest.mark.parametrize(("gap", "status"), [(30, P), (120, I)])

@@ -167,6 +167,17 @@ def no_manifest(target: Target) -> None:
     target.manifest = {}
 
 
+def unread(begin: float, end: float) -> Callable[[Target], None]:
+    """Nobody could read the log between so many hours ago."""
+
+    def change(target: Target) -> None:
+        for line in target.lines:
+            if line["step"] == "sample" and begin < line["ago"] / HOUR < end:
+                line["facts"]["logs"]["app_log"]["unread"] = "The engine is away."
+
+    return change
+
+
 NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
     ("too young", younger, "stable", "fail", "45 h ago"),
     ("a gap in the middle", lambda t: without(t, 20 * HOUR, 23.5 * HOUR), "stable", "fail", "nobody knows"),
@@ -187,6 +198,13 @@ NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
         "fail",
         "what concerns the release (app_log)",
     ),
+    (
+        "failures again and again",
+        lambda t: t.lines.extend(sample(hours * HOUR + 60, "fail") for hours in (3, 6, 9)),
+        "stable",
+        "fail",
+        "3 of 51 samples failed (app_log)",
+    ),
     ("failing now", lambda t: t.lines.append(sample(-1, "fail")), "stable", "fail", "The newest sample failed"),
     (
         "an error that concerns the release",
@@ -196,6 +214,9 @@ NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
         "ERROR: order_items",
     ),
     ("lines were lost", lambda t: t.lines.append(sample(1800, lost="Rotated.")), "errors", "inconclusive", "Rotated."),
+    ("a log that nobody could read", unread(0, 60), "errors", "inconclusive", "no sample has read app_log"),
+    ("a log that was not read for hours", unread(10, 14), "errors", "inconclusive", "For 4 h no sample"),
+    ("a log that is not read any more", unread(-1, 3), "errors", "inconclusive", "The engine is away."),
     (
         "slow all the time",
         lambda t: t.lines.extend(sample(100, p50=50) for _ in range(60)),
@@ -285,6 +306,20 @@ def test_a_release_that_declares_no_readiness_is_refused(target: Target) -> None
     with pytest.raises(ReleaseError, match="declares no `readiness`") as refusal:
         target.ask({**RELEASE, "readiness": None})
     assert refusal.value.refused
+
+
+def test_a_log_that_one_sample_could_not_read_is_read_by_the_next(target: Target) -> None:
+    unread(9.5, 10.5)(target)
+    assert target.ask()["ready"]
+
+
+def test_what_the_target_has_not_is_no_obstacle(target: Target) -> None:
+    for line in target.lines:
+        if line["step"] == "sample":
+            line["facts"] |= {"logs": {}, "api": {}, "left_out": {"app_log": "No container.", "latency": "No API."}}
+    result = target.ask()
+    skipped = {proof["name"]: proof["detail"] for proof in result["proofs"] if proof["status"] == "skipped"}
+    assert result["ready"] and skipped == {"readiness.errors": "No container.", "readiness.performance": "No API."}
 
 
 def test_what_is_not_declared_is_no_obstacle(target: Target) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import psycopg2
@@ -47,7 +47,19 @@ CROSS JOIN LATERAL (
 WHERE s.relid = to_regclass(%s)
 """
 
+MARK = "DO $$ BEGIN RAISE LOG 'dbrelease takes a sample'; END $$"
+
 Section = tuple[Any, Claim]
+
+
+def leave_a_line(login: Login) -> None:
+    """Have the server log a line, so that silence in its log means that its log is elsewhere."""
+    with (
+        suppress(ReleaseError, psycopg2.Error),  # whoever cannot connect is told so by the sample
+        closing(connect(login, "dbrelease monitor")) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(MARK)
 
 
 def sample_database(
@@ -62,7 +74,7 @@ def sample_database(
         "connections": lambda cursor: connections(cursor, monitoring["connections"]),
         "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or {}),
         "drift": lambda cursor: drift(cursor, [check for check in checks if check["name"] in monitoring["drift"]]),
-        "replication": lambda cursor: replication(cursor, monitoring["replication"]),
+        "replication": lambda cursor: replication(cursor, monitoring["replication"], previous.get("standbys") or 0),
         "dead_rows": lambda cursor: dead_rows(cursor, monitoring["dead_rows"], tables),
     }
     declared = {name: read for name, read in sections.items() if monitoring.get(name)}
@@ -135,8 +147,8 @@ def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
     return counts, Claim("drift", "inconclusive" if found else "pass", detail)
 
 
-def replication(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
-    """How far the standbys are behind, if there are any."""
+def replication(cursor: Cursor, limit: Mapping[str, Any], known: int) -> Section:
+    """How far the standbys are behind, if there are any; of `known` ones, one that is gone tells nothing."""
     rows = select(cursor, STANDBYS)
     unseen = [row["name"] for row in rows if row["state"] is None]
     lags = [row["lag_seconds"] or 0.0 for row in rows]
@@ -147,6 +159,9 @@ def replication(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
     if facts["lag_seconds"] > limit["lag_seconds"]:
         detail = f"A standby is {facts['lag_seconds']:.0f} s behind, above the limit of {limit['lag_seconds']} s."
         return facts, Claim("replication", "fail", detail)
+    if len(rows) < known:
+        detail = f"{len(rows)} standbys are connected, and {known} were: see whether the others are to be."
+        return facts, Claim("replication", "inconclusive", detail)
     return facts, Claim("replication")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..secret import masked
@@ -13,7 +13,9 @@ from ..secret import masked
 SECOND_NS = 1_000_000_000
 # A program writes an event at once: a line that comes later than this begins another one.
 JOIN_WITHIN_NS = SECOND_NS
-TRACEBACK = "Traceback (most recent call last):"
+# Also that of a group of exceptions, and of an interpreter that died.
+TRACEBACK = re.compile(r"\s*(?:\+ (?:Exception Group )?)?Traceback \(most recent call last\):|Fatal Python error: ")
+COLOURS = re.compile(r"\x1b\[[\d;]*m")
 TRACEBACK_LEVEL = "TRACEBACK"
 LEVELS_WITH_TRACEBACKS = {"WARNING", "WARN"}
 # What the engine's own look at types without a hash makes the server log.
@@ -121,7 +123,7 @@ def events(lines: Iterable[Line], rules: Rules) -> Iterator[Event]:
 
 def _stands_alone(line: Line, newest: Event | None, rules: Rules) -> bool:
     """A traceback that no logged error or warning explains: a program that died, or printed it itself."""
-    if not line.text.startswith(TRACEBACK):
+    if not TRACEBACK.match(line.text):
         return False
     if newest is None or newest.level == TRACEBACK_LEVEL:
         return newest is None or line.at_ns - newest.last_ns > JOIN_WITHIN_NS
@@ -137,7 +139,7 @@ def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> Seen
     def counted() -> Iterator[Line]:
         for line in lines:
             seen.lines += 1
-            yield line
+            yield replace(line, text=COLOURS.sub("", line.text))
 
     for event in events(counted(), rules):
         seen.levels[event.level] += 1

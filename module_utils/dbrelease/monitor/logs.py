@@ -75,7 +75,7 @@ def _sample(
         # The window stays open, so that the next sample reads it too.
         facts["end"] = facts["begin"]
         detail = f"The log of container {name} could not be read ({reason})."
-        return {**facts, **Seen().facts()}, Claim(log["name"], "inconclusive", detail)
+        return {**facts, **Seen().facts(), "unread": detail}, Claim(log["name"], "inconclusive", detail)
     facts |= seen.facts()
     doubt = doubts(log, name, container, before, window, seen) if container else []
     if container:
@@ -133,6 +133,12 @@ def doubts(
         oldest = f"begins at {moment(container.oldest_ns)}" if container.oldest_ns else "is empty"
         text = f"The log of {name} {oldest}, after {since}: lines were rotated away unread."
         found.append(Doubt(text, lost=True))
+    # The rest of an event from before is nothing to worry about; a log that never has one is read by the wrong rules.
+    if seen.lines and not seen.levels:
+        text = (
+            f"None of the {seen.lines} lines in the log of {name} since {since} begins as the release's `event` says."
+        )
+        found.append(Doubt(text, lost=not before.get("levels")))
     if not found and seen.lines < log.get("minimum_lines", 0):
         text = f"{seen.lines} lines in the log of {name} since {since}, fewer than {log['minimum_lines']}."
         found.append(Doubt(f"Too little traffic: {text}"))

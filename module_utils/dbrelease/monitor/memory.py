@@ -67,19 +67,30 @@ class Memory:
                 return value
         return {}
 
+    def standbys(self) -> int:
+        """The most that a sample has seen."""
+        return max(((sample.facts.get("replication") or {}).get("standbys", 0) for sample in self.samples), default=0)
+
     def since(self, begin_ns: int) -> list[Sample]:
         """The samples from a moment on, whoever took them."""
         return [sample for sample in self.samples if sample.at_ns >= begin_ns]
 
-    def watched(self) -> bool:
-        """Whether a watch since the deployment has ended well."""
-        return any(line["step"] == WATCH and line["event"] == "passed" for line in self.lines)
+    def watched(self, playbook: str) -> bool:
+        """Whether a watch since the deployment has ended well that was as long as any that this playbook has begun."""
+        watches = [line for line in self.lines if line["step"] == WATCH]
+        own = [line for line in watches if line["event"] == "started" and line["playbook"] == playbook]
+        begun = [line["facts"]["watch"]["seconds"] for line in own]
+        ended = [_window(line).get("seconds", 0) for line in watches if line["event"] == "passed"]
+        return max(ended, default=-1) >= max(begun, default=0)
 
     def unfinished(self, now_ns: int) -> Mapping[str, Any] | None:
-        """The newest watch, if it was never judged and was at work lately; whoever settled its run judged nothing."""
-        lines = [line for line in self.lines if line["step"] == WATCH and line["event"] != "skipped"]
+        """The newest watch of a window, if it was never judged and was at work lately.
+
+        Whoever settled its run judged nothing, nor did who took a single sample meanwhile.
+        """
+        lines = [line for line in self.lines if line["step"] == WATCH and not _is_single(line)]
         begun = [place for place, line in enumerate(lines) if line["event"] == "started"]
-        if not begun or any(line["facts"].get("window") for line in lines[begun[-1] :]):
+        if not begun or any(_window(line) for line in lines[begun[-1] :]):
             return None
         newest = lines[begun[-1]]
         watch: Mapping[str, Any] = newest["facts"]["watch"]
@@ -90,6 +101,18 @@ class Memory:
     def deployed_at(self) -> str | None:
         """When the release came to be deployed, UTC."""
         return None if self.deployed_ns is None else moment(self.deployed_ns)
+
+
+def _window(line: Line) -> Mapping[str, Any]:
+    """The window that a line judges; empty where it judges none."""
+    window: Mapping[str, Any] = line["facts"].get("window") or {}
+    return window
+
+
+def _is_single(line: Line) -> bool:
+    """Whether a line is of a watch that is one sample long."""
+    watch = line["facts"].get("watch") or _window(line)
+    return watch.get("seconds") == 0
 
 
 def _sampled(lines: Sequence[Line]) -> bool:

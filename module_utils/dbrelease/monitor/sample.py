@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..database import Login
-from .database import sample_database
+from .database import leave_a_line, sample_database
 from .endpoints import sample_api
 from .logs import sample_logs
 from .memory import Memory
@@ -51,9 +51,10 @@ def take(
     if queue and target.containers.get(queue["service"]):
         facts["queue"], claim = sample_queue(queue, target.containers[queue["service"]])
         claims.append(claim)
+    leave_a_line(target.login)
     # The logs are read last, up to a moment from before the database was asked.
     end_ns = time.time_ns()
-    before = {"growth": memory.newest("growth")}
+    before = {"growth": memory.newest("growth"), "standbys": memory.standbys()}
     sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], before)
     facts |= sections
     claims += made

@@ -22,7 +22,7 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
     _check(seconds, interval_s)
     memory = Memory.of(journal.read(), journal.run)
     now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
-    found = memory.unfinished(now_ns)
+    found = memory.unfinished(now_ns) if seconds else None  # a single sample is no part of another window
     watch = Watch(Watch.of(found).begin_ns if found else now_ns, seconds, interval_s)
     taken = len(memory.since(watch.begin_ns)) if found else 0
     facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
@@ -31,7 +31,6 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
         **facts,
         "samples": watch.samples_left(now_ns) if not journal.dry else 0,
         "deployed_at": memory.deployed_at() or "",
-        "deployed_epoch": (memory.deployed_ns or now_ns) // SECOND_NS,
         "proofs": [],
         "message": "",
     }
@@ -81,7 +80,6 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
         "resumed": False,
         "taken": len(samples),
         "deployed_at": memory.deployed_at() or "",
-        "deployed_epoch": (memory.deployed_ns or watch.begin_ns) // SECOND_NS,
         "proofs": proofs,
         "message": message,
     }

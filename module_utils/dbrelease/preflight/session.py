@@ -43,7 +43,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "message": sentence(dicts),
         "server_version": seen["server_version"],
         "revision": facts.revisions[0] if len(facts.revisions) == 1 else "",
-        "watched": state in ("deployed", "unfinished") and Memory.of(lines, run).watched(),
+        "watched": state in ("deployed", "unfinished") and Memory.of(lines, run).watched(run.playbook),
         "payload_missing": seen["payload_missing"],
         "target_facts": seen,
     }

@@ -52,7 +52,7 @@ def judge(
     path = str((facts or {}).get("path", ""))
     return [
         criteria.stable(memory, readiness, monitoring.get("limits"), now_ns),
-        criteria.no_errors(samples, [log["name"] for log in monitoring.get("logs") or ()]),
+        criteria.no_errors(memory, readiness, [log["name"] for log in monitoring.get("logs") or ()], now_ns),
         criteria.performance(samples, monitoring.get("latency"), api_baseline(lines, run)),
         kept,
         backup.restorable(manifest, path, login, db_container, run.run_id, now=restore, timeout_s=timeout_s),

@@ -30,7 +30,7 @@ def stable(memory: Memory, readiness: Mapping[str, int], limits: Mapping[str, in
     if memory.deployed_ns is None:
         return _proof("stable", title, "fail", NEVER, "Deploy it first.", expected={"seconds": needed})
     age = (now_ns - memory.deployed_ns) // SECOND_NS
-    begin_ns = max(memory.deployed_ns, now_ns - needed * SECOND_NS)
+    begin_ns = _begin(memory, readiness, now_ns)
     samples = memory.since(begin_ns)
     gap = longest_gap(samples, begin_ns, now_ns)
     values: dict[str, Any] = {
@@ -55,6 +55,8 @@ def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
         found = " ".join(tally.details[:SHOWN])
         if limits and tally.in_a_row >= limits["consecutive_failed_samples"]:
             return f"{tally.in_a_row} samples in a row failed ({name}). {found}".strip()
+        if limits and tally.failed >= limits["failed_samples"]:
+            return f"{tally.failed} of {len(samples)} samples failed ({name}). {found}".strip()
         if tally.grave:
             return f"A sample failed by what concerns the release ({name}). {found}".strip()
     if samples and samples[-1].facts["verdict"] == "fail":
@@ -62,11 +64,16 @@ def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
     return ""
 
 
-def no_errors(samples: Sequence[Sample], logs: Sequence[str]) -> Proof:
-    """No log has an error that concerns the release; a window that could not be read whole proves nothing."""
+def no_errors(memory: Memory, readiness: Mapping[str, int], logs: Sequence[str], now_ns: int) -> Proof:
+    """No log has an error that concerns the release; one that was not read all through that time proves nothing."""
     title = "No error that concerns the release was logged"
-    if not samples or not logs:
-        return _proof("errors", title, "inconclusive", "No sample has read a log.", WATCH)
+    begin_ns = _begin(memory, readiness, now_ns)
+    samples = memory.since(begin_ns)
+    left_out = _left_out(samples)
+    logs = [name for name in logs if name not in left_out]
+    if not logs:
+        reason = next(iter(left_out.values()), "The release declares no log.")
+        return _proof("errors", title, "skipped", reason)
     read = [(name, log) for sample in samples for name, log in (sample.facts.get("logs") or {}).items()]
     concerning = sum(log.get("concerning", 0) for _, log in read)
     errors = sum(log.get("errors", 0) for _, log in read)
@@ -75,13 +82,34 @@ def no_errors(samples: Sequence[Sample], logs: Sequence[str]) -> Proof:
         found = next(log["sample"][0] for _, log in read if log.get("concerning"))
         return _proof("errors", title, "fail", f"{concerning} were, the first: {found}", LOOK, **values)
     lost = [log["lost"] for _, log in read if log.get("lost")]
-    missing = sorted(set(logs) - {name for name, _ in read})
-    if lost or missing:
-        detail = lost[0] if lost else f"No sample has read {', '.join(missing)}."
+    gaps = [_unread(name, samples, begin_ns, now_ns, readiness["largest_gap_seconds"]) for name in logs]
+    if doubts := [*lost, *filter(None, gaps)]:
+        detail = doubts[0]
         remedy = "Make sure of that time by hand, and ask again when samples cover the time since."
         return _proof("errors", title, "inconclusive", detail, remedy, **values)
     others = f" {errors} others were." if errors else ""
     return _proof("errors", title, "pass", f"Not in {len(samples)} samples.{others}", **values)
+
+
+def _unread(name: str, samples: Sequence[Sample], begin_ns: int, now_ns: int, allowed: int) -> str:
+    """Why what was not read of a log may hide an error; what a sample could not read the next one reads."""
+    logs = [(sample, (sample.facts.get("logs") or {}).get(name)) for sample in samples]
+    gap = longest_gap([sample for sample, log in logs if log and not log.get("unread")], begin_ns, now_ns)
+    if gap <= allowed:
+        return ""
+    reason = next((f" {log['unread']}" for _, log in reversed(logs) if log and log.get("unread")), "")
+    return f"For {_hours(gap)} no sample has read {name}, longer than {_hours(allowed)}.{reason}"
+
+
+def _begin(memory: Memory, readiness: Mapping[str, int], now_ns: int) -> int:
+    """From when on it must have been stable."""
+    return max(memory.deployed_ns or 0, now_ns - readiness["stable_seconds"] * SECOND_NS)
+
+
+def _left_out(samples: Sequence[Sample]) -> Mapping[str, str]:
+    """What the newest sample could not look at, as the target has no such thing, with the reason."""
+    left_out: Mapping[str, str] = (samples[-1].facts.get("left_out") or {}) if samples else {}
+    return left_out
 
 
 def performance(samples: Sequence[Sample], latency: Mapping[str, Any] | None, baseline: Mapping[str, Any]) -> Proof:
@@ -89,6 +117,8 @@ def performance(samples: Sequence[Sample], latency: Mapping[str, Any] | None, ba
     title = "The application is as fast as before the release"
     if not latency:
         return _proof("performance", title, "skipped", "The release does not declare how to measure it.")
+    if reason := _left_out(samples).get("latency"):
+        return _proof("performance", title, "skipped", reason)
     limit = Latency.of(latency)
     expected, observed, slow, unknown = {}, {}, [], []
     names = sorted({*baseline, *(name for sample in samples for name in sample.facts.get("api") or {})})
