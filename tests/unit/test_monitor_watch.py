@@ -192,7 +192,6 @@ class TestKilled:
             ("it ended", [(50, "monitor", "passed")]),
             ("it failed", [(50, "monitor", "failed")]),
             ("the release was deployed again", [(50, "upgrade", "passed")]),
-            ("the release was rolled back", [(50, "rolled_back", "passed")]),
         ],
     )
     def test_not_if(
@@ -219,6 +218,19 @@ class TestKilled:
         watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
         write(5, "monitor", "started", {"watch": watch}, environment="elsewhere")
         assert not begun(run_parameters, 100)["resumed"]
+
+
+@pytest.mark.parametrize(("step", "there"), [("rolled_back", "upgrade"), ("restored", "verify")])
+def test_a_release_that_was_taken_back_is_not_watched_until_it_is_there_again(
+    run_parameters: dict[str, Any], write: Write, step: str, there: str
+) -> None:
+    write(20, "upgrade", "passed", {"attempts": 1})
+    write(10, step)
+    with pytest.raises(ReleaseError, match="was taken back") as refusal:
+        begun(run_parameters)
+    assert refusal.value.refused
+    write(5, there, "passed", {"attempts": 1})
+    assert begun(run_parameters)["samples"] == 1
 
 
 WATCHED: list[tuple[str, list[tuple[str, str]], bool]] = [

@@ -46,6 +46,8 @@ class Memory:
                 begin, deployed_ns, taken_back = place, of_journal(line["ts"]), False
             elif line["step"] == "finalize" and deployed_ns is not None and not _sampled(own[begin:place]):
                 deployed_ns = of_journal(line["ts"])
+            elif line["step"] == "verify":
+                taken_back = False  # whoever made it so, it is there
             elif line["step"] in TAKEN_BACK:
                 begin, deployed_ns, taken_back = place + 1, None, True
         recent = own[begin:]

@@ -21,6 +21,12 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
     """Begin a watch, or take up one that was killed."""
     _check(seconds, interval_s)
     memory = Memory.of(journal.read(), journal.run)
+    if memory.taken_back:
+        raise ReleaseError(
+            "Watching was refused, as the release was taken back, and there is nothing of it to watch: deploy it "
+            "again, or remove a schedule with -e monitor_schedule=absent.",
+            refused=True,
+        )
     now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
     found = memory.unfinished(now_ns) if seconds else None  # a single sample is no part of another window
     watch = Watch(Watch.of(found).begin_ns if found else now_ns, seconds, interval_s)
