@@ -26,6 +26,13 @@ SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('se
 FROM pg_database d WHERE d.datname = current_database()
 """
 
+# How well the server was, for whoever watches it afterwards.
+HEALTH = """
+SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
+       (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 FROM pg_stat_replication) AS lag_seconds,
+       (SELECT json_object_agg(format('%s.%s', schemaname, relname), n_dead_tup) FROM pg_stat_user_tables) AS dead_rows
+"""
+
 
 @dataclass(frozen=True)
 class Baseline:
@@ -71,6 +78,7 @@ def read_baseline(
             "catalog": read_lines(cursor),
             "observations": [_observe(cursor, observation) for observation in observations],
             "settings": read_settings(cursor),
+            "health": select(cursor, HEALTH)[0],
         }
     )
 

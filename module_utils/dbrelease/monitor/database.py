@@ -18,6 +18,8 @@ from .verdicts import Claim
 
 STATEMENT_TIMEOUT_MS = 60_000
 DRIFT_SAMPLE = 3
+# What was above its limit before the release already fails where it has become worse than that by this factor.
+WORSE = 1.5
 
 CONNECTIONS = """
 SELECT coalesce(state, 'unknown') AS state, count(*)::int AS count
@@ -33,7 +35,8 @@ FROM pg_stat_replication ORDER BY 1
 # Bloat is what the table's pages hold beyond its rows (28 bytes a row besides its columns; 24 a page), by the planner's
 # statistics; unknown without them.
 ROWS = """
-SELECT s.n_live_tup::bigint AS live, s.n_dead_tup::bigint AS dead, pg_total_relation_size(s.relid)::bigint AS bytes,
+SELECT format('%%s.%%s', s.schemaname, s.relname) AS name, s.n_live_tup::bigint AS live, s.n_dead_tup::bigint AS dead,
+       pg_total_relation_size(s.relid)::bigint AS bytes,
        CASE WHEN width IS NOT NULL AND c.reltuples >= 0 THEN
            greatest(0, pg_relation_size(s.relid) - size * ceil(c.reltuples * width / (size - 24)))
        END::bigint AS bloat_bytes
@@ -70,12 +73,15 @@ def sample_database(
     previous: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[Claim]]:
     """Every declared section, all of one instant; a section that cannot be read hides no other."""
+    health = previous.get("health") or {}
     sections: dict[str, Callable[[Cursor], Section]] = {
-        "connections": lambda cursor: connections(cursor, monitoring["connections"]),
+        "connections": lambda cursor: connections(cursor, monitoring["connections"], health.get("connections") or 0),
         "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or {}),
         "drift": lambda cursor: drift(cursor, [check for check in checks if check["name"] in monitoring["drift"]]),
-        "replication": lambda cursor: replication(cursor, monitoring["replication"], previous.get("standbys") or 0),
-        "dead_rows": lambda cursor: dead_rows(cursor, monitoring["dead_rows"], tables),
+        "replication": lambda cursor: replication(
+            cursor, monitoring["replication"], previous.get("standbys") or 0, health.get("lag_seconds") or 0
+        ),
+        "dead_rows": lambda cursor: dead_rows(cursor, monitoring["dead_rows"], tables, health.get("dead_rows") or {}),
     }
     declared = {name: read for name, read in sections.items() if monitoring.get(name)}
     facts: dict[str, Any] = {}
@@ -107,13 +113,13 @@ def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Se
     return answer
 
 
-def connections(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
+def connections(cursor: Cursor, limit: Mapping[str, Any], before: int) -> Section:
     """The server's client sessions by state; too near to its maximum, new ones will be refused soon."""
     by_state = {row["state"]: row["count"] for row in select(cursor, CONNECTIONS)}
     maximum = select(cursor, MAXIMUM)[0]["maximum"]
     total = sum(by_state.values())
     facts = {"by_state": by_state, "total": total, "maximum": maximum}
-    allowed = limit["of_maximum"] * maximum
+    allowed = max(limit["of_maximum"] * maximum, before * WORSE)
     if total > allowed:
         detail = f"{total} connections of {maximum}, above the limit of {allowed:.0f}: find who opens them."
         return facts, Claim("connections", "fail", detail)
@@ -147,7 +153,7 @@ def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
     return counts, Claim("drift", "inconclusive" if found else "pass", detail)
 
 
-def replication(cursor: Cursor, limit: Mapping[str, Any], known: int) -> Section:
+def replication(cursor: Cursor, limit: Mapping[str, Any], known: int, before_s: float) -> Section:
     """How far the standbys are behind, if there are any; of `known` ones, one that is gone tells nothing."""
     rows = select(cursor, STANDBYS)
     unseen = [row["name"] for row in rows if row["state"] is None]
@@ -156,8 +162,9 @@ def replication(cursor: Cursor, limit: Mapping[str, Any], known: int) -> Section
     if unseen:
         detail = f"The lag of {len(unseen)} standbys is hidden: grant pg_monitor to the deploying user."
         return facts, Claim("replication", "inconclusive", detail)
-    if facts["lag_seconds"] > limit["lag_seconds"]:
-        detail = f"A standby is {facts['lag_seconds']:.0f} s behind, above the limit of {limit['lag_seconds']} s."
+    allowed = max(limit["lag_seconds"], before_s * WORSE)
+    if facts["lag_seconds"] > allowed:
+        detail = f"A standby is {facts['lag_seconds']:.0f} s behind, above the limit of {allowed:.0f} s."
         return facts, Claim("replication", "fail", detail)
     if len(rows) < known:
         detail = f"{len(rows)} standbys are connected, and {known} were: see whether the others are to be."
@@ -169,7 +176,7 @@ def _most(rows: Sequence[Mapping[str, Any]]) -> int:
     return max((int(row["lag_bytes"] or 0) for row in rows), default=0)
 
 
-def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str]) -> Section:
+def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str], before: Mapping[str, int]) -> Section:
     """Dead rows, size and bloat of the release's tables: what vacuum does not keep up with slows every reader.
 
     Dead rows are judged. Bloat is only told: it stays until the table is rewritten, and may be older than the release.
@@ -180,8 +187,9 @@ def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str]) -
         found = select(cursor, ROWS, (quoted(table),))
         if not found:
             continue
+        known = before.get(found[0].pop("name")) or 0
         facts[table] = found[0]
         live, dead = found[0]["live"], found[0]["dead"]
-        if dead > limit["floor"] and dead > limit["of_table"] * (live + dead):
+        if dead > max(limit["floor"], known * WORSE) and dead > limit["of_table"] * (live + dead):
             worst = worst or f"{table} has {dead} dead rows beside {live} live ones: see why vacuum does not reach it."
     return facts, Claim("dead_rows", "fail" if worst else "pass", worst)

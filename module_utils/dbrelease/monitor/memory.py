@@ -121,6 +121,13 @@ def _sampled(lines: Sequence[Line]) -> bool:
     return any(line["step"] == SAMPLE for line in lines)
 
 
+def health_before(lines: list[dict[str, Any]], run: Run) -> Mapping[str, Any]:
+    """How well the server was before the release; empty where nobody looked."""
+    facts = last_facts(lines, release=run.release, environment=run.environment, step="baseline")
+    health: Mapping[str, Any] = (facts or {}).get("health") or {}
+    return health
+
+
 def api_baseline(lines: list[dict[str, Any]], run: Run) -> Mapping[str, Any]:
     """How the API answered before the release, by endpoint; empty where nobody looked."""
     facts = last_facts(lines, release=run.release, environment=run.environment, step="api_baseline")

@@ -34,9 +34,12 @@ def take(
     release: Mapping[str, Any],
     memory: Memory,
     baseline: Mapping[str, Any],
+    health: Mapping[str, Any],
     begin_ns: int,
 ) -> dict[str, Any]:
     """The facts of a sample. `begin_ns`: where the logs are read from if no sample was taken since the deployment.
+
+    baseline, health: how the API answered and how well the server was before the release, empty where nobody looked.
 
     release: its `monitoring`, `checks`, `api` and the names of its `tables`.
     """
@@ -54,7 +57,7 @@ def take(
     leave_a_line(target.login)
     # The logs are read last, up to a moment from before the database was asked.
     end_ns = time.time_ns()
-    before = {"growth": memory.newest("growth"), "standbys": memory.standbys()}
+    before = {"growth": memory.newest("growth"), "standbys": memory.standbys(), "health": health}
     sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], before)
     facts |= sections
     claims += made
