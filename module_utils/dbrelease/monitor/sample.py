@@ -47,6 +47,8 @@ def take(
     monitoring = release["monitoring"]
     facts: dict[str, Any] = {"taken_at": moment(time.time_ns())}
     claims: list[Claim] = []
+    leave_a_line(target.login)
+    marked = time.monotonic()
     if release.get("api") and monitoring.get("latency") and target.api_base_url:
         facts["api"], made = sample_api(release["api"], monitoring["latency"], target.api_base_url, baseline)
         claims += made
@@ -54,7 +56,7 @@ def take(
     if queue and target.containers.get(queue["service"]):
         facts["queue"], claim = sample_queue(queue, target.containers[queue["service"]])
         claims.append(claim)
-    leave_a_line(target.login)
+    time.sleep(max(0.0, SETTLE_S - (time.monotonic() - marked)))
     # The logs are read last, up to a moment from before the database was asked.
     end_ns = time.time_ns()
     before = {"growth": memory.newest("growth"), "standbys": memory.standbys(), "health": health}
