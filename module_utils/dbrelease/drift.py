@@ -16,8 +16,10 @@ from .outcome import TAKEN_BACK
 SNAPSHOT = re.compile(r"\d+:\d+:[\d,]*")
 
 # A row holds the lower 32 bits of the transaction that wrote it; it is no newer than the counter is now.
+# Not by pg_visible_in_snapshot(), which knows nothing of subtransactions: a row that was written within a savepoint, in
+# a transaction that was open then, would pass for one that was seen. What ended shortly before counts as written since.
 SINCE = """
-NOT coalesce(pg_visible_in_snapshot(({full})::text::xid8, {snapshot}::pg_snapshot) OR {full} = {transaction}, true)"""
+coalesce({full} >= pg_snapshot_xmin({snapshot}::pg_snapshot)::text::bigint AND {full} <> {transaction}, false)"""
 FULL = "{now} - mod({now} - {written_in}::text::bigint + 4294967296, 4294967296)"
 NOW = "(SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
 

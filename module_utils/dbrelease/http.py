@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import requests
 
@@ -51,13 +51,23 @@ class Answer:
         return {"list": "a list", "object": "an object"}.get(self.kind, self.kind)
 
 
+def _split(url: str) -> SplitResult | None:
+    """None where it cannot be told what is what, as of a bracket that is never closed or a port that is none."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts
+
+
 class HttpSession:
     """Reads from one API: within a deadline, without proxies, never following a redirect to another place."""
 
     def __init__(self, base_url: str, timeout_s: float) -> None:
         """Opens no connection yet."""
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        parts = _split(base_url)
+        if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ReleaseError(
                 "Reading the API failed: its base URL is not of the form http://host:port; correct it and run again."
             )
@@ -69,7 +79,7 @@ class HttpSession:
         self._session.trust_env = False
         self._session.headers.update({"Accept": "application/json", "User-Agent": "dbrelease"})
         if parts.username is not None:
-            self._session.auth = (parts.username, parts.password or "")
+            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
 
     def __enter__(self) -> HttpSession:
         """For `with`."""

@@ -70,20 +70,30 @@ def _validated(directory: Path, schemas: Schemas) -> tuple[Release, Release, lis
     return release, checks, problems
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
+        raise ReleaseError(
+            f"Reading {path} failed ({reason}): correct the file, and run again.", refused=True
+        ) from error
+
+
 def _completed(directory: Path, release: Release, checks: Release) -> Release:
     migration = {"payload": [], "finalize": [], "success_pattern": "", **release["migration"]}
     for item in migration["payload"]:
         path = directory / item["source"]
         item |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     migration["revision_files"] = [
-        {"name": Path(item["path"]).name, "content": Path(item["path"]).read_text(encoding="utf-8")}
+        {"name": Path(item["path"]).name, "content": _text(Path(item["path"]))}
         for item in migration["payload"]
         if item["path"].endswith(".py")
     ]
     for step in migration["finalize"]:
         if "file" in step:
-            step["sql"] = (directory / step["file"]).read_text(encoding="utf-8")
+            step["sql"] = _text(directory / step["file"])
     rollback = {"guards": [], "sql": "", **release.get("rollback", {})}
-    rollback["script"] = (directory / rollback["sql"]).read_text(encoding="utf-8") if rollback["sql"] else ""
+    rollback["script"] = _text(directory / rollback["sql"]) if rollback["sql"] else ""
     empty: Release = {section: [] for section in (*RELEASE_LISTS, *CHECK_LISTS)}
     return {**empty, **release, **checks, "migration": migration, "rollback": rollback, "directory": str(directory)}

@@ -157,7 +157,7 @@ def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
     """`proves` names checks that checks.yml declares, and `follows` those that can tell drift."""
     known = names(parts.checks, "checks")
     checks = items(parts.checks, "checks")
-    telling = [check["name"] for check in checks if check.get("written_in")]
+    telling = texts([check.get("name") for check in checks if check.get("written_in")])
     for check in checks:
         for name in texts(check.get("follows")):
             if name not in telling:

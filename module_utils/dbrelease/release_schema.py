@@ -70,6 +70,10 @@ class Schemas:
             names = [name for choice in error.validator_value for name in choice["required"]]
             given = [name for name in names if name in value]
             yield path, f"exactly one of {', '.join(names)}", " and ".join(given) or "none of them"
+        elif error.validator == "dependentRequired":
+            for key, needed in error.validator_value.items():
+                for missing in (name for name in needed if key in value and name not in value):
+                    yield [*path, key], f"{missing} beside it", "none"
         elif error.validator in COUNTED:
             word = COUNTED[error.validator].format(error.validator_value)
             yield path, f"{expectation(schema)}, {word}", found_text(value)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import psycopg2
@@ -26,6 +27,7 @@ PAUSE_S = 0.5
 # Another session's lock, a deadlock with one, a conflict with one: worth another attempt.
 BUSY = frozenset({"55P03", "40P01", "40001"})
 _SAVED = re.compile(r"%\((\w+)\)s")
+_PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 
 
 @dataclass(frozen=True)
@@ -98,8 +100,8 @@ def unsaved_values(scenario: Scenario) -> list[str]:
 
 
 def fill(sql: str, values: Mapping[str, Any], connection: Connection) -> str:
-    """The statement with each `%(name)s` as a literal; every other percent sign is itself."""
-    return _SAVED.sub(lambda found: _literal(values[found[1]], connection), sql)
+    """The statement with each `%(name)s` as a literal, and each `%%` as a percent sign, as any other one is."""
+    return _PLACEHOLDER.sub(lambda found: _literal(values[found[1]], connection) if found[1] else "%", sql)
 
 
 def _literal(value: Any, connection: Connection) -> str:
@@ -170,9 +172,13 @@ def mismatch(rows: Sequence[Row], expected: Mapping[str, Any] | None, save: Sequ
     return ", ".join(
         f"{name} was {row[name]}, expected {value}"
         for name, value in (expected or {}).items()
-        # Numbers compare as numbers, everything else (a uuid, a moment) also by its text.
-        if row[name] != value and str(row[name]) != value
+        # Numbers compare as numbers, to the digits that were declared; all else (a uuid, a moment) also by its text.
+        if row[name] != value and str(row[name]) != value and not _same_number(row[name], value)
     )
+
+
+def _same_number(found: Any, expected: Any) -> bool:
+    return isinstance(found, Decimal) and isinstance(expected, float) and found == Decimal(str(expected))
 
 
 def _look(connection: Connection, scenario: Scenario, played: Played, limits: Limits) -> Left:

@@ -317,7 +317,7 @@ def test_redirect_within_the_api_is_followed(call: Call, site: Site) -> None:
     assert [path for path, _ in site.asked[:2]] == ["/orders", "/new"]
 
 
-@pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "", "http://"])
+@pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "", "http://", "http://[::1:80", "http://a:port"])
 def test_base_url_that_is_none_is_one_sentence(call: Call, run_parameters: dict[str, Any], url: str) -> None:
     options = {"run": run_parameters, "base_url": url, "mode": "verify"}
     contract = {"timeout_seconds": 1, "latency": {"requests": 1, "factor": 1, "floor_ms": 1}, "endpoints": ENDPOINTS}
@@ -326,7 +326,7 @@ def test_base_url_that_is_none_is_one_sentence(call: Call, run_parameters: dict[
 
 
 def test_login_in_the_url_is_used_and_shown_nowhere(call: Call, site: Site, run_parameters: dict[str, Any]) -> None:
-    url = f"http://reader:geheim@127.0.0.1:{site.port}"
+    url = f"http://reader:ge%40heim@127.0.0.1:{site.port}"
     result = call("observe", base_url=url)
     assert site.asked[0][1].startswith("Basic ")
     site.statuses = [500] * 6

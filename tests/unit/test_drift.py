@@ -146,15 +146,18 @@ def test_what_the_proving_step_wrote_itself_is_the_applications_no_longer(shop: 
     assert look(instant)["missing"]["status"] == RED
 
 
-def test_a_write_that_was_under_way_and_not_seen_is_drift(shop: Session, database: Login, look: Any) -> None:
+@pytest.mark.parametrize("write", [NEW_ORDER, f"SAVEPOINT inner_part; {NEW_ORDER}; RELEASE inner_part"])
+def test_a_write_that_was_under_way_and_not_seen_is_drift(
+    shop: Session, database: Login, look: Any, write: str
+) -> None:
     writer = connect(database, "writer")
-    run(writer, f"BEGIN; {NEW_ORDER}")
+    run(writer, f"BEGIN; CREATE TEMP TABLE first (a int); {write}")
     run(shop, "INSERT INTO orders VALUES (101, 2); INSERT INTO links VALUES (101, 2)")  # a later number, and seen
     instant = prove(shop)
     run(writer, "COMMIT")
     writer.close()
     assert look(instant)["missing"]["status"] == DRIFT
-    run(shop, "DELETE FROM links WHERE order_id = 101")
+    run(shop, LOST_LINK)
     assert look(instant)["missing"]["status"] == RED
 
 

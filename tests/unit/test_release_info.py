@@ -171,6 +171,14 @@ def test_a_folder_is_refused(folder: Path, broken: Callable[[Path], None], probl
     assert problem in refusal(folder)
 
 
+@pytest.mark.parametrize("name", ["bbb2.py", "back.sql"])
+def test_a_file_that_is_no_text_is_refused(folder: Path, name: str) -> None:
+    (folder / "migrations" / name).write_bytes("é".encode("latin-1"))
+    with pytest.raises(ReleaseError, match=rf"migrations/{name} failed \(it is no text in UTF-8\)") as caught:
+        load(folder, SCHEMAS)
+    assert caught.value.refused
+
+
 def test_a_release_that_is_not_there_names_those_that_are(folder: Path) -> None:
     shutil.copytree(SMALL, folder.parent / "small")
     with pytest.raises(ReleaseError) as caught:

@@ -367,6 +367,12 @@ def test_a_saved_value_becomes_a_literal(session: Session, value: Any, text: str
     assert filled.replace("  ", " ") == f"SELECT {text}, 100%, '%s'"
 
 
+def test_a_percent_sign_may_be_written_twice(play: Play) -> None:
+    scenario = steps("SELECT 7 %% 4 AS a, '100 %' AS b, '%%' AS c")
+    scenario["steps"][0]["expect"] = {"a": 3, "b": "100 %", "c": "%"}
+    assert play(scenario)["proofs"][0]["status"] == "pass"
+
+
 def test_unsaved_values_are_named_once() -> None:
     assert unsaved_values(CASCADE) == []
     assert unsaved_values(steps("SELECT %(a)s, %(b)s, %(a)s", leaves_nothing="SELECT %(c)s")) == ["a", "b", "c"]
@@ -377,4 +383,6 @@ def test_numbers_compare_as_numbers_and_the_rest_by_its_text() -> None:
 
     assert mismatch([{"a": Decimal("5"), "b": True, "c": None}], {"a": 5, "b": True, "c": None}, []) == ""
     assert mismatch([{"a": Decimal("5.50")}], {"a": "5.50"}, []) == ""
+    assert mismatch([{"a": Decimal("19.99")}], {"a": 19.99}, []) == ""
+    assert mismatch([{"a": Decimal("19.991")}], {"a": 19.99}, []) == "a was 19.991, expected 19.99"
     assert mismatch([{"a": 0}], {"a": None}, []) == "a was 0, expected None"
