@@ -104,6 +104,10 @@ RED: dict[str, tuple[Facts, str]] = {
         "dump_room",
     ),
     "no room for the table by one byte": (replace(HEALTHY, table_free_bytes=114 * MIB - 1), "table_room"),
+    "no room for both on one disk": (
+        replace(HEALTHY, table_free_bytes=194 * MIB - 1, state_dir=StateDir("/state", 194 * MIB)),
+        "table_room",
+    ),
     "state directory": (
         replace(HEALTHY, state_dir=StateDir("/state", 1000 * MIB, "It is read-only: move.")),
         "dump_room",
@@ -161,6 +165,11 @@ def test_that_very_rule_is_red(facts: Facts, rule: str) -> None:
 
 NOT_RED: dict[str, tuple[Facts, str, str]] = {
     "just enough room for the dump": (replace(HEALTHY, state_dir=StateDir("/state", 144 * MIB)), "dump_room", "pass"),
+    "just enough room for both on one disk": (
+        replace(HEALTHY, table_free_bytes=194 * MIB, state_dir=StateDir("/state", 194 * MIB)),
+        "table_room",
+        "pass",
+    ),
     "just enough room for the table": (replace(HEALTHY, table_free_bytes=114 * MIB), "table_room", "pass"),
     "disk that cannot be seen": (
         replace(HEALTHY, table_free_bytes=Unseen("No container.")),
