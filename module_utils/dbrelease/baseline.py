@@ -28,8 +28,7 @@ FROM pg_database d WHERE d.datname = current_database()
 
 # How well the server was, for whoever watches it afterwards.
 HEALTH = """
-SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections,
-       (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 FROM pg_stat_replication) AS lag_seconds,
+SELECT (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 FROM pg_stat_replication) AS lag_seconds,
        (SELECT json_object_agg(format('%s.%s', schemaname, relname), n_dead_tup) FROM pg_stat_user_tables) AS dead_rows
 """
 

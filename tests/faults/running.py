@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +51,8 @@ class Running:
             stdout=self.output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Whoever began the tests with nohup ignores it, and so would every process that comes of them.
+            preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
         )
 
     @property

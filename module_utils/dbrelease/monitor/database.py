@@ -75,7 +75,7 @@ def sample_database(
     """Every declared section, all of one instant; a section that cannot be read hides no other."""
     health = previous.get("health") or {}
     sections: dict[str, Callable[[Cursor], Section]] = {
-        "connections": lambda cursor: connections(cursor, monitoring["connections"], health.get("connections") or 0),
+        "connections": lambda cursor: connections(cursor, monitoring["connections"]),
         "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or {}),
         "drift": lambda cursor: drift(cursor, [check for check in checks if check["name"] in monitoring["drift"]]),
         "replication": lambda cursor: replication(
@@ -113,13 +113,13 @@ def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Se
     return answer
 
 
-def connections(cursor: Cursor, limit: Mapping[str, Any], before: int) -> Section:
+def connections(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
     """The server's client sessions by state; too near to its maximum, new ones will be refused soon."""
     by_state = {row["state"]: row["count"] for row in select(cursor, CONNECTIONS)}
     maximum = select(cursor, MAXIMUM)[0]["maximum"]
     total = sum(by_state.values())
     facts = {"by_state": by_state, "total": total, "maximum": maximum}
-    allowed = max(limit["of_maximum"] * maximum, before * WORSE)
+    allowed = limit["of_maximum"] * maximum
     if total > allowed:
         detail = f"{total} connections of {maximum}, above the limit of {allowed:.0f}: find who opens them."
         return facts, Claim("connections", "fail", detail)
