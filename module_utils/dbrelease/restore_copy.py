@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
@@ -31,6 +32,7 @@ VERIFIED_PROOF = "restore.verified"
 REMOVE_TIMEOUT_S = 60
 DROP_STEP = "restore.drop"
 SHOWN = 5
+QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
     "-c synchronous_commit=off -c maintenance_work_mem=256MB -c client_connection_check_interval=500 "
@@ -158,8 +160,8 @@ def _restore(place: Place, path: str) -> None:
 
 def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
     text = " ".join(masked(finished.stderr, place.login.password).split())
-    # Its first error is the cause; the statement that it quotes behind it may be long.
-    text = text[max(text.find("error:"), 0) :][:400]
+    # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
+    text = QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip()[:400]
     reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
     return ReleaseError(
         f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "
@@ -179,6 +181,7 @@ def _read(place: Place, backup: Backup) -> Copy:
 def _analyze(place: Place) -> None:
     try:
         with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
+            cursor.execute("SET statement_timeout = 0")
             cursor.execute("ANALYZE")
     except psycopg2.Error as error:
         raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error

@@ -86,3 +86,11 @@ def stopped_containers(events: Sequence[Mapping[str, Any]]) -> list[str]:
         elif line["step"] == "restore.services":
             stopped = []
     return stopped
+
+
+def never_started(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Containers that the newest swap stopped and could not start again."""
+    lines = [line for line in events if line["step"] == "restore.services"]
+    if not lines or lines[-1]["event"] == "passed":
+        return []
+    return list(lines[-1]["facts"].get("containers") or ())

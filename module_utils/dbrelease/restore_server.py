@@ -33,6 +33,7 @@ SELECT current_setting('server_version_num')::int / 10000 AS major,
        (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS prepared,
        (SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
         WHERE d.datname = %(database)s) AS subscriptions,
+       (SELECT count(*) FROM pg_replication_slots WHERE database = %(database)s) AS slots,
        current_user AS "user"
 FROM pg_roles r WHERE r.rolname = current_user
 """
@@ -75,6 +76,12 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
             f"{database} has {row['prepared']} prepared transactions and {row['subscriptions']} subscriptions, "
             "which keep it from being renamed",
             "end them",
+        )
+    if row["slots"]:
+        raise refused(
+            f"{row['slots']} logical replication slots are of {database}, and would stay with the database that is put "
+            "aside, where the server keeps its log for them for ever",
+            "drop them, and make them anew afterwards",
         )
     _check_roles(cursor, backup.content["settings"])
     return Server(row["major"], row["data_directory"], row["live_bytes"])

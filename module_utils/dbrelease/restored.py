@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 
 from .catalog_text import fingerprint, read_lines
-from .database import Login, Row, connect, select, select_declared, server_reason, transaction
+from .database import Login, Row, connect, select, select_declared, server_reason, transaction, without_timeouts
 from .errors import ReleaseError
 from .fingerprints import read_tables, table_key
 from .proof import Proof
@@ -38,6 +38,7 @@ def compare_with_baseline(
             closing(connect(login, APPLICATION)) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
         ):
+            without_timeouts(cursor)
             present = select(
                 cursor,
                 "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",

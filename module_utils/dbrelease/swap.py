@@ -24,10 +24,11 @@ from .journal import Journal, Run
 from .module import run_of
 from .proof import Proof, sentence
 from .restore_copy import drop_or_leave, login_to
+from .restore_leftovers import never_started
 from .restore_names import is_copy, is_kept, kept_name, rows_folder
 from .swap_compare import Comparison, prepare
 from .swap_look import Looking
-from .swap_rename import Names, allow_connections, exchange
+from .swap_rename import Names, allow_connections, exchange, is_exchanged
 from .swap_replay import Keeper, Saved
 from .swap_told import header, planned, rows_proof, swapped_proof
 from .target import DATABASE_SERVICE, look
@@ -168,7 +169,8 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
             pass
         incoming = login_to(plan.login, plan.names.incoming)
         comparison = prepare(plan.login, incoming, plan.bookkeeping, plan.looking, plan.there)
-    stopped = services.running(plan.containers)
+    left = [name for name in never_started(journal.read()) if name in plan.containers]
+    stopped = list(dict.fromkeys([*services.running(plan.containers), *left]))
     # The list is on disk before the first is stopped, for whoever comes after a kill.
     journal.append(SERVICES_STEP, "started", {"containers": stopped})
     begun = time.monotonic()
@@ -201,7 +203,11 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
         begun = time.monotonic()
         reading = comparison.pid if comparison is not None else None
         release = comparison.close if comparison is not None else lambda: None
-        exchange(plan.maintenance, plan.names, reading, release, plan.maintenance_again)
+        try:
+            exchange(plan.maintenance, plan.names, reading, release, plan.maintenance_again)
+        except BaseException:
+            done.swapped = is_exchanged(plan.maintenance_again(), plan.names)
+            raise
         done.swapped = True
         proof = swapped_proof(plan.names, plan.swap_back, plan.drop, round((time.monotonic() - begun) * 1000))
         step.facts.update(swap_back=plan.swap_back, drop=plan.drop)

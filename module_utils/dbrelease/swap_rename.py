@@ -53,11 +53,25 @@ def exchange(
     except BaseException as error:
         allow_connections(maintenance, [*old, *((names.kept,) if names.kept else ())], again)
         if isinstance(error, psycopg2.Error):
+            # The answer to a commit may be lost where the commit was not.
+            if is_exchanged(again(), names):
+                return
             raise ReleaseError(
                 f"Renaming the databases failed ({server_reason(error)}): both have the names they had, and "
                 "connections are allowed; remove the cause, and run again."
             ) from error
         raise
+
+
+def is_exchanged(maintenance: Login, names: Names) -> bool:
+    """Whether the databases have their new names; false also where nobody can be asked."""
+    try:
+        with closing(connect(maintenance, APPLICATION)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database WHERE datname IN %s", ((*vars(names).values(), ""),))
+            there = {row[0] for row in cursor.fetchall()}
+    except (psycopg2.Error, ReleaseError):
+        return False
+    return names.live in there and names.incoming not in there
 
 
 def _rename(cursor: Cursor, names: Names) -> None:
@@ -81,7 +95,9 @@ def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | N
         left = select(
             cursor,
             'SELECT pid, usename AS "user", application_name AS application, pg_terminate_backend(pid) AS asked '
-            "FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND pid IS DISTINCT FROM %s",
+            "FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND pid IS DISTINCT FROM %s "
+            # Not everyone may end these, and the rename ends them by itself.
+            "AND backend_type IS DISTINCT FROM 'autovacuum worker'",
             (list(databases), spared),
         )
         if not left:

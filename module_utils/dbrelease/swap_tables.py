@@ -23,7 +23,9 @@ SELECT n.nspname AS schema, c.relname AS name,
         FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
         WHERE i.indrelid = c.oid AND i.indisprimary), '{}') AS primary_key,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary
-               AND (i.indisunique OR i.indisexclusion)) AS exclusive,
+               AND (i.indisunique OR i.indisexclusion))
+       AND NOT EXISTS (SELECT FROM pg_constraint x JOIN pg_constraint y ON y.confrelid = x.conrelid
+        WHERE x.confrelid = c.oid AND x.confdeltype = 'c' AND y.confdeltype IN ('c', 'n', 'd')) AS exclusive,
        coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
         FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
         WHERE x.conrelid = c.oid AND x.contype = 'f'), '[]') AS parents
@@ -42,7 +44,8 @@ class Table:
     """One table; `parents` are those that its foreign keys lead to.
 
     generated: columns that take no value; identities: those that take one only in an INSERT.
-    exclusive: a row may stand in the way of another one that has another primary key.
+    exclusive: a row may stand in the way of another one that has another primary key, and can be taken away before that
+    one comes: at most its children go with it, which are written anew, and never theirs, which are not.
     """
 
     schema: str

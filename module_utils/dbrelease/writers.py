@@ -11,7 +11,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .database import Connection, Login, Row, connect, select, server_reason, transaction
+from .database import Connection, Login, Row, connect, select, server_reason, transaction, without_timeouts
 from .errors import ReleaseError
 from .fingerprints import read_tables, table_key, write_counters
 from .proof import Proof
@@ -81,6 +81,7 @@ def _compare(
 ) -> list[Proof]:
     baseline: Mapping[str, Row] = memory.baseline["tables"]
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
+        without_timeouts(cursor)
         left_out = _keys(cursor, [*except_tables, *bookkeeping_tables])
         compared = {key: row for key, row in baseline.items() if key not in left_out}
         now = read_tables(cursor, only={key: row["columns"] for key, row in compared.items()})

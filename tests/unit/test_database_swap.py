@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -315,6 +315,49 @@ def test_containers_that_do_not_come_up_are_told_and_the_swap_stands(
         world.swap(copy, containers=[container], stop_seconds=1, healthy_seconds=1)
     assert raised.value.facts["kept"] in world.databases()
     assert raised.value.facts["changed"]
+
+
+def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
+    world: World, copy: str, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(swap_services, "start", lambda _: None)
+        with pytest.raises(ReleaseError) as raised:
+            world.swap(copy, containers=[container], stop_seconds=1, healthy_seconds=1)
+    world.next_run()
+    world.swap(raised.value.facts["kept"], containers=[container], stop_seconds=1)
+    assert status(container) == "running"
+
+
+def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    committing = swap_rename.transaction
+
+    @contextmanager
+    def lost(connection: Any) -> Iterator[Any]:
+        with committing(connection) as cursor:
+            yield cursor
+        raise psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(swap_rename, "transaction", lost)
+    result = world.swap(copy)
+    assert result["kept"] in world.databases() and (Path(result["rows"]["directory"]) / "replay.sql").is_file()
+
+
+def test_saved_rows_stay_where_something_breaks_after_the_swap(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renaming = swap.exchange
+
+    def exchange(*asked: Any) -> None:
+        renaming(*asked)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(swap, "exchange", exchange)
+    with pytest.raises(KeyboardInterrupt):
+        world.swap(copy)
+    assert list(world.state.glob("rows_since_backup_*/replay.sql"))
 
 
 def test_only_containers_that_ran_are_started(world: World, copy: str, container: str) -> None:

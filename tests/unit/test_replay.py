@@ -63,6 +63,14 @@ CASES = {
         "INSERT INTO parents VALUES (1, 'a'), (2, 'b'); INSERT INTO children VALUES (1, 1, 'kept'), (2, 1, 'lost')",
         "UPDATE children SET parent_id = 2 WHERE id = 1; DELETE FROM parents WHERE id = 1",
     ),
+    "grandchildren that a cascade would take along": (
+        "CREATE TABLE projects (id int PRIMARY KEY, code text UNIQUE);"
+        "CREATE TABLE folders (id int PRIMARY KEY, project_id int REFERENCES projects ON DELETE CASCADE);"
+        "CREATE TABLE files (id int PRIMARY KEY, folder_id int REFERENCES folders ON DELETE CASCADE);"
+        "INSERT INTO projects VALUES (1, 'A'), (2, 'B'); INSERT INTO folders VALUES (1, 1);"
+        "INSERT INTO files VALUES (1, 1)",
+        "UPDATE folders SET project_id = 2; DELETE FROM projects WHERE id = 1",
+    ),
     "rows that refer to rows of their own table": (
         "CREATE TABLE tree (id int PRIMARY KEY, up int REFERENCES tree); INSERT INTO tree VALUES (1, NULL)",
         "INSERT INTO tree SELECT n, n + 1 FROM generate_series(2, 1500) n UNION SELECT 1501, 1;"

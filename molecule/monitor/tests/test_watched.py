@@ -210,9 +210,10 @@ def standby_that_stands_still() -> Iterator[None]:
     """A real one, in the database's container, which streams but does not replay any more."""
     server = ("exec", "-u", "postgres", POSTGRES, "sh", "-ec")
     docker(*server, f"rm -rf {STANDBY}; pg_basebackup -U user -D {STANDBY} -R -c fast")
-    docker(
-        *server, f"$(pg_config --bindir)/pg_ctl -D {STANDBY} -w -o '-p 5499 -c hot_standby=on' -l {STANDBY}.log start"
+    settings = (
+        "-p 5499 -c hot_standby=on -c wal_receiver_status_interval=1"  # else it tells of its lag every ten seconds
     )
+    docker(*server, f"$(pg_config --bindir)/pg_ctl -D {STANDBY} -w -o '{settings}' -l {STANDBY}.log start")
     try:
         sql("CREATE TABLE noticed AS SELECT 1 AS a")  # the lag is measured by what it has replayed
         time.sleep(1)
