@@ -29,7 +29,7 @@ from ansible.module_utils.dbrelease import (
     swap_replay,
     swap_services,
 )
-from ansible.module_utils.dbrelease.database import Login, connect, select
+from ansible.module_utils.dbrelease.database import Login, connect, select, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.swap_rows import differences
 from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
@@ -332,11 +332,9 @@ def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
 def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    committing = swap_rename.transaction
-
     @contextmanager
     def lost(connection: Any) -> Iterator[Any]:
-        with committing(connection) as cursor:
+        with transaction(connection) as cursor:
             yield cursor
         raise psycopg2.OperationalError("server closed the connection unexpectedly")
 
@@ -348,10 +346,8 @@ def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(
 def test_saved_rows_stay_where_something_breaks_after_the_swap(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    renaming = swap.exchange
-
     def exchange(*asked: Any) -> None:
-        renaming(*asked)
+        swap_rename.exchange(*asked)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(swap, "exchange", exchange)
