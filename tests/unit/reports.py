@@ -89,6 +89,7 @@ SAMPLES: list[dict[str, Any]] = [
     for minute in range(40)
 ]
 WATCHED = {
+    "earlier": [],
     "samples": SAMPLES,
     "window": {
         "started_at": "2026-01-02T03:00:00+00:00",

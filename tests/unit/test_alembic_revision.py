@@ -580,7 +580,7 @@ class Answering:
         on_stdout: Callable[[bytes], None] | None = None,
         workdir: str | None = None,
     ) -> Finished:
-        return Finished(tuple(argv), *self._answer, duration_ms=1)
+        return Finished(tuple(argv), *self._answer, duration_ms=1, timed_out=self._answer[0] == 124)
 
 
 class TestReaders:

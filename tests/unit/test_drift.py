@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -60,7 +61,17 @@ LOST_LINK = "DELETE FROM links WHERE order_id = 7"
 
 @pytest.fixture
 def shop(session: Session) -> Session:
+    """Its rows are older than whatever goes on at the server, as those of an application are."""
     run(session, BEFORE)
+    with session.cursor() as cursor:
+        cursor.execute("SELECT pg_current_xact_id()::text")
+        seeded = cursor.fetchone()
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot()) > %s::xid8", seeded)
+            if cursor.fetchone() == (True,):
+                break
+            time.sleep(0.1)
     return session
 
 
