@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ReleaseError
-from .release_rules import RULES, Parts
+from .release_parts import Parts
+from .release_rules import RULES
 from .release_schema import Schemas
 from .release_yaml import Problem, read
 

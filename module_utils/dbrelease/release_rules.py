@@ -7,62 +7,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from .release_parts import Parts, items, listed, mapping, names, texts
+from .release_tables import plans_name_known_tables, tables_fit_together
 from .release_yaml import Problem
 
-Document = Mapping[str, Any]
 PLACEHOLDER = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The two documents of a release and its folder; `release_file` and `checks_file` are their names in messages."""
-
-    directory: Path
-    release: Document
-    checks: Document
-    release_file: str
-    checks_file: str
-
-    def in_release(self, key: str, expected: str, found: str) -> Problem:
-        """A problem of release.yml."""
-        return Problem(self.release_file, key, expected, found)
-
-    def in_checks(self, key: str, expected: str, found: str) -> Problem:
-        """A problem of checks.yml."""
-        return Problem(self.checks_file, key, expected, found)
-
-
-def mapping(document: Any, *path: str) -> Document:
-    """The mapping at a path; empty where there is none."""
-    for part in path:
-        document = document.get(part) if isinstance(document, Mapping) else None
-    return document if isinstance(document, Mapping) else {}
-
-
-def items(document: Any, *path: str) -> list[Document]:
-    """The mappings in the list at a path; empty where there is none."""
-    value = mapping(document, *path[:-1]).get(path[-1])
-    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
-
-
-def texts(value: Any) -> list[str]:
-    """The texts in a list; empty where it is none."""
-    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
-
-
-def names(document: Any, *path: str) -> list[str]:
-    """The names of the items in the list at a path."""
-    return texts([item.get("name") for item in items(document, *path)])
-
-
-def listed(known: list[str]) -> str:
-    """For a message: what there is to choose from."""
-    return f"one of {', '.join(known)}" if known else "none, for there is none to name"
 
 
 def folder_is_named_like_the_release(parts: Parts) -> Iterator[Problem]:
@@ -200,55 +152,6 @@ def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
                     if proof.startswith(prefix) and "*" not in name and name not in known:
                         key = f"checklist[{section.get('section')}][{item.get('item')}].proofs"
                         yield parts.in_release(key, f"after `{prefix}` {listed(known)}", f"`{proof}`")
-
-
-def tables_fit_together(parts: Parts) -> Iterator[Problem]:
-    """A table is either there before or created; what is declared about it names columns and tables that are known."""
-    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
-    for table in existing.keys() & created.keys():
-        yield parts.in_release(
-            f"tables.created.{table}", "a table that tables.existing does not name", "one that it names"
-        )
-    for table, declared in created.items():
-        key = f"tables.created.{table}"
-        columns = mapping(declared, "columns")
-        for kind in ("indexes", "constraints"):
-            for name, part in mapping(declared, kind).items():
-                for column in texts(mapping({"part": part}, "part").get("columns")):
-                    if column not in columns:
-                        yield parts.in_release(f"{key}.{kind}.{name}.columns", listed([*columns]), f"`{column}`")
-        for name, part in mapping(declared, "constraints").items():
-            yield from _reference_fits(parts, f"{key}.constraints.{name}.references", part)
-
-
-def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
-    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
-    reference = mapping(constraint, "references")
-    table = reference.get("table")
-    if not isinstance(table, str):
-        return
-    if table not in existing and table not in created:
-        yield parts.in_release(f"{key}.table", listed([*existing, *created]), f"`{table}`")
-        return
-    known = texts(existing.get(table)) or [*mapping(created, table, "columns")]
-    for column in texts(reference.get("columns")):
-        if column not in known:
-            yield parts.in_release(f"{key}.columns", listed(known), f"`{column}`")
-    if len(texts(reference.get("columns"))) != len(texts(mapping({"c": constraint}, "c").get("columns"))):
-        yield parts.in_release(f"{key}.columns", "as many columns as the constraint has", "another number")
-
-
-def plans_name_known_tables(parts: Parts) -> Iterator[Problem]:
-    """The table of a plan check is one of the release's; the index of a created table is declared there."""
-    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
-    for plan in items(parts.checks, "plans"):
-        table, index, key = plan.get("table"), plan.get("index"), f"plans[{plan.get('name')}]"
-        if isinstance(table, str) and table not in existing and table not in created:
-            yield parts.in_checks(f"{key}.table", listed([*existing, *created]), f"`{table}`")
-        elif isinstance(table, str) and table in created and isinstance(index, str):
-            known = [*{**mapping(created, table, "indexes"), **mapping(created, table, "constraints")}]
-            if index not in known:
-                yield parts.in_checks(f"{key}.index", listed(known), f"`{index}`")
 
 
 def scenario_values_are_saved_first(parts: Parts) -> Iterator[Problem]:

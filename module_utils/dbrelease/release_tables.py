@@ -1,0 +1,58 @@
+"""What must hold between what a release says of its tables: each rule is one of release_rules.RULES."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from .release_parts import Parts, items, listed, mapping, texts
+from .release_yaml import Problem
+
+
+def tables_fit_together(parts: Parts) -> Iterator[Problem]:
+    """A table is either there before or created; what is declared about it names columns and tables that are known."""
+    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
+    for table in existing.keys() & created.keys():
+        yield parts.in_release(
+            f"tables.created.{table}", "a table that tables.existing does not name", "one that it names"
+        )
+    for table, declared in created.items():
+        key = f"tables.created.{table}"
+        columns = mapping(declared, "columns")
+        for kind in ("indexes", "constraints"):
+            for name, part in mapping(declared, kind).items():
+                for column in texts(mapping({"part": part}, "part").get("columns")):
+                    if column not in columns:
+                        yield parts.in_release(f"{key}.{kind}.{name}.columns", listed([*columns]), f"`{column}`")
+        for name, part in mapping(declared, "constraints").items():
+            yield from _reference_fits(parts, f"{key}.constraints.{name}.references", part)
+
+
+def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
+    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
+    reference = mapping(constraint, "references")
+    table = reference.get("table")
+    if not isinstance(table, str):
+        return
+    if table not in existing and table not in created:
+        yield parts.in_release(f"{key}.table", listed([*existing, *created]), f"`{table}`")
+        return
+    known = texts(existing.get(table)) or [*mapping(created, table, "columns")]
+    for column in texts(reference.get("columns")):
+        if column not in known:
+            yield parts.in_release(f"{key}.columns", listed(known), f"`{column}`")
+    if len(texts(reference.get("columns"))) != len(texts(mapping({"c": constraint}, "c").get("columns"))):
+        yield parts.in_release(f"{key}.columns", "as many columns as the constraint has", "another number")
+
+
+def plans_name_known_tables(parts: Parts) -> Iterator[Problem]:
+    """The table of a plan check is one of the release's; the index of a created table is declared there."""
+    existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
+    for plan in items(parts.checks, "plans"):
+        table, index, key = plan.get("table"), plan.get("index"), f"plans[{plan.get('name')}]"
+        if isinstance(table, str) and table not in existing and table not in created:
+            yield parts.in_checks(f"{key}.table", listed([*existing, *created]), f"`{table}`")
+        elif isinstance(table, str) and table in created and isinstance(index, str):
+            known = [*{**mapping(created, table, "indexes"), **mapping(created, table, "constraints")}]
+            if index not in known:
+                yield parts.in_checks(f"{key}.index", listed(known), f"`{index}`")
