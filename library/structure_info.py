@@ -9,8 +9,8 @@ short_description: Whether revision, tables, columns, indexes and constraints ar
 description:
   - Reads the server's catalogs, in one snapshot, and compares.
   - A table that the release makes has exactly the declared columns and constraints, and at least the declared indexes,
-    which are valid and ready. Constraints are validated and not deferrable. A table that was there before still has the
-    columns that the release relies on.
+    which are valid and ready. Constraints are validated, and deferrable only if they are declared so. A table that was
+    there before still has the columns that the release relies on.
   - A table that is missing makes all of its proofs red.
   - Fails only if the catalogs cannot be read. Journals the step V(structure).
 extends_documentation_fragment: [login, run]
@@ -29,11 +29,14 @@ options:
         description:
           - What the release makes; by table C(columns), C(indexes) and C(constraints), each by name.
           - A column has C(type), as the server's C(format_type) spells it (V(character varying(255))), and C(nullable).
-          - An index has C(columns) in their order (an expression as the server prints it), C(unique), and if need be
-            C(method) (V(btree)) and C(partial) (V(false)).
-          - A constraint has C(type) (V(primary_key), V(unique), V(foreign_key), V(check), V(exclusion)), C(columns),
-            and for a foreign key C(references) (C(table), C(columns)) and C(on_delete) (V(cascade), V(set_null),
-            V(no_action), V(restrict), V(set_default)).
+          - An index has C(columns) in their order (an expression as pg_get_indexdef(index, number, true) writes it),
+            C(unique), and if need be C(method) (else V(btree)) and C(where), the condition of a partial one as
+            pg_get_expr(indpred, indrelid, true) writes it.
+          - A constraint has C(type) (V(primary_key), V(unique), V(foreign_key), V(check), V(exclusion)) and C(columns);
+            a V(check) and an V(exclusion) have, in place of these, C(definition) as pg_get_constraintdef() writes it.
+            A foreign key has also C(references) (C(table), C(columns)) and C(on_delete) (V(cascade), V(set_null),
+            V(no_action), V(restrict), V(set_default)). All but a check may have C(deferrable) and
+            C(initially_deferred), which are else V(false).
         type: dict
         default: {}
   revision:
@@ -46,7 +49,7 @@ options:
     default: alembic_version
   reconcile_command:
     description:
-      - What the remedy of red constraints tells the operator to type.
+      - What the remedy of red foreign keys tells the operator to type.
       - C({environment}) in it stands for the environment of O(run).
     type: str
     default: ""

@@ -31,7 +31,7 @@ SELECT c.relname AS name,
              FROM generate_series(1, i.indnkeyatts) AS k
              LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k - 1] AND a.attnum <> 0
              ORDER BY k) AS columns,
-       i.indisunique AS unique, m.amname::text AS method, i.indpred IS NOT NULL AS partial,
+       i.indisunique AS unique, m.amname::text AS method, pg_get_expr(i.indpred, i.indrelid, true) AS "where",
        i.indisvalid AS valid, i.indisready AND i.indislive AS ready,
        EXISTS (SELECT FROM pg_constraint x
                WHERE x.conindid = i.indexrelid AND x.conrelid = i.indrelid AND x.contype IN ('p', 'u', 'x'))
@@ -49,8 +49,8 @@ SELECT x.conname AS name,
                       WHEN 'c' THEN 'check' WHEN 'x' THEN 'exclusion' ELSE x.contype::text END AS type,
        ARRAY(SELECT a.attname::text FROM unnest(x.conkey) WITH ORDINALITY AS k (attnum, place)
              JOIN pg_attribute a ON a.attrelid = x.conrelid AND a.attnum = k.attnum ORDER BY k.place) AS columns,
-       x.convalidated AS validated, x.condeferrable AS deferrable, pg_get_constraintdef(x.oid) AS definition,
-       x.confrelid::bigint AS referenced_oid,
+       x.convalidated AS validated, x.condeferrable AS deferrable, x.condeferred AS initially_deferred,
+       pg_get_constraintdef(x.oid) AS definition, x.confrelid::bigint AS referenced_oid,
        ARRAY(SELECT a.attname::text FROM unnest(x.confkey) WITH ORDINALITY AS k (attnum, place)
              JOIN pg_attribute a ON a.attrelid = x.confrelid AND a.attnum = k.attnum ORDER BY k.place)
          AS referenced_columns,
@@ -62,6 +62,8 @@ LEFT JOIN pg_class r ON r.oid = x.confrelid
 LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
 WHERE x.conrelid = %s AND x.contype IN ('p', 'u', 'f', 'c', 'x') ORDER BY x.conname
 """
+
+CONSTRAINT_KEYS = ("type", "columns", "validated", "deferrable", "initially_deferred", "definition")
 
 
 def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeeping_table: str) -> list[Proof]:
@@ -110,7 +112,7 @@ def read_catalog(cursor: Cursor, table: str) -> Catalog:
             "columns": row["referenced_columns"],
         }
         constraints[row["name"]] = {
-            **{key: row[key] for key in ("type", "columns", "validated", "deferrable", "definition")},
+            **{key: row[key] for key in CONSTRAINT_KEYS},
             **(
                 {
                     "references": referenced,

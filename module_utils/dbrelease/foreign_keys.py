@@ -15,6 +15,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .database import Row, select
 from .errors import ReleaseError
+from .proof import Proof
 from .statement import readable_row
 from .structure import Catalog, constraint_differences
 
@@ -45,6 +46,7 @@ class ForeignKey:
     referenced: str
     referenced_columns: list[str]
     on_delete: str
+    timing: str
     wrong: str = ""
     drops: list[str] = field(default_factory=list)
     rebuild: bool = False
@@ -68,7 +70,7 @@ class ForeignKey:
         locked = sql.SQL(", ").join(_table(name) for name in dict.fromkeys((self.referenced, self.table)))
         mode = "ACCESS EXCLUSIVE" if self.drops else "SHARE ROW EXCLUSIVE"
         added = sql.SQL(
-            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} NOT VALID"
+            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} {} NOT VALID"
         ).format(
             table,
             sql.Identifier(temporary),
@@ -76,6 +78,7 @@ class ForeignKey:
             _table(self.referenced),
             _columns(self.referenced_columns),
             sql.SQL(ON_DELETE[self.on_delete]),
+            sql.SQL(self.timing),
         )
         dropped = [
             sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(old)) for old in self.drops
@@ -116,6 +119,14 @@ def plan(table: str, declared: Mapping[str, Mapping[str, Any]], catalog: Catalog
     ]
 
 
+def repairs(proof: Proof) -> bool:
+    """Whether a red proof of a table's constraints shows a foreign key that can be put right; nothing else can."""
+    try:
+        return any(key.wrong for key in plan("", proof.expected, Catalog(constraints=proof.observed)))
+    except ReleaseError:
+        return False
+
+
 def _planned(
     table: str,
     name: str,
@@ -143,6 +154,7 @@ def _planned(
         referenced=wanted["references"]["table"],
         referenced_columns=list(wanted["references"]["columns"]),
         on_delete=wanted["on_delete"],
+        timing=_timing(wanted),
         wrong="; ".join(said),
         drops=[*([name] if observed else []), *others] if rebuild else [],
         rebuild=rebuild,
@@ -157,6 +169,13 @@ def _beside(
         for name, found in observed.items()
         if name not in declared and found["type"] == "foreign_key" and found["columns"] == list(wanted["columns"])
     ]
+
+
+def _timing(wanted: Mapping[str, Any]) -> str:
+    """When it is checked, as a part of its definition."""
+    if not wanted.get("deferrable"):
+        return "NOT DEFERRABLE"
+    return f"DEFERRABLE INITIALLY {'DEFERRED' if wanted.get('initially_deferred') else 'IMMEDIATE'}"
 
 
 def _table(name: str) -> sql.Identifier:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from .release_parts import Parts, items, listed, mapping, texts
 from .release_yaml import Problem
+
+# Anything else in the columns of an index is an expression, which only the server can read.
+COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
+# What pg_get_constraintdef() writes at the end of a definition where the key beside it is true.
+TIMINGS = {"deferrable": "DEFERRABLE", "initially_deferred": "INITIALLY DEFERRED"}
 
 
 def tables_fit_together(parts: Parts) -> Iterator[Problem]:
@@ -22,10 +28,11 @@ def tables_fit_together(parts: Parts) -> Iterator[Problem]:
         for kind in ("indexes", "constraints"):
             for name, part in mapping(declared, kind).items():
                 for column in texts(mapping({"part": part}, "part").get("columns")):
-                    if column not in columns:
+                    if COLUMN.fullmatch(column) and column not in columns:
                         yield parts.in_release(f"{key}.{kind}.{name}.columns", listed([*columns]), f"`{column}`")
         for name, part in mapping(declared, "constraints").items():
             yield from _reference_fits(parts, f"{key}.constraints.{name}.references", part)
+            yield from _definition_fits(parts, f"{key}.constraints.{name}", part)
 
 
 def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
@@ -43,6 +50,23 @@ def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem
             yield parts.in_release(f"{key}.columns", listed(known), f"`{column}`")
     if len(texts(reference.get("columns"))) != len(texts(mapping({"c": constraint}, "c").get("columns"))):
         yield parts.in_release(f"{key}.columns", "as many columns as the constraint has", "another number")
+
+
+def _definition_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
+    """An exclusion is deferrable if its definition says so, and not otherwise: it is compared by both."""
+    declared = mapping({"c": constraint}, "c")
+    definition = declared.get("definition")
+    if declared.get("type") != "exclusion" or not isinstance(definition, str):
+        return
+    # A condition in the definition may hold any text, but it ends in a parenthesis.
+    ending = definition.rpartition(")")[2]
+    for name, words in TIMINGS.items():
+        value, said = declared.get(name, False), words in ending
+        if isinstance(value, bool) and value != said:
+            expected = (
+                f"true, for its definition says {words}" if said else f"nothing, for its definition lacks {words}"
+            )
+            yield parts.in_release(f"{key}.{name}", expected, str(value).lower() if name in declared else "nothing")
 
 
 def plans_name_known_tables(parts: Parts) -> Iterator[Problem]:

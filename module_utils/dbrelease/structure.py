@@ -11,8 +11,8 @@ from .proof import Proof
 
 CORRECT = "Correct it by a migration, or go one of the ways back."
 # What a declaration that says nothing of it means.
-INDEX_DEFAULTS = {"unique": False, "method": "btree", "partial": False, "valid": True, "ready": True}
-CONSTRAINT_DEFAULTS = {"validated": True, "deferrable": False}
+INDEX_DEFAULTS = {"unique": False, "method": "btree", "where": None, "valid": True, "ready": True}
+CONSTRAINT_DEFAULTS = {"validated": True, "deferrable": False, "initially_deferred": False}
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ def _differences(declared: Mapping[str, Any], observed: Row) -> list[str]:
 
 
 def _said(value: Any) -> str:
+    if value is None:
+        return "nothing"
     if isinstance(value, Mapping):
         return f"{value['table']} ({', '.join(value['columns'])})" if "table" in value else str(dict(value))
     return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)

@@ -352,6 +352,78 @@ def test_a_foreign_key_is_put_right(deployed: World, sql: str, seen: str) -> Non
     assert not deployed.reconcile()["changed"]
 
 
+DEFERRED = {
+    "created": {
+        "links": {
+            **RELEASE["created"]["links"],
+            "constraints": {
+                **RELEASE["created"]["links"]["constraints"],
+                "links_order_fkey": {**key("order_id", "orders"), "deferrable": True, "initially_deferred": True},
+                "links_account_fkey": {**key("account_id", "accounts"), "deferrable": True},
+            },
+        }
+    }
+}
+TIMED = """
+ALTER TABLE links ALTER CONSTRAINT links_order_fkey DEFERRABLE INITIALLY DEFERRED,
+  ALTER CONSTRAINT links_account_fkey DEFERRABLE;
+"""
+WRONG_TIMES = [  # what is broken, which key, and what is seen of it
+    ("missing", DROP_ORDER, "links_order_fkey", "it is missing"),
+    (
+        "not deferrable",
+        f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE CASCADE",
+        "links_order_fkey",
+        "deferrable False",
+    ),
+    (
+        "not deferred",
+        "ALTER TABLE links ALTER CONSTRAINT links_order_fkey DEFERRABLE INITIALLY IMMEDIATE",
+        "links_order_fkey",
+        "initially_deferred False",
+    ),
+    (
+        "deferred",
+        "ALTER TABLE links ALTER CONSTRAINT links_account_fkey DEFERRABLE INITIALLY DEFERRED",
+        "links_account_fkey",
+        "initially_deferred True",
+    ),
+]
+
+
+@pytest.mark.parametrize(("sql", "name", "seen"), [r[1:] for r in WRONG_TIMES], ids=[r[0] for r in WRONG_TIMES])
+def test_a_deferrable_foreign_key_is_rebuilt_deferrable(deployed: World, sql: str, name: str, seen: str) -> None:
+    deployed.run(TIMED)
+    was = deployed.state()
+    assert not deployed.reconcile(**DEFERRED)["changed"]
+    deployed.run(sql)
+    assert deployed.state() != was
+    done = deployed.reconcile(**DEFERRED)
+    (proof,) = [proof for proof in done["proofs"] if proof["name"] == f"reconcile.{name}"]
+    assert done["repaired"] == [f"rebuilt {name}", f"validated {name}"] and seen in proof["detail"]
+    assert deployed.state() == was
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        ("CHECK (by <> 'nobody')", {"type": "check", "definition": "CHECK ((by <> 'nobody'::text))"}),
+        ("EXCLUDE (by WITH =)", {"type": "exclusion", "definition": "EXCLUDE USING btree (by WITH =)"}),
+    ],
+    ids=["check", "exclusion"],
+)
+def test_a_check_and_an_exclusion_are_never_rebuilt(deployed: World, made: str, wanted: dict[str, Any]) -> None:
+    links = RELEASE["created"]["links"]
+    created = {"links": {**links, "constraints": {**links["constraints"], "odd": wanted}}}
+    deployed.run("DELETE FROM links WHERE order_id > 1; DELETE FROM orders WHERE id > 1")
+    for sql in (f"{ADD} odd {made}", "ALTER TABLE links DROP CONSTRAINT odd", f"{ADD} odd CHECK (by <> 'ann')"):
+        deployed.run(sql)
+        was = deployed.state()
+        done = deployed.reconcile(created=created)
+        assert not done["changed"] and "reconcile.odd" not in {proof["name"] for proof in done["proofs"]}
+        assert deployed.state() == was
+
+
 def test_what_is_no_foreign_key_is_refused(deployed: World) -> None:
     deployed.run(f"{DROP_ORDER} {ADD} links_order_fkey CHECK (order_id > 0)")
     was = deployed.state()

@@ -246,6 +246,34 @@ def test_every_form_of_a_query_is_taken(folder: Path, query: str) -> None:
     load(folder, SCHEMAS)
 
 
+PRINTED: dict[str, tuple[str, Any]] = {
+    "check": ("constraints.more", {"type": "check", "definition": "CHECK ((order_id > 0))"}),
+    "exclusion": ("constraints.more", {"type": "exclusion", "definition": "EXCLUDE USING gist (span WITH &&)"}),
+    "deferrable exclusion": (
+        "constraints.more",
+        {
+            "type": "exclusion",
+            "definition": "EXCLUDE USING btree (id WITH =) WHERE ((id > 0)) DEFERRABLE INITIALLY DEFERRED",
+            "deferrable": True,
+            "initially_deferred": True,
+        },
+    ),
+    "deferrable key": ("constraints.items_pkey", {"type": "primary_key", "columns": ["id"], "deferrable": True}),
+    "deferrable foreign key": ("constraints.items_order_id_fkey.deferrable", True),
+    "expression": ("indexes.ix_more", {"columns": ["abs(order_id)", "id"], "unique": True}),
+    "method and condition": (
+        "indexes.ix_more",
+        {"columns": ["order_id"], "unique": False, "method": "hash", "where": "order_id > 0"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("place", "value"), PRINTED.values(), ids=PRINTED.keys())
+def test_constraints_and_indexes_are_taken_as_the_server_writes_them(folder: Path, place: str, value: Any) -> None:
+    change(folder, f"release.tables.created.items.{place}", value)
+    load(folder, SCHEMAS)
+
+
 @pytest.mark.parametrize("release", sorted((ROOT / "releases").glob("*/")), ids=lambda path: path.name)
 def test_every_release_of_this_repository_is_valid(release: Path) -> None:
     assert load(release, SCHEMAS)["release"] == release.name

@@ -83,7 +83,7 @@ DEVIATIONS: list[tuple[str, str, list[str], str]] = [
     ("index missing", DROP_INDEX, [INDEXES], "Missing: idx_order_items_order_id"),
     ("index on another column", ADD_INDEX + "(account_id)", [INDEXES], "columns (account_id) instead of (order_id)"),
     ("index on an expression", ADD_INDEX + "(upper(by))", [INDEXES], "columns (upper(by::text)) instead of"),
-    ("index partial", ADD_INDEX + "(order_id) WHERE by IS NULL", [INDEXES], "partial True instead of False"),
+    ("index partial", ADD_INDEX + "(order_id) WHERE by IS NULL", [INDEXES], "where by IS NULL instead of nothing"),
     ("index of another kind", ADD_INDEX + "USING hash (order_id)", [INDEXES], "method hash instead of btree"),
     (
         "index unique",
@@ -144,6 +144,12 @@ DEVIATIONS: list[tuple[str, str, list[str], str]] = [
         "deferrable True instead of False",
     ),
     (
+        "deferred",
+        ADD_FK + "(order_id) REFERENCES orders ON DELETE CASCADE INITIALLY DEFERRED",
+        [CONSTRAINTS],
+        "deferrable True instead of False, initially_deferred True instead of False",
+    ),
+    (
         "of another type",
         DROP_FK + "ALTER TABLE order_items ADD CONSTRAINT order_items_order_id_fkey CHECK (order_id IS NOT NULL)",
         [CONSTRAINTS],
@@ -200,15 +206,183 @@ def test_a_deviation_is_red_in_its_own_proof(
 
 @pytest.mark.parametrize(
     ("broken", "proof", "named"),
-    [(DROP_FK, CONSTRAINTS, True), (DROP_INDEX, INDEXES, False), ("DROP TABLE order_items", CONSTRAINTS, False)],
+    [
+        (DROP_FK, CONSTRAINTS, True),
+        (DROP_FK + "ALTER TABLE order_items DROP CONSTRAINT uq_order_items", CONSTRAINTS, True),
+        (ADD_FK + "(order_id) REFERENCES orders ON DELETE CASCADE DEFERRABLE", CONSTRAINTS, True),
+        (
+            "ALTER TABLE order_items ADD FOREIGN KEY (order_id) REFERENCES orders, ADD CHECK (by <> '')",
+            CONSTRAINTS,
+            True,
+        ),
+        ("ALTER TABLE order_items ADD CHECK (by <> '')", CONSTRAINTS, False),
+        ("ALTER TABLE order_items DROP CONSTRAINT uq_order_items", CONSTRAINTS, False),
+        (
+            DROP_FK + "ALTER TABLE order_items ADD CONSTRAINT order_items_order_id_fkey CHECK (by <> '')",
+            CONSTRAINTS,
+            False,
+        ),
+        (DROP_INDEX, INDEXES, False),
+        ("DROP TABLE order_items", CONSTRAINTS, False),
+    ],
 )
-def test_red_constraints_name_the_command_that_repairs_them(
+def test_red_foreign_keys_name_the_command_that_repairs_them(
     params: dict[str, Any], cursor: Any, broken: str, proof: str, named: bool
 ) -> None:
     cursor.execute(broken)
     result = act({**params, "reconcile_command": "reconcile -i {environment}"}, False)
     (red,) = [one for one in result["proofs"] if one["name"] == proof]
     assert red["status"] == "fail" and ("`reconcile -i test`" in red["remedy"]) == named
+
+
+BOOKINGS = """
+CREATE TABLE bookings (
+  id int, room text, email text, amount int, during int4range, code int, order_id uuid,
+  CONSTRAINT bookings_pkey PRIMARY KEY (id),
+  CONSTRAINT amount_is_positive CHECK (amount > 0),
+  CONSTRAINT none_overlap EXCLUDE USING gist (during WITH &&) WHERE (amount > 1) DEFERRABLE INITIALLY DEFERRED,
+  CONSTRAINT code_is_unique UNIQUE (code) DEFERRABLE,
+  CONSTRAINT order_is_known FOREIGN KEY (order_id) REFERENCES orders (id) DEFERRABLE INITIALLY DEFERRED);
+CREATE UNIQUE INDEX ix_email ON bookings (lower(email), room, (amount + code));
+CREATE INDEX ix_room ON bookings USING hash (room) WHERE amount > 10 AND room <> 'a  b';
+"""
+DEFERRED = {"deferrable": True, "initially_deferred": True}
+BOOKED: dict[str, Any] = {
+    "columns": {
+        "id": {"type": "integer", "nullable": False},
+        "room": {"type": "text", "nullable": True},
+        "email": {"type": "text", "nullable": True},
+        "amount": {"type": "integer", "nullable": True},
+        "during": {"type": "int4range", "nullable": True},
+        "code": {"type": "integer", "nullable": True},
+        "order_id": {"type": "uuid", "nullable": True},
+    },
+    "indexes": {
+        "ix_email": {"columns": ["lower(email)", "room", "(amount + code)"], "unique": True},
+        "ix_room": {
+            "columns": ["room"],
+            "unique": False,
+            "method": "hash",
+            "where": "amount > 10 AND room <> 'a  b'::text",
+        },
+    },
+    "constraints": {
+        "bookings_pkey": {"type": "primary_key", "columns": ["id"]},
+        "amount_is_positive": {"type": "check", "definition": "CHECK ((amount > 0))"},
+        "none_overlap": {
+            "type": "exclusion",
+            "definition": "EXCLUDE USING gist (during WITH &&) WHERE ((amount > 1)) DEFERRABLE INITIALLY DEFERRED",
+            **DEFERRED,
+        },
+        "code_is_unique": {"type": "unique", "columns": ["code"], "deferrable": True},
+        "order_is_known": {
+            "type": "foreign_key",
+            "columns": ["order_id"],
+            "references": {"table": "orders", "columns": ["id"]},
+            "on_delete": "no_action",
+            **DEFERRED,
+        },
+    },
+}
+
+
+def instead(kind: str, name: str, definition: str) -> str:
+    """Another one under the name."""
+    if kind == "index":
+        return f"DROP INDEX {name}; CREATE {definition.format(name)}"
+    return f"ALTER TABLE bookings DROP CONSTRAINT {name}, ADD CONSTRAINT {name} {definition}"
+
+
+# What is broken, in which part, and what is said.
+BROKEN_BOOKINGS: dict[str, tuple[str, str, str]] = {
+    "check gone": ("ALTER TABLE bookings DROP CONSTRAINT amount_is_positive", "constraints", "Missing: amount_is_pos"),
+    "check of less": (
+        instead("check", "amount_is_positive", "CHECK (amount >= 0)"),
+        "constraints",
+        "definition CHECK ((amount >= 0)) instead of CHECK ((amount > 0))",
+    ),
+    "check not valid": (
+        instead("check", "amount_is_positive", "CHECK (amount > 0) NOT VALID"),
+        "constraints",
+        "validated False instead of True",
+    ),
+    "a check more": ("ALTER TABLE bookings ADD CONSTRAINT more CHECK (code > 0)", "constraints", "Unexpected: more"),
+    "exclusion gone": ("ALTER TABLE bookings DROP CONSTRAINT none_overlap", "constraints", "Missing: none_overlap"),
+    "exclusion of more rows": (
+        instead("exclusion", "none_overlap", "EXCLUDE USING gist (during WITH &&) DEFERRABLE INITIALLY DEFERRED"),
+        "constraints",
+        "definition EXCLUDE USING gist (during WITH &&) DEFERRABLE INITIALLY DEFERRED instead of",
+    ),
+    "exclusion not deferrable": (
+        instead("exclusion", "none_overlap", "EXCLUDE USING gist (during WITH &&) WHERE (amount > 1)"),
+        "constraints",
+        "deferrable False instead of True",
+    ),
+    "key not deferrable": (
+        instead("unique", "code_is_unique", "UNIQUE (code)"),
+        "constraints",
+        "deferrable False instead of True",
+    ),
+    "key deferred": (
+        instead("unique", "code_is_unique", "UNIQUE (code) INITIALLY DEFERRED"),
+        "constraints",
+        "initially_deferred True instead of False",
+    ),
+    "foreign key not deferrable": (
+        instead("foreign key", "order_is_known", "FOREIGN KEY (order_id) REFERENCES orders"),
+        "constraints",
+        "deferrable False instead of True",
+    ),
+    "foreign key not deferred": (
+        instead("foreign key", "order_is_known", "FOREIGN KEY (order_id) REFERENCES orders DEFERRABLE"),
+        "constraints",
+        "initially_deferred False instead of True",
+    ),
+    "index of another expression": (
+        instead("index", "ix_email", "UNIQUE INDEX {} ON bookings (upper(email), room, (amount + code))"),
+        "indexes",
+        "columns (upper(email), room, (amount + code)) instead of (lower(email), room, (amount + code))",
+    ),
+    "index of the column": (
+        instead("index", "ix_email", "UNIQUE INDEX {} ON bookings (email, room, (amount + code))"),
+        "indexes",
+        "columns (email, room, (amount + code)) instead of",
+    ),
+    "index by another method": (
+        instead("index", "ix_room", "INDEX {} ON bookings (room) WHERE amount > 10 AND room <> 'a  b'"),
+        "indexes",
+        "method btree instead of hash",
+    ),
+    "index of every row": (
+        instead("index", "ix_room", "INDEX {} ON bookings USING hash (room)"),
+        "indexes",
+        "where nothing instead of amount > 10 AND room <> 'a  b'::text",
+    ),
+    "index of other rows": (
+        instead("index", "ix_room", "INDEX {} ON bookings USING hash (room) WHERE amount > 10 AND room <> 'a b'"),
+        "indexes",
+        "where amount > 10 AND room <> 'a b'::text instead of amount > 10 AND room <> 'a  b'::text",
+    ),
+}
+
+
+def test_what_is_declared_as_the_server_writes_it_passes(params: dict[str, Any], cursor: Any) -> None:
+    cursor.execute(BOOKINGS)
+    params["tables"]["created"]["bookings"] = copy.deepcopy(BOOKED)
+    result = act(params, False)
+    assert set(statuses(result).values()) == {"pass"}, result["message"]
+
+
+@pytest.mark.parametrize(("broken", "part", "said"), BROKEN_BOOKINGS.values(), ids=BROKEN_BOOKINGS.keys())
+def test_what_is_not_as_the_server_wrote_it_is_red(
+    params: dict[str, Any], cursor: Any, broken: str, part: str, said: str
+) -> None:
+    cursor.execute(BOOKINGS)
+    cursor.execute(broken)
+    params["tables"]["created"]["bookings"] = copy.deepcopy(BOOKED)
+    result = act(params, False)
+    assert [name for name, status in statuses(result).items() if status == "fail"] == [f"structure.bookings.{part}"]
+    assert said in result["message"]
 
 
 def test_an_index_more_is_mentioned_but_not_red(params: dict[str, Any], cursor: Any) -> None:

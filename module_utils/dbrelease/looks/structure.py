@@ -8,9 +8,10 @@ from typing import Any
 from ..advice import advise, command_for
 from ..catalog import read_back
 from ..database import Login
+from ..foreign_keys import repairs
 from ..journal import Journal
 from ..module import Options, run_of
-from ..proof import sentence
+from ..proof import Proof, sentence
 
 OPTIONS: Options = {
     "tables": {
@@ -30,7 +31,12 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     command = command_for(params["reconcile_command"], run.environment)
     with Journal(run, dry=check_mode).step("structure") as step:
         proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
-        proofs = advise(proofs, command, lambda proof: proof.name.endswith(".constraints") and bool(proof.observed))
+        proofs = advise(proofs, command, _concerns_reconcile)
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]
     return {"proofs": found, "message": sentence(found)}
+
+
+def _concerns_reconcile(proof: Proof) -> bool:
+    # Of a table that is gone nothing was observed.
+    return proof.name.endswith(".constraints") and bool(proof.observed) and repairs(proof)
