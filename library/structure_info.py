@@ -39,6 +39,12 @@ options:
             C(initially_deferred), which are else V(false).
         type: dict
         default: {}
+      altered:
+        description:
+          - What the release adds to tables that were there before; by table C(columns), C(indexes) and C(constraints),
+            any of them, in the same form. The table may have others besides.
+        type: dict
+        default: {}
   revision:
     description: The one revision that the database must be at.
     type: str
@@ -86,6 +92,12 @@ EXAMPLES = r"""
             order_items_pkey: {type: primary_key, columns: [id]}
             order_items_order_id_fkey:
               {type: foreign_key, columns: [order_id], references: {table: orders, columns: [id]}, on_delete: cascade}
+      altered:
+        orders:
+          columns:
+            item_count: {type: integer, nullable: false}
+          constraints:
+            item_count_is_possible: {type: check, definition: CHECK ((item_count >= 0))}
   register: structure
 """
 
@@ -94,6 +106,8 @@ proofs:
   description:
     - C(structure.revision), for each existing table C(structure.<table>.columns), for each created one also
       C(structure.<table>.indexes) and C(structure.<table>.constraints). C(observed) is everything that is there.
+    - For each altered table C(structure.<table>.added_columns), C(structure.<table>.added_indexes) and
+      C(structure.<table>.added_constraints), where it has any. C(observed) is what is there under the declared names.
   type: list
   elements: dict
   returned: always

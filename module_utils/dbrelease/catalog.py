@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 from .database import Login, connect, select, server_reason, transaction
 from .errors import ReleaseError
 from .proof import Proof
-from .structure import Catalog, prove_created, prove_existing, prove_revision
+from .structure import Catalog, prove_altered, prove_created, prove_existing, prove_revision
 
 RELATION = """
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name
@@ -76,6 +76,8 @@ def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeepin
                 proofs.append(prove_existing(table, columns, read_catalog(cursor, table)))
             for table, declared in (tables.get("created") or {}).items():
                 proofs.extend(prove_created(table, declared, read_catalog(cursor, table)))
+            for table, declared in (tables.get("altered") or {}).items():
+                proofs.extend(prove_altered(table, declared, read_catalog(cursor, table)))
             return proofs
     except psycopg2.Error as error:
         raise ReleaseError(

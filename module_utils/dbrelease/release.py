@@ -25,7 +25,8 @@ def load(directory: Path, schemas: Path) -> Release:
     Lists that may be left out are empty then, `migration.success_pattern` is empty text; `api` stays left out. Each
     payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` holds
     the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
-    `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are empty where it is left out.
+    `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are empty where it is left out,
+    and so is `tables.altered`.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -97,4 +98,10 @@ def _completed(directory: Path, release: Release, checks: Release) -> Release:
     rollback = {"guards": [], "sql": "", **release.get("rollback", {})}
     rollback["script"] = _text(directory / rollback["sql"]) if rollback["sql"] else ""
     empty: Release = {section: [] for section in (*RELEASE_LISTS, *CHECK_LISTS)}
-    return {**empty, **release, **checks, "migration": migration, "rollback": rollback, "directory": str(directory)}
+    completed = {
+        "migration": migration,
+        "rollback": rollback,
+        "tables": {"altered": {}, **release["tables"]},
+        "directory": str(directory),
+    }
+    return {**empty, **release, **checks, **completed}

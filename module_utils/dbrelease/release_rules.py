@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .release_parts import Parts, items, listed, mapping, names, texts
-from .release_tables import plans_name_known_tables, tables_fit_together
+from .release_tables import altered_tables_are_there_before, plans_name_known_tables, tables_fit_together
 from .release_yaml import Problem
 
 PLACEHOLDER = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
@@ -142,7 +142,10 @@ def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
         "plans.": names(parts.checks, "plans"),
         "api.": names(parts.release, "api", "endpoints"),
         "migrate.finalize.": names(parts.release, "migration", "finalize"),
-        "structure.": ["revision", *map(str, mapping(parts.release, "tables", "created"))],
+        "structure.": [
+            "revision",
+            *(str(table) for kind in ("created", "altered") for table in mapping(parts.release, "tables", kind)),
+        ],
     }
     for section in items(parts.release, "checklist"):
         for item in items(section, "items"):
@@ -196,6 +199,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     repairs_name_what_exists,
     checklist_names_what_exists,
     tables_fit_together,
+    altered_tables_are_there_before,
     plans_name_known_tables,
     scenario_values_are_saved_first,
     monitoring_names_what_exists,

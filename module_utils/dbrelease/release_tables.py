@@ -23,16 +23,41 @@ def tables_fit_together(parts: Parts) -> Iterator[Problem]:
             f"tables.created.{table}", "a table that tables.existing does not name", "one that it names"
         )
     for table, declared in created.items():
-        key = f"tables.created.{table}"
-        columns = mapping(declared, "columns")
-        for kind in ("indexes", "constraints"):
-            for name, part in mapping(declared, kind).items():
-                for column in texts(mapping({"part": part}, "part").get("columns")):
-                    if COLUMN.fullmatch(column) and column not in columns:
-                        yield parts.in_release(f"{key}.{kind}.{name}.columns", listed([*columns]), f"`{column}`")
-        for name, part in mapping(declared, "constraints").items():
-            yield from _reference_fits(parts, f"{key}.constraints.{name}.references", part)
-            yield from _definition_fits(parts, f"{key}.constraints.{name}", part)
+        yield from _parts_fit(parts, f"tables.created.{table}", declared, _columns_of(parts, table))
+
+
+def altered_tables_are_there_before(parts: Parts) -> Iterator[Problem]:
+    """What is altered is there before, and what is added to it is not."""
+    existing = mapping(parts.release, "tables", "existing")
+    for table, declared in mapping(parts.release, "tables", "altered").items():
+        key = f"tables.altered.{table}"
+        if table not in existing:
+            yield parts.in_release(key, f"a table of tables.existing, {listed([*existing])}", f"`{table}`")
+            continue
+        for column in mapping(declared, "columns"):
+            if column in texts(existing[table]):
+                expected = "a column that tables.existing does not name"
+                yield parts.in_release(f"{key}.columns.{column}", expected, "one that it names")
+        yield from _parts_fit(parts, key, declared, _columns_of(parts, table))
+
+
+def _columns_of(parts: Parts, table: str) -> list[str]:
+    """The columns that the release knows of a table, as it is afterwards."""
+    before = texts(mapping(parts.release, "tables", "existing").get(table))
+    made = (mapping(parts.release, "tables", kind, table, "columns") for kind in ("created", "altered"))
+    return [*before, *(column for columns in made for column in columns)]
+
+
+def _parts_fit(parts: Parts, key: str, declared: Any, columns: list[str]) -> Iterator[Problem]:
+    """The indexes and constraints of one table."""
+    for kind in ("indexes", "constraints"):
+        for name, part in mapping(declared, kind).items():
+            for column in texts(mapping({"part": part}, "part").get("columns")):
+                if COLUMN.fullmatch(column) and column not in columns:
+                    yield parts.in_release(f"{key}.{kind}.{name}.columns", listed(columns), f"`{column}`")
+    for name, part in mapping(declared, "constraints").items():
+        yield from _reference_fits(parts, f"{key}.constraints.{name}.references", part)
+        yield from _definition_fits(parts, f"{key}.constraints.{name}", part)
 
 
 def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
@@ -44,7 +69,7 @@ def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem
     if table not in existing and table not in created:
         yield parts.in_release(f"{key}.table", listed([*existing, *created]), f"`{table}`")
         return
-    known = texts(existing.get(table)) or [*mapping(created, table, "columns")]
+    known = _columns_of(parts, table)
     for column in texts(reference.get("columns")):
         if column not in known:
             yield parts.in_release(f"{key}.columns", listed(known), f"`{column}`")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .database import Row
@@ -66,11 +66,23 @@ def prove_existing(table: str, columns: Sequence[str], catalog: Catalog) -> Proo
 def prove_created(table: str, declared: Mapping[str, Any], catalog: Catalog) -> list[Proof]:
     """Columns, indexes and constraints of a table that the release makes."""
     return [
-        _prove(table, "columns", declared.get("columns") or {}, catalog, _column, strict=True),
         # An index more costs a little; a constraint more refuses rows that the release allows.
-        _prove(table, "indexes", declared.get("indexes") or {}, catalog, _index, strict=False),
-        _prove(table, "constraints", declared.get("constraints") or {}, catalog, constraint_differences, strict=True),
+        _prove(table, part, declared.get(part) or {}, catalog, strict=part != "indexes")
+        for part in DIFFERENCES
     ]
+
+
+def prove_altered(table: str, declared: Mapping[str, Any], catalog: Catalog) -> list[Proof]:
+    """Columns, indexes and constraints that the release adds to a table which was there before; it may have more."""
+    found = []
+    for part, wanted in declared.items():
+        there: dict[str, Row] = getattr(catalog, part)
+        # What else there is was there before, and proves nothing.
+        only = Catalog(present=catalog.present, **{part: {name: there[name] for name in wanted if name in there}})
+        proof = _prove(table, part, wanted, only, strict=False)
+        title = f"Table {table} has the {part} that the release adds"
+        found.append(replace(proof, name=f"structure.{table}.added_{part}", title=title))
+    return found
 
 
 def _column(declared: Mapping[str, Any], observed: Row) -> list[str]:
@@ -106,12 +118,18 @@ def _said(value: Any) -> str:
     return "(" + ", ".join(map(str, value)) + ")" if isinstance(value, list) else str(value)
 
 
+DIFFERENCES: Mapping[str, Callable[[Mapping[str, Any], Row], list[str]]] = {
+    "columns": _column,
+    "indexes": _index,
+    "constraints": constraint_differences,
+}
+
+
 def _prove(
     table: str,
     part: str,
     declared: Mapping[str, Mapping[str, Any]],
     catalog: Catalog,
-    differences: Callable[[Mapping[str, Any], Row], list[str]],
     *,
     strict: bool,
 ) -> Proof:
@@ -122,7 +140,7 @@ def _prove(
     different = [
         f"{name} has {', '.join(found)}"
         for name, wanted in declared.items()
-        if name in observed and (found := differences(wanted, observed[name]))
+        if name in observed and (found := DIFFERENCES[part](wanted, observed[name]))
     ]
     right = catalog.present and not missing and not different and not (strict and unexpected)
     said = [

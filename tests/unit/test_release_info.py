@@ -209,6 +209,7 @@ def test_a_release_is_completed_with_what_its_files_hold(folder: Path) -> None:
         **checks,
         "migration": loaded["migration"],
         "rollback": rollback,
+        "tables": {"altered": {}, **release["tables"]},
         "directory": str(folder),
     }
     assert json.loads(json.dumps(loaded)) == loaded
@@ -221,6 +222,7 @@ def test_every_section_but_the_change_itself_may_be_left_out() -> None:
     assert loaded["migration"]["payload"] == loaded["migration"]["finalize"] == []
     assert loaded["migration"]["success_pattern"] == ""
     assert loaded["rollback"] == {"guards": [], "sql": "", "script": ""}
+    assert loaded["tables"]["altered"] == {}
     assert "api" not in loaded
     assert [check["name"] for check in loaded["checks"]] == ["no_empty_total"]
 
@@ -271,6 +273,40 @@ PRINTED: dict[str, tuple[str, Any]] = {
 @pytest.mark.parametrize(("place", "value"), PRINTED.values(), ids=PRINTED.keys())
 def test_constraints_and_indexes_are_taken_as_the_server_writes_them(folder: Path, place: str, value: Any) -> None:
     change(folder, f"release.tables.created.items.{place}", value)
+    load(folder, SCHEMAS)
+
+
+ALTERED: dict[str, Any] = {
+    "columns": {
+        "item_count": {"type": "integer", "nullable": False},
+        "first_item": {"type": "bigint", "nullable": True},
+    },
+    "indexes": {"ix_orders_total": {"columns": ["total", "item_count", "abs(total)"], "unique": False}},
+    "constraints": {
+        "orders_first_item_fkey": {
+            "type": "foreign_key",
+            "columns": ["first_item"],
+            "references": {"table": "items", "columns": ["id"]},
+            "on_delete": "set_null",
+        },
+        "orders_once": {"type": "unique", "columns": ["id", "first_item"], "deferrable": True},
+        "orders_count": {"type": "check", "definition": "CHECK ((item_count >= 0))"},
+    },
+}
+
+
+@pytest.mark.parametrize("part", [*ALTERED, None])
+def test_what_is_added_to_an_existing_table_is_taken(folder: Path, part: str | None) -> None:
+    columns = {"columns": ALTERED["columns"]}
+    altered = ALTERED if part is None else {**columns, part: ALTERED[part]}
+    change(folder, "release.tables.altered", {"orders": altered})
+    change(folder, "release.checklist.0.items.0.proofs", ["structure.orders.*", "structure.orders.added_columns"])
+    assert load(folder, SCHEMAS)["tables"]["altered"] == {"orders": altered}
+
+
+def test_a_created_table_may_lead_to_a_column_that_is_added(folder: Path) -> None:
+    change(folder, "release.tables.altered", {"orders": {"columns": ALTERED["columns"]}})
+    change(folder, "release.tables.created.items.constraints.items_order_id_fkey.references.columns", ["first_item"])
     load(folder, SCHEMAS)
 
 

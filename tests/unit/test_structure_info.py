@@ -411,3 +411,114 @@ def test_it_is_journalled_but_not_in_check_mode(params: dict[str, Any], cursor: 
     assert not journal.exists()
     assert statuses(planned) == statuses(act(params, False))
     assert '"step": "structure", "event": "passed"' in journal.read_text()
+
+
+ADD = """
+ALTER TABLE orders ADD state varchar(10) NOT NULL DEFAULT 'new', ADD closed_at timestamptz, ADD parent uuid,
+  ADD CONSTRAINT state_is_known CHECK (state IN ('new', 'done')),
+  ADD CONSTRAINT parent_is_known FOREIGN KEY (parent) REFERENCES orders (id) ON DELETE SET NULL,
+  ADD CONSTRAINT title_once UNIQUE ("Title", parent);
+CREATE INDEX ix_open ON orders (state, lower(note)) WHERE closed_at IS NULL;
+"""
+ADDED: dict[str, Any] = {
+    "columns": {
+        "state": {"type": "character varying(10)", "nullable": False},
+        "closed_at": {"type": "timestamp with time zone", "nullable": True},
+        "parent": {"type": "uuid", "nullable": True},
+    },
+    "indexes": {"ix_open": {"columns": ["state", "lower(note)"], "unique": False, "where": "closed_at IS NULL"}},
+    "constraints": {
+        "state_is_known": {
+            "type": "check",
+            "definition": "CHECK (((state)::text = ANY ((ARRAY['new'::character varying, 'done'::character varying])"
+            "::text[])))",
+        },
+        "parent_is_known": {
+            "type": "foreign_key",
+            "columns": ["parent"],
+            "references": {"table": "orders", "columns": ["id"]},
+            "on_delete": "set_null",
+        },
+        "title_once": {"type": "unique", "columns": ["Title", "parent"]},
+    },
+}
+ADDED_PROOFS = [f"structure.orders.added_{part}" for part in ADDED]
+BROKEN_ADDITIONS: dict[str, tuple[str, list[str], str]] = {
+    "column gone": ("ALTER TABLE orders DROP parent CASCADE", ["columns", "constraints"], "Missing: parent."),
+    "column of another type": (
+        "ALTER TABLE orders ALTER closed_at TYPE date",
+        ["columns"],
+        "closed_at has type date instead of timestamp with time zone",
+    ),
+    "column nullable": ("ALTER TABLE orders ALTER state DROP NOT NULL", ["columns"], "nullable True instead of False"),
+    "index gone": ("DROP INDEX ix_open", ["indexes"], "Missing: ix_open."),
+    "index of every row": (
+        "DROP INDEX ix_open; CREATE INDEX ix_open ON orders (state, lower(note))",
+        ["indexes"],
+        "where nothing instead of closed_at IS NULL",
+    ),
+    "index not valid": (
+        "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_open'::regclass",
+        ["indexes"],
+        "valid False instead of True",
+    ),
+    "check gone": ("ALTER TABLE orders DROP CONSTRAINT state_is_known", ["constraints"], "Missing: state_is_known."),
+    "check of another": (
+        "ALTER TABLE orders DROP CONSTRAINT state_is_known, ADD CONSTRAINT state_is_known CHECK (state <> '')",
+        ["constraints"],
+        "instead of CHECK (((state)::text = ANY",
+    ),
+    "foreign key not valid": (
+        "ALTER TABLE orders DROP CONSTRAINT parent_is_known, ADD CONSTRAINT parent_is_known FOREIGN KEY (parent)"
+        " REFERENCES orders (id) ON DELETE SET NULL NOT VALID",
+        ["constraints"],
+        "validated False instead of True",
+    ),
+    "key of another order": (
+        'ALTER TABLE orders DROP CONSTRAINT title_once, ADD CONSTRAINT title_once UNIQUE (parent, "Title")',
+        ["constraints"],
+        "columns (parent, Title) instead of (Title, parent)",
+    ),
+}
+
+
+@pytest.fixture
+def altered(params: dict[str, Any], cursor: Any) -> dict[str, Any]:
+    cursor.execute(ADD)
+    params["tables"]["altered"] = {"orders": copy.deepcopy(ADDED)}
+    return params
+
+
+def test_what_is_added_to_an_existing_table_passes_whatever_else_it_has(altered: dict[str, Any], cursor: Any) -> None:
+    cursor.execute("ALTER TABLE orders ADD more int CHECK (more > 0); CREATE INDEX ON orders (more)")
+    result = act(altered, False)
+    assert statuses(result) == dict.fromkeys([*PROOFS, *ADDED_PROOFS], "pass"), result["message"]
+    found = {proof["name"]: proof for proof in result["proofs"]}
+    assert list(found[ADDED_PROOFS[0]]["observed"]) == list(ADDED["columns"])
+    assert found[ADDED_PROOFS[1]]["detail"] == "All 1 are as declared."
+
+
+@pytest.mark.parametrize(("broken", "parts", "said"), BROKEN_ADDITIONS.values(), ids=BROKEN_ADDITIONS.keys())
+def test_what_is_not_added_as_declared_is_red(
+    altered: dict[str, Any], cursor: Any, broken: str, parts: list[str], said: str
+) -> None:
+    cursor.execute(broken)
+    result = act({**altered, "reconcile_command": "reconcile"}, False)
+    assert [name for name, status in statuses(result).items() if status == "fail"] == [
+        f"structure.orders.added_{part}" for part in parts
+    ]
+    # Nothing but the tables that the release makes is reconciled.
+    assert said in result["message"] and "reconcile" not in result["message"]
+
+
+def test_only_what_is_declared_is_proved(altered: dict[str, Any], cursor: Any) -> None:
+    altered["tables"]["altered"]["orders"] = {"indexes": ADDED["indexes"]}
+    assert [name for name in statuses(act(altered, False)) if "added" in name] == ["structure.orders.added_indexes"]
+
+
+def test_a_table_that_is_gone_has_nothing_of_what_is_added(altered: dict[str, Any], cursor: Any) -> None:
+    cursor.execute("DROP TABLE orders CASCADE")
+    found = {proof["name"]: proof for proof in act(altered, False)["proofs"]}
+    assert {(found[name]["status"], found[name]["detail"]) for name in ADDED_PROOFS} == {
+        ("fail", "There is no table orders.")
+    }

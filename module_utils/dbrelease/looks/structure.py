@@ -17,7 +17,7 @@ OPTIONS: Options = {
     "tables": {
         "type": "dict",
         "required": True,
-        "options": {"existing": {"type": "dict", "default": {}}, "created": {"type": "dict", "default": {}}},
+        "options": {name: {"type": "dict", "default": {}} for name in ("existing", "created", "altered")},
     },
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
