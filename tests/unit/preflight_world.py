@@ -27,11 +27,16 @@ CREATE TABLE accounts (id int PRIMARY KEY, email text);
 CREATE TABLE orders (id int PRIMARY KEY, account_id int REFERENCES accounts, title text);
 INSERT INTO accounts SELECT n, 'a@example.org' FROM generate_series(1, 100) n;
 """
+MIGRATION = """
+CREATE TABLE order_items (order_id integer CONSTRAINT items_pkey PRIMARY KEY, label varchar(20));
+CREATE UNIQUE INDEX ix_items ON order_items (lower(label));
+ALTER TABLE orders ADD closed_at timestamptz, ADD code text, ADD CONSTRAINT uq_code UNIQUE (code, account_id);
+"""
 ALEMBIC = 'cat "$(dirname "$0")/$1" || exit 1\n'
 
 
 def release(folder: Path) -> dict[str, Any]:
-    """A release that adds a table between two others."""
+    """A release that adds a table between two others, and columns to one of these."""
     return {
         "release": "sample",
         "services": ["db"],
@@ -60,7 +65,18 @@ def release(folder: Path) -> dict[str, Any]:
                     "columns": {
                         "order_id": {"type": "integer", "nullable": False},
                         "label": {"type": "character varying(20)", "nullable": True},
-                    }
+                    },
+                    "indexes": {"ix_items": {"columns": ["lower(label::text)"], "unique": True}},
+                    "constraints": {"items_pkey": {"type": "primary_key", "columns": ["order_id"]}},
+                }
+            },
+            "altered": {
+                "orders": {
+                    "columns": {
+                        "closed_at": {"type": "timestamp with time zone", "nullable": True},
+                        "code": {"type": "text", "nullable": True},
+                    },
+                    "constraints": {"uq_code": {"type": "unique", "columns": ["code", "account_id"]}},
                 }
             },
         },
@@ -71,9 +87,12 @@ def release(folder: Path) -> dict[str, Any]:
              "violations": "SELECT label FROM order_items i LEFT JOIN orders o ON o.id = order_id WHERE o.id IS NULL"},
             {"name": "counts", "title": "Counts",
              "equal": "SELECT (SELECT count(*) FROM orders) AS a, (SELECT count(*) FROM public.order_items) AS b;"},
+            {"name": "closed", "title": "Closed orders have a code",
+             "violations": "SELECT id, title FROM orders WHERE closed_at < now() AND code IS NULL"},
         ],
         "scenarios": [
-            {"name": "cascade", "title": "Cascade", "steps": [],
+            {"name": "cascade", "title": "Cascade",
+             "steps": [{"title": "Close", "sql": "UPDATE orders SET closed_at = now() WHERE id = %(order)s"}],
              "leaves_nothing": "SELECT count(*) FROM orders WHERE id = %(order)s AND title LIKE 'x%%'"},
         ],
         "plans": [{"name": "by_order", "title": "By order", "sql": "SELECT * FROM order_items WHERE order_id = 1"}],
@@ -114,7 +133,7 @@ class World:
 
     def deploy(self) -> None:
         """As after the release."""
-        self.sql("CREATE TABLE order_items (order_id integer NOT NULL, label varchar(20))")
+        self.sql(MIGRATION)
         self.payload.write_text(REVISION_FILE)
         self.at(OWN)
         self.alembic(heads=f"{OWN} (head)\n", current=f"{OWN} (head)\n")

@@ -12,6 +12,7 @@ from typing import Any
 import docker
 import psycopg2.extensions
 import pytest
+from ansible.module_utils.dbrelease.catalog import read_back
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.preflight import gather, places
@@ -19,8 +20,10 @@ from ansible.module_utils.dbrelease.target import Service
 from preflight_world import (
     ALEMBIC,
     HISTORY,
+    MIGRATION,
     NEWER,
     OLDER,
+    OWN,
     POSTGRES_IMAGE,
     REVISION_FILE,
     SCHEMA,
@@ -95,9 +98,139 @@ def test_deployed_target_is_seen_as_deployed(world: World) -> None:
     world.deploy()
     result = world.look()
     assert (result["state"], result["message"], result["payload_missing"]) == ("deployed", "", [])
-    assert statuses(result)["created_absent"] == "pass"
+    assert statuses(result)["created_absent"] == statuses(result)["added_absent"] == "pass"
     only_before = ("dump_tools", "prepared_transactions", "old_transactions", "dump_room", "table_room")
     assert {statuses(result)[name] for name in only_before} == {"skipped"}
+
+
+def test_a_release_that_alters_a_table_goes_from_ready_to_verified_to_deployed(world: World) -> None:
+    assert (world.look()["state"], world.look()["message"]) == ("ready", "")
+    login = Login.of(world.parameters)
+    before = read_back(login, world.release["tables"], OWN, "alembic_version")
+    assert {proof.name for proof in before if proof.status == "pass"} == {
+        "structure.accounts.columns", "structure.orders.columns",
+    }  # fmt: skip
+    world.deploy()
+    after = read_back(login, world.release["tables"], OWN, "alembic_version")
+    assert {proof.name: proof.detail for proof in after if proof.status != "pass"} == {}
+    assert {"structure.orders.added_columns", "structure.orders.added_constraints"} < {proof.name for proof in after}
+    # What only a bare name could be planned by is there under every name now.
+    change("checks.2.violations", "SELECT closed_at FROM public.orders")(world)
+    assert (world.look()["state"], world.look()["message"]) == ("deployed", "")
+
+
+ALSO_THERE = """
+ALTER TABLE orders ADD number int GENERATED ALWAYS AS IDENTITY, ADD twice int GENERATED ALWAYS AS (id * 2) STORED,
+  ADD CONSTRAINT "One title" UNIQUE (title), ADD CONSTRAINT "no 100%" EXCLUDE (number WITH =) WHERE (title <> '{%s}');
+"""
+# Statements that the table as it is after the release can run, and what it can not.
+PLANNED: list[tuple[str, str]] = [
+    ("checks.2.violations", "SELECT o.*, count(i) FROM orders o JOIN order_items i ON order_id = id GROUP BY o.id"),
+    ("checks.2.violations", "SELECT i.*, count(*) FROM order_items i, orders o GROUP BY i.order_id"),
+    ("checks.2.violations", "SELECT * FROM orders WHERE (closed_at, code, title) IS NULL AND number > twice"),
+    ("checks.2.violations", "SELECT x.code FROM orders x JOIN public.orders y USING (id) WHERE y.title = 'x'"),
+    ("migration.finalize.0.pending", "SELECT count(*) AS pending FROM orders WHERE code IS NULL"),
+    ("plans.0.sql", "SELECT * FROM orders WHERE code = 'x'"),
+    ("scenarios.0.leaves_nothing", "SELECT count(*) FROM orders WHERE code = %(code)s"),
+    ("scenarios.0.steps.0.sql", 'INSERT INTO orders (id, code) VALUES (1, 2) ON CONFLICT ON CONSTRAINT "One title" DO'
+     " UPDATE SET code = excluded.code RETURNING closed_at"),
+    ("scenarios.0.steps.0.sql", "INSERT INTO orders (id) VALUES (1) ON CONFLICT ON CONSTRAINT uq_code DO NOTHING"),
+    ("scenarios.0.steps.0.sql", "INSERT INTO orders (id) VALUES (1) ON CONFLICT ON CONSTRAINT orders_pkey DO NOTHING"),
+    ("scenarios.0.steps.0.sql", "INSERT INTO order_items VALUES (1) ON CONFLICT ON CONSTRAINT items_pkey DO NOTHING"),
+]  # fmt: skip
+NOT_PLANNED: list[tuple[str, str, str]] = [
+    ("INSERT INTO orders (id, number) VALUES (1, 2)", 'non-DEFAULT value into column "number"', "an identity"),
+    ("UPDATE orders SET twice = 1", 'column "twice" can only be updated to DEFAULT', "a generated column"),
+    ("INSERT INTO orders (id, state) VALUES (1, 2)", 'column "state" of relation "orders" does not exist', "no column"),
+]
+
+
+@pytest.mark.parametrize("key_alone", [False, True], ids=["columns and key", "key alone"])
+@pytest.mark.parametrize(("place", "text"), PLANNED)
+def test_statements_are_planned_as_the_release_leaves_the_tables(
+    world: World, place: str, text: str, key_alone: bool
+) -> None:
+    world.sql(ALSO_THERE)
+    if key_alone:
+        world.sql("ALTER TABLE orders ADD closed_at timestamptz, ADD code text")
+        del world.release["tables"]["altered"]["orders"]["columns"]
+    change(place, text)(world)
+    result = world.look()
+    assert (red(result), result["message"]) == (set(), "")
+    world.sql(MIGRATION.replace("ADD closed_at timestamptz, ADD code text,", "") if key_alone else MIGRATION)
+    world.at(OWN)
+    world.alembic(heads=f"{OWN} (head)\n")
+    world.payload.write_text(REVISION_FILE)
+    assert world.look()["message"] == ""
+
+
+@pytest.mark.parametrize(("text", "says", "why"), NOT_PLANNED, ids=[row[2] for row in NOT_PLANNED])
+def test_what_the_table_will_not_take_is_red_before_as_after(world: World, text: str, says: str, why: str) -> None:
+    world.sql(ALSO_THERE)
+    change("scenarios.0.steps.0.sql", text)(world)
+    before = world.look()
+    world.deploy()
+    after = world.look()
+    assert red(before) == red(after) == {"checks_plan"}
+    assert says in before["message"] and says in after["message"]
+
+
+@pytest.mark.parametrize("path", ["public, pg_temp", '"$user", public', "pg_temp, public"])
+def test_a_stand_in_is_found_first_whatever_the_search_path(world: World, path: str) -> None:
+    if path.startswith("pg_temp"):  # there a new table is temporary, which no qualified name leads to
+        change("checks.1.equal", "SELECT count(*) AS a, count(*) AS b FROM order_items")(world)
+    world.sql(f'ALTER DATABASE "{world.parameters["login_db"]}" SET search_path = {path}')
+    assert (world.look()["state"], world.look()["message"]) == ("ready", "")
+
+
+def test_a_stand_in_is_of_the_table_that_the_search_path_finds(world: World) -> None:
+    world.sql("CREATE SCHEMA sales; CREATE TABLE sales.orders (id int, account_id int, title text, region text)")
+    world.sql(f'ALTER DATABASE "{world.parameters["login_db"]}" SET search_path = sales, public')
+    change("checks.1.equal", "SELECT count(region) AS a, count(closed_at) AS b FROM orders")(world)
+    assert (world.look()["state"], world.look()["message"]) == ("ready", "")
+    change("checks.1.equal", "SELECT count(closed_at) AS a, 1 AS b FROM public.orders")(world)
+    assert "schema" not in world.look()["message"]  # it is another table, which the release does not alter
+    change("checks.1.equal", "SELECT count(closed_at) AS a, 1 AS b FROM sales.orders")(world)
+    assert "write it without the schema sales." in world.look()["message"]
+
+
+@pytest.mark.parametrize("mode", ["EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS SHARE"])
+def test_a_stand_in_takes_no_lock_that_a_query_does_not_take(world: World, database: Login, mode: str) -> None:
+    other = connect(database, "locker")
+    with other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(f"LOCK TABLE orders IN {mode} MODE")
+        assert (world.look()["state"], statuses(world.look())["checks_plan"]) == ("ready", "pass")
+    other.close()
+
+
+def test_a_locked_table_that_is_altered_is_no_reason_to_refuse(world: World, database: Login) -> None:
+    other = connect(database, "locker")
+    with other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("LOCK TABLE orders")
+        result = world.look()
+    other.close()
+    (proof,) = [proof for proof in result["proofs"] if proof["name"] == "preflight.checks_plan"]
+    assert (result["state"], proof["status"]) == ("ready", "inconclusive")
+    assert "a table that the release alters is locked" in proof["detail"]
+
+
+def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
+    name = f"deployer_{secrets.token_hex(4)}"
+    database = world.parameters["login_db"]
+    world.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'of-the-tests'; GRANT pg_read_all_stats, pg_read_all_data TO {name}")
+    world.sql(f'REVOKE TEMP ON DATABASE "{database}" FROM PUBLIC; GRANT CREATE ON SCHEMA public TO {name}')
+    world.parameters.update(login_user=name, login_password="of-the-tests")
+    try:
+        result = world.look()
+        assert red(result) == {"checks_plan"}
+        assert "permission denied to create temporary tables" in result["message"]
+        assert "check that db_user may create tables in this database, also temporary ones" in result["message"]
+        world.sql(f'GRANT TEMP ON DATABASE "{database}" TO {name}')
+        assert statuses(world.look())["checks_plan"] == "pass"
+    finally:
+        world.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_deployed_target_with_the_old_files_gone_from_the_backend_says_so(world: World) -> None:
@@ -114,7 +247,8 @@ def test_nothing_is_written_and_nothing_is_left(world: World) -> None:
     counted = """
         SELECT concat_ws(' ', (SELECT count(*) FROM pg_class), (SELECT count(*) FROM accounts),
                          (SELECT count(*) FROM orders), (SELECT version_num FROM alembic_version),
-                         to_regclass('order_items'))"""
+                         to_regclass('order_items'), (SELECT count(*) FROM pg_namespace),
+                         (SELECT count(*) FROM pg_attribute WHERE attrelid = 'orders'::regclass))"""
     before = world.value(counted)
     first, second = world.look(), world.look()
     assert first["changed"] is second["changed"] is False
@@ -182,6 +316,11 @@ def lost_table(world: World) -> None:
     world.sql("DROP TABLE order_items")
 
 
+def lost_column(world: World) -> None:
+    world.deploy()
+    world.sql("ALTER TABLE orders DROP code")
+
+
 def folder_in_place(world: World) -> None:
     world.payload.mkdir()
 
@@ -222,8 +361,9 @@ def service(**state: str) -> Break:
 
 
 # What is broken, the rule that says so, what it says, and the rules that cannot be judged any more.
-ON_DATABASE = ["server", "dump_tools", "revision", "tables", "created_absent", "checks_plan", "prepared_transactions",
-               "old_transactions", "dump_room", "table_room"]  # fmt: skip
+ON_DATABASE = ["server", "dump_tools", "revision", "tables", "created_absent", "added_absent", "checks_plan",
+               "prepared_transactions", "old_transactions", "dump_room", "table_room"]  # fmt: skip
+ABSENT = ["created_absent", "added_absent"]
 BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "a service is not named": (option("services", {}), "services", "set db_container", []),
     "a service is stopped": (service(status="exited"), "services", "docker start shop_postgres", []),
@@ -237,12 +377,12 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "read-only database": (read_only_database, "server", "default_transaction_read_only", ["checks_plan"]),
     "old dump tool": (old_tool, "dump_tools", "pg_restore 9.1 cannot dump", []),
     "broken dump tool": (broken_tool, "dump_tools", "no library", []),
-    "older revision": (lambda world: world.at(OLDER), "revision", f"older than {START}", ["created_absent"]),
-    "newer revision": (lambda world: world.at(NEWER), "revision", f"newer than {START}", ["created_absent"]),
-    "unknown revision": (lambda world: world.at("eeee00000009"), "revision", "does not know", ["created_absent"]),
-    "two heads in the database": (lambda world: world.at(START, OLDER), "revision", "2 heads", ["created_absent"]),
-    "no revision": (lambda world: world.at(), "revision", "missing or empty", ["created_absent"]),
-    "no bookkeeping": (sql("DROP TABLE alembic_version"), "revision", "missing or empty", ["created_absent"]),
+    "older revision": (lambda world: world.at(OLDER), "revision", f"older than {START}", ABSENT),
+    "newer revision": (lambda world: world.at(NEWER), "revision", f"newer than {START}", ABSENT),
+    "unknown revision": (lambda world: world.at("eeee00000009"), "revision", "does not know", ABSENT),
+    "two heads in the database": (lambda world: world.at(START, OLDER), "revision", "2 heads", ABSENT),
+    "no revision": (lambda world: world.at(), "revision", "missing or empty", ABSENT),
+    "no bookkeeping": (sql("DROP TABLE alembic_version"), "revision", "missing or empty", ABSENT),
     "the backend has another database": (
         lambda world: world.alembic(current=OLDER), "revision", f"The backend says {OLDER}", []),
     "the backend cannot read its database": (
@@ -263,6 +403,14 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "view there already": (
         sql("CREATE VIEW order_items AS SELECT 1"), "created_absent", "(a view with 1 row)", ["checks_plan"]),
     "table lost after the release": (lost_table, "created_absent", "order_items is missing", ["checks_plan"]),
+    "column there already": (
+        sql("ALTER TABLE orders ADD closed_at date"),
+        "added_absent", "The column orders.closed_at is there already. Find out who added it", ["checks_plan"]),
+    "columns there already": (
+        sql("ALTER TABLE orders ADD closed_at date, ADD code int"),
+        "added_absent", "The column orders.closed_at, orders.code is there already", ["checks_plan"]),
+    "column lost after the release": (
+        lost_column, "added_absent", "the column orders.code is missing. Somebody has dropped it", ["checks_plan"]),
     "another file": (lambda world: world.payload.write_text("# another"), "payload", "is another file than", []),
     "a folder in place of the file": (folder_in_place, "payload", "is no file", []),
     "no folder for the file": (lambda world: world.payload.parent.rmdir(), "payload", "There is no folder", []),
@@ -293,6 +441,30 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
         "checks_plan", "no type of this server", []),
     "statement in place of a type": (
         change("tables.created.order_items.columns.label.type", "int); DROP TABLE orders; --"),
+        "checks_plan", "no type of this server", []),
+    "query on a column that nothing adds": (
+        change("checks.2.violations", "SELECT opened_at FROM orders"),
+        "checks_plan", "checks.closed cannot run: column \"opened_at\" does not exist", []),
+    "query on a new column by the schema's table": (
+        change("checks.2.violations", 'SELECT closed_at FROM accounts JOIN "public" . ORDERS o ON true'),
+        "checks_plan", "under its bare name only: write it without the schema public.", []),
+    "step on a new column by the schema's table": (
+        change("scenarios.0.steps.0.sql", "UPDATE public.orders SET closed_at = now()"),
+        "checks_plan", "What the release adds to orders can be planned under its bare name only", []),
+    "observation of a new column": (
+        change("observations.0.sql", "SELECT count(closed_at) FROM orders"),
+        "checks_plan", "observations.orders cannot run: column \"closed_at\" does not exist", []),
+    "observation of a new table": (
+        change("observations.0.sql", "SELECT count(*) FROM order_items"),
+        "checks_plan", "observations.orders cannot run: relation \"order_items\" does not exist", []),
+    "step on a key that nothing makes": (
+        change("scenarios.0.steps.0.sql", "INSERT INTO orders VALUES (1) ON CONFLICT ON CONSTRAINT uq_x DO NOTHING"),
+        "checks_plan", 'steps[1] cannot run: constraint "uq_x" for table "orders" does not exist', []),
+    "unknown type of an added column": (
+        change("tables.altered.orders.columns.code.type", "strings"),
+        "checks_plan", "tables.altered.orders.columns.code.type is 'strings', which is no type of this server", []),
+    "statement in place of an added column's type": (
+        change("tables.altered.orders.columns.code.type", "int); DROP TABLE accounts; --"),
         "checks_plan", "no type of this server", []),
     "file in place of the state directory": (state_dir_in_a_file, "dump_room", "is no folder", []),
     "API with an error": (answer(500, "{}"), "api", "status 500 instead of 200", []),

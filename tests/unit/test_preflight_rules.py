@@ -54,7 +54,15 @@ HEALTHY = Facts(
 )
 DEPLOYED = replace(
     HEALTHY,
-    database=replace(SEEN, revisions=[OWN], tables={**SEEN.tables, "order_items": Table("r", ("order_id",), 3)}),
+    database=replace(
+        SEEN,
+        revisions=[OWN],
+        tables={
+            **SEEN.tables,
+            "orders": Table("p", ("id", "account_id", "title", "closed_at", "code"), 2),
+            "order_items": Table("r", ("order_id",), 3),
+        },
+    ),
     heads=[OWN],
     current=[OWN],
     payload=Payload({DESTINATION: DEMANDS.payload[0].sha256}, (DESTINATION,)),
@@ -126,6 +134,10 @@ RED: dict[str, tuple[Facts, str]] = {
         seen(tables={**SEEN.tables, "order_items": Table("r", ("id",), 9)}, created_rows={"order_items": 2}),
         "created_absent",
     ),
+    "column there already": (
+        seen(tables={**SEEN.tables, "orders": Table("r", ("id", "account_id", "code"), 2)}),
+        "added_absent",
+    ),
     "query that cannot be planned": (
         replace(HEALTHY, planned=[*PLANNED[1:], Proof("x", "", "fail", detail="no such column (42703).")]),
         "checks_plan",
@@ -189,6 +201,11 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
         "checks_plan",
         "inconclusive",
     ),
+    "altered table locked while planning": (
+        replace(HEALTHY, planned=Unseen("Planning the declared queries failed (canceled (55P03)): it is locked.")),
+        "checks_plan",
+        "inconclusive",
+    ),
     "no address of the API": (replace(HEALTHY, answers={}), "api", "skipped"),
     "deployed, room does not matter": (
         replace(DEPLOYED, state_dir=StateDir("/s", 0), table_free_bytes=0),
@@ -214,7 +231,8 @@ def test_release_without_optional_sections_demands_little() -> None:
     proofs = {proof.name: proof.status for proof in judge(Demands.of(bare), replace(HEALTHY, planned=[]))}
     assert "fail" not in proofs.values()
     assert {name for name, status in proofs.items() if status == "skipped"} == {
-        f"preflight.{rule}" for rule in ("services", "created_absent", "payload", "api", "staging_evidence")
+        f"preflight.{rule}"
+        for rule in ("services", "created_absent", "added_absent", "payload", "api", "staging_evidence")
     }
 
 

@@ -352,7 +352,7 @@ def test_a_foreign_key_is_put_right(deployed: World, sql: str, seen: str) -> Non
     assert not deployed.reconcile()["changed"]
 
 
-DEFERRED = {
+DEFERRED: dict[str, Any] = {
     "created": {
         "links": {
             **RELEASE["created"]["links"],

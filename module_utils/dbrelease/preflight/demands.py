@@ -45,8 +45,21 @@ class Statement:
 
 
 @dataclass(frozen=True)
+class Key:
+    """A key that a statement may lean on: ON CONFLICT may name it, and GROUP BY may follow the primary one."""
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool = False
+
+
+@dataclass(frozen=True)
 class Demands:
-    """A release as the rules see it; a section that it does not declare is empty."""
+    """A release as the rules see it; a section that it does not declare is empty.
+
+    `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table. `observations` are
+    asked before the release, `queries` and `steps` after it.
+    """
 
     release: str
     services: tuple[str, ...]
@@ -59,8 +72,11 @@ class Demands:
     growth_factor: float
     existing: Mapping[str, tuple[str, ...]]
     created: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    altered: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    keys: Mapping[str, tuple[Key, ...]]
     endpoints: tuple[Endpoint, ...]
     api_timeout_s: int
+    observations: tuple[Statement, ...]
     queries: tuple[Statement, ...]
     steps: tuple[Statement, ...]
     reconcile_command: str = ""
@@ -68,13 +84,14 @@ class Demands:
     @property
     def statements(self) -> tuple[Statement, ...]:
         """All that the release declares to be asked, or to be tried and rolled back."""
-        return self.queries + self.steps
+        return self.observations + self.queries + self.steps
 
     @classmethod
     def of(cls, release: Release, environment: str = "") -> Demands:
         """From the whole release, as release_info returns it; commands name the environment."""
         server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
         migration = release["migration"]
+        altered = tables.get("altered") or {}
         return cls(
             release=release["release"],
             services=tuple(release.get("services") or ()),
@@ -90,19 +107,30 @@ class Demands:
             growth_factor=float(migration.get("growth_factor", 0)),
             existing={name: tuple(columns) for name, columns in (tables.get("existing") or {}).items()},
             created={name: table["columns"] for name, table in (tables.get("created") or {}).items()},
+            altered={name: table.get("columns") or {} for name, table in altered.items()},
+            keys={name: tuple(_keys(table)) for name, table in {**(tables.get("created") or {}), **altered}.items()},
             endpoints=tuple(
                 Endpoint(item["name"], item["path"], int(item["status"])) for item in api.get("endpoints") or ()
             ),
             api_timeout_s=int(api.get("timeout_seconds", DEFAULT_API_TIMEOUT_S)),
+            observations=tuple(
+                Statement(f"checks.yml: observations.{item['name']}", item["title"], item["sql"])
+                for item in release.get("observations") or ()
+            ),
             queries=tuple(_queries(release)),
             steps=tuple(_steps(release)),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 
 
+def _keys(table: Mapping[str, Any]) -> Iterator[Key]:
+    for name, declared in (table.get("constraints") or {}).items():
+        # The server takes no deferrable one for either.
+        if declared["type"] in ("primary_key", "unique") and not declared.get("deferrable"):
+            yield Key(name, tuple(declared["columns"]), declared["type"] == "primary_key")
+
+
 def _queries(release: Release) -> Iterator[Statement]:
-    for item in release.get("observations") or ():
-        yield Statement(f"checks.yml: observations.{item['name']}", item["title"], item["sql"])
     for item in release.get("checks") or ():
         yield Statement(f"checks.yml: checks.{item['name']}", item["title"], item.get("violations") or item["equal"])
         if item.get("written_in"):

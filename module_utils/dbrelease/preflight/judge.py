@@ -24,6 +24,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "history": on_target.history,
     "tables": on_server.tables,
     "created_absent": on_server.created_absent,
+    "added_absent": on_server.added_absent,
     "payload": on_target.payload,
     "checks_plan": on_server.checks_plan,
     "prepared_transactions": on_server.prepared_transactions,

@@ -21,6 +21,7 @@ KINDS = {
     "c": "a type",
 }
 LOCK_NOT_AVAILABLE = "(55P03)"
+UNLOCK = "Another session has locked a table: run again when it has ended."
 RECONCILE = (
     "It was left by an interrupted or foreign run: {} shows what it is, and drops it if nothing is lost with it."
 )
@@ -204,13 +205,48 @@ def _rows(count: int | None) -> str:
     return "" if count is None else f" with {count} row{'' if count == 1 else 's'}"
 
 
+@on_database("added_absent")
+def added_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """The new columns of existing tables are not there before the release, and are there after it."""
+    if not any(demands.altered.values()):
+        return skipped("added_absent", "The release adds no columns.")
+    tables_there = {name: table for name in demands.altered if (table := seen.tables[name]) and table.is_table}
+    there = {
+        f"{name}.{column}": column in table.columns
+        for name, table in tables_there.items()
+        for column in demands.altered[name]
+    }
+    names = ", ".join(f"{name}.{column}" for name, columns in demands.altered.items() for column in columns)
+    if facts.revisions == [demands.to_revision]:
+        if missing := [name for name, present in there.items() if not present]:
+            return broken(
+                "added_absent",
+                f"The database is at {demands.to_revision}, but the column {', '.join(missing)} is missing.",
+                "Somebody has dropped it: restore the backup of the deployment, or roll the release back.",
+                expected=f"{names} present",
+            )
+        return holds("added_absent", expected=f"{names} present")
+    if facts.revisions != [demands.from_revision]:
+        return skipped("added_absent", "Not looked at because of preflight.revision.")
+    if early := [name for name, present in there.items() if present]:
+        return broken(
+            "added_absent",
+            f"The column {', '.join(early)} is there already.",
+            "Find out who added it and what it holds, and drop it: the migration fails on it, or takes it for its own.",
+            expected=f"{names} absent",
+        )
+    return holds("added_absent", expected=f"{names} absent")
+
+
 @on_database("checks_plan")
 def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """The server can plan each declared query, and finds nothing in it but reading."""
-    for rule, name in ((server, "server"), (tables, "tables"), (created_absent, "created_absent")):
-        if rule(demands, facts).status == "fail":
-            return skipped("checks_plan", f"Not looked at because of preflight.{name}.")
+    for rule in (server, tables, created_absent, added_absent):
+        if (proof := rule(demands, facts)).status == "fail":
+            return skipped("checks_plan", f"Not looked at because of {proof.name}.")
     if isinstance(facts.planned, Unseen):
+        if LOCK_NOT_AVAILABLE in facts.planned.reason:
+            return undecided("checks_plan", facts.planned.reason, UNLOCK)
         return unseen("checks_plan", facts.planned)
     pairs = zip(demands.statements, facts.planned, strict=True)
     wrong = [(statement, proof) for statement, proof in pairs if proof.status != "pass"]
@@ -218,7 +254,7 @@ def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
         return holds("checks_plan", observed=f"{len(facts.planned)} queries planned")
     detail = " ".join(proof.detail for _, proof in wrong)
     if all(LOCK_NOT_AVAILABLE in proof.detail for _, proof in wrong):
-        return undecided("checks_plan", detail, "Another session has locked a table: run again when it has ended.")
+        return undecided("checks_plan", detail, UNLOCK)
     sample = [{"place": statement.place, "sql": statement.sql, "reason": proof.detail} for statement, proof in wrong]
     return broken("checks_plan", detail, "Correct the release, not the database.", sample=sample)
 

@@ -16,11 +16,16 @@ GOOD_OUTCOMES = ("deployed", "already_deployed")
 
 
 def deployed(demands: Demands, facts: Facts) -> bool:
-    """True if the database has the release already: its revision, and the tables that it creates."""
+    """True if the database has the release already: its revision, and the tables and columns that it makes."""
     if isinstance(facts.database, Unseen):
         return False
     tables = facts.database.tables
-    return facts.revisions == [demands.to_revision] and all(tables[name] for name in demands.created)
+    there = all(tables[name] for name in demands.created) and all(
+        (table := tables[name]) and column in table.columns
+        for name, columns in demands.altered.items()
+        for column in columns
+    )
+    return facts.revisions == [demands.to_revision] and there
 
 
 def services(demands: Demands, facts: Facts) -> Proof:

@@ -2,42 +2,58 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
 import psycopg2
-from psycopg2 import sql
+import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
 from ..checks import plan_checks
-from ..database import Connection, select, server_reason, transaction
+from ..database import Connection, server_reason, transaction
 from ..errors import ReleaseError
 from ..proof import Proof
 from ..statement import advice, prepare
-from .catalog import LIMITS, identifier
+from .catalog import LIMITS
 from .demands import Demands, Statement
 from .facts import Database
+from .stand_ins import StandIn, stand_in_for_altered, stand_in_for_created
+
+# There is no such column, and no such key.
+WITHOUT_THE_STAND_IN = ("42703", "42704")
 
 
 def plan_statements(connection: Connection, demands: Demands, database: Database) -> list[Proof]:
     """One proof for each of `demands.statements`, in their order; raises ReleaseError where none could be planned.
 
-    The tables that the release will create are stood in for by bare ones, empty and without keys: so no lock is taken
-    on any other table, and nothing is left, because nothing here commits.
+    Observations are planned on the database as it is, for they are asked before the release. For the others, stand-ins
+    take the place of the tables that the release will create, and of those that lack what it will add. They are empty
+    and reference nothing: no lock is taken that a query would not take, and nothing is left, because nothing here
+    commits.
     """
     if not demands.statements:
         return []
-    queries = [{"name": query.place, "title": query.title, "sql": query.sql} for query in demands.queries]
     try:
         with transaction(connection, commit=False) as cursor:
             cursor.execute(LIMITS)
             cursor.execute("SET LOCAL lock_timeout = '250ms'")
-            for name in demands.created:
-                if database.tables[name] is None:
-                    _stand_in(cursor, name, demands)
-            return [*plan_checks(cursor, queries), *(_plan_step(cursor, step) for step in demands.steps)]
+            observations = _plan_queries(cursor, demands.observations)
+            stand_in_for_created(cursor, demands, database)
+            stand_ins = stand_in_for_altered(cursor, demands, database)
+            planned = [*_plan_queries(cursor, demands.queries), *(_plan_step(cursor, step) for step in demands.steps)]
+            return [*observations, *(_with_the_bare_name(proof, stand_ins) for proof in planned)]
     except psycopg2.Error as error:
-        raise ReleaseError(
-            f"Planning the declared queries failed ({server_reason(error)}): "
-            "check that db_user may create tables in this database and that the server is well."
-        ) from error
+        advised = (
+            "check that db_user may create tables in this database, also temporary ones, and that the server is well"
+        )
+        if isinstance(error, psycopg2.errors.LockNotAvailable):
+            advised = "a table that the release alters is locked"
+        raise ReleaseError(f"Planning the declared queries failed ({server_reason(error)}): {advised}.") from error
+
+
+def _plan_queries(cursor: Cursor, queries: Sequence[Statement]) -> list[Proof]:
+    return plan_checks(cursor, [{"name": query.place, "title": query.title, "sql": query.sql} for query in queries])
 
 
 def _plan_step(cursor: Cursor, step: Statement) -> Proof:
@@ -57,24 +73,14 @@ def _plan_step(cursor: Cursor, step: Statement) -> Proof:
             cursor.execute("ROLLBACK TO SAVEPOINT step")
 
 
-def _stand_in(cursor: Cursor, name: str, demands: Demands) -> None:
-    columns = [
-        sql.SQL("{} {}").format(
-            sql.Identifier(column),
-            sql.SQL(_type(cursor, f"release.yml: tables.created.{name}.columns.{column}.type", declared["type"])),
-        )
-        for column, declared in demands.created[name].items()
+def _with_the_bare_name(proof: Proof, stand_ins: Sequence[StandIn]) -> Proof:
+    """The proof, and what to write where a statement's schema has led it past a stand-in."""
+    if not any(f"({code})" in proof.detail for code in WITHOUT_THE_STAND_IN):
+        return proof
+    said = [
+        f"What the release adds to {one.name} can be planned under its bare name only: write it without the schema "
+        f"{one.schema}."
+        for one in stand_ins
+        if re.search(rf'(?<!\w)"?{re.escape(one.schema)}"?\s*\.\s*"?{re.escape(one.name)}"?(?!\w)', proof.sql, re.I)
     ]
-    cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(identifier(name), sql.SQL(", ").join(columns)))
-
-
-def _type(cursor: Cursor, place: str, declared: str) -> str:
-    """The server's own name of a type, so that declared text never becomes a part of a statement."""
-    reason = "there is no such type"
-    try:
-        name: str | None = select(cursor, "SELECT to_regtype(%s)::text AS name", (declared,))[0]["name"]
-        if name:
-            return name
-    except psycopg2.Error as error:
-        reason = server_reason(error)
-    raise ReleaseError(f"{place} is {declared!r}, which is no type of this server ({reason}): correct it.")
+    return replace(proof, detail=" ".join([proof.detail, *said]))

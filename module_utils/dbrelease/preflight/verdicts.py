@@ -17,6 +17,7 @@ TITLES = {
     "history": "The migration history has one head, and it is the release's",
     "tables": "The tables that the release builds on are there with their columns",
     "created_absent": "The tables that the release creates are there only after it",
+    "added_absent": "The columns that the release adds are there only after it",
     "payload": "The release's files are in their place, or can be put there",
     "checks_plan": "Every declared query can be planned and only reads",
     "prepared_transactions": "No prepared transaction is left in the database",
