@@ -19,6 +19,11 @@ options:
     type: list
     elements: str
     default: []
+  altered:
+    description: The tables that the release adds to; of these the migration may have written rows.
+    type: list
+    elements: str
+    default: []
   bookkeeping_table:
     description: Where the migration tool keeps its revision; its rows must be those of the baseline.
     type: str
@@ -77,6 +82,7 @@ OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
+    "altered": {"type": "list", "elements": "str", "default": []},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "settle_seconds": {"type": "float", "default": 11.0},
 }

@@ -25,6 +25,13 @@ options:
     type: list
     elements: str
     default: []
+  altered_tables:
+    description:
+      - Tables that the release adds columns to, named alike. The migration may write their rows, to fill what it adds;
+        what the rows held before must stay, as far as what others wrote meanwhile lets that be told.
+    type: list
+    elements: str
+    default: []
   bookkeeping_tables:
     description: Where the migration tool keeps its revision. Left out, and asked for the migration's transaction.
     type: list

@@ -29,10 +29,11 @@ def compare_with_baseline(
     *,
     bookkeeping_table: str,
     created: Sequence[str],
+    altered: Sequence[str],
     settle_seconds: float,
 ) -> list[Proof]:
     """A proof for the catalog, each table, each created table's absence and each observation."""
-    tables = _tables(login, memory, downgrade, bookkeeping_table, settle_seconds)
+    tables = _tables(login, memory, downgrade, altered, bookkeeping_table, settle_seconds)
     try:
         with (
             closing(connect(login, APPLICATION)) as connection,
@@ -57,7 +58,12 @@ def compare_with_baseline(
 
 
 def _tables(
-    login: Login, memory: Memory, downgrade: Mapping[str, Any] | None, bookkeeping_table: str, settle_seconds: float
+    login: Login,
+    memory: Memory,
+    downgrade: Mapping[str, Any] | None,
+    altered: Sequence[str],
+    bookkeeping_table: str,
+    settle_seconds: float,
 ) -> list[Proof]:
     """Who wrote to a table that differs is asked twice: for the time of the upgrade, and for that of the downgrade."""
 
@@ -66,6 +72,7 @@ def _tables(
             login,
             memory,
             except_tables=except_tables,
+            altered_tables=altered,
             bookkeeping_tables=[bookkeeping_table],
             settle_seconds=settle_seconds,
         )

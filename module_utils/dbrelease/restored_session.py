@@ -40,6 +40,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
                 created=params["created"],
+                altered=params["altered"],
                 settle_seconds=params["settle_seconds"],
             )
         step.prove(*proofs)

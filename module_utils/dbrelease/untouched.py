@@ -41,11 +41,22 @@ class Evidence:
     written: Mapping[str, int]  # since the baseline, by anyone, also what was rolled back
     window: Window | None = None  # the upgrade's, if it was recorded
     not_comparable: str = ""  # why counters and transaction ids say nothing
+    altered: bool = False  # the release adds to it, so that the migration may write its rows to fill what it adds
 
     @property
     def newer(self) -> int:
         """Rows that someone wrote since the baseline."""
         return int(self.now["rows"]) - self.trace.older
+
+    @property
+    def by_migration_alone(self) -> bool:
+        """Whether nobody else wrote: a table that is made anew for a column counts no updates, a filled one all."""
+        written = self.written
+        return (
+            self.newer == self.trace.by_migration
+            and not written["inserted"] + written["deleted"]
+            and written["updated"] in (0, self.trace.by_migration)
+        )
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict("fail", "The table is gone.", LOOK)
     if now["missing"]:
         return Verdict("fail", f"Of its columns {', '.join(now['missing'])} are gone.", LOOK)
-    if trace.by_migration:
+    if trace.by_migration and not evidence.altered:
         return Verdict("fail", f"The migration itself wrote {trace.by_migration} rows of it.", LOOK)
     if evidence.not_comparable:
         return Verdict(
@@ -81,7 +92,10 @@ def judge(evidence: Evidence) -> Verdict:
         return Verdict("fail", "The table was dropped and made anew since the baseline.", LOOK)
     if not evidence.newer and not any(written.values()):
         return Verdict("fail", "It changed, and no session is known to have written to it.", LOOK, provisional=True)
-    gone = before["rows"] - trace.older
+    if trace.by_migration and evidence.by_migration_alone:
+        detail = f"The migration wrote {trace.by_migration} rows of it, nobody else did, and what they held is changed."
+        return Verdict("fail", detail, LOOK, provisional=True)
+    gone = before["rows"] - trace.older - trace.by_migration
     lost = before["rows"] - now["rows"]
     if gone > written["deleted"] + written["updated"] or lost > written["deleted"]:
         return Verdict(
@@ -92,13 +106,19 @@ def judge(evidence: Evidence) -> Verdict:
             LOOK,
             provisional=True,
         )
-    unexplained = _unexplained(trace, evidence.window) if evidence.window else ""
+    unexplained = _unexplained(trace, evidence.window, altered=evidence.altered) if evidence.window else ""
     if unexplained:
         return Verdict("fail", unexplained, LOOK)
+    counts = f"+{written['inserted']} ~{written['updated']} -{written['deleted']} rows"
+    if evidence.altered:
+        return Verdict(
+            "inconclusive",
+            f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows, "
+            "and whether it changed more of them than it adds cannot be told from what others wrote.",
+        )
     return Verdict(
         "inconclusive",
-        "Changed by the application since the baseline: "
-        f"+{written['inserted']} ~{written['updated']} -{written['deleted']} rows; none of it by the migration"
+        f"Changed by the application since the baseline: {counts}; none of it by the migration"
         f"{_unattributed(written['deleted'], evidence.window)}.",
     )
 
@@ -112,13 +132,14 @@ def _unattributed(deleted: int, window: Window | None) -> str:
     return f" ({window.deleted} deletes while it ran, for which {window.other_transactions} others account)"
 
 
-def _unexplained(trace: Trace, window: Window) -> str:
+def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
     """Writes during the upgrade for which there are too few transactions beside the migration's, if one wrote one row.
 
-    An update leaves its row with the writer's id, so that only updates without such a row need explaining.
+    An update leaves its row with the writer's id, so that only updates without such a row need explaining; where the
+    migration may update, none does.
     """
-    counts = (("deleted", window.deleted), ("updated", window.updated - trace.others_in_upgrade))
-    for what, count in counts:
+    updated = 0 if altered else window.updated - trace.others_in_upgrade
+    for what, count in (("deleted", window.deleted), ("updated", updated)):
         if count > window.other_transactions:
             return (
                 f"While the upgrade ran {count} rows were {what}, by at most {window.other_transactions} transactions "

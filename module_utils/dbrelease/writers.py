@@ -57,13 +57,17 @@ def compare(
     memory: Memory,
     *,
     except_tables: Sequence[str],
+    altered_tables: Sequence[str],
     bookkeeping_tables: Sequence[str],
     settle_seconds: float,
 ) -> list[Proof]:
-    """A proof per table of the baseline; awaits late counters only where they may turn a red verdict."""
+    """A proof per table of the baseline; awaits late counters only where they may turn a red verdict.
+
+    Of `altered_tables` the migration may write rows: only what they held before must not change.
+    """
     connection = connect(login, "dbrelease untouched")
     try:
-        return _compare(connection, memory, except_tables, bookkeeping_tables, settle_seconds)
+        return _compare(connection, memory, except_tables, altered_tables, bookkeeping_tables, settle_seconds)
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Comparing the tables of {login.label} with the baseline failed ({server_reason(error)}): run again."
@@ -76,6 +80,7 @@ def _compare(
     connection: Connection,
     memory: Memory,
     except_tables: Sequence[str],
+    altered_tables: Sequence[str],
     bookkeeping_tables: Sequence[str],
     settle_seconds: float,
 ) -> list[Proof]:
@@ -83,6 +88,7 @@ def _compare(
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
         without_timeouts(cursor)
         left_out = _keys(cursor, [*except_tables, *bookkeeping_tables])
+        altered = _keys(cursor, altered_tables)
         compared = {key: row for key, row in baseline.items() if key not in left_out}
         now = read_tables(cursor, only={key: row["columns"] for key, row in compared.items()})
         changed = [key for key, row in compared.items() if not same(row, now[key])]
@@ -95,7 +101,14 @@ def _compare(
             for key in changed
         }
     found = {
-        key: Evidence(compared[key], now[key], traces[key], dict.fromkeys(COUNTERS, 0), not_comparable=problem)
+        key: Evidence(
+            compared[key],
+            now[key],
+            traces[key],
+            dict.fromkeys(COUNTERS, 0),
+            not_comparable=problem,
+            altered=key in altered,
+        )
         for key in changed
     }
     verdicts = _settle(connection, found, memory, migration, settle_seconds)

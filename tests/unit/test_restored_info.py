@@ -69,7 +69,7 @@ def look(
     execute(database, *UP)
     journal.append("upgrade", "passed", {"before": before, "after": counters(database)})
 
-    def look(*down: str, after: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    def look(*down: str, after: list[str] | None = None, altered: list[str] | None = None) -> dict[str, dict[str, Any]]:
         before = counters(database)
         execute(database, *down)
         journal.append("downgrade", "passed", {"before": before, "after": counters(database)})
@@ -78,6 +78,7 @@ def look(
             **login_parameters,
             "run": run_parameters,
             "created": ["order_items"],
+            "altered": altered or [],
             "bookkeeping_table": "alembic_version",
             "settle_seconds": 1.0,
         }
@@ -159,10 +160,41 @@ def test_what_the_application_wrote_since_is_not_red(look: Look) -> None:
     assert "fail" not in proofs.values()
 
 
+# What a migration writes to fill a column is still written when the column is gone again.
+FILLED = [
+    "BEGIN",
+    "ALTER TABLE accounts ADD more int",
+    "UPDATE accounts SET more = 1",
+    "ALTER TABLE accounts DROP more",
+]
+
+
+@pytest.mark.parametrize(("altered", "status"), [([], "fail"), (["accounts"], "inconclusive")])
+def test_rows_that_the_migration_filled_are_not_red_where_it_may(look: Look, altered: list[str], status: str) -> None:
+    after = ["INSERT INTO accounts VALUES (99, 'new')"]
+    proofs = statuses(look(*FILLED, *DOWN[1:], after=after, altered=altered))
+    assert (proofs["public.accounts"], proofs["catalog"]) == (status, "pass")
+
+
+def test_a_filled_table_that_nobody_else_wrote_is_as_before(look: Look) -> None:
+    assert statuses(look(*FILLED, *DOWN[1:], altered=["accounts"])) == dict.fromkeys(ALL, "pass")
+
+
+def test_a_filled_table_that_lost_what_it_held_is_red(look: Look) -> None:
+    spoiled = [FILLED[0], FILLED[1], f"{FILLED[2]}, name = 'y'", FILLED[3]]
+    assert statuses(look(*spoiled, *DOWN[1:], altered=["accounts"]))["public.accounts"] == "fail"
+
+
 def test_without_a_baseline_nothing_is_claimed(
     database: Login, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
 ) -> None:
-    params = {"created": [], "bookkeeping_table": "alembic_version", "settle_seconds": 1.0, "run": run_parameters}
+    params: dict[str, Any] = {
+        "created": [],
+        "altered": [],
+        "bookkeeping_table": "alembic_version",
+        "settle_seconds": 1.0,
+        "run": run_parameters,
+    }
     result = act({**login_parameters, **params}, False)
     assert [(proof["name"], proof["status"]) for proof in result["proofs"]] == [("restored.baseline", "inconclusive")]
     assert (result["compared"], result["message"]) == (False, "")

@@ -75,6 +75,7 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
         **login_parameters,
         "run": run_parameters,
         "except_tables": ["order_items"],
+        "altered_tables": [],
         "bookkeeping_tables": ["alembic_version"],
         "settle_seconds": 1.0,
     }
@@ -200,6 +201,63 @@ def test_the_migration_is_red_also_while_the_application_writes(
     assert said in detail(result, "public.accounts")
 
 
+ADD = "ALTER TABLE accounts ADD state text"
+FILL = "UPDATE accounts SET state = 'new'"
+ALTERED: list[
+    tuple[str, list[str], str, str, str]
+] = [  # statements, and the verdict alone and while others write ("" where they could not)
+    ("adds a column", [ADD], "pass", "inconclusive", ""),
+    ("fills it", [ADD, FILL], "pass", "inconclusive", ""),
+    ("makes the table anew", ["ALTER TABLE accounts ADD at float DEFAULT random()"], "pass", "inconclusive", ""),
+    ("changes a name besides", [ADD, f"{FILL}, name = 'x'"], "fail", "inconclusive", "what they held is changed"),
+    (
+        "makes it anew with other names",
+        [ADD, "ALTER TABLE accounts ALTER name TYPE varchar USING name || '!'"],
+        "fail",
+        "inconclusive",
+        "what they held is changed",
+    ),
+    ("deletes many", [ADD, "DELETE FROM accounts WHERE id > 100"], "fail", "fail", "rows were deleted, by at most"),
+    ("truncates", [ADD, "TRUNCATE accounts CASCADE"], "fail", "fail", ""),
+    ("drops a column", [ADD, "ALTER TABLE accounts DROP name"], "fail", "", "Of its columns name are gone."),
+]
+
+
+@pytest.mark.parametrize(
+    ("does", "status", "said"), [(row[1], row[2], row[4]) for row in ALTERED], ids=[row[0] for row in ALTERED]
+)
+def test_a_table_that_is_altered_keeps_what_it_held(
+    params: dict[str, Any], deploy: Deploy, does: list[str], status: str, said: str
+) -> None:
+    params["altered_tables"] = ["accounts"]
+    deploy.migrate(*does)
+    result = act(params, False)
+    assert statuses(result)["untouched.public.accounts"] == status
+    assert said in detail(result, "public.accounts")
+
+
+UNDER_LOAD_TOO = [row for row in ALTERED if row[3]]
+
+
+@pytest.mark.parametrize(
+    ("does", "status"), [(row[1], row[3]) for row in UNDER_LOAD_TOO], ids=[row[0] for row in UNDER_LOAD_TOO]
+)
+def test_what_fills_an_altered_table_is_not_red_while_the_application_writes(
+    params: dict[str, Any], deploy: Deploy, does: list[str], status: str
+) -> None:
+    params["altered_tables"] = ["accounts"]
+    with application(deploy.login):
+        deploy.migrate(*does)
+        result = act(params, False)
+    assert statuses(result)["untouched.public.accounts"] == status
+
+
+def test_only_the_altered_table_may_be_written(params: dict[str, Any], deploy: Deploy) -> None:
+    params["altered_tables"] = ["accounts"]
+    deploy.migrate(ADD, FILL, "UPDATE orders SET note = '3' WHERE id = 1")
+    assert statuses(act(params, False)) == {"untouched.public.accounts": "pass", "untouched.public.orders": "fail"}
+
+
 APPLICATION = [
     ("one insert", ["INSERT INTO accounts VALUES (999, 'x')"]),
     ("one delete", ["DELETE FROM orders WHERE id = 7"]),
@@ -322,6 +380,22 @@ WINDOWS = [
     ("as many transactions as updates", Trace(0, 0, 0), Window(10, 0, 10), "inconclusive"),
     ("one delete more than transactions", Trace(0, 0, 0), Window(0, 4, 3), "fail"),
 ]
+
+
+WRITTEN: dict[str, tuple[Trace, dict[str, int], str]] = {
+    "the migration filled all": (Trace(10, 0, 0), {"inserted": 0, "updated": 10, "deleted": 0}, "fail"),
+    "it made the table anew": (Trace(10, 0, 0), {"inserted": 0, "updated": 0, "deleted": 0}, "fail"),
+    "others updated one before": (Trace(10, 0, 0), {"inserted": 0, "updated": 11, "deleted": 0}, "inconclusive"),
+    "others updated one after": (Trace(9, 0, 0), {"inserted": 0, "updated": 11, "deleted": 0}, "inconclusive"),
+    "others put one in for another": (Trace(9, 0, 0), {"inserted": 1, "updated": 10, "deleted": 1}, "inconclusive"),
+    "only others wrote": (Trace(0, 9, 0), {"inserted": 0, "updated": 1, "deleted": 0}, "inconclusive"),
+    "rows are gone": (Trace(4, 0, 0), {"inserted": 6, "updated": 0, "deleted": 0}, "fail"),
+}
+
+
+@pytest.mark.parametrize(("trace", "written", "status"), WRITTEN.values(), ids=WRITTEN.keys())
+def test_who_wrote_an_altered_table(trace: Trace, written: dict[str, int], status: str) -> None:
+    assert judge(evidence(trace=trace, written=written, altered=True)).status == status
 
 
 @pytest.mark.parametrize(("trace", "window", "status"), [r[1:] for r in WINDOWS], ids=[r[0] for r in WINDOWS])

@@ -14,6 +14,7 @@ from ..writers import Memory, compare
 
 OPTIONS: Options = {
     "except_tables": {"type": "list", "elements": "str", "default": []},
+    "altered_tables": {"type": "list", "elements": "str", "default": []},
     "bookkeeping_tables": {"type": "list", "elements": "str", "default": ["alembic_version"]},
     "settle_seconds": {"type": "float", "default": 11.0},
 }
@@ -27,6 +28,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             Login.of(params),
             remembered(journal),
             except_tables=params["except_tables"],
+            altered_tables=params["altered_tables"],
             bookkeeping_tables=params["bookkeeping_tables"],
             settle_seconds=params["settle_seconds"],
         )
