@@ -16,7 +16,8 @@ description:
     beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its
     place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks
     no writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
-    A constraint of another type (a key, a check, an exclusion) is never rebuilt.
+    A constraint of another type (a key, a check, an exclusion) is never rebuilt, and a table that the release only adds
+    to is left alone.
   - A step is kept also where a check that it proves stays red, if it did what it counts. What is red then is somebody
     else's rows, which are only shown, and the module fails and names them.
   - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.
