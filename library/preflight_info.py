@@ -12,8 +12,11 @@ description:
     another one is red is skipped, and says which.
   - A red proof is a fact, not a failure, and ends the journal's step C(preflight) as C(refused). Where the state
     directory cannot be written, nothing is journalled, and a proof says so.
-  - The declared queries are planned in a transaction that is always rolled back. Tables that the release will create
-    are stood in for by empty ones in it, without keys, so that no other table is locked.
+  - The declared statements are planned in a transaction that is always rolled back, the observations on the tables as
+    they are, the others on the tables as the release leaves them. In it an empty table stands in for one that the
+    release will create, without foreign keys, so that no other table is locked; and a temporary one for a table that
+    lacks what the release will add to it, which takes C(ACCESS SHARE) on that table. A temporary table is found by its
+    bare name only; where a statement names the schema and needs what is added, the proof says so.
   - A declared service that is still starting is waited for, up to 30 seconds.
 extends_documentation_fragment: [login, run]
 options:
