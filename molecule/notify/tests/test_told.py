@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
+import pytest
 from outside import ARTIFACTS, ROOT, STATE, Playbook, journal, play
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
@@ -40,6 +42,33 @@ def test_a_failure_is_told_by_webhook_and_mail_and_the_secret_nowhere() -> None:
     assert SECRET not in run.output
     kept = [path for folder in (STATE, ARTIFACTS) for path in folder.rglob("*") if path.is_file()]
     assert kept and not [path for path in kept if SECRET.encode() in path.read_bytes()]
+
+
+# As a second inventory: extra variables would move the controller, from which people are told, as well.
+UNOPENED = {
+    "unreachable": (
+        {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9},
+        "127.0.0.1 port 9",
+    ),
+    "no place for the journal": ({"release_state_dir": "/proc/no/such"}, "/proc/no"),
+}
+
+
+@pytest.mark.parametrize("playbook", ["deploy_8_1a.yml", "monitor_8_1a.yml", "readiness_8_1b.yml"])
+@pytest.mark.parametrize(("variables", "says"), UNOPENED.values(), ids=UNOPENED)
+def test_a_run_that_cannot_be_opened_is_told_too(
+    tmp_path: Path, playbook: str, variables: dict[str, Any], says: str
+) -> None:
+    inventory = tmp_path / "broken.json"
+    inventory.write_text(json.dumps({"drawing_index": {"hosts": {"staging": variables}}}))
+    with webhook() as hook:
+        run = play(playbook, "-i", str(inventory), "-e", f"notify_webhook_url={hook.url}")
+    assert run.status != 0 and says in run.output
+    (body,) = hook.bodies
+    event = "readiness" if "readiness" in playbook else "failure"
+    assert (body["event"], body["outcome"], body["report"]) == (event, "failed", "")
+    assert says in body["headline"] and body["headline"] in " ".join(run.output.split())
+    assert SECRET not in run.output
 
 
 def test_a_dead_webhook_costs_less_than_five_seconds_and_is_journaled() -> None:
