@@ -51,7 +51,7 @@ mutations: stack ## each guard and safety step taken out, in a copy: a test must
 	@python -m tests.mutations $(MUTATIONS)
 
 # What `make test` runs; the others take as long again, and are run by name: SCENARIOS="restore reconcile", or SCENARIOS=all.
-SCENARIOS ?= bad_input check_mode deploy live_traffic rollback
+SCENARIOS ?= bad_input check_mode deploy live_traffic
 
 molecule: stack clients ## the Molecule scenarios of `make test` (SCENARIOS="restore ..." for others, SCENARIOS=all for all)
 	@scripts/molecule-all $(filter-out all,$(SCENARIOS))

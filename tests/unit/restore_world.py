@@ -64,7 +64,8 @@ class World:
 
     def next_run(self) -> None:
         self.runs += 1
-        self.run = {**self.run, "run_id": f"20260102T0304{self.runs:02d}Z-abcdef"}
+        # The sessions of a run are ended by its name, on the whole server: no other test's may have the same.
+        self.run = {**self.run, "run_id": f"20260102T0304{self.runs:02d}Z-{self.role[-6:]}"}
 
     def base(self) -> dict[str, Any]:
         return {

@@ -54,8 +54,9 @@ def copy(world: World) -> str:
 
 
 @pytest.fixture
-def container() -> Iterator[str]:
-    """A container that stands for the application: it runs, and has no health check."""
+def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A container that stands for the application: it runs, and has no health check, so that it is watched a while."""
+    monkeypatch.setattr(swap_services, "STEADY_S", 0.2)
     client = docker.from_env()
     image = client.images.list(filters={"reference": "drawing-redis*"})[0]
     name = f"test_swap_{secrets.token_hex(4)}"
