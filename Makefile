@@ -40,7 +40,7 @@ browser: ## a Chromium for the tests of the report; on Debian as root, installed
 clients: ## PostgreSQL's client tools; on Debian as root, installed if there are none
 	@scripts/clients
 
-unit: stack browser ## the Python tests, on the stack's Postgres
+unit: stack browser clients ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
 	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/
 
