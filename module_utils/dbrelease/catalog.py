@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 from typing import Any
 
 import psycopg2
@@ -72,12 +73,13 @@ def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeepin
     try:
         with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
             proofs = [prove_revision(revision, read_revisions(cursor, bookkeeping_table), bookkeeping_table)]
+            catalog = cache(partial(read_catalog, cursor))  # an altered table is an existing one, too
             for table, columns in (tables.get("existing") or {}).items():
-                proofs.append(prove_existing(table, columns, read_catalog(cursor, table)))
+                proofs.append(prove_existing(table, columns, catalog(table)))
             for table, declared in (tables.get("created") or {}).items():
-                proofs.extend(prove_created(table, declared, read_catalog(cursor, table)))
+                proofs.extend(prove_created(table, declared, catalog(table)))
             for table, declared in (tables.get("altered") or {}).items():
-                proofs.extend(prove_altered(table, declared, read_catalog(cursor, table)))
+                proofs.extend(prove_altered(table, declared, catalog(table)))
             return proofs
     except psycopg2.Error as error:
         raise ReleaseError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..proof import Proof
 from .demands import Demands
@@ -176,29 +176,22 @@ def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """The new tables are not there before the release, and are there after it."""
     if not demands.created:
         return skipped("created_absent", "The release creates no tables.")
-    names = ", ".join(demands.created)
-    if facts.revisions == [demands.to_revision]:
-        missing = [name for name in demands.created if not (seen.tables[name] and seen.tables[name].is_table)]  # type: ignore[union-attr]
-        if missing:
-            return broken(
-                "created_absent",
-                f"The database is at {demands.to_revision}, but the table {', '.join(missing)} is missing.",
-                "Somebody has dropped it: restore the backup of the deployment, or roll the release back.",
-                expected=f"{names} present",
-            )
-        return holds("created_absent", expected=f"{names} present")
-    if facts.revisions != [demands.from_revision]:
-        return skipped("created_absent", "Not looked at because of preflight.revision.")
+    missing = [name for name in demands.created if not (seen.tables[name] and seen.tables[name].is_table)]  # type: ignore[union-attr]
     wrong = [
         f"{name} is there already ({KINDS.get(table.kind, 'something else')}{_rows(seen.created_rows.get(name))})."
         for name in demands.created
         if (table := seen.tables[name])
     ]
-    if wrong:
-        command = f"`{demands.reconcile_command}`" if demands.reconcile_command else "the playbook reconcile"
-        remedy = RECONCILE.format(command)
-        return broken("created_absent", " ".join(wrong), remedy, expected=f"{names} absent")
-    return holds("created_absent", expected=f"{names} absent")
+    command = f"`{demands.reconcile_command}`" if demands.reconcile_command else "the playbook reconcile"
+    return _only_after(
+        "created_absent",
+        demands,
+        facts,
+        names=demands.created,
+        missing=f"the table {', '.join(missing)}" if missing else "",
+        early=" ".join(wrong),
+        remedy=RECONCILE.format(command),
+    )
 
 
 def _rows(count: int | None) -> str:
@@ -216,26 +209,39 @@ def added_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
         for name, table in tables_there.items()
         for column in demands.altered[name]
     }
-    names = ", ".join(f"{name}.{column}" for name, columns in demands.altered.items() for column in columns)
+    missing = [name for name, present in there.items() if not present]
+    early = [name for name, present in there.items() if present]
+    return _only_after(
+        "added_absent",
+        demands,
+        facts,
+        names=[f"{name}.{column}" for name, columns in demands.altered.items() for column in columns],
+        missing=f"the column {', '.join(missing)}" if missing else "",
+        early=f"The column {', '.join(early)} is there already." if early else "",
+        remedy="Find out who added it and what it holds, and drop it: the migration fails on it, "
+        "or takes it for its own.",
+    )
+
+
+def _only_after(
+    rule: str, demands: Demands, facts: Facts, *, names: Iterable[str], missing: str, early: str, remedy: str
+) -> Proof:
+    """What the release makes is there after it (`missing` names what is not), and not before it (`early` says what)."""
+    listed = ", ".join(names)
     if facts.revisions == [demands.to_revision]:
-        if missing := [name for name, present in there.items() if not present]:
+        if missing:
             return broken(
-                "added_absent",
-                f"The database is at {demands.to_revision}, but the column {', '.join(missing)} is missing.",
+                rule,
+                f"The database is at {demands.to_revision}, but {missing} is missing.",
                 "Somebody has dropped it: restore the backup of the deployment, or roll the release back.",
-                expected=f"{names} present",
+                expected=f"{listed} present",
             )
-        return holds("added_absent", expected=f"{names} present")
+        return holds(rule, expected=f"{listed} present")
     if facts.revisions != [demands.from_revision]:
-        return skipped("added_absent", "Not looked at because of preflight.revision.")
-    if early := [name for name, present in there.items() if present]:
-        return broken(
-            "added_absent",
-            f"The column {', '.join(early)} is there already.",
-            "Find out who added it and what it holds, and drop it: the migration fails on it, or takes it for its own.",
-            expected=f"{names} absent",
-        )
-    return holds("added_absent", expected=f"{names} absent")
+        return skipped(rule, "Not looked at because of preflight.revision.")
+    if early:
+        return broken(rule, early, remedy, expected=f"{listed} absent")
+    return holds(rule, expected=f"{listed} absent")
 
 
 @on_database("checks_plan")
