@@ -69,16 +69,19 @@ class Copy:
 def make_copy(
     place: Place, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
 ) -> Copy:
-    """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy."""
+    """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy.
+
+    meanwhile: work beside pg_restore, which loads a large table with one processor.
+    """
     created = False
     try:
-        with meanwhile:
-            with reachable_dump(place, backup) as path:
-                _create(place, backup, major)
-                created = True
+        with reachable_dump(place, backup) as path:
+            _create(place, backup, major)
+            created = True
+            with meanwhile:
                 _restore(place, path)
-            copy = _read(place, backup)
-            copy.proofs.append(_apply_settings(place, backup))
+                copy = _read(place, backup)
+                copy.proofs.append(_apply_settings(place, backup))
     except BaseException as error:
         if created:
             with suppress(ReleaseError):  # where the server is gone, so are they

@@ -138,7 +138,7 @@ class Comparison:
 
     def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
         unchanged = self._look.is_unchanged(cursor, table)
-        keeper.note_copied(table, self._look.states[table.key].rows if unchanged else keeper.copy(cursor, table))
+        keeper.note_copied(table, self._look.copied[table.key].rows if unchanged else keeper.copy(cursor, table))
 
 
 def prepare(

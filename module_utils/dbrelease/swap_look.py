@@ -27,15 +27,27 @@ SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age(%s::xi
 
 
 @dataclass(frozen=True)
+class Copied:
+    """A table that the other database lacks, whose rows were copied: a hash of them would say nothing more."""
+
+    rows: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Look:
-    """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then."""
+    """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then.
+
+    states: of the tables that the other database has too; copied: of those that it lacks.
+    """
 
     horizon: str
     states: Mapping[str, State]
+    copied: Mapping[str, Copied]
 
     def is_unchanged(self, cursor: Cursor, table: Table) -> bool:
         """Whether a table holds what it held; call it only while nobody writes. The cursor gives rows as mappings."""
-        before = self.states.get(table.key)
+        before = self.states.get(table.key) or self.copied.get(table.key)
         if before is None or before.columns != table.columns:
             return False
         cursor.execute(sql.SQL(SINCE).format(table.identifier), (self.horizon,))
@@ -44,16 +56,21 @@ class Look:
 
 
 def take_look(connection: Connection, known: Collection[str], keeper: Keeper) -> Look:
-    """Look at every table, and save the rows of those that are not known (`schema.table`)."""
+    """Look at every table that is known (`schema.table`), and save the rows of the others."""
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
         without_timeouts(cursor)
         cursor.execute(HORIZON)
         (first,) = map(dict, cursor.fetchall())
-        states = {key: state_of(row) for key, row in read_tables(cursor).items()}
-        for key, table in read_shapes(cursor).items():
-            if key not in known and states[key].rows:
-                keeper.copy(cursor, table)
-        return Look(first["horizon"], states)
+        tables = read_shapes(cursor)
+        read = read_tables(cursor, only={key: table.columns for key, table in tables.items() if key in known})
+        copied = {key: _copy(cursor, table, keeper) for key, table in tables.items() if key not in known}
+        return Look(first["horizon"], {key: state_of(row) for key, row in read.items()}, copied)
+
+
+def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied:
+    cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
+    (found,) = map(dict, cursor.fetchall())
+    return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
 
 
 class Looking:
@@ -95,6 +112,9 @@ class Looking:
     def _run(self, connection: Connection, known: Collection[str]) -> None:
         try:
             with closing(connection):
+                with connection.cursor() as cursor:
+                    # The work beside it is what is waited for: one processor is left to it.
+                    cursor.execute("SET max_parallel_workers_per_gather = 0")
                 self.look = take_look(connection, known, self.keeper)
         except (psycopg2.Error, ReleaseError) as error:
             self._error = error
