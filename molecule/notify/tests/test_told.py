@@ -97,3 +97,31 @@ def test_a_kind_of_webhook_that_is_none_is_refused_in_one_sentence() -> None:
     lines = journal()
     own = {line["step"] for line in lines if line["run_id"] == lines[-1]["run_id"]}
     assert own <= {"run", "claim", "recovery", "playbook", "notify", "report"}, "nothing was begun"
+
+
+# Pipelining needs nothing of ssh but that it runs a command.
+SSH = """#!/bin/sh
+[ ! -e {gone} ] || {{ echo 'Connection refused' >&2; exit 255; }}
+for command; do :; done
+sh -c "$command"
+status=$?
+if tail -n 1 {journal} | grep -q '"preflight"'; then touch {gone}; fi
+exit $status
+"""
+
+
+def test_a_connection_that_is_lost_on_the_way_is_told_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    ssh, gone, inventory = tmp_path / "ssh", tmp_path / "gone", tmp_path / "far.json"
+    ssh.write_text(SSH.format(gone=gone, journal=STATE / "journal.jsonl"))
+    ssh.chmod(0o700)
+    variables = {"ansible_connection": "ssh", "ansible_ssh_executable": str(ssh), "ansible_pipelining": True}
+    inventory.write_text(json.dumps({"drawing_index": {"hosts": {"staging": variables}}}))
+    with webhook() as hook:
+        run = play("deploy_8_1a.yml", "-i", str(inventory), "-e", f"notify_webhook_url={hook.url}")
+    assert run.status != 0 and gone.exists()
+    assert run.output.count("UNREACHABLE!") == 3, "the task, its cause, the evidence: nothing else is tried"
+    assert [body["event"] for body in hook.bodies] == ["start", "failure"]
+    assert hook.bodies[1]["headline"].startswith("The connection to staging was lost in run ")
+    assert hook.bodies[1]["headline"] in " ".join(run.output.split())
+    after = play("deploy_8_1a.yml")
+    assert (after.status, after.evidence["succeeded"]) == (0, True)
