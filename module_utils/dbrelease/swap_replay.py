@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
 from .swap_rows import Difference, Values
+from .swap_statements import delete_statement, early_delete_statement, given, insert_statement, literal, quoted
 from .swap_tables import Pair, Table
 
 ROWS_AT_ONCE = 500
@@ -100,7 +101,7 @@ class Keeper:
             file = self._copies[table.key] = self._open(table.key, ".csv")
         file.seek(0)
         file.truncate()
-        columns = sql.SQL(", ").join(map(sql.Identifier, _given(table, table.columns)))
+        columns = sql.SQL(", ").join(map(sql.Identifier, given(table, table.columns)))
         text = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')")
         try:
             cursor.copy_expert(text.format(columns, table.identifier).as_string(cursor), file.buffer)  # type: ignore[attr-defined]
@@ -114,20 +115,22 @@ class Keeper:
         self.saved.tables[table.key] = Counts(new=rows, known=False)
         if table.key not in self._copies:
             return
-        columns = ", ".join(map(_quoted, _given(table, table.columns)))
-        path = _literal(self._copies[table.key].name)
+        columns = ", ".join(map(quoted, given(table, table.columns)))
+        path = literal(self._copies[table.key].name)
         self.note(
             f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"
-            f"\\copy {_quoted(table.schema)}.{_quoted(table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
+            f"\\copy {quoted(table.schema)}.{quoted(table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
         )
 
     def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
         """A table that both databases have; its rows are in the script only if they are to be replayed."""
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
         # Rows that refer to rows of their own table are one statement: a foreign key is checked at its end.
-        at_once = sys.maxsize if pair.live.key in pair.live.parents else ROWS_AT_ONCE
-        with self._open(pair.live.key, ".jsonl") as file:
+        own = pair.live.key in pair.live.parents
+        at_once = sys.maxsize if own else ROWS_AT_ONCE
+        with self._open(pair.live.key, ".jsonl") as file, ExitStack() as spools:
             batch: dict[str, list[Values]] = {"new": [], "changed": []}
+            statements = {change: spools.enter_context(self._spool()) for change in batch} if replay else {}
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
                 if difference.change == "deleted":
@@ -143,11 +146,13 @@ class Keeper:
                 rows = batch[difference.change]
                 rows.append(difference.values)
                 if len(rows) == at_once:
-                    self._insert(insert_statement(pair, rows, difference.change))
+                    _write(statements[difference.change], insert_statement(pair, rows, difference.change))
                     rows.clear()
-            for change, rows in batch.items():
-                if rows:
-                    self._insert(insert_statement(pair, rows, change))
+            # A new row may have the unique value that a changed one gave up, or be what a changed one refers to.
+            for change in () if not replay else ("new", "changed") if own else ("changed", "new"):
+                if batch[change]:
+                    _write(statements[change], insert_statement(pair, batch[change], change))
+                self._append(statements[change])
             _sync(file)
 
     def note(self, text: str) -> None:
@@ -159,7 +164,7 @@ class Keeper:
         if self.saved.directory:
             with self._create(REPLAY) as script:
                 settings = "".join(
-                    f"SET LOCAL {name} = {_literal(value)};\n"
+                    f"SET LOCAL {name} = {literal(value)};\n"
                     for name, value in TEXT_SETTINGS.items()
                     if name not in NOT_REPLAYED
                 )
@@ -169,9 +174,9 @@ class Keeper:
                 self._copy_inserts(script)
                 _write(script, "".join(reversed(self._deletes)))
                 for (schema, name), value in sequences.items():
-                    sequence = f"{_quoted(schema)}.{_quoted(name)}"
+                    sequence = f"{quoted(schema)}.{quoted(name)}"
                     highest = f"greatest({value}, (SELECT last_value FROM {sequence}))"
-                    _write(script, f"SELECT setval({_literal(sequence)}, {highest});\n")
+                    _write(script, f"SELECT setval({literal(sequence)}, {highest});\n")
                 _write(script, "COMMIT;\n")
                 _sync(script)
             sync_directory(self._directory)
@@ -184,10 +189,13 @@ class Keeper:
 
     def _insert(self, text: str) -> None:
         if self._inserts is None:
-            self._make_directory()
-            self._inserts = self._create(SPOOL)
-            (self._directory / SPOOL).unlink()
+            self._inserts = self._spool()
         _write(self._inserts, text)
+
+    def _append(self, spool: IO[str]) -> None:
+        spool.seek(0)
+        while text := spool.read(CHUNK):
+            self._insert(text)
 
     def _copy_inserts(self, script: IO[str]) -> None:
         if self._inserts is None:
@@ -195,6 +203,13 @@ class Keeper:
         self._inserts.seek(0)
         while text := self._inserts.read(CHUNK):
             _write(script, text)
+
+    def _spool(self) -> IO[str]:
+        """A file of the folder that has no name any more."""
+        self._make_directory()
+        spool = self._create(SPOOL)
+        (self._directory / SPOOL).unlink()
+        return spool
 
     def _open(self, table: str, suffix: str) -> IO[str]:
         self._make_directory()
@@ -227,63 +242,6 @@ class Keeper:
             name = f"{plain}_{number}"
         self._names.add(name)
         return name + suffix
-
-
-def _given(table: Table, columns: Sequence[str]) -> list[str]:
-    """Those of the columns that take a value."""
-    return [column for column in columns if column not in table.generated]
-
-
-def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
-    """New rows never overwrite; changed ones are written as they were in the live database."""
-    columns = _given(pair.live, pair.columns)
-    places = [pair.live.columns.index(column) for column in columns]
-    table = _table(pair)
-    if not columns:
-        return f"INSERT INTO {table} DEFAULT VALUES;\n" * len(rows)
-    values = ",\n".join(f"({', '.join(_literal(row[place]) for place in places)})" for row in rows)
-    names = ", ".join(map(_quoted, columns))
-    action = ""
-    if pair.keyed:
-        settable = [column for column in columns if column not in {*pair.key, *pair.live.identities}]
-        assigned = ", ".join(f"{_quoted(column)} = excluded.{_quoted(column)}" for column in settable)
-        update = change == "changed" and assigned
-        keys = ", ".join(map(_quoted, pair.key))
-        action = f"\nON CONFLICT ({keys}) DO {f'UPDATE SET {assigned}' if update else 'NOTHING'}"
-    return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE VALUES\n{values}{action};\n"
-
-
-def delete_statement(pair: Pair, key: Values) -> str:
-    """A row that is gone; without a key it is one of those that are equal to it, whichever."""
-    if pair.keyed:
-        named = zip(pair.key, key, strict=True)
-        condition = " AND ".join(f"{_quoted(column)} = {_literal(value)}" for column, value in named)
-        return f"DELETE FROM {_table(pair)} WHERE {condition};\n"
-    # Some types know no equality, so that texts are compared.
-    texts = ", ".join(f'{_quoted(column)}::text COLLATE "C"' for column in pair.key)
-    values = ", ".join(map(_literal, key))
-    same = f"ARRAY[{texts}]::text[] = ARRAY[{values}]::text[]"
-    one = f"(SELECT ctid FROM ONLY {_table(pair)} WHERE {same} LIMIT 1)"
-    return f"DELETE FROM ONLY {_table(pair)} WHERE ctid = {one};\n"
-
-
-def early_delete_statement(pair: Pair, key: Values) -> str:
-    """The same, where a new row may need its place; one that others still refer to goes at the end."""
-    delete = delete_statement(pair, key).rstrip()
-    body = f"BEGIN {delete} EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN NULL; END"
-    return f"DO {_literal(body)};\n"
-
-
-def _table(pair: Pair) -> str:
-    return f"{_quoted(pair.live.schema)}.{_quoted(pair.live.name)}"
-
-
-def _literal(value: str | None) -> str:
-    return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _write(file: IO[str], text: str) -> None:

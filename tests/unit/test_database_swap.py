@@ -120,15 +120,19 @@ def test_rows_written_since_are_counted_and_saved(world: World, copy: str) -> No
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in Path(result["rows"]["directory"]).iterdir())
 
 
-def test_the_replay_script_brings_every_row_back(world: World, copy: str) -> None:
-    live = world.tables()
-    result = world.swap(copy)
+def replay(world: World, result: dict[str, Any]) -> None:
+    """Run the script of a swap's saved rows in the live database."""
     script = Path(result["rows"]["directory"]) / "replay.sql"
     environment = {**os.environ, "PGPASSWORD": world.login.password or ""}
     where = [f"--host={world.login.host}", f"--port={world.login.port}", f"--username={world.login.user}"]
     command = ["psql", "-X", *where, f"--dbname={world.login.database}", f"--file={script}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_replay_script_brings_every_row_back(world: World, copy: str) -> None:
+    live = world.tables()
+    replay(world, world.swap(copy))
     now = world.tables()
     not_replayed = {"public.order_items", "public.alembic_version"}
     assert {key: now[key] for key in now.keys() - not_replayed} == {
@@ -136,6 +140,41 @@ def test_the_replay_script_brings_every_row_back(world: World, copy: str) -> Non
     }
     assert world.execute("SELECT version_num FROM alembic_version") == [("1a2b3c4d5e6f",)]
     world.execute("INSERT INTO orders (title) VALUES ('the sequence was moved on')")
+
+
+# What was written, of which one row must come before another one.
+IN_ORDER = {
+    "a unique value that a changed row gave up is a new row's": [
+        "CREATE TABLE codes (id serial PRIMARY KEY, code text UNIQUE)",
+        "INSERT INTO codes (code) SELECT 'code ' || n FROM generate_series(1, 9) n",
+        "UPDATE codes SET code = 'freed' || id WHERE id < 8",
+        "INSERT INTO codes (code) SELECT 'code ' || n FROM generate_series(1, 7) n",
+    ],
+    "a unique value that a row gave up that is gone is a changed row's": [
+        "CREATE TABLE codes (id serial PRIMARY KEY, code text UNIQUE)",
+        "INSERT INTO codes (code) SELECT 'code ' || n FROM generate_series(1, 9) n",
+        "DELETE FROM codes WHERE id = 3",
+        "UPDATE codes SET code = 'code 3' WHERE id = 1",
+    ],
+    "a changed row refers to a new one of its table": [
+        "CREATE TABLE parts (id serial PRIMARY KEY, within int REFERENCES parts)",
+        "INSERT INTO parts (within) VALUES (NULL), (1)",
+        "INSERT INTO parts (within) VALUES (1), (3)",
+        "UPDATE parts SET within = 4 WHERE id = 2",
+    ],
+}
+
+
+@pytest.mark.parametrize(("create", "fill", "first", "then"), IN_ORDER.values(), ids=IN_ORDER)
+def test_rows_are_replayed_in_an_order_that_is_possible(
+    world: World, create: str, fill: str, first: str, then: str
+) -> None:
+    world.execute(f"{create}; {fill}")
+    world.back_up()
+    world.execute(f"{first}; {then}")
+    live = world.tables()
+    replay(world, world.swap(world.restore()["database"]))
+    assert world.tables() == live
 
 
 def test_where_nothing_was_written_nothing_is_saved(world: World) -> None:
