@@ -542,3 +542,16 @@ def test_a_deploy_refuses_a_watch_that_cannot_be_before_it_begins() -> None:
     assert run.status != 0 and "monitor_watch_seconds" in run.output
     steps = {line["step"] for line in journal() if line["run_id"] == journal()[-1]["run_id"]}
     assert steps == {"run", "claim", "playbook", "notify", "report"}, "nothing was begun"
+
+
+# The last one: the release is gone afterwards.
+def test_a_rollback_ends_the_schedule(crontab: tuple[dict[str, str], Path]) -> None:
+    environment, table = crontab
+    table.write_text("@daily true\n")
+    run = play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", environment=environment)
+    assert run.status == 0 and MARK in table.read_text(), run.output
+    dry = play("rollback_8_1a.yml", "--check", environment=environment)
+    assert dry.status == 0 and MARK in table.read_text(), dry.output
+    run = play("rollback_8_1a.yml", environment=environment)
+    assert (run.status, run.evidence["outcome"]) == (0, "rolled_back"), run.output
+    assert table.read_text() == "@daily true\n"
