@@ -78,7 +78,9 @@ interrupted:
   elements: dict
   returned: always
 notice:
-  description: What the operator should know, in plain words; empty where no run was interrupted.
+  description:
+    - What the operator should know, in plain words; empty where no run was interrupted. Of a restore that had swapped
+      before, it names the database that it kept and the folder with the rows written since the backup.
   type: str
   returned: always
 revisions:

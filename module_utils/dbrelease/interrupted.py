@@ -9,7 +9,7 @@ from typing import Any
 
 from .claim import CLAIM_STEP, is_closed, open_steps, standing
 from .journal import Run, stamp
-from .restore_names import copy_name, proof_name, rows_folder
+from .restore_names import copy_name, kept_name, proof_name, rows_folder
 
 Line = Mapping[str, Any]
 
@@ -129,3 +129,22 @@ def stray_databases(names: Collection[str], database: str, runs: Sequence[Interr
     """Of the server's databases, those that interrupted runs made only for themselves."""
     made = {DATABASES[run.run.playbook](database, run.run.run_id) for run in runs if run.run.playbook in DATABASES}
     return sorted(made & set(names))
+
+
+def swaps_done(
+    names: Collection[str], database: str, runs: Sequence[Interrupted], folders: Collection[str]
+) -> list[str]:
+    """Of restores that had swapped before they were cut short, what their reports would have said.
+
+    names: the server's databases; folders: those of the state directory.
+    """
+    told = []
+    for run in (one.run for one in runs if one.run.playbook == "restore"):
+        kept, rows = kept_name(database, run.run_id), rows_folder(run.run_id)
+        if kept in names:
+            saved = f", and rows that were written since the backup are saved in {rows}" if rows in folders else ""
+            told.append(
+                f"Run {run.run_id} had swapped: what was live before is kept as {kept} "
+                f"(restore with -e restore_swap_back={kept} swaps it back){saved}."
+            )
+    return told

@@ -18,7 +18,7 @@ from .alembic_move import read_revisions
 from .commands import commands_in
 from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
-from .interrupted import Interrupted, notice, stray_databases
+from .interrupted import Interrupted, notice, stray_databases, swaps_done
 from .journal import Journal, Run
 from .proof import Proof
 from .restore_leftovers import repair_restore
@@ -53,6 +53,7 @@ class Cleaned:
     files: list[str] = field(default_factory=list)
     databases: list[str] = field(default_factory=list)
     repaired: list[str] = field(default_factory=list)
+    swapped: list[str] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
 
     @property
@@ -87,6 +88,7 @@ class Leftovers:
                 from_revision=self.from_revision,
                 revision=self.revision,
             )
+            told = " ".join([told, *cleaned.swapped])
             proofs = [_proof(cleaned, told)] if cleaned.changed else []
             facts = {
                 "interrupted": [{"run_id": run.run.run_id, "steps": list(run.steps)} for run in cleaned.runs],
@@ -174,6 +176,8 @@ class Leftovers:
         ):
             names = [row["name"] for row in select(cursor, "SELECT datname::text AS name FROM pg_database")]
             cleaned.databases = stray_databases(names, self.login.database, cleaned.runs)
+            folders = [path.name for path in Path(self.run.state_dir).iterdir()]
+            cleaned.swapped = swaps_done(names, self.login.database, cleaned.runs, folders)
             for name in cleaned.databases if not self.dry else ():
                 cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from ansible.module_utils.dbrelease.interrupted import (
 )
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.machine import Process, process_of, this_machine
+from ansible.module_utils.dbrelease.restore_names import REPLAY, kept_name, rows_folder
+from psycopg2 import sql
 
 DEAD, VERIFYING, OTHER = "20260102T030400Z-dead00", "20260102T030401Z-beef00", "20260102T030402Z-feed00"
 FROM, TO = "a1", "b2"
@@ -186,12 +189,35 @@ def test_a_dead_restores_own_database_is_dropped(
         try:
             result = leftovers.act(parameters, False)
             assert mine in " ".join((*result["databases_dropped"], *result["restore_repaired"]))
-            assert result["notice"].endswith("; what it left was cleaned up.")
+            assert "; what it left was cleaned up." in result["notice"]
             cursor.execute("SELECT datname FROM pg_database WHERE datname IN (%s, %s)", (mine, kept))
             assert cursor.fetchall() == [(kept,)]
         finally:
             for name in (mine, kept):
                 cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_swap_that_was_done_is_told_with_what_it_kept(
+    parameters: dict[str, Any], database: Login, server: Login, at_revision: None, saved: bool
+) -> None:
+    begin(journal_of(parameters, DEAD, "restore"), "restore.swap")
+    kept, rows = kept_name(database.database, DEAD), Path(parameters["run"]["state_dir"]) / rows_folder(DEAD)
+    if saved:
+        rows.mkdir()
+        (rows / REPLAY).write_text("")
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(kept)))
+        try:
+            result = leftovers.act(parameters, False)
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (kept,))
+            assert cursor.rowcount == 1, "it is kept"
+        finally:
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(kept)))
+    assert f"kept as {kept} (restore with -e restore_swap_back={kept}" in result["notice"]
+    assert (f"saved in {rows.name}" in result["notice"]) is saved
+    assert result["notice"] in result["proofs"][0]["detail"]
+    assert "had swapped" not in leftovers.act(parameters, False)["notice"], "told once"
 
 
 def test_a_run_that_cannot_be_settled_stays_open(parameters: dict[str, Any]) -> None:
