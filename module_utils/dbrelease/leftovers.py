@@ -120,7 +120,7 @@ class Leftovers:
             self._try(cleaned, self._end_programs)
             self._try(cleaned, self._end_sessions)
             self._try(cleaned, self._ask)
-            self._try(cleaned, self._drop_databases)
+            self._try(cleaned, self._look_at_databases)
         for path in map(Path, cleaned.files if not self.dry else ()):
             if path.is_dir():
                 rmtree(path, ignore_errors=True)
@@ -169,7 +169,8 @@ class Leftovers:
     def _ask(self, cleaned: Cleaned) -> None:
         cleaned.revisions = read_revisions(self.login, self.bookkeeping_table)
 
-    def _drop_databases(self, cleaned: Cleaned) -> None:
+    def _look_at_databases(self, cleaned: Cleaned) -> None:
+        """Those that interrupted runs made for themselves are dropped, those that a swap has kept are told."""
         with (
             closing(connect(self.login, "dbrelease leftovers")) as connection,
             connection.cursor(cursor_factory=RealDictCursor) as cursor,

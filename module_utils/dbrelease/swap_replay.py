@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +23,15 @@ from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
 from .swap_rows import Difference, Values
-from .swap_statements import delete_statement, early_delete_statement, given, insert_statement, literal, quoted
+from .swap_statements import (
+    delete_statement,
+    early_delete_statement,
+    given,
+    insert_statement,
+    literal,
+    qualified,
+    quoted,
+)
 from .swap_tables import Pair, Table
 
 ROWS_AT_ONCE = 500
@@ -119,7 +127,7 @@ class Keeper:
         path = literal(self._copies[table.key].name)
         self.note(
             f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"
-            f"\\copy {quoted(table.schema)}.{quoted(table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
+            f"\\copy {qualified(table.schema, table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
         )
 
     def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
@@ -128,9 +136,11 @@ class Keeper:
         # Rows that refer to rows of their own table are one statement: a foreign key is checked at its end.
         own = pair.live.key in pair.live.parents
         at_once = sys.maxsize if own else ROWS_AT_ONCE
+        # A new row may have the unique value that a changed one gave up, or be what a changed one refers to.
+        order = ("new", "changed") if own else ("changed", "new")
         with self._open(pair.live.key, ".jsonl") as file, ExitStack() as spools:
-            batch: dict[str, list[Values]] = {"new": [], "changed": []}
-            statements = {change: spools.enter_context(self._spool()) for change in batch} if replay else {}
+            batch: dict[str, list[Values]] = {change: [] for change in order}
+            statements = {change: spools.enter_context(self._spool()) for change in order} if replay else {}
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
                 if difference.change == "deleted":
@@ -148,11 +158,11 @@ class Keeper:
                 if len(rows) == at_once:
                     _write(statements[difference.change], insert_statement(pair, rows, difference.change))
                     rows.clear()
-            # A new row may have the unique value that a changed one gave up, or be what a changed one refers to.
-            for change in () if not replay else ("new", "changed") if own else ("changed", "new"):
+            for change, statement in statements.items():
                 if batch[change]:
-                    _write(statements[change], insert_statement(pair, batch[change], change))
-                self._append(statements[change])
+                    _write(statement, insert_statement(pair, batch[change], change))
+                for text in _read_back(statement):
+                    self._insert(text)
             _sync(file)
 
     def note(self, text: str) -> None:
@@ -171,10 +181,11 @@ class Keeper:
                 _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
                 # Children are inserted after their parents, so they go before them.
                 _write(script, "".join(reversed(self._early_deletes)))
-                self._copy_inserts(script)
+                for text in _read_back(self._inserts) if self._inserts else ():
+                    _write(script, text)
                 _write(script, "".join(reversed(self._deletes)))
                 for (schema, name), value in sequences.items():
-                    sequence = f"{quoted(schema)}.{quoted(name)}"
+                    sequence = qualified(schema, name)
                     highest = f"greatest({value}, (SELECT last_value FROM {sequence}))"
                     _write(script, f"SELECT setval({literal(sequence)}, {highest});\n")
                 _write(script, "COMMIT;\n")
@@ -191,18 +202,6 @@ class Keeper:
         if self._inserts is None:
             self._inserts = self._spool()
         _write(self._inserts, text)
-
-    def _append(self, spool: IO[str]) -> None:
-        spool.seek(0)
-        while text := spool.read(CHUNK):
-            self._insert(text)
-
-    def _copy_inserts(self, script: IO[str]) -> None:
-        if self._inserts is None:
-            return
-        self._inserts.seek(0)
-        while text := self._inserts.read(CHUNK):
-            _write(script, text)
 
     def _spool(self) -> IO[str]:
         """A file of the folder that has no name any more."""
@@ -249,6 +248,12 @@ def _write(file: IO[str], text: str) -> None:
         file.write(text)
     except OSError as error:
         raise write_failure(Path(file.name), error) from error
+
+
+def _read_back(spool: IO[str]) -> Iterator[str]:
+    spool.seek(0)
+    while text := spool.read(CHUNK):
+        yield text
 
 
 def _sync(file: IO[str]) -> None:

@@ -17,7 +17,7 @@ def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
     """New rows never overwrite; changed ones are written as they were in the live database."""
     columns = given(pair.live, pair.columns)
     places = [pair.live.columns.index(column) for column in columns]
-    table = _table(pair)
+    table = qualified(pair.live.schema, pair.live.name)
     if not columns:
         return f"INSERT INTO {table} DEFAULT VALUES;\n" * len(rows)
     values = ",\n".join(f"({', '.join(literal(row[place]) for place in places)})" for row in rows)
@@ -34,16 +34,17 @@ def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
 
 def delete_statement(pair: Pair, key: Values) -> str:
     """A row that is gone; without a key it is one of those that are equal to it, whichever."""
+    table = qualified(pair.live.schema, pair.live.name)
     if pair.keyed:
         named = zip(pair.key, key, strict=True)
         condition = " AND ".join(f"{quoted(column)} = {literal(value)}" for column, value in named)
-        return f"DELETE FROM {_table(pair)} WHERE {condition};\n"
+        return f"DELETE FROM {table} WHERE {condition};\n"
     # Some types know no equality, so that texts are compared.
     texts = ", ".join(f'{quoted(column)}::text COLLATE "C"' for column in pair.key)
     values = ", ".join(map(literal, key))
     same = f"ARRAY[{texts}]::text[] = ARRAY[{values}]::text[]"
-    one = f"(SELECT ctid FROM ONLY {_table(pair)} WHERE {same} LIMIT 1)"
-    return f"DELETE FROM ONLY {_table(pair)} WHERE ctid = {one};\n"
+    one = f"(SELECT ctid FROM ONLY {table} WHERE {same} LIMIT 1)"
+    return f"DELETE FROM ONLY {table} WHERE ctid = {one};\n"
 
 
 def early_delete_statement(pair: Pair, key: Values) -> str:
@@ -53,8 +54,9 @@ def early_delete_statement(pair: Pair, key: Values) -> str:
     return f"DO {literal(body)};\n"
 
 
-def _table(pair: Pair) -> str:
-    return f"{quoted(pair.live.schema)}.{quoted(pair.live.name)}"
+def qualified(schema: str, name: str) -> str:
+    """The name of a table or a sequence as SQL."""
+    return f"{quoted(schema)}.{quoted(name)}"
 
 
 def literal(value: str | None) -> str:

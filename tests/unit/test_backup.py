@@ -358,7 +358,7 @@ def test_file_of_another_run_is_never_overwritten(parameters: Make, state: Path)
     with pytest.raises(ReleaseError, match="belongs to run 20260102T030405Z-abcdef"):
         module.act(parameters(run=other), False)
     Path(first["manifest"]).unlink()
-    with pytest.raises(ReleaseError, match="exists without a manifest"):
+    with pytest.raises(ReleaseError, match="exists without a manifest, and a run never overwrites"):
         module.act(parameters(run=other), False)
     assert Path(first["dump"]).read_bytes() == before
     assert events(state)[-1] == ("backup", "refused"), "before anything was dumped"

@@ -189,7 +189,9 @@ def test_a_dead_restores_own_database_is_dropped(
         try:
             result = leftovers.act(parameters, False)
             assert mine in " ".join((*result["databases_dropped"], *result["restore_repaired"]))
-            assert "; what it left was cleaned up." in result["notice"]
+            told = f"Run {DEAD} had swapped: what was live before is kept as {kept} "
+            told += f"(restore with -e restore_swap_back={kept} swaps it back)."
+            assert result["notice"].endswith(f"; what it left was cleaned up. {told}")
             cursor.execute("SELECT datname FROM pg_database WHERE datname IN (%s, %s)", (mine, kept))
             assert cursor.fetchall() == [(kept,)]
         finally:
