@@ -127,7 +127,7 @@ from typing import Any
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.monitor.memory import SAMPLE, Memory, Sample, api_baseline, health_before
+from ansible.module_utils.dbrelease.monitor.memory import SAMPLE, Before, Memory, Sample
 from ansible.module_utils.dbrelease.monitor.sample import Target, line, release_tables, take
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded
 
@@ -163,7 +163,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "tables": release_tables(params["tables"]),
     }
     target = Target(Login.of(params), params["containers"], params["api_base_url"])
-    facts = take(target, release, memory, api_baseline(lines, run), health_before(lines, run), watch.begin_ns)
+    facts = take(target, release, memory, Before.of(lines, run), watch.begin_ns)
     now_ns = time.time_ns()
     journal.append(SAMPLE, "failed" if facts["verdict"] == "fail" else "passed", facts)
     window = [*memory.since(watch.begin_ns), Sample(now_ns, facts)]

@@ -9,7 +9,8 @@ short_description: Begin a watch of a deployed release, and judge its samples
 description:
   - A watch is a window of time in which M(monitor_sample) takes samples. The journal remembers it as step C(monitor).
   - A watch that was killed is taken up again by the next one. Its window goes on from where it began, and its samples
-    count, unless it has lain idle for an hour longer than it was to last.
+    count, unless it has lain idle for an hour longer than it was to last. Beside one whose controller is at work, as
+    far as the target can tell, another window begins.
   - A claim of the watch fails if one of its failures concerns the release, if as many samples failed, in all or in a
     row, as the release's limits say, or if every sample did. It is inconclusive if any failed or could not be decided,
     or if the time that was watched is too short to prove it.

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from .claim import Claim, life_of
+from .claim import Claim, Life, is_closed, life_of
 from .claiming import holder_of
 from .interrupted import Interrupted, interrupted_runs, may_live, runs_in, stray_dumps, stray_folders, stray_temporaries
 from .journal import Run, utc_now
@@ -47,16 +47,27 @@ def look(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
 
 def controller_is_dead(first: Line) -> bool:
     """Whether the controller of a run that never claimed the target is certainly gone, by the run's first line."""
+    life = _life(first)
+    if life != "unknown":
+        return life == "dead"
+    with suppress(ValueError):
+        return utc_now() - datetime.fromisoformat(str(first["ts"])) > LONGEST
+    return True
+
+
+def is_at_work(lines: Sequence[Line], run_id: str) -> bool:
+    """Whether a run has no end yet and its controller lives, as far as this machine can tell."""
+    return not is_closed(lines, run_id) and _life(runs_in(lines)[run_id]) == "alive"
+
+
+def _life(first: Line) -> Life:
+    """Of the controller that wrote a run's first line."""
     controller = first["facts"].get("controller") or {}
     here = this_machine()
     run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
     claim = Claim.of(run, controller, here, str(first["ts"]))
     # The line does not say where it was written: this very machine's controllers are the ones that can be looked at.
-    if claim.is_local:
-        return life_of(claim, here, is_running, held=False) == "dead"
-    with suppress(ValueError):
-        return utc_now() - datetime.fromisoformat(str(first["ts"])) > LONGEST
-    return True
+    return life_of(claim, here, is_running, held=False)
 
 
 def _files(top: Path, runs: Sequence[Interrupted], living: Collection[str]) -> list[str]:

@@ -289,16 +289,19 @@ def test_what_the_target_does_not_have_is_left_out_with_the_reason(params: dict[
 
 
 @pytest.mark.parametrize(
-    ("command", "verdict", "depth", "says"),
+    ("command", "before", "verdict", "depth", "says"),
     [
-        (["echo", "3"], "pass", 3, ""),
-        (["echo", "11"], "fail", 11, "above the limit of 10"),
-        (["echo", "NOAUTH Authentication required."], "fail", None, "NOAUTH"),
-        (["false"], "fail", None, "status 1"),
-        (["no_such_program"], "fail", None, "no_such_program"),
+        (["echo", "3"], 0, "pass", 3, ""),
+        (["echo", "11"], 0, "fail", 11, "above the limit of 10:"),
+        (["echo", "11"], 6, "fail", 11, "above the limit of 10:"),
+        (["echo", "30"], 20, "pass", 30, ""),
+        (["echo", "31"], 20, "fail", 31, "above the limit of 30 (20 waited before the release)"),
+        (["echo", "NOAUTH Authentication required."], 20, "fail", None, "NOAUTH"),
+        (["false"], 0, "fail", None, "status 1"),
+        (["no_such_program"], 0, "fail", None, "no_such_program"),
     ],
 )
-def test_the_queue(command: list[str], verdict: str, depth: int | None, says: str) -> None:
-    facts, claim = sample_queue({"service": "redis", "command": command, "limit": 10}, "")
+def test_the_queue(command: list[str], before: int, verdict: str, depth: int | None, says: str) -> None:
+    facts, claim = sample_queue({"service": "redis", "command": command, "limit": 10}, "", before)
     assert (claim.verdict, facts["depth"]) == (verdict, depth)
     assert says in claim.detail

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.machine import process_of, this_machine
 from ansible.module_utils.dbrelease.monitor.memory import Memory, Sample
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded, longest_gap
 from monitor_watch import act
@@ -200,8 +203,36 @@ class TestKilled:
         watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
         write(75, "monitor", "started", {"watch": watch})
         for ago_s, step, event in lines:
-            write(ago_s, step, event, {"attempts": 1, "window": {"seconds": 100}})
+            write(ago_s, step, event, {"attempts": 1, "window": watch})
         assert not begun(run_parameters, 100)["resumed"]
+
+    @pytest.mark.parametrize(
+        ("how", "started", "ended", "resumed"),
+        [
+            ("at work", None, False, False),
+            ("gone, and its number another process's", "1", False, True),
+            ("at work, its run at its end", None, True, True),
+        ],
+    )
+    def test_not_while_its_controller_is_at_work(
+        self, run_parameters: dict[str, Any], write: Write, how: str, started: str | None, ended: bool, resumed: bool
+    ) -> None:
+        here, process = this_machine(), process_of(os.getpid())
+        assert process
+        controller = {**asdict(here), "user": "ann", "host": "desk", "pid": process.pid}
+        other = {"run_id": "20260102T030406Z-fedcba"}
+        write(80, "run", "started", {"controller": {**controller, "started": started or process.started}}, **other)
+        watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
+        write(75, "monitor", "started", {"watch": watch}, **other)
+        if ended:
+            write(60, "run", "failed", **other)
+        assert begun(run_parameters, 100)["resumed"] is resumed
+
+    def test_also_if_another_window_was_judged_meanwhile(self, run_parameters: dict[str, Any], write: Write) -> None:
+        watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
+        write(75, "monitor", "started", {"watch": watch})
+        write(50, "monitor", "passed", {"window": {**watch, "started_at": "2025-12-31T00:00:00Z"}})
+        assert begun(run_parameters, 100)["resumed"]
 
     def test_also_if_the_next_run_has_settled_it(self, run_parameters: dict[str, Any], write: Write) -> None:
         watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}

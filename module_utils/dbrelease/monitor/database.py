@@ -14,12 +14,10 @@ from ..checks import run_checks
 from ..database import Login, connect, select, select_declared, server_reason, transaction
 from ..errors import ReleaseError
 from ..statement import limit_statements, readable_row, still_connected
-from .verdicts import Claim
+from .verdicts import WORSE, Claim
 
 STATEMENT_TIMEOUT_MS = 60_000
 DRIFT_SAMPLE = 3
-# What was above its limit before the release already fails where it has become worse than that by this factor.
-WORSE = 1.5
 
 CONNECTIONS = """
 SELECT coalesce(state, 'unknown') AS state, count(*)::int AS count

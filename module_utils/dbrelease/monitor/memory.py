@@ -13,6 +13,7 @@ from .moments import SECOND_NS, moment, of_journal
 Line = Mapping[str, Any]
 SAMPLE = "sample"
 WATCH = "monitor"
+QUEUE_BASELINE = "queue_baseline"
 # A watch that was killed is taken up again unless it has lain for longer than it was to last and this.
 RESUME_WITHIN_S = 3600
 
@@ -85,20 +86,21 @@ class Memory:
         ended = [_window(line).get("seconds", 0) for line in watches if line["event"] == "passed"]
         return max(ended, default=-1) >= max(begun, default=0)
 
-    def unfinished(self, now_ns: int) -> Mapping[str, Any] | None:
-        """The newest watch of a window, if it was never judged and was at work lately.
+    def unfinished(self, now_ns: int) -> Line | None:
+        """The line that began the newest watch of a window, if that was never judged and was at work lately.
 
-        Whoever settled its run judged nothing, nor did who took a single sample meanwhile.
+        Whoever settled its run judged nothing, nor did who took a single sample or watched another window meanwhile.
         """
         lines = [line for line in self.lines if line["step"] == WATCH and not _is_single(line)]
-        begun = [place for place, line in enumerate(lines) if line["event"] == "started"]
-        if not begun or any(_window(line) for line in lines[begun[-1] :]):
+        begun = [line for line in lines if line["event"] == "started"]
+        if not begun:
             return None
-        newest = lines[begun[-1]]
-        watch: Mapping[str, Any] = newest["facts"]["watch"]
-        last_ns = max([of_journal(newest["ts"]), *(sample.at_ns for sample in self.samples)])
+        watch = begun[-1]["facts"]["watch"]
+        if any(_window(line).get("started_at") == watch["started_at"] for line in lines):
+            return None
+        last_ns = max([of_journal(begun[-1]["ts"]), *(sample.at_ns for sample in self.samples)])
         idle_s = (now_ns - last_ns) / SECOND_NS
-        return watch if idle_s <= watch["seconds"] + RESUME_WITHIN_S else None
+        return begun[-1] if idle_s <= watch["seconds"] + RESUME_WITHIN_S else None
 
     def deployed_at(self) -> str | None:
         """When the release came to be deployed, UTC."""
@@ -121,15 +123,26 @@ def _sampled(lines: Sequence[Line]) -> bool:
     return any(line["step"] == SAMPLE for line in lines)
 
 
-def health_before(lines: list[dict[str, Any]], run: Run) -> Mapping[str, Any]:
-    """How well the server was before the release; empty where nobody looked."""
-    facts = last_facts(lines, release=run.release, environment=run.environment, step="baseline")
-    health: Mapping[str, Any] = (facts or {}).get("health") or {}
-    return health
+@dataclass(frozen=True)
+class Before:
+    """How it was before the release; empty, or 0, where nobody looked.
 
+    endpoints: how the API answered, by endpoint; health: how well the server was; queued: how many tasks waited.
+    """
 
-def api_baseline(lines: list[dict[str, Any]], run: Run) -> Mapping[str, Any]:
-    """How the API answered before the release, by endpoint; empty where nobody looked."""
-    facts = last_facts(lines, release=run.release, environment=run.environment, step="api_baseline")
-    endpoints: Mapping[str, Any] = (facts or {}).get("endpoints") or {}
-    return endpoints
+    endpoints: Mapping[str, Any]
+    health: Mapping[str, Any]
+    queued: int
+
+    @classmethod
+    def of(cls, lines: list[dict[str, Any]], run: Run) -> Before:
+        """From the whole journal."""
+
+        def newest(step: str) -> Mapping[str, Any]:
+            return last_facts(lines, release=run.release, environment=run.environment, step=step) or {}
+
+        return cls(
+            newest("api_baseline").get("endpoints") or {},
+            newest("baseline").get("health") or {},
+            newest(QUEUE_BASELINE).get("depth") or 0,
+        )

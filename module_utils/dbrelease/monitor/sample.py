@@ -11,7 +11,7 @@ from ..database import Login
 from .database import leave_a_line, sample_database
 from .endpoints import sample_api
 from .logs import sample_logs
-from .memory import Memory
+from .memory import Before, Memory
 from .moments import moment
 from .queue import sample_queue
 from .verdicts import Claim, findings, verdict_of
@@ -33,13 +33,10 @@ def take(
     target: Target,
     release: Mapping[str, Any],
     memory: Memory,
-    baseline: Mapping[str, Any],
-    health: Mapping[str, Any],
+    before: Before,
     begin_ns: int,
 ) -> dict[str, Any]:
     """The facts of a sample. `begin_ns`: where the logs are read from if no sample was taken since the deployment.
-
-    baseline, health: how the API answered and how well the server was before the release, empty where nobody looked.
 
     release: its `monitoring`, `checks`, `api` and the names of its `tables`.
     """
@@ -50,17 +47,17 @@ def take(
     leave_a_line(target.login)
     marked = time.monotonic()
     if release.get("api") and monitoring.get("latency") and target.api_base_url:
-        facts["api"], made = sample_api(release["api"], monitoring["latency"], target.api_base_url, baseline)
+        facts["api"], made = sample_api(release["api"], monitoring["latency"], target.api_base_url, before.endpoints)
         claims += made
     queue = monitoring.get("queue")
     if queue and target.containers.get(queue["service"]):
-        facts["queue"], claim = sample_queue(queue, target.containers[queue["service"]])
+        facts["queue"], claim = sample_queue(queue, target.containers[queue["service"]], before.queued)
         claims.append(claim)
     time.sleep(max(0.0, SETTLE_S - (time.monotonic() - marked)))
     # The logs are read last, up to a moment from before the database was asked.
     end_ns = time.time_ns()
-    before = {"growth": memory.newest("growth"), "standbys": memory.standbys(), "health": health}
-    sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], before)
+    previous = {"growth": memory.newest("growth"), "standbys": memory.standbys(), "health": before.health}
+    sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], previous)
     facts |= sections
     claims += made
     time.sleep(SETTLE_S)

@@ -9,6 +9,7 @@ from typing import Any
 from ..errors import ReleaseError
 from ..journal import Journal
 from ..proof import failures, sentence
+from ..unsettled import is_at_work
 from .memory import WATCH, Memory
 from .moments import SECOND_NS
 from .window import Watch, judge, longest_gap
@@ -18,9 +19,10 @@ MILLISECOND_NS = 1_000_000
 
 
 def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
-    """Begin a watch, or take up one that was killed."""
+    """Begin a watch, or take up one that was killed; beside one that is at work a window of its own begins."""
     _check(seconds, interval_s)
-    memory = Memory.of(journal.read(), journal.run)
+    lines = journal.read()
+    memory = Memory.of(lines, journal.run)
     if memory.taken_back:
         raise ReleaseError(
             "Watching was refused, as the release was taken back, and there is nothing of it to watch: deploy it "
@@ -29,7 +31,9 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
         )
     now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
     found = memory.unfinished(now_ns) if seconds else None  # a single sample is no part of another window
-    watch = Watch(Watch.of(found).begin_ns if found else now_ns, seconds, interval_s)
+    if found and found["run_id"] != journal.run.run_id and is_at_work(lines, found["run_id"]):
+        found = None
+    watch = Watch(Watch.of(found["facts"]["watch"]).begin_ns if found else now_ns, seconds, interval_s)
     taken = len(memory.since(watch.begin_ns)) if found else 0
     facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
     journal.append(WATCH, "started", facts)

@@ -10,7 +10,7 @@ from ..checks import read_checks
 from ..database import Login
 from ..errors import ReleaseError
 from ..journal import Run, last_facts
-from ..monitor.memory import Memory, api_baseline
+from ..monitor.memory import Before, Memory
 from ..monitor.moments import SECOND_NS
 from ..proof import Proof
 from . import backup, criteria
@@ -53,7 +53,7 @@ def judge(
     return [
         criteria.stable(memory, readiness, monitoring.get("limits"), now_ns),
         criteria.no_errors(memory, readiness, [log["name"] for log in monitoring.get("logs") or ()], now_ns),
-        criteria.performance(samples, monitoring.get("latency"), api_baseline(lines, run)),
+        criteria.performance(samples, monitoring.get("latency"), Before.of(lines, run).endpoints),
         kept,
         backup.restorable(manifest, path, login, db_container, run.run_id, now=restore, timeout_s=timeout_s),
         criteria.drift(seen),
