@@ -11,6 +11,7 @@ from ansible.module_utils.basic import AnsibleModule
 from .claiming import present
 from .errors import ReleaseError
 from .journal import Run
+from .secret import url_passwords
 
 Options = dict[str, dict[str, Any]]
 
@@ -79,6 +80,8 @@ def run_of(params: Mapping[str, Any]) -> Run:
 def run_module(options: Options, act: Act) -> None:
     """Run `act(params, check_mode)`: what it returns is the result; a ReleaseError becomes one sentence."""
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    # With -vvv Ansible shows what a module was given.
+    module.no_log_values.update(url_passwords(module.params))
     try:
         with _presence(module.params, module.check_mode):
             result = act(module.params, module.check_mode)

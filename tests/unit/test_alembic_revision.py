@@ -28,7 +28,7 @@ from ansible.module_utils.dbrelease.alembic_preview import preview
 from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.secret import masked
+from ansible.module_utils.dbrelease.secret import masked, url_passwords
 from psycopg2.extras import RealDictCursor
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
@@ -687,6 +687,12 @@ def test_password_is_masked_in_every_form(text: str) -> None:
 )
 def test_anyones_password_is_masked_where_it_stands(text: str, kept: str) -> None:
     assert masked(text, None) == kept
+
+
+def test_passwords_of_urls_are_found_wherever_they_are_in_the_options() -> None:
+    options = {"url": "http://u:hid%40den@host", "api": {"more": [{"base": "https://:other@host/x"}, 8001, None]}}
+    assert list(url_passwords(options)) == ["hid%40den", "other"]
+    assert list(url_passwords({"url": "http://host:8001/a@b", "text": "a:b@c"})) == []
 
 
 def test_password_is_nowhere(

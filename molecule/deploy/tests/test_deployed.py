@@ -8,7 +8,7 @@ import json
 import stat
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 from outside import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal, play
@@ -151,6 +151,7 @@ def test_the_password_is_in_no_file_of_the_run() -> None:
 
 
 CANARY = "c@n/ary %42 'quoted' ü"
+API_CANARY = "api-canary%2542"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,8 @@ CANARY = "c@n/ary %42 'quoted' ü"
 )
 def test_the_password_is_in_no_output_however_verbose(psql: Psql, tmp_path: Path, arguments: tuple[str, ...]) -> None:
     secret = tmp_path / "secret.yml"
-    secret.write_text(json.dumps({"db_user": "canary", "db_password": CANARY}))
+    api = f"http://proxy:{API_CANARY}@localhost:8001"
+    secret.write_text(json.dumps({"db_user": "canary", "db_password": CANARY, "api_base_url": api}))
     doubled = CANARY.replace("'", "''")
     psql.lines(f"CREATE ROLE canary SUPERUSER LOGIN PASSWORD '{doubled}'")
     try:
@@ -166,7 +168,15 @@ def test_the_password_is_in_no_output_however_verbose(psql: Psql, tmp_path: Path
     finally:
         psql.lines("DROP ROLE canary")
     assert run.status == 0, run.output
-    forms = [CANARY, quote(CANARY), quote(CANARY, safe=""), quote_plus(CANARY), json.dumps(CANARY)[1:-1]]
+    forms = [
+        API_CANARY,
+        unquote(API_CANARY),
+        CANARY,
+        quote(CANARY),
+        quote(CANARY, safe=""),
+        quote_plus(CANARY),
+        json.dumps(CANARY)[1:-1],
+    ]
     forms.append(base64.b64encode(CANARY.encode()).decode())
     everything = run.output + "".join(path.read_text(errors="replace") for path in STATE.rglob("*") if path.is_file())
     assert [form for form in forms if form in everything] == []
