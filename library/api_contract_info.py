@@ -22,10 +22,17 @@ options:
         C(api_baseline.<endpoint>.status) and C(api_baseline.<endpoint>.shape), which there is just the kind of answer.
       - V(verify) compares with the newest such record of the same release and environment, as step C(api). It proves
         C(api.<endpoint>.status), C(.shape), C(.latency) and, of a list, C(.count). Without a record only the declared
-        contract is judged, and the claims that need one are skipped.
+        contract is judged, and the claims that need one are skipped. A list that is shorter than it was fails, unless
+        this run has seen in the tables that others deleted or changed as many rows since, which is inconclusive.
     type: str
     choices: [observe, verify]
     required: true
+  other_rows:
+    description:
+      - Whether the tables hold the rows of another time than the record, as after a restore. How many items a list has
+        then says nothing of the API.
+    type: bool
+    default: false
   api:
     description: The contract, as the release declares it.
     type: dict

@@ -12,24 +12,15 @@ description:
   - A broker that does not answer is no failure here; a sample that cannot ask it is one.
 extends_documentation_fragment: [run]
 options:
-  queue:
-    description: The section of that name in the release's monitoring.
-    type: dict
+  service:
+    description: Whose container the command runs in.
+    type: str
     required: true
-    suboptions:
-      service:
-        description: Whose container the command runs in.
-        type: str
-        required: true
-      command:
-        description: Prints the number of tasks that wait.
-        type: list
-        elements: str
-        required: true
-      limit:
-        description: The most that may wait. It is M(monitor_sample) that holds the queue to it.
-        type: int
-        required: true
+  command:
+    description: Prints the number of tasks that wait.
+    type: list
+    elements: str
+    required: true
   containers:
     description: The containers by service. Where it names none of that service, nothing is asked.
     type: dict
@@ -48,7 +39,8 @@ EXAMPLES = r"""
 - name: Record how much work waits for the worker
   queue_info:
     run: "{{ run }}"
-    queue: {service: redis, command: [redis-cli, llen, celery], limit: 1000}
+    service: redis
+    command: [redis-cli, llen, celery]
     containers: {redis: shop_redis}
 """
 
@@ -71,33 +63,23 @@ from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
 from ansible.module_utils.dbrelease.monitor.memory import QUEUE_BASELINE
 from ansible.module_utils.dbrelease.monitor.queue import read_queue
+from ansible.module_utils.dbrelease.target import no_container
 
 OPTIONS: Options = {
     **RUN_OPTIONS,
-    "queue": {
-        "type": "dict",
-        "required": True,
-        "options": {
-            "service": {"type": "str", "required": True},
-            "command": {"type": "list", "elements": "str", "required": True},
-            "limit": {"type": "int", "required": True},
-        },
-    },
+    "service": {"type": "str", "required": True},
+    "command": {"type": "list", "elements": "str", "required": True},
     "containers": {"type": "dict", "required": True},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Ask, and journal the answer."""
-    container = params["containers"].get(params["queue"]["service"])
+    container = params["containers"].get(params["service"])
     if not container:
-        return {
-            "changed": False,
-            "depth": None,
-            "reason": f"The inventory names no container of the service {params['queue']['service']}.",
-        }
+        return {"changed": False, "depth": None, "reason": no_container(params["service"])}
     with Journal(run_of(params), dry=check_mode).step(QUEUE_BASELINE) as step:
-        depth, reason = read_queue(params["queue"]["command"], container)
+        depth, reason = read_queue(params["command"], container)
         step.facts.update(depth=depth, reason=reason)
     return {"changed": False, "depth": depth, "reason": reason}
 

@@ -16,7 +16,7 @@ from .commands import docker_client
 from .errors import ReleaseError
 from .guards import Guard, Seen, kind_of
 from .http import HttpSession
-from .target import inspect, moment
+from .target import inspect, moment, no_container
 
 SAMPLE_LINES = 3
 SHOWN_CHARACTERS = 200
@@ -94,7 +94,7 @@ class Services:
     def _container(self, declared: Mapping[str, Any]) -> Seen:
         name = self.containers.get(declared["service"])
         if not name:
-            return Seen("skipped", f"The inventory names no container of the service {declared['service']}.")
+            return Seen("skipped", no_container(declared["service"]))
         attributes = inspect({"one": name})["one"]
         if attributes is None:
             return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
@@ -120,7 +120,7 @@ class Services:
     def _log(self, declared: Mapping[str, Any]) -> Seen:
         name = self.containers.get(declared["service"])
         if not name:
-            return Seen("skipped", f"The inventory names no container of the service {declared['service']}.")
+            return Seen("skipped", no_container(declared["service"]))
         attributes = inspect({"one": name})["one"]
         if attributes is None:
             return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")

@@ -152,6 +152,11 @@ def container_address(
     return Address(next((host for host in hosts if is_reachable(host, port)), hosts[0]), port)
 
 
+def no_container(service: str) -> str:
+    """One sentence on a service that the target does not have."""
+    return f"The inventory names no container of the service {service}."
+
+
 def not_running(service: str, state: Service) -> str:
     """One sentence on a container that does not run: which, since when, and what to do."""
     remedies = {

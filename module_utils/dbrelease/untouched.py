@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +152,7 @@ def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
 def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict: Verdict) -> Proof:
     """The proof for one table."""
     observed: dict[str, Any] = {"rows": now["rows"], "fingerprint": now["fingerprint"]}
-    if evidence is not None:
+    if evidence is not None and not evidence.not_comparable:
         observed |= {
             **{counter: evidence.written[counter] for counter in COUNTERS},
             "by_migration": evidence.trace.by_migration,
@@ -166,3 +166,15 @@ def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict:
         detail=verdict.detail,
         remedy=verdict.remedy,
     )
+
+
+def rewritten(proofs: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many rows of the tables others have deleted or changed, by the tables' proofs; None where nobody can tell."""
+    changed = [proof["observed"] for proof in proofs if proof["status"] != "pass" and _is_of_table(proof["observed"])]
+    if any("deleted" not in observed for observed in changed):
+        return None
+    return sum(observed["deleted"] + observed["updated"] for observed in changed)
+
+
+def _is_of_table(observed: Any) -> bool:
+    return isinstance(observed, Mapping) and "fingerprint" in observed

@@ -97,10 +97,13 @@ Call = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def call(site: Site, run_parameters: dict[str, Any]) -> Call:
-    def call(mode: str, *, check_mode: bool = False, base_url: str = "", **api: Any) -> dict[str, Any]:
+    def call(
+        mode: str, *, check_mode: bool = False, base_url: str = "", other_rows: bool = False, **api: Any
+    ) -> dict[str, Any]:
         latency = {"requests": 3, "factor": 3.0, "floor_ms": 250}
         contract = {"timeout_seconds": 5, "latency": latency, "endpoints": ENDPOINTS, **api}
-        options = {"run": run_parameters, "base_url": base_url or site.url, "api": contract, "mode": mode}
+        where = {"run": run_parameters, "base_url": base_url or site.url}
+        options = {**where, "api": contract, "mode": mode, "other_rows": other_rows}
         return api_contract_info.act(options, check_mode)
 
     return call
@@ -221,6 +224,46 @@ def test_changed_answer_is_seen(
     assert verdict != "fail" or proof["remedy"]
 
 
+def table_proof(status: str, *, fingerprint: str = "1", **counters: int) -> dict[str, Any]:
+    return {"status": status, "observed": {"rows": 9, "fingerprint": fingerprint, **counters}}
+
+
+WRITTEN = [  # what the run saw in the tables, whether it restored other rows, the verdict on a list 2 items shorter
+    ("nothing changed", [table_proof("pass")], False, "fail"),
+    ("it did not look", None, False, "fail"),
+    ("fewer were deleted", [table_proof("inconclusive", deleted=1, updated=0)], False, "fail"),
+    ("as many were deleted", [table_proof("inconclusive", deleted=2, updated=0)], False, "inconclusive"),
+    ("in two tables", [table_proof("inconclusive", deleted=1, updated=0)] * 2, False, "inconclusive"),
+    ("they were marked as deleted", [table_proof("inconclusive", deleted=0, updated=2)], False, "inconclusive"),
+    ("who wrote cannot be told", [table_proof("inconclusive")], False, "inconclusive"),
+    ("another proof is open", [{"status": "inconclusive", "observed": [{"n": 1}]}], False, "fail"),
+    ("the rows are another time's", None, True, "inconclusive"),
+]
+
+
+@pytest.mark.parametrize("step", ["untouched", "as_before"])
+@pytest.mark.parametrize(("_", "proofs", "other_rows", "verdict"), WRITTEN, ids=[row[0] for row in WRITTEN])
+def test_a_shorter_list_is_red_unless_others_wrote(
+    call: Call,
+    site: Site,
+    run_parameters: dict[str, Any],
+    _: str,
+    proofs: list[dict[str, Any]] | None,
+    other_rows: bool,
+    verdict: str,
+    step: str,
+) -> None:
+    call("observe")
+    older = {**run_parameters, "run_id": "20260102T030405-0000"}
+    Journal(Run(**older)).append(step, "passed", {"proofs": [table_proof("inconclusive", deleted=9, updated=9)]})
+    if proofs is not None:
+        Journal(Run(**run_parameters)).append(step, "passed", {"proofs": proofs})
+    site.bodies["/orders"] = ORDERS[:3]
+    proof = by_name(call("verify", other_rows=other_rows))["api.orders.count"]
+    assert (proof["status"], proof["expected"], proof["observed"]) == (verdict, 5, 3)
+    assert "lists 3 items, and listed 5 in the baseline" in proof["detail"]
+
+
 def test_a_key_that_only_some_items_had_may_be_absent_from_an_item(call: Call, site: Site) -> None:
     site.bodies["/orders"] = without("account_id")
     call("observe")
@@ -319,7 +362,7 @@ def test_redirect_within_the_api_is_followed(call: Call, site: Site) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "", "http://", "http://[::1:80", "http://a:port"])
 def test_base_url_that_is_none_is_one_sentence(call: Call, run_parameters: dict[str, Any], url: str) -> None:
-    options = {"run": run_parameters, "base_url": url, "mode": "verify"}
+    options = {"run": run_parameters, "base_url": url, "mode": "verify", "other_rows": False}
     contract = {"timeout_seconds": 1, "latency": {"requests": 1, "factor": 1, "floor_ms": 1}, "endpoints": ENDPOINTS}
     with pytest.raises(ReleaseError, match="not of the form http://host:port"):
         api_contract_info.act({**options, "api": contract}, False)

@@ -221,7 +221,17 @@ def test_a_table_that_loses_its_rows_at_once(params: dict[str, Any], session: Co
     with session.cursor() as cursor:
         cursor.execute("DELETE FROM order_items WHERE order_id > 30")
     verdict, detail = claims(params)["growth"]
-    assert verdict == "fail" and "from 100 to 30" in detail
+    assert verdict == "fail" and "from 100 to 30 since the last sample" in detail
+
+
+def test_a_table_that_loses_its_rows_little_by_little(params: dict[str, Any], session: Connection) -> None:
+    verdicts = [claims(params)["growth"]]
+    for left in (60, 40):
+        with session.cursor() as cursor:
+            cursor.execute("DELETE FROM order_items WHERE order_id > %s", (left,))
+        verdicts.append(claims(params)["growth"])
+    assert [verdict for verdict, _ in verdicts] == ["pass", "pass", "inconclusive"]
+    assert "from 100 to 40 since the first sample" in verdicts[2][1]
 
 
 def test_too_many_connections(params: dict[str, Any]) -> None:

@@ -228,6 +228,22 @@ class TestKilled:
             write(60, "run", "failed", **other)
         assert begun(run_parameters, 100)["resumed"] is resumed
 
+    @pytest.mark.parametrize(
+        ("window", "resumed"), [("2026-01-01T00:00:00Z", False), ("2026-01-01T00:00:30Z", True)], ids=["it", "another"]
+    )
+    def test_not_if_another_that_is_at_work_has_taken_it_up(
+        self, run_parameters: dict[str, Any], write: Write, window: str, resumed: bool
+    ) -> None:
+        process = process_of(os.getpid())
+        assert process
+        controller = {**asdict(this_machine()), "user": "ann", "host": "desk", **asdict(process)}
+        other = {"run_id": "20260102T030406Z-fedcba"}
+        watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
+        write(75, "monitor", "started", {"watch": watch})
+        write(60, "run", "started", {"controller": controller}, **other)
+        write(50, "monitor", "started", {"watch": {**watch, "started_at": window}}, **other)
+        assert begun(run_parameters, 100)["resumed"] is resumed
+
     def test_also_if_another_window_was_judged_meanwhile(self, run_parameters: dict[str, Any], write: Write) -> None:
         watch = {"started_at": "2026-01-01T00:00:00Z", "seconds": 100, "interval_seconds": 10}
         write(75, "monitor", "started", {"watch": watch})

@@ -13,7 +13,7 @@ from ansible.module_utils.dbrelease.monitor.memory import Before
 
 
 def parameters(run: dict[str, Any], command: list[str], containers: dict[str, str]) -> dict[str, Any]:
-    return {"run": run, "queue": {"service": "broker", "command": command, "limit": 10}, "containers": containers}
+    return {"run": run, "service": "broker", "command": command, "containers": containers}
 
 
 @pytest.mark.parametrize(

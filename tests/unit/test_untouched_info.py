@@ -14,7 +14,7 @@ from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables, write_counters
 from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.untouched import Evidence, Trace, Window, judge
+from ansible.module_utils.dbrelease.untouched import Evidence, Trace, Window, judge, rewritten
 from untouched_info import act
 
 SCHEMA = """
@@ -293,6 +293,24 @@ def test_the_application_alone_is_never_red(params: dict[str, Any], deploy: Depl
     found = statuses(act(params, False))
     assert "inconclusive" in found.values()
     assert "fail" not in found.values()
+
+
+REWRITTEN = [  # what somebody did, and how many rows that took away or changed
+    ("nothing", [], 0),
+    ("an insert", ["INSERT INTO accounts VALUES (999, 'x')"], 0),
+    ("deletes", ["DELETE FROM orders WHERE id <= 7"], 7),
+    ("deletes and updates", ["DELETE FROM orders WHERE id <= 7", "UPDATE accounts SET name = 'x' WHERE id <= 3"], 10),
+    ("deletes that nobody counted", ["DELETE FROM orders WHERE id <= 7", "SELECT pg_stat_reset()"], None),
+]
+
+
+@pytest.mark.parametrize(("does", "rows"), [row[1:] for row in REWRITTEN], ids=[row[0] for row in REWRITTEN])
+def test_how_many_rows_others_took_away_is_told(
+    params: dict[str, Any], deploy: Deploy, does: list[str], rows: int | None
+) -> None:
+    deploy.migrate()
+    execute(deploy.login, *does)
+    assert rewritten(act(params, False)["proofs"]) == rows
 
 
 def test_late_counters_of_an_idle_session_are_awaited(params: dict[str, Any], deploy: Deploy) -> None:

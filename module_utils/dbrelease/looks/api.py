@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..api import Endpoint, Latency, observe, observe_proofs, verify_proofs
@@ -10,9 +10,13 @@ from ..http import HttpSession
 from ..journal import Journal, last_facts, utc_now
 from ..module import Options, run_of
 from ..proof import sentence
+from ..restored_session import STEP as AS_BEFORE
+from ..untouched import rewritten
+from .untouched import STEP as UNTOUCHED
 
 OPTIONS: Options = {
     "base_url": {"type": "str", "required": True},
+    "other_rows": {"type": "bool", "default": False},
     "mode": {"type": "str", "choices": ["observe", "verify"], "required": True},
     "api": {
         "type": "dict",
@@ -50,10 +54,10 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     journal = Journal(run_of(params), dry=check_mode)
     verifying, api = params["mode"] == "verify", params["api"]
     latency = Latency.of(api["latency"])
-    before = last_facts(
-        journal.read(), release=journal.run.release, environment=journal.run.environment, step="api_baseline"
-    )
+    lines = journal.read()
+    before = last_facts(lines, release=journal.run.release, environment=journal.run.environment, step="api_baseline")
     baseline = before["endpoints"] if before and verifying else {}
+    written = None if params["other_rows"] else _rewritten(lines, journal.run.run_id)
     endpoints: dict[str, Any] = {}
     with journal.step("api" if verifying else "api_baseline") as step:
         step.facts.update(taken_at=utc_now().isoformat(timespec="milliseconds"), endpoints=endpoints, proofs=[])
@@ -62,7 +66,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
                 seen = observe(session, endpoint, latency.requests)
                 endpoints[endpoint.name] = seen.facts()
                 step.prove(
-                    *verify_proofs(seen, baseline.get(endpoint.name), latency, session.url)
+                    *verify_proofs(seen, baseline.get(endpoint.name), latency, session.url, written)
                     if verifying
                     else observe_proofs(seen, session.url)
                 )
@@ -74,3 +78,11 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "endpoints": endpoints,
         "compared": bool(baseline),
     }
+
+
+def _rewritten(lines: Sequence[Mapping[str, Any]], run_id: str) -> int | None:
+    """What this run saw in the tables before it came to the API; 0 where it did not look at them."""
+    for line in reversed(lines):
+        if line["run_id"] == run_id and line["step"] in (UNTOUCHED, AS_BEFORE) and line["event"] != "started":
+            return rewritten(line["facts"].get("proofs") or ())
+    return 0

@@ -12,6 +12,7 @@ from ..module import Options, run_of
 from ..proof import sentence
 from ..writers import Memory, compare
 
+STEP = "untouched"
 OPTIONS: Options = {
     "except_tables": {"type": "list", "elements": "str", "default": []},
     "altered_tables": {"type": "list", "elements": "str", "default": []},
@@ -23,7 +24,7 @@ OPTIONS: Options = {
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
     journal = Journal(run_of(params), dry=check_mode)
-    with journal.step("untouched") as step:
+    with journal.step(STEP) as step:
         proofs = compare(
             Login.of(params),
             remembered(journal),

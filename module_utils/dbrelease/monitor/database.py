@@ -74,7 +74,7 @@ def sample_database(
     health = previous.get("health") or {}
     sections: dict[str, Callable[[Cursor], Section]] = {
         "connections": lambda cursor: connections(cursor, monitoring["connections"]),
-        "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or {}),
+        "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or ()),
         "drift": lambda cursor: drift(cursor, [check for check in checks if check["name"] in monitoring["drift"]]),
         "replication": lambda cursor: replication(
             cursor, monitoring["replication"], previous.get("standbys") or 0, health.get("lag_seconds") or 0
@@ -124,18 +124,26 @@ def connections(cursor: Cursor, limit: Mapping[str, Any]) -> Section:
     return facts, Claim("connections")
 
 
-def growth(cursor: Cursor, declared: Mapping[str, Any], previous: Mapping[str, Any]) -> Section:
-    """The declared figures; the table grows or shrinks with its source, and does not lose its rows at once."""
+def growth(cursor: Cursor, declared: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Section:
+    """The declared figures; the table grows or shrinks with its source, and does not lose its rows at once.
+
+    samples: the same figures of each sample since the deployment. What goes little by little may go on purpose.
+    """
     rows = select_declared(cursor, declared["sql"], limit=2)
     facts = readable_row(rows[0]) if len(rows) == 1 else {}
-    now, before = facts.get(declared["total"]), previous.get(declared["total"])
+    now = facts.get(declared["total"])
     if not isinstance(now, int | float):
         return facts, Claim("growth", "fail", f"The query yields {len(rows)} rows and no number {declared['total']}.")
-    if isinstance(before, int | float) and now < before * (1 - declared["shrink_at_most"]):
+    totals = [sample[declared["total"]] for sample in samples if isinstance(sample.get(declared["total"]), int | float)]
+    kept = 1 - declared["shrink_at_most"]
+    if totals and now < totals[-1] * kept:
         detail = (
-            f"{declared['total']} fell from {before} to {now} since the last sample: find out who deleted the rows."
+            f"{declared['total']} fell from {totals[-1]} to {now} since the last sample: find out who deleted the rows."
         )
         return facts, Claim("growth", "fail", detail, grave=True)
+    if totals and now < totals[0] * kept:
+        detail = f"{declared['total']} fell from {totals[0]} to {now} since the first sample: see whether it should."
+        return facts, Claim("growth", "inconclusive", detail)
     return facts, Claim("growth")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,17 +62,13 @@ class Memory:
             found |= sample.facts.get("logs") or {}
         return found
 
-    def newest(self, section: str) -> Mapping[str, Any]:
-        """A section of the newest sample that has it."""
-        for sample in reversed(self.samples):
-            if sample.facts.get(section):
-                value: Mapping[str, Any] = sample.facts[section]
-                return value
-        return {}
+    def seen(self, section: str) -> list[Mapping[str, Any]]:
+        """A section of each sample that has it."""
+        return [sample.facts[section] for sample in self.samples if sample.facts.get(section)]
 
     def standbys(self) -> int:
         """The most that a sample has seen."""
-        return max(((sample.facts.get("replication") or {}).get("standbys", 0) for sample in self.samples), default=0)
+        return max((replication["standbys"] for replication in self.seen("replication")), default=0)
 
     def since(self, begin_ns: int) -> list[Sample]:
         """The samples from a moment on, whoever took them."""
@@ -86,13 +82,16 @@ class Memory:
         ended = [_window(line).get("seconds", 0) for line in watches if line["event"] == "passed"]
         return max(ended, default=-1) >= max(begun, default=0)
 
-    def unfinished(self, now_ns: int) -> Line | None:
-        """The line that began the newest watch of a window, if that was never judged and was at work lately.
+    def unfinished(self, now_ns: int, at_work: Callable[[str], bool]) -> Line | None:
+        """The line that began the newest watch of a window that no run is at work on, if it was never judged and lately
+        took a sample.
 
         Whoever settled its run judged nothing, nor did who took a single sample or watched another window meanwhile.
         """
         lines = [line for line in self.lines if line["step"] == WATCH and not _is_single(line)]
         begun = [line for line in lines if line["event"] == "started"]
+        under_way = {_started_at(line) for line in begun if at_work(line["run_id"])}
+        begun = [line for line in begun if _started_at(line) not in under_way]
         if not begun:
             return None
         watch = begun[-1]["facts"]["watch"]
@@ -105,6 +104,11 @@ class Memory:
     def deployed_at(self) -> str | None:
         """When the release came to be deployed, UTC."""
         return None if self.deployed_ns is None else moment(self.deployed_ns)
+
+
+def _started_at(line: Line) -> str:
+    """When the window began that a line begins or takes up."""
+    return str(line["facts"]["watch"]["started_at"])
 
 
 def _window(line: Line) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..database import Login
+from ..target import no_container
 from .database import leave_a_line, sample_database
 from .endpoints import sample_api
 from .logs import sample_logs
@@ -56,7 +57,7 @@ def take(
     time.sleep(max(0.0, SETTLE_S - (time.monotonic() - marked)))
     # The logs are read last, up to a moment from before the database was asked.
     end_ns = time.time_ns()
-    previous = {"growth": memory.newest("growth"), "standbys": memory.standbys(), "health": before.health}
+    previous = {"growth": memory.seen("growth"), "standbys": memory.standbys(), "health": before.health}
     sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], previous)
     facts |= sections
     claims += made
@@ -84,11 +85,7 @@ def left_out(monitoring: Mapping[str, Any], target: Target) -> dict[str, str]:
     services = {log["name"]: log["service"] for log in monitoring.get("logs") or ()}
     if queue := monitoring.get("queue"):
         services["queue"] = queue["service"]
-    found = {
-        name: f"The inventory names no container of the service {service}."
-        for name, service in services.items()
-        if not target.containers.get(service)
-    }
+    found = {name: no_container(service) for name, service in services.items() if not target.containers.get(service)}
     if monitoring.get("latency") and not target.api_base_url:
         found |= dict.fromkeys(("api", "latency"), "The inventory names no API (api_base_url).")
     return found

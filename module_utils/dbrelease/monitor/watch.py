@@ -30,9 +30,11 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
             refused=True,
         )
     now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
-    found = memory.unfinished(now_ns) if seconds else None  # a single sample is no part of another window
-    if found and found["run_id"] != journal.run.run_id and is_at_work(lines, found["run_id"]):
-        found = None
+
+    def at_work(run_id: str) -> bool:
+        return run_id != journal.run.run_id and is_at_work(lines, run_id)
+
+    found = memory.unfinished(now_ns, at_work) if seconds else None  # a single sample is no part of another window
     watch = Watch(Watch.of(found["facts"]["watch"]).begin_ns if found else now_ns, seconds, interval_s)
     taken = len(memory.since(watch.begin_ns)) if found else 0
     facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
