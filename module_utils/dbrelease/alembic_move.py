@@ -12,9 +12,9 @@ from psycopg2.extras import RealDictCursor
 from .alembic import database_revisions, missing_program
 from .alembic_outcome import Move, Outcome, judge, lock_timeout
 from .commands import Commands, Finished
-from .database import Login, Row, connect
+from .database import Login, Row, connect, select
 from .errors import ReleaseError
-from .fingerprints import write_counters
+from .fingerprints import position, write_counters
 from .journal import Run, utc_now
 from .locks import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from .migration_log import MigrationLog
@@ -27,6 +27,12 @@ MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")
 # A server of which one process was killed takes all sessions down, and is back once it has recovered.
 RECOVERY_S = 15.0
 POLL_S = 0.5
+# A session that is at work all the time reports once a second what it wrote.
+LATE_S = 1.2
+OTHERS = """
+SELECT count(*) AS sessions FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Alembic:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
         environment = session_environment(self.commands, name, self.limits, self.settings)
-        before = read_counters(self.login)
+        before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, cause = LockWatch(), ""
         try:
@@ -153,6 +159,21 @@ def read_counters(login: Login) -> Row:
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
         return write_counters(cursor)
+
+
+def read_counters_before(login: Login) -> Row:
+    """The same before a move; `since` and `running` are of a moment before, whose writes are counted by now.
+
+    So each write that the counters add from here on is of a transaction since then.
+    """
+    with (
+        closing(connect(login, "dbrelease counters")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        first = position(cursor)
+        if select(cursor, OTHERS)[0]["sessions"]:
+            time.sleep(LATE_S)
+        return {**write_counters(cursor), "since": first["xid"], "running": first["running"]}
 
 
 def application_name(move: Move, run: Run) -> str:

@@ -123,22 +123,23 @@ def absent(wanted: Sequence[str]) -> Row:
 
 
 def write_counters(cursor: Cursor) -> Row:
-    """How much was ever written to each table, and the next transaction id.
+    """How much was ever written to each table, and the moment as `position` tells it.
 
-    `running` counts the transactions below `xid` that had not ended. The counters also hold what was rolled back; those
-    of another session arrive up to a second late, and up to ten when that session then idles.
+    The counters also hold what was rolled back; those of another session arrive up to a second late, and up to ten when
+    that session then idles.
     """
     cursor.execute("SELECT pg_stat_clear_snapshot()")
+    return {**position(cursor), "tables": {table.key: table.counters for table in _tables(cursor)}}
+
+
+def position(cursor: Cursor) -> Row:
+    """The next transaction id as `xid`; `running` counts the transactions below it that have not ended."""
     (now,) = select(
         cursor,
         "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid, "
         "(SELECT count(*) FROM pg_snapshot_xip(pg_current_snapshot())) AS running",
     )
-    return {
-        "xid": now["xid"],
-        "running": now["running"],
-        "tables": {table.key: table.counters for table in _tables(cursor)},
-    }
+    return now
 
 
 def _tables(cursor: Cursor) -> list[_Table]:

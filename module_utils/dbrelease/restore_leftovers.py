@@ -15,7 +15,7 @@ from psycopg2.extras import RealDictCursor
 from .commands import Commands, commands_in
 from .database import Login, connect, select
 from .restore_names import dump_folder, is_copy, is_kept
-from .swap_services import start
+from .swap_services import Stopping, start
 
 REMOVE_TIMEOUT_S = 60
 MAINTENANCE = "postgres"
@@ -31,9 +31,9 @@ def repair_restore(login: Login, db_container: str, events: Sequence[Mapping[str
     if db_container:
         commands = commands_in(db_container)
         done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands)]
-    if stopped := stopped_containers(events):
-        start(stopped)
-        done.append(f"Started {', '.join(stopped)}.")
+    if stopping := left_stopped(events):
+        start(stopping)
+        done.append(f"Started {', '.join(stopping.containers)}.")
     return done
 
 
@@ -77,15 +77,12 @@ def remove_dumps(commands: Commands) -> list[str]:
     return found
 
 
-def stopped_containers(events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Containers that a swap stopped and of which no later line says that they were started again."""
-    stopped: list[str] = []
-    for line in events:
-        if line["step"] == "restore.services" and line["event"] == "started":
-            stopped = list(line["facts"].get("containers") or ())
-        elif line["step"] == "restore.services":
-            stopped = []
-    return stopped
+def left_stopped(events: Sequence[Mapping[str, Any]]) -> Stopping | None:
+    """What the newest swap stopped, if no later line says that it was started again."""
+    lines = [line for line in events if line["step"] == "restore.services"]
+    if not lines or lines[-1]["event"] != "started" or not lines[-1]["facts"]["containers"]:
+        return None
+    return Stopping.of(lines[-1])
 
 
 def never_started(events: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg2
 
-from .alembic_move import Moved, application_name, read_counters, revisions_or_none
+from .alembic_move import Moved, application_name, read_counters, read_counters_before, revisions_or_none
 from .alembic_outcome import Move
 from .database import Login, connect, server_reason
 from .errors import ReleaseError
@@ -41,8 +41,8 @@ class Script:
     def move(self, move: Move) -> Moved:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
+        before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
-        before = read_counters(self.login)
         watch, cause = LockWatch(), ""
         try:
             with watch_blockers(self.login, name) as watch:

@@ -172,7 +172,7 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     left = [name for name in never_started(journal.read()) if name in plan.containers]
     stopped = list(dict.fromkeys([*services.running(plan.containers), *left]))
     # The list is on disk before the first is stopped, for whoever comes after a kill.
-    journal.append(SERVICES_STEP, "started", {"containers": stopped})
+    line = journal.append(SERVICES_STEP, "started", {"containers": stopped, "stop_seconds": plan.limits.stop_s})
     begun = time.monotonic()
     failure: BaseException | None = None
     try:
@@ -184,7 +184,7 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     finally:
         if comparison is not None:
             comparison.close()
-        _start(plan, journal, stopped, begun, done, failure)
+        _start(plan, journal, services.Stopping.of(line), begun, done, failure)
     listed = [proof.as_dict() for proof in done.proofs]
     if message := sentence(listed):
         raise ReleaseError(message)
@@ -216,11 +216,17 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
 
 
 def _start(
-    plan: Plan, journal: Journal, stopped: list[str], begun: float, done: Done, failure: BaseException | None
+    plan: Plan,
+    journal: Journal,
+    stopping: services.Stopping,
+    begun: float,
+    done: Done,
+    failure: BaseException | None,
 ) -> None:
     """Whatever happened; a failure to start does not hide what happened before."""
+    stopped = stopping.containers
     try:
-        services.start(stopped)
+        services.start(stopping)
         seen = services.wait_until_healthy(stopped, plan.limits)
     except ReleaseError as error:
         journal.append(SERVICES_STEP, "failed", {"containers": stopped, "message": error.message})
@@ -241,10 +247,10 @@ def repair(plan: Plan) -> None:
     journal = Journal(plan.run)
     last = [line for line in journal.read() if line["run_id"] == plan.run.run_id and line["step"] == SERVICES_STEP]
     if last and last[-1]["event"] == "started":
-        stopped = last[-1]["facts"]["containers"]
-        services.start(stopped)
+        stopping = services.Stopping.of(last[-1])
+        services.start(stopping)
         message = "The swap was killed; connections are allowed again and the containers were started."
-        journal.append(SERVICES_STEP, "failed", {"containers": stopped, "message": message})
+        journal.append(SERVICES_STEP, "failed", {"containers": stopping.containers, "message": message})
 
 
 def _told(plan: Plan, done: Done, *, changed: bool) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 import docker
@@ -13,6 +14,7 @@ import docker.errors
 
 from .commands import docker_client
 from .errors import ReleaseError
+from .journal import utc_now
 from .proof import Proof, Status
 from .target import Service, inspect, not_running, service_of
 
@@ -23,6 +25,8 @@ POLL_S = 0.1
 ENGINE_DEADLINE_S = 90.0
 # A container without a health check has come up when it still runs after this time.
 STEADY_S = 2.0
+# What the engine needs to kill a container that did not stop in its time.
+KILLED_WITHIN = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,27 @@ class Limits:
 
     stop_s: int
     healthy_s: int
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Containers that were asked to stop: when, and how long each may take before it is killed."""
+
+    containers: Sequence[str]
+    since: datetime
+    stop_s: int
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Stopping:
+        """From the line of the journal that was written before the first was asked."""
+        facts = line["facts"]
+        return cls(tuple(facts["containers"]), datetime.fromisoformat(line["ts"]), facts.get("stop_seconds", 0))
+
+    def may_go_on(self, service: Service) -> bool:
+        """Whether the engine may still be stopping it, as it does also when whoever asked is gone."""
+        if service.status != "running" or utc_now() > self.since + timedelta(seconds=self.stop_s) + KILLED_WITHIN:
+            return False
+        return not service.since or datetime.fromisoformat(service.since) < self.since
 
 
 def running(containers: Sequence[str]) -> list[str]:
@@ -44,16 +69,25 @@ def stop(containers: Sequence[str], limits: Limits) -> None:
     _each(containers, lambda client, name: client.api.stop(name, timeout=limits.stop_s), "Stopping")
 
 
-def start(containers: Sequence[str]) -> None:
-    """All at once, again and again while the engine does not answer; raises ReleaseError at last."""
+def start(stopping: Stopping) -> None:
+    """All at once, each when it has stopped, and again and again while the engine does not answer.
+
+    A container that is started while it stops is taken for one that runs. Raises ReleaseError at last.
+    """
     deadline = time.monotonic() + ENGINE_DEADLINE_S
     while True:
         try:
-            return _each(containers, lambda client, name: client.api.start(name), "Starting")
+            return _each(stopping.containers, lambda client, name: _start(client, name, stopping), "Starting")
         except ReleaseError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(1)
+
+
+def _start(client: docker.DockerClient, name: str, stopping: Stopping) -> None:
+    while stopping.may_go_on(service_of(name, client.api.inspect_container(name))):
+        time.sleep(POLL_S)
+    client.api.start(name)
 
 
 def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, Service]:

@@ -15,7 +15,8 @@ LOOK = "Find out what wrote it before you go on; the backup of the baseline hold
 
 @dataclass(frozen=True)
 class Window:
-    """Between two readings of the counters: writes to one table, and transactions other than the migration's."""
+    """Between two readings of the counters: writes to one table; and the transactions, other than the migration's, that
+    can have made them."""
 
     updated: int
     deleted: int
@@ -28,7 +29,7 @@ class Trace:
 
     by_migration: int = 0  # rows that the migration's transaction wrote
     older: int = 0  # rows that nobody wrote since the baseline
-    others_in_upgrade: int = 0  # rows that another transaction wrote while the upgrade ran
+    others: int = 0  # rows that another transaction wrote between the baseline and the end of the upgrade
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def judge(evidence: Evidence) -> Verdict:
         )
     return Verdict(
         "inconclusive",
-        f"Changed by the application since the baseline: {counts}; none of it by the migration"
+        f"Changed by the application since the baseline: {counts}; no row of it is the migration's"
         f"{_unattributed(written['deleted'], evidence.window)}.",
     )
 
@@ -129,7 +130,7 @@ def _unattributed(deleted: int, window: Window | None) -> str:
         return ", as far as the rows show (its counters were not recorded)" if deleted else ""
     if not window.deleted:
         return ""
-    return f" ({window.deleted} deletes while it ran, for which {window.other_transactions} others account)"
+    return f"; a deleted one names nobody: {window.deleted} were, and {window.other_transactions} others ran meanwhile"
 
 
 def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
@@ -138,7 +139,7 @@ def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
     An update leaves its row with the writer's id, so that only updates without such a row need explaining; where the
     migration may update, none does.
     """
-    updated = 0 if altered else window.updated - trace.others_in_upgrade
+    updated = 0 if altered else window.updated - trace.others
     for what, count in (("deleted", window.deleted), ("updated", updated)):
         if count > window.other_transactions:
             return (
@@ -173,7 +174,7 @@ def rewritten(proofs: Iterable[Mapping[str, Any]]) -> int | None:
     changed = [proof["observed"] for proof in proofs if proof["status"] != "pass" and _is_of_table(proof["observed"])]
     if any("deleted" not in observed for observed in changed):
         return None
-    return sum(observed["deleted"] + observed["updated"] for observed in changed)
+    return sum(int(observed["deleted"]) + int(observed["updated"]) for observed in changed)
 
 
 def _is_of_table(observed: Any) -> bool:

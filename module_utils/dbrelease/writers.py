@@ -27,8 +27,8 @@ XIDS = 1 << 32
 TRACE = """
 SELECT count(*) FILTER (WHERE held.xmin = ANY(%(migration)s::text[]::xid[])) AS by_migration,
        count(*) FILTER (WHERE distance.back > %(baseline)s) AS older,
-       count(*) FILTER (WHERE distance.back > %(upgrade_end)s AND distance.back <= %(upgrade_begin)s
-                          AND held.xmin <> ALL(%(migration)s::text[]::xid[])) AS others_in_upgrade
+       count(*) FILTER (WHERE distance.back > %(upgrade_end)s AND distance.back <= %(baseline)s
+                          AND held.xmin <> ALL(%(migration)s::text[]::xid[])) AS others
 FROM ONLY {table} AS held
 CROSS JOIN LATERAL (SELECT mod(%(now)s - held.xmin::text::bigint + 4294967296, 4294967296) AS back) AS distance
 """
@@ -157,15 +157,16 @@ def _with_counters(key: str, evidence: Evidence, counters: Row, memory: Memory, 
 
 
 def _window(key: str, upgrade: Mapping[str, Any] | None, migration: Sequence[int]) -> Window | None:
-    """What was written to a table while the upgrade ran, and by how many transactions beside the migration's."""
+    """What the counters added while the upgrade ran, and how many transactions beside the migration's may have."""
     if upgrade is None:
         return None
     begin, end = upgrade["before"], upgrade["after"]
     first, last = begin["tables"].get(key), end["tables"].get(key)
     if first is None or last is None:
         return None
-    own = sum(begin["xid"] <= xid < end["xid"] for xid in migration)
-    others = end["xid"] - begin["xid"] - own + begin.get("running", 0)
+    since = begin.get("since", begin["xid"])
+    own = sum(since <= xid < end["xid"] for xid in migration)
+    others = end["xid"] - since - own + begin.get("running", 0)
     return Window(last["updated"] - first["updated"], last["deleted"] - first["deleted"], max(others, 0))
 
 
@@ -205,7 +206,7 @@ def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Seque
 
 def _trace(cursor: Cursor, key: str, oid: int, memory: Memory, migration: Sequence[int]) -> Trace:
     now = _now(cursor)
-    begin, end = (memory.upgrade["before"]["xid"], memory.upgrade["after"]["xid"]) if memory.upgrade else (now, now)
+    end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
     name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
     cursor.execute(
@@ -214,12 +215,11 @@ def _trace(cursor: Cursor, key: str, oid: int, memory: Memory, migration: Sequen
             "migration": [str(xid % XIDS) for xid in migration],
             "now": now % XIDS,
             "baseline": now - memory.baseline["xid"],
-            "upgrade_begin": now - begin,
             "upgrade_end": now - end,
         },
     )
     (row,) = (dict(row) for row in cursor.fetchall())
-    return Trace(row["by_migration"], row["older"], row["others_in_upgrade"])
+    return Trace(row["by_migration"], row["older"], row["others"])
 
 
 def _now(cursor: Cursor) -> int:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from ansible.module_utils.dbrelease import (
 )
 from ansible.module_utils.dbrelease.database import Login, connect, select, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import utc_now
 from ansible.module_utils.dbrelease.swap_rows import differences
 from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
 from restore_world import WRITTEN, World, world_of
@@ -53,6 +55,10 @@ def copy(world: World) -> str:
     return name
 
 
+# It takes a second to stop, as a worker does that ends its task first.
+SLOW = "trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done"
+
+
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A container that stands for the application: it runs, and has no health check, so that it is watched a while."""
@@ -60,7 +66,7 @@ def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     client = docker.from_env()
     image = client.images.list(filters={"reference": "drawing-redis*"})[0]
     name = f"test_swap_{secrets.token_hex(4)}"
-    made = client.containers.run(image, ["sleep", "600"], entrypoint=[], name=name, detach=True, init=True)
+    made = client.containers.run(image, ["sh", "-c", SLOW], entrypoint=[], name=name, detach=True)
     yield name
     made.remove(force=True, v=True)
     client.close()
@@ -369,6 +375,31 @@ def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
     assert status(container) == "running"
 
 
+@pytest.mark.parametrize(
+    ("asked_ago_s", "stops", "at_once"),
+    [(0.0, True, False), (0.0, False, False), (60.0, False, True)],
+    ids=["it is stopping", "it was never asked to", "that was long ago"],
+)
+def test_a_container_that_is_still_stopping_is_started_when_it_has(
+    container: str, monkeypatch: pytest.MonkeyPatch, asked_ago_s: float, stops: bool, at_once: bool
+) -> None:
+    monkeypatch.setattr(swap_services, "KILLED_WITHIN", timedelta(seconds=0.5))
+    since = utc_now() - timedelta(seconds=asked_ago_s)
+    limits = swap_services.Limits(stop_s=2, healthy_s=1)
+    stopper = threading.Thread(target=swap_services.stop, args=([container], limits))
+    if stops:
+        stopper.start()
+        time.sleep(0.3)
+        assert status(container) == "running"
+    begun = time.monotonic()
+    swap_services.start(swap_services.Stopping([container], since, limits.stop_s))
+    assert (time.monotonic() - begun < 0.5) is at_once
+    if stops:
+        stopper.join()
+    time.sleep(0.3)
+    assert status(container) == "running"
+
+
 def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,7 +442,7 @@ def test_the_application_is_away_and_comes_back(world: World, copy: str, contain
     assert 0 < result["away_ms"] < 30_000
     last = [line for line in world.journal() if line["step"] == "restore.services"]
     assert [line["event"] for line in last] == ["started", "passed"]
-    assert last[0]["facts"] == {"containers": [container]}
+    assert last[0]["facts"] == {"containers": [container], "stop_seconds": 1}
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease.alembic_move import read_counters_before
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables, write_counters
@@ -62,7 +63,7 @@ class Deploy:
         self.journal.append("baseline", "passed", facts)
 
     def migrate(self, *statements: str, meanwhile: Callable[[], None] = lambda: None, recorded: bool = True) -> None:
-        before = self.counters()
+        before = read_counters_before(self.login)
         meanwhile()
         execute(self.login, "BEGIN", "CREATE TABLE IF NOT EXISTS order_items (id int)", *statements, DONE, "COMMIT")
         if recorded:
@@ -183,9 +184,30 @@ def test_what_the_application_writes_meanwhile_is_not_red(params: dict[str, Any]
     assert result["message"] == ""
 
 
+def test_what_others_wrote_before_the_upgrade_and_report_in_it_is_not_red(
+    params: dict[str, Any], deploy: Deploy
+) -> None:
+    busy = connect(deploy.login, "application")
+    with busy.cursor() as cursor:
+        for _ in range(20):  # of a second that is reported when it is over
+            cursor.execute("UPDATE accounts SET name = name || '!' WHERE id = 1")
+            cursor.execute("DELETE FROM orders WHERE id IN (SELECT max(id) FROM orders)")
+
+    def go_on() -> None:
+        time.sleep(1.1)
+        busy.cursor().execute("UPDATE accounts SET name = 'x' WHERE id = 1")
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    deploy.migrate(meanwhile=thread.join)
+    found = act(params, False)
+    busy.close()
+    assert set(statuses(found).values()) == {"inconclusive"}, found["message"]
+
+
 UNDER_LOAD = [
     ("updates", ["UPDATE accounts SET name = 'x' WHERE id = 200"], "The migration itself wrote 1 rows"),
-    ("deletes many", ["DELETE FROM accounts WHERE id > 100"], "rows were deleted, by at most"),
+    ("deletes many", ["DELETE FROM accounts WHERE id > 10"], "rows were deleted, by at most"),
     ("truncates", ["TRUNCATE accounts CASCADE"], "it was truncated or rewritten"),
 ]
 
@@ -217,7 +239,7 @@ ALTERED: list[
         "inconclusive",
         "what they held is changed",
     ),
-    ("deletes many", [ADD, "DELETE FROM accounts WHERE id > 100"], "fail", "fail", "rows were deleted, by at most"),
+    ("deletes many", [ADD, "DELETE FROM accounts WHERE id > 10"], "fail", "fail", "rows were deleted, by at most"),
     ("truncates", [ADD, "TRUNCATE accounts CASCADE"], "fail", "fail", ""),
     ("drops a column", [ADD, "ALTER TABLE accounts DROP name"], "fail", "", "Of its columns name are gone."),
 ]
