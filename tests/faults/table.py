@@ -33,6 +33,7 @@ class Row:
 # Where a stage stands still: what waits is in the middle of its work, and has committed nothing.
 DUMPING = Held("backup", "dbrelease-dump-%", "components IN ACCESS EXCLUSIVE")
 UPGRADING = Held("preview", "dbrelease-upgrade-%", "alembic_version IN SHARE")
+ROLLING_BACK = Held("guards", "dbrelease-downgrade-%", "alembic_version IN SHARE")
 RESTORING = Paused(POSTGRES, "pg_restore", "--exit-on-error")
 
 CONTROLLER, MODULE, EVERYTHING = faults.controller_killed, faults.module_killed, faults.everything_killed
@@ -51,6 +52,8 @@ DUMP_FAILED = (
 )
 UNCHANGED = r"the database is still at 0ab370a9afb6"
 KILLED = r"Alembic was killed \(status 137\); (the database is still at 0ab370a9afb6|nevertheless .* at f4c8a2b5e1d9)"
+STILL_DEPLOYED = r"the database is still at f4c8a2b5e1d9"
+NOT_BACK = r"Alembic was killed \(status 137\); (the database is still at f4c8a2b5e1d9|nevertheless .* at 0ab370a9afb6)"
 UNKNOWN = r"the revision could not be read back, so where the database is, is unknown"
 BLOCKED = r"gave up after \d+ attempts .* blocked by pid \d+ \(user user, application faults holder, idle in"
 ANY = "."
@@ -170,5 +173,31 @@ RESTORES = [
     ),
 ]
 
+
+def rollback(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: object) -> Row:
+    """A row of the rollback, which the next run must end as asked."""
+    return Row(f"rollback: {name}", at, fault, ends, says, "rolled_back", "rollback", **more)  # type: ignore[arg-type]
+
+
+ROLLBACKS = [
+    rollback("controller killed at guards", Step("guards"), CONTROLLER, quick=True),
+    rollback("a table locked, released in time", Step("guards"), ALL_FOR_ITSELF, "rolled_back", ANY, lasts_s=5),
+    rollback("a table locked, not released", Step("guards"), ALL_FOR_ITSELF, "failed", BLOCKED),
+    rollback("Alembic killed", ROLLING_BACK, ALEMBIC, "failed", NOT_BACK, quick=True),
+    rollback(
+        "server process killed",
+        ROLLING_BACK,
+        faults.ServerProcessKilled("dbrelease-downgrade-%"),
+        "failed",
+        STILL_DEPLOYED,
+    ),
+    rollback("database killed", ROLLING_BACK, DATABASE_KILLED, "failed", UNKNOWN),
+    rollback("backend stopped", ROLLING_BACK, BACKEND_STOPPED, "failed", STILL_DEPLOYED),
+    rollback("module killed", ROLLING_BACK, MODULE, "failed", died_at("downgrade")),
+    rollback("everything killed", ROLLING_BACK, EVERYTHING),
+    rollback("controller killed", ROLLING_BACK, CONTROLLER, quick=True),
+    rollback("controller killed at the comparison", Step("as_before"), CONTROLLER),
+]
+
 # Those that restore come first: they share the backup of the deploy that nothing disturbed.
-TABLE = [*RESTORES, *DEPLOYS]
+TABLE = [*RESTORES, *ROLLBACKS, *DEPLOYS]

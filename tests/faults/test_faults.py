@@ -41,10 +41,10 @@ class Stack:
     ready_for: str
 
     def prepare(self, playbook: str) -> None:
-        """A deploy begins before the release; a restore wherever there is a backup, so that it needs no new one."""
+        """A deploy begins before the release, a rollback after it; a restore wherever there is a backup."""
         if playbook != self.ready_for:
             reset()
-            if playbook == "restore":
+            if playbook != "deploy":
                 deploy()
         self.ready_for = ""
 
@@ -57,10 +57,11 @@ def deploy() -> None:
 @pytest.fixture(scope="session")
 def stack() -> Stack:
     reset()
-    restored = catalog_once_restored()
+    before, restored = catalog(), catalog_once_restored()
     deploy()
     after = catalog()
-    return Stack({"restored": restored, "deployed": after, "already_deployed": after}, "restore")
+    catalogs = {"rolled_back": before, "restored": restored, "deployed": after, "already_deployed": after}
+    return Stack(catalogs, "restore")
 
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
@@ -69,7 +70,7 @@ def test_nothing_is_lost_and_the_next_run_ends_as_asked(row: Row, psql: Psql, st
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("playbook", ["restore", "deploy"])
+@pytest.mark.parametrize("playbook", ["restore", "rollback", "deploy"])
 def test_each_next_run_may_meet_a_fault_itself(playbook: str, psql: Psql, stack: Stack) -> None:
     go_through([row for row in TABLE if row.quick and row.playbook == playbook], psql, stack)
 
