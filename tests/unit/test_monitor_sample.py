@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -238,6 +239,21 @@ def test_too_many_connections(params: dict[str, Any]) -> None:
     params["monitoring"] = {**DECLARED, "connections": {"of_maximum": 0.0001}}
     verdict, detail = claims(params)["connections"]
     assert verdict == "fail" and "above the limit" in detail
+
+
+def test_connections_of_others_count_also_for_whoever_may_not_see_what_they_do(
+    params: dict[str, Any], session: Connection
+) -> None:
+    role = f"watcher_{secrets.token_hex(4)}"
+    with session.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'of-the-tests'")
+    try:
+        sample = act({**params, "login_user": role, "login_password": "of-the-tests"}, False)["sample"]
+    finally:
+        with session.cursor() as cursor:
+            cursor.execute(f"DROP ROLE {role}")
+    assert sample["connections"]["total"] >= 2
+    assert sample["connections"]["by_state"]["unknown"] >= 1
 
 
 def test_a_database_that_is_gone_is_a_failure_of_its_claims(params: dict[str, Any]) -> None:

@@ -429,6 +429,12 @@ WRITTEN: dict[str, tuple[Trace, dict[str, int], str]] = {
     "others updated one after": (Trace(9, 0, 0), {"inserted": 0, "updated": 11, "deleted": 0}, "inconclusive"),
     "others put one in for another": (Trace(9, 0, 0), {"inserted": 1, "updated": 10, "deleted": 1}, "inconclusive"),
     "only others wrote": (Trace(0, 9, 0), {"inserted": 0, "updated": 1, "deleted": 0}, "inconclusive"),
+    "others updated one, not yet counted": (
+        Trace(0, 9, 1),
+        {"inserted": 0, "updated": 0, "deleted": 0},
+        "inconclusive",
+    ),
+    "others put ten in for ten": (Trace(0, 0, 10), {"inserted": 10, "updated": 0, "deleted": 0}, "fail"),
     "rows are gone": (Trace(4, 0, 0), {"inserted": 6, "updated": 0, "deleted": 0}, "fail"),
 }
 

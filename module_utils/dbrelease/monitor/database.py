@@ -19,9 +19,11 @@ from .verdicts import WORSE, Claim
 STATEMENT_TIMEOUT_MS = 60_000
 DRIFT_SAMPLE = 3
 
+# Of other users' sessions their state and their kind are hidden from whoever has no pg_monitor, and not that they are.
 CONNECTIONS = """
 SELECT coalesce(state, 'unknown') AS state, count(*)::int AS count
-FROM pg_stat_activity WHERE backend_type = 'client backend' GROUP BY 1 ORDER BY 1
+FROM pg_stat_activity WHERE coalesce(backend_type, 'client backend') = 'client backend' AND datid IS NOT NULL
+GROUP BY 1 ORDER BY 1
 """
 MAXIMUM = "SELECT current_setting('max_connections')::int AS maximum"
 STANDBYS = """
