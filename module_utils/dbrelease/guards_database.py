@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
+from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extras import RealDictCursor
 
 from .catalog import quoted
@@ -16,7 +17,8 @@ from .checks import SAMPLE_SIZE, counting
 from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
 from .dependents import dependents_of
 from .guards import Guard, Seen, kind_of
-from .locks import mask_literals
+from .locks import LockWatch, mask_literals, watch_blockers
+from .locks import describe as blocked_by
 from .statement import limit_statements, readable_row, still_connected
 from .writers import migration_transactions
 
@@ -25,6 +27,9 @@ COUNTED_AT = "dbrelease.counted_at"
 # How long to await the end of a transaction that has written to a counted table, as what it wrote is not to be seen.
 SETTLE_S = 5.0
 POLL_S = 0.1
+# For all guards together: whoever keeps a table for itself longer is named, and the guard is undecided.
+LOCK_WAIT_S = 10.0
+SHORTEST_LOCK_WAIT_MS = 100
 
 WRITERS = """
 SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application, a.state,
@@ -53,10 +58,18 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     counted = [guard["losses"]["table"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
         writers = unfinished_writers(connection, counted)
-        with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
-            limit_statements(cursor, statement_timeout_ms)
+        with (
+            watch_blockers(login, APPLICATION) as watch,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+        ):
             settings = {COUNTED_AT: counted_at(cursor)}
-            seen = [(guard, _look(cursor, guard, writers)) for guard in guards]
+            deadline = time.monotonic() + LOCK_WAIT_S
+            seen = []
+            for guard in guards:
+                wait_ms = max(SHORTEST_LOCK_WAIT_MS, round((deadline - time.monotonic()) * 1000))
+                limit_statements(cursor, statement_timeout_ms, lock_timeout=wait_ms)
+                seen.append((guard, _look(cursor, guard, writers, watch)))
+            limit_statements(cursor, statement_timeout_ms, lock_timeout=0)
             xids = migration_transactions(cursor, 0, [bookkeeping_table])
     return Looked(seen, settings, xids)
 
@@ -89,7 +102,7 @@ def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Ro
         time.sleep(POLL_S)
 
 
-def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
+def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watch: LockWatch) -> Seen:
     begun = time.monotonic()
     cursor.execute("SAVEPOINT guard")
     try:
@@ -97,7 +110,8 @@ def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
     except psycopg2.Error as error:
         still_connected(cursor, error)
         cursor.execute("ROLLBACK TO SAVEPOINT guard")
-        seen = Seen("inconclusive", f"It could not be looked at ({server_reason(error)}).")
+        blocked = f": {blocked_by(watch.seen)}" if error.pgcode == LOCK_NOT_AVAILABLE else ""
+        seen = Seen("inconclusive", f"It could not be looked at ({server_reason(error)}){blocked}.")
     cursor.execute("RELEASE SAVEPOINT guard")
     return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 

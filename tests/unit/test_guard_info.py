@@ -14,6 +14,7 @@ import docker
 import psycopg2.extensions
 import pytest
 import shared_database
+from ansible.module_utils.dbrelease import guards_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.guards import Seen, judge
 from ansible.module_utils.dbrelease.guards_services import Services
@@ -200,6 +201,21 @@ def test_a_row_that_is_not_committed_yet_makes_the_number_unknown(look: Look, da
     execute(other, "COMMIT")
     other.close()
     assert look()["rows_lost"] == 1
+
+
+def test_whoever_keeps_a_table_for_itself_is_named_and_not_awaited_for_long(
+    look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards_database, "LOCK_WAIT_S", 0.5)
+    look()
+    other = connect(database, "keeper")
+    execute(other, "BEGIN", "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
+    guards = [{**SINGLE, "violations": "SELECT id FROM orders WHERE account_id IS NULL"}, LOSSES]
+    result = look(guards=guards)
+    assert (result["state"], statuses(result)["single"]) == ("refused", "inconclusive")
+    assert "blocked by pid" in result["message"] and "application keeper" in result["message"]
+    other.close()
+    assert look(guards=guards)["state"] == "allowed"
 
 
 @pytest.fixture
