@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from psycopg2.extras import RealDictCursor
@@ -133,10 +133,7 @@ class Alembic:
 
 def read_revisions(login: Login, table: str) -> list[str]:
     """The database's revisions; raises ReleaseError where it does not answer."""
-    with (
-        closing(connect(login, "dbrelease revision")) as connection,
-        connection.cursor(cursor_factory=RealDictCursor) as cursor,
-    ):
+    with _asking(login, "dbrelease revision") as cursor:
         return database_revisions(cursor, table)
 
 
@@ -154,10 +151,7 @@ def revisions_or_none(login: Login, table: str, patience_s: float = 0.0) -> list
 
 def read_counters(login: Login) -> Row:
     """How much was ever written, in a session of its own."""
-    with (
-        closing(connect(login, "dbrelease counters")) as connection,
-        connection.cursor(cursor_factory=RealDictCursor) as cursor,
-    ):
+    with _asking(login, "dbrelease counters") as cursor:
         return write_counters(cursor)
 
 
@@ -166,14 +160,20 @@ def read_counters_before(login: Login) -> Row:
 
     So each write that the counters add from here on is of a transaction since then.
     """
-    with (
-        closing(connect(login, "dbrelease counters")) as connection,
-        connection.cursor(cursor_factory=RealDictCursor) as cursor,
-    ):
+    with _asking(login, "dbrelease counters") as cursor:
         first = position(cursor)
         if select(cursor, OTHERS)[0]["sessions"]:
             time.sleep(LATE_S)
         return {**write_counters(cursor), "since": first["xid"], "running": first["running"]}
+
+
+@contextmanager
+def _asking(login: Login, application: str) -> Iterator[RealDictCursor]:
+    with (
+        closing(connect(login, application)) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        yield cursor
 
 
 def application_name(move: Move, run: Run) -> str:

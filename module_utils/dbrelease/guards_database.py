@@ -17,7 +17,7 @@ from .checks import SAMPLE_SIZE, counting
 from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
 from .dependents import dependents_of
 from .guards import Guard, Seen, kind_of
-from .locks import LockWatch, mask_literals, watch_blockers
+from .locks import LockWatch, mask_literals, session_in_words, watch_blockers
 from .locks import describe as blocked_by
 from .statement import limit_statements, readable_row, still_connected
 from .writers import migration_transactions
@@ -186,8 +186,7 @@ def _are(names: Sequence[str]) -> str:
 def describe(writers: Sequence[Row]) -> str:
     """Sessions in words; a prepared transaction has none."""
     return " and ".join(
-        f"pid {row['pid']} (user {row['user']}, application {row['application']}, {row['state']}, "
-        f"since {row['since']}, last query: {mask_literals(row['query'] or '')})"
+        session_in_words({**row, "query": mask_literals(row["query"] or "")})
         if row["user"]
         else "a prepared transaction"
         for row in writers

@@ -200,8 +200,12 @@ def describe(seen: list[Row]) -> str:
     """The blockers in words, for one sentence."""
     if not seen:
         return "other sessions held the locks only briefly and were not seen"
-    return "it was blocked by " + " and ".join(
+    return "it was blocked by " + " and ".join(map(session_in_words, seen))
+
+
+def session_in_words(row: Row) -> str:
+    """One session of a server; its query must be masked."""
+    return (
         f"pid {row['pid']} (user {row['user']}, application {row['application']}, {row['state']}, "
         f"since {row['since']}, last query: {row['query']})"
-        for row in seen
     )

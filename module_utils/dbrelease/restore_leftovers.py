@@ -79,15 +79,15 @@ def remove_dumps(commands: Commands) -> list[str]:
 
 def left_stopped(events: Sequence[Mapping[str, Any]]) -> Stopping | None:
     """What the newest swap stopped, if no later line says that it was started again."""
-    lines = [line for line in events if line["step"] == "restore.services"]
-    if not lines or lines[-1]["event"] != "started" or not lines[-1]["facts"]["containers"]:
-        return None
-    return Stopping.of(lines[-1])
+    newest = _newest_of_services(events)
+    return Stopping.of(newest) if newest and newest["event"] == "started" and newest["facts"]["containers"] else None
 
 
 def never_started(events: Sequence[Mapping[str, Any]]) -> list[str]:
     """Containers that the newest swap stopped and could not start again."""
-    lines = [line for line in events if line["step"] == "restore.services"]
-    if not lines or lines[-1]["event"] == "passed":
-        return []
-    return list(lines[-1]["facts"].get("containers") or ())
+    newest = _newest_of_services(events)
+    return list(newest["facts"].get("containers") or ()) if newest and newest["event"] != "passed" else []
+
+
+def _newest_of_services(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    return next((line for line in reversed(events) if line["step"] == "restore.services"), None)

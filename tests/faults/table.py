@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 from outside import BACKEND, POSTGRES
 
@@ -51,9 +52,9 @@ DUMP_FAILED = (
     r"|Reading (table \S+ for its fingerprint|the baseline .*) failed"
 )
 UNCHANGED = r"the database is still at 0ab370a9afb6"
-KILLED = r"Alembic was killed \(status 137\); (the database is still at 0ab370a9afb6|nevertheless .* at f4c8a2b5e1d9)"
 STILL_DEPLOYED = r"the database is still at f4c8a2b5e1d9"
-NOT_BACK = r"Alembic was killed \(status 137\); (the database is still at f4c8a2b5e1d9|nevertheless .* at 0ab370a9afb6)"
+KILLED = rf"Alembic was killed \(status 137\); ({UNCHANGED}|nevertheless .* at f4c8a2b5e1d9)"
+NOT_BACK = rf"Alembic was killed \(status 137\); ({STILL_DEPLOYED}|nevertheless .* at 0ab370a9afb6)"
 UNKNOWN = r"the revision could not be read back, so where the database is, is unknown"
 BLOCKED_BY = r"blocked by pid \d+ \(user user, application faults holder, idle in"
 BLOCKED = rf"gave up after \d+ attempts .* {BLOCKED_BY}"
@@ -148,10 +149,16 @@ DEPLOYS = [
 ]
 
 
-def restore(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: object) -> Row:
-    """A row of the restore, which the next run must end as asked."""
-    return Row(f"restore: {name}", at, fault, ends, says, "restored", "restore", **more)  # type: ignore[arg-type]
+def rows_of(playbook: str, then: str) -> Callable[..., Row]:
+    """What makes the rows of another playbook than the deploy, which the next run must end as asked."""
 
+    def row(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: Any) -> Row:
+        return Row(f"{playbook}: {name}", at, fault, ends, says, then, playbook, **more)
+
+    return row
+
+
+restore, rollback = rows_of("restore", "restored"), rows_of("rollback", "rolled_back")
 
 RESTORES = [
     restore("truncated dump", AtOnce(), faults.BackupDamaged(faults.cut_short), "refused", DAMAGED, quick=True),
@@ -173,12 +180,6 @@ RESTORES = [
         place=surroundings.small_tmp_of_database,
     ),
 ]
-
-
-def rollback(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: object) -> Row:
-    """A row of the rollback, which the next run must end as asked."""
-    return Row(f"rollback: {name}", at, fault, ends, says, "rolled_back", "rollback", **more)  # type: ignore[arg-type]
-
 
 ROLLBACKS = [
     rollback("controller killed at guards", Step("guards"), CONTROLLER, quick=True),

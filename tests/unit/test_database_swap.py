@@ -56,17 +56,17 @@ def copy(world: World) -> str:
 
 
 # It takes a second to stop, as a worker does that ends its task first.
-SLOW = "trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done"
+SLOW = ["sh", "-c", "trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done"]
 
 
 @pytest.fixture
-def container(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def container(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
     """A container that stands for the application: it runs, and has no health check, so that it is watched a while."""
     monkeypatch.setattr(swap_services, "STEADY_S", 0.2)
     client = docker.from_env()
     image = client.images.list(filters={"reference": "drawing-redis*"})[0]
-    name = f"test_swap_{secrets.token_hex(4)}"
-    made = client.containers.run(image, ["sh", "-c", SLOW], entrypoint=[], name=name, detach=True)
+    name, command = f"test_swap_{secrets.token_hex(4)}", getattr(request, "param", ["sleep", "600"])
+    made = client.containers.run(image, command, entrypoint=[], name=name, detach=True, init=True)
     yield name
     made.remove(force=True, v=True)
     client.close()
@@ -375,6 +375,7 @@ def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
     assert status(container) == "running"
 
 
+@pytest.mark.parametrize("container", [SLOW], ids=["slow"], indirect=True)
 @pytest.mark.parametrize(
     ("asked_ago_s", "stops", "at_once"),
     [(0.0, True, False), (0.0, False, False), (60.0, False, True)],
