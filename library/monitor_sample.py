@@ -12,6 +12,7 @@ description:
     standbys and dead rows. Sections that are not declared, and services that the target does not have, are left out.
   - Each log is read in a half-open window that begins where the newest sample's ended; the first one since the release
     was deployed begins with that. Lines that continue an event (a traceback) belong to it.
+  - What M(monitor_baseline) and the backup found before the release is no failure of it, while it has not become worse.
   - A red sample is a fact, not a failure; M(monitor_watch) judges the window. It fails only if the journal cannot be
     read or written.
 extends_documentation_fragment: [login, run]

@@ -18,6 +18,7 @@ from .errors import ReleaseError
 from .fingerprints import read_tables
 from .journal import utc_now
 from .large_objects import read_large_objects
+from .sessions import OF_CLIENTS
 
 IDENTITY = """
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
@@ -27,8 +28,9 @@ FROM pg_database d WHERE d.datname = current_database()
 """
 
 # How well the server was, for whoever watches it afterwards.
-HEALTH = """
-SELECT (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 FROM pg_stat_replication) AS lag_seconds,
+HEALTH = f"""
+SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,
+       (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 FROM pg_stat_replication) AS lag_seconds,
        (SELECT json_object_agg(format('%s.%s', schemaname, relname), n_dead_tup) FROM pg_stat_user_tables) AS dead_rows
 """
 

@@ -13,6 +13,10 @@ from psycopg2.extras import RealDictCursor
 from .database import Login, connect, select
 from .errors import ReleaseError
 
+# Rows of pg_stat_activity. Of other users' sessions state and kind are hidden from whoever has no pg_monitor, and not
+# that they are.
+OF_CLIENTS = "coalesce(backend_type, 'client backend') = 'client backend' AND datid IS NOT NULL"
+
 END_SESSIONS_S = 15.0
 POLL_S = 0.1
 

@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 import yaml
 from ansible.module_utils.dbrelease.monitor.container_log import Container, Window, split, window_lines
-from ansible.module_utils.dbrelease.monitor.events import Line, Rules, read
-from ansible.module_utils.dbrelease.monitor.logs import doubts, judge
+from ansible.module_utils.dbrelease.monitor.events import Line, Rules, Seen, read
+from ansible.module_utils.dbrelease.monitor.known import known_kinds, recurring
+from ansible.module_utils.dbrelease.monitor.logs import Log, doubts, judge
 from ansible.module_utils.dbrelease.monitor.moments import moment, nanoseconds
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = yaml.safe_load((ROOT / "releases/8_1a/release.yml").read_text())["monitoring"]
 LOGS = {log["name"]: log for log in MONITORING["logs"]}
+LOG = Log(LOGS["backend_log"], "shop", Rules.of(LOGS["backend_log"], []), None)
 SECOND = 1_000_000_000
+WINDOW = Window(100 * SECOND, 200 * SECOND)
 
 BACKEND = "2026-01-02 03:04:05,678 "
 WORKER = "[2026-01-02 03:04:05,678: "
@@ -137,15 +140,81 @@ def test_an_error_is_shown_without_anyones_data() -> None:
         BACKEND + "ERROR [x] postgresql://user:hunter22@db/x failed for 'Ada Lovelace', s3cret",
         *TRACEBACK,
     ]
-    (shown,) = read([Line(0, text) for text in lines], Rules.of(LOGS["backend_log"], []), "s3cret").sample
+    (shown,) = read([Line(0, text) for text in lines], Rules.of(LOGS["backend_log"], []), "s3cret").sample()
     assert shown.endswith("ValueError: boom")
     assert not any(word in shown for word in ("hunter22", "Ada", "s3cret"))
 
 
 def test_those_that_concern_the_release_are_shown_first() -> None:
-    texts = [BACKEND + f"ERROR [x] other {number}" for number in range(9)] + [BACKEND + "ERROR [x] idx_dpa_x"]
-    sample = read([Line(0, text) for text in texts], Rules.of(LOGS["backend_log"], ["idx_dpa_"])).sample
+    texts = [BACKEND + f"ERROR [x] other {letter}" for letter in "abcdefghi"] + [BACKEND + "ERROR [x] idx_dpa_x"]
+    sample = read([Line(0, text) for text in texts], Rules.of(LOGS["backend_log"], ["idx_dpa_"])).sample()
     assert len(sample) == 5 and sample[0].endswith("idx_dpa_x")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("ERROR [7] took 3.5 s", "ERROR [81] took 12 s", True),
+        ("ERROR no user 'Ada'", "ERROR no user 'Bo'", True),
+        ("ERROR job 1b9d6bcd-bbfd-4b2d-9b5d-ab8dfbbd4bed", "ERROR job 7c9e6679-7425-40de-944b-e07fc1f90ae7", True),
+        ("ERROR trace 4bf92f3577b34da6", "ERROR trace 00f067aa0ba902b7", True),
+        ("ERROR at 0x7f3a2c", "ERROR at 0x5ac11e2d", True),
+        ("ERROR no room", "ERROR no answer", False),
+        ("ERROR no room for a", "ERROR no room for idx_dpa_a", False),
+        ("ERROR [x] facade", "ERROR [x] decade", False),
+    ],
+)
+def test_errors_of_one_kind(one: str, other: str, same: bool) -> None:
+    rules = Rules.of(LOGS["backend_log"], ["idx_dpa_"])
+    seen = read([Line(0, BACKEND + text) for text in (one, other)], rules)
+    assert (seen.errors, len(seen.kinds)) == (2, 1 if same else 2)
+
+
+def at(moments: list[float], text: str = "ERROR [x] no answer of 10.0.0.7") -> list[Line]:
+    return [Line(round(moment * SECOND), BACKEND + text) for moment in moments]
+
+
+HOUR, USUAL = 3600, [100.0, 300.0, 500.0]
+# What was logged in the 900 s before the release, in a sample's window, how long that was, and whether it is known.
+KNOWN: list[tuple[str, list[Line], list[Line], int, bool]] = [
+    ("as before", at(USUAL), at([1000]), 30, True),
+    ("once before", at(USUAL[:1]), at([1000]), 30, False),
+    ("never before", [], at([1000]), 30, False),
+    ("another number", at(USUAL), at([1000], "ERROR [x] no answer of 10.0.0.99"), 30, True),
+    ("another error", at(USUAL), at([1000], "ERROR [x] no room"), 30, False),
+    ("more in a short time", at(USUAL), at([1000, 1001]), 30, False),
+    ("as many in a burst", at([100, 101, 102]), at([1000, 1001, 1002]), 30, True),
+    ("as often in an hour", at(USUAL), at([1000.0 + 200 * n for n in range(18)]), HOUR, True),
+    ("twice as often in an hour", at(USUAL), at([1000.0 + 150 * n for n in range(24)]), HOUR, False),
+    ("it concerns the release", at(USUAL, "ERROR idx_dpa_x"), at([1000], "ERROR idx_dpa_x"), 30, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("earlier", "lines", "seconds", "known"), [case[1:] for case in KNOWN], ids=[case[0] for case in KNOWN]
+)
+def test_what_was_logged_before_the_release(earlier: list[Line], lines: list[Line], seconds: int, known: bool) -> None:
+    rules = Rules.of(LOGS["backend_log"], ["idx_dpa_"])
+    usual = recurring(read(earlier, rules), Window(0, 900 * SECOND))
+    seen, window = read(lines, rules), Window(1000 * SECOND, (1000 + seconds) * SECOND)
+    kinds = known_kinds(seen, usual, window)
+    assert (seen.count(kinds) == seen.errors) is known
+    claim = judge(LOG, Container("a", "running", 1, 1, 1), window, seen, kinds, [])
+    assert claim.verdict == ("inconclusive" if known else "fail")
+    assert claim.grave is bool(seen.concerning)
+    assert ("before the release" in claim.detail) is known
+    assert seen.facts(kinds)["known"] == (len(lines) if known else 0)
+
+
+def test_a_new_error_among_known_ones_is_the_one_that_is_shown() -> None:
+    rules = Rules.of(LOGS["backend_log"], [])
+    usual = recurring(read(at(USUAL), rules), Window(0, 900 * SECOND))
+    seen = read([*at([1000]), *at([1001], "ERROR [x] no room")], rules)
+    kinds = known_kinds(seen, usual, WINDOW)
+    claim = judge(LOG, Container("a", "running", 1, 1, 1), WINDOW, seen, kinds, [])
+    assert claim.verdict == "fail"
+    assert "1 error in the log of shop " in claim.detail and claim.detail.endswith("no room")
+    assert "besides 1 as before the release" in claim.detail
 
 
 @pytest.mark.parametrize(
@@ -196,7 +265,6 @@ def test_a_window_begins_with_its_first_nanosecond_and_ends_before_its_last() ->
     assert (engine.asked["since"], engine.asked["until"]) == (1, 3)
 
 
-WINDOW = Window(100 * SECOND, 200 * SECOND)
 # What the container was, what the last sample knew, lines seen, and the doubt: is anything lost?
 DOUBTS: list[tuple[str, dict[str, Any], dict[str, Any], int, tuple[str, bool] | None]] = [
     ("as it was", {}, {"container_id": "a"}, 5, None),
@@ -218,14 +286,14 @@ def test_what_makes_silence_prove_nothing(
     rules = Rules.of(LOGS["backend_log"], [])
     quiet = read([Line(0, BACKEND + "INFO [x] y")] * lines, rules)
     found = doubts(LOGS["backend_log"], "shop", container, before, WINDOW, quiet)
-    claim = judge(LOGS["backend_log"], "shop", container, WINDOW, quiet, found)
+    claim = judge(LOG, container, WINDOW, quiet, (), found)
     if doubt is None:
         assert (found, claim.verdict) == ([], "pass")
     else:
         assert claim.verdict == "inconclusive" and doubt[0] in claim.detail
         assert any(one.lost for one in found) is doubt[1]
     noisy = read([Line(0, BACKEND + "ERROR [x] y")], rules)
-    assert judge(LOGS["backend_log"], "shop", container, WINDOW, noisy, found).verdict == "fail"
+    assert judge(LOG, container, WINDOW, noisy, (), found).verdict == "fail"
 
 
 @pytest.mark.parametrize(("before", "lost"), [({}, True), ({"levels": {"INFO": 3}}, False)])
@@ -238,5 +306,5 @@ def test_lines_of_another_form_prove_nothing(before: dict[str, Any], lost: bool)
 @pytest.mark.parametrize("status", ["exited", "missing"])
 def test_a_service_that_is_down_fails(status: str) -> None:
     container = None if status == "missing" else Container("a", status, 1, 1, 1)
-    claim = judge(LOGS["backend_log"], "shop", container, WINDOW, read([], Rules.of(LOGS["backend_log"], [])), [])
+    claim = judge(LOG, container, WINDOW, Seen(), (), [])
     assert claim.verdict == "fail" and status in claim.detail

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease.monitor.database import connections_allowed
 from ansible.module_utils.dbrelease.monitor.queue import sample_queue
 from monitor_sample import act
 from psycopg2.extensions import connection as Connection
@@ -100,6 +101,14 @@ def params(
     }
 
 
+def remember(params: dict[str, Any], health: dict[str, Any]) -> None:
+    """How well the server was before the release."""
+    journal = Path(params["run"]["state_dir"]) / "journal.jsonl"
+    line = {**json.loads(journal.read_text().splitlines()[0]), "step": "baseline", "facts": {"health": health}}
+    with journal.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def test_a_standby_that_was_there_and_is_gone_is_no_pass(params: dict[str, Any]) -> None:
     path = Path(params["run"]["state_dir"]) / "journal.jsonl"
     line = json.loads(path.read_text().splitlines()[0])
@@ -183,10 +192,7 @@ def test_the_database(
 def test_what_was_so_before_the_release_is_no_failure_of_it(
     params: dict[str, Any], session: Connection, before: dict[str, Any], verdict: str
 ) -> None:
-    journal = Path(params["run"]["state_dir"]) / "journal.jsonl"
-    line = {**json.loads(journal.read_text().splitlines()[0]), "step": "baseline", "facts": {"health": before}}
-    with journal.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    remember(params, before)
     with session.cursor() as cursor:
         cursor.execute("DELETE FROM order_items WHERE order_id < 50")
         for _ in range(200):
@@ -235,10 +241,21 @@ def test_a_table_that_loses_its_rows_little_by_little(params: dict[str, Any], se
     assert "from 100 to 40 since the first sample" in verdicts[2][1]
 
 
-def test_too_many_connections(params: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("before", "verdict", "says"),
+    [({}, "fail", "above the limit of 0:"), ({"connections": 60}, "pass", "")],
+    ids=["nobody looked", "it was so before"],
+)
+def test_too_many_connections(params: dict[str, Any], before: dict[str, Any], verdict: str, says: str) -> None:
+    remember(params, before)
     params["monitoring"] = {**DECLARED, "connections": {"of_maximum": 0.0001}}
-    verdict, detail = claims(params)["connections"]
-    assert verdict == "fail" and "above the limit" in detail
+    found = claims(params)["connections"]
+    assert found[0] == verdict and says in found[1]
+
+
+@pytest.mark.parametrize(("before", "allowed"), [(0, 80), (80, 80), (81, 90.5), (100, 100)])
+def test_how_many_connections_are_allowed(before: int, allowed: float) -> None:
+    assert connections_allowed(0.8, 100, before) == allowed
 
 
 def test_connections_of_others_count_also_for_whoever_may_not_see_what_they_do(

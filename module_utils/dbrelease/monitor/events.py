@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,11 +20,16 @@ TRACEBACK_LEVEL = "TRACEBACK"
 LEVELS_WITH_TRACEBACKS = {"WARNING", "WARN"}
 # What the engine's own look at types without a hash makes the server log.
 OWN_ERRORS = (re.compile(r"could not identify an? (?:extended )?hash function for type"),)
-SHOWN_CHARACTERS = 300
-SHOWN_EVENTS = 5
+SHOWN_CHARACTERS, LONGEST_CHARACTERS = 300, 1000
+SHOWN_KINDS = 5
 
 # What stands in quotes may be someone's data.
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
+# What differs between two events of one kind: ids and numbers.
+_NUMBER = re.compile(
+    r"\b[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}\b|\b(?=\w*\d)(?:0x)?[\da-fA-F]{6,}\b|\d+(?:\.\d+)*"
+)
+MINUTE_NS = 60 * SECOND_NS
 _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Za-z_]\w*(?:Error|Exception|Interrupt|Exit|Warning|Timeout)\b")
 
 
@@ -79,19 +84,63 @@ class Event:
 
 
 @dataclass
+class Kind:
+    """Errors that differ in nothing but numbers and data: the first as it is shown, how many, and most in a minute."""
+
+    text: str
+    concerning: bool
+    count: int = 0
+    most: int = 0
+    recent: deque[int] = field(default_factory=deque)
+
+    def add(self, at_ns: int) -> None:
+        """One more of them."""
+        self.count += 1
+        self.recent.append(at_ns)
+        while self.recent[0] <= at_ns - MINUTE_NS:
+            self.recent.popleft()
+        self.most = max(self.most, len(self.recent))
+
+
+@dataclass
 class Seen:
-    """What was in one window of a log."""
+    """What was in one window of a log; `kinds`: its errors, by what those of one kind have in common."""
 
     lines: int = 0
     levels: Counter[str] = field(default_factory=Counter)
-    errors: int = 0
-    concerning: int = 0
     allowed: int = 0
-    sample: list[str] = field(default_factory=list)
+    kinds: dict[str, Kind] = field(default_factory=dict)
 
-    def facts(self) -> dict[str, Any]:
-        """For the journal."""
-        return {**vars(self), "levels": dict(sorted(self.levels.items()))}
+    @property
+    def errors(self) -> int:
+        """How many errors."""
+        return self.count(self.kinds)
+
+    @property
+    def concerning(self) -> int:
+        """How many of them concern the release."""
+        return sum(kind.count for kind in self.kinds.values() if kind.concerning)
+
+    def count(self, names: Collection[str]) -> int:
+        """How many errors are of these kinds."""
+        return sum(kind.count for name, kind in self.kinds.items() if name in names)
+
+    def sample(self, known: Collection[str] = ()) -> list[str]:
+        """The first of a few kinds: those that concern the release before the others, and those that are known last."""
+        kinds = sorted(self.kinds.items(), key=lambda item: (item[0] in known, not item[1].concerning))
+        return [kind.text for _, kind in kinds[:SHOWN_KINDS]]
+
+    def facts(self, known: Collection[str] = ()) -> dict[str, Any]:
+        """For the journal; `known`: kinds that the log had before the release."""
+        return {
+            "lines": self.lines,
+            "levels": dict(sorted(self.levels.items())),
+            "errors": self.errors,
+            "concerning": self.concerning,
+            "known": self.count(known),
+            "allowed": self.allowed,
+            "sample": self.sample(known),
+        }
 
 
 def events(lines: Iterable[Line], rules: Rules) -> Iterator[Event]:
@@ -132,9 +181,8 @@ def _stands_alone(line: Line, newest: Event | None, rules: Rules) -> bool:
 
 
 def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> Seen:
-    """Count a window's lines and events, and keep the first few errors, those that concern the release first."""
+    """Count a window's lines and events, and its errors by kind."""
     seen = Seen()
-    kept: list[tuple[bool, str]] = []
 
     def counted() -> Iterator[Line]:
         for line in lines:
@@ -149,10 +197,11 @@ def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> Seen
         if not concerning and any(pattern.search(event.text) for pattern in rules.allow):
             seen.allowed += 1
             continue
-        seen.errors += 1
-        seen.concerning += concerning
-        kept.append((not concerning, shown(event, secret)))
-    seen.sample = [text for _, text in sorted(kept, key=lambda item: item[0])[:SHOWN_EVENTS]]
+        text = shown(event, secret)[:LONGEST_CHARACTERS]
+        name = _NUMBER.sub("#", text)[:SHOWN_CHARACTERS]
+        # An error that concerns the release is of no kind with one that does not, however alike the two are shown.
+        key = f"{name} (concerns the release)" if concerning else name
+        seen.kinds.setdefault(key, Kind(text[:SHOWN_CHARACTERS], concerning)).add(event.last_ns)
     return seen
 
 
@@ -161,4 +210,4 @@ def shown(event: Event, secret: str | None) -> str:
     first = event.lines[0].strip()
     named = [line.strip() for line in event.lines[1:] if _ERROR_LINE.match(line)]
     text = f"{first} ... {named[-1]}" if named else first
-    return _QUOTED.sub("'?'", masked(text, secret))[:SHOWN_CHARACTERS]
+    return _QUOTED.sub("'?'", masked(text, secret))

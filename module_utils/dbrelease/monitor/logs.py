@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..commands import docker_client
 from ..errors import ReleaseError
 from .container_log import Container, Window, look, window_lines
 from .events import Rules, Seen, read
+from .known import known_kinds, recurring
 from .moments import moment, nanoseconds
 from .verdicts import Claim
 
@@ -27,30 +28,80 @@ class Doubt:
     lost: bool = False
 
 
+@dataclass(frozen=True)
+class Log:
+    """One declared log of a target: what the release says of it, who writes it, and what is to be hidden in it."""
+
+    declared: Mapping[str, Any]
+    container: str
+    rules: Rules
+    secret: str | None
+
+    @property
+    def name(self) -> str:
+        """Its name in the release."""
+        return str(self.declared["name"])
+
+    def read(self, client: docker.DockerClient, window: Window) -> Seen:
+        """What is in a window of it."""
+        return read(window_lines(client, self.container, window), self.rules, self.secret)
+
+
+def logs_of(monitoring: Mapping[str, Any], containers: Mapping[str, str], secret: str | None) -> list[Log]:
+    """Those that the target has."""
+    concerns = monitoring.get("concerns") or ()
+    return [
+        Log(log, containers[log["service"]], Rules.of(log, concerns), secret)
+        for log in monitoring.get("logs") or ()
+        if containers.get(log["service"])
+    ]
+
+
+def usual_errors(logs: Sequence[Log], begin_ns: int, end_ns: int) -> dict[str, Facts]:
+    """The errors of each log before the release, from `begin_ns` on as far as the log goes back; see `recurring`."""
+    if not logs:
+        return {}
+    try:
+        client = docker_client()
+    except ReleaseError as error:
+        return {log.name: {"unread": error.message} for log in logs}
+    try:
+        return {log.name: _usual_errors(client, log, begin_ns, end_ns) for log in logs}
+    finally:
+        client.close()
+
+
+def _usual_errors(client: docker.DockerClient, log: Log, begin_ns: int, end_ns: int) -> Facts:
+    try:
+        container = look(client, log.container)
+        if container is None or container.oldest_ns is None:
+            return {"unread": f"There is no log of a container {log.container}."}
+        window = Window(max(begin_ns, container.oldest_ns), end_ns)
+        return recurring(log.read(client, window), window)
+    except (docker.errors.DockerException, OSError) as error:
+        return {"unread": _unread(log, error)}
+
+
 def sample_logs(
-    monitoring: Mapping[str, Any],
-    containers: Mapping[str, str],
-    previous: Mapping[str, Any],
-    begin_ns: int,
-    end_ns: int,
-    secret: str | None,
+    logs: Sequence[Log], previous: Mapping[str, Any], usual: Mapping[str, Any], begin_ns: int, end_ns: int
 ) -> tuple[dict[str, Facts], list[Claim]]:
-    """Each log from where the last sample ended (`previous`, by log), else from `begin_ns`, up to `end_ns`."""
-    declared = [log for log in monitoring.get("logs") or () if containers.get(log["service"])]
-    if not declared:
+    """Each log from where the last sample ended (`previous`, by log), else from `begin_ns`, up to `end_ns`.
+
+    usual: the errors of each log before the release, as `usual_errors` found them.
+    """
+    if not logs:
         return {}, []
     try:
         client = docker_client()
     except ReleaseError as error:
-        return {}, [Claim(log["name"], "inconclusive", error.message) for log in declared]
+        return {}, [Claim(log.name, "inconclusive", error.message) for log in logs]
     facts: dict[str, Facts] = {}
     claims = []
     try:
-        for log in declared:
-            before = previous.get(log["name"]) or {}
+        for log in logs:
+            before = previous.get(log.name) or {}
             window = Window(nanoseconds(before.get("end") or "") or begin_ns, end_ns)
-            rules = Rules.of(log, monitoring.get("concerns") or ())
-            facts[log["name"]], claim = _sample(client, log, containers[log["service"]], before, window, rules, secret)
+            facts[log.name], claim = _sample(client, log, before, usual.get(log.name) or {}, window)
             claims.append(claim)
     finally:
         client.close()
@@ -58,26 +109,20 @@ def sample_logs(
 
 
 def _sample(
-    client: docker.DockerClient,
-    log: Mapping[str, Any],
-    name: str,
-    before: Mapping[str, Any],
-    window: Window,
-    rules: Rules,
-    secret: str | None,
+    client: docker.DockerClient, log: Log, before: Mapping[str, Any], usual: Mapping[str, Any], window: Window
 ) -> tuple[Facts, Claim]:
-    facts: Facts = {"begin": moment(window.begin_ns), "end": moment(window.end_ns), "container": name}
+    facts: Facts = {"begin": moment(window.begin_ns), "end": moment(window.end_ns), "container": log.container}
     try:
-        container = look(client, name)
-        seen = read(window_lines(client, name, window), rules, secret) if container else Seen()
+        container = look(client, log.container)
+        seen = log.read(client, window) if container else Seen()
     except (docker.errors.DockerException, OSError) as error:
-        reason = " ".join(str(error).split())
         # The window stays open, so that the next sample reads it too.
         facts["end"] = facts["begin"]
-        detail = f"The log of container {name} could not be read ({reason})."
-        return {**facts, **Seen().facts(), "unread": detail}, Claim(log["name"], "inconclusive", detail)
-    facts |= seen.facts()
-    doubt = doubts(log, name, container, before, window, seen) if container else []
+        detail = _unread(log, error)
+        return {**facts, **Seen().facts(), "unread": detail}, Claim(log.name, "inconclusive", detail)
+    known = known_kinds(seen, usual, window)
+    facts |= seen.facts(known)
+    doubt = doubts(log.declared, log.container, container, before, window, seen) if container else []
     if container:
         facts |= {
             "container_id": container.id,
@@ -85,28 +130,45 @@ def _sample(
             "oldest_at": moment(container.oldest_ns) if container.oldest_ns else None,
             "lost": next((one.text for one in doubt if one.lost), ""),
         }
-    return facts, judge(log, name, container, window, seen, doubt)
+    return facts, judge(log, container, window, seen, known, doubt)
+
+
+def _unread(log: Log, error: Exception) -> str:
+    return f"The log of container {log.container} could not be read ({' '.join(str(error).split())})."
 
 
 def judge(
-    log: Mapping[str, Any],
-    name: str,
+    log: Log,
     container: Container | None,
     window: Window,
     seen: Seen,
+    known: Collection[str],
     doubt: Sequence[Doubt],
 ) -> Claim:
-    """Errors fail; a window that may lack lines, or has too few of them, proves nothing."""
+    """Errors fail; those of `known` kinds, and a window that may lack lines or has too few of them, prove nothing."""
+    name, since = log.container, moment(window.begin_ns)
     if container is None or container.status != "running":
         status = container.status if container else "missing"
-        detail = f"Container {name} of the service {log['service']} is {status}: `docker logs {name}` says why."
-        return Claim(log["name"], "fail", detail)
-    if seen.errors:
-        count = "1 error" if seen.errors == 1 else f"{seen.errors} errors"
+        detail = (
+            f"Container {name} of the service {log.declared['service']} is {status}: `docker logs {name}` says why."
+        )
+        return Claim(log.name, "fail", detail)
+    of_old = seen.count(known)
+    if new := seen.errors - of_old:
         concern = f", {seen.concerning} of which concern the release" if seen.concerning else ""
-        detail = f"{count} in the log of {name} since {moment(window.begin_ns)}{concern}: {seen.sample[0]}"
-        return Claim(log["name"], "fail", detail, grave=bool(seen.concerning))
-    return Claim(log["name"], "inconclusive", doubt[0].text) if doubt else Claim(log["name"])
+        besides = f" (besides {of_old} as before the release)" if of_old else ""
+        detail = f"{errors(new)} in the log of {name} since {since}{besides}{concern}: {seen.sample(known)[0]}"
+        return Claim(log.name, "fail", detail, grave=bool(seen.concerning))
+    if of_old and not doubt:
+        usual = "which came as often before the release"
+        detail = f"{errors(of_old)} in the log of {name} since {since}, {usual}: {seen.sample()[0]}"
+        return Claim(log.name, "inconclusive", detail)
+    return Claim(log.name, "inconclusive", doubt[0].text) if doubt else Claim(log.name)
+
+
+def errors(count: int) -> str:
+    """So many of them, in words."""
+    return "1 error" if count == 1 else f"{count} errors"
 
 
 def doubts(

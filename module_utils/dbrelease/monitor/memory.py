@@ -13,7 +13,7 @@ from .moments import SECOND_NS, moment, of_journal
 Line = Mapping[str, Any]
 SAMPLE = "sample"
 WATCH = "monitor"
-QUEUE_BASELINE = "queue_baseline"
+BASELINE = "monitor_baseline"
 # A watch that was killed is taken up again unless it has lain for longer than it was to last and this.
 RESUME_WITHIN_S = 3600
 
@@ -32,28 +32,28 @@ class Memory:
 
     lines: Sequence[Line]
     deployed_ns: int | None
-    taken_back: bool
+    taken_back_ns: int | None
     samples: tuple[Sample, ...]
 
     @classmethod
     def of(cls, lines: Sequence[Line], run: Run) -> Memory:
         """From the whole journal; what was before the newest deployment is forgotten."""
         own = [line for line in lines if (line["release"], line["environment"]) == (run.release, run.environment)]
-        begin, deployed_ns, taken_back = 0, None, False
+        begin, deployed_ns, taken_back_ns = 0, None, None
         for place, line in enumerate(own):
             if line["event"] != "passed":
                 continue
             if line["step"] == "upgrade" and line["facts"].get("attempts", 1):
-                begin, deployed_ns, taken_back = place, of_journal(line["ts"]), False
+                begin, deployed_ns, taken_back_ns = place, of_journal(line["ts"]), None
             elif line["step"] == "finalize" and deployed_ns is not None and not _sampled(own[begin:place]):
                 deployed_ns = of_journal(line["ts"])
             elif line["step"] == "verify":
-                taken_back = False  # whoever made it so, it is there
+                taken_back_ns = None  # whoever made it so, it is there
             elif line["step"] in TAKEN_BACK:
-                begin, deployed_ns, taken_back = place + 1, None, True
+                begin, deployed_ns, taken_back_ns = place + 1, None, of_journal(line["ts"])
         recent = own[begin:]
         samples = tuple(Sample(of_journal(line["ts"]), line["facts"]) for line in recent if line["step"] == SAMPLE)
-        return cls(recent, deployed_ns, taken_back, samples)
+        return cls(recent, deployed_ns, taken_back_ns, samples)
 
     def previous_logs(self) -> dict[str, Any]:
         """Each log as the newest sample that looked at it left it."""
@@ -131,12 +131,14 @@ def _sampled(lines: Sequence[Line]) -> bool:
 class Before:
     """How it was before the release; empty, or 0, where nobody looked.
 
-    endpoints: how the API answered, by endpoint; health: how well the server was; queued: how many tasks waited.
+    endpoints: how the API answered, by endpoint; health: how well the server was; queued: how many tasks waited; logs:
+    the errors of each log.
     """
 
     endpoints: Mapping[str, Any]
     health: Mapping[str, Any]
     queued: int
+    logs: Mapping[str, Any]
 
     @classmethod
     def of(cls, lines: list[dict[str, Any]], run: Run) -> Before:
@@ -145,8 +147,10 @@ class Before:
         def newest(step: str) -> Mapping[str, Any]:
             return last_facts(lines, release=run.release, environment=run.environment, step=step) or {}
 
+        monitored = newest(BASELINE)
         return cls(
             newest("api_baseline").get("endpoints") or {},
             newest("baseline").get("health") or {},
-            newest(QUEUE_BASELINE).get("depth") or 0,
+            (monitored.get("queue") or {}).get("depth") or 0,
+            monitored.get("logs") or {},
         )

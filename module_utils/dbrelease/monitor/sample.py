@@ -11,7 +11,7 @@ from ..database import Login
 from ..target import no_container
 from .database import leave_a_line, sample_database
 from .endpoints import sample_api
-from .logs import sample_logs
+from .logs import logs_of, sample_logs
 from .memory import Before, Memory
 from .moments import moment
 from .queue import sample_queue
@@ -62,14 +62,8 @@ def take(
     facts |= sections
     claims += made
     time.sleep(SETTLE_S)
-    facts["logs"], made = sample_logs(
-        monitoring,
-        target.containers,
-        memory.previous_logs(),
-        memory.deployed_ns or begin_ns,
-        end_ns,
-        target.login.password,
-    )
+    logs = logs_of(monitoring, target.containers, target.login.password)
+    facts["logs"], made = sample_logs(logs, memory.previous_logs(), before.logs, memory.deployed_ns or begin_ns, end_ns)
     claims = [*made, *claims]
     facts |= {
         "verdict": verdict_of(claims),

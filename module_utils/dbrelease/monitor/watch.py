@@ -23,7 +23,7 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
     _check(seconds, interval_s)
     lines = journal.read()
     memory = Memory.of(lines, journal.run)
-    if memory.taken_back:
+    if memory.taken_back_ns is not None:
         raise ReleaseError(
             "Watching was refused, as the release was taken back, and there is nothing of it to watch: deploy it "
             "again, or remove a schedule with -e monitor_schedule=absent.",

@@ -1,0 +1,117 @@
+#!/usr/bin/python
+"""Record what a target's queue and logs are like before a release."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: monitor_baseline
+short_description: Record what a target's queue and logs are like before a release
+description:
+  - Asks the broker how much work waits, and reads the errors of the last C(window_seconds) in each log, as the section
+    C(monitoring) of the release declares both. The answers are journaled as step C(monitor_baseline).
+  - M(monitor_sample) holds its samples against them, so that a release is not blamed for what was there before it.
+  - Of the errors those are remembered that recur and do not mention what concerns the release, each kind with its
+    number, and never with anyone's data. What was logged while the release was deployed, and then taken back, is not
+    looked at.
+  - A broker that does not answer, or a log that cannot be read, is no failure here; a sample that cannot do it says so.
+extends_documentation_fragment: [run]
+options:
+  monitoring:
+    description: The release's section of that name.
+    type: dict
+    required: true
+  containers:
+    description: The containers by service. Where it names none of a service, nothing of that service is looked at.
+    type: dict
+    required: true
+  login_password:
+    description: The password of the database, which is hidden wherever a log shows it.
+    type: str
+attributes:
+  check_mode:
+    support: full
+    description: Looks as ever; the journal is not written.
+  diff_mode:
+    support: none
+    description: There is nothing to compare.
+author: [The authors of dbrelease]
+"""
+
+EXAMPLES = r"""
+- name: Record how much work waits for the worker, and which errors are logged anyway
+  monitor_baseline:
+    run: "{{ run }}"
+    containers: {redis: shop_redis, backend: shop_backend}
+    monitoring:
+      window_seconds: 900
+      queue: {service: redis, command: [redis-cli, llen, celery], limit: 1000}
+      logs:
+        - name: backend_log
+          title: No errors in the backend's log
+          service: backend
+          event: '^\S+ \S+ (?P<level>[A-Z]+) '
+          errors: [ERROR, CRITICAL]
+"""
+
+RETURN = r"""
+queue:
+  description:
+    - How many tasks wait, in C(depth); V(null) where the broker did not tell, and why in C(reason). Empty where there
+      is none.
+  type: dict
+  returned: always
+  sample: {depth: 3, reason: ""}
+logs:
+  description:
+    - Of each log that the target has C(seconds), how long was read; C(errors), how many there were; and C(kinds), of
+      those that recur the number (C(count)) and the most within a minute (C(most)), by what they have in common. Where
+      a log could not be read C(unread) says why.
+  type: dict
+  returned: always
+  sample: {backend_log: {seconds: 900.0, errors: 3, kinds: {"#-#-# ERROR no answer of #": {count: 3, most: 1}}}}
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.dbrelease.journal import Journal
+from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.monitor.logs import logs_of, usual_errors
+from ansible.module_utils.dbrelease.monitor.memory import BASELINE, Memory
+from ansible.module_utils.dbrelease.monitor.moments import SECOND_NS
+from ansible.module_utils.dbrelease.monitor.queue import read_queue
+
+OPTIONS: Options = {
+    **RUN_OPTIONS,
+    "monitoring": {"type": "dict", "required": True},
+    "containers": {"type": "dict", "required": True},
+    "login_password": {"type": "str", "no_log": True},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Ask and read, and journal the answers."""
+    monitoring, containers = params["monitoring"], params["containers"]
+    journal = Journal(run_of(params), dry=check_mode)
+    now_ns = time.time_ns()
+    taken_back_ns = Memory.of(journal.read(), journal.run).taken_back_ns or 0
+    begin_ns = max(now_ns - monitoring["window_seconds"] * SECOND_NS, taken_back_ns)
+    queue: dict[str, Any] = {}
+    with journal.step(BASELINE) as step:
+        declared = monitoring.get("queue")
+        if declared and containers.get(declared["service"]):
+            depth, reason = read_queue(declared["command"], containers[declared["service"]])
+            queue = {"depth": depth, "reason": reason}
+        logs = usual_errors(logs_of(monitoring, containers, params["login_password"]), begin_ns, now_ns)
+        step.facts.update(queue=queue, logs=logs)
+    return {"changed": False, "queue": queue, "logs": logs}
+
+
+def main() -> None:
+    """Run the module."""
+    run_module(OPTIONS, act)
+
+
+if __name__ == "__main__":
+    main()
