@@ -33,12 +33,15 @@ def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
 
 
 def delete_statement(pair: Pair, key: Values) -> str:
-    """A row that is gone; without a key it is one of those that are equal to it, whichever."""
+    """A row that is gone; without a key it is one of those that are equal to it, whichever.
+
+    ONLY: a table that inherits may have a row of the same key, which is its own.
+    """
     table = qualified(pair.live.schema, pair.live.name)
     if pair.keyed:
         named = zip(pair.key, key, strict=True)
         condition = " AND ".join(f"{quoted(column)} = {literal(value)}" for column, value in named)
-        return f"DELETE FROM {table} WHERE {condition};\n"
+        return f"DELETE FROM ONLY {table} WHERE {condition};\n"
     # Some types know no equality, so that texts are compared.
     texts = ", ".join(f'{quoted(column)}::text COLLATE "C"' for column in pair.key)
     values = ", ".join(map(literal, key))

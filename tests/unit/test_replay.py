@@ -76,6 +76,20 @@ CASES = {
         "INSERT INTO tree SELECT n, n + 1 FROM generate_series(2, 1500) n UNION SELECT 1501, 1;"
         "UPDATE tree SET up = 900 WHERE id = 1",
     ),
+    "a row that is gone, and one of the same key in a table that inherits": (
+        "CREATE TABLE papers (id int PRIMARY KEY, said text, code text UNIQUE);"
+        "CREATE TABLE plans (scale int, PRIMARY KEY (id)) INHERITS (papers);"
+        "INSERT INTO papers VALUES (1, 'gone', 'a'), (2, 'old', 'b');"
+        "INSERT INTO plans VALUES (1, 'kept', 'a', 50), (2, 'as it was', 'b', 100)",
+        "DELETE FROM ONLY papers WHERE id = 1; UPDATE ONLY papers SET said = 'new' WHERE id = 2",
+    ),
+    "such a row that was in use till then": (
+        "CREATE TABLE papers (id int PRIMARY KEY);"
+        "CREATE TABLE plans (PRIMARY KEY (id)) INHERITS (papers); INSERT INTO papers VALUES (1), (2);"
+        "INSERT INTO plans VALUES (1), (2); CREATE TABLE pins (id int PRIMARY KEY, paper int REFERENCES papers);"
+        "INSERT INTO pins VALUES (1, 1)",
+        "UPDATE pins SET paper = 2; DELETE FROM ONLY papers WHERE id = 1",
+    ),
 }
 
 
