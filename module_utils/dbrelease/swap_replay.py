@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,13 +17,14 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .commands import CHUNK
-from .database import SESSION_SETTINGS
 from .errors import ReleaseError
 from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
 from .swap_rows import Difference, Values
 from .swap_statements import (
+    ENDING,
+    beginning,
     delete_statement,
     early_delete_statement,
     given,
@@ -31,13 +32,13 @@ from .swap_statements import (
     literal,
     qualified,
     quoted,
+    staging_statements,
+    write_statements,
 )
 from .swap_tables import Pair, Table
 
 ROWS_AT_ONCE = 500
 SPOOL = f"{REPLAY}.tmp"  # without a name as soon as it is open
-TEXT_SETTINGS = {**SESSION_SETTINGS, "standard_conforming_strings": "on", "client_encoding": "UTF8"}
-NOT_REPLAYED = ("client_connection_check_interval",)
 
 
 @dataclass
@@ -88,6 +89,7 @@ class Keeper:
         self._early_deletes: list[str] = []
         self._files = ExitStack()
         self._inserts: IO[str] | None = None
+        self._replayed: list[str] = []
         self._names: set[str] = set()
         self._copies: dict[str, IO[str]] = {}
 
@@ -133,36 +135,32 @@ class Keeper:
     def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
         """A table that both databases have; its rows are in the script only if they are to be replayed."""
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
-        # Rows that refer to rows of their own table are one statement: a foreign key is checked at its end.
-        own = pair.live.key in pair.live.parents
-        at_once = sys.maxsize if own else ROWS_AT_ONCE
-        # A new row may have the unique value that a changed one gave up, or be what a changed one refers to.
-        order = ("new", "changed") if own else ("changed", "new")
-        with self._open(pair.live.key, ".jsonl") as file, ExitStack() as spools:
-            batch: dict[str, list[Values]] = {change: [] for change in order}
-            statements = {change: spools.enter_context(self._spool()) for change in order} if replay else {}
+        batch: defaultdict[str, list[Values]] = defaultdict(list)
+        staged = False
+        with self._open(pair.live.key, ".jsonl") as file:
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
-                if difference.change == "deleted":
-                    named = dict(zip(pair.key, difference.values, strict=True))
-                    _write(file, json.dumps({"change": "deleted", "key": named}, ensure_ascii=False) + "\n")
-                    if replay:
-                        self._delete(pair, difference.values)
-                    continue
-                named = dict(zip(pair.live.columns, difference.values, strict=True))
-                _write(file, json.dumps({"change": difference.change, "row": named}, ensure_ascii=False) + "\n")
+                deleted = difference.change == "deleted"
+                named = dict(zip(pair.key if deleted else pair.live.columns, difference.values, strict=True))
+                line = {"change": difference.change, "key" if deleted else "row": named}
+                _write(file, json.dumps(line, ensure_ascii=False) + "\n")
                 if not replay:
                     continue
+                if deleted:
+                    self._delete(pair, difference.values)
+                    continue
+                staged = staged or self._stage(pair)
                 rows = batch[difference.change]
                 rows.append(difference.values)
-                if len(rows) == at_once:
-                    _write(statements[difference.change], insert_statement(pair, rows, difference.change))
+                if len(rows) == ROWS_AT_ONCE:
+                    self._insert(insert_statement(pair, rows, difference.change))
                     rows.clear()
-            for change, statement in statements.items():
-                if batch[change]:
-                    _write(statement, insert_statement(pair, batch[change], change))
-                for text in _read_back(statement):
-                    self._insert(text)
+            for change, rows in batch.items():
+                self._insert(insert_statement(pair, rows, change) if rows else "")
+            if staged:
+                self._insert(write_statements(pair))
+            if replay:
+                self._replayed.append(qualified(pair.live.schema, pair.live.name))
             _sync(file)
 
     def note(self, text: str) -> None:
@@ -173,17 +171,13 @@ class Keeper:
         """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
             with self._create(REPLAY) as script:
-                settings = "".join(
-                    f"SET LOCAL {name} = {literal(value)};\n"
-                    for name, value in TEXT_SETTINGS.items()
-                    if name not in NOT_REPLAYED
-                )
-                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{settings}")
+                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{beginning(self._replayed)}")
                 # Children are inserted after their parents, so they go before them.
                 _write(script, "".join(reversed(self._early_deletes)))
                 for text in _read_back(self._inserts) if self._inserts else ():
                     _write(script, text)
                 _write(script, "".join(reversed(self._deletes)))
+                _write(script, ENDING)
                 for (schema, name), value in sequences.items():
                     sequence = qualified(schema, name)
                     highest = f"greatest({value}, (SELECT last_value FROM {sequence}))"
@@ -192,6 +186,13 @@ class Keeper:
                 _sync(script)
             sync_directory(self._directory)
         return self.saved
+
+    def _stage(self, pair: Pair) -> bool:
+        """Make places for the rows of a table; a row without a value needs none."""
+        if not given(pair.live, pair.columns):
+            return False
+        self._insert(staging_statements(pair))
+        return True
 
     def _delete(self, pair: Pair, key: Values) -> None:
         self._deletes.append(delete_statement(pair, key))

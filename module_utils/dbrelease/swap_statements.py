@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from .database import SESSION_SETTINGS, TIMEOUTS
+from .swap_procedures import CHANGED, HOLD, NEW, PROCEDURES, RELEASE, WRITE
 from .swap_rows import Values
 from .swap_tables import Pair, Table
+
+# A policy on rows would leave some out without a word: with row_security off it is an error.
+SETTINGS = {
+    **SESSION_SETTINGS,
+    "standard_conforming_strings": "on",
+    "client_encoding": "UTF8",
+    "row_security": "off",
+}
+NOT_REPLAYED = ("client_connection_check_interval",)
+# A table that waits for a check cannot be altered.
+ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {RELEASE}();\n"
+
+
+def beginning(tables: Iterable[str]) -> str:
+    """How the transaction begins that writes to these tables; `ENDING` comes after what it writes."""
+    settings = "".join(
+        f"SET LOCAL {name} = {literal(value)};\n" for name, value in SETTINGS.items() if name not in NOT_REPLAYED
+    )
+    timeouts = f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY ({array(TIMEOUTS)});\n"
+    # Rows that refer to one another can only be written before that is checked.
+    held = f"SET CONSTRAINTS ALL DEFERRED;\n{PROCEDURES}CALL {HOLD}({array(tables)});\n"
+    return f"{settings}{timeouts}{held}"
 
 
 def given(table: Table, columns: Sequence[str]) -> list[str]:
@@ -13,23 +37,34 @@ def given(table: Table, columns: Sequence[str]) -> list[str]:
     return [column for column in columns if column not in table.generated]
 
 
+def staging_statements(pair: Pair) -> str:
+    """Places for rows of this table, with its types but without what it demands of a row."""
+    names = ", ".join(map(quoted, given(pair.live, pair.columns)))
+    empty = f"AS SELECT {names} FROM ONLY {qualified(pair.live.schema, pair.live.name)} WITH NO DATA"
+    return "".join(
+        f"CREATE TEMPORARY TABLE {place.removeprefix('pg_temp.')} ON COMMIT DROP {empty};\n" for place in (CHANGED, NEW)
+    )
+
+
 def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
-    """New rows never overwrite; changed ones are written as they were in the live database."""
+    """Rows that wait to be written; without a key each is a new one."""
     columns = given(pair.live, pair.columns)
-    places = [pair.live.columns.index(column) for column in columns]
-    table = qualified(pair.live.schema, pair.live.name)
     if not columns:
-        return f"INSERT INTO {table} DEFAULT VALUES;\n" * len(rows)
+        return f"INSERT INTO {qualified(pair.live.schema, pair.live.name)} DEFAULT VALUES;\n" * len(rows)
+    places = [pair.live.columns.index(column) for column in columns]
     values = ",\n".join(f"({', '.join(literal(row[place]) for place in places)})" for row in rows)
-    names = ", ".join(map(quoted, columns))
-    action = ""
+    staged = CHANGED if pair.keyed and change == "changed" else NEW
+    return f"INSERT INTO {staged} ({', '.join(map(quoted, columns))}) VALUES\n{values};\n"
+
+
+def write_statements(pair: Pair) -> str:
+    """Write the rows that wait."""
+    table, names = qualified(pair.live.schema, pair.live.name), ", ".join(map(quoted, given(pair.live, pair.columns)))
     if pair.keyed:
-        settable = [column for column in columns if column not in {*pair.key, *pair.live.identities}]
-        assigned = ", ".join(f"{quoted(column)} = excluded.{quoted(column)}" for column in settable)
-        update = change == "changed" and assigned
-        keys = ", ".join(map(quoted, pair.key))
-        action = f"\nON CONFLICT ({keys}) DO {f'UPDATE SET {assigned}' if update else 'NOTHING'}"
-    return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE VALUES\n{values}{action};\n"
+        write = f"CALL {WRITE}({literal(table)}, {array(pair.key)});\n"
+    else:
+        write = f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {NEW};\n"
+    return f"{write}DROP TABLE {CHANGED}, {NEW};\n"
 
 
 def delete_statement(pair: Pair, key: Values) -> str:
@@ -60,6 +95,11 @@ def early_delete_statement(pair: Pair, key: Values) -> str:
 def qualified(schema: str, name: str) -> str:
     """The name of a table or a sequence as SQL."""
     return f"{quoted(schema)}.{quoted(name)}"
+
+
+def array(values: Iterable[str]) -> str:
+    """Texts as SQL."""
+    return f"ARRAY[{', '.join(map(literal, values))}]::text[]"
 
 
 def literal(value: str | None) -> str:

@@ -17,10 +17,10 @@ SELECT n.nspname AS schema, c.relname AS name,
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
        coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''), '{}') AS generated,
-       coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
-        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attidentity = 'a'), '{}') AS identities,
+       -- What a key INCLUDEs comes after its own columns.
        coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum))
-        FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
+        FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
+         AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
         WHERE i.indrelid = c.oid AND i.indisprimary), '{}') AS primary_key,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary
                AND (i.indisunique OR i.indisexclusion))
@@ -43,7 +43,7 @@ ORDER BY 1, 2
 class Table:
     """One table; `parents` are those that its foreign keys lead to.
 
-    generated: columns that take no value; identities: those that take one only in an INSERT.
+    generated: columns that take no value.
     exclusive: a row may stand in the way of another one that has another primary key, and can be taken away before that
     one comes: at most its children go with it, which are written anew, and never theirs, which are not.
     """
@@ -54,7 +54,6 @@ class Table:
     generated: frozenset[str]
     primary_key: tuple[str, ...]
     parents: frozenset[str]
-    identities: frozenset[str] = frozenset()
     exclusive: bool = False
 
     @property
@@ -88,7 +87,6 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
             frozenset(row["generated"]),
             tuple(row["primary_key"]),
             frozenset(table_key(schema, name) for schema, name in row["parents"]),
-            frozenset(row["identities"]),
             row["exclusive"],
         )
         for row in select(cursor, SHAPES)

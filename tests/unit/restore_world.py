@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -127,6 +129,32 @@ class World:
     def tables(self, database: str | None = None) -> dict[str, tuple[int, str]]:
         tables, _ = read_state(replace(self.login, database=database or self.login.database), "tests")
         return {key: (row["rows"], row["fingerprint"]) for key, row in tables.items()}
+
+    def written_since(self, before: str, written: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Back up `before`, write, and swap the restored copy in: the swap's result, and the rows that were live."""
+        self.execute(before)
+        self.back_up()
+        self.execute(written)
+        live = self.every_row()
+        # With more jobs pg_restore itself fires the triggers of a partitioned table.
+        return self.swap(self.restore(jobs=1)["database"]), live
+
+    def replay(self, role: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the script of the one swap's saved rows in the live database."""
+        (script,) = self.state.glob("rows_since_backup_*/replay.sql")
+        where = [f"--host={self.login.host}", f"--port={self.login.port}", f"--username={self.login.user}"]
+        return subprocess.run(
+            ["psql", "-X", "-q", *where, f"--dbname={self.login.database}", f"--file={script}"],
+            env={**os.environ, "PGPASSWORD": self.login.password or "", "PGOPTIONS": f"-c role={role}" if role else ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def every_row(self) -> dict[str, list[tuple[Any, ...]]]:
+        """The rows themselves as text, by table."""
+        names = self.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid >= 16384")
+        return {name: self.execute(f"SELECT t::text FROM ONLY {name} AS t ORDER BY 1") for (name,) in names}
 
     def journal(self) -> list[dict[str, Any]]:
         path = self.state / "journal.jsonl"

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,29 +100,14 @@ def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Ite
 
 @pytest.mark.parametrize(("before", "written"), CASES.values(), ids=CASES.keys())
 def test_the_script_brings_back_what_was_written(world: World, before: str, written: str) -> None:
-    world.execute(before)
-    world.back_up()
-    world.execute(written)
-    live = world.tables()
-    result = world.swap(world.restore()["database"])
-    assert world.tables() != live
+    result, live = world.written_since(before, written)
+    assert world.every_row() != live
     (folder,) = world.state.glob("rows_since_backup_*")
     assert {path.suffix for path in folder.iterdir()} == {".jsonl", ".sql"}
-    replay(world, folder / "replay.sql")
-    assert world.tables() == live
-    assert result["rows"]["directory"] == str(folder)
-
-
-def replay(world: World, script: Path) -> None:
-    where = [f"--host={world.login.host}", f"--port={world.login.port}", f"--username={world.login.user}"]
-    done = subprocess.run(
-        ["psql", "-X", "-q", *where, f"--dbname={world.login.database}", f"--file={script}"],
-        env={**os.environ, "PGPASSWORD": world.login.password or ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = world.replay()
     assert done.returncode == 0, done.stderr
+    assert world.every_row() == live
+    assert result["rows"]["directory"] == str(folder)
 
 
 def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

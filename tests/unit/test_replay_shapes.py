@@ -1,0 +1,231 @@
+"""The replay script where the database acts by itself, or checks in its own order: all rows come back, or none.
+
+Triggers and rules hold still meanwhile, and are afterwards what they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease.database import Login
+from restore_world import World, world_of
+
+# Each case: what was there at the backup, and what was written to it since.
+CASES = {
+    "a trigger that changes what is written": (
+        "CREATE TABLE pages (id int PRIMARY KEY, said text, at timestamptz);"
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.at = clock_timestamp(); RETURN NEW; END $$;"
+        "CREATE TRIGGER touch BEFORE INSERT OR UPDATE ON pages FOR EACH ROW EXECUTE FUNCTION touch();"
+        "INSERT INTO pages VALUES (1, 'old'), (2, 'old')",
+        "UPDATE pages SET said = 'new' WHERE id = 1; INSERT INTO pages VALUES (3, 'new')",
+    ),
+    "a trigger that keeps a record, with rows that were recorded otherwise": (
+        "CREATE TABLE pages (id int PRIMARY KEY, said text); CREATE TABLE records (id serial PRIMARY KEY, page int);"
+        "CREATE FUNCTION record() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO records (page) VALUES (coalesce(NEW.id, OLD.id)); RETURN NULL; END $$;"
+        "CREATE TRIGGER record AFTER INSERT OR UPDATE OR DELETE ON pages FOR EACH ROW EXECUTE FUNCTION record();"
+        "INSERT INTO pages VALUES (1, 'old'), (2, 'old')",
+        "DELETE FROM pages WHERE id = 1; INSERT INTO pages SELECT n, 'new' FROM generate_series(3, 9) n",
+    ),
+    "triggers of every state": (
+        "CREATE TABLE pages (id int PRIMARY KEY, said text);"
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.said = NEW.said || '!'; RETURN NEW; END $$;"
+        'CREATE TRIGGER "O" BEFORE INSERT ON pages FOR EACH ROW EXECUTE FUNCTION shout();'
+        'CREATE TRIGGER "a %" BEFORE INSERT ON pages FOR EACH ROW EXECUTE FUNCTION shout();'
+        'CREATE TRIGGER "r" BEFORE INSERT ON pages FOR EACH ROW EXECUTE FUNCTION shout();'
+        'CREATE TRIGGER "d" BEFORE INSERT ON pages FOR EACH ROW EXECUTE FUNCTION shout();'
+        'ALTER TABLE pages ENABLE ALWAYS TRIGGER "a %", ENABLE REPLICA TRIGGER r, DISABLE TRIGGER d',
+        "INSERT INTO pages VALUES (1, 'new')",
+    ),
+    "triggers of a partitioned table, of which one partition has them otherwise": (
+        "CREATE TABLE pages (id int, year int, said text, PRIMARY KEY (id, year)) PARTITION BY LIST (year);"
+        "CREATE TABLE pages_1 PARTITION OF pages FOR VALUES IN (1);"
+        "CREATE TABLE pages_2 PARTITION OF pages FOR VALUES IN (2);"
+        "CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN NEW.said = NEW.said || '!'; RETURN NEW; END $$;"
+        "CREATE TRIGGER shout BEFORE INSERT OR UPDATE ON pages FOR EACH ROW EXECUTE FUNCTION shout();"
+        "ALTER TABLE pages_2 DISABLE TRIGGER shout; INSERT INTO pages VALUES (1, 1, 'old'), (2, 2, 'old')",
+        "UPDATE pages SET said = 'new'; UPDATE pages SET year = 2 WHERE id = 1; INSERT INTO pages VALUES (3, 1, 'new')",
+    ),
+    "a trigger that waits for the end of the transaction": (
+        "CREATE TABLE pages (id int PRIMARY KEY); CREATE TABLE records (id serial PRIMARY KEY, page int);"
+        "CREATE FUNCTION record() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN INSERT INTO records (page) VALUES (NEW.id); RETURN NULL; END $$;"
+        "CREATE CONSTRAINT TRIGGER record AFTER INSERT ON pages DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION record()",
+        "INSERT INTO pages SELECT n FROM generate_series(1, 3) n",
+    ),
+    "rules that write elsewhere, or not at all": (
+        "CREATE TABLE pages (id int PRIMARY KEY, said text); CREATE TABLE records (id serial PRIMARY KEY, page int);"
+        "INSERT INTO pages VALUES (1, 'old'), (2, 'old');"
+        "CREATE RULE inserted AS ON INSERT TO pages DO ALSO INSERT INTO records (page) VALUES (NEW.id);"
+        "CREATE RULE updated AS ON UPDATE TO pages DO ALSO INSERT INTO records (page) VALUES (NEW.id);"
+        "CREATE RULE deleted AS ON DELETE TO pages DO INSTEAD NOTHING; ALTER TABLE pages ENABLE ALWAYS RULE updated",
+        "UPDATE pages SET said = 'new' WHERE id = 1; INSERT INTO pages VALUES (3, 'new');"
+        "ALTER TABLE pages DISABLE RULE deleted; DELETE FROM pages WHERE id = 2; ALTER TABLE pages ENABLE RULE deleted",
+    ),
+    "a key that is checked late": (
+        "CREATE TABLE pages (id int PRIMARY KEY DEFERRABLE, said text);INSERT INTO pages VALUES (1, 'old'), (2, 'old')",
+        "UPDATE pages SET said = 'new' WHERE id = 1; DELETE FROM pages WHERE id = 2;"
+        "INSERT INTO pages VALUES (3, 'new')",
+    ),
+    "a key that includes another column": (
+        "CREATE TABLE pages (b text, a int, c int, PRIMARY KEY (c, a) INCLUDE (b));"
+        "INSERT INTO pages VALUES ('old', 1, 1), ('old', 2, 1)",
+        "UPDATE pages SET b = 'new' WHERE a = 1; INSERT INTO pages VALUES ('new', 1, 2)",
+    ),
+    "rows of which each refers to one of another table, and it to that": (
+        "CREATE TABLE teams (id int PRIMARY KEY, head int);"
+        "CREATE TABLE people (id int PRIMARY KEY, team int NOT NULL REFERENCES teams DEFERRABLE);"
+        "ALTER TABLE teams ADD FOREIGN KEY (head) REFERENCES people DEFERRABLE, ALTER head SET NOT NULL",
+        "BEGIN; SET CONSTRAINTS ALL DEFERRED; INSERT INTO teams VALUES (1, 2), (2, 1);"
+        "INSERT INTO people VALUES (1, 1), (2, 2); COMMIT",
+    ),
+    "unique values that rows exchanged, one of them with a new row": (
+        "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL UNIQUE, up int REFERENCES codes, twice text"
+        " GENERATED ALWAYS AS (code || code) STORED);"
+        "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes);"
+        "INSERT INTO codes VALUES (1, 'a', NULL), (2, 'b', 1), (3, 'c', 2), (4, 'd', 3);"
+        "INSERT INTO uses VALUES (1, 1), (2, 4)",
+        "UPDATE codes SET code = 'spare' WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
+        "UPDATE codes SET code = 'b' WHERE id = 1; UPDATE codes SET code = 'moved' WHERE id = 3;"
+        "INSERT INTO codes VALUES (5, 'c'); UPDATE codes SET up = 5 WHERE id IN (1, 4)",
+    ),
+    "places that all moved on by one": (
+        "CREATE TABLE steps (id int PRIMARY KEY, place int UNIQUE); INSERT INTO steps SELECT n, n"
+        " FROM generate_series(1, 1200) n",
+        "UPDATE steps SET place = -place; UPDATE steps SET place = 1 - place; INSERT INTO steps VALUES (0, 1)",
+    ),
+    "unique values that rows exchanged on which others hang": (
+        "CREATE TABLE codes (id int PRIMARY KEY, code text UNIQUE, said text NOT NULL UNIQUE, n int);"
+        "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes ON DELETE CASCADE);"
+        "INSERT INTO codes VALUES (1, 'a', 'A'), (2, 'b', 'B'); INSERT INTO uses VALUES (1, 1)",
+        "UPDATE codes SET code = NULL WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
+        "UPDATE codes SET code = 'b', n = 1 WHERE id = 1",
+    ),
+    "a unique value that a row on which others hang gave up to a new one": (
+        "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL UNIQUE);"
+        "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes ON DELETE CASCADE);"
+        "INSERT INTO codes VALUES (1, 'a'); INSERT INTO uses VALUES (1, 1)",
+        "UPDATE codes SET code = 'b'; INSERT INTO codes VALUES (2, 'a')",
+    ),
+    "ranges that must not overlap, exchanged": (
+        "CREATE TABLE rooms (id int PRIMARY KEY, taken int4range, n int, EXCLUDE USING gist (taken WITH &&));"
+        "INSERT INTO rooms VALUES (1, '[1,5)'), (2, '[5,9)')",
+        "UPDATE rooms SET taken = 'empty' WHERE id = 1; UPDATE rooms SET taken = '[1,5)' WHERE id = 2;"
+        "UPDATE rooms SET taken = '[5,9)', n = 1 WHERE id = 1",
+    ),
+}
+# What the database does by itself as one writes to a table.
+ACTING = """
+SELECT tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger UNION ALL
+SELECT ev_class::regclass::text, rulename, ev_enabled::text FROM pg_rewrite WHERE ev_class >= 16384 ORDER BY 1, 2
+"""
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    with world_of(database, server, run_parameters) as made:
+        yield made
+
+
+@pytest.mark.parametrize(("before", "written"), CASES.values(), ids=CASES.keys())
+def test_rows_come_back_as_they_were(world: World, before: str, written: str) -> None:
+    _, live = world.written_since(before, written)
+    assert world.every_row() != live
+    acting = world.execute(ACTING)
+    for _ in range(2):
+        done = world.replay()
+        assert done.returncode == 0, done.stderr
+        assert world.every_row() == live
+        assert world.execute(ACTING) == acting
+
+
+SHOUTING = """
+CREATE TABLE pages (id int PRIMARY KEY, said text); CREATE TABLE plain (id int PRIMARY KEY);
+INSERT INTO pages VALUES (1, 'old');
+CREATE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.said = NEW.said || '!'; RETURN NEW; END $$;
+CREATE TRIGGER shout BEFORE UPDATE ON pages FOR EACH ROW EXECUTE FUNCTION shout();
+GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC
+"""
+EXCHANGED = (
+    "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL UNIQUE, said text);"
+    "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes ON DELETE CASCADE);"
+    "CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO codes VALUES (1, 'a'), (2, 'b');"
+    "INSERT INTO uses VALUES (1, 1)",
+    "INSERT INTO plain VALUES (1); UPDATE codes SET code = 'c' WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
+    "UPDATE codes SET code = 'b', said = 'new' WHERE id = 1",
+)
+# What was there, what was written since, what was written since the swap, who replays, and the words of the refusal.
+REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
+    "by one who does not own a table with a trigger": (
+        SHOUTING, "UPDATE pages SET said = 'new'; INSERT INTO plain VALUES (1)", "", "{role}",
+        "must be owner of table pages), and nothing was changed: run this as the owner",
+    ),
+    "by one who does not see every row": (
+        "CREATE TABLE pages (id int PRIMARY KEY); INSERT INTO pages VALUES (1), (2); CREATE TABLE plain (id int);"
+        "ALTER TABLE pages ENABLE ROW LEVEL SECURITY; CREATE POLICY higher ON pages USING (id > 1);"
+        "GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC",
+        "DELETE FROM pages WHERE id = 1; INSERT INTO plain VALUES (1)", "", "{role}", "row-level security",
+    ),
+    "values exchanged on whose rows others hang": (*EXCHANGED, "", "", "Replaying codes was refused (duplicate key"),
+    "a value that was given away since": (
+        "CREATE TABLE codes (id int PRIMARY KEY, code text UNIQUE); CREATE TABLE plain (id int PRIMARY KEY)",
+        "INSERT INTO plain VALUES (1); INSERT INTO codes VALUES (1, 'a')", "INSERT INTO codes VALUES (2, 'a')", "",
+        "DETAIL:  Key (code)=(a) already exists.",
+    ),
+    "a row that refers to one that was deleted since": (
+        "CREATE TABLE codes (id int PRIMARY KEY); CREATE TABLE plain (id int PRIMARY KEY);"
+        "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes); INSERT INTO codes VALUES (1)",
+        "INSERT INTO plain VALUES (1); INSERT INTO uses VALUES (1, 1)", "DELETE FROM codes", "",
+        "violates foreign key constraint",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "written", "meanwhile", "role", "words"), REFUSALS.values(), ids=REFUSALS.keys())
+def test_what_cannot_be_replayed_is_told_and_nothing_is_written(
+    world: World, before: str, written: str, meanwhile: str, role: str, words: str
+) -> None:
+    world.written_since(before, written)
+    world.execute(meanwhile or "SELECT 1")
+    seen, acting = world.every_row(), world.execute(ACTING)
+    done = world.replay(role.replace("{role}", world.role))
+    assert done.returncode == 3
+    assert words in done.stderr
+    assert (world.every_row(), world.execute(ACTING)) == (seen, acting)
+
+
+def test_one_who_may_only_write_replays_where_nothing_must_hold_still(world: World) -> None:
+    _, live = world.written_since(SHOUTING, "INSERT INTO plain VALUES (1)")
+    done = world.replay(world.role)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert world.every_row() == live
+
+
+def test_a_column_that_the_key_includes_is_none_of_its_own(world: World) -> None:
+    before, written = CASES["a key that includes another column"]
+    result, _ = world.written_since(before, written)
+    counts = result["rows"]["tables"]["public.pages"]
+    assert (counts["new"], counts["changed"], counts["deleted"]) == (1, 1, 0)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_what_only_the_restored_table_has_stays_as_it_is(world: World, exchanged: bool) -> None:
+    world.written_since(
+        "CREATE TABLE codes (id int PRIMARY KEY, code text UNIQUE, more int NOT NULL DEFAULT 7, note text);"
+        "INSERT INTO codes VALUES (1, 'a', 1, 'one'), (2, 'b', 2, 'two')",
+        "ALTER TABLE codes DROP COLUMN more, DROP COLUMN note; UPDATE codes SET code = 'c' WHERE id = 1;"
+        + ("UPDATE codes SET code = 'a' WHERE id = 2; UPDATE codes SET code = 'b' WHERE id = 1;" if exchanged else "")
+        + "INSERT INTO codes VALUES (3, 'd')",
+    )
+    done = world.replay()
+    assert done.returncode == 0, done.stderr
+    codes = ("b", "a") if exchanged else ("c", "b")
+    assert world.execute("SELECT * FROM codes ORDER BY id") == [
+        (1, codes[0], 1, "one"), (2, codes[1], 2, "two"), (3, "d", 7, None),
+    ]  # fmt: skip
