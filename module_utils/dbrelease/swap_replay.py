@@ -7,7 +7,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import rmtree
@@ -94,8 +94,9 @@ class Keeper:
         self._copies: dict[str, IO[str]] = {}
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._files.close()
+        """Let go of the files. What is kept was synced; on a full disk the rest fails again, and would hide why."""
+        with suppress(OSError):
+            self._files.close()
 
     def discard(self) -> None:
         """Nothing is kept: what only the live database has is still in it."""
@@ -109,11 +110,11 @@ class Keeper:
         file = self._copies.get(table.key)
         if file is None:
             file = self._copies[table.key] = self._open(table.key, ".csv")
-        file.seek(0)
-        file.truncate()
         columns = sql.SQL(", ").join(map(sql.Identifier, given(table, table.columns)))
         text = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')")
         try:
+            file.seek(0)
+            file.truncate()
             cursor.copy_expert(text.format(columns, table.identifier).as_string(cursor), file.buffer)  # type: ignore[attr-defined]
         except OSError as error:
             raise write_failure(Path(file.name), error) from error
@@ -137,7 +138,7 @@ class Keeper:
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
         batch: defaultdict[str, list[Values]] = defaultdict(list)
         staged = False
-        with self._open(pair.live.key, ".jsonl") as file:
+        with _let_go(self._open(pair.live.key, ".jsonl")) as file:
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
                 deleted = difference.change == "deleted"
@@ -170,7 +171,7 @@ class Keeper:
     def finish(self, header: str, sequences: Mapping[tuple[str, str], int]) -> Saved:
         """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
-            with self._create(REPLAY) as script:
+            with _let_go(self._create(REPLAY)) as script:
                 _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{beginning(self._replayed)}")
                 # Children are inserted after their parents, so they go before them.
                 _write(script, "".join(reversed(self._early_deletes)))
@@ -244,6 +245,16 @@ class Keeper:
         return name + suffix
 
 
+@contextmanager
+def _let_go(file: IO[str]) -> Iterator[IO[str]]:
+    """Close one that was synced, or where something failed, as Keeper.close() does."""
+    try:
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
+
+
 def _write(file: IO[str], text: str) -> None:
     try:
         file.write(text)
@@ -252,7 +263,10 @@ def _write(file: IO[str], text: str) -> None:
 
 
 def _read_back(spool: IO[str]) -> Iterator[str]:
-    spool.seek(0)
+    try:
+        spool.seek(0)  # writes what it holds back
+    except OSError as error:
+        raise write_failure(Path(spool.name), error) from error
     while text := spool.read(CHUNK):
         yield text
 
