@@ -14,7 +14,7 @@ import psycopg2
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import quote_ident
 
-from .database import select, server_reason, strip_terminator
+from .database import Row, select, server_reason, strip_terminator
 from .errors import ReleaseError
 from .journal import stamp
 from .private_files import create_private, publish, temporary_name, unused, write_failure
@@ -24,9 +24,21 @@ INSERTABLE = """
 SELECT attname::text AS name FROM pg_attribute
 WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
 """
+# With -1 a type without its length stays one: char(n) is bpchar, and not char(1), which NULL would make of it.
 TYPES = """
-SELECT format_type(oid, NULL) AS type
+SELECT format_type(oid, -1) AS type
 FROM unnest(%s::oid[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place
+"""
+# ON CONFLICT refuses a table of which a constraint may be checked late: its indexes, with the columns that are unique.
+LATE = """
+SELECT c.relkind = 'p' AS partitioned, array(
+  SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS place
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = place
+  WHERE i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL) AS columns
+FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+WHERE i.indrelid = to_regclass(%s)
+  AND EXISTS (SELECT FROM pg_index late WHERE late.indrelid = i.indrelid AND NOT late.indimmediate)
+ORDER BY i.indexrelid
 """
 
 HEAD = """\
@@ -44,7 +56,7 @@ COPY lost_rows FROM STDIN;
 TAIL = """\
 \\.
 INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
-SELECT {columns} FROM lost_rows ON CONFLICT DO NOTHING;
+SELECT {columns} FROM lost_rows {unless_there};
 COMMIT;
 """
 
@@ -146,4 +158,14 @@ def _tail(cursor: Cursor, table: str, columns: list[str]) -> str:
     kept = [quote_ident(column, cursor) for column in columns if column in insertable]
     if not kept:
         raise ReleaseError(f"Saving rows of {table} failed (the query gives none of its columns): correct the query.")
-    return TAIL.format(table=quoted, columns=", ".join(kept))
+    late = select(cursor, LATE, (quoted,))
+    absent = [_absent(cursor, quoted, key) for key in late if key["columns"] and {*key["columns"]} <= {*columns}]
+    unless_there = f"WHERE {' AND '.join(absent) or 'true'}" if late else "ON CONFLICT DO NOTHING"
+    return TAIL.format(table=quoted, columns=", ".join(kept), unless_there=unless_there)
+
+
+def _absent(cursor: Cursor, table: str, key: Row) -> str:
+    """Of a row of lost_rows: that the table itself has none with the same values in a unique constraint."""
+    named = [quote_ident(column, cursor) for column in key["columns"]]
+    same = " AND ".join(f"now.{name} = lost_rows.{name}" for name in named)
+    return f"NOT EXISTS (SELECT FROM {'' if key['partitioned'] else 'ONLY '}{table} AS now WHERE {same})"

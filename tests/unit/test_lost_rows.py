@@ -75,6 +75,75 @@ def test_what_was_saved_comes_back_and_only_once(database: Any, notes: Any, tmp_
     assert rows(notes) == before
 
 
+# The columns of the table, and its rows.
+SHAPES = {
+    "types whose length is not in their name": (
+        "id int PRIMARY KEY, a char(5), b bit(4), c char(3)[], d bit(2)[], e bit varying(9), f \"char\", g varchar(3)",
+        "(1, 'abc', B'1010', '{ab,\"c  \"}', '{10,01}', B'101', 'x', 'abc'), (2, 'ab', B'0001', NULL, NULL, NULL, '',"
+        " '')",
+    ),
+    "a key that is checked late": ("id int PRIMARY KEY DEFERRABLE, a text", "(1, 'a'), (2, 'b')"),
+    "another value that is checked late": (
+        "id int PRIMARY KEY, \"the Code\" text UNIQUE DEFERRABLE INITIALLY DEFERRED, a int",
+        "(1, 'a', 1), (2, NULL, 2), (3, NULL, 3)",
+    ),
+    "ranges that are checked late, beside a key": (
+        "id int PRIMARY KEY, during int4range, EXCLUDE USING gist (during WITH &&) DEFERRABLE",
+        "(1, '[1,5)'), (2, '[5,9)')",
+    ),
+    "a key that is checked late, with another column in it": (
+        "a text, b int, id int, PRIMARY KEY (id, b) INCLUDE (a) DEFERRABLE", "('a', 1, 1), ('b', 1, 2)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "values"), SHAPES.values(), ids=SHAPES.keys())
+def test_rows_of_any_shape_come_back_and_only_once(
+    database: Any, session: Any, tmp_path: Path, columns: str, values: str
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE notes ({columns}); INSERT INTO notes VALUES {values}")
+    before = rows(session)
+    saved = save(database, tmp_path)
+    for remaining in (0, 1, len(before)):
+        with session.cursor() as cursor:
+            cursor.execute(f"DELETE FROM notes WHERE id > {remaining}")
+        replay(session, saved["replay"])
+        assert rows(session) == before
+
+
+# The table, which of its columns are saved, and whether its key keeps a row from coming back twice.
+LATE = {
+    "a partitioned table": (
+        "CREATE TABLE notes (id int PRIMARY KEY DEFERRABLE, a text) PARTITION BY LIST (id);"
+        "CREATE TABLE every PARTITION OF notes DEFAULT", "*", True,
+    ),
+    "ranges without a key": (
+        "CREATE TABLE notes (id int, a text, EXCLUDE USING gist (int4range(id, id, '[]') WITH &&) DEFERRABLE)",
+        "*", False,
+    ),
+    "a key of which nothing is saved": (
+        "CREATE TABLE notes (id int, a text, n serial UNIQUE DEFERRABLE)", "id, a", False,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("create", "columns", "keyed"), LATE.values(), ids=LATE.keys())
+def test_rows_come_back_where_a_constraint_is_checked_late(
+    database: Any, session: Any, tmp_path: Path, create: str, columns: str, keyed: bool
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(f"{create}; INSERT INTO notes VALUES (1, 'a'), (2, 'b')")
+    saved = save(database, tmp_path, f"SELECT {columns} FROM notes WHERE id = 2")
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM notes WHERE id = 2")
+    for _ in range(2 if keyed else 1):
+        replay(session, saved["replay"])
+    with session.cursor() as cursor:
+        cursor.execute("SELECT id, a FROM notes ORDER BY id")
+        assert cursor.fetchall() == [(1, "a"), (2, "b")]
+
+
 def test_both_files_are_private_and_counted(database: Any, notes: Any, tmp_path: Path) -> None:
     saved = save(database, tmp_path, "SELECT * FROM notes WHERE id < 3;")
     assert saved["rows"] == 2
