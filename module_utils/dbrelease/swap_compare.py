@@ -16,6 +16,7 @@ from .errors import ReleaseError
 from .fingerprints import State, read_tables, state_of
 from .large_objects import read_large_objects
 from .locks import RETRYABLE
+from .swap_columns import only_live
 from .swap_look import Looking, take_look
 from .swap_rename import end_sessions_in
 from .swap_replay import Keeper, Saved
@@ -125,6 +126,8 @@ class Comparison:
         return found
 
     def _save_known(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
+        if columns := only_live(cursor, table, self._known[table.key]):
+            keeper.saved.columns[table.key] = columns
         if self._look.states.get(table.key) == self._there.get(table.key) and self._look.is_unchanged(cursor, table):
             return
         both, there = self._sums_of(table)

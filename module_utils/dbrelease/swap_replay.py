@@ -21,6 +21,7 @@ from .errors import ReleaseError
 from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
+from .swap_columns import Columns
 from .swap_rows import Difference, Values
 from .swap_statements import (
     ENDING,
@@ -61,11 +62,13 @@ class Saved:
     """What was saved, and where; `directory` is empty where there was nothing to save.
 
     large_objects: how many differ; they are no rows of a table, and are not saved.
+    columns: of each table those that the other database lacks, where they hold values: they are not replayed.
     """
 
     directory: str = ""
     tables: dict[str, Counts] = field(default_factory=dict)
     large_objects: int = 0
+    columns: dict[str, Columns] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -75,7 +78,8 @@ class Saved:
     def facts(self) -> dict[str, Any]:
         """For the journal."""
         tables = {key: {**vars(counts)} for key, counts in self.tables.items() if counts.total}
-        counted = {"rows": self.rows, "large_objects": self.large_objects}
+        columns = {key: {"names": list(found.names), "rows": found.rows} for key, found in self.columns.items()}
+        counted = {"rows": self.rows, "large_objects": self.large_objects, "columns": columns}
         return {"directory": self.directory, **counted, "tables": tables}
 
 

@@ -36,15 +36,22 @@ def rows_proof(saved: Saved) -> Proof:
         for table, counts in facts["tables"].items()
     )
     detail = f"{counted}: {saved.directory}." if saved.rows else "There are none."
+    left = [
+        f"values of {table} in {', '.join(found.names)} ({found.rows} row{'' if found.rows == 1 else 's'}), "
+        "which the database that takes its place has no column for"
+        for table, found in saved.columns.items()
+    ]
     if saved.large_objects:
-        detail += f" {saved.large_objects} large objects differ, and are only in the database that was replaced."
+        left.append(f"{saved.large_objects} large objects that differ")
+    if left:
+        detail += f" Only in the database that was replaced: {'; '.join(left)}."
     return Proof(
         ROWS_PROOF,
         TITLES[ROWS_PROOF],
-        "inconclusive" if saved.large_objects else "pass",
+        "inconclusive" if left else "pass",
         observed=facts,
         detail=detail,
-        remedy="Copy what is needed from the database that was kept." if saved.large_objects else "",
+        remedy="Copy what is needed from the database that was kept." if left else "",
     )
 
 
