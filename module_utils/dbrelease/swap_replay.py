@@ -17,7 +17,6 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .commands import CHUNK
-from .errors import ReleaseError
 from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
@@ -280,4 +279,4 @@ def _sync(file: IO[str]) -> None:
         file.flush()
         os.fsync(file.fileno())
     except OSError as error:
-        raise ReleaseError(f"Saving the rows written since the backup failed ({error.strerror}): make room.") from error
+        raise write_failure(Path(file.name), error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from ansible.module_utils.dbrelease.errors import ReleaseError
 from restore_world import World, world_of
 
 ROOM = 100_000
+# One row in the script, and in its file.
+IN_SCRIPT = len(f"('1000', '{'x' * 90}'),\n")
+LINE = len(json.dumps({"change": "new", "row": {"id": "1000", "said": "x" * 90}})) + 1
 
 
 @pytest.fixture
@@ -34,15 +38,16 @@ def little_room() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def filled(table: str, size: int) -> str:
-    return f"INSERT INTO {table} SELECT n, repeat('x', 90) FROM generate_series(1, {size // 100}) n"
+def filled(table: str, rows: int) -> str:
+    return f"INSERT INTO {table} SELECT n, repeat('x', 90) FROM generate_series(1000, {999 + rows}) n"
 
 
+HALF = ROOM // 2 // IN_SCRIPT + 10
 WRITTEN = {
-    "the rows of one table": filled("one", 2 * ROOM),
-    "its last rows": filled("one", ROOM),
-    "the script of two": f"{filled('one', ROOM // 2)}; {filled('two', ROOM // 2)}",
-    "the rows of a table that the copy lacks": f"CREATE TABLE more (id int, said text); {filled('more', 2 * ROOM)}",
+    "the rows of one table": filled("one", 2 * ROOM // LINE),
+    "its last row": filled("one", ROOM // LINE + 2),
+    "the script of two": f"{filled('one', HALF)}; {filled('two', HALF)}",
+    "the rows of a table that the copy lacks": f"CREATE TABLE more (id int, said text); {filled('more', 2000)}",
 }
 
 
