@@ -240,7 +240,11 @@ def _row_hash(columns: Sequence[_Column]) -> sql.Composed:
         )
         for column in columns
     ]
-    return sql.SQL("hash_record_extended(ROW({}), 0)").format(sql.SQL(", ").join(parts))
+    # That of a record is a sum of its columns' hashes: added up over rows it is the same whichever row has which value.
+    # Hashed once more it is not.
+    return sql.SQL('hashtextextended(hash_record_extended(ROW({}), 0)::text COLLATE "C", 0)').format(
+        sql.SQL(", ").join(parts)
+    )
 
 
 def row_hashes(cursor: Cursor, wanted: Mapping[str, Sequence[str]]) -> dict[str, sql.Composed]:

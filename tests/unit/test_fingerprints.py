@@ -131,6 +131,14 @@ def test_two_equal_rows_do_not_cancel_each_other(session: Any, cursor: Any) -> N
     assert int(read(session)["public.t"]["fingerprint"]) == 2 * int(one)
 
 
+@pytest.mark.parametrize("values", ["a = 3 - a", "b = CASE b WHEN 'x' THEN 'y' ELSE 'x' END", "a = 3 - a, c = 3 - c"])
+def test_rows_that_exchange_their_values_are_other_rows(session: Any, cursor: Any, values: str) -> None:
+    cursor.execute("CREATE TABLE t (a int, b text, c int); INSERT INTO t VALUES (1, 'x', 1), (2, 'y', 2)")
+    before = read(session)["public.t"]["fingerprint"]
+    cursor.execute(f"UPDATE t SET {values}")
+    assert read(session)["public.t"]["fingerprint"] != before
+
+
 def test_a_column_is_hashed_alike_whichever_tables_are_read(session: Any, cursor: Any) -> None:
     cursor.execute(
         "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"

@@ -107,6 +107,13 @@ CASES = {
         "UPDATE codes SET code = NULL WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
         "UPDATE codes SET code = 'b', n = 1 WHERE id = 1",
     ),
+    "values that rows exchanged, and nothing else": (
+        "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL UNIQUE);"
+        "INSERT INTO codes VALUES (1, 'a'), (2, 'b');"
+        "CREATE TABLE plain (id int PRIMARY KEY, a int); INSERT INTO plain VALUES (1, 1), (2, 2)",
+        "UPDATE codes SET code = 'c' WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
+        "UPDATE codes SET code = 'b' WHERE id = 1; UPDATE plain SET a = 3 - a",
+    ),
     "a unique value that a row on which others hang gave up to a new one": (
         "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL UNIQUE);"
         "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes ON DELETE CASCADE);"
