@@ -13,7 +13,8 @@ description:
   - The rows are looked for with every table locked against writers, so that none is missed; what was looked at before
     the application stopped is looked at again only where somebody has written since. They are saved in
     C(rows_since_backup_<stamp>/) of the state directory, a file of JSON lines for each table, with a script
-    C(replay.sql) that writes them again. A table that the incoming database does not know is saved whole, as CSV.
+    C(replay.sql) that writes them again, all or none of them, while triggers and rules of these tables hold still; it
+    is to be run as their owner. A table that the incoming database does not know is saved whole, as CSV.
   - In every outcome connections are allowed and the containers that ran before run again; where this process is killed,
     a second one sees to that. A swap that fails changes no name. A restored copy that was not swapped in is dropped.
   - The database that was live stays, under the name C(<login_db>_before_restore_<stamp>).

@@ -62,8 +62,8 @@ BEGIN
   SELECT string_agg(quote_ident(a.attname), ', ') FILTER (WHERE saved) AS names,
          string_agg(format('saved.%I', a.attname), ', ') FILTER (WHERE saved) AS values,
          -- What only this database has stays as it is.
-         string_agg(format(', %I', a.attname), '') FILTER (WHERE NOT saved AND a.attgenerated = '') AS other_names,
-         string_agg(format(', now.%I', a.attname), '') FILTER (WHERE NOT saved AND a.attgenerated = '') AS other_values,
+         string_agg(format(', %I', a.attname), '') FILTER (WHERE NOT saved) AS other_names,
+         string_agg(format(', now.%I', a.attname), '') FILTER (WHERE NOT saved) AS other_values,
          string_agg(format('%1$I = saved.%1$I', a.attname), ', ')
            FILTER (WHERE saved AND a.attname <> ALL (key) AND a.attidentity <> 'a') AS assigned,
          -- Values that must be unique, that can be taken away meanwhile, and that no other row refers to.
@@ -75,14 +75,13 @@ BEGIN
   INTO columns
   FROM pg_attribute AS a CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_attribute AS s
     WHERE s.attrelid = to_regclass('{CHANGED}') AND s.attnum > 0 AND s.attname = a.attname) AS saved) AS known
-  WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped;
+  WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
 
   -- What must be done first is counted by what comes after it.
   in_place := 'WITH written AS (' || coalesce(format('UPDATE ONLY %s AS now SET ', target) || columns.assigned
     || format(' FROM {CHANGED} AS saved WHERE %s RETURNING 1', same), 'SELECT 1')
-    || format(') INSERT INTO %s (%2$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM (SELECT %2$s FROM {CHANGED} UNION ALL'
-    ' SELECT %2$s FROM {NEW}) AS saved WHERE (SELECT count(*) FROM written) >= 0 AND ',
-    target, columns.names, columns.values) || absent;
+    || format(') INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM (TABLE {CHANGED} UNION ALL TABLE {NEW})'
+    ' AS saved WHERE (SELECT count(*) FROM written) >= 0 AND ', target, columns.names, columns.values) || absent;
   BEGIN
     EXECUTE in_place;
     RETURN;

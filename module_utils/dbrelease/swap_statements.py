@@ -38,8 +38,8 @@ def given(table: Table, columns: Sequence[str]) -> list[str]:
 
 
 def staging_statements(pair: Pair) -> str:
-    """Places for rows of this table, with its types but without what it demands of a row."""
-    names = ", ".join(map(quoted, given(pair.live, pair.columns)))
+    """Places for rows of this table, with its types but without what it demands of a row, or computes of one."""
+    names = ", ".join(map(quoted, pair.columns))
     empty = f"AS SELECT {names} FROM ONLY {qualified(pair.live.schema, pair.live.name)} WITH NO DATA"
     return "".join(
         f"CREATE TEMPORARY TABLE {place.removeprefix('pg_temp.')} ON COMMIT DROP {empty};\n" for place in (CHANGED, NEW)
@@ -48,13 +48,12 @@ def staging_statements(pair: Pair) -> str:
 
 def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
     """Rows that wait to be written; without a key each is a new one."""
-    columns = given(pair.live, pair.columns)
-    if not columns:
+    if not given(pair.live, pair.columns):
         return f"INSERT INTO {qualified(pair.live.schema, pair.live.name)} DEFAULT VALUES;\n" * len(rows)
-    places = [pair.live.columns.index(column) for column in columns]
+    places = [pair.live.columns.index(column) for column in pair.columns]
     values = ",\n".join(f"({', '.join(literal(row[place]) for place in places)})" for row in rows)
     staged = CHANGED if pair.keyed and change == "changed" else NEW
-    return f"INSERT INTO {staged} ({', '.join(map(quoted, columns))}) VALUES\n{values};\n"
+    return f"INSERT INTO {staged} ({', '.join(map(quoted, pair.columns))}) VALUES\n{values};\n"
 
 
 def write_statements(pair: Pair) -> str:

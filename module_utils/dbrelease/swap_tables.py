@@ -17,11 +17,15 @@ SELECT n.nspname AS schema, c.relname AS name,
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
        coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''), '{}') AS generated,
-       -- What a key INCLUDEs comes after its own columns.
-       coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(i.indkey::int2[], a.attnum))
-        FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid
-         AND a.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1])
-        WHERE i.indrelid = c.oid AND i.indisprimary), '{}') AS primary_key,
+       -- What a key INCLUDEs comes after its own columns. Without a primary key another one that is whole does.
+       coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(k.indkey::int2[], a.attnum))
+        FROM pg_index k JOIN pg_attribute a ON a.attrelid = k.indrelid
+         AND a.attnum = ANY((k.indkey::int2[])[0:k.indnkeyatts - 1])
+        WHERE k.indexrelid = (SELECT i.indexrelid FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+         WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisunique AND i.indisvalid AND i.indpred IS NULL
+          AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid
+           AND n.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT n.attnotnull))
+         ORDER BY i.indisprimary DESC, x.relname LIMIT 1)), '{}') AS unique_key,
        EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary
                AND (i.indisunique OR i.indisexclusion))
        AND NOT EXISTS (SELECT FROM pg_constraint x JOIN pg_constraint y ON y.confrelid = x.conrelid
@@ -43,8 +47,8 @@ ORDER BY 1, 2
 class Table:
     """One table; `parents` are those that its foreign keys lead to.
 
-    generated: columns that take no value.
-    exclusive: a row may stand in the way of another one that has another primary key, and can be taken away before that
+    unique_key: what tells its rows apart, empty where nothing does; generated: columns that take no value.
+    exclusive: a row may stand in the way of another one that has another key, and can be taken away before that
     one comes: at most its children go with it, which are written anew, and never theirs, which are not.
     """
 
@@ -52,7 +56,7 @@ class Table:
     name: str
     columns: tuple[str, ...]
     generated: frozenset[str]
-    primary_key: tuple[str, ...]
+    unique_key: tuple[str, ...]
     parents: frozenset[str]
     exclusive: bool = False
 
@@ -85,7 +89,7 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
             row["name"],
             tuple(row["columns"]),
             frozenset(row["generated"]),
-            tuple(row["primary_key"]),
+            tuple(row["unique_key"]),
             frozenset(table_key(schema, name) for schema, name in row["parents"]),
             row["exclusive"],
         )
@@ -95,10 +99,10 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
 
 
 def pair(live: Table, other: Table) -> Pair:
-    """What both have; without the same primary key a row is told by all of its columns."""
+    """What both have; without the same key a row is told by all of its columns."""
     columns = tuple(column for column in live.columns if column in other.columns)
-    keyed = bool(live.primary_key) and live.primary_key == other.primary_key
-    return Pair(live, columns, live.primary_key if keyed else columns, keyed)
+    keyed = bool(live.unique_key) and live.unique_key == other.unique_key
+    return Pair(live, columns, live.unique_key if keyed else columns, keyed)
 
 
 def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[str]:

@@ -23,6 +23,7 @@ def header(names: Names, run: Run) -> str:
     return (
         f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
         f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
+        "-- As the owner of the tables, whose triggers and rules hold still meanwhile; it writes all of them or none.\n"
         f"-- Read it before you run it: psql --dbname={names.live} --file={REPLAY}\n"
     )
 

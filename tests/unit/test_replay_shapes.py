@@ -107,6 +107,18 @@ CASES = {
         "UPDATE codes SET code = NULL WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
         "UPDATE codes SET code = 'b', n = 1 WHERE id = 1",
     ),
+    "a key that is computed": (
+        "CREATE TABLE codes (a int, id int PRIMARY KEY GENERATED ALWAYS AS (a * 2) STORED, said text UNIQUE);"
+        "INSERT INTO codes (a, said) VALUES (1, 'a'), (2, 'b')",
+        "UPDATE codes SET said = 'c' WHERE a = 1; UPDATE codes SET said = 'a' WHERE a = 2;"
+        "UPDATE codes SET said = 'b' WHERE a = 1; INSERT INTO codes (a, said) VALUES (3, 'd')",
+    ),
+    "rows that a unique value tells apart, without a primary key": (
+        "CREATE TABLE codes (n int UNIQUE, code text NOT NULL, part int NOT NULL, said text, UNIQUE (code, part));"
+        "INSERT INTO codes VALUES (NULL, 'a', 1, 'old'), (2, 'a', 2, 'old'), (3, 'b', 1, 'old')",
+        "UPDATE codes SET said = 'new' WHERE part = 1; DELETE FROM codes WHERE n = 2;"
+        "INSERT INTO codes VALUES (2, 'c', 1, 'new')",
+    ),
     "values that rows exchanged, and nothing else": (
         "CREATE TABLE codes (id int PRIMARY KEY, code text NOT NULL UNIQUE);"
         "INSERT INTO codes VALUES (1, 'a'), (2, 'b');"
