@@ -124,7 +124,9 @@ counts:
   type: dict
   returned: always
 ways_back:
-  description: Commands that lead back, each with C(title) and C(command); empty where nothing is to be taken back.
+  description:
+    - Commands that lead back, each with C(title) and C(command), without the one that was just refused.
+    - Empty where nothing is to be taken back.
   type: list
   elements: dict
   returned: always

@@ -12,9 +12,11 @@ from typing import Any, TypedDict
 
 from .evidence_monitoring import monitored
 from .evidence_parts import backup_of, baseline_of, files_of, migration_of
+from .evidence_ways import ways_back
 from .journal import Run
-from .outcome import LOOKED_AT, Line, Stage, Verdict, given_up_at, judge, stages_of, task_failure
+from .outcome import given_up_at, judge, task_failure
 from .proof import Proof
+from .stages import Line, Stage, change_begun, stages_of, upgrade_begun
 
 SCHEMA_VERSION = 1
 EVIDENCE_PROOF = "report.evidence"
@@ -53,6 +55,7 @@ class Model(TypedDict):
     headline: str
     cause: dict[str, str | None] | None
     upgrade_begun: bool
+    change_begun: bool
     deployed_earlier: dict[str, str] | None
     started_at: str | None
     ended_at: str | None
@@ -117,7 +120,8 @@ def build(
         succeeded=succeeded,
         headline=verdict.headline,
         cause=asdict(verdict.cause) if verdict.cause else None,
-        upgrade_begun=verdict.upgrade_begun,
+        upgrade_begun=upgrade_begun(stages),
+        change_begun=change_begun(stages, check_mode=check_mode),
         deployed_earlier=_deployed_earlier(lines, run),
         started_at=started_at,
         ended_at=ended_at,
@@ -134,7 +138,7 @@ def build(
         backup=backup_of(facts.get("backup")),
         migration=migration_of(stages),
         monitoring=monitored(lines, run, stages),
-        ways_back=_ways_back(release, run, stages, verdict),
+        ways_back=ways_back(release, run, stages, verdict, lines, check_mode=check_mode),
         files=files_of(run, written, facts, stages),
     )
     clean: Model = plain(model)
@@ -229,16 +233,3 @@ def _deployed_earlier(lines: Sequence[Line], run: Run) -> dict[str, str] | None:
         if here and ended and line["run_id"] != run.run_id:
             return {"run_id": line["run_id"], "at": line["ts"]}
     return None
-
-
-def _ways_back(release: Mapping[str, Any], run: Run, stages: Sequence[Stage], verdict: Verdict) -> list[dict[str, str]]:
-    """The release's commands, where there is something to go back from: it is there, was begun, or was found amiss."""
-    there = verdict.outcome in ("deployed", "already_deployed") or any(stage.step == "readiness" for stage in stages)
-    looked_at = any(stage.step in LOOKED_AT for stage in stages)
-    amiss = verdict.outcome == "failed" and (verdict.upgrade_begun or looked_at)
-    if not amiss and not there:
-        return []
-    return [
-        {"title": way["title"], "command": way["command"].replace("{environment}", run.environment)}
-        for way in release.get("ways_back") or ()
-    ]

@@ -12,8 +12,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from .evidence_charts import SERIES_AT_MOST, color, draw, is_logarithmic
-from .evidence_markdown import CONTROLS, OUTCOME_WORDS, duration
+from .evidence_markdown import OUTCOME_WORDS
 from .evidence_series import Chart, latency_charts, lock_charts, monitoring_charts, row_charts, row_counts, samples_of
+from .evidence_ways import no_way_back
+from .markdown import CONTROLS, duration
 
 TEMPLATE = "report.html.j2"
 VALUE_LENGTH = 2000
@@ -53,10 +55,12 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
         style=Markup((templates / "report.css").read_text(encoding="utf-8")),  # noqa: S704 - a file of these templates
         claims=claims(clean["proofs"]),
         anchors=anchors(clean["proofs"]),
+        no_way_back=no_way_back(clean),
         timeline=timeline(clean),
         latency=[drawn(chart) for chart in latency_charts(clean["api"])],
         rows=rows,
         row_pictures=[drawn(chart) for chart in row_charts(rows)],
+        no_waits=no_waits(clean),
         lock_pictures=[drawn(chart) for chart in lock_charts(clean["migration"])],
         monitoring=[drawn(chart) for chart in monitoring_charts(clean.get("monitoring"))],
         newest=newest_sample(clean.get("monitoring")),
@@ -133,6 +137,16 @@ def timeline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
         width = min(100 - left, max(0.4, (stage["duration_ms"] or 0) / 10 / whole))
         bars.append({**stage, "left": f"{left:.2f}", "width": f"{width:.2f}"})
     return bars
+
+
+def no_waits(model: Mapping[str, Any]) -> str:
+    """Why the migration shows no wait for a lock."""
+    attempts = (model["migration"] or {}).get("attempts")
+    if attempts:
+        return "None: nobody stood in its way."
+    moves = [stage["status"] for stage in model["stages"] if stage["step"] in ("upgrade", "downgrade")]
+    unknown = attempts is None and any(status in ("interrupted", "failed") for status in moves)
+    return "Unknown: the migration has no end that tells of them." if unknown else "The migration was not tried."
 
 
 def newest_sample(monitoring: Mapping[str, Any] | None) -> list[dict[str, str]]:

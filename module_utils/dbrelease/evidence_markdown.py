@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .evidence import Model
+from .evidence_ways import no_way_back
+from .markdown import block, code, duration, table, text
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-SPECIAL = re.compile(r"([\\`*\[\]~])")
-ESCAPED_BAR = r"\|"
-VALUE_LENGTH = 400
 SAMPLE_ROWS = 5
-NOTHING_TO_TAKE_BACK = "There is nothing to take back: this run did not begin to change the database."
-TAKEN_BACK = "It has been gone already: the release is taken back. Remove the cause before you deploy it again."
-NO_NAMED_WAY = "The release names none for this outcome; the timeline below says how far the run came."
 MARKS = {"pass": "✔", "proved": "✔", "passed": "✔", "fail": "✘", "failed": "✘", "refused": "✘", "interrupted": "✘"}
 CHECKLIST_WORDS = {
     "proved": "proved",
@@ -39,54 +32,6 @@ def as_markdown(model: Model) -> str:
     """The whole report, the verdict first."""
     parts = (_verdict, _way_back, _checklist, _timeline, _migration, _backup, _baseline, _checks, _files)
     return "\n".join(line for part in parts for line in (*part(model), "")).rstrip() + "\n"
-
-
-def text(value: object) -> str:
-    """Data as one line of text: no markup, no HTML, no line breaks."""
-    line = " ".join(CONTROLS.sub("", str("" if value is None else value)).split())
-    line = SPECIAL.sub(r"\\\1", line)
-    return re.sub(r"&(?=#?\w+;)", "&amp;", line).replace("<", "&lt;")
-
-
-def code(value: Any) -> str:
-    """Data as a code span: a string as it is, anything else as JSON; cut where it is long."""
-    line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    line = " ".join(CONTROLS.sub("", line).split())
-    if len(line) > VALUE_LENGTH:
-        line = f"{line[:VALUE_LENGTH]} … (whole in evidence.json)"
-    fence = _longer_than_any(line, 1)
-    blank = " " if len(fence) > 1 else ""
-    return f"{fence}{blank}{line or ' '}{blank}{fence}"
-
-
-def block(content: str, language: str = "") -> list[str]:
-    """Data as a fenced block, whose fence is longer than any in the data."""
-    lines = CONTROLS.sub("", content.replace("\r\n", "\n")).strip("\n")
-    fence = _longer_than_any(lines, 3)
-    return ["", f"{fence}{language}", lines, fence]
-
-
-def _longer_than_any(content: str, least: int) -> str:
-    return "`" * max([least, *(len(run) + 1 for run in re.findall("`+", content))])
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """A table; a bar in a cell, also within code, is escaped."""
-    yield ""
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'|'.join(' --- ' for _ in head)}|"
-    for row in rows:
-        yield f"| {' | '.join(cell.replace('|', ESCAPED_BAR) for cell in row)} |"
-
-
-def duration(milliseconds: int | float | None) -> str:
-    """A duration for people."""
-    if milliseconds is None:
-        return ""
-    if milliseconds < 1000:
-        return f"{milliseconds:g} ms"
-    seconds = milliseconds / 1000
-    return f"{seconds:.1f} s" if seconds < 120 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
 
 
 def _verdict(model: Model) -> Iterator[str]:
@@ -119,10 +64,7 @@ def _way_back(model: Model) -> Iterator[str]:
     yield "## The way back"
     if not model["ways_back"]:
         yield ""
-        if model["outcome"] in ("rolled_back", "restored"):
-            yield TAKEN_BACK
-        else:
-            yield NO_NAMED_WAY if model["upgrade_begun"] else NOTHING_TO_TAKE_BACK
+        yield no_way_back(model)
     for way in model["ways_back"]:
         yield ""
         yield f"{text(way['title'])}:"
@@ -174,6 +116,8 @@ def _listed(title: str, facts: Mapping[str, Any] | None, names: Mapping[str, str
         return
     yield f"## {title}"
     yield ""
+    if all(facts[key] is None for key in names):
+        yield "Its step came to no end that tells of it."
     for key, label in names.items():
         if facts[key] is not None:
             yield f"- {label}: {duration(facts[key]) if key == 'duration_ms' else code(facts[key])}"

@@ -7,7 +7,7 @@ from typing import Any
 
 from .journal import Run
 from .monitor.memory import Memory
-from .outcome import Line, Stage
+from .stages import Line, Stage
 
 
 def monitored(lines: Sequence[Line], run: Run, stages: Sequence[Stage]) -> dict[str, Any] | None:

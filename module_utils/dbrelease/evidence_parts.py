@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .journal import Run
-from .outcome import Stage
+from .stages import Stage
 
 
 def _pick(facts: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -36,14 +36,14 @@ def backup_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """What the upgrade, its preview and its last steps left; also of an upgrade that failed."""
+    """What the upgrade, its preview and its last steps left, or else the downgrade; also of one that failed."""
     facts = {stage.step: stage.facts for stage in stages}
-    if not {"preview", "upgrade", "finalize"} & facts.keys():
+    if not {"preview", "upgrade", "downgrade", "finalize"} & facts.keys():
         return None
-    upgrade = facts.get("upgrade", {})
+    moved = facts.get("upgrade", facts.get("downgrade", {}))
     return {
-        **_pick(upgrade, "from_revision", "to_revision", "started_at", "duration_ms", "attempts", "log"),
-        "lock_waits": list(upgrade.get("lock_waits") or ()),
+        **_pick(moved, "from_revision", "to_revision", "started_at", "duration_ms", "attempts", "log"),
+        "lock_waits": list(moved.get("lock_waits") or ()),
         "preview": facts.get("preview", {}).get("path"),
         "finalize": [
             _pick(step, "name", "changed", "rows", "duration_ms")
@@ -56,7 +56,7 @@ def files_of(
     run: Run, written: Sequence[str], facts: Mapping[str, Mapping[str, Any]], stages: Sequence[Stage]
 ) -> list[dict[str, str]]:
     """What the run left on the target."""
-    upgrade = next((stage.facts for stage in reversed(stages) if stage.step == "upgrade"), {})
+    newest = {stage.step: stage.facts for stage in stages}  # what a step has left is there also where it failed then
     baseline = (facts.get("baseline") or {}).get("files") or {}
     backup = facts.get("backup") or {}
     known = {
@@ -65,15 +65,14 @@ def files_of(
         "baseline": baseline.get("json"),
         "baseline, to read": baseline.get("txt"),
         "preview of the SQL": (facts.get("preview") or {}).get("path"),
-        "log of the upgrade": upgrade.get("log"),
-        "log of the rollback": next(
-            (stage.facts.get("log") for stage in reversed(stages) if stage.step == "downgrade"), ""
-        ),
+        "log of the upgrade": newest.get("upgrade", {}).get("log"),
+        "log of the rollback": newest.get("downgrade", {}).get("log"),
+        "rows that only the replaced database has": newest.get("restore.rows", {}).get("directory"),
         **{
             f"{what} of {saved['rows']} lost rows": saved[key]
             for saved in [
-                *((facts.get("lost_rows") or {}).get("files") or ()),
-                *((facts.get("reconcile") or {}).get("saved") or ()),
+                *(newest.get("lost_rows", {}).get("files") or ()),
+                *(newest.get("reconcile", {}).get("saved") or ()),
             ]
             for what, key in (("file", "path"), ("replay script", "replay"))
         },

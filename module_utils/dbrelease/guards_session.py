@@ -48,7 +48,7 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
             "session_settings": looked.session_settings,
             "message": verdict.message,
         }
-        step.facts.update(facts, deployed_at=deployed_at, migration_xids=looked.migration_xids)
+        step.facts.update(facts, revisions=revisions, deployed_at=deployed_at, migration_xids=looked.migration_xids)
         step.prove(*proofs)
         if verdict.state == "refused":
             step.refuse()

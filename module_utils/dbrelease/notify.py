@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .journal import Run
-from .outcome import one_line
+from .stages import one_line
 
 TEXT_LENGTH = 1500  # Slack takes 3000 characters, a phone fewer
 SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")

@@ -1,19 +1,15 @@
-"""What a run came to: its stages out of the journal's lines, the first cause of what went wrong, and the outcome."""
+"""What a run came to: the first cause of what went wrong, and the outcome."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from .proof import failures, sentence
+from .stages import BAD, RECONCILED, Line, Stage, change_begun, has_effect, one_line, upgrade_begun
 
-Line = Mapping[str, Any]
-NO_STAGES = {"run", "report", "playbook", "sample"}  # lines about the run as a whole, and what `monitor` judges
-BAD = {"failed", "refused", "interrupted"}
 # What Ansible itself says where a module did not come to its end.
 NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE")
-RECONCILED = "reconcile"  # passed with the state `before`: the database is as before the release, so `rolled_back`
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
 # Steps that are asked for alone, of a release that is deployed; their run changes nothing.
 LOOKED_ON = (
@@ -22,28 +18,6 @@ LOOKED_ON = (
     ("schedule", "The schedule of {place} was brought in line."),
 )
 LOOKED_AT = {"verify", "structure", "checks", "scenario", "plans", "api", "untouched", "monitor"}
-
-
-@dataclass
-class Stage:
-    """A step of the run; `closed` is the place of its last line in the run, None while it has no end."""
-
-    step: str
-    status: str = "interrupted"
-    started_at: str | None = None
-    ended_at: str | None = None
-    closed: int | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def red(self) -> list[Mapping[str, Any]]:
-        """Its claims that do not hold."""
-        return failures(self.facts.get("proofs") or ())
-
-    @property
-    def message(self) -> str:
-        """Why it did not pass, or what it had to say."""
-        return one_line(str(self.facts.get("message") or "") or sentence(self.red))
 
 
 @dataclass(frozen=True)
@@ -57,36 +31,11 @@ class Cause:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome, its first cause if it is a bad one, and whether this run began to change the database."""
+    """The outcome, and its first cause if it is a bad one."""
 
     outcome: str
     headline: str
-    upgrade_begun: bool
     cause: Cause | None = None
-
-
-def one_line(text: str) -> str:
-    """The text with every run of white space as one blank."""
-    return " ".join(text.split())
-
-
-def stages_of(lines: Iterable[Line]) -> list[Stage]:
-    """The stages in the order in which they began; a red claim makes a stage red whatever its line says."""
-    stages: list[Stage] = []
-    for place, line in enumerate(lines):
-        if line["step"] in NO_STAGES:
-            continue
-        if line["event"] == "started":
-            stages.append(Stage(line["step"], started_at=line.get("ts")))
-            continue
-        opened = [stage for stage in stages if stage.step == line["step"] and stage.closed is None]
-        stage = opened[-1] if opened else Stage(line["step"], started_at=line.get("ts"))
-        if not opened:
-            stages.append(stage)
-        stage.facts = dict(line.get("facts") or {})
-        stage.status = "failed" if stage.red and line["event"] == "passed" else line["event"]
-        stage.ended_at, stage.closed = line.get("ts"), place
-    return stages
 
 
 def task_failure(lines: Iterable[Line], given: Mapping[str, Any] | None) -> Cause | None:
@@ -110,11 +59,15 @@ def given_up_at(lines: Iterable[Line]) -> int | None:
 def first_cause(
     stages: Sequence[Stage], failure: Cause | None, given_up: int | None
 ) -> tuple[Stage | None, Cause | None]:
-    """What went wrong first. Of stages that never ended it is the innermost one, which began last."""
+    """What went wrong first. Of stages that never ended it is the innermost one, which began last.
+
+    What began after the playbook gave up, to take the release back, is the cause only of a run without another.
+    """
     ended = sorted((s for s in stages if s.status in BAD and s.closed is not None), key=lambda s: s.closed or 0)
     endless = [stage for stage in stages if stage.closed is None]
     if endless and given_up is not None:
         ended = [stage for stage in ended if (stage.closed or 0) < given_up]
+        endless = [stage for stage in endless if not _began_after(stage, given_up)] or endless
     if ended:
         stage = ended[0]
         return stage, Cause(_why(stage) or (failure.message if failure else "it gave no reason."), step=stage.step)
@@ -136,55 +89,89 @@ def judge(
     environment: str,
 ) -> Verdict:
     """The outcome of a run and its headline: what happened, the first cause first."""
-    begun = _upgrade_begun(stages)
     stage, cause = first_cause(stages, failure, given_up)
     place = f"{title} on {environment}"
     taken_back = _taken_back(stages)
     if taken_back and not failure_after(stages, taken_back):
-        why = f": {cause.message}" if cause else "."
-        if taken_back.step == "rolled_back" and not _passed(stages, "downgrade") and not cause:
-            same = "nothing to roll back; the database was compared with its baseline, and not changed."
-            return Verdict(taken_back.step, f"{place} is not deployed: there was {same}", begun)
-        source = taken_back.facts.get("source") or "the backup"
-        word = "rolled back" if taken_back.step == "rolled_back" else f"restored from {source}"
-        return Verdict(taken_back.step, f"{place} was {word}{why}", begun, cause)
+        return Verdict(taken_back.step, _gone(stages, taken_back, place, cause, given_up), cause)
     if stage and stage.step == "readiness" and stage.status == "refused":
-        return Verdict("refused", f"Not ready to go on from {place}: {stage.message}", begun, cause)
-    if stage and cause and _is_refusal(stage) and not begun:
-        return Verdict("refused", f"Refused, and the database was not changed: {cause.message}", begun, cause)
+        return Verdict("refused", f"Not ready to go on from {place}: {stage.message}", cause)
+    if stage and cause and _is_refusal(stage) and not change_begun(stages, check_mode=check_mode):
+        return Verdict("refused", f"Refused, and the database was not changed: {cause.message}", cause)
     if stage and cause:
         word = "was interrupted" if stage.status == "interrupted" else "failed"
-        held = next((f" Held: {one.message}" for one in stages if one.step == "hold"), "")
-        return Verdict("failed", f"The step {stage.step} {word}: {cause.message}{held}", begun, cause)
+        return Verdict(
+            "failed", f"The step {stage.step} {word}: {cause.message}{_besides(stages, stage, given_up)}", cause
+        )
     if cause:
         where = f"The task “{cause.task}” failed" if cause.task else "The run failed"
-        return Verdict("failed", f"{where}: {cause.message}", begun, cause)
-    return _good(stages, begun, check_mode, place)
+        return Verdict("failed", f"{where}: {cause.message}{_besides(stages, stage, given_up)}", cause)
+    return _good(stages, check_mode, place)
 
 
-def _good(stages: Sequence[Stage], begun: bool, check_mode: bool, place: str) -> Verdict:
+def _gone(stages: Sequence[Stage], taken_back: Stage, place: str, cause: Cause | None, given_up: int | None) -> str:
+    """The headline of a release that was taken back: why, or what came after it."""
+    back = taken_back.step == "rolled_back"
+    if back and not _passed(stages, "downgrade") and not cause:
+        same = "nothing to roll back; the database was compared with its baseline, and not changed."
+        return f"{place} is not deployed: there was {same}"
+    if not back and not _passed(stages, "restore.swap") and not cause:
+        return f"{place} holds exactly what was backed up: there was nothing to restore, and it was not changed."
+    source = taken_back.facts.get("source") or "the backup"
+    done = f"{place} was {'rolled back' if back else 'restored from ' + source}"
+    if cause and given_up is not None and given_up > (taken_back.closed or 0):
+        return f"{done}. After that something failed: {cause.message}"
+    return f"{done}: {cause.message}" if cause else f"{done}."
+
+
+def _besides(stages: Sequence[Stage], cause: Stage | None, given_up: int | None) -> str:
+    """What a reader of a failure must know besides: what was repaired all the same, and what came of going back."""
+    told = ""
+    if repaired := next((_repairs(one) for one in stages if one.step == RECONCILED and has_effect(one)), ""):
+        told += f" Done before that, and kept: {repaired}."
+    for one in stages:
+        if one.step == "hold":
+            told += f" Held: {one.message}"
+        elif one is not cause and one.status in BAD and not _is_held(one) and _began_after(one, given_up):
+            return f"{told} Taking it back failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
+    return told
+
+
+def _is_held(stage: Stage) -> bool:
+    """Whether guards refused to take the release back, which `hold` tells."""
+    return (stage.step, stage.status) == ("guards", "refused")
+
+
+def _began_after(stage: Stage, given_up: int | None) -> bool:
+    """Whether a step began when the playbook had given up already."""
+    began = stage.closed if stage.began is None else stage.began
+    return given_up is not None and began is not None and began > given_up
+
+
+def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
+    begun = upgrade_begun(stages)
     passed = {stage.step for stage in stages if stage.status == "passed"}
     if check_mode:
-        return Verdict("planned", f"Planned: {place}; check mode reads only, and nothing was changed.", begun)
+        return Verdict("planned", f"Planned: {place}; check mode reads only, and nothing was changed.")
     drift = _drift(stages)
     reconciled = next((s for s in reversed(stages) if s.step == RECONCILED and s.status == "passed"), None)
     if reconciled and reconciled.facts.get("state") == "before":
-        return Verdict("rolled_back", f"{place} is not deployed: {_repairs(reconciled)}.", begun)
+        return Verdict("rolled_back", f"{place} is not deployed: {_repairs(reconciled)}.")
     if reconciled and "verify" in passed:
         verified = f"{_repairs(reconciled)}, and it was verified{drift}"
-        return Verdict("already_deployed", f"{place} is deployed: {verified}.", begun)
+        return Verdict("already_deployed", f"{place} is deployed: {verified}.")
     if "verify" in passed and begun:
-        return Verdict("deployed", f"{place} was deployed and verified{drift}.", begun)
+        return Verdict("deployed", f"{place} was deployed and verified{drift}.")
     if "verify" in passed:
         verified = f"it was verified, and not changed{drift}"
-        return Verdict("already_deployed", f"{place} is deployed already; {verified}.", begun)
+        return Verdict("already_deployed", f"{place} is deployed already; {verified}.")
     for step, told in LOOKED_ON:
         if step in passed:
-            return Verdict("already_deployed", told.format(place=place), begun)
+            return Verdict("already_deployed", told.format(place=place))
     what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
     unseen = [stage.message for stage in stages if stage.step in LOOKED_AT and stage.status == "skipped"]
     cause = Cause(" ".join(filter(None, unseen)) or f"{what}; run the verification.")
-    return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", begun, cause)
+    return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", cause)
 
 
 def _drift(stages: Sequence[Stage]) -> str:
@@ -217,21 +204,6 @@ def _taken_back(stages: Sequence[Stage]) -> Stage | None:
 
 def _passed(stages: Sequence[Stage], step: str) -> bool:
     return any(stage.step == step and stage.status == "passed" for stage in stages)
-
-
-def _upgrade_begun(stages: Sequence[Stage]) -> bool:
-    """Whether an upgrade was tried, also by an interrupted run that this one finishes.
-
-    One that found the database at its revision (no attempts) was not.
-    """
-    if any(stage.step == "preflight" and stage.facts.get("state") == "unfinished" for stage in stages):
-        return True
-    return any(
-        stage.step == "upgrade"
-        and stage.status not in ("refused", "skipped")
-        and not (stage.status == "passed" and stage.facts.get("attempts") == 0)
-        for stage in stages
-    )
 
 
 def _is_refusal(stage: Stage) -> bool:

@@ -149,9 +149,12 @@ class Reconciler:
         if self.check_mode:
             self.done.rows = finalizer.plan(steps)
         elif steps:
-            finalizer.run(steps, self.done.rows)
+            try:
+                finalizer.run(steps, self.done.rows)
+            finally:  # each step commits by itself: what ran before one that failed stays
+                ran = sorted(step.name for step in self.done.rows.steps if step.changed)
+                self.done.repaired += [f"ran {name}" for name in ran]
         changed = {step.name for step in self.done.rows.steps if step.changed}
-        self.done.repaired += [f"ran {name}" for name in sorted(changed) if not self.check_mode]
         self.done.statements += [step.sql.strip() for step in steps if step.name in changed]
         # Last: rows that lead nowhere may have gone with the step before.
         for key in self.done.foreign_keys:

@@ -61,6 +61,18 @@ SITUATIONS: dict[str, list[Event]] = {
     "contended": [*RUN, *READY, *BASELINE, *CONTENDED],
     "interrupted": [*RUN, *READY, *BASELINE, ("upgrade", "started", {})],
     "rolled_back": [*FULL[:11], *UNVERIFIED, *closed("rolled_back")],
+    "failed_rollback": [
+        *RUN,
+        *closed("guards", state="allowed"),
+        *closed("downgrade", "failed", message="It was killed."),
+    ],
+    "failed_restore": [
+        *RUN,
+        *closed(
+            "restore.swap", kept="app_old_1", swap_back="ansible-playbook restore.yml -e restore_swap_back=app_old_1"
+        ),
+        *closed("restore.services", "failed", message="web is not healthy."),
+    ],
     "nothing_began": RUN,
     "no_journal": [],
     "hostile": [],

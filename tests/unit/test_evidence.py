@@ -20,8 +20,9 @@ from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence import Model, build, plain
 from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json
 from ansible.module_utils.dbrelease.evidence_junit import as_junit
-from ansible.module_utils.dbrelease.evidence_markdown import as_markdown, block, code, duration, text
+from ansible.module_utils.dbrelease.evidence_markdown import as_markdown
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.markdown import block, code, duration, text
 from ansible.module_utils.dbrelease.proof import Proof
 from markdown_it import MarkdownIt
 
@@ -334,7 +335,8 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "failed",
         "2 rows are missing. Copy them. Held: ask first.",
     ),
-    ("restored", [*RUN, *closed("restored")], "restored", "restored from the backup."),
+    ("restored", [*RUN, *closed("restore.swap"), *closed("restored")], "restored", "restored from the backup."),
+    ("nothing to restore", [*RUN, *closed("restored")], "restored", "nothing to restore, and it was not changed."),
     (
         "reconciled",
         [*RUN, *closed("reconcile", state="deployed", repaired=["rebuilt a"]), *VERIFIED],

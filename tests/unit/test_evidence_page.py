@@ -134,8 +134,11 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
     ("situation", "says"),
     [
         ("rolled_back", "the release is taken back. Remove the cause"),
-        ("interrupted", "The upgrade has no end in the journal"),
-        ("refused", "this run did not begin to change the database"),
+        ("failed_rollback", "ansible-playbook restore.yml -i test"),
+        ("failed_restore", "ansible-playbook restore.yml -e restore_swap_back=app_old_1"),
+        ("failed_restore", "moved no revision; the timeline and the claims tell what it changed"),
+        ("interrupted", "Unknown: the migration has no end"),
+        ("refused", "nothing of this run to take back: it did not begin to change the database"),
     ],
 )
 def test_it_makes_sense_of_a_run_that_did_not_end_as_asked(run: Run, situation: str, says: str) -> None:

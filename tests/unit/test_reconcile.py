@@ -16,7 +16,8 @@ import shared_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.leftover import diagnose
-from ansible.module_utils.dbrelease.outcome import judge, stages_of
+from ansible.module_utils.dbrelease.outcome import judge
+from ansible.module_utils.dbrelease.stages import stages_of
 from reconcile import act
 
 database, emptied = shared_database.database, shared_database.emptied
@@ -462,6 +463,17 @@ def test_missing_and_stale_rows_are_brought_in_line(deployed: World) -> None:
     assert deployed.run(SAME) == [] and deployed.run("SELECT count(*) FROM links") == [(21,)]
     again = deployed.reconcile()
     assert not again["changed"] and list(again["proven"]) == ["same"]
+
+
+def test_a_step_that_ran_before_one_that_failed_is_told(deployed: World) -> None:
+    deployed.run("INSERT INTO orders VALUES (21, 1)")
+    fill = RELEASE["steps"][0]
+    broken = {"name": "broken", "title": "Broken", "sql": "SELECT 1 / 0", "pending": "SELECT 1 AS pending"}
+    repairs = {**RELEASE["repairs"], "steps": ["fill", "broken"]}
+    error = deployed.refused(steps=[fill, broken], repairs=repairs)
+    assert error.facts["repaired"] == ["ran fill"] and deployed.journal()[-1]["facts"]["repaired"] == ["ran fill"]
+    assert deployed.run("SELECT count(*) FROM links WHERE order_id = 21") == [(1,)], "it was committed"
+    assert deployed.outcome() == "failed"
 
 
 def test_rows_of_others_are_shown_and_the_rest_is_brought_in_line(deployed: World) -> None:
