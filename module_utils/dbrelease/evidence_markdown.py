@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .evidence import Model
+from .evidence_markdown_monitoring import monitoring
 from .evidence_ways import no_way_back
 from .markdown import block, code, duration, table, text
 
@@ -30,7 +31,7 @@ OUTCOME_WORDS = {
 
 def as_markdown(model: Model) -> str:
     """The whole report, the verdict first."""
-    parts = (_verdict, _way_back, _checklist, _timeline, _migration, _backup, _baseline, _checks, _files)
+    parts = (_verdict, _way_back, _checklist, _timeline, _monitoring, _migration, _backup, _baseline, _checks, _files)
     return "\n".join(line for part in parts for line in (*part(model), "")).rstrip() + "\n"
 
 
@@ -121,6 +122,11 @@ def _listed(title: str, facts: Mapping[str, Any] | None, names: Mapping[str, str
     for key, label in names.items():
         if facts[key] is not None:
             yield f"- {label}: {duration(facts[key]) if key == 'duration_ms' else code(facts[key])}"
+
+
+def _monitoring(model: Model) -> Iterator[str]:
+    if model["monitoring"] is not None:
+        yield from monitoring(model["monitoring"])
 
 
 def _migration(model: Model) -> Iterator[str]:
