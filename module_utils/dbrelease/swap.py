@@ -200,6 +200,7 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
             done.proofs.append(proof)
     with journal.step("restore.swap") as step:
         step.facts.update(incoming=plan.names.incoming, kept=plan.names.kept, live=plan.names.live)
+        ways = {"swap_back": plan.swap_back, "drop": plan.drop}
         begun = time.monotonic()
         reading = comparison.pid if comparison is not None else None
         release = comparison.close if comparison is not None else lambda: None
@@ -207,10 +208,11 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
             exchange(plan.maintenance, plan.names, reading, release, plan.maintenance_again)
         except BaseException:
             done.swapped = is_exchanged(plan.maintenance_again(), plan.names)
+            step.facts.update(ways if done.swapped else {})
             raise
         done.swapped = True
         proof = swapped_proof(plan.names, plan.swap_back, plan.drop, round((time.monotonic() - begun) * 1000))
-        step.facts.update(swap_back=plan.swap_back, drop=plan.drop)
+        step.facts.update(ways)
         step.prove(proof)
         done.proofs.append(proof)
 

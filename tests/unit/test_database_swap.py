@@ -415,7 +415,7 @@ def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(
     assert result["kept"] in world.databases() and (Path(result["rows"]["directory"]) / "replay.sql").is_file()
 
 
-def test_saved_rows_stay_where_something_breaks_after_the_swap(
+def test_saved_rows_and_the_way_back_stay_where_something_breaks_after_the_swap(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def exchange(*asked: Any) -> None:
@@ -424,8 +424,24 @@ def test_saved_rows_stay_where_something_breaks_after_the_swap(
 
     monkeypatch.setattr(swap, "exchange", exchange)
     with pytest.raises(KeyboardInterrupt):
-        world.swap(copy)
+        world.swap(copy, swap_back_command="back to {database}")
     assert list(world.state.glob("rows_since_backup_*/replay.sql"))
+    (facts,) = [
+        line["facts"] for line in world.journal() if (line["step"], line["event"]) == ("restore.swap", "failed")
+    ]
+    assert facts["kept"] in world.databases() and facts["swap_back"] == f"back to {facts['kept']}"
+
+
+def test_where_the_swap_failed_nothing_is_there_to_swap_back(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap, "exchange", fail)
+    with pytest.raises((ReleaseError, ZeroDivisionError)):
+        world.swap(copy)
+    (facts,) = [
+        line["facts"] for line in world.journal() if (line["step"], line["event"]) == ("restore.swap", "failed")
+    ]
+    assert "swap_back" not in facts
 
 
 def test_only_containers_that_ran_are_started(world: World, copy: str, container: str) -> None:
