@@ -16,7 +16,10 @@ description:
     C(replay.sql) that writes them again, all or none of them, while triggers and rules of these tables hold still; it
     is to be run as their owner. A table that the incoming database does not know is saved whole, as CSV.
   - In every outcome connections are allowed and the containers that ran before run again; where this process is killed,
-    a second one sees to that. A swap that fails changes no name. A restored copy that was not swapped in is dropped.
+    a second one sees to that. A swap that fails changes no name. A restored copy that was not swapped in is dropped, if
+    a run of this target's journal made it.
+  - The name of the live database is locked on the server meanwhile, against every run of whatever target that would act
+    on the database; where one is at work already, the swap is refused, and names it.
   - The database that was live stays, under the name C(<login_db>_before_restore_<stamp>).
   - It proves C(restore.rows_saved), C(restore.swapped) and C(restore.services).
 extends_documentation_fragment: [login, run, swap]

@@ -14,6 +14,8 @@ description:
     every step of that run, and for the run.
   - Removed are only files that carry the id of a run in their name's end (C(*.tmp.<run id>)), dumps of interrupted runs
     without a manifest, and databases that an interrupted restore or rehearsal made for itself.
+  - What a killed restore left closed or stopped stays so where another run, of whatever target, is at work on the
+    database; that is no failure here either.
   - A database or a container engine that does not answer is no failure here (the preflight reports it); the runs then
     stay open for the next one to settle.
   - Journals the step V(recovery).

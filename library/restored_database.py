@@ -15,7 +15,10 @@ description:
     server with another system identifier is no reason to refuse: after its volume is lost there is no other."
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
   - Nothing is restored where the live database holds exactly this already (rows, settings and schema).
-  - What an earlier restore left that was killed (a copy, a dump in the container) is removed first.
+  - The name of the live database is locked on the server from the first look to the end of the swap. A second restore
+    of it is refused meanwhile, whatever target it is of, and so is every other run that would act on the database.
+  - What a restore left that was killed (a copy, a dump in the container) is removed first, if this target's journal
+    knows its run. Other copies stay, and are told by C(restore.foreign_copies).
   - With O(state=live) the copy then takes the place of the live database, as M(database_swap) does it. The longer part
     of saving the rows that only the live database has is then done while the copy is restored.
   - It proves C(restore.backup), C(restore.room), C(restore.verified) and C(restore.settings).

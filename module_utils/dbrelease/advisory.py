@@ -1,17 +1,23 @@
-"""One run at a time on one database, wherever the runs keep their state: a session's lock, polled, not waited for."""
+"""One run at a time on one database, wherever the runs keep their state: a session's lock, polled, not waited for.
+
+A run that works in a database locks it there. A restore closes and renames the database, and ends every session in it:
+it locks the database's name, from another database of the server. Each looks for the other's lock, too.
+"""
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from hashlib import sha256
 
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
-from .database import Login, connect, select, server_reason
+from .database import Connection, Login, connect, select, server_reason
 from .errors import ReleaseError
 from .journal import Run
 
@@ -21,24 +27,65 @@ WAIT_S = 3.0
 POLL_S = 0.2
 RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 LOCK_NAME = "dbrelease-lock-"
+# It may be idle for hours; and where its machine is gone without a word, the server is to notice within minutes.
+SESSION = {
+    "idle_session_timeout": "0",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
 
-HOLDERS = """
+WHO = """
 SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
        coalesce(host(a.client_addr), 'local') AS host,
-       to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
+       coalesce(to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'a hidden time') AS since
+"""
+# The lock of the name is looked for in every database: not everyone has the same one to lock it from.
+HOLDERS = f"""{WHO}
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.classid = %(high)s AND l.objid = %(low)s
-  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.pid <> pg_backend_pid()
+  AND (l.classid = %(high)s AND l.objid = %(low)s
+         AND l.database = (SELECT oid FROM pg_database WHERE datname = %(database)s)
+       OR l.classid = %(name_high)s AND l.objid = %(name_low)s)
+  AND a.application_name !~ %(own)s
 """
 # What a run has left working when its module was killed: its lock is gone, its program's session is not.
-WORKERS = """
-SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
-       coalesce(host(a.client_addr), 'local') AS host,
-       to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since
+WORKERS = f"""{WHO}
 FROM pg_stat_activity a
-WHERE a.datname = current_database() AND a.application_name ~ %(pattern)s
+WHERE a.datname = %(database)s AND a.application_name ~ %(pattern)s
   AND a.application_name !~ %(own)s AND a.application_name NOT LIKE %(locks)s
 """
+NOBODY = "^$"
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is locked, and for whom; `own` are the runs that are not in the way: this one, and those that are dead."""
+
+    key: int
+    login: Login
+    run: Run
+    own: str
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        name = name_key(self.login.database)
+        return {
+            "database": self.login.database,
+            "high": KEY >> 32,
+            "low": KEY & 0xFFFFFFFF,
+            "name_high": name >> 32,
+            "name_low": name & 0xFFFFFFFF,
+            "pattern": f"^dbrelease-[a-z_]+-{RUN_ID}",
+            "locks": f"{LOCK_NAME}%",
+            "own": self.own,
+        }
+
+
+def name_key(database: str) -> int:
+    """The number by which the name of a database is locked."""
+    # Of the 64 bits the sign is left out: the server shows the number in two halves without one.
+    return int.from_bytes(sha256(f"dbrelease name {database}".encode()).digest()[:8]) >> 1
 
 
 @contextmanager
@@ -47,45 +94,114 @@ def advisory_lock(login: Login, run: Run) -> Iterator[None]:
 
     Its session is idle and holds no snapshot: nothing waits for it.
     """
-    connection = connect(login, f"{LOCK_NAME}{run.run_id}"[:63])
+    connection = _session(login, run)
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
-            _acquire(cursor, login, run)
+            _acquire(cursor, _Wanted(KEY, login, run, re.escape(run.run_id)))
         yield
     finally:
-        with suppress(psycopg2.Error):
-            connection.close()
+        _end(connection)
 
 
-def _acquire(cursor: Cursor, login: Login, run: Run) -> None:
+class NameLock:
+    """The name of a database, held for a run from another database of its server until close().
+
+    A process that this one forks shares the session: where this one is killed, the lock ends with that other.
+    """
+
+    def __init__(self, maintenance: Login, database: str, run: Run, dead: Collection[str] = ()) -> None:
+        own = "|".join(map(re.escape, (run.run_id, *dead)))
+        self._maintenance = maintenance
+        self._wanted = _Wanted(name_key(database), replace(maintenance, database=database), run, own)
+        self._connection: Connection | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it was taken."""
+        return self._connection is not None
+
+    def take(self) -> None:
+        """Take it, or prove that it still is held; raises ReleaseError where another is at work on the database."""
+        if self._connection is not None:
+            self._prove(self._connection)
+            return
+        connection = _session(self._maintenance, self._wanted.run)
+        try:
+            with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+                _acquire(cursor, self._wanted)
+        except BaseException:
+            _end(connection)
+            raise
+        self._connection = connection
+
+    def close(self) -> None:
+        """Give it back, if it was taken."""
+        if self._connection is not None:
+            _end(self._connection)
+
+    def _prove(self, connection: Connection) -> None:
+        try:
+            with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+                others = _others(cursor, self._wanted)
+        except psycopg2.Error as error:
+            raise ReleaseError(
+                f"Run {self._wanted.run.run_id} has lost its lock on the {self._wanted.login.label} "
+                f"({server_reason(error)}): see who ended its session, and run again."
+            ) from error
+        if others:
+            raise _refusal(self._wanted, others)
+
+
+def _session(login: Login, run: Run) -> Connection:
+    connection = connect(login, f"{LOCK_NAME}{run.run_id}"[:63])
+    with connection.cursor() as cursor:
+        for name, value in SESSION.items():
+            cursor.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
+    return connection
+
+
+def _end(connection: Connection) -> None:
+    with suppress(psycopg2.Error):
+        connection.close()
+
+
+def _acquire(cursor: Cursor, wanted: _Wanted) -> None:
     deadline = time.monotonic() + WAIT_S
     try:
         while True:
-            (row,) = select(cursor, "SELECT pg_try_advisory_lock(%s) AS taken", (KEY,))
-            others = _workers(cursor, run) if row["taken"] else _holders(cursor)
-            if row["taken"] and not others:
-                return
-            if row["taken"]:
-                select(cursor, "SELECT pg_advisory_unlock(%s)", (KEY,))
+            # Before it is taken, so that nobody who has the other lock ever sees this one for a moment; and after,
+            # since both may be taken at once.
+            others = _others(cursor, wanted)
+            if not others:
+                (row,) = select(cursor, "SELECT pg_try_advisory_lock(%s) AS taken", (wanted.key,))
+                others = _others(cursor, wanted) if row["taken"] else _holders(cursor, wanted, NOBODY)
+                if row["taken"] and not others:
+                    return
+                if row["taken"]:
+                    select(cursor, "SELECT pg_advisory_unlock(%s)", (wanted.key,))
             if time.monotonic() > deadline:
                 break
             time.sleep(POLL_S)
     except psycopg2.Error as error:
-        raise ReleaseError(f"Locking the {login.label} failed ({server_reason(error)}): run again.") from error
-    raise ReleaseError(
-        f"Run {run.run_id} may not act on the {login.label}: {' and '.join(others) or 'another run'} is at work on it; "
+        raise ReleaseError(f"Locking the {wanted.login.label} failed ({server_reason(error)}): run again.") from error
+    raise _refusal(wanted, others)
+
+
+def _refusal(wanted: _Wanted, others: list[str]) -> ReleaseError:
+    return ReleaseError(
+        f"Run {wanted.run.run_id} may not act on the {wanted.login.label}: "
+        f"{' and '.join(others) or 'another run'} is at work on it; "
         "wait for its end, or end it with pg_terminate_backend, and run again.",
         refused=True,
     )
 
 
-def _holders(cursor: Cursor) -> list[str]:
-    return _words(select(cursor, HOLDERS, {"high": KEY >> 32, "low": KEY & 0xFFFFFFFF}))
+def _others(cursor: Cursor, wanted: _Wanted) -> list[str]:
+    return _holders(cursor, wanted, wanted.own) + _words(select(cursor, WORKERS, wanted.parameters))
 
 
-def _workers(cursor: Cursor, run: Run) -> list[str]:
-    names = {"pattern": f"^dbrelease-[a-z_]+-{RUN_ID}", "own": re.escape(run.run_id), "locks": f"{LOCK_NAME}%"}
-    return _words(select(cursor, WORKERS, names))
+def _holders(cursor: Cursor, wanted: _Wanted, own: str) -> list[str]:
+    return _words(select(cursor, HOLDERS, {**wanted.parameters, "own": own}))
 
 
 def _words(rows: list[dict[str, object]]) -> list[str]:

@@ -145,7 +145,8 @@ class Leftovers:
 
     def _repair_restore(self, cleaned: Cleaned) -> None:
         if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.runs):
-            cleaned.repaired = repair_restore(self.login, self.db_container, Journal(self.run).read())
+            dead = [interrupted.run.run_id for interrupted in cleaned.runs]
+            cleaned.repaired = repair_restore(self.login, self.run, dead, self.db_container, Journal(self.run).read())
 
     def _end_programs(self, cleaned: Cleaned) -> None:
         if self.dry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +11,7 @@ from psycopg2.extras import RealDictCursor
 
 from . import manifest
 from .acting import acting
+from .advisory import NameLock
 from .commands import Commands, commands_in
 from .database import Login, connect, select
 from .errors import ReleaseError
@@ -22,11 +23,11 @@ from .proof import Proof, sentence
 from .restore_backup import Backup, find_backup, read_backup, verify_backup
 from .restore_copy import VERIFIED_PROOF, Place, drop_database, login_to, make_copy
 from .restore_equal import is_restored
-from .restore_leftovers import remove_dumps, settle
-from .restore_names import copy_name, is_copy, is_kept
+from .restore_leftovers import foreign_copies, remove_dumps, runs_of, settle
+from .restore_names import copied_by, copy_name, is_kept
 from .restore_server import Server, check_room, check_server
 from .restore_settings import SETTINGS_PROOF
-from .swap import looking_of, swap
+from .swap import looking_of, swap_in
 from .swap_look import Looking
 
 
@@ -58,6 +59,10 @@ class Plan:
             params["timeout_seconds"],
         )
 
+    def lock(self) -> NameLock:
+        """The lock of the live database's name, yet to be taken."""
+        return NameLock(self.maintenance, self.login.database, self.run)
+
     def place(self, commands: Commands) -> Place:
         """Where the copy is made."""
         copy = login_to(self.login, copy_name(self.login.database, self.run.run_id))
@@ -69,19 +74,23 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act for state=present, and for state=live with the swap."""
     plan = Plan.of(params)
     looking = looking_of(plan.run) if params["state"] == "live" else None
-    backup, made = _copy(plan, check_mode, looking)
-    if not looking or not made["database"]:
-        return made
-    there = {key: state_of(row) for key, row in backup.content["tables"].items()}
-    swapped = swap(params, check_mode, made["database"], looking, there)
+    # Held to the end of the swap: in between, another target's run must not take the copy for a dead one's.
+    with closing(plan.lock()) as lock:
+        backup, made = _copy(plan, check_mode, looking, lock)
+        if not looking or not made["database"]:
+            return made
+        there = {key: state_of(row) for key, row in backup.content["tables"].items()}
+        swapped = swap_in(params, check_mode, made["database"], lock, looking, there)
     diff = {side: made["diff"][side] + swapped["diff"][side] for side in ("before", "after")}
     return {**made, "swap": swapped, "diff": diff, "proofs": [*made["proofs"], *swapped["proofs"]]}
 
 
-def _copy(plan: Plan, check_mode: bool, looking: Looking | None) -> tuple[Backup, dict[str, Any]]:
+def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock) -> tuple[Backup, dict[str, Any]]:
     """The backup and the module's result without a swap; the live database is looked at meanwhile."""
     journal = Journal(plan.run, dry=check_mode)
     with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
+        if not check_mode:
+            lock.take()
         backup = read_backup(
             find_backup(plan.backup, plan.run, journal.read()), plan.run, plan.label, plan.login.database
         )
@@ -90,9 +99,10 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None) -> tuple[Backup
         server, exists = _look(plan, backup, commands)
         proofs.append(check_room(server, backup, commands, inside=bool(plan.container)))
         step.facts.update(path=str(backup.path), sha256=backup.content["sha256"], bytes=backup.content["bytes"])
-        step.prove(*proofs)
         if not check_mode:
-            step.facts["tidied"], exists = _tidy(plan, commands)
+            step.facts["tidied"], exists, foreign = _tidy(plan, commands, runs_of(journal.read()))
+            proofs += foreign
+        step.prove(*proofs)
     place = plan.place(commands)
     if exists and is_restored(plan.login, backup, commands, plan.timeout_s, inside=place.inside):
         return backup, _told(plan, backup, "", [*proofs, *_already(backup)])
@@ -134,7 +144,7 @@ def _looked(looking: Looking, backup: Backup, live: Login) -> Iterator[None]:
 def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act for state=absent: a copy, or a database that a swap put aside, is dropped."""
     plan, name = Plan.of(params), params["name"]
-    if not (is_copy(name, plan.login.database) or is_kept(name, plan.login.database)):
+    if not (copied_by(name, plan.login.database) or is_kept(name, plan.login.database)):
         raise ReleaseError(
             f"Dropping {name} was refused (it is no database that a restore of {plan.login.database} made): "
             "name one that it made.",
@@ -144,7 +154,8 @@ def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
         found = cursor.fetchone() is not None
     if found and not check_mode:
-        with acting(plan.run):
+        with acting(plan.run), closing(plan.lock()) as lock:
+            lock.take()
             drop_database(plan.maintenance, name)
     return {**_empty(), "changed": found, "diff": {"before": f"{name}\n" if found else "", "after": ""}}
 
@@ -159,16 +170,20 @@ def _look(plan: Plan, backup: Backup, commands: Commands) -> tuple[Server, bool]
         return server, _is_open(cursor, plan.login.database)
 
 
-def _tidy(plan: Plan, commands: Commands) -> tuple[list[str], bool]:
-    """What a killed restore left is put right: copies, dumps in the container, a database that takes no connections."""
+def _tidy(plan: Plan, commands: Commands, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
+    """What a killed restore of these runs left is put right: copies, dumps in the container, a closed database.
+
+    Returns what was done, whether the live database is there and open, and what is told of others' copies.
+    """
     with (
         closing(connect(plan.maintenance, "dbrelease restore")) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
-        done = settle(cursor, plan.login.database)
+        database = plan.login.database
+        done = settle(cursor, database, runs)
         if plan.container:
-            done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands)]
-        return done, _is_open(cursor, plan.login.database)
+            done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands, runs)]
+        return done, _is_open(cursor, database), foreign_copies(cursor, database, runs)
 
 
 def _is_open(cursor: RealDictCursor, database: str) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -12,66 +11,103 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
+from .advisory import NameLock
 from .commands import Commands, commands_in
 from .database import Login, connect, select
-from .restore_names import dump_folder, is_copy, is_kept
+from .journal import Run
+from .proof import Proof
+from .restore_names import copied_by, dump_folder, is_kept
 from .swap_services import Stopping, start
 
 REMOVE_TIMEOUT_S = 60
 MAINTENANCE = "postgres"
+FOREIGN_PROOF = "restore.foreign_copies"
+NAMES = "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname"
 
 
-def repair_restore(login: Login, db_container: str, events: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Put right what a killed restore left around the database of `login`, its copies apart; a sentence for each."""
+def repair_restore(
+    login: Login, run: Run, dead: Collection[str], db_container: str, events: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Put right what killed restores left around the database of `login`, their copies apart; a sentence for each.
+
+    dead: the interrupted runs. Raises ReleaseError where another run, of whatever target, is at work on the database.
+    """
+    maintenance = replace(login, database=MAINTENANCE)
+    with closing(NameLock(maintenance, login.database, run, dead)) as lock:
+        lock.take()
+        return _repair_restore(maintenance, login.database, db_container, events)
+
+
+def _repair_restore(
+    maintenance: Login, database: str, db_container: str, events: Sequence[Mapping[str, Any]]
+) -> list[str]:
     with (
-        closing(connect(replace(login, database=MAINTENANCE), "dbrelease leftovers")) as connection,
+        closing(connect(maintenance, "dbrelease leftovers")) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
-        done = settle(cursor, login.database, drop=False)
+        done = _reopen(cursor, database)
     if db_container:
         commands = commands_in(db_container)
-        done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands)]
+        done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands, runs_of(events))]
     if stopping := left_stopped(events):
         start(stopping)
         done.append(f"Started {', '.join(stopping.containers)}.")
     return done
 
 
-def settle(cursor: Cursor, database: str, *, drop: bool = True) -> list[str]:
-    """Allow connections again to the live database and those that were put aside, and drop copies never swapped in.
+def runs_of(events: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The runs that a journal knows: what any other made is not this target's to remove."""
+    return {line["run_id"] for line in events}
+
+
+def settle(cursor: Cursor, database: str, runs: Collection[str]) -> list[str]:
+    """Drop the copies that these runs never swapped in, and allow connections to the live database and to kept ones.
 
     The cursor is one of an autocommit session in another database of the server. Returns what was done, a sentence
-    each; nothing where there was nothing to do. Call it only while no restore runs.
+    each; nothing where there was nothing to do. Call it only while the database's name is locked.
     """
     done = []
-    for row in select(cursor, "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname"):
-        name = row["name"]
-        if is_copy(name, database) and drop:
+    for name in (row["name"] for row in select(cursor, NAMES)):
+        if copied_by(name, database) in runs:
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             done.append(f"Dropped {name}, a restored copy that was never swapped in.")
-        elif not row["open"] and (name == database or is_kept(name, database)):
-            cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
-            done.append(f"Allowed connections to {name} again.")
+    return done + _reopen(cursor, database)
+
+
+def _reopen(cursor: Cursor, database: str) -> list[str]:
+    done = []
+    for row in select(cursor, NAMES):
+        if not row["open"] and (row["name"] == database or is_kept(row["name"], database)):
+            cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(row["name"])))
+            done.append(f"Allowed connections to {row['name']} again.")
     return done
 
 
-def stray(cursor: Cursor, database: str) -> list[str]:
-    """What settle() would do, for a plan: the names of the databases."""
+def foreign_copies(cursor: Cursor, database: str, runs: Collection[str]) -> list[Proof]:
+    """What is told of copies of the database that none of these runs made: they stay. Empty where there are none."""
+    names = (row["name"] for row in select(cursor, NAMES))
+    found = [name for name in names if (run_id := copied_by(name, database)) and run_id not in runs]
+    if not found:
+        return []
     return [
-        row["name"]
-        for row in select(cursor, "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY datname")
-        if is_copy(row["name"], database)
-        or (not row["open"] and (row["name"] == database or is_kept(row["name"], database)))
+        Proof(
+            FOREIGN_PROOF,
+            "No copy of the database is there that this target's journal does not know",
+            "inconclusive",
+            expected=[],
+            observed=found,
+            detail=f"Of runs that it does not know, and left as they are: {', '.join(found)}.",
+            remedy="Drop with `dropdb` what no run elsewhere needs.",
+        )
     ]
 
 
-def remove_dumps(commands: Commands) -> list[str]:
-    """Remove the dumps that killed restores left where pg_restore runs; returns their folders."""
-    pattern = dump_folder("*")
-    folder = pattern.rpartition("/")[0]
-    listed = commands.run(["ls", folder], timeout_s=REMOVE_TIMEOUT_S).stdout.split()
-    name = re.compile(re.escape(pattern.rpartition("/")[2]).replace(r"\*", r"[0-9A-Za-z-]+"))
-    found = [f"{folder}/{entry}" for entry in listed if name.fullmatch(entry)]
+def remove_dumps(commands: Commands, runs: Collection[str]) -> list[str]:
+    """Remove the dumps that these runs' restores left where pg_restore runs; returns their folders."""
+    folders = {dump_folder(run_id) for run_id in runs}
+    top = dump_folder("").rpartition("/")[0]
+    listed = commands.run(["ls", top], timeout_s=REMOVE_TIMEOUT_S).stdout.split()
+    found = [folder for entry in listed if (folder := f"{top}/{entry}") in folders]
     if found:
         commands.run(["rm", "-rf", *found], timeout_s=REMOVE_TIMEOUT_S)
     return found

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 
 from .journal import stamp
 
-STAMP = r"\d{8}_\d{6}"
+# A copy tells its whole run, and so can be the kept database of no other: of that only the time is told.
+COPIED = re.compile(r"_restore_(?P<day>\d{8})_(?P<time>\d{6})_(?P<token>[0-9a-f]{6})$")
+KEPT = re.compile(r"_before_restore_\d{8}_\d{6}$")
 LONGEST = 63
 REPLAY = "replay.sql"
 
 
 def copy_name(database: str, run_id: str) -> str:
     """The new database that a backup is restored into."""
-    return _named(database, f"_restore_{stamp(run_id)}")
+    return _named(database, f"_restore_{stamp(run_id)}_{run_id.rpartition('-')[2]}")
 
 
 def kept_name(database: str, run_id: str) -> str:
@@ -26,14 +29,17 @@ def proof_name(database: str, run_id: str) -> str:
     return _named(database, f"_readiness_{stamp(run_id)}")
 
 
-def is_copy(name: str, database: str) -> bool:
-    """Whether the name is that of a restored copy, which no swap has put in place."""
-    return re.fullmatch(f"{re.escape(_base(database, '_restore_'))}_restore_{STAMP}", name) is not None
+def copied_by(name: str, database: str) -> str:
+    """The run that made the copy of this name, which no swap has put in place; empty where `database` has no such."""
+    found = COPIED.search(name)
+    run_id = f"{found['day']}T{found['time']}Z-{found['token']}" if found else ""
+    return run_id if found and name == _named(database, found.group()) else ""
 
 
 def is_kept(name: str, database: str) -> bool:
     """Whether the name is that of a database that a swap has put aside."""
-    return re.fullmatch(f"{re.escape(_base(database, '_before_restore_'))}_before_restore_{STAMP}", name) is not None
+    found = KEPT.search(name)
+    return found is not None and name == _named(database, found.group())
 
 
 def dump_folder(run_id: str) -> str:
@@ -47,11 +53,12 @@ def rows_folder(run_id: str) -> str:
 
 
 def _named(database: str, suffix: str) -> str:
-    return _cut(database, LONGEST - len(suffix)) + suffix
-
-
-def _base(database: str, infix: str) -> str:
-    return _cut(database, LONGEST - len(infix) - len("20260101_000000"))
+    """A name that has to be cut tells by a hash whose it is: no two databases may share it."""
+    room = LONGEST - len(suffix)
+    if len(database.encode()) <= room:
+        return database + suffix
+    mark = f"_{sha256(database.encode()).hexdigest()[:8]}"
+    return _cut(database, room - len(mark)) + mark + suffix
 
 
 def _cut(text: str, size: int) -> str:

@@ -14,7 +14,7 @@ from psycopg2.extras import RealDictCursor
 
 from . import swap_services as services
 from .acting import acting
-from .advisory import advisory_lock
+from .advisory import NameLock
 from .database import Login, connect, select
 from .errors import ReleaseError
 from .fingerprints import State
@@ -24,8 +24,8 @@ from .journal import Journal, Run
 from .module import run_of
 from .proof import Proof, sentence
 from .restore_copy import drop_or_leave, login_to
-from .restore_leftovers import never_started
-from .restore_names import is_copy, is_kept, kept_name, rows_folder
+from .restore_leftovers import never_started, runs_of
+from .restore_names import copied_by, is_kept, kept_name, rows_folder
 from .swap_compare import Comparison, prepare
 from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange, is_exchanged
@@ -43,6 +43,7 @@ class Plan:
     login: Login
     maintenance: Login
     run: Run
+    lock: NameLock
     names: Names
     containers: tuple[str, ...]
     db_container: str
@@ -56,7 +57,7 @@ class Plan:
     @property
     def copy(self) -> bool:
         """Whether what comes in is a restored copy."""
-        return is_copy(self.names.incoming, self.login.database)
+        return bool(copied_by(self.names.incoming, self.login.database))
 
     def maintenance_again(self) -> Login:
         """Where the server is now: a container may have got another address."""
@@ -83,14 +84,23 @@ def looking_of(run: Run) -> Looking:
     return Looking(Keeper(Path(run.state_dir) / rows_folder(run.run_id)))
 
 
-def swap(
+def swap(params: Mapping[str, Any], check_mode: bool, database: str) -> dict[str, Any]:
+    """`database` takes the place of the live one; returns what the module of that name returns."""
+    login = Login.of(params)
+    maintenance = login_to(login, params["maintenance_db"])
+    with closing(NameLock(maintenance, login.database, run_of(params))) as lock:
+        return swap_in(params, check_mode, database, lock)
+
+
+def swap_in(
     params: Mapping[str, Any],
     check_mode: bool,
     database: str,
+    lock: NameLock,
     looking: Looking | None = None,
     there: Mapping[str, State] | None = None,
 ) -> dict[str, Any]:
-    """`database` takes the place of the live one; returns what the module of that name returns.
+    """The same, with the lock of the live database's name, which may be held already.
 
     looking: a finished look at the live database; there: what each table of `database` is known to hold.
     """
@@ -100,6 +110,7 @@ def swap(
         login,
         login_to(login, params["maintenance_db"]),
         run,
+        lock,
         Names(login.database, database, kept),
         tuple(name for name in asked["containers"] if name),
         params["db_container"],
@@ -114,16 +125,20 @@ def swap(
     done = Done()
     try:
         with Journal(run, dry=check_mode).step("restore.check"), acting(run, dry=check_mode):
+            if not check_mode:
+                lock.take()
             plan = _checked(plan, check_mode)
         if check_mode:
             return _told(plan, Done(planned()), changed=True)
-        # The guardian shares the claim, so that no other run begins before it has repaired; and no session or thread.
+        # The guardian shares the claim and the lock, so that no other run begins before it has repaired; and no other
+        # session and no thread.
         with acting(run), guarded(lambda: repair(plan)), ending_in_order():
             _swap(plan, Journal(run), done)
     except BaseException as error:
-        if not done.swapped and not check_mode:
+        # Without the lock nothing was begun, and what it would undo is another run's.
+        if lock.held and not done.swapped:
             plan.looking.cancel()
-            if plan.copy:
+            if copied_by(database, login.database) in runs_of(Journal(run).read()):
                 drop_or_leave(plan.maintenance_again(), plan.names.incoming, Journal(run), error)
         if not isinstance(error, ReleaseError):
             raise
@@ -164,9 +179,6 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
 def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     comparison = None
     if plan.names.kept:
-        with advisory_lock(plan.login, plan.run):
-            # Only looked at: its session is one of those that the swap ends.
-            pass
         incoming = login_to(plan.login, plan.names.incoming)
         comparison = prepare(plan.login, incoming, plan.bookkeeping, plan.looking, plan.there)
     left = [name for name in never_started(journal.read()) if name in plan.containers]
@@ -177,6 +189,8 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     failure: BaseException | None = None
     try:
         services.stop(stopped, plan.limits)
+        # From here on every session in the database is ended: none may be another run's.
+        plan.lock.take()
         _exchange(plan, journal, comparison, done)
     except BaseException as error:
         failure = error

@@ -35,8 +35,8 @@ def _defaults(options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-# These look at the database's own lock later, when they know that there is a database.
-CLAIM_ONLY = ("recovery", "restore.backup", "restore.check")
+# It looks at the locks on the server only where a restore was interrupted.
+CLAIM_ONLY = ("recovery",)
 MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
     "backup": (
         backup.act,
@@ -57,7 +57,7 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
          "bookkeeping_table": "alembic_version"},
     ),
     "restore.backup": (restored_database.act, defaults(restored_database)),
-    "restore.check": (database_swap.act, {**defaults(database_swap), "database": "x_restore_20260101_000000"}),
+    "restore.check": (database_swap.act, {**defaults(database_swap), "database": "x_restore_20260101_000000_abcdef"}),
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from ansible.module_utils.dbrelease.interrupted import (
 )
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.machine import Process, process_of, this_machine
-from ansible.module_utils.dbrelease.restore_names import REPLAY, kept_name, rows_folder
+from ansible.module_utils.dbrelease.restore_names import REPLAY, copy_name, kept_name, rows_folder
 from psycopg2 import sql
 
 DEAD, VERIFYING, OTHER = "20260102T030400Z-dead00", "20260102T030401Z-beef00", "20260102T030402Z-feed00"
@@ -182,7 +182,7 @@ def test_a_dead_restores_own_database_is_dropped(
     begin(journal_of(parameters, DEAD, "restore"), step)
     if step == "restore.drop":
         journal_of(parameters, DEAD, "restore").append("run", "failed", {"outcome": "failed"})
-    mine, kept = (f"{database.database}_{name}_20260102_030400" for name in ("restore", "before_restore"))
+    mine, kept = copy_name(database.database, DEAD), kept_name(database.database, DEAD)
     with session.cursor() as cursor:
         for name in (mine, kept):
             cursor.execute(f'CREATE DATABASE "{name}"')
@@ -305,6 +305,8 @@ def test_names_that_are_nobodys_business() -> None:
     assert stray_dumps({dump, dump.replace(".dump", ".manifest.json")}, [interrupted()]) == []
     assert stray_dumps({dump}, [interrupted(steps=("upgrade",))]) == []
     assert stray_temporaries({"a.tmp", f"a.tmp.{DEAD}", f"a.tmp.{DEAD}.b", f".tmp.{DEAD}"}, ()) == [f"a.tmp.{DEAD}"]
-    names = {"shop", "shop_restore_20260102_030400", "shop_restore_20260102_030499"}
-    assert stray_databases(names, "shop", [interrupted("restore")]) == ["shop_restore_20260102_030400"]
+    mine = "shop_restore_20260102_030400_dead00"
+    names = {"shop", mine, "shop_restore_20260102_030400_beef00", "shop_before_restore_20260102_030400"}
+    assert stray_databases(names, "shop", [interrupted("restore")]) == [mine]
+    assert stray_databases(names, "shop_before", [interrupted("restore")]) == []
     assert stray_databases(names, "shop", [interrupted("deploy")]) == []

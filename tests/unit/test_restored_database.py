@@ -17,10 +17,11 @@ from ansible.module_utils.dbrelease import restore_copy, restore_server
 from ansible.module_utils.dbrelease.commands import HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.restore_backup import Backup
 from ansible.module_utils.dbrelease.restore_copy import read_state
-from ansible.module_utils.dbrelease.restore_leftovers import settle, stray
-from ansible.module_utils.dbrelease.restore_names import copy_name, is_copy, is_kept, kept_name
+from ansible.module_utils.dbrelease.restore_leftovers import settle
+from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
 from ansible.module_utils.dbrelease.restore_settings import setting
 from psycopg2.extras import RealDictCursor
 from restore_world import WRITTEN, World, world_of
@@ -297,7 +298,9 @@ def test_what_is_restored_in_a_container_is_the_very_file_for_its_owner_only(dat
 
 def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> None:
     name = world.login.database
-    left, kept = f"{name}_restore_20200101_000000", f"{name}_before_restore_20200101_000000"
+    killed = "20200101T000000Z-abcdef"
+    left, kept = f"{name}_restore_20200101_000000_abcdef", f"{name}_before_restore_20200101_000000"
+    Journal(Run(**{**world.run, "run_id": killed})).append("restore.copy", "started")
     for statement in (
         f"CREATE DATABASE {left}",
         f"CREATE DATABASE {kept}",
@@ -305,14 +308,13 @@ def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> N
         f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
     ):
         world.execute(statement, "postgres")
-    with maintaining(world) as cursor:
-        assert stray(cursor, name) == [name, kept, left]
     result = world.restore()
     assert set(world.databases()) == {name, kept, result["database"]}
     assert all(world.databases().values())
     with maintaining(world) as cursor:
-        assert settle(cursor, name) == [f"Dropped {result['database']}, a restored copy that was never swapped in."]
-        assert settle(cursor, name) == []
+        said = [f"Dropped {result['database']}, a restored copy that was never swapped in."]
+        assert settle(cursor, name, {world.run["run_id"]}) == said
+        assert settle(cursor, name, {world.run["run_id"]}) == []
 
 
 def test_absent_drops_only_what_a_restore_made(world: World, saved: Path) -> None:
@@ -332,9 +334,9 @@ def test_names_fit_and_are_told_apart(database: str) -> None:
     run = "20260102T030405Z-abcdef"
     copy, kept = copy_name(database, run), kept_name(database, run)
     assert max(len(copy.encode()), len(kept.encode())) <= 63
-    assert (is_copy(copy, database), is_kept(copy, database)) == (True, False)
-    assert (is_copy(kept, database), is_kept(kept, database)) == (False, True)
-    assert not is_copy(database, database)
+    assert (copied_by(copy, database), is_kept(copy, database)) == (run, False)
+    assert (copied_by(kept, database), is_kept(kept, database)) == ("", True)
+    assert not copied_by(database, database)
     assert not is_kept(database, database)
 
 
