@@ -7,9 +7,10 @@ DOCUMENTATION = r"""
 module: monitor_sample
 short_description: Take one sample of a deployed release, and judge it
 description:
-  - Looks once at all that the release's section C(monitoring) declares, and journals it as step C(sample). That is the
-    errors in the logs of containers, how the API answers, connections, growth, drift, the worker's queue, the lag of
-    standbys and dead rows. Sections that are not declared, and services that the target does not have, are left out.
+  - Looks once at the revision and at all that the release's section C(monitoring) declares, and journals it as step
+    C(sample). That is the errors in the logs of containers, how the API answers, connections, growth, drift, the
+    worker's queue, the lag of standbys and dead rows. Sections that are not declared, and services that the target does
+    not have, are left out.
   - Each log is read in a half-open window that begins where the newest sample's ended; the first one since the release
     was deployed begins with that. Lines that continue an event (a traceback) belong to it.
   - What M(monitor_baseline) and the backup found before the release is no failure of it, while it has not become worse.
@@ -37,6 +38,10 @@ options:
   monitoring:
     description: The release's section of that name.
     type: dict
+    required: true
+  revision:
+    description: The revision that the database must be at.
+    type: str
     required: true
   checks:
     description: The release's checks; those that C(monitoring.drift) names are counted.
@@ -78,6 +83,7 @@ EXAMPLES = r"""
     login_db: shop
     run: "{{ run }}"
     watch: "{{ watch.watch }}"
+    revision: 3c4d5e6f7a8b
     containers: {backend: shop_backend, db: shop_postgres}
     monitoring:
       window_seconds: 900
@@ -145,6 +151,7 @@ OPTIONS: Options = {
         },
     },
     "monitoring": {"type": "dict", "required": True},
+    "revision": {"type": "str", "required": True},
     "checks": {"type": "list", "elements": "dict", "default": []},
     "tables": {"type": "dict", "default": {}},
     "api": {"type": "dict", "default": {}},
@@ -160,7 +167,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     lines = journal.read()
     memory = Memory.of(lines, run)
     release = {
-        **{key: params[key] for key in ("monitoring", "checks", "api")},
+        **{key: params[key] for key in ("monitoring", "checks", "api", "revision")},
         "tables": release_tables(params["tables"]),
     }
     target = Target(Login.of(params), params["containers"], params["api_base_url"])

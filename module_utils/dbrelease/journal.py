@@ -99,7 +99,7 @@ class Journal:
                 # A run that was killed while it wrote may have left half a line: never continue it.
                 size = os.fstat(descriptor).st_size
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-                os.write(descriptor, ("\n" if torn else "").encode() + text.encode() + b"\n")
+                _write_whole(descriptor, ("\n" if torn else "").encode() + text.encode() + b"\n")
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -161,6 +161,20 @@ def make_private_directory(path: Path) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """All of a line or nothing: a full disk takes the beginning of one, and says so only to what comes after it."""
+    begun = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+    except OSError:
+        # Unless somebody has written behind it.
+        if os.fstat(descriptor).st_size == begun + written:
+            os.ftruncate(descriptor, begun)
+        raise
 
 
 def _whole_lines(text: str) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,44 @@ def test_a_line_torn_by_a_kill_is_left_out_and_never_continued(run_parameters: d
         file.write('{"ts": "2026-01-02", "event": "pas')
     kept.append("backup", "failed")
     assert [line["event"] for line in kept.read()] == ["started", "failed"]
+
+
+@pytest.mark.parametrize(("taken", "others"), [(0, ""), (40, ""), (40, '{"line": "of another run"}\n')])
+def test_a_disk_that_takes_the_beginning_of_a_line_is_told_and_keeps_nothing_of_it(
+    run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, taken: int, others: str
+) -> None:
+    journal = Journal(Run(**run_parameters))
+    journal.append("before", "passed")
+    whole = journal.path.read_text()
+    left = [taken]
+
+    def fills_up(descriptor: int, data: bytes) -> int:
+        if not left:
+            with journal.path.open("a") as file:
+                file.write(others)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(descriptor, data[: left.pop()])
+
+    write = os.write
+    monkeypatch.setattr(os, "write", fills_up)
+    with pytest.raises(ReleaseError, match=r"No space left on device.*with room left"):
+        journal.append("step", "passed", {"long": "x" * 100})
+    monkeypatch.undo()
+    kept = journal.path.read_text()
+    assert kept.startswith(whole) and kept.endswith(others or whole)
+    assert [line["step"] for line in journal.read() if "step" in line] == ["before"]
+    journal.append("after", "passed")
+    assert [line["step"] for line in journal.read() if "step" in line] == ["before", "after"]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 4096])
+def test_a_line_that_the_disk_takes_in_parts_is_whole(
+    run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    journal, write = Journal(Run(**run_parameters)), os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:at_once]))
+    journal.append("step", "passed", {"long": "x" * 100})
+    assert [line["facts"] for line in journal.read()] == [{"long": "x" * 100}]
 
 
 def test_text_with_line_separators_stays_one_line(run_parameters: dict[str, Any]) -> None:

@@ -129,6 +129,51 @@ def test_what_is_counted(log: str, lines: list[str], counts: tuple[int, int, int
     assert seen.lines == len(lines)
 
 
+ABOUT = "drawing_project_associations does not exist"
+# Lines in another form than the service's own, a while after one of its own: errors, concerning, unclear.
+FOREIGN: list[tuple[str, list[str], tuple[int, int, bool]]] = [
+    ("a server's handler", ["ERROR:    [Errno 98] address already in use"], (1, 0, False)),
+    ("the root logger", ["ERROR:root:boom"], (1, 0, False)),
+    ("in brackets", ["[CRITICAL] boom"], (1, 0, False)),
+    ("behind a date and a name", [f"2026-01-01 00:00:05,000 - app - ERROR - {ABOUT}"], (1, 1, False)),
+    ("behind a moment", [f"2026-01-01T00:00:05Z ERROR {ABOUT}"], (1, 1, False)),
+    (
+        "behind a date, a zone and a process",
+        ["[2026-01-01 00:00:05 +0000] [7] [ERROR] Exception in worker"],
+        (1, 0, False),
+    ),
+    ("in JSON", ['{"ts": 1, "level": "error", "msg": "boom"}'], (1, 0, False)),
+    ("with its traceback", ["ERROR:    Exception", *TRACEBACK, ABOUT], (1, 1, False)),
+    ("two", ["ERROR:root:a", "ERROR:root:b"], (1, 0, False)),
+    ("information", [f"INFO:     127.0.0.1 GET /{ABOUT} 200"], (0, 0, False)),
+    ("information behind a date", [f"2026-01-01T00:00:05Z INFO [app] no ERROR of {ABOUT}"], (0, 0, False)),
+    ("a word is no level", ["no ERROR here"], (0, 0, False)),
+    ("no level", ["Killed"], (0, 0, False)),
+    ("no level, and it concerns the release", [ABOUT], (0, 0, True)),
+    ("indented", [f"  {ABOUT}"], (0, 0, False)),
+]
+
+
+@pytest.mark.parametrize(("lines", "counts"), [case[1:] for case in FOREIGN], ids=[case[0] for case in FOREIGN])
+def test_lines_of_another_form(lines: list[str], counts: tuple[int, int, bool]) -> None:
+    rules = Rules.of(LOGS["backend_log"], MONITORING["concerns"])
+    later = [Line(5 * SECOND + number, text) for number, text in enumerate(lines)]
+    seen = read([Line(0, BACKEND + "INFO [app] started"), *later], rules)
+    assert (seen.errors, seen.concerning, bool(seen.unclear)) == counts
+    # What is written at once with an error is a part of it.
+    seen = read([Line(5 * SECOND - 1, BACKEND + "ERROR [app] failed"), *later], rules)
+    assert seen.errors == 1
+
+
+def test_a_line_without_a_level_that_concerns_the_release_is_no_pass() -> None:
+    rules = Rules.of(LOGS["backend_log"], MONITORING["concerns"])
+    seen = read([Line(0, BACKEND + "INFO [app] started"), Line(5 * SECOND, ABOUT)], rules)
+    container = Container("a", "running", 1, 1, 1)
+    (doubt,) = doubts(LOG.declared, "shop", container, {}, WINDOW, seen)
+    assert doubt.lost and ABOUT in doubt.text
+    assert judge(LOG, container, WINDOW, seen, (), [doubt]).verdict == "inconclusive"
+
+
 def test_a_traceback_long_after_an_error_is_another_one() -> None:
     rules = Rules.of(LOGS["backend_log"], [])
     texts = [(0, BACKEND + "ERROR [x] failed"), (5, TRACEBACK[0]), (5, TRACEBACK[2])]
@@ -298,9 +343,16 @@ def test_what_makes_silence_prove_nothing(
 
 @pytest.mark.parametrize(("before", "lost"), [({}, True), ({"levels": {"INFO": 3}}, False)])
 def test_lines_of_another_form_prove_nothing(before: dict[str, Any], lost: bool) -> None:
-    seen = read([Line(0, '{"level": "error"}')] * 3, Rules.of(LOGS["backend_log"], []))
+    seen = read([Line(0, "some text")] * 3, Rules.of(LOGS["backend_log"], []))
     (doubt,) = doubts(LOGS["backend_log"], "shop", Container("a", "running", 1, 1, 1), before, WINDOW, seen)
     assert "None of the 3 lines" in doubt.text and doubt.lost is lost
+
+
+def test_a_service_that_died_of_what_concerns_the_release_has_no_limit() -> None:
+    seen = read([Line(0, BACKEND + "ERROR [x] idx_dpa_x is gone")], Rules.of(LOGS["backend_log"], ["idx_dpa_"]))
+    claim = judge(LOG, Container("a", "restarting", 1, 1, 1), WINDOW, seen, (), [])
+    assert (claim.verdict, claim.grave) == ("fail", True)
+    assert "is restarting" in claim.detail and "idx_dpa_x is gone" in claim.detail
 
 
 @pytest.mark.parametrize("status", ["exited", "missing"])

@@ -83,6 +83,8 @@ def params(
         cursor.execute("ALTER TABLE order_items SET (autovacuum_enabled = false)")
         cursor.execute("INSERT INTO orders SELECT generate_series(1, 100)")
         cursor.execute("INSERT INTO order_items SELECT id FROM orders")
+        cursor.execute("CREATE TABLE alembic_version (version_num text)")
+        cursor.execute("INSERT INTO alembic_version VALUES ('bbb2')")
     endpoint = {"status": 200, "kind": "list", "keys": ["id"], "count": 1, "latency_ms": {"p50": 20.0}}
     line = {**run_parameters, "ts": "2026-01-02T03:04:05.678+00:00", "step": "api_baseline", "event": "passed"}
     path = Path(run_parameters["state_dir"])
@@ -93,6 +95,7 @@ def params(
         "run": run_parameters,
         "watch": {"started_at": "2026-01-02T03:04:05Z", "seconds": 0, "interval_seconds": 1},
         "monitoring": DECLARED,
+        "revision": "bbb2",
         "checks": [CHECK],
         "tables": {"created": {"order_items": {}}, "existing": {"orders": ["id"]}},
         "api": API,
@@ -155,6 +158,14 @@ SQL_CASES: list[tuple[str, str, str, str, str]] = [
     ("drift is no failure", "DELETE FROM order_items WHERE order_id < 4", "drift", "inconclusive", "3 rows break it"),
     ("drift that cannot be counted", "DROP TABLE order_items", "drift", "fail", "does not exist"),
     ("growth that cannot be read", "DROP TABLE order_items", "growth", "fail", "does not exist"),
+    (
+        "taken back by hand",
+        "UPDATE alembic_version SET version_num = 'aaa1'",
+        "revision",
+        "fail",
+        "at aaa1, and not at",
+    ),
+    ("no revision", "DELETE FROM alembic_version", "revision", "fail", "at no revision"),
     ("dead rows", "DELETE FROM order_items WHERE order_id < 50", "dead_rows", "fail", "49 dead rows"),
 ]
 
@@ -275,7 +286,7 @@ def test_connections_of_others_count_also_for_whoever_may_not_see_what_they_do(
 
 def test_a_database_that_is_gone_is_a_failure_of_its_claims(params: dict[str, Any]) -> None:
     found = claims({**params, "login_port": 9})
-    assert {found[name][0] for name in ("connections", "growth", "drift", "dead_rows")} == {"fail"}
+    assert {found[name][0] for name in ("connections", "growth", "drift", "dead_rows", "revision")} == {"fail"}
     assert found["api"][0] == "pass" and "db_port" in found["drift"][1]
 
 

@@ -187,7 +187,20 @@ class TestKilled:
         started = (datetime.now(UTC) - timedelta(seconds=75)).isoformat().replace("+00:00", "Z")
         watch = {"started_at": started, "seconds": 100, "interval_seconds": 10}
         write(75, "monitor", "started", {"watch": watch})
+        write(40, "sample", facts=sample_facts())
         assert begun(run_parameters, 100)["samples"] == 4
+
+    def test_the_time_that_nobody_watched_is_added(self, run_parameters: dict[str, Any], write: Write) -> None:
+        """Killed after 100 s of 900, and again after 100 s more: 700 s are left to watch."""
+        started = (datetime.now(UTC) - timedelta(seconds=3200)).isoformat().replace("+00:00", "Z")
+        watch = {"started_at": started, "seconds": 900, "interval_seconds": 10}
+        write(3200, "monitor", "started", {"watch": watch})
+        for ago_s in (*range(3190, 3099, -10), *range(2090, 1989, -10)):
+            write(ago_s, "sample", facts=sample_facts())
+        found = begun(run_parameters, 900)
+        assert found["resumed"] and found["watch"]["started_at"][:19] == started[:19]
+        assert found["watch"]["seconds"] == pytest.approx(900 + 1010 + 1990, abs=2)
+        assert found["samples"] == pytest.approx(71, abs=1)
 
     @pytest.mark.parametrize(
         ("why", "lines"),

@@ -144,6 +144,11 @@ def test_ready(target: Target) -> None:
     assert (closing["step"], closing["event"]) == ("readiness", "passed")
 
 
+def test_a_service_that_was_started_anew_once_is_stable(target: Target) -> None:
+    restarting(1)(target)
+    assert target.ask()["ready"]
+
+
 def test_check_mode_writes_nothing(target: Target) -> None:
     assert target.ask(check_mode=True)["ready"]
     assert target.journal()[-1]["step"] == "sample"
@@ -174,6 +179,24 @@ def unread(begin: float, end: float) -> Callable[[Target], None]:
         for line in target.lines:
             if line["step"] == "sample" and begin < line["ago"] / HOUR < end:
                 line["facts"]["logs"]["app_log"]["unread"] = "The engine is away."
+
+    return change
+
+
+def silent(target: Target) -> None:
+    for line in target.lines:
+        if line["step"] == "sample":
+            line["facts"]["logs"]["app_log"]["silent"] = "Too little traffic: 0 lines."
+
+
+def restarting(times: int) -> Callable[[Target], None]:
+    """The container of the log was started before each of so many samples."""
+
+    def change(target: Target) -> None:
+        taken = [line for line in target.lines if line["step"] == "sample"]
+        for number, line in enumerate(taken):
+            started = f"2026-01-02T00:00:{min(number, times):02}Z"
+            line["facts"]["logs"]["app_log"] |= {"container": "shop_app", "started_at": started}
 
     return change
 
@@ -214,6 +237,8 @@ NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
         "ERROR: order_items",
     ),
     ("lines were lost", lambda t: t.lines.append(sample(1800, lost="Rotated.")), "errors", "inconclusive", "Rotated."),
+    ("a log that is written elsewhere", silent, "errors", "inconclusive", "Too little traffic"),
+    ("a service that starts again and again", restarting(5), "stable", "fail", "before each of 2 samples in a row"),
     ("a log that nobody could read", unread(0, 60), "errors", "inconclusive", "no sample has read app_log"),
     ("a log that was not read for hours", unread(10, 14), "errors", "inconclusive", "For 4 h no sample"),
     ("a log that is not read any more", unread(-1, 3), "errors", "inconclusive", "The engine is away."),

@@ -9,6 +9,7 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
+from ..alembic import database_revisions
 from ..catalog import quoted
 from ..checks import run_checks
 from ..database import Login, connect, select, select_declared, server_reason, transaction
@@ -67,12 +68,12 @@ def leave_a_line(login: Login) -> None:
 def sample_database(
     login: Login,
     monitoring: Mapping[str, Any],
-    checks: Sequence[Mapping[str, Any]],
-    tables: Sequence[str],
+    release: Mapping[str, Any],
     previous: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[Claim]]:
-    """Every declared section, all of one instant; a section that cannot be read hides no other."""
+    """The revision and every declared section, all of one instant; a section that cannot be read hides no other."""
     health = previous.get("health") or {}
+    checks, tables = release["checks"], release["tables"]
     sections: dict[str, Callable[[Cursor], Section]] = {
         "connections": lambda cursor: connections(cursor, monitoring["connections"], health.get("connections") or 0),
         "growth": lambda cursor: growth(cursor, monitoring["growth"], previous.get("growth") or ()),
@@ -83,6 +84,7 @@ def sample_database(
         "dead_rows": lambda cursor: dead_rows(cursor, monitoring["dead_rows"], tables, health.get("dead_rows") or {}),
     }
     declared = {name: read for name, read in sections.items() if monitoring.get(name)}
+    declared["revision"] = lambda cursor: at_revision(cursor, release["revision"])
     facts: dict[str, Any] = {}
     claims = []
     try:
@@ -104,12 +106,23 @@ def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Se
     cursor.execute("SAVEPOINT section")
     try:
         answer = read(cursor)
-    except psycopg2.Error as error:
-        still_connected(cursor, error)
+    except (ReleaseError, psycopg2.Error) as error:
+        if isinstance(error, psycopg2.Error):
+            still_connected(cursor, error)
         cursor.execute("ROLLBACK TO SAVEPOINT section")
-        answer = None, Claim(name, "fail", f"Reading {name.replace('_', ' ')} failed ({server_reason(error)}).")
+        reason = error.message if isinstance(error, ReleaseError) else server_reason(error)
+        answer = None, Claim(name, "fail", f"Reading {name.replace('_', ' ')} failed ({reason}).")
     cursor.execute("RELEASE SAVEPOINT section")
     return answer
+
+
+def at_revision(cursor: Cursor, expected: str) -> Section:
+    """Whatever a sample finds of a database that is not at the release's revision, it is not of the release."""
+    seen = database_revisions(cursor)
+    if seen == [expected]:
+        return seen, Claim("revision")
+    detail = f"The database is at {', '.join(seen) or 'no revision'}, and not at {expected}: the release is not there."
+    return seen, Claim("revision", "fail", detail, grave=True)
 
 
 def connections(cursor: Cursor, limit: Mapping[str, Any], before: int) -> Section:

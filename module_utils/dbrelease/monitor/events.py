@@ -23,6 +23,15 @@ OWN_ERRORS = (re.compile(r"could not identify an? (?:extended )?hash function fo
 SHOWN_CHARACTERS, LONGEST_CHARACTERS = 300, 1000
 SHOWN_KINDS = 5
 
+# An event in another form than the service's own: of a library's handler, of the server that runs it, or of what
+# it starts. Its level comes first, or behind a date, or is a value in JSON.
+_LEVEL = "(?P<level>ERROR|CRITICAL|FATAL|PANIC|WARNING|WARN|NOTICE|INFO|LOG|DEBUG|TRACE)"
+_FOREIGN = (
+    re.compile(rf"\W{{0,2}}{_LEVEL}(?:\]|\W?:)"),
+    re.compile(rf"\W?\d{{2,4}}[-/.:]\d\S*(?:\s+\S+){{0,6}}?\s+\W{{0,2}}{_LEVEL}\b"),
+    re.compile(rf'\{{.*"(?:level|levelname|severity|log\.level)"\s*:\s*"{_LEVEL}"', re.IGNORECASE),
+)
+FOREIGN_ERRORS = {"ERROR", "CRITICAL", "FATAL", "PANIC", TRACEBACK_LEVEL}
 # What stands in quotes may be someone's data.
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
 # What differs between two events of one kind: ids and numbers.
@@ -70,12 +79,21 @@ class Line:
 
 @dataclass
 class Event:
-    """What a program wrote at once."""
+    """What a program wrote at once.
+
+    own: whether it begins as the release says that events do; if not, its level is what is generally used, and is empty
+    where it tells none.
+    """
 
     level: str
     source: str
     lines: list[str]
     last_ns: int
+    own: bool = True
+
+    def is_error(self, rules: Rules) -> bool:
+        """Whether it is one by the release's rules, or by its own words."""
+        return self.level in (rules.errors if self.own else FOREIGN_ERRORS)
 
     @property
     def text(self) -> str:
@@ -104,12 +122,17 @@ class Kind:
 
 @dataclass
 class Seen:
-    """What was in one window of a log; `kinds`: its errors, by what those of one kind have in common."""
+    """What was in one window of a log.
+
+    kinds: its errors, by what those of one kind have in common. unclear: the first line that concerns the release and
+    tells no level.
+    """
 
     lines: int = 0
     levels: Counter[str] = field(default_factory=Counter)
     allowed: int = 0
     kinds: dict[str, Kind] = field(default_factory=dict)
+    unclear: str = ""
 
     @property
     def errors(self) -> int:
@@ -160,8 +183,8 @@ def events(lines: Iterable[Line], rules: Rules) -> Iterator[Event]:
             if joined is None:
                 order.append(event)
             open_events[source] = newest = event
-        elif _stands_alone(line, newest, rules):
-            newest = Event(TRACEBACK_LEVEL, "", [], line.at_ns)
+        elif (foreign := _foreign_level(line, newest, rules)) is not None:
+            newest = Event(foreign, "", [], line.at_ns, own=False)
             order.append(newest)
         elif newest is None:
             continue
@@ -170,14 +193,22 @@ def events(lines: Iterable[Line], rules: Rules) -> Iterator[Event]:
     yield from order
 
 
-def _stands_alone(line: Line, newest: Event | None, rules: Rules) -> bool:
-    """A traceback that no logged error or warning explains: a program that died, or printed it itself."""
-    if not TRACEBACK.match(line.text):
-        return False
-    if newest is None or newest.level == TRACEBACK_LEVEL:
-        return newest is None or line.at_ns - newest.last_ns > JOIN_WITHIN_NS
-    explained = newest.level in rules.errors or newest.level in LEVELS_WITH_TRACEBACKS
-    return not explained or line.at_ns - newest.last_ns > JOIN_WITHIN_NS
+def _foreign_level(line: Line, newest: Event | None, rules: Rules) -> str | None:
+    """The level of an event that begins in another form than the release says; None where the line goes on with one.
+
+    A traceback, or an error in another form, goes on with the error that it is written with; a traceback also with a
+    warning. What tells no level at all is an event of its own where it comes later, and is not indented.
+    """
+    at_once = newest is not None and line.at_ns - newest.last_ns <= JOIN_WITHIN_NS
+    if TRACEBACK.match(line.text):
+        if newest is None:
+            return TRACEBACK_LEVEL
+        explained = newest.is_error(rules) or newest.level in LEVELS_WITH_TRACEBACKS
+        return None if explained and at_once else TRACEBACK_LEVEL
+    found = next((match for pattern in _FOREIGN if (match := pattern.match(line.text))), None)
+    if found:
+        return None if newest and newest.is_error(rules) and at_once else found["level"].upper()
+    return None if newest is None or at_once or line.text[:1].isspace() else ""
 
 
 def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> Seen:
@@ -190,10 +221,13 @@ def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> Seen
             yield replace(line, text=COLOURS.sub("", line.text))
 
     for event in events(counted(), rules):
-        seen.levels[event.level] += 1
-        if event.level not in rules.errors and event.level != TRACEBACK_LEVEL:
-            continue
         concerning = any(pattern.search(event.text) for pattern in rules.concerns)
+        if event.level:
+            seen.levels[event.level] += 1
+        elif concerning and not seen.unclear:
+            seen.unclear = shown(event, secret)[:SHOWN_CHARACTERS]
+        if not event.is_error(rules):
+            continue
         if not concerning and any(pattern.search(event.text) for pattern in rules.allow):
             seen.allowed += 1
             continue

@@ -22,10 +22,14 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why no error is no proof; `lost` where lines are gone that nobody has read."""
+    """Why no error is no proof.
+
+    lost: something may have gone by for good that nobody has understood. silent: nothing was there to be read.
+    """
 
     text: str
     lost: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,7 @@ def _sample(
             "started_at": moment(container.started_ns),
             "oldest_at": moment(container.oldest_ns) if container.oldest_ns else None,
             "lost": next((one.text for one in doubt if one.lost), ""),
+            "silent": next((one.text for one in doubt if one.silent), ""),
         }
     return facts, judge(log, container, window, seen, known, doubt)
 
@@ -149,10 +154,10 @@ def judge(
     name, since = log.container, moment(window.begin_ns)
     if container is None or container.status != "running":
         status = container.status if container else "missing"
-        detail = (
-            f"Container {name} of the service {log.declared['service']} is {status}: `docker logs {name}` says why."
-        )
-        return Claim(log.name, "fail", detail)
+        last = f" ({seen.sample(known)[0]})" if seen.errors else ""
+        service = log.declared["service"]
+        detail = f"Container {name} of the service {service} is {status}{last}: `docker logs {name}` says why."
+        return Claim(log.name, "fail", detail, grave=bool(seen.concerning))
     of_old = seen.count(known)
     if new := seen.errors - of_old:
         concern = f", {seen.concerning} of which concern the release" if seen.concerning else ""
@@ -201,7 +206,10 @@ def doubts(
             f"None of the {seen.lines} lines in the log of {name} since {since} begins as the release's `event` says."
         )
         found.append(Doubt(text, lost=not before.get("levels")))
+    if seen.unclear:
+        text = f"A line in the log of {name} since {since} concerns the release and tells no level: {seen.unclear}"
+        found.append(Doubt(text, lost=True))
     if not found and seen.lines < log.get("minimum_lines", 0):
         text = f"{seen.lines} lines in the log of {name} since {since}, fewer than {log['minimum_lines']}."
-        found.append(Doubt(f"Too little traffic: {text}"))
+        found.append(Doubt(f"Too little traffic: {text}", silent=True))
     return found

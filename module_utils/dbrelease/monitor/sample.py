@@ -39,7 +39,7 @@ def take(
 ) -> dict[str, Any]:
     """The facts of a sample. `begin_ns`: where the logs are read from if no sample was taken since the deployment.
 
-    release: its `monitoring`, `checks`, `api` and the names of its `tables`.
+    release: its `monitoring`, `checks`, `api`, the names of its `tables`, and the `revision` that it is at.
     """
     started = time.monotonic()
     monitoring = release["monitoring"]
@@ -58,7 +58,7 @@ def take(
     # The logs are read last, up to a moment from before the database was asked.
     end_ns = time.time_ns()
     previous = {"growth": memory.seen("growth"), "standbys": memory.standbys(), "health": before.health}
-    sections, made = sample_database(target.login, monitoring, release["checks"], release["tables"], previous)
+    sections, made = sample_database(target.login, monitoring, release, previous)
     facts |= sections
     claims += made
     time.sleep(SETTLE_S)

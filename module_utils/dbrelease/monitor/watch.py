@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..errors import ReleaseError
@@ -12,7 +13,7 @@ from ..proof import failures, sentence
 from ..unsettled import is_at_work
 from .memory import WATCH, Memory
 from .moments import SECOND_NS
-from .window import Watch, judge, longest_gap
+from .window import Watch, judge, longest_gap, unwatched
 
 LONGEST_S = 172_800
 MILLISECOND_NS = 1_000_000
@@ -36,7 +37,10 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
 
     found = memory.unfinished(now_ns, at_work) if seconds else None  # a single sample is no part of another window
     watch = Watch(Watch.of(found["facts"]["watch"]).begin_ns if found else now_ns, seconds, interval_s)
-    taken = len(memory.since(watch.begin_ns)) if found else 0
+    samples = memory.since(watch.begin_ns) if found else []
+    # What was to be watched is watched all the same.
+    watch = replace(watch, seconds=seconds + unwatched(samples, watch, now_ns))
+    taken = len(samples)
     facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
     journal.append(WATCH, "started", facts)
     return {

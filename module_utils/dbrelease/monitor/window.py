@@ -15,6 +15,7 @@ from .moments import SECOND_NS, moment, nanoseconds
 TITLES = {
     "api": "The API keeps its contract",
     "latency": "The API is as fast as before",
+    "revision": "The database is at the release's revision",
     "connections": "The server has connections to spare",
     "growth": "The growth of the release's table was watched",
     "drift": "No row was written past the release",
@@ -187,5 +188,14 @@ def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int,
 
 def longest_gap(samples: Sequence[Sample], begin_ns: int, end_ns: int) -> int:
     """The longest time without a sample between two moments, in seconds."""
+    return max(_gaps(samples, begin_ns, end_ns))
+
+
+def unwatched(samples: Sequence[Sample], watch: Watch, now_ns: int) -> int:
+    """For how many seconds of a watch until now nobody was looking."""
+    return sum(gap for gap in _gaps(samples, watch.begin_ns, now_ns) if gap > watch.largest_gap_s)
+
+
+def _gaps(samples: Sequence[Sample], begin_ns: int, end_ns: int) -> list[int]:
     moments = sorted([begin_ns, *(s.at_ns for s in samples if begin_ns <= s.at_ns <= end_ns), end_ns])
-    return max((later - sooner) // SECOND_NS for sooner, later in itertools.pairwise(moments))
+    return [(later - sooner) // SECOND_NS for sooner, later in itertools.pairwise(moments)]

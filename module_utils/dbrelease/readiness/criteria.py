@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -59,8 +60,24 @@ def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
             return f"{tally.failed} of {len(samples)} samples failed ({name}). {found}".strip()
         if tally.grave:
             return f"A sample failed by what concerns the release ({name}). {found}".strip()
+    if limits and (restarted := _restarted(samples, limits["consecutive_failed_samples"])):
+        return restarted
     if samples and samples[-1].facts["verdict"] == "fail":
         return f"The newest sample failed. {' '.join(findings(samples[-1].facts))}".strip()
+    return ""
+
+
+def _restarted(samples: Sequence[Sample], limit: int) -> str:
+    """Which container was another one, or had started anew, in so many samples in a row, which prove nothing."""
+    for name in sorted({name for sample in samples for name in sample.facts.get("logs") or {}}):
+        logs = [
+            log for sample in samples if (log := (sample.facts.get("logs") or {}).get(name)) and "started_at" in log
+        ]
+        in_a_row = 0
+        for sooner, later in itertools.pairwise(logs):
+            in_a_row = in_a_row + 1 if later["started_at"] != sooner["started_at"] else 0
+            if in_a_row >= limit:
+                return f"Container {later['container']} was restarted before each of {in_a_row} samples in a row."
     return ""
 
 
@@ -92,12 +109,16 @@ def no_errors(memory: Memory, readiness: Mapping[str, int], logs: Sequence[str],
 
 
 def _unread(name: str, samples: Sequence[Sample], begin_ns: int, now_ns: int, allowed: int) -> str:
-    """Why what was not read of a log may hide an error; what a sample could not read the next one reads."""
+    """Why what was not read of a log may hide an error: what a sample could not read the next one reads.
+
+    A log in which nothing was to be read is as good as one that nobody has read: it may be written elsewhere.
+    """
     logs = [(sample, (sample.facts.get("logs") or {}).get(name)) for sample in samples]
-    gap = longest_gap([sample for sample, log in logs if log and not log.get("unread")], begin_ns, now_ns)
+    reasons = [(sample, log.get("unread") or log.get("silent") or "") for sample, log in logs if log]
+    gap = longest_gap([sample for sample, reason in reasons if not reason], begin_ns, now_ns)
     if gap <= allowed:
         return ""
-    reason = next((f" {log['unread']}" for _, log in reversed(logs) if log and log.get("unread")), "")
+    reason = next((f" {reason}" for _, reason in reversed(reasons) if reason), "")
     return f"For {_hours(gap)} no sample has read {name}, longer than {_hours(allowed)}.{reason}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -112,6 +113,19 @@ def test_errors_that_were_logged_before_are_not_blamed_on_it() -> None:
     proofs = {proof["name"]: proof for proof in run.evidence["proofs"]}
     assert proofs["monitor.backend_log"]["status"] == "inconclusive"
     assert "as often before the release" in proofs["monitor.backend_log"]["detail"]
+    assert play("rollback_8_1a.yml").evidence["outcome"] == "rolled_back"
+
+
+def test_a_schedule_that_cannot_be_had_takes_no_release_back_and_replaces_no_watch(tmp_path: Path) -> None:
+    program = tmp_path / "crontab"
+    program.write_text("#!/bin/sh\necho not allowed >&2; exit 1\n")
+    program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    run = play("deploy_8_1a.yml", "-e", "monitor_schedule=hourly", *BRIEFLY, environment=environment)
+    assert (run.status != 0, run.evidence["outcome"]) == (True, "failed"), run.output
+    assert "The step schedule failed: " in run.evidence["headline"] and "install cron" in run.evidence["headline"]
+    assert len(run.evidence["monitoring"]["samples"]) > 1, "the watch is as long as it was asked for"
+    assert play("verify_8_1a.yml").status == 0
     assert play("rollback_8_1a.yml").evidence["outcome"] == "rolled_back"
 
 

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -527,6 +528,43 @@ def test_a_schedule_that_could_take_no_sample_is_refused(crontab: tuple[dict[str
     )
     assert run.status != 0 and "cron has nothing of your environment" in run.evidence["headline"], run.output
     assert not table.exists() and password not in run.output
+
+
+@pytest.mark.parametrize("name", ["api_base_url=http://127.0.0.1:8001", "release_state_dir={state}/"])
+def test_a_schedule_that_would_watch_something_else_is_refused(crontab: tuple[dict[str, str], Path], name: str) -> None:
+    """cron does not have the extra variables of whoever installs it."""
+    environment, table = crontab
+    given = name.format(state=STATE)
+    run = play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", "-e", given, environment=environment)
+    assert run.status != 0 and f"does not give the {name.partition('=')[0]} of this run" in run.output, run.output
+    assert not table.exists()
+
+
+def test_a_schedule_that_could_not_reach_its_target_is_refused(
+    crontab: tuple[dict[str, str], Path], inventory: Path
+) -> None:
+    """Here by a python that only the environment names; so would be a key for ssh, or the engine's address."""
+    environment, table = crontab
+    variables = inventory / "group_vars/drawing_index.yml"
+    python = "{{ lookup('ansible.builtin.env', 'A_PYTHON') or '/usr/bin/false' }}"
+    variables.write_text(f'{variables.read_text()}\nansible_python_interpreter: "{python}"\n')
+    environment |= {"A_PYTHON": sys.executable}
+    run = play("monitor_8_1a.yml", "-e", "monitor_schedule=hourly", inventory=str(inventory), environment=environment)
+    assert run.status != 0 and "without it the target cannot be watched (" in run.output, run.output
+    assert not table.exists()
+
+
+def test_a_deploy_brings_the_schedule_in_line_too(crontab: tuple[dict[str, str], Path]) -> None:
+    environment, table = crontab
+    run = play("deploy_8_1a.yml", "-e", "monitor_schedule=hourly", environment=environment)
+    assert (run.status, run.evidence["outcome"]) == (0, "already_deployed"), run.output
+    assert MARK in table.read_text()
+
+
+def test_without_cron_there_is_nothing_to_remove(crontab: tuple[dict[str, str], Path]) -> None:
+    environment, _ = crontab
+    Path(environment["PATH"].split(":")[0], "crontab").write_text("#!/bin/sh\necho not allowed >&2; exit 1\n")
+    assert play("monitor_8_1a.yml", "-e", "monitor_schedule=absent", environment=environment).status == 0
 
 
 def test_without_cron_it_says_so(crontab: tuple[dict[str, str], Path]) -> None:
