@@ -75,7 +75,9 @@ changed:
   type: bool
   returned: always
 interrupted:
-  description: The runs that were interrupted, each with C(run_id) and C(steps), those without an end.
+  description:
+    - The runs that were interrupted, each with C(run_id), C(playbook), C(steps) without an end, and C(asked), the
+      outcomes that its report is to be held against; empty where it has a report.
   type: list
   elements: dict
   returned: always

@@ -62,6 +62,11 @@ options:
       pid_namespace:
         description: What the number belongs to.
         type: str
+  asked:
+    description: The outcomes that are asked for, for whoever has to report the run should it be interrupted.
+    type: list
+    elements: str
+    default: []
   containers:
     description: The container of each service. A service that is not named here is absent from the result.
     type: dict
@@ -93,6 +98,7 @@ EXAMPLES = r"""
     playbook: deploy
     state_dir: /srv/shop/releases
     exclusive: true
+    asked: [deployed]
     controller: "{{ lookup('controller') }}"
     containers:
       backend: shop_backend
@@ -167,6 +173,7 @@ OPTIONS: Options = {
             "pid": {"type": "int"},
         },
     },
+    "asked": {"type": "list", "elements": "str", "default": []},
     "containers": {"type": "dict", "default": {}},
     "db_host": {"type": "str"},
     "db_port": {"type": "int"},

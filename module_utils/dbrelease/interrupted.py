@@ -21,7 +21,10 @@ DATABASES = {"restore": copy_name, "readiness": proof_name}
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A run that has no end, or a step without one; `closed` where the run itself came to its report."""
+    """A run that has no end, or a step without one; `closed` where the run itself came to its report.
+
+    asked: the outcomes that it was to have.
+    """
 
     run: Run
     begun: str
@@ -30,6 +33,16 @@ class Interrupted:
     where: str
     steps: tuple[str, ...]
     closed: bool
+    asked: tuple[str, ...] = ()
+
+    def facts(self) -> dict[str, Any]:
+        """For the journal, and for whoever reports it; one that has a report of its own asks for none."""
+        return {
+            "run_id": self.run.run_id,
+            "playbook": self.run.playbook,
+            "steps": list(self.steps),
+            "asked": [] if self.closed else list(self.asked),
+        }
 
     @property
     def words(self) -> str:
@@ -78,6 +91,7 @@ def interrupted_runs(
                 where=standing(lines, run_id),
                 steps=steps,
                 closed=closed,
+                asked=tuple(first["facts"].get("asked") or ()),
             )
         )
     return found

@@ -91,7 +91,7 @@ class Leftovers:
             told = " ".join([told, *cleaned.swapped])
             proofs = [_proof(cleaned, told)] if cleaned.changed else []
             facts = {
-                "interrupted": [{"run_id": run.run.run_id, "steps": list(run.steps)} for run in cleaned.runs],
+                "interrupted": [run.facts() for run in cleaned.runs],
                 "revisions": cleaned.revisions,
                 "programs_ended": cleaned.programs,
                 "sessions_ended": cleaned.sessions,

@@ -17,7 +17,7 @@ def open_run(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     names = ("release", "environment", "playbook", "state_dir")
     run = Run(new_run_id(utc_now()), **{name: params[name] for name in names})
     journal = Journal(run, dry=check_mode)
-    journal.append("run", "started", {"controller": params["controller"]})
+    journal.append("run", "started", {"controller": params["controller"], "asked": params["asked"]})
     message, refused = _claimed(run, params["controller"], journal) if params["exclusive"] else ("", False)
     settles = params["exclusive"] and not refused
     left = bool(unsettled.look(run, journal.read(), dry=check_mode)) if settles else False

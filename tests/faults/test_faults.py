@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 import testinfra
-from outside import POSTGRES, Psql
+from outside import POSTGRES, STATE, Psql
 
 from faults.client import Ledger, writing
 from faults.running import LONGEST_RUN_S, Ended, Running, kill_all
@@ -90,6 +91,8 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
             demand_told(row, ended, following)
         after = runs[-1]
         assert (after.status, after.outcome) == (0, last.then), after.told
+        for ended in runs:
+            demand_reported(ended)
         put_aside = {name for name in psql.databases() if name not in databases and last.playbook == "restore"}
         nothing_is_lost(psql, client.ledger, put_aside)
         assert seeded_rows(psql) == seeded
@@ -124,6 +127,14 @@ def demand_told(row: Row, ended: Ended, following: Ended) -> None:
     told = following.told if ended.outcome == "killed" else ended.told
     interrupted = rf"Run {ended.run_id} \({row.playbook}, begun \S+ by \S+ on .+?\) was interrupted"
     assert re.search(row.says or interrupted, told), f"{row.name}: {told}"
+
+
+def demand_reported(ended: Ended) -> None:
+    """Of a run that was killed the run that settled it has made the report."""
+    evidence = json.loads((STATE / "runs" / ended.run_id / "evidence.json").read_text())
+    assert evidence["run"]["run_id"] == ended.run_id
+    if ended.outcome == "killed":
+        assert "interrupted" in evidence["headline"], evidence["headline"]
 
 
 def nothing_is_lost(psql: Psql, ledger: Ledger, put_aside: set[str]) -> None:

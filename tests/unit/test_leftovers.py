@@ -59,7 +59,8 @@ def journal_of(parameters: dict[str, Any], run_id: str, playbook: str = "deploy"
 
 
 def begin(journal: Journal, *steps: str, claims: bool = True, controller: dict[str, Any] | None = None) -> None:
-    journal.append("run", "started", {"controller": controller or {"user": "ann", "host": "desk"}})
+    who = controller or {"user": "ann", "host": "desk"}
+    journal.append("run", "started", {"controller": who, "asked": ["deployed"]})
     if claims:
         journal.append("claim", "passed")
     for step in steps:
@@ -91,6 +92,8 @@ def test_an_interrupted_run_is_told_and_gets_its_end(parameters: dict[str, Any],
     assert f"Run {DEAD} (deploy, begun 20" in result["notice"]
     assert "by ann on desk) was interrupted at step upgrade; the database is at b2: this run" in result["notice"]
     assert ends(parameters, DEAD)[1:] == [("upgrade", "failed"), ("run", "failed")]
+    report = {"run_id": DEAD, "playbook": "deploy", "steps": ["upgrade"], "asked": ["deployed"]}
+    assert result["interrupted"] == [report]
     assert [proof["status"] for proof in result["proofs"]] == ["pass"]
     again = leftovers.act(parameters, False)
     assert (again["changed"], again["notice"]) == (False, "")
@@ -275,6 +278,13 @@ def test_what_counts_as_interrupted(lines: list[dict[str, Any]], steps: tuple[st
     found = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
     assert [run.steps for run in found] == ([] if steps is None else [steps])
     assert not interrupted_runs(lines, living=("a",), release="sample", environment="test", state_dir="/s")
+
+
+@pytest.mark.parametrize(("closed", "asked"), [([], ["deployed"]), ([CLOSED], [])])
+def test_only_an_interrupted_run_without_a_report_asks_for_one(closed: list[dict[str, Any]], asked: list[str]) -> None:
+    lines = [{**START, "facts": {"asked": ["deployed"]}}, CLAIM, UPGRADE, *closed]
+    (found,) = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    assert found.facts()["asked"] == asked
 
 
 def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) -> Interrupted:

@@ -65,7 +65,7 @@ def test_what_an_earlier_run_left_is_to_be_settled(
 def opened(run: dict[str, Any], *, check_mode: bool = False, exclusive: bool = True) -> dict[str, Any]:
     who = {"user": "ann", "host": "desk", **vars(this_machine()), **vars(process_of(os.getpid()) or ())}
     names = {name: run[name] for name in ("release", "environment", "playbook", "state_dir")}
-    return act({**names, **NOWHERE, "exclusive": exclusive, "controller": who}, check_mode)
+    return act({**names, **NOWHERE, "exclusive": exclusive, "controller": who, "asked": ["deployed"]}, check_mode)
 
 
 def test_of_two_exclusive_runs_the_second_is_refused_and_told_why(run_parameters: dict[str, Any]) -> None:
