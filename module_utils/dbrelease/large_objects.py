@@ -9,8 +9,10 @@ from .database import select
 # Two statements: the server asks for the right to read a table even where nothing of it would be read.
 MAY_READ = "SELECT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') AS may_read"
 NUMBERS = "SELECT oid::bigint AS oid, NULL AS hash FROM pg_largeobject_metadata"
+# The hash of a record is a sum of its columns' hashes: hashed once more, so that pages in another order are seen.
 CONTENTS = """
-SELECT m.oid::bigint AS oid, sum(hash_record_extended(ROW(m.oid, p.pageno, p.data), 0))::text AS hash
+SELECT m.oid::bigint AS oid,
+       sum(hashtextextended(hash_record_extended(ROW(m.oid, p.pageno, p.data), 0)::text COLLATE "C", 0))::text AS hash
 FROM pg_largeobject_metadata m LEFT JOIN pg_largeobject p ON p.loid = m.oid GROUP BY m.oid
 """
 

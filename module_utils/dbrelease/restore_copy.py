@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -150,7 +150,15 @@ def _create(place: Place, backup: Backup, major: int) -> None:
 
 
 def _restore(place: Place, path: str) -> None:
-    argv = ["pg_restore", "--exit-on-error", f"--jobs={place.jobs}", "--no-password"]
+    """First every row, then what acts on rows: jobs side by side make the triggers of a partitioned table before its
+    partitions are filled, as that table itself has no rows to wait for.
+    """
+    for sections in (("--section=pre-data", "--section=data"), ("--section=post-data",)):
+        _restore_sections(place, path, sections)
+
+
+def _restore_sections(place: Place, path: str, sections: Sequence[str]) -> None:
+    argv = ["pg_restore", "--exit-on-error", f"--jobs={place.jobs}", "--no-password", *sections]
     # As a connection string: a bare name with = in it would be taken for one.
     argv += [f"--dbname={make_dsn(dbname=place.login.database)}", path]
     environment = tool_environment(place.login, place.application_name, inside=place.inside)

@@ -136,8 +136,7 @@ class World:
         self.back_up()
         self.execute(written)
         live = self.every_row()
-        # With more jobs pg_restore itself fires the triggers of a partitioned table.
-        return self.swap(self.restore(jobs=1)["database"]), live
+        return self.swap(self.restore()["database"]), live
 
     def replay(self, role: str = "") -> subprocess.CompletedProcess[str]:
         """Run the script of the one swap's saved rows in the live database."""

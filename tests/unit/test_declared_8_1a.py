@@ -159,6 +159,28 @@ def test_equal_counts_of_different_sets_do_not_pass(migrated: Session, verify: C
     assert sides == {"only in drawings", "only in the junction table"}
 
 
+def test_no_two_drawings_can_exchange_their_projects_unseen(migrated: Session) -> None:
+    """A sum of hashes that is linear in the columns sees such an exchange by chance only."""
+    sql = next(check["violations"] for check in DECLARED["checks"] if check["name"] == "same_sets_both_ways")
+    pairs = """
+    SELECT one.drawing_id, other.drawing_id FROM drawing_project_associations one
+    JOIN drawing_project_associations other ON one.drawing_id < other.drawing_id AND one.project_id <> other.project_id
+    ORDER BY 1, 2 LIMIT 40
+    """
+    exchange = """
+    UPDATE drawing_project_associations one SET project_id = other.project_id FROM drawing_project_associations other
+    WHERE (one.drawing_id, other.drawing_id) IN ((%(one)s, %(other)s), (%(other)s, %(one)s))
+    """
+    with migrated.cursor() as cursor:
+        cursor.execute(pairs)
+        for one, other in cursor.fetchall():
+            cursor.execute("BEGIN")
+            cursor.execute(exchange, {"one": one, "other": other})
+            cursor.execute(f"SELECT count(*) FROM ({sql}) AS found")
+            assert cursor.fetchone() == (4,)
+            cursor.execute("ROLLBACK")
+
+
 FOREIGN_KEY = "drawing_project_associations_project_id_fkey"
 ANEW = f"DROP CONSTRAINT {FOREIGN_KEY}, ADD CONSTRAINT {FOREIGN_KEY} FOREIGN KEY (project_id) REFERENCES projects"
 BROKEN_CASCADES = {
