@@ -25,7 +25,9 @@ BEGIN
   FOR held IN
     SELECT * FROM (
       SELECT tgrelid::regclass AS target, 'TRIGGER' AS kind, tgname AS name, tgenabled AS state
-      FROM pg_trigger WHERE NOT tgisinternal
+      -- Before version 15 those that a partition has of its table count as the server's own.
+      FROM pg_trigger AS t LEFT JOIN pg_constraint AS c ON c.oid = t.tgconstraint
+      WHERE NOT t.tgisinternal OR (t.tgparentid <> 0 AND coalesce(c.contype, 't') = 't')
       UNION ALL SELECT ev_class::regclass, 'RULE', rulename, ev_enabled FROM pg_rewrite) AS every
     WHERE target = ANY (tables::regclass[]) AND state <> 'D'
   LOOP

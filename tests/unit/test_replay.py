@@ -217,7 +217,7 @@ def oddly_named(server: Login, run_parameters: dict[str, Any]) -> Iterator[World
     """A database whose name every tool must quote."""
     name = f"test_{secrets.token_hex(6)} Odd=\"name\" 'ä' %s"
     login = replace(server, database=name)
-    world = World(login, server, run_parameters, "")
+    world = World(login, server, run_parameters, secrets.token_hex(4))
     quoted = name.replace('"', '""')
     world.execute(f'CREATE DATABASE "{quoted}"', server.database)
     world.execute("CREATE TABLE alembic_version (version_num text); CREATE TABLE plain (a int)")
