@@ -134,7 +134,7 @@ def demand_reported(ended: Ended) -> None:
     evidence = json.loads((STATE / "runs" / ended.run_id / "evidence.json").read_text())
     assert evidence["run"]["run_id"] == ended.run_id
     if ended.outcome == "killed":
-        assert "interrupted" in evidence["headline"], evidence["headline"]
+        assert re.search("(?i)interrupted|killed", evidence["headline"]), evidence["headline"]
 
 
 def nothing_is_lost(psql: Psql, ledger: Ledger, put_aside: set[str]) -> None:
