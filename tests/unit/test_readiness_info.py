@@ -195,8 +195,9 @@ def restarting(times: int) -> Callable[[Target], None]:
     def change(target: Target) -> None:
         taken = [line for line in target.lines if line["step"] == "sample"]
         for number, line in enumerate(taken):
-            started = f"2026-01-02T00:00:{min(number, times):02}Z"
-            line["facts"]["logs"]["app_log"] |= {"container": "shop_app", "started_at": started}
+            started = f"2026-01-02T00:00:0{2 if number < times else 0}Z"
+            window = {"begin": "2026-01-02T00:00:01Z", "container": "shop_app", "started_at": started}
+            line["facts"]["logs"]["app_log"] |= window
 
     return change
 
