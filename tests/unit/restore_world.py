@@ -14,6 +14,7 @@ from typing import Any
 
 import backup as backup_module
 import database_swap
+import pytest
 import restored_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.module import SWAP_OPTIONS
@@ -200,3 +201,10 @@ def world_of(database: Login, server: Login, run: dict[str, Any]) -> Iterator[Wo
             cursor.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
             cursor.execute(f"REVOKE ALL ON DATABASE {name} FROM {role}")
             cursor.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    """An empty one."""
+    with world_of(database, server, run_parameters) as made:
+        yield made

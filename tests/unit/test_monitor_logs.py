@@ -169,7 +169,7 @@ def test_a_line_without_a_level_that_concerns_the_release_is_no_pass() -> None:
     rules = Rules.of(LOGS["backend_log"], MONITORING["concerns"])
     seen = read([Line(0, BACKEND + "INFO [app] started"), Line(5 * SECOND, ABOUT)], rules)
     container = Container("a", "running", 1, 1, 1)
-    (doubt,) = doubts(LOG.declared, "shop", container, {}, WINDOW, seen)
+    (doubt,) = doubts(LOG, container, {}, WINDOW, seen)
     assert doubt.lost and ABOUT in doubt.text
     assert judge(LOG, container, WINDOW, seen, (), [doubt]).verdict == "inconclusive"
 
@@ -330,7 +330,7 @@ def test_what_makes_silence_prove_nothing(
     container = Container(**{"id": "a", "status": "running", "created_ns": 1, "started_ns": 1, "oldest_ns": 1, **now})
     rules = Rules.of(LOGS["backend_log"], [])
     quiet = read([Line(0, BACKEND + "INFO [x] y")] * lines, rules)
-    found = doubts(LOGS["backend_log"], "shop", container, before, WINDOW, quiet)
+    found = doubts(LOG, container, before, WINDOW, quiet)
     claim = judge(LOG, container, WINDOW, quiet, (), found)
     if doubt is None:
         assert (found, claim.verdict) == ([], "pass")
@@ -344,7 +344,7 @@ def test_what_makes_silence_prove_nothing(
 @pytest.mark.parametrize(("before", "lost"), [({}, True), ({"levels": {"INFO": 3}}, False)])
 def test_lines_of_another_form_prove_nothing(before: dict[str, Any], lost: bool) -> None:
     seen = read([Line(0, "some text")] * 3, Rules.of(LOGS["backend_log"], []))
-    (doubt,) = doubts(LOGS["backend_log"], "shop", Container("a", "running", 1, 1, 1), before, WINDOW, seen)
+    (doubt,) = doubts(LOG, Container("a", "running", 1, 1, 1), before, WINDOW, seen)
     assert "None of the 3 lines" in doubt.text and doubt.lost is lost
 
 

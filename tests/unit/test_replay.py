@@ -13,11 +13,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import restore_world
 from ansible.module_utils.dbrelease import swap_services
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.large_objects import read_large_objects
 from psycopg2.extras import RealDictCursor
-from restore_world import World, world_of
+from restore_world import World
+
+world = restore_world.world
 
 # Each case: what was there at the backup, and what was written to it since.
 CASES = {
@@ -90,12 +93,6 @@ CASES = {
         "UPDATE pins SET paper = 2; DELETE FROM ONLY papers WHERE id = 1",
     ),
 }
-
-
-@pytest.fixture
-def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
-    with world_of(database, server, run_parameters) as made:
-        yield made
 
 
 @pytest.mark.parametrize(("before", "written"), CASES.values(), ids=CASES.keys())

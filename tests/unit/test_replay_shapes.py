@@ -5,12 +5,11 @@ Triggers and rules hold still meanwhile, and are afterwards what they were.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
-from ansible.module_utils.dbrelease.database import Login
-from restore_world import World, world_of
+import restore_world
+from restore_world import World
+
+world = restore_world.world
 
 # Each case: what was there at the backup, and what was written to it since.
 CASES = {
@@ -144,12 +143,6 @@ ACTING = """
 SELECT tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger UNION ALL
 SELECT ev_class::regclass::text, rulename, ev_enabled::text FROM pg_rewrite WHERE ev_class >= 16384 ORDER BY 1, 2
 """
-
-
-@pytest.fixture
-def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
-    with world_of(database, server, run_parameters) as made:
-        yield made
 
 
 @pytest.mark.parametrize(("before", "written"), CASES.values(), ids=CASES.keys())

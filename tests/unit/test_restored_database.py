@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import restore_world
 from ansible.module_utils.dbrelease import restore_copy, restore_server
 from ansible.module_utils.dbrelease.commands import HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
@@ -24,13 +25,9 @@ from ansible.module_utils.dbrelease.restore_leftovers import settle
 from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
 from ansible.module_utils.dbrelease.restore_settings import setting
 from psycopg2.extras import RealDictCursor
-from restore_world import WRITTEN, World, world_of
+from restore_world import WRITTEN, World
 
-
-@pytest.fixture
-def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
-    with world_of(database, server, run_parameters) as made:
-        yield made
+world = restore_world.world
 
 
 @pytest.fixture

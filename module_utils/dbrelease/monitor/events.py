@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..secret import masked
+from .moments import SECOND_NS
 
-SECOND_NS = 1_000_000_000
 # A program writes an event at once: a line that comes later than this begins another one.
 JOIN_WITHIN_NS = SECOND_NS
 # Also that of a group of exceptions, and of an interpreter that died.

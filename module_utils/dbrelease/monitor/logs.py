@@ -126,7 +126,7 @@ def _sample(
         return {**facts, **Seen().facts(), "unread": detail}, Claim(log.name, "inconclusive", detail)
     known = known_kinds(seen, usual, window)
     facts |= seen.facts(known)
-    doubt = doubts(log.declared, log.container, container, before, window, seen) if container else []
+    doubt = doubts(log, container, before, window, seen) if container else []
     if container:
         facts |= {
             "container_id": container.id,
@@ -177,15 +177,14 @@ def errors(count: int) -> str:
 
 
 def doubts(
-    log: Mapping[str, Any],
-    name: str,
+    log: Log,
     container: Container,
     before: Mapping[str, Any],
     window: Window,
     seen: Seen,
 ) -> list[Doubt]:
     """Why a window without errors need not have been one, the weightiest reason first."""
-    since = moment(window.begin_ns)
+    name, since = log.container, moment(window.begin_ns)
     found = []
     known = before.get("container_id")
     if container.created_ns > window.begin_ns or (known and known != container.id):
@@ -209,7 +208,7 @@ def doubts(
     if seen.unclear:
         text = f"A line in the log of {name} since {since} concerns the release and tells no level: {seen.unclear}"
         found.append(Doubt(text, lost=True))
-    if not found and seen.lines < log.get("minimum_lines", 0):
-        text = f"{seen.lines} lines in the log of {name} since {since}, fewer than {log['minimum_lines']}."
+    if not found and seen.lines < log.declared.get("minimum_lines", 0):
+        text = f"{seen.lines} lines in the log of {name} since {since}, fewer than {log.declared['minimum_lines']}."
         found.append(Doubt(f"Too little traffic: {text}", silent=True))
     return found
