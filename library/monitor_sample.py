@@ -11,11 +11,13 @@ description:
     C(sample). That is the errors in the logs of containers, how the API answers, connections, growth, drift, the
     worker's queue, the lag of standbys and dead rows. Sections that are not declared, and services that the target does
     not have, are left out.
+  - It waits until the sample is due, O(watch.interval_seconds) after the run's last one, and shows meanwhile that the
+    run lives; it is refused where another run has taken the target over.
   - Each log is read in a half-open window that begins where the newest sample's ended; the first one since the release
     was deployed begins with that. Lines that continue an event (a traceback) belong to it.
   - What M(monitor_baseline) and the backup found before the release is no failure of it, while it has not become worse.
   - A red sample is a fact, not a failure; M(monitor_watch) judges the window. It fails only if the journal cannot be
-    read or written.
+    read or written, or the run may not act any more.
 extends_documentation_fragment: [login, run]
 options:
   watch:
@@ -131,10 +133,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ansible.module_utils.dbrelease.acting import demand_not_taken_over
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.monitor.memory import SAMPLE, Before, Memory, Sample
+from ansible.module_utils.dbrelease.monitor.memory import SAMPLE, Before, Memory, Sample, last_sample_ns
 from ansible.module_utils.dbrelease.monitor.sample import Target, line, release_tables, take
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded
 
@@ -164,7 +167,10 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Take the sample, and journal it."""
     run, watch = run_of(params), Watch.of(params["watch"])
     journal = Journal(run, dry=check_mode)
+    # Here and not on the controller: a run whose modules are silent for some seconds is taken for dead.
+    time.sleep(watch.wait_s(last_sample_ns(journal.read(), run.run_id), time.time_ns()))
     lines = journal.read()
+    demand_not_taken_over(run, lines)
     memory = Memory.of(lines, run)
     release = {
         **{key: params[key] for key in ("monitoring", "checks", "api", "revision")},

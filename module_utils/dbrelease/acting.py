@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from .advisory import advisory_lock
-from .claim import Claim, claimed_later, is_closed
+from .claim import Claim, Line, claimed_later, is_closed
 from .claim_file import HeldFile, lock, path_in, peek
 from .claiming import HELD, LOOK_S, holding
 from .database import Login
@@ -43,18 +43,24 @@ def _lock_or_refuse(path: Path, run: Run) -> HeldFile:
     )
 
 
+def demand_not_taken_over(run: Run, lines: Sequence[Line]) -> None:
+    """Raises ReleaseError where another run has claimed the target since this one had."""
+    if later := claimed_later(lines, run.run_id):
+        raise _taken_over(run, f"run {later['run_id']} at {later['ts']}")
+
+
 def _demand_claim(claimed: Claim | None, run: Run) -> None:
     """The claim is this run's; without any (a module used by itself) it must not have been another's since."""
     if claimed and claimed.run_id == run.run_id:
         return
     lines = Journal(run).read()
     if claimed and not is_closed(lines, claimed.run_id):
-        by = f"{claimed.words}"
-    elif later := claimed_later(lines, run.run_id):
-        by = f"run {later['run_id']} at {later['ts']}"
-    else:
-        return
-    raise ReleaseError(
+        raise _taken_over(run, claimed.words)
+    demand_not_taken_over(run, lines)
+
+
+def _taken_over(run: Run, by: str) -> ReleaseError:
+    return ReleaseError(
         f"Run {run.run_id} may not act any more: it was taken over by {by}; start a new run when that one has ended.",
         refused=True,
     )

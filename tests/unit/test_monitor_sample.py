@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.monitor.database import connections_allowed
+from ansible.module_utils.dbrelease.monitor.moments import moment
 from ansible.module_utils.dbrelease.monitor.queue import sample_queue
 from monitor_sample import act
 from psycopg2.extensions import connection as Connection
@@ -129,6 +131,27 @@ def claims(params: dict[str, Any]) -> dict[str, tuple[str, str]]:
     found = {claim["name"]: (claim["verdict"], claim["detail"]) for claim in result["sample"]["claims"]}
     assert result["verdict"] in {verdict for verdict, _ in found.values()}
     return found
+
+
+def test_a_sample_waits_until_it_is_due(params: dict[str, Any]) -> None:
+    watch = {"started_at": moment(time.time_ns()), "seconds": 60, "interval_seconds": 2}
+    mine, another = params["run"], {**params["run"], "run_id": "20260102T040000Z-0a0b0c"}
+    for run, least, most in [(mine, 0.0, 1.5), (mine, 1.0, 3.5), (another, 0.0, 1.5)]:
+        begun = time.monotonic()
+        assert act({**params, "run": run, "watch": watch}, False)["verdict"] == "pass"
+        assert least < time.monotonic() - begun < most
+
+
+def test_a_run_that_was_taken_over_takes_no_sample(params: dict[str, Any]) -> None:
+    journal = Path(params["run"]["state_dir"]) / "journal.jsonl"
+    line = json.loads(journal.read_text().splitlines()[0])
+    with journal.open("a") as file:
+        for run_id in (line["run_id"], "20260102T040000Z-0a0b0c"):
+            file.write(json.dumps({**line, "run_id": run_id, "step": "claim", "facts": {}}) + "\n")
+    before = journal.read_text()
+    with pytest.raises(ReleaseError, match="was taken over by run 20260102T040000Z-0a0b0c") as refusal:
+        act(params, False)
+    assert refusal.value.refused and journal.read_text() == before
 
 
 def test_a_quiet_sample_passes_and_is_journaled(params: dict[str, Any]) -> None:

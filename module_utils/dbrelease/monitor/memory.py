@@ -106,6 +106,12 @@ class Memory:
         return None if self.deployed_ns is None else moment(self.deployed_ns)
 
 
+def last_sample_ns(lines: Sequence[Line], run_id: str) -> int | None:
+    """When a run took its newest sample."""
+    taken = [line["ts"] for line in lines if line["run_id"] == run_id and line["step"] == SAMPLE]
+    return of_journal(taken[-1]) if taken else None
+
+
 def _started_at(line: Line) -> str:
     """When the window began that a line begins or takes up."""
     return str(line["facts"]["watch"]["started_at"])

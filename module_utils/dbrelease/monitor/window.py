@@ -61,6 +61,12 @@ class Watch:
         """Whether the window has passed."""
         return now_ns >= self.begin_ns + self.seconds * SECOND_NS
 
+    def wait_s(self, last_ns: int | None, now_ns: int) -> float:
+        """How long until the next sample is due, after the last one of the same run; 0 before its first."""
+        if last_ns is None or self.is_over(last_ns):
+            return 0.0
+        return max(0.0, (last_ns - now_ns) / SECOND_NS + self.interval_s)
+
     def samples_left(self, now_ns: int) -> int:
         """How many samples are to come, one of them at once."""
         left_s = (self.begin_ns + self.seconds * SECOND_NS - now_ns) / SECOND_NS
