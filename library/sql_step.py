@@ -14,6 +14,9 @@ description:
   - A step that C(proves) checks has those run in its transaction instead, so that what it wrote and what the checks
     see are of one instant while other sessions go on writing. It is committed only if all of them hold. With nothing
     pending its checks are run alone.
+  - A step with C(batch_rows) changes at most so many rows in one transaction, so that nobody waits longer for them, and
+    is repeated until it changes fewer; only the last one proves. Its text reads the number from the setting
+    C(dbrelease.batch_rows), which is empty where somebody runs it by hand.
   - An attempt that meets a lock, a serialization failure or a deadlock (SQLSTATE 55P03, 40001, 40P01) is repeated after
     a growing pause, slept outside any transaction. Giving up names the sessions that stood in the way.
   - What cannot run in a transaction, like CREATE INDEX CONCURRENTLY or VACUUM, is not supported. A step whose text
@@ -48,6 +51,9 @@ options:
         type: list
         elements: str
         default: []
+      batch_rows:
+        description: The most rows that it changes at once. Without it all.
+        type: int
       file:
         description: Where in the release O(steps[].sql) came from. Not read here.
         type: str
@@ -155,6 +161,7 @@ OPTIONS: Options = {
             "sql": {"type": "str", "required": True},
             "pending": {"type": "str", "required": True},
             "proves": {"type": "list", "elements": "str", "default": []},
+            "batch_rows": {"type": "int"},
             "file": {"type": "str"},
         },
     },

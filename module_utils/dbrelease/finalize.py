@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from .database import Connection, Login, Row, connect
@@ -13,7 +13,7 @@ from .errors import ReleaseError
 from .journal import Step as JournalStep
 from .locks import LockLimits, LockWatch, retrying, watch_blockers
 from .proof import Proof, failures, sentence
-from .steps import Step, attempt_step, check_alone, count_pending
+from .steps import Attempt, Step, attempt_step, check_alone, count_pending
 
 
 @dataclass(frozen=True)
@@ -135,14 +135,8 @@ class Finalizer:
             attempt, attempts = check_alone(connection, step, checks, self.limits), 0
             self._demand(step, attempt.proofs, done, "nothing was pending")
         else:
-            retried = retrying(
-                lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
-                self.limits,
-                what=f"Step {step.name} ({step.title})",
-                watch=watch,
-            )
-            attempt, attempts = retried.value, retried.attempts
-            self._demand(step, attempt.proofs, done, "it was rolled back")
+            attempt, attempts = self._attempt(connection, step, pending or 0, watch)
+            self._demand(step, attempt.proofs, done, "what it did last was rolled back")
         spent = _ms(begun)
         said = (
             "Nothing was pending" if pending == 0 else f"{pending} pending before, the step changed {attempt.rows} rows"
@@ -152,6 +146,27 @@ class Finalizer:
         done.proofs.extend(attempt.proofs)
         names = (proof.name.removeprefix("checks.") for proof in attempt.proofs if proof.status == "pass")
         done.proven.update(dict.fromkeys(names, attempt.instant))
+
+    def _attempt(self, connection: Connection, step: Step, pending: int, watch: LockWatch) -> tuple[Attempt, int]:
+        """The step's last batch with the rows of all, and how many attempts there were."""
+        rows = attempts = 0
+        # What others write meanwhile is in a batch of its own; more than twice as many would never end.
+        for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
+            retried = retrying(
+                lambda: attempt_step(
+                    connection, step, self._chosen(step), self.limits, keep_unproven=self.keep_unproven
+                ),
+                self.limits,
+                what=f"Step {step.name} ({step.title})",
+                watch=watch,
+            )
+            rows, attempts = rows + retried.value.rows, attempts + retried.attempts
+            if not retried.value.more:
+                return replace(retried.value, rows=rows), attempts
+        raise ReleaseError(
+            f"Step {step.name} ({step.title}) changed {rows} rows in batches of {step.batch_rows}, and {pending} were "
+            "pending: its `sql` does not come to an end; correct it in the release file."
+        )
 
     def _demand(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
         red = failures(proof.as_dict() for proof in proofs)

@@ -21,24 +21,33 @@ from .proof import Proof
 NOT_YET_THERE = ("3F000", "42P01", "42703", "42883", "42704")
 RERUN = "Correct it and run again: what is done is not done twice."
 MARK = "dbrelease.step"
+BATCH_ROWS = "dbrelease.batch_rows"
 SAMPLE_SIZE = 5
 
 
 @dataclass(frozen=True)
 class Step:
-    """One declared step: `pending` counts what is left to do, `proves` names checks that must hold when it commits."""
+    """One declared step: `pending` counts what is left to do, `proves` names checks that must hold when it commits.
+
+    batch_rows: the most rows that it changes at once, and reads from the setting dbrelease.batch_rows; 0: all.
+    """
 
     name: str
     title: str
     sql: str
     pending: str
     proves: tuple[str, ...] = ()
+    batch_rows: int = 0
 
     @classmethod
     def of(cls, declared: Mapping[str, Any]) -> Step:
         """From an item of the module's `steps`."""
         keys = ("name", "title", "sql", "pending")
-        return cls(**{key: declared[key] for key in keys}, proves=tuple(declared.get("proves") or ()))
+        return cls(
+            **{key: declared[key] for key in keys},
+            proves=tuple(declared.get("proves") or ()),
+            batch_rows=declared.get("batch_rows") or 0,
+        )
 
     @property
     def proof_name(self) -> str:
@@ -62,11 +71,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Attempt:
-    """How many rows a step changed, and what it proved at which instant."""
+    """How many rows a step changed, and what it proved at which instant; more: it was a full batch, not the last."""
 
     rows: int
     proofs: list[Proof]
     instant: Instant
+    more: bool = False
 
 
 def attempt_step(
@@ -80,15 +90,18 @@ def attempt_step(
     """Run a step once; its changes, the checks that it proves and `pending` are all of one instant.
 
     It commits unless a check is red: the proofs then say which. With `keep_unproven` it commits then too, if it has
-    left nothing pending. Raises ContendedError where another try may help.
+    left nothing pending. A full batch proves nothing and commits. Raises ContendedError where another try may help.
     """
     try:
         with transaction(connection, isolation="REPEATABLE READ") as cursor:
             limit_lock_waits(cursor, limits)
             cursor.execute("SELECT set_config('statement_timeout', '0', true), set_config(%s, 'open', true)", (MARK,))
+            cursor.execute("SELECT set_config(%s, %s, true)", (BATCH_ROWS, str(step.batch_rows or "")))
             cursor.execute(step.sql)
             rows = max(cursor.rowcount, 0)
             _demand_own_transaction(cursor, step)
+            if 0 < step.batch_rows <= rows:
+                return Attempt(rows, [], Instant.now(cursor), more=True)
             proofs = run_checks(cursor, checks, SAMPLE_SIZE) if checks else []
             attempt = Attempt(rows, proofs, Instant.now(cursor))
             red = any(proof.status == "fail" for proof in proofs)

@@ -494,6 +494,18 @@ def test_the_delta_pass_runs_by_psql_too_and_keeps_what_others_assigned(before: 
     assert theirs == [("migration_8.1a",), ("someone",), (None,)]
 
 
+def test_the_delta_pass_changes_no_more_at_once_than_it_is_told(before: Alembic) -> None:
+    before.to(AFTER)
+    with reading(before.database) as ask:
+        ask("UPDATE drawings SET project_id = md5('p7')::uuid WHERE project_id IS DISTINCT FROM md5('p7')::uuid")
+        ask("SET dbrelease.batch_rows = 2")
+        changes = [sorted(change for change, *_ in ask(DELTA)) for _ in range(2)]
+    assert changes == [["added", "added", "removed", "removed"]] * 2
+    finalize(before.database)
+    wanted, found = pairs(before.database)
+    assert found == wanted
+
+
 @pytest.mark.parametrize(
     "deletion", ["DELETE FROM drawings WHERE title = 'new'", "DELETE FROM projects WHERE id = md5('p4')::uuid"]
 )

@@ -119,6 +119,42 @@ def test_what_is_pending_is_done_once(params: dict[str, Any], cursor: Any) -> No
     assert second.keys() == first.keys()
 
 
+BATCHED: dict[str, Any] = {
+    **PROVING_COPY,
+    "sql": "INSERT INTO account_regions SELECT id, region FROM accounts a WHERE NOT EXISTS "
+    "(SELECT FROM account_regions r WHERE (r.account_id, r.region) = (a.id, a.region)) "
+    "LIMIT nullif(current_setting('dbrelease.batch_rows', true), '')::bigint",
+    "batch_rows": 300,
+}
+
+
+def test_a_batch_is_committed_by_itself_and_only_the_last_one_proves(params: dict[str, Any], cursor: Any) -> None:
+    params["steps"] = [BATCHED]
+    result = act(params, False)
+    assert [(step["rows"], step["attempts"]) for step in result["steps"]] == [(1000, 4)]
+    assert list(result["proven"]) == ["complete", "same_count"]
+    cursor.execute("SELECT count(*) FROM account_regions GROUP BY xmin ORDER BY min(ctid)")
+    assert [row[0] for row in cursor.fetchall()] == [300, 300, 300, 100]
+    assert not act(params, False)["changed"]
+
+
+def test_batches_that_were_cut_off_are_continued(params: dict[str, Any], cursor: Any) -> None:
+    """The third batch fails; what the first two did stays, and is not done twice."""
+    stop = "DO $$ BEGIN IF (SELECT count(*) FROM account_regions) >= 600 THEN RAISE 'no more'; END IF; END $$; "
+    params["steps"] = [{**BATCHED, "sql": stop + BATCHED["sql"]}]
+    with pytest.raises(ReleaseError, match=r"Step copy .* failed .*no more"):
+        act(params, False)
+    assert value(cursor, "SELECT count(*) FROM account_regions") == 600
+    params["steps"] = [BATCHED]
+    assert [step["rows"] for step in act(params, False)["steps"]] == [400]
+
+
+def test_batches_that_come_to_no_end_are_one_sentence(params: dict[str, Any], cursor: Any) -> None:
+    params["steps"] = [{**BATCHED, "sql": "UPDATE accounts SET region = region WHERE id <= 300"}]
+    with pytest.raises(ReleaseError, match=r"changed 2400 rows in batches of 300, and 1000 were pending: .* no end"):
+        act(params, False)
+
+
 def test_check_mode_says_what_would_run_and_writes_nothing(params: dict[str, Any], cursor: Any) -> None:
     planned = act(params, True)
     assert planned["changed"]
@@ -142,7 +178,7 @@ def test_a_red_check_rolls_the_step_back_and_stops(params: dict[str, Any], curso
     half = {**PROVING_COPY, "sql": "INSERT INTO account_regions SELECT id, region FROM accounts WHERE id > 10"}
     params["steps"] = [VALIDATE, half, ANALYZE]
     with pytest.raises(
-        ReleaseError, match=r"Step copy .* does not prove what it must, and it was rolled back"
+        ReleaseError, match=r"Step copy .* does not prove what it must, and what it did last was rolled back"
     ) as caught:
         act(params, False)
     assert statuses(caught.value.facts["proofs"]) == {

@@ -233,7 +233,8 @@ def _only_after(
             return broken(
                 rule,
                 f"The database is at {demands.to_revision}, but {missing} is missing.",
-                "Somebody has dropped it: restore the backup of the deployment, or roll the release back.",
+                "Somebody has dropped it: restore the backup of the deployment; or, if nothing that only it held is "
+                f"missed, set the revision back (`alembic stamp {demands.from_revision}`) and deploy again.",
                 expected=f"{listed} present",
             )
         return holds(rule, expected=f"{listed} present")
