@@ -46,6 +46,14 @@ def names_are_unique(parts: Parts) -> Iterator[Problem]:
                 yield problem(f"{'.'.join(path)}[{name}].name", "a name of its own", f"`{name}` {count} times")
 
 
+def clients_are_services(parts: Parts) -> Iterator[Problem]:
+    """Whoever is stopped for a swap is a service of the release, and not the database."""
+    known = [name for name in texts(parts.release.get("services")) if name != "db"]
+    for name in texts(parts.release.get("clients")):
+        if name not in known:
+            yield parts.in_release("clients", listed(known), f"`{name}`")
+
+
 def payload_is_there(parts: Parts) -> Iterator[Problem]:
     """Each file of the payload exists, and none is meant for a place twice."""
     payload = items(parts.release, "migration", "payload")
@@ -192,6 +200,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     folder_is_named_like_the_release,
     revisions_differ,
     names_are_unique,
+    clients_are_services,
     payload_is_there,
     finalize_files_are_there,
     rollback_fits,
