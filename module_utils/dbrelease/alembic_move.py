@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -29,6 +30,8 @@ RECOVERY_S = 15.0
 POLL_S = 0.5
 # A session that is at work all the time reports once a second what it wrote.
 LATE_S = 1.2
+# In PGOPTIONS a backslash keeps what follows it.
+BLANK, ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
 # Their kind would be hidden from whoever may not see what other users do.
 OTHERS = """
 SELECT count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -186,7 +189,7 @@ def session_environment(
 ) -> dict[str, str]:
     """What a libpq driver needs to wait briefly and to be known; the place's own PGOPTIONS stay in front.
 
-    `settings` are further ones of the session, for the migration itself to read; their values hold no white space.
+    `settings` are further ones of the session, for the migration itself to read.
     """
     own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
     options = [own.stdout.strip()] if own.status == 0 else []
@@ -194,7 +197,7 @@ def session_environment(
         f"-c lock_timeout={limits.timeout_ms}",
         f"-c application_name={name}",
         "-c client_connection_check_interval=500",
-        *(f"-c {setting}={value}" for setting, value in settings.items()),
+        *(f"-c {setting}={BLANK.sub(ESCAPED, value)}" for setting, value in settings.items()),
     ]
     # PGAPPNAME goes before PGOPTIONS at the server, and the place may have one.
     return {"PGOPTIONS": " ".join(filter(None, options)), "PGAPPNAME": name, "PYTHONUNBUFFERED": "1"}

@@ -14,7 +14,7 @@ from psycopg2.extras import RealDictCursor
 from .acting import acting
 from .database import Login, connect, select, strip_terminator, transaction
 from .errors import ReleaseError
-from .guards_database import COUNTED_AT, counted_at, describe, unfinished_writers
+from .guards_database import counting_settings, describe, unfinished_writers
 from .journal import Run
 from .lost_rows import Saved, save_rows
 from .proof import Proof
@@ -49,6 +49,7 @@ class Kept:
 def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
     """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
     with acting(run, login), closing(connect(login, APPLICATION)) as connection:
+        settings = counting_settings(connection)
         writers = unfinished_writers(connection, [loss["table"] for loss in losses])
         if writers:
             raise ReleaseError(
@@ -57,7 +58,6 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
                 refused=True,
             )
         with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
-            settings = {COUNTED_AT: counted_at(cursor)}
             saved = [_save(cursor, run, loss) for loss in losses]
     count = sum(one["rows"] for one in saved)
     files = [one for one in saved if one["rows"]]

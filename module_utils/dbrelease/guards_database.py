@@ -24,12 +24,24 @@ from .writers import migration_transactions
 
 APPLICATION = "dbrelease guards"
 COUNTED_AT = "dbrelease.counted_at"
+COUNTED_IN = "dbrelease.counted_in"
 # How long to await the end of a transaction that has written to a counted table, as what it wrote is not to be seen.
 SETTLE_S = 5.0
 POLL_S = 0.1
 # For all guards together: whoever keeps a table for itself longer is named, and the guard is undecided.
 LOCK_WAIT_S = 10.0
 SHORTEST_LOCK_WAIT_MS = 100
+
+# The next transaction id, then those that ran, by comma, in 32 bits: a row of one of these, or of a later one, is not
+# counted for certain.
+COUNTING = """
+SELECT concat_ws(',', mod(pg_snapshot_xmax(now.snapshot)::text::numeric, 4294967296),
+           (SELECT string_agg(mod(xid::text::numeric, 4294967296)::text, ',')
+            FROM pg_snapshot_xip(now.snapshot) AS xid)) AS counted_at,
+       (SELECT oid FROM pg_database WHERE datname = current_database()) || '@' ||
+           extract(epoch FROM pg_postmaster_start_time()) AS counted_in
+FROM (SELECT pg_current_snapshot() AS snapshot) AS now
+"""
 
 WRITERS = """
 SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application, a.state,
@@ -57,12 +69,12 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
     counted = [guard["losses"]["table"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
+        settings = counting_settings(connection)
         writers = unfinished_writers(connection, counted)
         with (
             watch_blockers(login, APPLICATION) as watch,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
         ):
-            settings = {COUNTED_AT: counted_at(cursor)}
             deadline = time.monotonic() + LOCK_WAIT_S
             seen = []
             for guard in guards:
@@ -74,21 +86,20 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     return Looked(seen, settings, xids)
 
 
-def counted_at(cursor: RealDictCursor) -> str:
-    """The snapshot as a downgrade reads it: the next transaction id, then those that ran, by comma, in 32 bits.
+def counting_settings(connection: Connection) -> dict[str, str]:
+    """What a downgrade is told of the count that follows: since when rows are not counted, and of which database.
 
-    A row of one of these, or of a later one, was not counted.
+    Taken before writers are awaited: the rows of a savepoint have an id of their own, which no snapshot lists, but none
+    that is older than this one once those have ended who had written by then.
     """
-    (row,) = select(
-        cursor,
-        """
-        SELECT concat_ws(',', mod(pg_snapshot_xmax(now.snapshot)::text::numeric, 4294967296),
-            (SELECT string_agg(mod(xid::text::numeric, 4294967296)::text, ',')
-             FROM pg_snapshot_xip(now.snapshot) AS xid)) AS counted_at
-        FROM (SELECT pg_current_snapshot() AS snapshot) AS now
-        """,
-    )
-    return str(row["counted_at"])
+    with transaction(connection, read_only=True) as cursor:
+        (row,) = select(cursor, COUNTING)
+    return {
+        COUNTED_AT: str(row["counted_at"]),
+        COUNTED_IN: str(row["counted_in"]),
+        # With a snapshot from before its locks it would not see what was written while it waited for them.
+        "default_transaction_isolation": "read committed",
+    }
 
 
 def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Row]:

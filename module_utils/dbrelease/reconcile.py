@@ -172,8 +172,8 @@ class Reconciler:
             if not catalog.present:
                 raise ReleaseError(
                     f"The database is at {self.wanted.to_revision}, but there is no table {table}: nothing is left to "
-                    "bring in line; restore the backup of the deployment, or, if nothing that only it held is missed, set "
-                    f"the revision back (`alembic stamp {self.wanted.from_revision}`) and deploy again.",
+                    "bring in line; restore the backup of the deployment; or, if nothing that only it held is missed, "
+                    f"set the revision back (`alembic stamp {self.wanted.from_revision}`) and deploy again.",
                     refused=True,
                 )
             found += plan(table, declared.get("constraints") or {}, catalog)

@@ -104,7 +104,9 @@ def test_it_is_allowed_where_every_guard_holds_and_asking_twice_says_the_same(
         == statuses(second)
         == dict.fromkeys(["revision", "nothing_lost", "source", "single", "nothing_depends"], "pass")
     )
-    assert int(first["session_settings"]["dbrelease.counted_at"].split(",")[0]) > 0
+    told = first["session_settings"]
+    assert int(told["dbrelease.counted_at"].split(",")[0]) > 0
+    assert told["dbrelease.counted_in"] == second["session_settings"]["dbrelease.counted_in"] != ""
     last = Journal(Run(**run_parameters)).read()[-1]
     assert (last["step"], last["event"], last["facts"]["state"]) == ("guards", "passed", "allowed")
     assert last["facts"]["migration_xids"]

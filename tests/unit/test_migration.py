@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,7 @@ import yaml
 from alembic import command
 from alembic.config import Config
 from ansible.module_utils.dbrelease.database import Login, connect
-from ansible.module_utils.dbrelease.guards_database import COUNTED_AT, counted_at
-from psycopg2.extras import RealDictCursor
+from ansible.module_utils.dbrelease.guards_database import counting_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = ROOT / "stack" / "backend"
@@ -415,13 +415,43 @@ def test_the_sql_way_back_refuses_any_other_revision(
     assert state(before.database) == there
 
 
+def go_back(alembic: Alembic, road: str, settings: Mapping[str, str]) -> None:
+    """As a run does it, with what it tells the session."""
+    if road == "alembic":
+        options = " ".join(f"-c {name}={value.replace(' ', chr(92) + ' ')}" for name, value in settings.items())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PGOPTIONS", options)
+            by_alembic(alembic)
+        return
+    with reading(alembic.database) as ask:
+        for name, value in settings.items():
+            ask(f"SELECT set_config('{name}', '{value}', false)")
+        ask((RELEASE / "migrations" / "rollback_phase_a.sql").read_text())
+
+
+def failure_of(alembic: Alembic, road: str, settings: Mapping[str, str]) -> str:
+    """What the way back says, and nothing is changed; empty where it is done."""
+    there = state(alembic.database)
+    try:
+        go_back(alembic, road, settings)
+    except Exception as error:
+        assert state(alembic.database) == there
+        return str(error)
+    return ""
+
+
+ROADS = ["alembic", "sql"]
+WRITTEN = "1 associations were written since they were counted"
+ONLY_RECORD = "1 associations differ from drawings since the count"
+
+
 @pytest.mark.parametrize("written", ["before", "meanwhile", "after"])
-@pytest.mark.parametrize("road", ["alembic", "sql"])
+@pytest.mark.parametrize("road", ROADS)
 def test_no_way_back_drops_an_association_that_was_written_after_the_count(
-    before: Alembic, monkeypatch: pytest.MonkeyPatch, road: str, written: str
+    before: Alembic, road: str, written: str
 ) -> None:
     before.to(AFTER)
-    with reading(before.database) as application, connect(before.database, "count") as session:
+    with reading(before.database) as application, closing(connect(before.database, "count")) as session:
         writes = {"before": "COMMIT", "meanwhile": "SELECT 1", "after": "ROLLBACK"}[written]
         application("BEGIN")
         application("UPDATE drawings SET title = title WHERE id = md5('d1')::uuid")  # it has its transaction id now
@@ -430,26 +460,77 @@ def test_no_way_back_drops_an_association_that_was_written_after_the_count(
         application(writes)
         with reading(before.database) as later:  # one that began after it and has ended: the count must list the first
             later("UPDATE projects SET description = 'later' WHERE code = 'P2'")
-        with session.cursor(cursor_factory=RealDictCursor) as cursor:
-            counted = counted_at(cursor)
+        settings = counting_settings(session)
         if written != "before":
             application(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
         if written == "meanwhile":
             application("COMMIT")
-    there = state(before.database)
-    failure = ""
-    try:
-        if road == "alembic":
-            monkeypatch.setenv("PGOPTIONS", f"-c {COUNTED_AT}={counted}")
-            by_alembic(before)
-        else:
-            with reading(before.database) as ask:
-                ask(f"SET {COUNTED_AT} = '{counted}'")
-                ask((RELEASE / "migrations" / "rollback_phase_a.sql").read_text())
-    except Exception as error:
-        failure = str(error)
-    assert ("1 associations were written since they were counted" in failure) == (written != "before"), failure
-    assert (state(before.database) == there) == (written != "before")
+    failure = failure_of(before, road, settings)
+    assert (WRITTEN in failure) == (written != "before"), failure
+    assert bool(failure) == (written != "before")
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        ("UPDATE drawings SET project_id = NULL WHERE id = md5('d1')::uuid", ONLY_RECORD),
+        ("UPDATE drawings SET project_id = md5('p9')::uuid WHERE id = md5('d1')::uuid", ONLY_RECORD),
+        ("UPDATE drawings SET title = 'another' WHERE id = md5('d1')::uuid", ""),
+        ("DELETE FROM drawings WHERE id = md5('d1')::uuid", ""),  # its association goes with it
+        ("INSERT INTO drawings (title, file_path, project_id) VALUES ('n', '/n', md5('p2')::uuid)", ""),
+    ],
+)
+@pytest.mark.parametrize("road", ROADS)
+def test_no_way_back_drops_what_a_drawing_knew_until_after_the_count(
+    before: Alembic, road: str, write: str, says: str
+) -> None:
+    before.to(AFTER)
+    with closing(connect(before.database, "count")) as session:
+        settings = counting_settings(session)
+    with reading(before.database) as ask:
+        ask(write)
+    failure = failure_of(before, road, settings)
+    assert (says in failure) and bool(failure) == bool(says), failure
+
+
+@pytest.mark.parametrize("road", ROADS)
+def test_no_way_back_drops_an_association_that_was_written_while_it_waited(before: Alembic, road: str) -> None:
+    before.to(AFTER)
+    with closing(connect(before.database, "count")) as session:
+        settings = counting_settings(session)
+    failure = "lock timeout"
+    while "lock timeout" in failure:
+        with reading(before.database) as reader, reading(before.database) as writer, ThreadPoolExecutor(1) as pool:
+            reader("BEGIN")
+            reader("SELECT count(*) FROM projects")
+            going = pool.submit(failure_of, before, road, settings)
+            while not going.done() and not writer("SELECT FROM pg_locks WHERE NOT granted"):
+                time.sleep(0.005)
+            writer(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
+            reader("ROLLBACK")
+            failure = going.result()
+    assert "associations were written since they were counted" in failure, failure
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"dbrelease.counted_in": "1@1"}, "was counted in another database"),
+        ({"dbrelease.counted_in": ""}, "was counted in another database"),
+        ({"dbrelease.counted_at": ""}, "did not tell this session when it counted"),
+        ({"default_transaction_isolation": "serializable"}, "it must be READ COMMITTED"),
+    ],
+)
+@pytest.mark.parametrize("road", ROADS)
+def test_no_way_back_is_gone_by_a_session_that_cannot_see_what_would_be_lost(
+    before: Alembic, road: str, change: dict[str, str], says: str
+) -> None:
+    before.to(AFTER)
+    with closing(connect(before.database, "dbrelease-lock-some-run")) as session:
+        settings = counting_settings(session)
+        failure = failure_of(before, road, {**settings, **change})
+        assert says in failure
+        assert failure_of(before, road, settings) == ""
 
 
 UNSEEN = "SET session_replication_role = replica; "  # as if the copy had read the rows before

@@ -6,14 +6,18 @@
 DO $rollback$
 DECLARE
     revisions text[];
-    -- Whoever counted beforehand what would be lost says when: the next transaction id, and those that ran.
+    -- Whoever counted beforehand what would be lost says when (the next transaction id, and those that ran) and in which
+    -- database of which start of the server. age() of what is newer than this transaction is negative.
     counted_at text[] := string_to_array(nullif(current_setting('dbrelease.counted_at', true), ''), ',');
+    here text := (SELECT oid FROM pg_database WHERE datname = current_database()) || '@' ||
+                 extract(epoch FROM pg_postmaster_start_time());
+    changed uuid[];
     uncounted bigint;
 BEGIN
     -- A statement that waits for a lock makes every later writer wait behind it: give up early, and run it again.
-    IF current_setting('lock_timeout') = '0' THEN
-        PERFORM set_config('lock_timeout', '500ms', true);
-    END IF;
+    -- Locks are taken one after another, and all who come later wait for all of them.
+    PERFORM set_config('lock_timeout', least(nullif(setting::int, 0), 100)::text || 'ms', true)
+    FROM pg_settings WHERE name = 'lock_timeout';
 
     LOCK TABLE alembic_version IN SHARE ROW EXCLUSIVE MODE;
     SELECT array_agg(version_num ORDER BY version_num) INTO revisions FROM alembic_version;
@@ -25,11 +29,33 @@ BEGIN
 
     -- Dropping a foreign key locks the table that it references: every lock first, in the order of a project's delete.
     LOCK TABLE projects, drawings, drawing_project_associations IN ACCESS EXCLUSIVE MODE;
-    IF counted_at IS NOT NULL THEN
+    IF counted_at IS NULL THEN
+        IF EXISTS (SELECT FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name LIKE 'dbrelease-lock-%') THEN
+            RAISE EXCEPTION 'Phase A is not rolled back: a run acts here, and did not tell this session when it counted'
+                USING HINT = 'Nothing was changed. Run it when that run has ended.';
+        END IF;
+    ELSE
+        IF current_setting('dbrelease.counted_in', true) IS DISTINCT FROM here THEN
+            RAISE EXCEPTION 'Phase A is not rolled back: what it loses was counted in another database or server'
+                USING HINT = 'Nothing was changed. Let the backend and db_name lead to the same database, and count again.';
+        END IF;
+        IF current_setting('transaction_isolation') <> 'read committed' THEN
+            RAISE EXCEPTION 'Phase A is not rolled back: it must be READ COMMITTED to see what was written while it waited'
+                USING HINT = 'Nothing was changed. Leave the isolation level of the migration''s engine as it is.';
+        END IF;
         SELECT count(*) INTO uncounted FROM drawing_project_associations
-        WHERE age(xmin) BETWEEN 0 AND age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
+        WHERE age(xmin) <= age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
         IF uncounted > 0 THEN
             RAISE EXCEPTION 'Phase A is not rolled back: % associations were written since they were counted', uncounted
+                USING HINT = 'Nothing was changed. Count again what would be lost.';
+        END IF;
+        SELECT array_agg(id) INTO changed FROM drawings
+        WHERE age(xmin) <= age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
+        SELECT count(*) INTO uncounted FROM drawing_project_associations a JOIN drawings d ON d.id = a.drawing_id
+        WHERE a.drawing_id = ANY (changed) AND d.project_id IS DISTINCT FROM a.project_id;
+        IF uncounted > 0 THEN
+            RAISE EXCEPTION 'Phase A is not rolled back: % associations differ from drawings since the count', uncounted
                 USING HINT = 'Nothing was changed. Count again what would be lost.';
         END IF;
     END IF;
