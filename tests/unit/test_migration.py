@@ -504,7 +504,7 @@ def test_no_way_back_drops_an_association_that_was_written_while_it_waited(befor
             reader("BEGIN")
             reader("SELECT count(*) FROM projects")
             going = pool.submit(failure_of, before, road, settings)
-            while not going.done() and not writer("SELECT FROM pg_locks WHERE NOT granted"):
+            while not going.done() and not writer("SELECT 1 FROM pg_locks WHERE NOT granted"):
                 time.sleep(0.005)
             writer(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
             reader("ROLLBACK")
