@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from .claim import CLAIM_STEP, is_closed, open_steps, standing
-from .journal import Run, stamp
+from .journal import RUN_ID, Run, stamp
 from .restore_names import copy_name, kept_name, proof_name, rows_folder
 
 Line = Mapping[str, Any]
 
-TEMPORARY = re.compile(r".+\.tmp\.(?P<run_id>\d{8}T\d{6}Z-[0-9a-f]{6})")
+TEMPORARY = re.compile(rf".+\.tmp\.(?P<run_id>{RUN_ID})")
 DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run.
 DATABASES = {"restore": copy_name, "readiness": proof_name}
