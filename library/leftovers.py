@@ -29,9 +29,6 @@ options:
     description: Where dumps are made. On the target itself if empty.
     type: str
     default: ""
-  workdir:
-    description: Where commands run on the target itself.
-    type: path
   from_revision:
     description: The revision that the release starts from.
     type: str
@@ -141,7 +138,6 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     "backend_container": {"type": "str", "default": ""},
     "db_container": {"type": "str", "default": ""},
-    "workdir": {"type": "path"},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},

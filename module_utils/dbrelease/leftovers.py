@@ -70,7 +70,6 @@ class Leftovers:
     run: Run
     backend_container: str
     db_container: str
-    workdir: str | None
     from_revision: str
     revision: str
     bookkeeping_table: str
@@ -153,7 +152,7 @@ class Leftovers:
             return
         ids = "|".join(interrupted.run.run_id for interrupted in cleaned.runs)
         for container in {self.backend_container, self.db_container}:
-            commands = commands_in(container or None, workdir=self.workdir)
+            commands = commands_in(container or None)
             finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", ids], timeout_s=TIMEOUT_S)
             cleaned.programs += len(finished.stdout.split())
         if self.backend_container:
@@ -212,5 +211,5 @@ def _proof(cleaned: Cleaned, told: str) -> Proof:
 
 def settle(params: Mapping[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
     """From the module's options."""
-    keys = ("backend_container", "db_container", "workdir", "from_revision", "revision", "bookkeeping_table")
+    keys = ("backend_container", "db_container", "from_revision", "revision", "bookkeeping_table")
     return Leftovers(Login.of(params), run, dry=check_mode, **{key: params[key] for key in keys}).settle()

@@ -39,7 +39,6 @@ def parameters(run_parameters: dict[str, Any], login_parameters: dict[str, Any])
         "run": {**run_parameters, "playbook": "deploy"},
         "backend_container": "",
         "db_container": "",
-        "workdir": None,
         "from_revision": FROM,
         "revision": TO,
         "bookkeeping_table": "alembic_version",
@@ -141,6 +140,11 @@ def test_a_program_that_has_not_connected_yet_is_ended_too(parameters: dict[str,
         for program in programs.values():
             program.kill()
             program.wait()
+
+
+def test_it_needs_no_folder_of_the_application() -> None:
+    """A target whose database is elsewhere may have none."""
+    assert "workdir" not in leftovers.OPTIONS
 
 
 def test_files_of_dead_runs_go_and_all_others_stay(parameters: dict[str, Any], at_revision: None) -> None:
