@@ -75,6 +75,7 @@ interrupted:
   description:
     - The runs that were interrupted, each with C(run_id), C(playbook), C(steps) without an end, and C(asked), the
       outcomes that its report is to be held against; empty where it has a report.
+    - A run whose settling run was killed before it reported it is there again.
   type: list
   elements: dict
   returned: always

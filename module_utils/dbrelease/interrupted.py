@@ -15,6 +15,7 @@ Line = Mapping[str, Any]
 
 TEMPORARY = re.compile(rf".+\.tmp\.(?P<run_id>{RUN_ID})")
 DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
+SETTLED_BY = "settled_by"  # in the facts of every end that a run gives another one
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run.
 DATABASES = {"restore": copy_name, "readiness": proof_name}
 
@@ -23,7 +24,7 @@ DATABASES = {"restore": copy_name, "readiness": proof_name}
 class Interrupted:
     """A run that has no end, or a step without one; `closed` where the run itself came to its report.
 
-    asked: the outcomes that it was to have.
+    asked: the outcomes that it was to have. settled: it has its ends, but who gave them did not come to report it.
     """
 
     run: Run
@@ -34,6 +35,7 @@ class Interrupted:
     steps: tuple[str, ...]
     closed: bool
     asked: tuple[str, ...] = ()
+    settled: bool = False
 
     def facts(self) -> dict[str, Any]:
         """For the journal, and for whoever reports it; one that has a report of its own asks for none."""
@@ -73,12 +75,18 @@ def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]
 def interrupted_runs(
     lines: Sequence[Line], *, living: Collection[str], release: str, environment: str, state_dir: str
 ) -> list[Interrupted]:
-    """The runs of a release in an environment that were cut short and that nobody has settled yet."""
+    """The runs of a release in an environment that were cut short and that nobody has settled and reported yet."""
     found = []
     for run_id, first in runs_in(lines).items():
         if run_id in living or (first["release"], first["environment"]) != (release, environment):
             continue
-        steps, closed = tuple(open_steps(lines, run_id)), is_closed(lines, run_id)
+        own = [line for line in lines if line["run_id"] == run_id]
+        asked = tuple(first["facts"].get("asked") or ())
+        # Whose report nobody asked for has all that it will have.
+        settled = bool(asked) and is_unreported(own)
+        if settled:
+            own = [line for line in own if SETTLED_BY not in line["facts"]]
+        steps, closed = tuple(open_steps(own, run_id)), is_closed(own, run_id)
         if closed and not steps:
             continue
         controller = first["facts"].get("controller") or {}
@@ -88,13 +96,20 @@ def interrupted_runs(
                 begun=str(first["ts"]),
                 user=str(controller.get("user") or "unknown"),
                 controller=str(controller.get("host") or "unknown"),
-                where=standing(lines, run_id),
+                where=standing(own, run_id),
                 steps=steps,
                 closed=closed,
-                asked=tuple(first["facts"].get("asked") or ()),
+                asked=asked,
+                settled=settled,
             )
         )
     return found
+
+
+def is_unreported(own: Sequence[Line]) -> bool:
+    """Whether the newest end of a run, of its lines, is the one that another run gave it: its report has its own."""
+    ends = [line["facts"] for line in own if line["step"] == "run" and line["event"] != "started"]
+    return bool(ends) and SETTLED_BY in ends[-1]
 
 
 def notice(

@@ -18,7 +18,7 @@ from .alembic_move import read_revisions
 from .commands import commands_in
 from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
-from .interrupted import Interrupted, notice, stray_databases, swaps_done
+from .interrupted import SETTLED_BY, Interrupted, notice, stray_databases, swaps_done
 from .journal import Journal, Run
 from .proof import Proof
 from .restore_leftovers import repair_restore
@@ -185,10 +185,12 @@ class Leftovers:
 
 def close(interrupted: Interrupted, revisions: list[str] | None, settled_by: str) -> None:
     """Give every step of an interrupted run its end in the journal, the innermost first, and the run its own."""
+    if interrupted.settled:
+        return
     journal = Journal(interrupted.run)
     at = ", ".join(revisions or ()) or "no revision"
     message = f"Interrupted {interrupted.where}; run {settled_by} found the database at {at}."
-    facts = {"interrupted": True, "settled_by": settled_by, "revisions": revisions, "message": message}
+    facts = {"interrupted": True, SETTLED_BY: settled_by, "revisions": revisions, "message": message}
     for step in reversed(interrupted.steps):
         journal.append(step, "failed", facts)
     if not interrupted.closed:

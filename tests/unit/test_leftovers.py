@@ -66,6 +66,11 @@ def begin(journal: Journal, *steps: str, claims: bool = True, controller: dict[s
         journal.append(step, "started")
 
 
+def close_with_evidence(journal: Journal) -> None:
+    """As the evidence closes a run."""
+    journal.append("run", "failed", {"outcome": "failed", "headline": "", "evidence": str(journal.run.directory)})
+
+
 def controller(process: Process | None) -> dict[str, Any]:
     here = this_machine()
     assert process
@@ -94,8 +99,21 @@ def test_an_interrupted_run_is_told_and_gets_its_end(parameters: dict[str, Any],
     report = {"run_id": DEAD, "playbook": "deploy", "steps": ["upgrade"], "asked": ["deployed"]}
     assert result["interrupted"] == [report]
     assert [proof["status"] for proof in result["proofs"]] == ["pass"]
+    close_with_evidence(journal_of(parameters, DEAD))
     again = leftovers.act(parameters, False)
     assert (again["changed"], again["notice"]) == (False, "")
+
+
+def test_an_interrupted_run_is_told_until_it_is_reported(parameters: dict[str, Any], at_revision: None) -> None:
+    """Who settled it may be killed before it came to that."""
+    begin(journal_of(parameters, DEAD), "upgrade")
+    first = leftovers.act(parameters, False)
+    ended = ends(parameters, DEAD)
+    again = leftovers.act(parameters, False)
+    assert again["interrupted"] == first["interrupted"] and again["notice"] == first["notice"]
+    assert ends(parameters, DEAD) == ended, "it has its ends once"
+    close_with_evidence(journal_of(parameters, DEAD))
+    assert leftovers.act(parameters, False)["interrupted"] == []
 
 
 def test_check_mode_tells_and_leaves_all(parameters: dict[str, Any], at_revision: None, database: Login) -> None:
@@ -226,6 +244,7 @@ def test_a_swap_that_was_done_is_told_with_what_it_kept(
     assert f"kept as {kept} (restore with -e restore_swap_back={kept}" in result["notice"]
     assert (f"saved in {rows.name}" in result["notice"]) is saved
     assert result["notice"] in result["proofs"][0]["detail"]
+    close_with_evidence(journal_of(parameters, DEAD, "restore"))
     assert "had swapped" not in leftovers.act(parameters, False)["notice"], "told once"
 
 
@@ -289,6 +308,29 @@ def test_only_an_interrupted_run_without_a_report_asks_for_one(closed: list[dict
     lines = [{**START, "facts": {"asked": ["deployed"]}}, CLAIM, UPGRADE, *closed]
     (found,) = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
     assert found.facts()["asked"] == asked
+
+
+SETTLED = {"interrupted": True, "settled_by": "b"}
+ENDED = [{**UPGRADE, "event": "failed", "facts": SETTLED}, {**CLOSED, "facts": SETTLED}]
+REPORTED = {**CLOSED, "facts": {"evidence": "/s/runs/a"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "end", "unreported"),
+    [
+        pytest.param(["deployed"], ENDED, True, id="settled"),
+        pytest.param(["deployed"], [*ENDED, REPORTED], False, id="settled, then reported"),
+        pytest.param(["deployed"], [CLOSED, ENDED[0]], False, id="reported, then settled"),
+        pytest.param([], ENDED, False, id="nobody asked for a report"),
+    ],
+)
+def test_who_settled_it_may_not_have_come_to_its_report(
+    asked: list[str], end: list[dict[str, Any]], unreported: bool
+) -> None:
+    lines = [{**START, "facts": {"asked": asked}}, CLAIM, UPGRADE, *end]
+    found = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    seen = [(run.settled, run.where, run.steps, run.facts()["asked"]) for run in found]
+    assert seen == ([(True, "at step upgrade", ("upgrade",), asked)] if unreported else [])
 
 
 def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) -> Interrupted:
