@@ -10,6 +10,7 @@ from typing import Any
 from .claim import CLAIM_STEP, is_closed, open_steps, standing
 from .journal import RUN_ID, Run, stamp
 from .restore_names import copy_name, kept_name, proof_name, rows_folder
+from .stages import RECONCILED
 
 Line = Mapping[str, Any]
 
@@ -18,6 +19,8 @@ DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
 SETTLED_BY = "settled_by"  # in the facts of every end that a run gives another one
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run.
 DATABASES = {"restore": copy_name, "readiness": proof_name}
+# Of other playbooks, the steps that one finishes where they were cut short.
+FINISHES = {"deploy": (RECONCILED,)}
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,19 @@ def is_unreported(own: Sequence[Line]) -> bool:
 
 
 def notice(
-    runs: Sequence[Interrupted], *, playbook: str, revisions: Sequence[str] | None, from_revision: str, revision: str
+    runs: Sequence[Interrupted],
+    *,
+    playbook: str,
+    revisions: Sequence[str] | None,
+    from_revision: str,
+    revision: str,
+    settled: bool = True,
+    dry: bool = False,
 ) -> str:
-    """The line for the operator; revisions is None where the database could not be asked."""
+    """The line for the operator, by what this run does, or in check mode (dry) would do.
+
+    revisions: None where the database could not be asked. settled: whether all that was left could be cleaned up.
+    """
     if not runs:
         return ""
     was = " ".join(f"{run.words} was interrupted {run.where}." for run in runs)
@@ -123,12 +136,17 @@ def notice(
         return f"{was[:-1]}; what it left in the database cannot be told, as that does not answer."
     at = f"the database is at {', '.join(revisions) or 'no revision'}"
     same = any(run.run.playbook == playbook for run in runs)
+    repairs = any(step in FINISHES.get(playbook, ()) for run in runs for step in run.steps)
+    finishes = f"this run {'would finish' if dry else 'finishes'} it"
     if same and list(revisions) == [revision]:
-        then = ": this run finishes it."
+        then = f": {finishes}."
+    elif repairs and list(revisions) == [revision]:
+        then = f"; should it have left a foreign key half done, {finishes}."
     elif same and list(revisions) == [from_revision]:
-        then = ", as if it had not begun: this run starts anew."
+        then = f", as if it had not begun: this run {'would start' if dry else 'starts'} anew."
     else:
-        then = "; what it left was cleaned up."
+        cleaned = "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
+        then = f"; what it left {cleaned}."
     return f"{was[:-1]}; {at}{then}"
 
 

@@ -86,6 +86,8 @@ class Leftovers:
                 revisions=cleaned.revisions,
                 from_revision=self.from_revision,
                 revision=self.revision,
+                settled=not cleaned.unsettled,
+                dry=self.dry,
             )
             told = " ".join([told, *cleaned.swapped])
             proofs = [_proof(cleaned, told)] if cleaned.changed else []

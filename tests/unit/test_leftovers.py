@@ -355,6 +355,36 @@ def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, say
     assert told.endswith(says)
 
 
+@pytest.mark.parametrize(
+    ("playbook", "at", "options", "says"),
+    [
+        ("deploy", TO, {"dry": True}, "at b2: this run would finish it."),
+        ("deploy", FROM, {"dry": True}, "as if it had not begun: this run would start anew."),
+        ("rollback", TO, {"dry": True}, "; what it left would be cleaned up."),
+        ("rollback", TO, {"settled": False}, "; what it left could not all be cleaned up."),
+        ("rollback", TO, {"settled": False, "dry": True}, "; what it left would be cleaned up."),
+    ],
+)
+def test_nothing_is_said_to_be_done_that_was_not(playbook: str, at: str, options: dict[str, bool], says: str) -> None:
+    told = notice([interrupted()], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO, **options)
+    assert told.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("steps", "playbook", "at", "says"),
+    [
+        (("reconcile",), "deploy", TO, "; should it have left a foreign key half done, this run finishes it."),
+        (("verify", "checks"), "deploy", TO, "; what it left was cleaned up."),
+        (("reconcile",), "rollback", TO, "; what it left was cleaned up."),
+        (("reconcile",), "deploy", FROM, "; what it left was cleaned up."),
+    ],
+)
+def test_a_deploy_finishes_a_reconcile(steps: tuple[str, ...], playbook: str, at: str, says: str) -> None:
+    run = interrupted("reconcile", steps)
+    told = notice([run], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO)
+    assert told.endswith(says)
+
+
 def test_names_that_are_nobodys_business() -> None:
     dump = "backup_before_x_20260102_030400.dump"
     assert stray_dumps({dump}, [interrupted()]) == [dump]
