@@ -29,9 +29,6 @@ options:
     description: Where dumps are made. On the target itself if empty.
     type: str
     default: ""
-  workdir:
-    description: Where commands run on the target itself.
-    type: path
   from_revision:
     description: The revision that the release starts from.
     type: str
@@ -78,6 +75,7 @@ interrupted:
   description:
     - The runs that were interrupted, each with C(run_id), C(playbook), C(steps) without an end, and C(asked), the
       outcomes that its report is to be held against; empty where it has a report.
+    - A run whose settling run was killed before it reported it is there again.
   type: list
   elements: dict
   returned: always
@@ -141,7 +139,6 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     "backend_container": {"type": "str", "default": ""},
     "db_container": {"type": "str", "default": ""},
-    "workdir": {"type": "path"},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},

@@ -93,6 +93,12 @@ state:
   type: str
   returned: always
   sample: ready
+unreconciled:
+  description:
+    - Whether the release is deployed, and a M(reconcile) that did not come to its end has left a foreign key that is
+      not as declared, or not valid yet. To bring the release in line again finishes it.
+  type: bool
+  returned: always
 proofs:
   description:
     - One proof of each rule, with C(name), C(title), C(status), C(expected), C(observed), C(detail), C(remedy).

@@ -19,13 +19,12 @@ from psycopg2.extras import RealDictCursor
 
 from .database import Connection, Login, connect, select, server_reason
 from .errors import ReleaseError
-from .journal import Run
+from .journal import RUN_ID, Run
 
 # The engine's own number; the server counts such locks for each database by itself.
 KEY = 0x6462_7265_6C65
 WAIT_S = 3.0
 POLL_S = 0.2
-RUN_ID = r"\d{8}T\d{6}Z-[0-9a-f]{6}"
 LOCK_NAME = "dbrelease-lock-"
 # It may be idle for hours; and where its machine is gone without a word, the server is to notice within minutes.
 SESSION = {

@@ -8,22 +8,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from .claim import CLAIM_STEP, is_closed, open_steps, standing
-from .journal import Run, stamp
+from .journal import RUN_ID, Run, stamp
 from .restore_names import copy_name, kept_name, proof_name, rows_folder
+from .stages import RECONCILED
 
 Line = Mapping[str, Any]
 
-TEMPORARY = re.compile(r".+\.tmp\.(?P<run_id>\d{8}T\d{6}Z-[0-9a-f]{6})")
+TEMPORARY = re.compile(rf".+\.tmp\.(?P<run_id>{RUN_ID})")
 DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
+SETTLED_BY = "settled_by"  # in the facts of every end that a run gives another one
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run.
 DATABASES = {"restore": copy_name, "readiness": proof_name}
+# Of other playbooks, the steps that one finishes where they were cut short.
+FINISHES = {"deploy": (RECONCILED,)}
 
 
 @dataclass(frozen=True)
 class Interrupted:
     """A run that has no end, or a step without one; `closed` where the run itself came to its report.
 
-    asked: the outcomes that it was to have.
+    asked: the outcomes that it was to have. settled: it has its ends, but who gave them did not come to report it.
     """
 
     run: Run
@@ -34,6 +38,7 @@ class Interrupted:
     steps: tuple[str, ...]
     closed: bool
     asked: tuple[str, ...] = ()
+    settled: bool = False
 
     def facts(self) -> dict[str, Any]:
         """For the journal, and for whoever reports it; one that has a report of its own asks for none."""
@@ -73,12 +78,18 @@ def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]
 def interrupted_runs(
     lines: Sequence[Line], *, living: Collection[str], release: str, environment: str, state_dir: str
 ) -> list[Interrupted]:
-    """The runs of a release in an environment that were cut short and that nobody has settled yet."""
+    """The runs of a release in an environment that were cut short and that nobody has settled and reported yet."""
     found = []
     for run_id, first in runs_in(lines).items():
         if run_id in living or (first["release"], first["environment"]) != (release, environment):
             continue
-        steps, closed = tuple(open_steps(lines, run_id)), is_closed(lines, run_id)
+        own = [line for line in lines if line["run_id"] == run_id]
+        asked = tuple(first["facts"].get("asked") or ())
+        # Whose report nobody asked for has all that it will have.
+        settled = bool(asked) and is_unreported(own)
+        if settled:
+            own = [line for line in own if SETTLED_BY not in line["facts"]]
+        steps, closed = tuple(open_steps(own, run_id)), is_closed(own, run_id)
         if closed and not steps:
             continue
         controller = first["facts"].get("controller") or {}
@@ -88,19 +99,36 @@ def interrupted_runs(
                 begun=str(first["ts"]),
                 user=str(controller.get("user") or "unknown"),
                 controller=str(controller.get("host") or "unknown"),
-                where=standing(lines, run_id),
+                where=standing(own, run_id),
                 steps=steps,
                 closed=closed,
-                asked=tuple(first["facts"].get("asked") or ()),
+                asked=asked,
+                settled=settled,
             )
         )
     return found
 
 
+def is_unreported(own: Sequence[Line]) -> bool:
+    """Whether the newest end of a run, of its lines, is the one that another run gave it: its report has its own."""
+    ends = [line["facts"] for line in own if line["step"] == "run" and line["event"] != "started"]
+    return bool(ends) and SETTLED_BY in ends[-1]
+
+
 def notice(
-    runs: Sequence[Interrupted], *, playbook: str, revisions: Sequence[str] | None, from_revision: str, revision: str
+    runs: Sequence[Interrupted],
+    *,
+    playbook: str,
+    revisions: Sequence[str] | None,
+    from_revision: str,
+    revision: str,
+    settled: bool = True,
+    dry: bool = False,
 ) -> str:
-    """The line for the operator; revisions is None where the database could not be asked."""
+    """The line for the operator, by what this run does, or in check mode (dry) would do.
+
+    revisions: None where the database could not be asked. settled: whether all that was left could be cleaned up.
+    """
     if not runs:
         return ""
     was = " ".join(f"{run.words} was interrupted {run.where}." for run in runs)
@@ -108,12 +136,17 @@ def notice(
         return f"{was[:-1]}; what it left in the database cannot be told, as that does not answer."
     at = f"the database is at {', '.join(revisions) or 'no revision'}"
     same = any(run.run.playbook == playbook for run in runs)
+    repairs = any(step in FINISHES.get(playbook, ()) for run in runs for step in run.steps)
+    finishes = f"this run {'would finish' if dry else 'finishes'} it"
     if same and list(revisions) == [revision]:
-        then = ": this run finishes it."
+        then = f": {finishes}."
+    elif repairs and list(revisions) == [revision]:
+        then = f"; should it have left a foreign key half done, {finishes}."
     elif same and list(revisions) == [from_revision]:
-        then = ", as if it had not begun: this run starts anew."
+        then = f", as if it had not begun: this run {'would start' if dry else 'starts'} anew."
     else:
-        then = "; what it left was cleaned up."
+        cleaned = "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
+        then = f"; what it left {cleaned}."
     return f"{was[:-1]}; {at}{then}"
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,8 @@ from .proof import Proof, failures, sentence
 
 Event = Literal["started", "passed", "failed", "refused", "skipped"]
 JOURNAL_NAME = "journal.jsonl"
+RUN_ID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
+TEXTS = ("ts", "run_id", "release", "environment", "playbook", "step", "event")
 
 
 def utc_now() -> datetime:
@@ -29,6 +33,7 @@ def new_run_id(now: datetime) -> str:
     return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
 
 
+@cache
 def stamp(run_id: str) -> str:
     """The time part of a run id in the runbook's file-name form: `20261123_164500`."""
     moment = datetime.strptime(run_id.split("-")[0], "%Y%m%dT%H%M%SZ")
@@ -110,7 +115,7 @@ class Journal:
             ) from error
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line of the journal, oldest first; a torn line is left out."""
+        """Every whole line of the journal, oldest first; a torn or foreign one is left out."""
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -181,10 +186,23 @@ def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
     for line in text.split("\n"):
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
-        if isinstance(value, dict) and "event" in value:
+        if _is_event(value):
             yield value
+
+
+def _is_event(value: Any) -> bool:
+    """Whether it has all that `append` writes, as readers rely on it; what it has besides is a later version's."""
+    if not isinstance(value, dict) or not isinstance(value.get("facts"), dict):
+        return False
+    if not all(isinstance(value.get(key), str) for key in TEXTS) or not re.fullmatch(RUN_ID, value["run_id"]):
+        return False
+    try:
+        stamp(value["run_id"])
+        return datetime.fromisoformat(value["ts"]).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def last_facts(

@@ -18,7 +18,7 @@ from .alembic_move import read_revisions
 from .commands import commands_in
 from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
-from .interrupted import Interrupted, notice, stray_databases, swaps_done
+from .interrupted import SETTLED_BY, Interrupted, notice, stray_databases, swaps_done
 from .journal import Journal, Run
 from .proof import Proof
 from .restore_leftovers import repair_restore
@@ -70,7 +70,6 @@ class Leftovers:
     run: Run
     backend_container: str
     db_container: str
-    workdir: str | None
     from_revision: str
     revision: str
     bookkeeping_table: str
@@ -87,6 +86,8 @@ class Leftovers:
                 revisions=cleaned.revisions,
                 from_revision=self.from_revision,
                 revision=self.revision,
+                settled=not cleaned.unsettled,
+                dry=self.dry,
             )
             told = " ".join([told, *cleaned.swapped])
             proofs = [_proof(cleaned, told)] if cleaned.changed else []
@@ -153,7 +154,7 @@ class Leftovers:
             return
         ids = "|".join(interrupted.run.run_id for interrupted in cleaned.runs)
         for container in {self.backend_container, self.db_container}:
-            commands = commands_in(container or None, workdir=self.workdir)
+            commands = commands_in(container or None)
             finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", ids], timeout_s=TIMEOUT_S)
             cleaned.programs += len(finished.stdout.split())
         if self.backend_container:
@@ -186,10 +187,12 @@ class Leftovers:
 
 def close(interrupted: Interrupted, revisions: list[str] | None, settled_by: str) -> None:
     """Give every step of an interrupted run its end in the journal, the innermost first, and the run its own."""
+    if interrupted.settled:
+        return
     journal = Journal(interrupted.run)
     at = ", ".join(revisions or ()) or "no revision"
     message = f"Interrupted {interrupted.where}; run {settled_by} found the database at {at}."
-    facts = {"interrupted": True, "settled_by": settled_by, "revisions": revisions, "message": message}
+    facts = {"interrupted": True, SETTLED_BY: settled_by, "revisions": revisions, "message": message}
     for step in reversed(interrupted.steps):
         journal.append(step, "failed", facts)
     if not interrupted.closed:
@@ -212,5 +215,5 @@ def _proof(cleaned: Cleaned, told: str) -> Proof:
 
 def settle(params: Mapping[str, Any], run: Run, check_mode: bool) -> dict[str, Any]:
     """From the module's options."""
-    keys = ("backend_container", "db_container", "workdir", "from_revision", "revision", "bookkeeping_table")
+    keys = ("backend_container", "db_container", "from_revision", "revision", "bookkeeping_table")
     return Leftovers(Login.of(params), run, dry=check_mode, **{key: params[key] for key in keys}).settle()

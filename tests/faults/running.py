@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ansible.module_utils.dbrelease.journal import Journal, Run
 from outside import ARTIFACTS, ROOT, STATE, descendants, docker, patient
 
 LONGEST_RUN_S = 400
@@ -24,12 +25,7 @@ Value = TypeVar("Value")
 
 def lines() -> list[dict[str, Any]]:
     """The target's journal, also before there is one; without a line of which a full disk took only a part."""
-    found = []
-    with suppress(OSError):
-        for line in (STATE / "journal.jsonl").read_text(errors="replace").splitlines():
-            with suppress(ValueError):
-                found.append(json.loads(line))
-    return found
+    return Journal(Run("", "", "", "", str(STATE))).read()
 
 
 @dataclass

@@ -6,10 +6,10 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.database import Login, connect
 from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker
 
 from faults.client import Key, Ledger, State
@@ -99,6 +99,16 @@ def after_a_killed_run() -> Iterator[None]:
     until(lambda: run.has("preflight", "started"), run, "preflight")
     kill_all(run)
     run.wait()
+    yield
+
+
+@contextmanager
+def foreign_key_not_valid() -> Iterator[None]:
+    """A foreign key of the release is as a reconcile leaves it that was killed before it validated what it rebuilt."""
+    key = f"CONSTRAINT {ASSOCIATIONS}_drawing_id_fkey"
+    as_declared = "FOREIGN KEY (drawing_id) REFERENCES drawings (id) ON DELETE CASCADE NOT VALID"
+    with closing(connect(login(), "faults place")) as session, session.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {ASSOCIATIONS} DROP {key}, ADD {key} {as_declared}")
     yield
 
 

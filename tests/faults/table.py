@@ -25,6 +25,7 @@ class Row:
     says: str = ""  # a pattern in what it tells; a killed run tells nothing, and the next one tells of it
     then: str = "deployed"  # how the next run must end
     playbook: str = "deploy"
+    following: str = ""  # the playbook of the next run; by default the same
     lasts_s: float | None = None  # when the fault is taken away; None: after the run's end
     place: Callable[[], AbstractContextManager[None]] = nullcontext
     down: bool = False  # the application stays away until the next run: nobody is left who could start it
@@ -35,6 +36,7 @@ class Row:
 DUMPING = Held("backup", "dbrelease-dump-%", "components IN ACCESS EXCLUSIVE")
 UPGRADING = Held("preview", "dbrelease-upgrade-%", "alembic_version IN SHARE")
 ROLLING_BACK = Held("guards", "dbrelease-downgrade-%", "alembic_version IN SHARE")
+VALIDATING = Held("run", "dbrelease reconcile", "drawing_project_associations IN SHARE UPDATE EXCLUSIVE")
 RESTORING = Paused(POSTGRES, "pg_restore", "--exit-on-error")
 
 CONTROLLER, MODULE, EVERYTHING = faults.controller_killed, faults.module_killed, faults.everything_killed
@@ -159,6 +161,7 @@ def rows_of(playbook: str, then: str) -> Callable[..., Row]:
 
 
 restore, rollback = rows_of("restore", "restored"), rows_of("rollback", "rolled_back")
+reconcile = rows_of("reconcile", "already_deployed")
 
 RESTORES = [
     restore("truncated dump", AtOnce(), faults.BackupDamaged(faults.cut_short), "refused", DAMAGED, quick=True),
@@ -202,5 +205,16 @@ ROLLBACKS = [
     rollback("controller killed at the comparison", Step("as_before"), CONTROLLER),
 ]
 
+RECONCILES = [
+    reconcile(
+        "everything killed, and then a deploy",
+        VALIDATING,
+        EVERYTHING,
+        following="deploy",
+        place=surroundings.foreign_key_not_valid,
+    ),
+    reconcile("controller killed", VALIDATING, CONTROLLER, place=surroundings.foreign_key_not_valid),
+]
+
 # Those that restore come first: they share the backup of the deploy that nothing disturbed.
-TABLE = [*RESTORES, *ROLLBACKS, *DEPLOYS]
+TABLE = [*RESTORES, *ROLLBACKS, *RECONCILES, *DEPLOYS]

@@ -87,7 +87,7 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
             places.enter_context(row.place())
         with writing() as client:
             runs = [disturbed(row) for row in rows]
-            runs.append(Running(last.playbook).wait())
+            runs.append(Running(last.following or last.playbook).wait())
         for row, ended, following in zip(rows, runs, runs[1:], strict=False):
             demand_told(row, ended, following)
         after = runs[-1]

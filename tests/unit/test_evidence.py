@@ -225,6 +225,12 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "The step finalize failed: No.",
     ),
     (
+        "what an interrupted reconcile had begun",
+        [*RUN, *DEPLOYED, *closed("reconcile", state="deployed", repaired=["validated a"]), *VERIFIED],
+        "already_deployed",
+        "is deployed: validated a, and it was verified",
+    ),
+    (
         "another run holds the target",
         [*RUN, ("claim", "refused", {"message": "Held by run x."}), PLAYBOOK],
         "refused",

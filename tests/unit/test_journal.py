@@ -83,6 +83,51 @@ def test_a_line_torn_by_a_kill_is_left_out_and_never_continued(run_parameters: d
     assert [line["event"] for line in kept.read()] == ["started", "failed"]
 
 
+WHOLE = {
+    "ts": "2026-01-02T03:04:05.000+00:00",
+    "run_id": "20260102T030405Z-abcdef",
+    "release": "sample",
+    "environment": "test",
+    "playbook": "deploy",
+    "step": "backup",
+    "event": "started",
+    "facts": {},
+}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *(pytest.param(json.dumps({k: v for k, v in WHOLE.items() if k != key}), id=f"no {key}") for key in WHOLE),
+        *(pytest.param(json.dumps({**WHOLE, key: None}), id=f"{key} null") for key in WHOLE),
+        pytest.param(json.dumps({**WHOLE, "facts": []}), id="facts a list"),
+        pytest.param(json.dumps({**WHOLE, "step": ["backup"]}), id="step a list"),
+        pytest.param(json.dumps({**WHOLE, "ts": "2026-01-02T03:04:05"}), id="a time without a zone"),
+        pytest.param(json.dumps({**WHOLE, "ts": "yesterday"}), id="no time"),
+        pytest.param(json.dumps({**WHOLE, "run_id": "deploy-7"}), id="another's run id"),
+        pytest.param(json.dumps({**WHOLE, "run_id": "20261332T030405Z-abcdef"}), id="a run id of no day"),
+        pytest.param(json.dumps(["event"]), id="no object"),
+        pytest.param("[" * 100_000, id="nested too deep"),
+        pytest.param('{"facts": ' * 100_000, id="objects nested too deep"),
+    ],
+)
+def test_a_line_that_is_no_event_is_left_out(run_parameters: dict[str, Any], odd: str) -> None:
+    kept = Journal(Run(**run_parameters))
+    kept.append("backup", "started")
+    with kept.path.open("a") as file:
+        file.write(f"{odd}\n")
+    kept.append("backup", "passed")
+    assert [line["event"] for line in kept.read()] == ["started", "passed"]
+
+
+def test_what_a_later_version_writes_besides_is_kept(run_parameters: dict[str, Any]) -> None:
+    kept = Journal(Run(**run_parameters))
+    later = {**WHOLE, "event": "paused", "host": "desk"}
+    kept.path.parent.mkdir()
+    kept.path.write_text(json.dumps(later) + "\n")
+    assert kept.read() == [later]
+
+
 @pytest.mark.parametrize(("taken", "others"), [(0, ""), (40, ""), (40, '{"line": "of another run"}\n')])
 def test_a_disk_that_takes_the_beginning_of_a_line_is_told_and_keeps_nothing_of_it(
     run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, taken: int, others: str

@@ -39,7 +39,6 @@ def parameters(run_parameters: dict[str, Any], login_parameters: dict[str, Any])
         "run": {**run_parameters, "playbook": "deploy"},
         "backend_container": "",
         "db_container": "",
-        "workdir": None,
         "from_revision": FROM,
         "revision": TO,
         "bookkeeping_table": "alembic_version",
@@ -65,6 +64,11 @@ def begin(journal: Journal, *steps: str, claims: bool = True, controller: dict[s
         journal.append("claim", "passed")
     for step in steps:
         journal.append(step, "started")
+
+
+def close_with_evidence(journal: Journal) -> None:
+    """As the evidence closes a run."""
+    journal.append("run", "failed", {"outcome": "failed", "headline": "", "evidence": str(journal.run.directory)})
 
 
 def controller(process: Process | None) -> dict[str, Any]:
@@ -95,8 +99,21 @@ def test_an_interrupted_run_is_told_and_gets_its_end(parameters: dict[str, Any],
     report = {"run_id": DEAD, "playbook": "deploy", "steps": ["upgrade"], "asked": ["deployed"]}
     assert result["interrupted"] == [report]
     assert [proof["status"] for proof in result["proofs"]] == ["pass"]
+    close_with_evidence(journal_of(parameters, DEAD))
     again = leftovers.act(parameters, False)
     assert (again["changed"], again["notice"]) == (False, "")
+
+
+def test_an_interrupted_run_is_told_until_it_is_reported(parameters: dict[str, Any], at_revision: None) -> None:
+    """Who settled it may be killed before it came to that."""
+    begin(journal_of(parameters, DEAD), "upgrade")
+    first = leftovers.act(parameters, False)
+    ended = ends(parameters, DEAD)
+    again = leftovers.act(parameters, False)
+    assert again["interrupted"] == first["interrupted"] and again["notice"] == first["notice"]
+    assert ends(parameters, DEAD) == ended, "it has its ends once"
+    close_with_evidence(journal_of(parameters, DEAD))
+    assert leftovers.act(parameters, False)["interrupted"] == []
 
 
 def test_check_mode_tells_and_leaves_all(parameters: dict[str, Any], at_revision: None, database: Login) -> None:
@@ -141,6 +158,11 @@ def test_a_program_that_has_not_connected_yet_is_ended_too(parameters: dict[str,
         for program in programs.values():
             program.kill()
             program.wait()
+
+
+def test_it_needs_no_folder_of_the_application() -> None:
+    """A target whose database is elsewhere may have none."""
+    assert "workdir" not in leftovers.OPTIONS
 
 
 def test_files_of_dead_runs_go_and_all_others_stay(parameters: dict[str, Any], at_revision: None) -> None:
@@ -222,6 +244,7 @@ def test_a_swap_that_was_done_is_told_with_what_it_kept(
     assert f"kept as {kept} (restore with -e restore_swap_back={kept}" in result["notice"]
     assert (f"saved in {rows.name}" in result["notice"]) is saved
     assert result["notice"] in result["proofs"][0]["detail"]
+    close_with_evidence(journal_of(parameters, DEAD, "restore"))
     assert "had swapped" not in leftovers.act(parameters, False)["notice"], "told once"
 
 
@@ -287,6 +310,29 @@ def test_only_an_interrupted_run_without_a_report_asks_for_one(closed: list[dict
     assert found.facts()["asked"] == asked
 
 
+SETTLED = {"interrupted": True, "settled_by": "b"}
+ENDED = [{**UPGRADE, "event": "failed", "facts": SETTLED}, {**CLOSED, "facts": SETTLED}]
+REPORTED = {**CLOSED, "facts": {"evidence": "/s/runs/a"}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "end", "unreported"),
+    [
+        pytest.param(["deployed"], ENDED, True, id="settled"),
+        pytest.param(["deployed"], [*ENDED, REPORTED], False, id="settled, then reported"),
+        pytest.param(["deployed"], [CLOSED, ENDED[0]], False, id="reported, then settled"),
+        pytest.param([], ENDED, False, id="nobody asked for a report"),
+    ],
+)
+def test_who_settled_it_may_not_have_come_to_its_report(
+    asked: list[str], end: list[dict[str, Any]], unreported: bool
+) -> None:
+    lines = [{**START, "facts": {"asked": asked}}, CLAIM, UPGRADE, *end]
+    found = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    seen = [(run.settled, run.where, run.steps, run.facts()["asked"]) for run in found]
+    assert seen == ([(True, "at step upgrade", ("upgrade",), asked)] if unreported else [])
+
+
 def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) -> Interrupted:
     run = Run(DEAD, "sample", "test", playbook, "/s")
     return Interrupted(run, "2026", "ann", "desk", f"at step {steps[-1]}", steps, False)
@@ -306,6 +352,36 @@ def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) 
 def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, says: str) -> None:
     told = notice([interrupted()], playbook=playbook, revisions=revisions, from_revision=FROM, revision=TO)
     assert told.startswith(f"Run {DEAD} (deploy, begun 2026 by ann on desk) was interrupted at step backup; ")
+    assert told.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("playbook", "at", "options", "says"),
+    [
+        ("deploy", TO, {"dry": True}, "at b2: this run would finish it."),
+        ("deploy", FROM, {"dry": True}, "as if it had not begun: this run would start anew."),
+        ("rollback", TO, {"dry": True}, "; what it left would be cleaned up."),
+        ("rollback", TO, {"settled": False}, "; what it left could not all be cleaned up."),
+        ("rollback", TO, {"settled": False, "dry": True}, "; what it left would be cleaned up."),
+    ],
+)
+def test_nothing_is_said_to_be_done_that_was_not(playbook: str, at: str, options: dict[str, bool], says: str) -> None:
+    told = notice([interrupted()], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO, **options)
+    assert told.endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("steps", "playbook", "at", "says"),
+    [
+        (("reconcile",), "deploy", TO, "; should it have left a foreign key half done, this run finishes it."),
+        (("verify", "checks"), "deploy", TO, "; what it left was cleaned up."),
+        (("reconcile",), "rollback", TO, "; what it left was cleaned up."),
+        (("reconcile",), "deploy", FROM, "; what it left was cleaned up."),
+    ],
+)
+def test_a_deploy_finishes_a_reconcile(steps: tuple[str, ...], playbook: str, at: str, says: str) -> None:
+    run = interrupted("reconcile", steps)
+    told = notice([run], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO)
     assert told.endswith(says)
 
 

@@ -6,6 +6,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from ansible.module_utils.dbrelease.catalog import read_back
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.preflight import gather, places
 from ansible.module_utils.dbrelease.target import Service
 from preflight_world import (
@@ -101,6 +103,49 @@ def test_deployed_target_is_seen_as_deployed(world: World) -> None:
     assert statuses(result)["created_absent"] == statuses(result)["added_absent"] == "pass"
     only_before = ("dump_tools", "prepared_transactions", "old_transactions", "dump_room", "table_room")
     assert {statuses(result)[name] for name in only_before} == {"skipped"}
+
+
+ITS_ORDER = "CONSTRAINT its_order FOREIGN KEY (order_id) REFERENCES orders (id) ON DELETE CASCADE"
+ADD = f"ALTER TABLE order_items ADD {ITS_ORDER}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "left"),
+    [
+        (f"{ADD} NOT VALID", True),
+        (ADD.replace("CASCADE", "SET NULL"), True),
+        ("", True),
+        (ADD, False),
+        ("ALTER TABLE order_items ADD CONSTRAINT its_order CHECK (true)", False),
+    ],
+    ids=["not valid", "not as declared", "missing", "valid", "nothing that reconcile repairs"],
+)
+def test_what_an_interrupted_reconcile_has_left_is_seen(world: World, statement: str, left: bool) -> None:
+    world.release["tables"]["created"]["order_items"]["constraints"]["its_order"] = {
+        "type": "foreign_key",
+        "columns": ["order_id"],
+        "references": {"table": "orders", "columns": ["id"]},
+        "on_delete": "cascade",
+    }
+    world.deploy()
+    if statement:
+        world.sql(statement)
+    assert not world.look()["unreconciled"], "nobody began to put it right"
+    killed = {**world.parameters["run"], "run_id": "20260102T030400Z-dead00", "playbook": "reconcile"}
+    Journal(Run(**killed)).append("reconcile", "started")
+    for check_mode in (True, False):
+        result = world.look(check_mode)
+        assert (result["state"], result["unreconciled"]) == ("deployed", left)
+    assert world.journalled()[-1]["facts"]["unreconciled"] is left
+
+
+def test_a_locked_table_is_left_to_reconcile(world: World, database: Login) -> None:
+    world.deploy()
+    Journal(Run(**world.parameters["run"])).append("reconcile", "started")
+    with closing(connect(database, "tests")) as other, other.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("LOCK TABLE order_items IN ACCESS EXCLUSIVE MODE")
+        assert world.look()["state"] == "deployed", "and it waits for nobody"
 
 
 def test_a_release_that_alters_a_table_goes_from_ready_to_verified_to_deployed(world: World) -> None:

@@ -13,6 +13,7 @@ from ansible.module_utils.dbrelease.preflight import places, rules_database, rul
 from ansible.module_utils.dbrelease.preflight.demands import Demands
 from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Payload, StateDir, Table, Unseen
 from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
+from ansible.module_utils.dbrelease.preflight.unreconciled import is_cut_short
 from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
 from ansible.module_utils.dbrelease.proof import Proof
 from ansible.module_utils.dbrelease.target import Service
@@ -324,6 +325,29 @@ def test_a_release_is_unfinished_until_it_is_verified(events: list[tuple[str, st
     ]
     assert is_begun(lines, "a", "b") is begun
     assert not is_begun(lines, "a", "elsewhere")
+
+
+CUT_SHORT = [("reconcile", "started"), ("reconcile", "failed"), ("run", "failed")]
+
+
+@pytest.mark.parametrize(
+    ("events", "cut_short"),
+    [
+        pytest.param([], False, id="none"),
+        pytest.param([("reconcile", "started")], True, id="killed, and seen by check mode"),
+        pytest.param(CUT_SHORT, True, id="killed, and settled"),
+        pytest.param([*CUT_SHORT, ("verify", "failed")], True, id="found amiss"),
+        pytest.param([*CUT_SHORT, *CUT_SHORT], True, id="killed again"),
+        pytest.param([("reconcile", "started"), ("reconcile", "passed")], False, id="at its end"),
+        pytest.param([*CUT_SHORT, ("reconcile", "started"), ("reconcile", "passed")], False, id="finished"),
+        pytest.param([*CUT_SHORT, ("verify", "passed")], False, id="verified since"),
+        pytest.param([*CUT_SHORT, ("rolled_back", "passed")], False, id="taken back since"),
+    ],
+)
+def test_a_reconcile_is_cut_short_until_one_passes(events: list[tuple[str, str]], cut_short: bool) -> None:
+    lines = [{"release": "a", "environment": "b", "step": step, "event": event} for step, event in events]
+    assert is_cut_short(lines, "a", "b") is cut_short
+    assert not is_cut_short(lines, "a", "elsewhere")
 
 
 def test_only_what_is_there_can_be_unfinished() -> None:

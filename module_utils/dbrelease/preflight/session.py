@@ -15,6 +15,7 @@ from .demands import Demands
 from .gather import Place, gather, settle
 from .judge import is_begun, judge, state_of, summary
 from .places import look_at_state_dir
+from .unreconciled import has_wrong_key, is_cut_short
 
 
 def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -30,15 +31,22 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         lines = [] if dry and not check_mode else journal.read()
         begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)
+        # One that is unfinished is finalized anyway, and its foreign keys with it.
+        unreconciled = (
+            state == "deployed"
+            and is_cut_short(lines, run.release, run.environment)
+            and has_wrong_key(Login.of(params), (params["release"].get("tables") or {}).get("created") or {})
+        )
         seen = summary(facts)
         step.prove(*proofs)
-        step.facts.update(state=state, target_facts=seen)
+        step.facts.update(state=state, unreconciled=unreconciled, target_facts=seen)
         if state == "refused":
             step.refuse()
     dicts = [proof.as_dict() for proof in proofs]
     return {
         "changed": False,
         "state": state,
+        "unreconciled": unreconciled,
         "proofs": dicts,
         "message": sentence(dicts),
         "server_version": seen["server_version"],
