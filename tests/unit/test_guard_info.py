@@ -17,7 +17,7 @@ import shared_database
 from ansible.module_utils.dbrelease import guards_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.guards import Seen, judge
-from ansible.module_utils.dbrelease.guards_services import Services
+from ansible.module_utils.dbrelease.guards_services import Services, shown
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from guard_info import act
 
@@ -348,3 +348,25 @@ def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_s
 def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
     verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], None)
     assert (verdict.state, verdict.message) == ("refused", "1) O: No answer. R.")
+# A line of a log, and what a message has of it.
+SHOWN = [
+    ('web "GET /orders/7/items?access_token=s3cret&x=1 HTTP/1.1" 200', 'web "GET /orders/7/items?... HTTP/1.1" 200'),
+    ("web GET /orders/7/items?access_token=s3cret", "web GET /orders/7/items?..."),
+    ('{"path":"/orders/7/items","query_string": "token=s3cret"}', '{"path":"/orders/7/items","query_string": "..."}'),
+    ("web 'GET /orders/7/items?token=s3cret' 200", "web '?' 200"),
+    ("\x1b[1mGET /orders/7/items\x1b[0m for http://ann:s3cret@web/", "GET /orders/7/items for http://ann:***@web/"),
+    ("GET /orders/7/items by s3cret", "GET /orders/7/items by ***"),
+    ("/orders/" + "7" * 400, "/orders/" + "7" * 192),
+]
+
+
+@pytest.mark.parametrize(("line", "is_shown"), SHOWN)
+def test_a_line_of_a_log_is_shown_without_what_a_client_sent(line: str, is_shown: str) -> None:
+    assert shown(line, "s3cret") == is_shown
+
+
+def test_the_lines_of_a_refusal_are_shown_so(container: str) -> None:
+    (line, *_) = Services("", {"web": container}, 5, secret="items").look(log_guard("GET /items")).sample
+    assert "GET /***" in line["line"]
+
+
