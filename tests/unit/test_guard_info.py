@@ -118,14 +118,30 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ("an order with two", [SECOND], {}, {"single": "fail", "nothing_lost": "fail"}, "1 row breaks it"),
     ("a column gone", [GONE], {}, {"source": "fail"}, "orders.account_id is gone. Restore."),
     ("a table gone", ["DROP TABLE orders"], {}, {"source": "fail"}, "orders.account_id is gone."),
-    ("too few accepted", [FOREIGN, SECOND], {"accept_loss": 1}, {"nothing_lost": "fail"}, "2 rows would be lost; look"),
-    ("too many accepted", [FOREIGN], {"accept_loss": 2}, {"nothing_lost": "fail"}, "accept_loss=2 is not the number"),
-    ("less than none accepted", [], {"accept_loss": -1}, {}, "accept_loss=-1 is not the number counted: 0 rows"),
-    ("accepted, and none is lost", [], {"accept_loss": 1}, {}, "accept_loss=1 is not the number counted: 0 rows"),
+    (
+        "too few accepted",
+        [FOREIGN, SECOND],
+        {"accept_loss": "1"},
+        {"nothing_lost": "fail"},
+        "2 rows would be lost; look",
+    ),
+    ("too many accepted", [FOREIGN], {"accept_loss": "2"}, {"nothing_lost": "fail"}, "accept_loss=2 is not the number"),
+    ("less than none accepted", [], {"accept_loss": "-1"}, {}, "accept_loss=-1 is not the number counted: 0 rows"),
+    *(
+        (
+            f"{text!r} accepted",
+            [FOREIGN],
+            {"accept_loss": text},
+            {},
+            f"accept_loss={text} is not the number counted: 1 row",
+        )
+        for text in ("many", "1.0", "", "01", "True")
+    ),
+    ("accepted, and none is lost", [], {"accept_loss": "1"}, {}, "accept_loss=1 is not the number counted: 0 rows"),
     (
         "accepted, and a column gone",
         [FOREIGN, GONE],
-        {"accept_loss": 1},
+        {"accept_loss": "1"},
         {"source": "fail", "nothing_lost": "fail"},
         "orders.account_id is gone",
     ),
@@ -139,14 +155,14 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     (
         "what cannot be asked, accepted",
         ["ALTER TABLE order_items DROP made_by"],
-        {"accept_loss": 0},
+        {"accept_loss": "0"},
         {"nothing_lost": "inconclusive"},
         "the number could not be counted",
     ),
     (
         "a view on it",
         ["CREATE VIEW report AS SELECT id FROM order_items"],
-        {"accept_loss": 0},
+        {"accept_loss": "0"},
         {"nothing_depends": "fail"},
         "view report would be left without it. Drop or change it first",
     ),
@@ -174,7 +190,7 @@ def test_it_refuses_and_says_why(
 
 
 def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Look) -> None:
-    result = look(SECOND, FOREIGN, accept_loss=2)
+    result = look(SECOND, FOREIGN, accept_loss="2")
     assert (result["state"], result["accepted"], result["rows_lost"]) == ("allowed", True, 2)
     assert statuses(result) == {
         "revision": "pass",
@@ -339,15 +355,6 @@ def test_guards_of_a_log(container: str) -> None:
         assert look("GET /orders", past).status == "fail"
 
 
-@pytest.mark.parametrize("guard", [container_guard(labels={"a": "b"}), log_guard("x")])
-def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_skipped(guard: dict[str, Any]) -> None:
-    assert Services("", {"web": "no_such_container"}, 5).look(guard).status == "inconclusive"
-    assert Services("", {"web": ""}, 5).look(guard).status == "skipped"
-
-
-def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
-    verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], None)
-    assert (verdict.state, verdict.message) == ("refused", "1) O: No answer. R.")
 # A line of a log, and what a message has of it.
 SHOWN = [
     ('web "GET /orders/7/items?access_token=s3cret&x=1 HTTP/1.1" 200', 'web "GET /orders/7/items?... HTTP/1.1" 200'),
@@ -370,3 +377,12 @@ def test_the_lines_of_a_refusal_are_shown_so(container: str) -> None:
     assert "GET /***" in line["line"]
 
 
+@pytest.mark.parametrize("guard", [container_guard(labels={"a": "b"}), log_guard("x")])
+def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_skipped(guard: dict[str, Any]) -> None:
+    assert Services("", {"web": "no_such_container"}, 5).look(guard).status == "inconclusive"
+    assert Services("", {"web": ""}, 5).look(guard).status == "skipped"
+
+
+def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
+    verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], None)
+    assert (verdict.state, verdict.message) == ("refused", "1) O: No answer. R.")
