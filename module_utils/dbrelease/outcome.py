@@ -136,6 +136,8 @@ def _besides(stages: Sequence[Stage], cause: Stage | None, given_up: int | None)
             return f"{told} Taking it back failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
     return told
 
+        elif (one.step, one.status) == ("downgrade", "refused") and one.red:  # it was tried, and refused by itself
+            told += f" Held: it is not taken back. {_why(one)}"
 
 def _is_held(stage: Stage) -> bool:
     """Whether guards refused to take the release back, which `hold` tells."""
