@@ -114,7 +114,7 @@ def test_a_script_that_refuses_has_done_nothing_and_says_how_to_go_on(
     move: Move, session: psycopg2.extensions.connection, run_parameters: dict[str, Any]
 ) -> None:
     with pytest.raises(
-        ReleaseError, match="3 items were written since .* Run the rollback again, .* restore"
+        ReleaseError, match=r"3 items were written since .* Run the rollback again, .* restore"
     ) as raised:
         move(f"DROP TABLE order_items; {LATER}")
     assert (raised.value.refused, state(session)) == (True, ("b2", True))
