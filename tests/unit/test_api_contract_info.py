@@ -15,6 +15,7 @@ from typing import Any
 
 import api_contract_info
 import pytest
+import yaml
 from ansible.module_utils.dbrelease.api import percentile
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
@@ -299,6 +300,12 @@ def test_slow_answers_are_red_beyond_factor_and_floor(call: Call, site: Site) ->
     assert statuses(call("verify"))["latency"] == "pass", "the floor of 250 ms forgives it"
     call("observe", latency=latency)
     assert statuses(call("verify", latency=latency))["latency"] == "pass", "so does a baseline that was as slow"
+
+
+@pytest.mark.parametrize("tasks", ["rollback/tasks/prove.yml", "restore/tasks/main.yml"])
+def test_a_role_that_takes_a_release_back_holds_no_slowness_against_it(tasks: str) -> None:
+    listed = yaml.safe_load((Path(__file__).parents[2] / "roles" / tasks).read_text())
+    assert [task["api_contract_info"]["judge_latency"] for task in listed if "api_contract_info" in task] == [False]
 
 
 def unused_port() -> int:
