@@ -33,6 +33,12 @@ options:
         then says nothing of the API.
     type: bool
     default: false
+  judge_latency:
+    description:
+      - Whether answers that are too slow are red. Where a release was taken away again it is not the release that makes
+        them slow, and they are inconclusive.
+    type: bool
+    default: true
   api:
     description: The contract, as the release declares it.
     type: dict

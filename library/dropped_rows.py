@@ -5,7 +5,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: dropped_rows
-short_description: Save the rows that a rollback will lose, with a script that puts them back
+short_description: Save the rows that a rollback will lose, with a script to put them back
 description:
   - Writes for each table C(lost_rows_<table>_<stamp>.tsv), in the text format of COPY, and beside it the script
     C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, mode 0600 and fsynced.
@@ -67,7 +67,7 @@ rows:
   returned: always
 files:
   description:
-    - For each table of which rows were saved C(path), its C(sha256), C(replay) (the script that puts them back) and
+    - For each table of which rows were saved C(path), its C(sha256), C(replay) (the script to put them back) and
       C(rows); empty in check mode.
   type: list
   elements: dict

@@ -52,8 +52,8 @@ options:
   accept_loss:
     description:
       - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
-        count rows and those with C(covered_by_losses). Left out, none is accepted.
-    type: int
+        count rows and those with C(covered_by_losses). Anything else is refused. Left out, none is accepted.
+    type: str
   accept_log_gap:
     description: Whether a log that does not reach back to the deployment is taken for all there is.
     type: bool
@@ -140,7 +140,7 @@ OPTIONS: Options = {
     "created": {"type": "list", "elements": "str", "default": []},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
-    "accept_loss": {"type": "int"},
+    "accept_loss": {"type": "str"},
     "accept_log_gap": {"type": "bool", "default": False},
     "request_timeout_seconds": {"type": "float", "default": 10.0},
     "statement_timeout_ms": {"type": "int", "default": 600000},

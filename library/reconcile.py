@@ -66,7 +66,7 @@ options:
     default: []
   accept_loss:
     description: How many rows may be lost with a table that is left over. Any other number than the counted is refused.
-    type: int
+    type: str
   label:
     description: The release, as it stands in the names of files.
     type: str
@@ -188,7 +188,7 @@ OPTIONS: Options = {
     },
     "steps": {"type": "list", "elements": "dict", "default": []},
     "checks": {"type": "list", "elements": "dict", "default": []},
-    "accept_loss": {"type": "int"},
+    "accept_loss": {"type": "str"},
     "label": {"type": "str", "default": ""},
 }
 WANTED = ("from_revision", "to_revision", "created", "checks", "label")

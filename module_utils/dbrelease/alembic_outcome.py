@@ -13,6 +13,9 @@ from .proof import Proof, Status
 
 UPGRADE_PROOF = "migrate.upgrade"
 KILLED = (137, 143)
+# In these words a downgrade that is told when rows were counted (dbrelease.counted_at) refuses to drop later ones.
+UNCOUNTED = "written since they were counted"
+COUNT_AGAIN = "Run the rollback again, which counts anew and says with which number it goes on, or restore the backup."
 LOCK_TIMEOUT = re.compile(r"LockNotAvailable|lock timeout|\b55P03\b", re.IGNORECASE)
 
 
@@ -81,6 +84,17 @@ def is_needed(move: Move, found: Sequence[str]) -> bool:
 def lock_timeout(output: str) -> str:
     """The line that tells of a lock that was not to be had in time; empty where there is none."""
     return error_tail(output) if LOCK_TIMEOUT.search(output) else ""
+
+
+def refuses(move: Move, proof: Proof) -> bool:
+    """Whether the way back refused by itself, with the database where it was."""
+    unmoved = proof.status == "fail" and proof.observed == [move.from_revision]
+    return move.direction == "downgrade" and unmoved and UNCOUNTED in proof.detail
+
+
+def advised(move: Move, proofs: Sequence[Proof]) -> list[Proof]:
+    """The proofs; that of a refusal says how to go on."""
+    return [replace(proof, remedy=COUNT_AGAIN) if refuses(move, proof) else proof for proof in proofs]
 
 
 def already_there(move: Move) -> Proof:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .acting import acting
 from .alembic_move import Alembic, Moved, read_revisions
-from .alembic_outcome import UPGRADE_PROOF, Move, already_there, check_pattern, is_needed
+from .alembic_outcome import UPGRADE_PROOF, Move, advised, already_there, check_pattern, is_needed, refuses
 from .alembic_preview import PREVIEW_PROOF, Preview, preview
 from .commands import Commands, commands_in
 from .database import Login
@@ -109,25 +109,26 @@ def _move(
         )
         moved = alembic.move(move)
         step.facts.update(_facts(moved))
-        step.prove(*map(move.named, moved.proofs))
+        proofs = advised(move, moved.proofs)
+        step.prove(*map(move.named, proofs))
         result |= {
             "changed": moved.revisions != [move.from_revision],
             "log": str(log.path),
             "revisions_after": moved.revisions,
             **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
         }
-        told = _told(result, move, [previewed, *moved.proofs])
+        told = _told(result, move, [previewed, *proofs])
         if told["message"]:
-            raise _Failed(told)
+            raise _Failed(told, refused=any(refuses(move, proof) for proof in proofs))
     return told
 
 
 class _Failed(ReleaseError):
     """The move failed: everything known goes into the result, but the journal has its facts already."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
+    def __init__(self, told: dict[str, Any], *, refused: bool) -> None:
         kept = ("changed", "proofs", "revisions_before", "revisions_after", "log", "attempts", "lock_waits")
-        super().__init__(told["message"], **{key: told[key] for key in kept})
+        super().__init__(told["message"], refused=refused, **{key: told[key] for key in kept})
 
 
 def _log(path: Path, login: Login) -> MigrationLog:

@@ -106,16 +106,23 @@ def observe_proofs(seen: Seen, url: str) -> list[Proof]:
 
 
 def verify_proofs(
-    seen: Seen, baseline: Facts | None, latency: Latency, url: str, rewritten: int | None = 0
+    seen: Seen,
+    baseline: Facts | None,
+    latency: Latency,
+    url: str,
+    rewritten: int | None = 0,
+    *,
+    judge_latency: bool = True,
 ) -> list[Proof]:
     """What must hold after a release: the declared contract, and nothing that is worse than the baseline.
 
     rewritten: how many rows others have deleted or changed since the baseline; None where nobody can tell.
+    judge_latency: whether slow answers are held against what was done; if not, they are inconclusive.
     """
     proofs = [_status(seen, url, "api"), _shape(seen, baseline, "api", kind_only=False)]
     if seen.endpoint.kind == "list":
         proofs.append(_count(seen, baseline, rewritten))
-    return [*proofs, _latency(seen, baseline, latency)]
+    return [*proofs, _latency(seen, baseline, latency, judge_latency)]
 
 
 def _proof_of(seen: Seen, stage: str, claim: str, title: str) -> Callable[..., Proof]:
@@ -223,7 +230,7 @@ def _count(seen: Seen, baseline: Facts | None, rewritten: int | None) -> Proof:
     return proof("pass", expected=before, observed=now, detail=detail)
 
 
-def _latency(seen: Seen, baseline: Facts | None, latency: Latency) -> Proof:
+def _latency(seen: Seen, baseline: Facts | None, latency: Latency, judged: bool) -> Proof:
     endpoint = seen.endpoint
     proof = _proof_of(seen, "api", "latency", f"{endpoint.path} answers as fast as before")
     before = baseline["latency_ms"]["p50"] if baseline else None
@@ -237,7 +244,9 @@ def _latency(seen: Seen, baseline: Facts | None, latency: Latency) -> Proof:
     if now > limit:
         detail = f"The median of {len(seen.expected)} requests is {now} ms, above the limit of {limit} ms."
         remedy = "Look at the load of the target and at the plans of the queries behind this endpoint."
-        return proof("fail", expected=expected, observed=observed, detail=detail, remedy=remedy)
+        return proof(
+            "fail" if judged else "inconclusive", expected=expected, observed=observed, detail=detail, remedy=remedy
+        )
     return proof("pass", expected=expected, observed=observed)
 
 

@@ -9,7 +9,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from .database import select
 
-# Names are written out in full, whoever asks. What belongs to an extension is named by the extension's version.
+# Names are written out in full, whoever asks. What belongs to an extension is named by the extension's version. Of a
+# setting only the hash is kept, for it may be a secret. As JSON stands what one server has and an older one has not. Of
+# the server's own objects, below 16384, only schemas are anyone's to comment on.
 LINES = """
 WITH schemas AS (
     SELECT oid, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
@@ -28,29 +30,34 @@ SELECT format('schema %I: owner %s, grants %s', s.nspname, pg_get_userbyid(n.nsp
 FROM schemas s JOIN pg_namespace n ON n.oid = s.oid
 UNION ALL
 SELECT format('%s %s: owner %s, grants %s, persistence %s, options %s, row security %s %s, replica identity %s, '
-              'comment %L', kind, name, pg_get_userbyid(relowner), relacl::text, relpersistence, reloptions::text,
-              relrowsecurity, relforcerowsecurity, relreplident, obj_description(oid, 'pg_class'))
+              'tablespace %s, access method %s', kind, name, pg_get_userbyid(relowner), relacl::text, relpersistence,
+              reloptions::text, relrowsecurity, relforcerowsecurity, relreplident,
+              (SELECT p.spcname FROM pg_tablespace p WHERE p.oid = reltablespace),
+              (SELECT m.amname FROM pg_am m WHERE m.oid = relam))
 FROM relations
 UNION ALL
 SELECT format('%s %s, column %s %I: %s, nullable %s, default %s, identity %L, generated %L, collation %s, grants %s, '
-              'comment %L', r.kind, r.name,
+              'statistics %s, storage %s, compression %L, options %s', r.kind, r.name,
               (SELECT count(*) FROM pg_attribute b
                WHERE b.attrelid = a.attrelid AND b.attnum BETWEEN 1 AND a.attnum AND NOT b.attisdropped),
               a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull, pg_get_expr(d.adbin, d.adrelid),
               a.attidentity, a.attgenerated,
               CASE WHEN a.attcollation <> 0 THEN a.attcollation::regcollation END, a.attacl::text,
-              col_description(a.attrelid, a.attnum))
+              coalesce(a.attstattarget, -1), a.attstorage, a.attcompression, a.attoptions::text)
 FROM relations r
 JOIN pg_attribute a ON a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE r.relkind <> 'S'
 UNION ALL
-SELECT format('index %s: %s, valid %s, ready %s, replica identity %s', i.indexrelid::regclass,
-              pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisready, i.indisreplident)
-FROM relations r JOIN pg_index i ON i.indrelid = r.oid
+SELECT format('index %s: %s, valid %s, ready %s, replica identity %s, clustered %s, tablespace %s, statistics %s',
+              i.indexrelid::regclass, pg_get_indexdef(i.indexrelid), i.indisvalid, i.indisready, i.indisreplident,
+              i.indisclustered, (SELECT p.spcname FROM pg_tablespace p WHERE p.oid = c.reltablespace),
+              (SELECT string_agg(coalesce(a.attstattarget, -1)::text, ' ' ORDER BY a.attnum)
+               FROM pg_attribute a WHERE a.attrelid = c.oid))
+FROM relations r JOIN pg_index i ON i.indrelid = r.oid JOIN pg_class c ON c.oid = i.indexrelid
 UNION ALL
-SELECT format('constraint %I of %s: %s, validated %s, comment %L', x.conname, r.name, pg_get_constraintdef(x.oid),
-              x.convalidated, obj_description(x.oid, 'pg_constraint'))
+SELECT format('constraint %I of %s: %s, validated %s', x.conname, r.name, pg_get_constraintdef(x.oid),
+              x.convalidated)
 FROM relations r JOIN pg_constraint x ON x.conrelid = r.oid
 UNION ALL
 SELECT format('trigger %I of %s: %s, enabled %s', t.tgname, r.name, pg_get_triggerdef(t.oid), t.tgenabled)
@@ -99,25 +106,49 @@ SELECT format('default grants of %s in %s for %s: %s', pg_get_userbyid(a.defaclr
               a.defaclacl::text)
 FROM pg_default_acl a
 UNION ALL
-SELECT format('statistics %I.%I: %s', s.nspname, x.stxname, pg_get_statisticsobjdef(x.oid))
+SELECT format('statistics %I.%I: %s, owner %s, target %s', s.nspname, x.stxname, pg_get_statisticsobjdef(x.oid),
+              pg_get_userbyid(x.stxowner), coalesce(x.stxstattarget, -1))
 FROM pg_statistic_ext x JOIN schemas s ON s.oid = x.stxnamespace
 UNION ALL
-SELECT format('publication %I: %s', p.pubname,
-              (SELECT string_agg(t.prrelid::regclass::text, ' ' ORDER BY t.prrelid::regclass::text)
-               FROM pg_publication_rel t WHERE t.prpubid = p.oid))
+SELECT format('publication %I: owner %s, options %s', p.pubname, pg_get_userbyid(p.pubowner),
+              to_jsonb(p) - '{oid,pubname,pubowner}'::text[])
 FROM pg_publication p
 UNION ALL
-SELECT format('event trigger %I: %s on %s, enabled %s', e.evtname, e.evtfoid::regproc, e.evtevent, e.evtenabled)
+SELECT format('publication %I of %I.%I: %s', t.pubname, t.schemaname, t.tablename,
+              to_jsonb(t) - '{pubname,schemaname,tablename}'::text[])
+FROM pg_publication_tables t
+UNION ALL
+SELECT format('event trigger %I: %s on %s, enabled %s, owner %s, tags %s', e.evtname, e.evtfoid::regproc, e.evtevent,
+              e.evtenabled, pg_get_userbyid(e.evtowner), e.evttags::text)
 FROM pg_event_trigger e
+UNION ALL
+SELECT format('comment on %s: %L', pg_describe_object(d.classoid, d.objoid, d.objsubid), d.description)
+FROM pg_description d
+WHERE (d.objoid >= 16384 OR d.classoid = 'pg_namespace'::regclass)
+  AND d.classoid <> 'pg_largeobject'::regclass
+  AND NOT EXISTS (SELECT FROM members m WHERE m.classid = d.classoid AND m.objid = d.objoid)
+  AND NOT EXISTS (SELECT FROM pg_class c
+                  WHERE d.classoid = 'pg_class'::regclass AND c.oid = d.objoid AND c.relpersistence = 't')
+UNION ALL
+SELECT format('database: owner %s, grants %s, connections %s, comment %L', pg_get_userbyid(b.datdba),
+              (SELECT string_agg(g::text, ' ' ORDER BY g::text) FROM unnest(b.datacl) AS g), b.datconnlimit,
+              shobj_description(b.oid, 'pg_database'))
+FROM pg_database b WHERE b.datname = current_database()
+UNION ALL
+SELECT format('setting %s of %s: %s', split_part(g, '=', 1),
+              CASE WHEN s.setrole = 0 THEN 'the database' ELSE pg_get_userbyid(s.setrole)::text END, md5(g))
+FROM pg_db_role_setting s JOIN pg_database b ON b.oid = s.setdatabase, unnest(s.setconfig) AS g
+WHERE b.datname = current_database()
 """
 
 
 def read_lines(cursor: Cursor) -> list[str]:
-    """The lines as the transaction of the cursor sees them; its search path stays what it was."""
-    (kept,) = select(cursor, "SELECT current_setting('search_path') AS path")
-    cursor.execute("SELECT set_config('search_path', '', true)")
+    """The lines as the transaction of the cursor sees them; its settings stay what they were."""
+    (kept,) = select(cursor, "SELECT current_setting('search_path') AS path, current_setting('jit') AS jit")
+    set_both = "SELECT set_config('search_path', %s, true), set_config('jit', %s, true)"
+    cursor.execute(set_both, ("", "off"))  # to compile this statement takes seconds, and to run it milliseconds
     lines = sorted(str(row["line"]) for row in select(cursor, LINES))
-    cursor.execute("SELECT set_config('search_path', %s, true)", (kept["path"],))
+    cursor.execute(set_both, (kept["path"], kept["jit"]))
     return lines
 
 

@@ -22,7 +22,7 @@ from .statement import prepare
 
 APPLICATION = "dbrelease lost rows"
 SAVED_PROOF = "rollback.lost_rows"
-TITLE = "The rows that will be lost are saved, with a script that puts them back"
+TITLE = "The rows that will be lost are saved, with a script to put them back"
 
 NAME = """
 SELECT n.nspname AS schema, c.relname AS name
@@ -42,7 +42,10 @@ class Kept:
         """That they are saved, and how they come back."""
         rows = sum(saved["rows"] for saved in self.files)
         scripts = " and ".join(f"`psql -X -f {saved['replay']}`" for saved in self.files)
-        detail = f"{rows} rows are saved; after a new deployment {scripts} puts them back."
+        detail = (
+            f"{rows} rows are saved; after a new deployment {scripts} puts them back, or says that others are in their "
+            "place, and then writes nothing."
+        )
         return Proof(SAVED_PROOF, TITLE, "pass", expected=rows, observed=rows, detail=detail)
 
 

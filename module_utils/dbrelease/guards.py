@@ -67,15 +67,15 @@ def kind_of(guard: Guard) -> str:
     return next(kind for kind in (*KINDS_OF_DATABASE, *KINDS_OF_SERVICES) if guard.get(kind))
 
 
-def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: int | None) -> Verdict:
+def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: str | None) -> Verdict:
     """Every guard must hold. What cannot be decided refuses as well; only rows that are lost can be accepted.
 
-    They are accepted by naming the very number that was counted, and that covers only the guards that count them, and
-    those that the release declares to have no other harm.
+    They are accepted by naming the very number that was counted, as it is written, and that covers only the guards that
+    count them, and those that the release declares to have no other harm.
     """
     rows_lost = sum(seen.lost for _, seen in looked)
     uncounted = any(kind_of(guard) == "losses" and seen.status == "inconclusive" for guard, seen in looked)
-    accepted = accept_loss == rows_lost and not uncounted
+    accepted = accept_loss == str(rows_lost) and not uncounted
     standing = [
         (guard, seen)
         for guard, seen in looked

@@ -16,10 +16,13 @@ from .commands import docker_client
 from .errors import ReleaseError
 from .guards import Guard, Seen, kind_of
 from .http import HttpSession
+from .monitor.events import COLOURS, without_data
 from .target import inspect, moment, no_container
 
 SAMPLE_LINES = 3
 SHOWN_CHARACTERS = 200
+# What a client sent beside the path may be its key: behind a question mark, or as a value of its own in JSON.
+_QUERY = re.compile(r"""(?P<before>\?|"\w*(?:query|args)\w*"\s*:\s*")[^\s"']+""", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Services:
 
     deployed_at: when the release was deployed, in UTC ISO 8601; empty where the journal does not know.
     accept_log_gap: that a log which does not reach back so far is taken for all there is.
+    secret: the database's password, which no line of a log shows.
     """
 
     base_url: str
@@ -35,6 +39,7 @@ class Services:
     timeout_s: float
     deployed_at: str = ""
     accept_log_gap: bool = False
+    secret: str | None = None
 
     def look(self, guard: Guard) -> Seen:
         """Look at one guard."""
@@ -129,7 +134,7 @@ class Services:
         expected = {"lines": 0, "since": since}
         observed = {"lines": len(found), "looked_at": lines, "log_begins": begins}
         if found:
-            sample = [{"line": line[:SHOWN_CHARACTERS]} for line in found[:SAMPLE_LINES]]
+            sample = [{"line": shown(line, self.secret)} for line in found[:SAMPLE_LINES]]
             many = "1 line" if len(found) == 1 else f"{len(found)} lines"
             detail = f"The log of container {name} has {many} of it since {since}."
             return Seen("fail", detail, expected, observed, sample=sample)
@@ -167,6 +172,11 @@ def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, 
             if pattern.search(line.partition(" ")[2]):
                 found.append(line)
     return (moment(begins) if begins else ""), count, found
+
+
+def shown(line: str, secret: str | None) -> str:
+    """A line as a message may have it: no colours, nothing quoted, no passwords, and of a request only its path."""
+    return without_data(_QUERY.sub(r"\g<before>...", COLOURS.sub("", line)), secret)[:SHOWN_CHARACTERS]
 
 
 def _lines(chunks: Any) -> Iterator[str]:

@@ -111,7 +111,7 @@ def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
     return bool(select(cursor, unchanged.as_string(cursor), (one.oldest_transaction,))[0]["unchanged"])
 
 
-def refusal(leftovers: Sequence[Leftover], accept_loss: int | None) -> str:
+def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
     """Why these may not go; empty where they may."""
     for one in leftovers:
         if one.kind != "table":
@@ -122,7 +122,7 @@ def refusal(leftovers: Sequence[Leftover], accept_loss: int | None) -> str:
                 "drop or change what depends on it first, and run again."
             )
     losses = sum(one.losses for one in leftovers)
-    if accept_loss == losses or (accept_loss is None and losses == 0):
+    if accept_loss == str(losses) or (accept_loss is None and losses == 0):
         return ""
     described = " ".join(
         f"The table {one.table} is a {one.description}."

@@ -1,4 +1,4 @@
-"""Rows that are about to be lost: saved to a file first, with a script that puts them back."""
+"""Rows that are about to be lost: saved to a file first, with a script to put them back."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from .private_files import create_private, publish, temporary_name, unused, writ
 
 # What INSERT takes: no generated column.
 INSERTABLE = """
-SELECT attname::text AS name FROM pg_attribute
-WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+SELECT a.attname::text AS name, c.relkind = 'p' AS partitioned
+FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+WHERE c.oid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 """
 # With -1 a type without its length stays one: char(n) is bpchar, and not char(1), which NULL would make of it.
 TYPES = """
@@ -31,21 +32,24 @@ FROM unnest(%s::oid[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place
 """
 # ON CONFLICT refuses a table of which a constraint may be checked late: its indexes, with the columns that are unique.
 LATE = """
-SELECT c.relkind = 'p' AS partitioned, array(
+SELECT array(
   SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS place
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = place
   WHERE i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL) AS columns
-FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+FROM pg_index i
 WHERE i.indrelid = to_regclass(%s)
   AND EXISTS (SELECT FROM pg_index late WHERE late.indrelid = i.indrelid AND NOT late.indimmediate)
 ORDER BY i.indexrelid
 """
+# Of a row of lost_rows: that it is in the table. As text, for some types know no equality.
+IS_THERE = "EXISTS (SELECT FROM {table} AS now WHERE ROW({columns_now})::text = ROW({columns_lost})::text)"
 
 HEAD = """\
 -- {rows} of {table} that the run {run_id} took away; {file} holds the same.
 -- This puts them back, all or none: psql -X -f {script}
--- A row whose key is there again is left out. One that the table refuses (its columns or what it refers to are gone)
--- stops the script with the server's own words, and nothing is changed.
+-- A row that is there again, value for value, is left out. One of which only the unique values are there stops the
+-- script; so does one that the table refuses (its columns or what it refers to are gone), with the server's own words.
+-- Then nothing is changed.
 \\set ON_ERROR_STOP on
 SET client_encoding = '{encoding}';
 BEGIN;
@@ -55,8 +59,29 @@ COPY lost_rows FROM STDIN;
 """
 TAIL = """\
 \\.
-INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
-SELECT {columns} FROM lost_rows {unless_there};
+SET LOCAL client_min_messages = notice;
+DO $replay$
+#variable_conflict use_column
+DECLARE
+    replay_there bigint;
+    replay_written bigint;
+    replay_differing bigint;
+BEGIN
+    DELETE FROM lost_rows WHERE {is_there};
+    GET DIAGNOSTICS replay_there = ROW_COUNT;
+    INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
+    SELECT {columns} FROM lost_rows {unless_there};
+    GET DIAGNOSTICS replay_written = ROW_COUNT;
+    replay_differing := {rows} - replay_there - replay_written;
+    IF replay_differing <> 0 THEN
+        RAISE EXCEPTION 'No row was put back: of % the unique values are there, in rows that differ from them',
+            replay_differing
+            USING DETAIL = 'Such a one is ' || (SELECT lost_rows::text FROM lost_rows WHERE NOT {is_there} LIMIT 1),
+                  HINT = 'Nothing was changed. Delete what is there in their place, or take them out of this script.';
+    END IF;
+    RAISE NOTICE '% rows were put back, and % left out that are there already', replay_written, replay_there;
+END
+$replay$;
 COMMIT;
 """
 
@@ -90,7 +115,7 @@ def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path
         rows, digest = _write(parts[0], lambda file: _copy_rows(cursor, select_sql, columns, file))
         if rows:
             head = _head(cursor, table, run_id, path, columns, types, rows)
-            tail = _tail(cursor, table, columns)
+            tail = _tail(cursor, table, columns, rows)
             _write(parts[1], lambda file: _copy_script(parts[0], head, tail, file))
             publish(parts[0], path)
             publish(parts[1], script)
@@ -152,20 +177,28 @@ def _head(cursor: Cursor, table: str, run_id: str, path: Path, columns: list[str
     )
 
 
-def _tail(cursor: Cursor, table: str, columns: list[str]) -> str:
+def _tail(cursor: Cursor, table: str, columns: list[str], rows: int) -> str:
     quoted = ".".join(quote_ident(part, cursor) for part in table.split(".", 1))
-    insertable = {row["name"] for row in select(cursor, INSERTABLE, (quoted,))}
+    insertable = {row["name"]: row["partitioned"] for row in select(cursor, INSERTABLE, (quoted,))}
     kept = [quote_ident(column, cursor) for column in columns if column in insertable]
     if not kept:
         raise ReleaseError(f"Saving rows of {table} failed (the query gives none of its columns): correct the query.")
     late = select(cursor, LATE, (quoted,))
-    absent = [_absent(cursor, quoted, key) for key in late if key["columns"] and {*key["columns"]} <= {*columns}]
-    unless_there = f"WHERE {' AND '.join(absent) or 'true'}" if late else "ON CONFLICT DO NOTHING"
-    return TAIL.format(table=quoted, columns=", ".join(kept), unless_there=unless_there)
+    only = "" if any(insertable.values()) else "ONLY "
+    keys = [key for key in late if key["columns"] and {*key["columns"]} <= {*columns}]
+    absent = [_absent(cursor, f"{only}{quoted}", key) for key in keys]
+    now, lost = (", ".join(f"{name}.{column}" for column in kept) for name in ("now", "lost_rows"))
+    return TAIL.format(
+        table=quoted,
+        rows=rows,
+        columns=", ".join(kept),
+        is_there=IS_THERE.format(table=f"{only}{quoted}", columns_now=now, columns_lost=lost),
+        unless_there=f"WHERE {' AND '.join(absent) or 'true'}" if late else "ON CONFLICT DO NOTHING",
+    )
 
 
 def _absent(cursor: Cursor, table: str, key: Row) -> str:
     """Of a row of lost_rows: that the table itself has none with the same values in a unique constraint."""
     named = [quote_ident(column, cursor) for column in key["columns"]]
     same = " AND ".join(f"now.{name} = lost_rows.{name}" for name in named)
-    return f"NOT EXISTS (SELECT FROM {'' if key['partitioned'] else 'ONLY '}{table} AS now WHERE {same})"
+    return f"NOT EXISTS (SELECT FROM {table} AS now WHERE {same})"

@@ -11,6 +11,8 @@ from .stages import BAD, RECONCILED, Line, Stage, change_begun, has_effect, one_
 # What Ansible itself says where a module did not come to its end.
 NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE")
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
+# The step that compares with the baseline, and its one proof where there is none.
+AS_BEFORE, NO_BASELINE = "as_before", "restored.baseline"
 # Steps that are asked for alone, of a release that is deployed; their run changes nothing.
 LOOKED_ON = (
     ("readiness", "Ready: {place} meets every criterion."),
@@ -113,8 +115,10 @@ def _gone(stages: Sequence[Stage], taken_back: Stage, place: str, cause: Cause |
     """The headline of a release that was taken back: why, or what came after it."""
     back = taken_back.step == "rolled_back"
     if back and not _passed(stages, "downgrade") and not cause:
-        same = "nothing to roll back; the database was compared with its baseline, and not changed."
-        return f"{place} is not deployed: there was {same}"
+        compared = "was compared with its baseline, and not changed."
+        if not _compared(stages):
+            compared = "was not changed. There is no baseline here to compare it with."
+        return f"{place} is not deployed: there was nothing to roll back; the database {compared}"
     if not back and not _passed(stages, "restore.swap") and not cause:
         return f"{place} holds exactly what was backed up: there was nothing to restore, and it was not changed."
     source = taken_back.facts.get("source") or "the backup"
@@ -132,6 +136,8 @@ def _besides(stages: Sequence[Stage], cause: Stage | None, given_up: int | None)
     for one in stages:
         if one.step == "hold":
             told += f" Held: {one.message}"
+        elif (one.step, one.status) == ("downgrade", "refused") and one.red:  # it was tried, and refused by itself
+            told += f" Held: it is not taken back. {_why(one)}"
         elif one is not cause and one.status in BAD and not _is_held(one) and _began_after(one, given_up):
             return f"{told} Taking it back failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
     return told
@@ -200,6 +206,12 @@ def failure_after(stages: Sequence[Stage], taken_back: Stage) -> bool:
 def _taken_back(stages: Sequence[Stage]) -> Stage | None:
     found = [stage for stage in stages if stage.step in TAKEN_BACK and stage.status == "passed"]
     return found[-1] if found else None
+
+
+def _compared(stages: Sequence[Stage]) -> bool:
+    """Whether the database was compared with its baseline: without one that very claim stays inconclusive."""
+    proofs = [proof for stage in stages if stage.step == AS_BEFORE for proof in stage.facts.get("proofs") or ()]
+    return any(proof["name"] != NO_BASELINE for proof in proofs)
 
 
 def _passed(stages: Sequence[Stage], step: str) -> bool:

@@ -38,7 +38,7 @@ class Reconciler:
     login: Login
     run: Run
     wanted: Wanted
-    accept_loss: int | None
+    accept_loss: str | None
     check_mode: bool
     done: Reconciled
     session: PatientSession
@@ -249,7 +249,7 @@ def reconcile(
     run: Run,
     wanted: Wanted,
     limits: LockLimits,
-    accept_loss: int | None,
+    accept_loss: str | None,
     journal_step: JournalStep,
     *,
     check_mode: bool,

@@ -9,7 +9,7 @@ from typing import Any
 
 from .acting import acting
 from .alembic_move import read_revisions
-from .alembic_outcome import Move, is_needed
+from .alembic_outcome import Move, advised, is_needed, refuses
 from .database import Login
 from .errors import ReleaseError
 from .journal import Journal, stamp
@@ -89,6 +89,7 @@ def _move(
         )
         moved = script.move(move)
         proofs = [replace(proof, name=LOG_PROOF) if proof.name != PROOF else proof for proof in moved.proofs]
+        proofs = advised(move, proofs)
         facts = {key: getattr(moved, key) for key in ("attempts", "lock_waits", "duration_ms")}
         step.facts.update(facts, started_at=moved.started_at, before=moved.before, after=moved.after)
         step.prove(*proofs)
@@ -100,7 +101,8 @@ def _move(
         }
         told = _told(result, *proofs)
         if told["message"]:
-            raise ReleaseError(told["message"], **{key: value for key, value in told.items() if key != "message"})
+            facts = {key: value for key, value in told.items() if key != "message"}
+            raise ReleaseError(told["message"], refused=any(refuses(move, proof) for proof in proofs), **facts)
     return told
 
 

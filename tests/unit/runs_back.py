@@ -22,6 +22,13 @@ def gave_up(message: str = "no") -> Event:
 
 ALLOWED = guards("allowed", "bbb")
 DOWNGRADED = closed("downgrade", from_revision="bbb", to_revision="aaa", attempts=1, log="/srv/r.log", lock_waits=[])
+REFUSED_DOWNGRADE = closed(
+    "downgrade",
+    "refused",
+    from_revision="bbb",
+    attempts=1,
+    proofs=[proof("rollback.downgrade", "fail", detail="3 rows were written.", remedy="Count again.")],
+)
 RED = {"proofs": [proof("restored.rows", "fail", detail="Rows differ.")]}
 COPIED = [*closed("restore.check"), *closed("restore.backup"), *closed("restore.copy")]
 SERVICES: Event = ("restore.services", "started", {"containers": ["web"]})
@@ -63,6 +70,15 @@ ROLLBACKS = [
         BOTH,
         ["never ended (its module ended without a result", "no end that tells of"],
         ["did not begin"],
+    ),
+    Case(
+        "a downgrade that refused by itself",
+        "rollback",
+        [*ALLOWED, *REFUSED_DOWNGRADE, gave_up()],
+        "refused",
+        RESTORE,
+        ["Refused, and the database was not changed: Claim rollback.downgrade: 3 rows were written. Count again."],
+        ["failed"],
     ),
     Case(
         "downgraded, and not as before",
@@ -120,6 +136,15 @@ ROLLBACKS = [
         "failed",
         BOTH,
         ["The step checks failed", "Taking it back failed, too, in the step downgrade: Lock timeout."],
+    ),
+    Case(
+        "automatic, and its downgrade refused by itself",
+        "deploy",
+        [*FULL[1:11], *UNVERIFIED, gave_up(), *ALLOWED, *REFUSED_DOWNGRADE],
+        "failed",
+        BOTH,
+        ["Held: it is not taken back. Claim rollback.downgrade: 3 rows were written. Count again."],
+        ["Taking it back failed"],
     ),
     Case(
         "automatic, and its downgrade was killed",

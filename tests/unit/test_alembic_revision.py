@@ -235,6 +235,20 @@ class TestMove:
         assert planned.keys() == module.act(parameters(folder), False).keys()
         assert module.act(parameters(folder), True)["changed"] is False
 
+    @pytest.mark.parametrize("refuses", [True, False])
+    def test_a_downgrade_that_refuses_by_itself_is_refused(
+        self, project: Project, parameters: Make, state: Path, refuses: bool
+    ) -> None:
+        why = "3 items were written since they were counted" if refuses else "no"
+        folder = project(back=f"""op.execute("DO $$ BEGIN RAISE EXCEPTION '{why}'; END $$")""")
+        module.act(parameters(folder), False)
+        back = {"direction": "downgrade", "from_revision": SECOND, "revision": FIRST, "log_label": "rollback_log"}
+        with pytest.raises(ReleaseError, match=why) as raised:
+            module.act(parameters(folder, **back), False)
+        assert (raised.value.refused, raised.value.facts["changed"]) == (refuses, False)
+        assert ("Run the rollback again" in raised.value.message) is refuses
+        assert journal(state)[-1]["event"] == ("refused" if refuses else "failed")
+
     def test_downgrade_is_the_way_back(self, project: Project, parameters: Make, state: Path, database: Login) -> None:
         folder = project()
         module.act(parameters(folder), False)

@@ -15,6 +15,7 @@ from typing import Any
 
 import api_contract_info
 import pytest
+import yaml
 from ansible.module_utils.dbrelease.api import percentile
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
@@ -98,12 +99,19 @@ Call = Callable[..., dict[str, Any]]
 @pytest.fixture
 def call(site: Site, run_parameters: dict[str, Any]) -> Call:
     def call(
-        mode: str, *, check_mode: bool = False, base_url: str = "", other_rows: bool = False, **api: Any
+        mode: str,
+        *,
+        check_mode: bool = False,
+        base_url: str = "",
+        other_rows: bool = False,
+        judge_latency: bool = True,
+        **api: Any,
     ) -> dict[str, Any]:
         latency = {"requests": 3, "factor": 3.0, "floor_ms": 250}
         contract = {"timeout_seconds": 5, "latency": latency, "endpoints": ENDPOINTS, **api}
         where = {"run": run_parameters, "base_url": base_url or site.url}
-        options = {**where, "api": contract, "mode": mode, "other_rows": other_rows}
+        judged = {"other_rows": other_rows, "judge_latency": judge_latency}
+        options = {**where, "api": contract, "mode": mode, **judged}
         return api_contract_info.act(options, check_mode)
 
     return call
@@ -288,9 +296,16 @@ def test_slow_answers_are_red_beyond_factor_and_floor(call: Call, site: Site) ->
     site.delay_s = 0.06
     slow = by_name(call("verify", latency=latency))["api.orders.latency"]
     assert (slow["status"], slow["expected"]) == ("fail", {"median_ms_at_most": 20})
+    assert statuses(call("verify", latency=latency, judge_latency=False)) == {**ALL_PASS, "latency": "inconclusive"}
     assert statuses(call("verify"))["latency"] == "pass", "the floor of 250 ms forgives it"
     call("observe", latency=latency)
     assert statuses(call("verify", latency=latency))["latency"] == "pass", "so does a baseline that was as slow"
+
+
+@pytest.mark.parametrize("tasks", ["rollback/tasks/prove.yml", "restore/tasks/main.yml"])
+def test_a_role_that_takes_a_release_back_holds_no_slowness_against_it(tasks: str) -> None:
+    listed = yaml.safe_load((Path(__file__).parents[2] / "roles" / tasks).read_text())
+    assert [task["api_contract_info"]["judge_latency"] for task in listed if "api_contract_info" in task] == [False]
 
 
 def unused_port() -> int:
@@ -362,7 +377,7 @@ def test_redirect_within_the_api_is_followed(call: Call, site: Site) -> None:
 
 @pytest.mark.parametrize("url", ["localhost:8080", "ftp://localhost", "", "http://", "http://[::1:80", "http://a:port"])
 def test_base_url_that_is_none_is_one_sentence(call: Call, run_parameters: dict[str, Any], url: str) -> None:
-    options = {"run": run_parameters, "base_url": url, "mode": "verify", "other_rows": False}
+    options = {"run": run_parameters, "base_url": url, "mode": "verify", "other_rows": False, "judge_latency": True}
     contract = {"timeout_seconds": 1, "latency": {"requests": 1, "factor": 1, "floor_ms": 1}, "endpoints": ENDPOINTS}
     with pytest.raises(ReleaseError, match="not of the form http://host:port"):
         api_contract_info.act({**options, "api": contract}, False)

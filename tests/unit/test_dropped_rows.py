@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 from collections.abc import Callable
@@ -80,6 +81,34 @@ def test_the_script_puts_back_the_very_rows(
     facts = Journal(Run(**run_parameters)).read()[-1]["facts"]
     digest = subprocess.run(["sha256sum", rows], capture_output=True, text=True, check=True).stdout.split()[0]
     assert facts["files"][0]["sha256"] == digest
+
+
+def psql(login: Login, script: str) -> subprocess.CompletedProcess[str]:
+    where = [f"--host={login.host}", f"--port={login.port}", f"--username={login.user}", f"--dbname={login.database}"]
+    environment = {**os.environ, "PGPASSWORD": login.password or ""}
+    command = ["psql", "-X", *where, "-f", script]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_by_psql_it_tells_how_many_and_fails_where_others_are_in_their_place(
+    save: Save, session: psycopg2.extensions.connection, database: Login
+) -> None:
+    before = content(session)
+    result = save()
+    (saved,) = result["files"]
+    assert "or says that others are in their place" in result["proofs"][0]["detail"]
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM order_items WHERE note <> 'kept'")
+        cursor.execute("INSERT INTO order_items (id, note) OVERRIDING SYSTEM VALUE VALUES (1, 'by a new deployment')")
+    replaced = content(session)
+    red = psql(database, saved["replay"])
+    assert (red.returncode, content(session)) == (3, replaced)
+    assert "of 1 the unique values are there" in red.stderr and "Nothing was changed." in red.stderr
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM order_items WHERE id = 1")
+    for told in ("2 rows were put back, and 0 left out", "0 rows were put back, and 2 left out"):
+        back = psql(database, saved["replay"])
+        assert (back.returncode, content(session)) == (0, before) and told in back.stderr
 
 
 def test_the_second_call_of_a_run_writes_nothing(save: Save, run_parameters: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from ansible.module_utils.dbrelease.evidence_markdown import as_markdown
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.markdown import block, code, duration, text
 from ansible.module_utils.dbrelease.proof import Proof
+from ansible.module_utils.dbrelease.restored_session import NO_BASELINE
 from markdown_it import MarkdownIt
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "evidence.schema.json").read_text())
@@ -324,7 +325,18 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "rolled_back",
         "was rolled back.",
     ),
-    ("nothing to roll back", [*RUN, *closed("guards"), *closed("rolled_back")], "rolled_back", "nothing to roll back"),
+    (
+        "nothing to roll back",
+        [*RUN, *closed("guards"), *closed("as_before", proofs=[proof("restored.catalog")]), *closed("rolled_back")],
+        "rolled_back",
+        "nothing to roll back; the database was compared with its baseline",
+    ),
+    (
+        "nothing to roll back, nor to compare with",
+        [*RUN, *closed("guards"), *closed("as_before", proofs=[NO_BASELINE.as_dict()]), *closed("rolled_back")],
+        "rolled_back",
+        "nothing to roll back; the database was not changed. There is no baseline here to compare it with.",
+    ),
     (
         "guards refused",
         [

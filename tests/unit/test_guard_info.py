@@ -17,7 +17,7 @@ import shared_database
 from ansible.module_utils.dbrelease import guards_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.guards import Seen, judge
-from ansible.module_utils.dbrelease.guards_services import Services
+from ansible.module_utils.dbrelease.guards_services import Services, shown
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from guard_info import act
 
@@ -120,14 +120,30 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ("an order with two", [SECOND], {}, {"single": "fail", "nothing_lost": "fail"}, "1 row breaks it"),
     ("a column gone", [GONE], {}, {"source": "fail"}, "orders.account_id is gone. Restore."),
     ("a table gone", ["DROP TABLE orders"], {}, {"source": "fail"}, "orders.account_id is gone."),
-    ("too few accepted", [FOREIGN, SECOND], {"accept_loss": 1}, {"nothing_lost": "fail"}, "2 rows would be lost; look"),
-    ("too many accepted", [FOREIGN], {"accept_loss": 2}, {"nothing_lost": "fail"}, "accept_loss=2 is not the number"),
-    ("less than none accepted", [], {"accept_loss": -1}, {}, "accept_loss=-1 is not the number counted: 0 rows"),
-    ("accepted, and none is lost", [], {"accept_loss": 1}, {}, "accept_loss=1 is not the number counted: 0 rows"),
+    (
+        "too few accepted",
+        [FOREIGN, SECOND],
+        {"accept_loss": "1"},
+        {"nothing_lost": "fail"},
+        "2 rows would be lost; look",
+    ),
+    ("too many accepted", [FOREIGN], {"accept_loss": "2"}, {"nothing_lost": "fail"}, "accept_loss=2 is not the number"),
+    ("less than none accepted", [], {"accept_loss": "-1"}, {}, "accept_loss=-1 is not the number counted: 0 rows"),
+    *(
+        (
+            f"{text!r} accepted",
+            [FOREIGN],
+            {"accept_loss": text},
+            {},
+            f"accept_loss={text} is not the number counted: 1 row",
+        )
+        for text in ("many", "1.0", "", "01", "True")
+    ),
+    ("accepted, and none is lost", [], {"accept_loss": "1"}, {}, "accept_loss=1 is not the number counted: 0 rows"),
     (
         "accepted, and a column gone",
         [FOREIGN, GONE],
-        {"accept_loss": 1},
+        {"accept_loss": "1"},
         {"source": "fail", "nothing_lost": "fail"},
         "orders.account_id is gone",
     ),
@@ -141,14 +157,14 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     (
         "what cannot be asked, accepted",
         ["ALTER TABLE order_items DROP made_by"],
-        {"accept_loss": 0},
+        {"accept_loss": "0"},
         {"nothing_lost": "inconclusive"},
         "the number could not be counted",
     ),
     (
         "a view on it",
         ["CREATE VIEW report AS SELECT id FROM order_items"],
-        {"accept_loss": 0},
+        {"accept_loss": "0"},
         {"nothing_depends": "fail"},
         "view report would be left without it. Drop or change it first",
     ),
@@ -176,7 +192,7 @@ def test_it_refuses_and_says_why(
 
 
 def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Look) -> None:
-    result = look(SECOND, FOREIGN, accept_loss=2)
+    result = look(SECOND, FOREIGN, accept_loss="2")
     assert (result["state"], result["accepted"], result["rows_lost"]) == ("allowed", True, 2)
     assert statuses(result) == {
         "revision": "pass",
@@ -339,6 +355,28 @@ def test_guards_of_a_log(container: str) -> None:
     if past:
         assert look("GET /items", past).status == "pass"
         assert look("GET /orders", past).status == "fail"
+
+
+# A line of a log, and what a message has of it.
+SHOWN = [
+    ('web "GET /orders/7/items?access_token=s3cret&x=1 HTTP/1.1" 200', 'web "GET /orders/7/items?... HTTP/1.1" 200'),
+    ("web GET /orders/7/items?access_token=s3cret", "web GET /orders/7/items?..."),
+    ('{"path":"/orders/7/items","query_string": "token=s3cret"}', '{"path":"/orders/7/items","query_string": "..."}'),
+    ("web 'GET /orders/7/items?token=s3cret' 200", "web '?' 200"),
+    ("\x1b[1mGET /orders/7/items\x1b[0m for http://ann:s3cret@web/", "GET /orders/7/items for http://ann:***@web/"),
+    ("GET /orders/7/items by s3cret", "GET /orders/7/items by ***"),
+    ("/orders/" + "7" * 400, "/orders/" + "7" * 192),
+]
+
+
+@pytest.mark.parametrize(("line", "is_shown"), SHOWN)
+def test_a_line_of_a_log_is_shown_without_what_a_client_sent(line: str, is_shown: str) -> None:
+    assert shown(line, "s3cret") == is_shown
+
+
+def test_the_lines_of_a_refusal_are_shown_so(container: str) -> None:
+    (line, *_) = Services("", {"web": container}, 5, secret="items").look(log_guard("GET /items")).sample
+    assert "GET /***" in line["line"]
 
 
 @pytest.mark.parametrize("guard", [container_guard(labels={"a": "b"}), log_guard("x")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -138,3 +139,30 @@ def test_what_is_broken_turns_that_very_guard_red(
     found = look(*filter(None, [statement]), **changed)
     assert found[guard] == "fail"
     assert {name for name, status in found.items() if status != "pass"} == {guard, *also}
+
+
+(LOG,) = [guard["log"]["pattern"] for guard in GUARDS if "log" in guard]
+# A line of a server's log, and whether it is a request for an endpoint of Phase B.
+LINES = [
+    ('INFO:     10.0.0.7:5 - "GET /api/v1/drawings/7/projects HTTP/1.1" 200 OK', True),
+    ('INFO:     10.0.0.7:5 - "\x1b[1mGET /api/v1/drawings/7/projects HTTP/1.1\x1b[0m" \x1b[32m200 OK\x1b[0m', True),
+    ('{"method":"GET","path":"/api/v1/drawings/7/projects","status":200}', True),
+    ('{"request": "DELETE /api/v1/drawings/7/projects/9", "status": 204}', True),
+    ("GET /api/v1/drawings/7/projects 200", True),
+    ("10.0.0.7 'POST /api/v1/drawings/7/projects' 201", True),
+    ('10.0.0.7 - - [03/Oct/2025:09:00:00 +0000] "GET /api/v1/drawings/7/projects?limit=5 HTTP/1.1" 200 17', True),
+    ("GET http://10.0.0.7:8001/api/v1/drawings/0b1f8c1e-0000-4000-8000-000000000007/projects", True),
+    ('INFO:     10.0.0.7:5 - "GET /api/v1/drawings/7 HTTP/1.1" 200 OK', False),
+    ('INFO:     10.0.0.7:5 - "GET /api/v1/drawings/7/components HTTP/1.1" 200 OK', False),
+    ('INFO:     10.0.0.7:5 - "GET /api/v1/drawings?limit=100 HTTP/1.1" 200 OK', False),
+    ('INFO:     10.0.0.7:5 - "GET /api/v1/projects HTTP/1.1" 200 OK', False),
+    ('INFO:     10.0.0.7:5 - "GET /api/v1/projects/9/drawings HTTP/1.1" 200 OK', False),
+    ('{"method":"GET","path":"/api/v1/drawings/7"} {"method":"GET","path":"/api/v1/projects"}', False),
+    ("GET /api/v1/drawings/7/projects_archive 200", False),
+    ("GET /api/v1/drawings/7/projects-of-old 200", False),
+]
+
+
+@pytest.mark.parametrize(("line", "hit"), LINES)
+def test_a_request_for_phase_b_is_known_in_every_form_of_a_log(line: str, hit: bool) -> None:
+    assert (re.search(LOG, line) is not None) is hit

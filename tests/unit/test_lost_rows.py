@@ -144,6 +144,52 @@ def test_rows_come_back_where_a_constraint_is_checked_late(
         assert cursor.fetchall() == [(1, "a"), (2, "b")]
 
 
+# The table, what stands in the place of the saved row (1, 'a', 'x'), and what the row is called.
+REPLACED = {
+    "another key": ("id int PRIMARY KEY, a text UNIQUE, b text", "(7, 'a', 'x')", "(1,a,x)"),
+    "another value": ("id int PRIMARY KEY, a text, b text", "(1, 'a', 'y')", "(1,a,x)"),
+    "a value that was none": ("id int PRIMARY KEY, a text, b text", "(1, 'a', NULL)", "(1,a,x)"),
+    "a key that is checked late": ("id int PRIMARY KEY DEFERRABLE, a text, b text", "(1, 'a', 'y')", "(1,a,x)"),
+    "names that PL/pgSQL might take for its own": (
+        "replay_there int PRIMARY KEY, replay_written text, \"%\" text", "(1, 'a', 'y')", "(1,a,x)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("columns", "other", "named"), REPLACED.values(), ids=REPLACED.keys())
+def test_rows_with_others_in_their_place_are_not_said_to_be_back(
+    database: Any, session: Any, tmp_path: Path, columns: str, other: str, named: str
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE notes ({columns}); INSERT INTO notes VALUES (1, 'a', 'x'), (2, 'b', 'x')")
+        saved = save(database, tmp_path)
+        cursor.execute(f"TRUNCATE notes; INSERT INTO notes VALUES {other}")
+        with pytest.raises(psycopg2.errors.RaiseException, match="of 1 the unique values are there") as raised:
+            replay(session, saved["replay"])
+        assert named in str(raised.value.diag.message_detail)
+        cursor.execute("ROLLBACK")
+        cursor.execute("SELECT count(*) FROM notes")
+        assert cursor.fetchall() == [(1,)]
+        cursor.execute("TRUNCATE notes; INSERT INTO notes VALUES (2, 'b', 'x')")
+        for told in ("1 rows were put back, and 1 left out", "0 rows were put back, and 2 left out"):
+            replay(session, saved["replay"])
+            assert told in session.notices[-1]
+
+
+def test_a_trigger_that_changes_rows_is_none_that_has_them_differ(
+    database: Any, session: Any, tmp_path: Path
+) -> None:  # fmt: skip
+    with session.cursor() as cursor:
+        cursor.execute("CREATE TABLE notes (id int PRIMARY KEY, a text); INSERT INTO notes VALUES (1, 'a'), (2, 'b')")
+        saved = save(database, tmp_path)
+        cursor.execute(
+            "CREATE FUNCTION pg_temp.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.a := ''z''; RETURN NEW; END';"
+            "CREATE TRIGGER t BEFORE INSERT ON notes FOR EACH ROW EXECUTE FUNCTION pg_temp.f(); TRUNCATE notes"
+        )
+    replay(session, saved["replay"])
+    assert rows(session) == [("(1,z)",), ("(2,z)",)]
+
+
 def test_both_files_are_private_and_counted(database: Any, notes: Any, tmp_path: Path) -> None:
     saved = save(database, tmp_path, "SELECT * FROM notes WHERE id < 3;")
     assert saved["rows"] == 2

@@ -112,7 +112,9 @@ class World:
             return cursor.fetchall() if cursor.description else []
 
     def reconcile(self, *, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
-        return act({**self.parameters, **changes}, check_mode)
+        accepted = changes.get("accept_loss")  # as Ansible hands it over
+        given = {**changes, "accept_loss": None if accepted is None else str(accepted)}
+        return act({**self.parameters, **given}, check_mode)
 
     def refused(self, *, check_mode: bool = False, **changes: Any) -> ReleaseError:
         with pytest.raises(ReleaseError) as caught:
@@ -234,7 +236,7 @@ def test_rows_that_would_be_lost_are_counted_and_shown(
 ) -> None:
     before.run(sql)
     was = before.state()
-    for accepted in (None, losses + 1, 0, -losses):
+    for accepted in (None, losses + 1, 0, -losses, "many", f"{losses}.0", ""):
         error = before.refused(check_mode=check_mode, accept_loss=accepted)
         assert error.refused and says in error.message and f"accept_loss={losses}" in error.message
         assert error.facts["leftovers"][0]["losses"] == losses

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg2.extensions
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease.baseline import read_baseline
+from ansible.module_utils.dbrelease.catalog_text import read_lines
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.fingerprints import write_counters
 from ansible.module_utils.dbrelease.journal import Journal, Run
@@ -25,6 +27,11 @@ CREATE TABLE orders (id serial PRIMARY KEY, account_id int REFERENCES accounts O
 CREATE INDEX by_account ON orders (account_id);
 CREATE VIEW named_accounts AS SELECT name FROM accounts;
 CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE STATISTICS by_both ON id, account_id FROM orders;
+CREATE POLICY everyone ON accounts;
+CREATE TRIGGER same BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+DROP PUBLICATION IF EXISTS published;
+CREATE PUBLICATION published FOR TABLE orders;
 INSERT INTO alembic_version VALUES ('a1');
 INSERT INTO accounts SELECT i, 'account ' || i FROM generate_series(1, 20) i;
 INSERT INTO orders (account_id) SELECT 1 + i % 20 FROM generate_series(1, 5000) i;
@@ -108,6 +115,12 @@ def test_what_is_as_before_passes_and_again(look: Look) -> None:
     assert statuses(look()) == dict.fromkeys(ALL, "pass")
 
 
+def of_database(statement: str) -> str:
+    """A statement about the database that it is run in, whose name is at the %I."""
+    quoted = statement.replace("'", "''")
+    return f"DO $$ BEGIN EXECUTE format('{quoted}', current_database()); END $$"
+
+
 CATALOG = [
     "ALTER TABLE accounts ADD more int",
     "ALTER TABLE accounts ALTER name DROP DEFAULT",
@@ -127,6 +140,30 @@ CATALOG = [
     "CREATE TRIGGER t BEFORE UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
     "ALTER TABLE accounts ENABLE ROW LEVEL SECURITY",
     "COMMENT ON TABLE accounts IS 'x'",
+    "ALTER TABLE accounts ALTER name SET STATISTICS 500",
+    "ALTER TABLE accounts ALTER name SET STORAGE EXTERNAL",
+    "ALTER TABLE accounts ALTER name SET COMPRESSION pglz",
+    "ALTER TABLE accounts ALTER id SET (n_distinct = 5)",
+    "ALTER TABLE orders CLUSTER ON by_account",
+    "ALTER STATISTICS by_both SET STATISTICS 500",
+    "ALTER STATISTICS by_both OWNER TO pg_monitor",
+    "COMMENT ON COLUMN accounts.name IS 'x'",
+    "COMMENT ON CONSTRAINT named ON accounts IS 'x'",
+    "COMMENT ON INDEX by_account IS 'x'",
+    "COMMENT ON SCHEMA public IS 'x'",
+    "COMMENT ON FUNCTION one() IS 'x'",
+    "COMMENT ON TYPE mood IS 'x'",
+    "COMMENT ON TRIGGER same ON orders IS 'x'",
+    "COMMENT ON POLICY everyone ON accounts IS 'x'",
+    "ALTER PUBLICATION published OWNER TO pg_monitor",
+    "ALTER PUBLICATION published SET (publish = 'insert')",
+    "ALTER PUBLICATION published DROP TABLE orders",
+    of_database("ALTER DATABASE %I OWNER TO pg_monitor"),
+    of_database("GRANT CREATE ON DATABASE %I TO PUBLIC"),
+    of_database("ALTER DATABASE %I CONNECTION LIMIT 90"),
+    of_database("ALTER DATABASE %I SET work_mem = '5MB'"),
+    of_database("ALTER ROLE CURRENT_USER IN DATABASE %I SET work_mem = '6MB'"),
+    of_database("COMMENT ON DATABASE %I IS 'x'"),
     "CREATE TABLE left_over (id int)",
     "CREATE SCHEMA left_over",
 ]
@@ -137,6 +174,33 @@ def test_every_change_of_the_catalog_is_red(look: Look, change: str) -> None:
     proof = look(*DOWN, change)["catalog"]
     assert proof["status"] == "fail", proof
     assert proof["sample"]
+
+
+@pytest.fixture
+def elsewhere(server: Login) -> Iterator[str]:
+    """A tablespace beside the database's own."""
+    name = f"test_{secrets.token_hex(6)}"
+    execute(server, "SET allow_in_place_tablespaces = on", f"CREATE TABLESPACE {name} LOCATION ''")
+    yield name
+    execute(server, f"DROP TABLESPACE {name}")
+
+
+@pytest.mark.parametrize("moved", ["TABLE accounts", "INDEX by_account"])
+def test_another_tablespace_is_red(look: Look, database: Login, elsewhere: str, moved: str) -> None:
+    try:
+        assert look(*DOWN, f"ALTER {moved} SET TABLESPACE {elsewhere}")["catalog"]["status"] == "fail"
+    finally:
+        execute(database, "DROP TABLE accounts, orders CASCADE")
+
+
+def test_the_settings_of_a_database_are_recorded_as_hashes(
+    database: Login, session: psycopg2.extensions.connection
+) -> None:
+    execute(database, of_database("ALTER DATABASE %I SET app.key = 's3cret'"))
+    with transaction(session, read_only=True) as cursor:
+        lines = read_lines(cursor)
+    assert [line for line in lines if line.startswith("setting app.key of the database: ")]
+    assert "s3cret" not in str(lines)
 
 
 RED: list[tuple[str, list[str], str]] = [

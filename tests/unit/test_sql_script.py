@@ -107,6 +107,27 @@ def test_a_script_that_does_not_arrive_is_red(
     assert state(session) == left
 
 
+LATER = "DO $$ BEGIN RAISE EXCEPTION '3 items were written since they were counted'; END $$"
+
+
+def test_a_script_that_refuses_has_done_nothing_and_says_how_to_go_on(
+    move: Move, session: psycopg2.extensions.connection, run_parameters: dict[str, Any]
+) -> None:
+    with pytest.raises(
+        ReleaseError, match=r"3 items were written since .* Run the rollback again, .* restore"
+    ) as raised:
+        move(f"DROP TABLE order_items; {LATER}")
+    assert (raised.value.refused, state(session)) == (True, ("b2", True))
+    assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
+
+
+def test_a_script_that_moved_and_then_refuses_has_failed(move: Move, run_parameters: dict[str, Any]) -> None:
+    with pytest.raises(ReleaseError, match="written since") as raised:
+        move(f"{BACK}; COMMIT; {LATER}")
+    assert not raised.value.refused
+    assert Journal(Run(**run_parameters)).read()[-1]["event"] == "failed"
+
+
 def test_any_other_revision_is_refused(move: Move, session: psycopg2.extensions.connection) -> None:
     with session.cursor() as cursor:
         cursor.execute("UPDATE alembic_version SET version_num = 'c3'")

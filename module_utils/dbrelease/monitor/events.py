@@ -244,4 +244,9 @@ def shown(event: Event, secret: str | None) -> str:
     first = event.lines[0].strip()
     named = [line.strip() for line in event.lines[1:] if _ERROR_LINE.match(line)]
     text = f"{first} ... {named[-1]}" if named else first
+    return without_data(text, secret)
+
+
+def without_data(text: str, secret: str | None) -> str:
+    """A text without passwords, and without what stands in quotes."""
     return _QUOTED.sub("'?'", masked(text, secret))
