@@ -44,7 +44,8 @@ CASES = {
     "names with a percent sign": (
         "CREATE SCHEMA \"%s 'it'\";"
         'CREATE TABLE "%s \'it\'"."100% ""A"" %(b)s" (id serial PRIMARY KEY, "%I" text);'
-        'INSERT INTO "%s \'it\'"."100% ""A"" %(b)s" ("%I") VALUES (1), (2)',
+        'INSERT INTO "%s \'it\'"."100% ""A"" %(b)s" ("%I") VALUES (1), (2);'
+        'CREATE TABLE "%s \'it\'"."nobody writes %d" (id int)',
         'UPDATE "%s \'it\'"."100% ""A"" %(b)s" SET "%I" = 3 WHERE id = 1;'
         'INSERT INTO "%s \'it\'"."100% ""A"" %(b)s" ("%I") VALUES (4)',
     ),
