@@ -14,7 +14,10 @@ description:
     the application stopped is looked at again only where somebody has written since. They are saved in
     C(rows_since_backup_<stamp>/) of the state directory, a file of JSON lines for each table, with a script
     C(replay.sql) that writes them again, all or none of them, while triggers and rules of these tables hold still; it
-    is to be run as their owner. A table that the incoming database does not know is saved whole, as CSV.
+    is to be run as their owner, and is refused where a row with the key of one of them was written since. A table that
+    the incoming database does not know is saved whole, as CSV.
+  - Each sequence of the incoming database is set as far as that of the live one, so that no key is given out twice. One
+    that cannot be, as its bound is nearer or it goes the other way, is named.
   - In every outcome connections are allowed and the containers that ran before run again; where this process is killed,
     a second one sees to that. A swap that fails changes no name. A restored copy that was not swapped in is dropped, if
     a run of this target's journal made it.

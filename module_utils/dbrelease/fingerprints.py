@@ -31,11 +31,13 @@ ORDER BY n.nspname, c.relname
 """
 
 # A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
-# would go unseen. That of an enum and of regclass hashes an oid, which a restored copy has otherwise. The text form is
-# hashed for those, as for types without a hash (json, point).
+# would go unseen, and so would 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
+# jsonb, an array or a range. That of an enum and of regclass hashes an oid, which a restored copy has otherwise. The
+# text form is hashed for those, as for types without a hash (json, point); connect() fixes the settings it depends on.
 COLUMNS = """
 SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS type, t.oid::bigint AS type_oid,
-       t.typnamespace <> 'pg_catalog'::regnamespace OR t.typname ~ '^_?reg'
+       t.typnamespace <> 'pg_catalog'::regnamespace
+         OR t.typname ~ '^_?(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
          OR NOT coalesce(l.collisdeterministic, true) AS by_text
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
@@ -173,7 +175,7 @@ def _has_hash(cursor: Cursor, type_name: str) -> bool:
     try:
         with _savepoint(cursor):
             # format_type() quotes what needs quotes.
-            cursor.execute(f"SELECT hash_record_extended(ROW(NULL::{type_name.replace('%', '%%')}), 0)")
+            cursor.execute(f"SELECT hash_record_extended(ROW(NULL::{type_name}), 0)")
     except psycopg2.Error:
         return False
     return True

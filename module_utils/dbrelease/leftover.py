@@ -27,7 +27,7 @@ FROM pg_class c WHERE c.oid = to_regclass(%s)
 KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
 # Of a transaction that began before the oldest one that was open then: nothing else can be new since.
-UNCHANGED = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age(%s::xid)) AS unchanged"
+UNCHANGED = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age({}::xid)) AS unchanged"
 SAMPLE_SIZE = 5
 
 
@@ -107,8 +107,9 @@ def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
 
     One look at the rows without any of the release's queries, so that it can be afforded while everyone waits.
     """
-    unchanged = sql.SQL(UNCHANGED).format(sql.Identifier(*one.table.split(".", 1)))
-    return bool(select(cursor, unchanged.as_string(cursor), (one.oldest_transaction,))[0]["unchanged"])
+    # No parameter: a percent sign in a name would be taken for the place of one.
+    table, oldest = sql.Identifier(*one.table.split(".", 1)), sql.Literal(one.oldest_transaction)
+    return bool(select(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
 
 
 def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:

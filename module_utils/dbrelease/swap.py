@@ -30,6 +30,7 @@ from .swap_compare import Comparison, prepare
 from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange, is_exchanged
 from .swap_replay import Keeper, Saved
+from .swap_sequences import Advance, advance
 from .swap_told import header, planned, rows_proof, swapped_proof
 from .target import DATABASE_SERVICE, look
 
@@ -216,6 +217,10 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
         step.facts.update(incoming=plan.names.incoming, kept=plan.names.kept, live=plan.names.live)
         ways = {"swap_back": plan.swap_back, "drop": plan.drop}
         begun = time.monotonic()
+        advanced = Advance()
+        if comparison is not None:
+            advanced = advance(login_to(plan.login, plan.names.incoming), comparison.sequences)
+            step.facts.update(advanced.facts())
         reading = comparison.pid if comparison is not None else None
         release = comparison.close if comparison is not None else lambda: None
         try:
@@ -225,7 +230,8 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
             step.facts.update(ways if done.swapped else {})
             raise
         done.swapped = True
-        proof = swapped_proof(plan.names, plan.swap_back, plan.drop, round((time.monotonic() - begun) * 1000))
+        duration_ms = round((time.monotonic() - begun) * 1000)
+        proof = swapped_proof(plan.names, plan.swap_back, plan.drop, advanced, duration_ms)
         step.facts.update(ways)
         step.prove(proof)
         done.proofs.append(proof)

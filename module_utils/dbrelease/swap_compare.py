@@ -20,8 +20,9 @@ from .swap_columns import only_live
 from .swap_look import Looking, take_look
 from .swap_rename import end_sessions_in
 from .swap_replay import Keeper, Saved
-from .swap_rows import Sums, differences, differing, sums
-from .swap_tables import Pair, Table, pair, parents_first, read_sequences, read_shapes
+from .swap_rows import Sums, differences, differing, state_expression, sums
+from .swap_sequences import Position, read_sequences
+from .swap_tables import Pair, Table, pair, parents_first, read_shapes
 
 LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
@@ -41,9 +42,10 @@ class Comparison:
         self._keeper, self._there = looking.keeper, there
         self._sums: dict[str, tuple[Pair, Sums]] = {}
         self.pid: int = live.get_backend_pid()
+        # Of the live database, as far as save() found them.
+        self.sequences: dict[str, Position] = {}
         with _cursor(other) as cursor:
             self._known = read_shapes(cursor)
-            self._sequences = read_sequences(cursor)
             self._large_objects = read_large_objects(cursor)
         self._look = looking.look or take_look(live, there, self._keeper)
         with _cursor(live) as cursor:
@@ -69,23 +71,13 @@ class Comparison:
                 keeper.saved.large_objects = len(
                     {oid for oid, _ in self._large_objects.items() ^ read_large_objects(cursor).items()}
                 )
-                now = read_sequences(cursor)
-                moved = {
-                    name: value
-                    for name, value in now.items()
-                    if value != self._sequences.get(name) and self._has_sequence(name)
-                }
-                return keeper.finish(header, moved)
+                self.sequences = read_sequences(cursor)
+                return keeper.finish(header)
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
                 "remove the cause, and run again."
             ) from error
-
-    def _has_sequence(self, name: tuple[str, str]) -> bool:
-        with _cursor(self._other) as cursor:
-            cursor.execute("SELECT 1 FROM pg_sequences WHERE schemaname = %s AND sequencename = %s", name)
-            return cursor.fetchone() is not None
 
     def _hold_still(self, maintenance: Login) -> dict[str, Table]:
         """Lock every table against writers; whoever stands in the way is ended, as the swap would do anyway."""
@@ -137,7 +129,8 @@ class Comparison:
             replay = self._bookkeeping not in (table.name, table.key)
             keeper.note(table.key if replay else f"{table.key}: of the schema, not replayed")
             with _cursor(self._other) as other:
-                keeper.keep(both, differences(self._live, cursor, other, both, buckets), replay=replay)
+                state = state_expression(other, both).as_string(other)
+                keeper.keep(both, differences(self._live, cursor, other, both, buckets), state, replay=replay)
 
     def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
         unchanged = self._look.is_unchanged(cursor, table)

@@ -23,7 +23,7 @@ from .swap_tables import Table, read_shapes
 APPLICATION = "dbrelease look"
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
 # A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
-SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age(%s::xid)) AS written FROM ONLY {}"
+SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM ONLY {}"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ class Look:
         before = self.states.get(table.key) or self.copied.get(table.key)
         if before is None or before.columns != table.columns:
             return False
-        cursor.execute(sql.SQL(SINCE).format(table.identifier), (self.horizon,))
+        # No parameter: a percent sign in a name would be taken for the place of one.
+        cursor.execute(sql.SQL(SINCE).format(sql.Literal(self.horizon), table.identifier))
         (now,) = map(dict, cursor.fetchall())
         return (now["rows"], now["written"]) == (before.rows, 0)
 

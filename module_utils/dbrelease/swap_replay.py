@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,19 +21,20 @@ from .journal import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
 from .swap_columns import Columns
-from .swap_rows import Difference, Values
+from .swap_rows import Difference
 from .swap_statements import (
     ENDING,
     beginning,
+    check_statement,
+    delete_equal_statement,
     delete_statement,
-    early_delete_statement,
     given,
     insert_statement,
     literal,
     qualified,
     quoted,
     staging_statements,
-    write_statements,
+    write_statement,
 )
 from .swap_tables import Pair, Table
 
@@ -91,7 +92,8 @@ class Keeper:
         self._deletes: list[str] = []
         self._early_deletes: list[str] = []
         self._files = ExitStack()
-        self._inserts: IO[str] | None = None
+        self._writes: list[str] = []
+        self._staging: IO[str] | None = None
         self._replayed: list[str] = []
         self._names: set[str] = set()
         self._copies: dict[str, IO[str]] = {}
@@ -136,12 +138,18 @@ class Keeper:
             f"\\copy {qualified(table.schema, table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
         )
 
-    def keep(self, pair: Pair, found: Iterable[Difference], *, replay: bool) -> None:
-        """A table that both databases have; its rows are in the script only if they are to be replayed."""
+    def keep(self, pair: Pair, found: Iterable[Difference], state: str, *, replay: bool) -> None:
+        """A table that both databases have; its rows are in the script only if they are to be replayed.
+
+        state: the expression that hashes a row of the other database, as the differences tell it.
+        """
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
-        batch: defaultdict[str, list[Values]] = defaultdict(list)
-        staged = False
+        number, staged = len(self._replayed) + 1, pair.keyed and bool(given(pair.live, pair.columns))
+        batch: defaultdict[str, list[Difference]] = defaultdict(list)
         with _let_go(self._open(pair.live.key, ".jsonl")) as file:
+            if replay:
+                self._replayed.append(qualified(pair.live.schema, pair.live.name))
+                self._plan(pair, number)
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
                 deleted = difference.change == "deleted"
@@ -150,63 +158,53 @@ class Keeper:
                 _write(file, json.dumps(line, ensure_ascii=False) + "\n")
                 if not replay:
                     continue
-                if deleted:
-                    self._delete(pair, difference.values)
+                if deleted and not staged:
+                    self._deletes.append(delete_equal_statement(pair, difference.values))
                     continue
-                staged = staged or self._stage(pair)
                 rows = batch[difference.change]
-                rows.append(difference.values)
+                rows.append(difference)
                 if len(rows) == ROWS_AT_ONCE:
-                    self._insert(insert_statement(pair, rows, difference.change))
+                    self._stage(insert_statement(pair, rows, number))
                     rows.clear()
-            for change, rows in batch.items():
-                self._insert(insert_statement(pair, rows, change) if rows else "")
-            if staged:
-                self._insert(write_statements(pair))
-            if replay:
-                self._replayed.append(qualified(pair.live.schema, pair.live.name))
+            for rows in batch.values():
+                self._stage(insert_statement(pair, rows, number) if rows else "")
+            if replay and staged:
+                self._stage(check_statement(pair, number, state))
             _sync(file)
 
     def note(self, text: str) -> None:
         """A comment in the script."""
-        self._insert("".join(f"-- {line}\n" for line in text.splitlines()))
+        self._stage("".join(f"-- {line}\n" for line in text.splitlines()))
 
-    def finish(self, header: str, sequences: Mapping[tuple[str, str], int]) -> Saved:
+    def finish(self, header: str) -> Saved:
         """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
             with _let_go(self._create(REPLAY)) as script:
                 _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{beginning(self._replayed)}")
-                # Children are inserted after their parents, so they go before them.
-                _write(script, "".join(reversed(self._early_deletes)))
-                for text in _read_back(self._inserts) if self._inserts else ():
+                for text in _read_back(self._staging) if self._staging else ():
                     _write(script, text)
-                _write(script, "".join(reversed(self._deletes)))
-                _write(script, ENDING)
-                for (schema, name), value in sequences.items():
-                    sequence = qualified(schema, name)
-                    highest = f"greatest({value}, (SELECT last_value FROM {sequence}))"
-                    _write(script, f"SELECT setval({literal(sequence)}, {highest});\n")
-                _write(script, "COMMIT;\n")
+                # Children are inserted after their parents, so they go before them.
+                _write(script, "".join([*reversed(self._early_deletes), *self._writes, *reversed(self._deletes)]))
+                _write(script, f"{ENDING}COMMIT;\n")
                 _sync(script)
             sync_directory(self._directory)
         return self.saved
 
-    def _stage(self, pair: Pair) -> bool:
-        """Make places for the rows of a table; a row without a value needs none."""
+    def _plan(self, pair: Pair, number: int) -> None:
+        """Places for the rows of a table, and what becomes of them; a row without a value needs none."""
         if not given(pair.live, pair.columns):
-            return False
-        self._insert(staging_statements(pair))
-        return True
+            return
+        self._stage(staging_statements(pair, number))
+        self._writes.append(write_statement(pair, number))
+        if pair.keyed:
+            self._deletes.append(delete_statement(pair, number))
+            if pair.live.exclusive:
+                self._early_deletes.append(delete_statement(pair, number, early=True))
 
-    def _delete(self, pair: Pair, key: Values) -> None:
-        self._deletes.append(delete_statement(pair, key))
-        if pair.keyed and pair.live.exclusive:
-            self._early_deletes.append(early_delete_statement(pair, key))
-
-    def _insert(self, text: str) -> None:
-        if self._inserts is None:
-            self._inserts = self._spool()
-        _write(self._inserts, text)
+    def _stage(self, text: str) -> None:
+        if self._staging is None:
+            self._staging = self._spool()
+        _write(self._staging, text)
 
     def _spool(self) -> IO[str]:
         """A file of the folder that has no name any more."""

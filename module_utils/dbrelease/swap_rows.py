@@ -25,10 +25,14 @@ Sums = dict[int, tuple[int, str]]
 
 @dataclass(frozen=True)
 class Difference:
-    """One row: `values` are those of the live table's columns, or of the key alone where the row was deleted."""
+    """One row: `values` are those of the live table's columns, or of the key alone where the row was deleted.
+
+    state: the hash of the row that the other database has in its place, None where it has none.
+    """
 
     change: Change
     values: Values
+    state: str | None = None
 
 
 def sums(cursor: Cursor, pair: Pair) -> Sums:
@@ -86,16 +90,22 @@ def differences(
                 continue
             counted[found] -= 1
             if known[found] != hash_:
-                yield Difference("changed", tuple(values))
+                yield Difference("changed", tuple(values), known[found])
     for key, count in counted.items():
         for _ in range(count):
-            yield Difference("deleted", key)
+            yield Difference("deleted", key, known[key])
+
+
+def state_expression(cursor: Cursor, pair: Pair) -> sql.Composed:
+    """What hashes a row of the table in the cursor's database, as far as one can write it."""
+    columns = [column for column in pair.columns if column not in pair.live.generated]
+    return row_hashes(cursor, {pair.live.key: columns})[pair.live.key]
 
 
 def _hashes(cursor: Cursor, pair: Pair) -> tuple[sql.Composed, sql.Composed]:
-    """Of the key and of the whole row."""
+    """Of the key and of the whole row, but for what is computed of it."""
     table = pair.live.key
-    row = row_hashes(cursor, {table: pair.columns})[table]
+    row = state_expression(cursor, pair)
     return (row_hashes(cursor, {table: pair.key})[table] if pair.keyed else row), row
 
 

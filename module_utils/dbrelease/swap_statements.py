@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .database import SESSION_SETTINGS, TIMEOUTS
-from .swap_procedures import CHANGED, HOLD, NEW, PROCEDURES, RELEASE, WRITE
-from .swap_rows import Values
+from .swap_procedures import CHANGED, CHECK, DELETE, DELETED, HOLD, NEW, PROCEDURES, RELEASE, STATE, WRITE
+from .swap_rows import Difference, Values
 from .swap_tables import Pair, Table
 
 # A policy on rows would leave some out without a word: with row_security off it is an error.
@@ -37,58 +37,67 @@ def given(table: Table, columns: Sequence[str]) -> list[str]:
     return [column for column in columns if column not in table.generated]
 
 
-def staging_statements(pair: Pair) -> str:
+def staging_statements(pair: Pair, number: int) -> str:
     """Places for rows of this table, with its types but without what it demands of a row, or computes of one."""
-    names = ", ".join(map(quoted, pair.columns))
-    empty = f"AS SELECT {names} FROM ONLY {qualified(pair.live.schema, pair.live.name)} WITH NO DATA"
+    table = qualified(pair.live.schema, pair.live.name)
     return "".join(
-        f"CREATE TEMPORARY TABLE {place.removeprefix('pg_temp.')} ON COMMIT DROP {empty};\n" for place in (CHANGED, NEW)
+        f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS\n"
+        f"SELECT {', '.join(map(quoted, columns))}, NULL::text AS {STATE} FROM ONLY {table} WITH NO DATA;\n"
+        for name, columns in (
+            (f"{NEW}{number}", pair.columns),
+            (f"{CHANGED}{number}", pair.columns),
+            (f"{DELETED}{number}", pair.key),
+        )
     )
 
 
-def insert_statement(pair: Pair, rows: Sequence[Values], change: str) -> str:
-    """Rows that wait to be written; without a key each is a new one."""
+def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str:
+    """Rows of one kind that wait; without a key each that is written is a new one."""
     if not given(pair.live, pair.columns):
         return f"INSERT INTO {qualified(pair.live.schema, pair.live.name)} DEFAULT VALUES;\n" * len(rows)
-    places = [pair.live.columns.index(column) for column in pair.columns]
-    values = ",\n".join(f"({', '.join(literal(row[place]) for place in places)})" for row in rows)
-    staged = CHANGED if pair.keyed and change == "changed" else NEW
-    return f"INSERT INTO {staged} ({', '.join(map(quoted, pair.columns))}) VALUES\n{values};\n"
+    deleted, changed = rows[0].change == "deleted", pair.keyed and rows[0].change == "changed"
+    columns = pair.key if deleted else pair.columns
+    places = [(pair.key if deleted else pair.live.columns).index(column) for column in columns]
+    values = ",\n".join(
+        f"({', '.join(map(literal, [*(row.values[place] for place in places), row.state]))})" for row in rows
+    )
+    staged = f"{DELETED if deleted else CHANGED if changed else NEW}{number}"
+    return f"INSERT INTO {staged} ({', '.join(map(quoted, [*columns, STATE]))}) VALUES\n{values};\n"
 
 
-def write_statements(pair: Pair) -> str:
+def check_statement(pair: Pair, number: int, state: str) -> str:
+    """Refuse what was written since, before anything is: a deletion sets or takes along rows of other tables."""
+    return f"CALL {CHECK}({_target(pair)}, {number}, {array(pair.key)}, {literal(state)});\n"
+
+
+def write_statement(pair: Pair, number: int) -> str:
     """Write the rows that wait."""
-    table, names = qualified(pair.live.schema, pair.live.name), ", ".join(map(quoted, given(pair.live, pair.columns)))
     if pair.keyed:
-        write = f"CALL {WRITE}({literal(table)}, {array(pair.key)});\n"
-    else:
-        write = f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {NEW};\n"
-    return f"{write}DROP TABLE {CHANGED}, {NEW};\n"
+        return f"CALL {WRITE}({_target(pair)}, {number}, {array(pair.key)});\n"
+    table, names = qualified(pair.live.schema, pair.live.name), ", ".join(map(quoted, given(pair.live, pair.columns)))
+    return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {NEW}{number};\n"
 
 
-def delete_statement(pair: Pair, key: Values) -> str:
-    """A row that is gone; without a key it is one of those that are equal to it, whichever.
+def delete_statement(pair: Pair, number: int, *, early: bool = False) -> str:
+    """Rows that are gone; early, where a new row may need their place: those that others still refer to go at the end.
 
     ONLY: a table that inherits may have a row of the same key, which is its own.
     """
+    return f"CALL {DELETE}({_target(pair)}, {number}, {array(pair.key)}, {'true' if early else 'false'});\n"
+
+
+def delete_equal_statement(pair: Pair, values: Values) -> str:
+    """A row that is gone of a table without a key: one of those that are equal to it, whichever."""
     table = qualified(pair.live.schema, pair.live.name)
-    if pair.keyed:
-        named = zip(pair.key, key, strict=True)
-        condition = " AND ".join(f"{quoted(column)} = {literal(value)}" for column, value in named)
-        return f"DELETE FROM ONLY {table} WHERE {condition};\n"
     # Some types know no equality, so that texts are compared.
     texts = ", ".join(f'{quoted(column)}::text COLLATE "C"' for column in pair.key)
-    values = ", ".join(map(literal, key))
-    same = f"ARRAY[{texts}]::text[] = ARRAY[{values}]::text[]"
+    same = f"ARRAY[{texts}]::text[] = ARRAY[{', '.join(map(literal, values))}]::text[]"
     one = f"(SELECT ctid FROM ONLY {table} WHERE {same} LIMIT 1)"
     return f"DELETE FROM ONLY {table} WHERE ctid = {one};\n"
 
 
-def early_delete_statement(pair: Pair, key: Values) -> str:
-    """The same, where a new row may need its place; one that others still refer to goes at the end."""
-    delete = delete_statement(pair, key).rstrip()
-    body = f"BEGIN {delete} EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN NULL; END"
-    return f"DO {literal(body)};\n"
+def _target(pair: Pair) -> str:
+    return literal(qualified(pair.live.schema, pair.live.name))
 
 
 def qualified(schema: str, name: str) -> str:

@@ -37,10 +37,6 @@ FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY n.nspname, c.relname
 """
-SEQUENCES = """
-SELECT schemaname AS schema, sequencename AS name, last_value FROM pg_sequences WHERE last_value IS NOT NULL
-ORDER BY 1, 2
-"""
 
 
 @dataclass(frozen=True)
@@ -114,8 +110,3 @@ def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[st
         ordered += free
         waiting = [key for key in waiting if key not in free]
     return ordered
-
-
-def read_sequences(cursor: Cursor) -> dict[tuple[str, str], int]:
-    """The last value of each sequence that was used."""
-    return {(row["schema"], row["name"]): int(row["last_value"]) for row in select(cursor, SEQUENCES)}

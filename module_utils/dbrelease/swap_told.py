@@ -7,6 +7,7 @@ from .proof import Proof
 from .restore_names import REPLAY
 from .swap_rename import Names
 from .swap_replay import Saved
+from .swap_sequences import Advance
 from .swap_services import SERVICES_PROOF, SERVICES_TITLE
 
 ROWS_PROOF = "restore.rows_saved"
@@ -24,6 +25,7 @@ def header(names: Names, run: Run) -> str:
         f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
         f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
         "-- As the owner of the tables, whose triggers and rules hold still meanwhile; it writes all of them or none.\n"
+        "-- It is refused where a row with such a key was written since; of tables without a key it knows none.\n"
         f"-- Read it before you run it: psql --dbname={names.live} --file={REPLAY}\n"
     )
 
@@ -56,9 +58,13 @@ def rows_proof(saved: Saved) -> Proof:
     )
 
 
-def swapped_proof(names: Names, swap_back: str, drop: str, duration_ms: int) -> Proof:
+def swapped_proof(names: Names, swap_back: str, drop: str, advanced: Advance, duration_ms: int) -> Proof:
     """Which database is live, and the ways back and on from there."""
     way = f" Swap it back: {swap_back} . Drop it: {drop} ." if names.kept else ""
+    count = len(advanced.steps)
+    moved = f" {count} sequence{' was' if count == 1 else 's were'} set as far as the replaced one's." if count else ""
+    if advanced.left:
+        moved += f" Behind those, and may give out keys again: {', '.join(advanced.left)}."
     kept = f" What was there stays as {names.kept}.{way}" if names.kept else " There was none before."
     return Proof(
         SWAPPED_PROOF,
@@ -66,7 +72,7 @@ def swapped_proof(names: Names, swap_back: str, drop: str, duration_ms: int) -> 
         "pass",
         expected={"live": names.incoming},
         observed={"live": names.incoming, "kept": names.kept},
-        detail=f"{names.incoming} is now {names.live}.{kept}",
+        detail=f"{names.incoming} is now {names.live}.{moved}{kept}",
         duration_ms=duration_ms,
     )
 

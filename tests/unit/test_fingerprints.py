@@ -89,6 +89,20 @@ CHANGES = [
     ("bits", "bit(3)", "B'101'", "B'100'"),
     ('"char"', '"char"', "'a'", "'b'"),
     ("case under a collation that ignores it", "text COLLATE nocase", "'a'", "'A'"),
+    ("scale", "numeric", "1.5", "1.50"),
+    ("scale in an array", "numeric[]", "'{1.5}'", "'{1.50}'"),
+    ("scale in a range", "numrange", "'[1.5,2)'", "'[1.50,2)'"),
+    ("scale in an array of ranges", "numrange[]", "ARRAY['[1.5,2)'::numrange]", "ARRAY['[1.50,2)'::numrange]"),
+    ("scale in a multirange", "nummultirange", "'{[1.5,2)}'", "'{[1.50,2)}'"),
+    ("scale in jsonb", "jsonb", "'{\"a\": [1.5]}'", "'{\"a\": [1.50]}'"),
+    ("scale in an array of jsonb", "jsonb[]", "ARRAY['1.5'::jsonb]", "ARRAY['1.50'::jsonb]"),
+    ("scale in a domain", "amount", "1.5", "1.50"),
+    ("scale in a composite", "price", "ROW(1.5)", "ROW(1.50)"),
+    ("a month for its days", "interval", "'30 days'", "'1 mon'"),
+    ("a day for its hours, in an array", "interval[]", "'{24:00:00}'", "'{1 day}'"),
+    ("sign of zero", "float8", "0", "'-0'"),
+    ("sign of zero, of the shorter kind", "float4", "0", "'-0'"),
+    ("sign of zero in an array", "float8[]", "'{0}'", "'{-0}'"),
     ("time", "timestamptz", "'2026-01-01Z'", "'2026-01-02Z'"),
 ]
 
@@ -98,6 +112,7 @@ def test_a_changed_value_changes_the_fingerprint(session: Any, cursor: Any, kind
     cursor.execute(
         "CREATE TYPE pair AS (j json, i int); CREATE TYPE mood AS ENUM ('good', 'bad');"
         "CREATE DOMAIN positive AS int CHECK (value > 0);"
+        "CREATE DOMAIN amount AS numeric; CREATE TYPE price AS (n numeric);"
         "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"
     )
     cursor.execute(f"CREATE TABLE t (id int, v {kind}); INSERT INTO t VALUES (1, {one}), (2, NULL)")
@@ -113,14 +128,16 @@ def test_a_changed_value_changes_the_fingerprint(session: Any, cursor: Any, kind
 
 def test_order_and_session_settings_do_not_matter(session: Any, database: Login) -> None:
     session.cursor().execute(
-        "CREATE TABLE t (a int, at timestamptz, j json); INSERT INTO t SELECT i, now(), to_json(i) "
-        "FROM generate_series(1, 100) i"
+        "CREATE TABLE t (a int, at timestamptz, j json, f float8, v interval);"
+        "INSERT INTO t SELECT i, now(), to_json(i), i / 7.0, make_interval(0, i, 0, i) FROM generate_series(1, 100) i"
     )
     before = read(session)["public.t"]["fingerprint"]
     session.cursor().execute("CREATE TABLE u AS TABLE t; TRUNCATE t; INSERT INTO t SELECT * FROM u ORDER BY a DESC")
+    for setting in ("timezone = 'Asia/Tokyo'", "intervalstyle = 'sql_standard'", "extra_float_digits = -9"):
+        session.cursor().execute(f"ALTER DATABASE {database.database} SET {setting}")
     other = connect(database, "other")
     other.cursor().execute("SET timezone = 'Asia/Tokyo'")
-    assert read(other, {"public.t": ["a", "at", "j"]})["public.t"]["fingerprint"] == before
+    assert read(other, {"public.t": ["a", "at", "j", "f", "v"]})["public.t"]["fingerprint"] == before
     other.close()
 
 

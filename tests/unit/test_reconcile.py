@@ -13,9 +13,9 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.leftover import diagnose
+from ansible.module_utils.dbrelease.leftover import diagnose, is_unchanged
 from ansible.module_utils.dbrelease.outcome import judge
 from ansible.module_utils.dbrelease.stages import stages_of
 from reconcile import act
@@ -301,6 +301,15 @@ def test_what_is_no_table_is_not_dropped(before: World, kind: str) -> None:
     before.run(f"CREATE {kind} links AS SELECT 1 AS order_id")
     error = before.refused()
     assert kind.lower() in error.message and error.refused and not no_links(before)
+
+
+def test_a_table_with_a_percent_sign_in_its_name_is_looked_at_again(before: World) -> None:
+    before.run('CREATE TABLE "100%s" (id int)')
+    with transaction(before.session) as cursor:
+        found = diagnose(cursor, "100%s", {}, {})
+        assert found is not None and is_unchanged(cursor, found)
+        cursor.execute('INSERT INTO "100%s" VALUES (1)')
+        assert not is_unchanged(cursor, found)
 
 
 def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatch: pytest.MonkeyPatch) -> None:

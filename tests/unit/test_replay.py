@@ -41,6 +41,14 @@ CASES = {
         'CREATE SCHEMA "Büro"; CREATE TABLE "Büro"."Pläne ""A""" ("Nr." serial PRIMARY KEY, "wert %" text)',
         'INSERT INTO "Büro"."Pläne ""A""" ("wert %") SELECT \'ä\' UNION ALL SELECT NULL',
     ),
+    "names with a percent sign": (
+        "CREATE SCHEMA \"%s 'it'\";"
+        'CREATE TABLE "%s \'it\'"."100% ""A"" %(b)s" (id serial PRIMARY KEY, "%I" text);'
+        'INSERT INTO "%s \'it\'"."100% ""A"" %(b)s" ("%I") VALUES (1), (2);'
+        'CREATE TABLE "%s \'it\'"."nobody writes %d" (id int)',
+        'UPDATE "%s \'it\'"."100% ""A"" %(b)s" SET "%I" = 3 WHERE id = 1;'
+        'INSERT INTO "%s \'it\'"."100% ""A"" %(b)s" ("%I") VALUES (4)',
+    ),
     "generated and identity columns": (
         "CREATE TABLE made (id uuid PRIMARY KEY, n bigint GENERATED ALWAYS AS IDENTITY, a int,"
         " b int GENERATED ALWAYS AS (a * 2) STORED); INSERT INTO made (id, a) VALUES (gen_random_uuid(), 1)",

@@ -137,6 +137,16 @@ CASES = {
         "UPDATE rooms SET taken = 'empty' WHERE id = 1; UPDATE rooms SET taken = '[1,5)' WHERE id = 2;"
         "UPDATE rooms SET taken = '[5,9)', n = 1 WHERE id = 1",
     ),
+    "a key that its type calls the same, though it is written otherwise": (
+        "CREATE COLLATION nocase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);"
+        "CREATE TABLE users (email text COLLATE nocase PRIMARY KEY, code text UNIQUE, n int);"
+        "CREATE TABLE notes (id int PRIMARY KEY, email text COLLATE nocase REFERENCES users ON DELETE CASCADE);"
+        "CREATE TABLE sizes (size numeric PRIMARY KEY, n int);"
+        "INSERT INTO users VALUES ('Bob', 'b', 1), ('Ann', 'a', 1); INSERT INTO notes VALUES (1, 'Bob');"
+        "INSERT INTO sizes VALUES (1.5, 1), (2, 1)",
+        "UPDATE users SET email = 'bob', n = 2 WHERE code = 'b'; UPDATE sizes SET size = 1.50 WHERE size = 1.5;"
+        "DELETE FROM sizes WHERE size = 2; DELETE FROM users WHERE email = 'ann'",
+    ),
 }
 # What the database does by itself as one writes to a table.
 ACTING = """
@@ -173,6 +183,10 @@ EXCHANGED = (
     "UPDATE codes SET code = 'b', said = 'new' WHERE id = 1",
 )
 # What was there, what was written since, what was written since the swap, who replays, and the words of the refusal.
+CODES = (
+    "CREATE TABLE codes (id int PRIMARY KEY, code text); CREATE TABLE plain (id int PRIMARY KEY);"
+    "INSERT INTO codes VALUES (1, 'old'), (2, 'old')"
+)
 REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
     "by one who does not own a table with a trigger": (
         SHOUTING, "UPDATE pages SET said = 'new'; INSERT INTO plain VALUES (1)", "", "{role}",
@@ -195,6 +209,28 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes); INSERT INTO codes VALUES (1)",
         "INSERT INTO plain VALUES (1); INSERT INTO uses VALUES (1, 1)", "DELETE FROM codes", "",
         "violates foreign key constraint",
+    ),
+    "a key that was given to another row since": (
+        CODES, "INSERT INTO plain VALUES (1); INSERT INTO codes VALUES (3, 'saved')",
+        "INSERT INTO codes VALUES (3, 'since')", "", "Replaying codes was refused (of 1 saved rows, such as (id)=(3)",
+    ),
+    "a row that was changed since, as it was before": (
+        CODES, "INSERT INTO plain VALUES (1); UPDATE codes SET code = 'saved'",
+        "UPDATE codes SET code = 'since' WHERE id = 2", "",
+        "Replaying codes was refused (of 1 saved rows, such as (id)=(2)",
+    ),
+    "a row that was deleted since, and was changed before": (
+        CODES, "INSERT INTO plain VALUES (1); UPDATE codes SET code = 'saved'",
+        "DELETE FROM codes", "", "Replaying codes was refused (of 2 saved rows, such as (id)=(1)",
+    ),
+    "a row that was changed since, and was deleted before": (
+        CODES, "INSERT INTO plain VALUES (1); DELETE FROM codes WHERE id = 1", "UPDATE codes SET code = 'since'", "",
+        "Replaying codes was refused (of 1 saved rows, such as (id)=(1)",
+    ),
+    "a key that its type calls the same as one that was given since": (
+        "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE sizes (size numeric PRIMARY KEY)",
+        "INSERT INTO plain VALUES (1); INSERT INTO sizes VALUES (1.5)", "INSERT INTO sizes VALUES (1.50)", "",
+        "Replaying sizes was refused (of 1 saved rows, such as (size)=(1.5)",
     ),
 }  # fmt: skip
 
