@@ -92,8 +92,8 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
             demand_told(row, ended, following)
         after = runs[-1]
         assert (after.status, after.outcome) == (0, last.then), after.told
-        for row, ended in zip([*rows, None], runs, strict=True):
-            demand_reported(row, ended)
+        for met, ended in zip([*rows, None], runs, strict=True):
+            demand_reported(met, ended)
         put_aside = {name for name in psql.databases() if name not in databases and last.playbook == "restore"}
         nothing_is_lost(psql, client.ledger, put_aside)
         assert seeded_rows(psql) == seeded

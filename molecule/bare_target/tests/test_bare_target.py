@@ -22,7 +22,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     release = yaml.safe_load((folder / "release.yml").read_text())
     for section in ("api", "monitoring", "readiness"):
         del release[section]
-    release["services"] = release["clients"] = ["backend"]
+    release["services"], release["clients"] = ["backend"], ["backend"]
     (folder / "release.yml").write_text(yaml.safe_dump(release, allow_unicode=True))
     nothing = dict.fromkeys(("db_container", "worker_container", "redis_container", "api_base_url"), "")
     target = {
