@@ -146,7 +146,7 @@ def test_a_lock_is_waited_for_briefly_and_its_holder_is_named(
         with pytest.raises(ReleaseError, match=r"gave up after 3 attempts.*reader with tea"):
             move()
         assert state(session) == ("b2", True)
-        threading.Timer(1.5, holder.close).start()
+        threading.Timer(4, holder.close).start()  # the move looks for 1.2 s before its first attempt
         begun = time.monotonic()
         result = move(lock={"timeout_ms": 100, "attempts": 200, "deadline_seconds": 20})
     assert (result["changed"], result["attempts"] > 1, time.monotonic() - begun < 15) == (True, True, True)
