@@ -442,7 +442,7 @@ def failure_of(alembic: Alembic, road: str, settings: Mapping[str, str]) -> str:
 
 ROADS = ["alembic", "sql"]
 WRITTEN = "1 associations were written since they were counted"
-ONLY_RECORD = "1 associations differ from drawings since the count"
+ONLY_RECORD = "1 associations differ from drawings written since they were counted"
 
 
 @pytest.mark.parametrize("written", ["before", "meanwhile", "after"])

@@ -55,7 +55,9 @@ BEGIN
         SELECT count(*) INTO uncounted FROM drawing_project_associations a JOIN drawings d ON d.id = a.drawing_id
         WHERE a.drawing_id = ANY (changed) AND d.project_id IS DISTINCT FROM a.project_id;
         IF uncounted > 0 THEN
-            RAISE EXCEPTION 'Phase A is not rolled back: % associations differ from drawings since the count', uncounted
+            RAISE EXCEPTION
+                'Phase A is not rolled back: % associations differ from drawings written since they were counted',
+                uncounted
                 USING HINT = 'Nothing was changed. Count again what would be lost.';
         END IF;
     END IF;
