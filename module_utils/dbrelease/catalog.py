@@ -43,7 +43,8 @@ JOIN pg_am m ON m.oid = c.relam
 WHERE i.indrelid = %s ORDER BY c.relname
 """
 
-# NOT NULL is a constraint of its own from version 18 on; it is compared with the column.
+# NOT NULL is a constraint of its own from version 18 on; it is compared with the column. A foreign key to a partitioned
+# table has one more below it for each partition, of the same table; what a partition has of its own table has none.
 CONSTRAINTS = """
 SELECT x.conname AS name,
        CASE x.contype WHEN 'p' THEN 'primary_key' WHEN 'u' THEN 'unique' WHEN 'f' THEN 'foreign_key'
@@ -61,7 +62,9 @@ SELECT x.conname AS name,
 FROM pg_constraint x
 LEFT JOIN pg_class r ON r.oid = x.confrelid
 LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
-WHERE x.conrelid = %s AND x.contype IN ('p', 'u', 'f', 'c', 'x') ORDER BY x.conname
+WHERE x.conrelid = %s AND x.contype IN ('p', 'u', 'f', 'c', 'x')
+  AND NOT EXISTS (SELECT FROM pg_constraint above WHERE above.oid = x.conparentid AND above.conrelid = x.conrelid)
+ORDER BY x.conname
 """
 
 CONSTRAINT_KEYS = ("type", "columns", "validated", "deferrable", "initially_deferred", "definition")

@@ -353,6 +353,29 @@ def test_a_foreign_key_is_put_right(deployed: World, sql: str, seen: str) -> Non
     assert not deployed.reconcile()["changed"]
 
 
+PARTITIONED = BEFORE.replace(
+    "accounts (id int PRIMARY KEY);",
+    "accounts (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+    "CREATE TABLE low PARTITION OF accounts FOR VALUES FROM (0) TO (3);"
+    "CREATE TABLE high PARTITION OF accounts FOR VALUES FROM (3) TO (9);",
+)
+
+
+def test_a_foreign_key_to_a_partitioned_table_is_put_right_once(world: World) -> None:
+    world.run(DEPLOYED.replace(BEFORE, PARTITIONED))
+    assert not world.reconcile()["changed"]
+    world.run("ALTER TABLE links DROP CONSTRAINT links_account_fkey")
+    assert world.reconcile()["repaired"] == ["rebuilt links_account_fkey", "validated links_account_fkey"]
+    assert not world.reconcile()["changed"]
+    world.run("DELETE FROM accounts WHERE id = 1")
+    assert world.run("SELECT count(*) FROM links WHERE account_id = 1") == [(0,)]
+
+
+def test_a_table_that_leads_to_a_partitioned_one_is_dropped(world: World) -> None:
+    world.run(PARTITIONED + TABLE + KEYS)
+    assert world.reconcile()["repaired"] == ["dropped links"] and no_links(world)
+
+
 DEFERRED: dict[str, Any] = {
     "created": {
         "links": {
