@@ -58,7 +58,10 @@ SELECT x.conname AS name,
          AS referenced_columns,
        n.nspname AS referenced_schema, r.relname AS referenced_name, pg_table_is_visible(r.oid) AS referenced_visible,
        CASE x.confdeltype WHEN 'a' THEN 'no_action' WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade'
-                          WHEN 'n' THEN 'set_null' WHEN 'd' THEN 'set_default' END AS on_delete
+                          WHEN 'n' THEN 'set_null' WHEN 'd' THEN 'set_default' END AS on_delete,
+       CASE x.confupdtype WHEN 'a' THEN 'no_action' WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade'
+                          WHEN 'n' THEN 'set_null' WHEN 'd' THEN 'set_default' END AS on_update,
+       CASE x.confmatchtype WHEN 's' THEN 'simple' WHEN 'f' THEN 'full' WHEN 'p' THEN 'partial' END AS match
 FROM pg_constraint x
 LEFT JOIN pg_class r ON r.oid = x.confrelid
 LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
@@ -68,6 +71,7 @@ ORDER BY x.conname
 """
 
 CONSTRAINT_KEYS = ("type", "columns", "validated", "deferrable", "initially_deferred", "definition")
+FOREIGN_KEY_KEYS = ("on_delete", "on_update", "match")
 
 
 def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeeping_table: str) -> list[Proof]:
@@ -124,7 +128,7 @@ def read_catalog(cursor: Cursor, table: str) -> Catalog:
                 {
                     "references": referenced,
                     "references_schema": row["referenced_schema"],
-                    "on_delete": row["on_delete"],
+                    **{key: row[key] for key in FOREIGN_KEY_KEYS},
                 }
                 if row["referenced_oid"]
                 else {}

@@ -329,6 +329,16 @@ WRONG_KEYS = [  # what is broken, and what is seen of it
     ("set null", f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE SET NULL NOT VALID", "set_null instead"),
     ("deferrable", f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE CASCADE DEFERRABLE", "deferrable True"),
     (
+        "on update",
+        f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE CASCADE ON UPDATE CASCADE",
+        "on_update cascade instead of no_action",
+    ),
+    (
+        "match full",
+        f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} MATCH FULL ON DELETE CASCADE",
+        "match full instead of simple",
+    ),
+    (
         "elsewhere",
         f"{DROP_ORDER} {ADD} links_order_fkey FOREIGN KEY (order_id) REFERENCES accounts (id) NOT VALID",
         "orders",
@@ -425,6 +435,35 @@ def test_a_deferrable_foreign_key_is_rebuilt_deferrable(deployed: World, sql: st
     done = deployed.reconcile(**DEFERRED)
     (proof,) = [proof for proof in done["proofs"] if proof["name"] == f"reconcile.{name}"]
     assert done["repaired"] == [f"rebuilt {name}", f"validated {name}"] and seen in proof["detail"]
+    assert deployed.state() == was
+
+
+PAIR = "ALTER TABLE orders ADD UNIQUE (id, account_id); UPDATE orders SET account_id = 2 WHERE account_id IS NULL;"
+PAIRED = """
+ALTER TABLE links DROP CONSTRAINT links_pkey, DROP CONSTRAINT links_order_fkey, ALTER account_id DROP NOT NULL,
+  ADD CONSTRAINT links_order_fkey FOREIGN KEY (order_id, account_id) REFERENCES orders (id, account_id)
+"""
+DECLARED_PAIR = {
+    **key("order_id", "orders"),
+    "columns": ["order_id", "account_id"],
+    "references": {"table": "orders", "columns": ["id", "account_id"]},
+    "match": "full",
+    "on_update": "restrict",
+}
+
+
+def test_a_match_and_an_action_on_update_are_rebuilt_as_declared(deployed: World) -> None:
+    constraints = {"links_order_fkey": DECLARED_PAIR, "links_account_fkey": key("account_id", "accounts")}
+    created = {"links": {**RELEASE["created"]["links"], "constraints": constraints}}
+    nothing: dict[str, Any] = {"created": created, "repairs": {}, "steps": []}
+    deployed.run(f"{PAIR} {PAIRED} MATCH FULL ON UPDATE RESTRICT ON DELETE CASCADE")
+    was = deployed.state()
+    assert not deployed.reconcile(**nothing)["changed"]
+    deployed.run("ALTER TABLE links DROP CONSTRAINT links_order_fkey; INSERT INTO links VALUES (1, NULL)")
+    error = deployed.refused(**nothing)
+    assert "1 row leads to no row of orders" in error.message and "'account_id': None" in error.message
+    deployed.run("DELETE FROM links WHERE account_id IS NULL")
+    assert deployed.reconcile(**nothing)["repaired"] == ["validated links_order_fkey"]
     assert deployed.state() == was
 
 

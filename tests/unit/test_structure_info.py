@@ -120,6 +120,18 @@ DEVIATIONS: list[tuple[str, str, list[str], str]] = [
         "on_delete set_null instead of cascade",
     ),
     (
+        "cascading updates",
+        ADD_FK + "(order_id) REFERENCES orders ON DELETE CASCADE ON UPDATE CASCADE",
+        [CONSTRAINTS],
+        "on_update cascade instead of no_action",
+    ),
+    (
+        "matching in full",
+        ADD_FK + "(order_id) REFERENCES orders MATCH FULL ON DELETE CASCADE",
+        [CONSTRAINTS],
+        "match full instead of simple",
+    ),
+    (
         "references another table",
         ADD_FK + "(order_id) REFERENCES accounts ON DELETE CASCADE",
         [CONSTRAINTS],
