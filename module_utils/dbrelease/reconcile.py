@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from .patient import PatientSession
 from .proof import Proof, Status, failures, sentence
 from .reconciled import Reconciled, Wanted
 from .steps import Step
+from .taken_names import FREE_THEM, in_words, names_needed, read_taken
 
 APPLICATION = "dbrelease reconcile"
 FOREIGN_KEY_VIOLATION = "23503"
@@ -68,14 +70,19 @@ class Reconciler:
         if reason:
             self.done.proofs += [self._leftover_proof(one.table, "fail", reason) for one in found]
             raise ReleaseError(reason, refused=True)
-        names = {one.table for one in found}
-        for table in self.wanted.created:
-            if table not in names:
-                self.done.proofs.append(self._leftover_proof(table, "pass", "Nothing stands under its name."))
+        self._tell_of_absent({one.table for one in found})
         if any(one.losses for one in found) and not self.check_mode:
             self.session.read("Saving the rows that will be lost", self._save)
         for one in found:
             self._drop(one)
+
+    def _tell_of_absent(self, there: Collection[str]) -> None:
+        needed = names_needed(self.wanted.created)
+        taken = self.session.read("Looking at the names of indexes", lambda cursor: read_taken(cursor, needed))
+        for table in (table for table in self.wanted.created if table not in there):
+            others = in_words([row for row in taken if row["needs"] == table])
+            said = f"Nothing stands under its name. {f'{others} {FREE_THEM}' if others else ''}".strip()
+            self.done.proofs.append(self._leftover_proof(table, "pass", said))
 
     def _leftovers(self, cursor: Cursor) -> list[Leftover]:
         declared = self.wanted.leftover

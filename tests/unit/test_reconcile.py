@@ -301,6 +301,17 @@ def test_what_is_no_table_is_not_dropped(before: World, kind: str) -> None:
     assert kind.lower() in error.message and error.refused and not no_links(before)
 
 
+def test_a_table_that_was_renamed_is_told_by_the_names_that_it_kept(before: World) -> None:
+    before.run(TABLE + "ALTER TABLE links RENAME TO kept")
+    result = before.reconcile()
+    (proof,) = result["proofs"]
+    assert not result["changed"] and proof["status"] == "pass"
+    assert (
+        "Nothing stands under its name. The name links_pkey, which links needs, is that of an index" in proof["detail"]
+    )
+    assert "the table kept. Rename" in proof["detail"]
+
+
 def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before.run(TABLE)
     calls: list[int] = []
