@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
@@ -17,6 +18,7 @@ from .foreign_keys import ForeignKey, plan
 from .journal import Run
 from .journal import Step as JournalStep
 from .leftover import Leftover, diagnose, is_unchanged, refusal
+from .leftover_drop import Dropping, limit_statement
 from .locks import LockLimits, watch_blockers
 from .lost_rows import save_rows
 from .patient import PatientSession
@@ -111,33 +113,30 @@ class Reconciler:
         ]
 
     def _drop(self, one: Leftover) -> None:
-        # What it refers to is locked first, as deletes that cascade do; else both would wait for the other.
-        names = [sql.Identifier(*name.split(".", 1)) for name in (*one.references, one.table)]
-        locking = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(names))
-        dropping = sql.SQL("DROP TABLE {}").format(names[-1])
-        self.done.statements.append(self._text(dropping))
+        def demand(cursor: Cursor) -> None:
+            same = is_unchanged(cursor, one) or self._as_lossy(cursor, one)
+            if not same or _revisions(cursor) != [self.wanted.from_revision]:
+                raise _changed()
+
+        dropping = Dropping(self.session, one, demand)
+        self.done.statements.append(self._text(dropping.statement))
         said = f"It was a {one.description}."
         if self.check_mode:
             self.done.proofs.append(self._leftover_proof(one.table, "skipped", f"Would drop it. {said}"))
             return
-
-        def attempt(cursor: Cursor) -> None:
-            cursor.execute(locking)
-            same = is_unchanged(cursor, one) or self._as_lossy(cursor, one)
-            if not same or _revisions(cursor) != [self.wanted.from_revision]:
-                raise _changed()
-            cursor.execute(dropping)
-
-        self.session.write(f"Dropping {one.table}", attempt, locks=len(names))
+        dropping.drop()
         self.done.repaired.append(f"dropped {one.table}")
         kept = "".join(f" {saved['rows']} rows are saved: {saved['replay']}." for saved in self.done.saved)
         self.done.proofs.append(self._leftover_proof(one.table, "pass", f"Dropped. {said}{kept}"))
 
     def _as_lossy(self, cursor: Cursor, one: Leftover) -> bool:
-        """Whether the same rows would be lost as were counted; everyone waits for the answer, so not for long."""
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{self.session.limits.timeout_ms}ms",))
+        """Whether the same rows would be lost as were counted; others wait for the answer, so not for long."""
+        limit_statement(cursor, self.session.limits.timeout_ms)
         created = self.wanted.created[one.table]
-        now = diagnose(cursor, one.table, created["columns"], self.wanted.leftover.get(one.table) or {})
+        try:
+            now = diagnose(cursor, one.table, created["columns"], self.wanted.leftover.get(one.table) or {})
+        except psycopg2.errors.QueryCanceled:
+            return False
         return now is not None and (now.losses, now.fingerprint) == (one.losses, one.fingerprint)
 
     def _leftover_proof(self, table: str, status: Status, detail: str) -> Proof:

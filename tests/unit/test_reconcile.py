@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import shared_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.leftover import diagnose
+from ansible.module_utils.dbrelease.leftover import diagnose, is_unchanged
 from ansible.module_utils.dbrelease.outcome import judge
 from ansible.module_utils.dbrelease.stages import stages_of
 from reconcile import act
@@ -616,11 +617,7 @@ class Writer(threading.Thread):
         with self.session.cursor() as cursor:
             while not self.ended.is_set():
                 number = 1_000_000 + self.written
-                for sql in (
-                    f"INSERT INTO accounts VALUES ({number}); INSERT INTO orders VALUES ({number}, {number})",
-                    f"UPDATE orders SET account_id = 1 WHERE id = {1 + self.written}",
-                    f"DELETE FROM accounts WHERE id = {number}",
-                ):
+                for sql in self.statements(number):
                     begun = time.monotonic()
                     cursor.execute(sql)
                     self.longest = max(self.longest, time.monotonic() - begun)
@@ -629,10 +626,24 @@ class Writer(threading.Thread):
                 time.sleep(0.02)
         self.session.close()
 
+    def statements(self, number: int) -> list[str]:
+        return [
+            f"INSERT INTO accounts VALUES ({number}); INSERT INTO orders VALUES ({number}, {number})",
+            f"UPDATE orders SET account_id = 1 WHERE id = {1 + self.written}",
+            f"DELETE FROM accounts WHERE id = {number}",
+        ]
+
+
+class Adder(Writer):
+    """Reads and writes what is referred to, and deletes nothing, which would write to the table that refers to it."""
+
+    def statements(self, number: int) -> list[str]:
+        return [*super().statements(number)[:2], "SELECT FROM accounts JOIN orders ON account_id = accounts.id"]
+
 
 @contextmanager
-def writing(login: Login) -> Iterator[Writer]:
-    writer = Writer(login)
+def writing(login: Login, kind: type[Writer] = Writer) -> Iterator[Writer]:
+    writer = kind(login)
     writer.start()
     time.sleep(0.2)
     try:
@@ -650,6 +661,8 @@ INDEX = "CREATE INDEX ON links (account_id);"
 NO_CASCADE = f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} NOT VALID;"
 
 
+# What the writer changes meanwhile must not change the number that was accepted.
+BY_NOBODY = {"leftover": {"links": {"losses": "SELECT * FROM links WHERE by IS NULL"}}, "steps": ["fill"]}
 TOO_EARLY = BEFORE + MANY + TABLE + INDEX + KEYS + "UPDATE links SET by = NULL WHERE order_id % 2 = 0;"
 OUT_OF_LINE = DEPLOYED + MANY + INDEX + NO_CASCADE  # 199,980 of 200,000 rows are missing
 
@@ -664,12 +677,61 @@ def test_no_writer_waits_half_a_second(
 ) -> None:
     world.run(sql)
     world.run("ANALYZE")
-    # What the writer changes meanwhile must not change the number that was accepted.
-    declared = {"leftover": {"links": {"losses": "SELECT * FROM links WHERE by IS NULL"}}, "steps": ["fill"]}
     patient = {"timeout_ms": 400, "attempts": 20, "deadline_seconds": 120}
     with writing(database) as writer:
-        done = world.reconcile(lock=patient, accept_loss=accepted, repairs=declared)
+        done = world.reconcile(lock=patient, accept_loss=accepted, repairs=BY_NOBODY)
     assert len(done["repaired"]) == repairs
     assert sum(saved["rows"] for saved in done["saved"]) == (accepted or 0)
     assert writer.written > 20
     assert writer.longest < 0.5, f"{writer.longest:.2f} s"
+
+
+SLOWLY = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age(%s::xid)) AS unchanged FROM pg_sleep(1.5)"
+ENGINE = "ansible.module_utils.dbrelease"
+
+
+@pytest.mark.parametrize(("timeout_ms", "expected"), [(1200, True), (200, False)], ids=["expected", "not expected"])
+def test_nobody_waits_for_a_slow_look_at_a_table_that_is_left_over(
+    before: World, database: Login, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, expected: bool
+) -> None:
+    before.run(TABLE + KEYS)
+    monkeypatch.setattr(f"{ENGINE}.leftover.UNCHANGED", SLOWLY)
+    if not expected:
+        monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: True)
+    begun = time.monotonic()
+    with writing(database, Adder) as writer:
+        patient = {"timeout_ms": timeout_ms, "attempts": 20, "deadline_seconds": 60}
+        done = before.reconcile(lock=patient, repairs=BY_NOBODY)
+    assert done["repaired"] == ["dropped links"] and no_links(before)
+    assert writer.written > 20 and time.monotonic() - begun > 1.5
+    assert writer.longest < 0.8, f"{writer.longest:.2f} s"
+
+
+def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
+    before: World, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what the table refers to: to wait for that, too, would be a deadlock, and the server might end it."""
+    before.run(TABLE + KEYS)
+    session, waits = connect(database, "an old client"), "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    looks: list[bool] = []
+    with session.cursor() as cursor, ThreadPoolExecutor(1) as pool:
+        cursor.execute("SET deadlock_timeout = '600ms'; BEGIN; INSERT INTO orders VALUES (21, 1)")
+        written: list[Future[None]] = []
+
+        def look(*arguments: Any) -> bool:
+            if not written:
+                written.append(pool.submit(cursor.execute, "INSERT INTO links VALUES (21, 1, 'release'); COMMIT"))
+                deadline = time.monotonic() + 5
+                while before.run(waits) == [(0,)] and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.4)
+            looks.append(is_unchanged(*arguments))
+            return looks[-1]
+
+        monkeypatch.setattr(f"{ENGINE}.reconcile.is_unchanged", look)
+        monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: time.sleep(0.8))
+        done = before.reconcile(lock={"timeout_ms": 1500, "attempts": 20, "deadline_seconds": 60})
+        written[0].result()
+    session.close()
+    assert looks == [True, False], "what it wrote was not seen before it was let through, and then was"
+    assert done["repaired"] == ["dropped links"] and before.run("SELECT count(*) FROM orders") == [(21,)]

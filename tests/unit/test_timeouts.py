@@ -80,10 +80,11 @@ def test_a_whole_session_may_be_without(hasty: Session, name: str) -> None:
 
 
 def test_the_lock_timeout_stays(hasty: Session) -> None:
-    for limit in (
+    limits: list[Callable[[Any], None]] = [
         lambda cursor: limit_lock_waits(cursor, LockLimits(timeout_ms=70)),
         lambda cursor: limit_statements(cursor, 60_000, lock_timeout=70),
-    ):
+    ]
+    for limit in limits:
         with transaction(hasty) as cursor:
             limit(cursor)
             assert select(cursor, "SHOW lock_timeout") == [{"lock_timeout": "70ms"}]
