@@ -35,8 +35,9 @@ options:
           - A constraint has C(type) (V(primary_key), V(unique), V(foreign_key), V(check), V(exclusion)) and C(columns);
             a V(check) and an V(exclusion) have, in place of these, C(definition) as pg_get_constraintdef() writes it.
             A foreign key has also C(references) (C(table), C(columns)) and C(on_delete) (V(cascade), V(set_null),
-            V(no_action), V(restrict), V(set_default)). All but a check may have C(deferrable) and
-            C(initially_deferred), which are else V(false).
+            V(no_action), V(restrict), V(set_default)), and may have C(on_update) (one of these, else V(no_action)) and
+            C(match) (V(full), else V(simple)). All but a check may have C(deferrable) and C(initially_deferred), which
+            are else V(false).
         type: dict
         default: {}
       altered:

@@ -43,7 +43,8 @@ JOIN pg_am m ON m.oid = c.relam
 WHERE i.indrelid = %s ORDER BY c.relname
 """
 
-# NOT NULL is a constraint of its own from version 18 on; it is compared with the column.
+# NOT NULL is a constraint of its own from version 18 on; it is compared with the column. A foreign key to a partitioned
+# table has one more below it for each partition, of the same table; what a partition has of its own table has none.
 CONSTRAINTS = """
 SELECT x.conname AS name,
        CASE x.contype WHEN 'p' THEN 'primary_key' WHEN 'u' THEN 'unique' WHEN 'f' THEN 'foreign_key'
@@ -57,14 +58,20 @@ SELECT x.conname AS name,
          AS referenced_columns,
        n.nspname AS referenced_schema, r.relname AS referenced_name, pg_table_is_visible(r.oid) AS referenced_visible,
        CASE x.confdeltype WHEN 'a' THEN 'no_action' WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade'
-                          WHEN 'n' THEN 'set_null' WHEN 'd' THEN 'set_default' END AS on_delete
+                          WHEN 'n' THEN 'set_null' WHEN 'd' THEN 'set_default' END AS on_delete,
+       CASE x.confupdtype WHEN 'a' THEN 'no_action' WHEN 'r' THEN 'restrict' WHEN 'c' THEN 'cascade'
+                          WHEN 'n' THEN 'set_null' WHEN 'd' THEN 'set_default' END AS on_update,
+       CASE x.confmatchtype WHEN 's' THEN 'simple' WHEN 'f' THEN 'full' WHEN 'p' THEN 'partial' END AS match
 FROM pg_constraint x
 LEFT JOIN pg_class r ON r.oid = x.confrelid
 LEFT JOIN pg_namespace n ON n.oid = r.relnamespace
-WHERE x.conrelid = %s AND x.contype IN ('p', 'u', 'f', 'c', 'x') ORDER BY x.conname
+WHERE x.conrelid = %s AND x.contype IN ('p', 'u', 'f', 'c', 'x')
+  AND NOT EXISTS (SELECT FROM pg_constraint above WHERE above.oid = x.conparentid AND above.conrelid = x.conrelid)
+ORDER BY x.conname
 """
 
 CONSTRAINT_KEYS = ("type", "columns", "validated", "deferrable", "initially_deferred", "definition")
+FOREIGN_KEY_KEYS = ("on_delete", "on_update", "match")
 
 
 def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeeping_table: str) -> list[Proof]:
@@ -121,7 +128,7 @@ def read_catalog(cursor: Cursor, table: str) -> Catalog:
                 {
                     "references": referenced,
                     "references_schema": row["referenced_schema"],
-                    "on_delete": row["on_delete"],
+                    **{key: row[key] for key in FOREIGN_KEY_KEYS},
                 }
                 if row["referenced_oid"]
                 else {}

@@ -17,20 +17,21 @@ from .database import Row, select
 from .errors import ReleaseError
 from .proof import Proof
 from .statement import readable_row
-from .structure import Catalog, constraint_differences
+from .structure import FOREIGN_KEY_DEFAULTS, Catalog, constraint_differences
 
-ON_DELETE = {
+ACTIONS = {
     "cascade": "CASCADE",
     "no_action": "NO ACTION",
     "restrict": "RESTRICT",
     "set_default": "SET DEFAULT",
     "set_null": "SET NULL",
 }
+MATCHES = {"simple": "MATCH SIMPLE", "full": "MATCH FULL"}
 LONGEST_NAME = 63
 ORPHANS = """
 WITH orphan AS (
   SELECT child.* FROM {table} AS child
-  WHERE {filled} AND NOT EXISTS (SELECT FROM {referenced} AS parent WHERE {same}))
+  WHERE ({filled}) AND NOT EXISTS (SELECT FROM {referenced} AS parent WHERE {same}))
 SELECT (SELECT count(*) FROM orphan) AS count,
        (SELECT json_agg(few) FROM (SELECT * FROM orphan LIMIT 5) AS few) AS sample
 """
@@ -45,7 +46,9 @@ class ForeignKey:
     columns: list[str]
     referenced: str
     referenced_columns: list[str]
+    match: str
     on_delete: str
+    on_update: str
     timing: str
     wrong: str = ""
     drops: list[str] = field(default_factory=list)
@@ -70,14 +73,17 @@ class ForeignKey:
         locked = sql.SQL(", ").join(_table(name) for name in dict.fromkeys((self.referenced, self.table)))
         mode = "ACCESS EXCLUSIVE" if self.drops else "SHARE ROW EXCLUSIVE"
         added = sql.SQL(
-            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) ON DELETE {} {} NOT VALID"
+            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) {} ON DELETE {} ON UPDATE {} {}"
+            " NOT VALID"
         ).format(
             table,
             sql.Identifier(temporary),
             _columns(self.columns),
             _table(self.referenced),
             _columns(self.referenced_columns),
-            sql.SQL(ON_DELETE[self.on_delete]),
+            sql.SQL(MATCHES[self.match]),
+            sql.SQL(ACTIONS[self.on_delete]),
+            sql.SQL(ACTIONS[self.on_update]),
             sql.SQL(self.timing),
         )
         dropped = [
@@ -98,7 +104,8 @@ class ForeignKey:
         statement = sql.SQL(ORPHANS).format(
             table=_table(self.table),
             referenced=_table(self.referenced),
-            filled=sql.SQL(" AND ").join(
+            # A full match allows no row that is filled in part, and such a one has no parent.
+            filled=sql.SQL(" OR " if self.match == "full" else " AND ").join(
                 sql.SQL("child.{} IS NOT NULL").format(sql.Identifier(c)) for c in self.columns
             ),
             same=sql.SQL(" AND ").join(
@@ -144,6 +151,7 @@ def _planned(
     # An undeclared one on the same columns acts as well: with NO ACTION it stops what the declared one cascades.
     others = _beside(wanted, declared, catalog.constraints)
     differences = constraint_differences(wanted, observed) if observed else ["it is missing"]
+    actions = {**FOREIGN_KEY_DEFAULTS, **wanted}
     # One that is only not valid yet needs no other in its place.
     rebuild = bool(others) or not observed or bool(constraint_differences(wanted, {**observed, "validated": True}))
     said = [*differences, *(f"{other} is there besides" for other in others)]
@@ -153,7 +161,9 @@ def _planned(
         columns=list(wanted["columns"]),
         referenced=wanted["references"]["table"],
         referenced_columns=list(wanted["references"]["columns"]),
-        on_delete=wanted["on_delete"],
+        match=actions["match"],
+        on_delete=actions["on_delete"],
+        on_update=actions["on_update"],
         timing=_timing(wanted),
         wrong="; ".join(said),
         drops=[*([name] if observed else []), *others] if rebuild else [],

@@ -105,7 +105,7 @@ def diagnose(
 def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
     """Whether no row can have been written since the diagnosis; where this says no, only another diagnosis can tell.
 
-    One look at the rows without any of the release's queries, so that it can be afforded while everyone waits.
+    One look at the rows without any of the release's queries, so that it can be afforded while others wait.
     """
     # No parameter: a percent sign in a name would be taken for the place of one.
     table, oldest = sql.Identifier(*one.table.split(".", 1)), sql.Literal(one.oldest_transaction)

@@ -9,7 +9,7 @@ from typing import TypeVar
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from .database import Connection, server_reason, transaction
+from .database import Connection, server_reason, transaction, without_timeouts
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits, LockWatch, retrying
 
@@ -56,9 +56,8 @@ class PatientSession:
 
 
 def _limit(cursor: Cursor, timeout_ms: int) -> None:
-    cursor.execute(
-        "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true)", (f"{timeout_ms}ms",)
-    )
+    without_timeouts(cursor)
+    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{timeout_ms}ms",))
 
 
 def _told(what: str, error: psycopg2.Error) -> Exception:

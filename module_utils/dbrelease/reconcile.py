@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
@@ -16,12 +18,14 @@ from .foreign_keys import ForeignKey, plan
 from .journal import Run
 from .journal import Step as JournalStep
 from .leftover import Leftover, diagnose, is_unchanged, refusal
+from .leftover_drop import Dropping, limit_statement
 from .locks import LockLimits, watch_blockers
 from .lost_rows import save_rows
 from .patient import PatientSession
 from .proof import Proof, Status, failures, sentence
 from .reconciled import Reconciled, Wanted
 from .steps import Step
+from .taken_names import FREE_THEM, in_words, names_needed, read_taken
 
 APPLICATION = "dbrelease reconcile"
 FOREIGN_KEY_VIOLATION = "23503"
@@ -68,14 +72,19 @@ class Reconciler:
         if reason:
             self.done.proofs += [self._leftover_proof(one.table, "fail", reason) for one in found]
             raise ReleaseError(reason, refused=True)
-        names = {one.table for one in found}
-        for table in self.wanted.created:
-            if table not in names:
-                self.done.proofs.append(self._leftover_proof(table, "pass", "Nothing stands under its name."))
+        self._tell_of_absent({one.table for one in found})
         if any(one.losses for one in found) and not self.check_mode:
             self.session.read("Saving the rows that will be lost", self._save)
         for one in found:
             self._drop(one)
+
+    def _tell_of_absent(self, there: Collection[str]) -> None:
+        needed = names_needed(self.wanted.created)
+        taken = self.session.read("Looking at the names of indexes", lambda cursor: read_taken(cursor, needed))
+        for table in (table for table in self.wanted.created if table not in there):
+            others = in_words([row for row in taken if row["needs"] == table])
+            said = f"Nothing stands under its name. {f'{others} {FREE_THEM}' if others else ''}".strip()
+            self.done.proofs.append(self._leftover_proof(table, "pass", said))
 
     def _leftovers(self, cursor: Cursor) -> list[Leftover]:
         declared = self.wanted.leftover
@@ -104,33 +113,30 @@ class Reconciler:
         ]
 
     def _drop(self, one: Leftover) -> None:
-        # What it refers to is locked first, as deletes that cascade do; else both would wait for the other.
-        names = [sql.Identifier(*name.split(".", 1)) for name in (*one.references, one.table)]
-        locking = sql.SQL("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE").format(sql.SQL(", ").join(names))
-        dropping = sql.SQL("DROP TABLE {}").format(names[-1])
-        self.done.statements.append(self._text(dropping))
+        def demand(cursor: Cursor) -> None:
+            same = is_unchanged(cursor, one) or self._as_lossy(cursor, one)
+            if not same or _revisions(cursor) != [self.wanted.from_revision]:
+                raise _changed()
+
+        dropping = Dropping(self.session, one, demand)
+        self.done.statements.append(self._text(dropping.statement))
         said = f"It was a {one.description}."
         if self.check_mode:
             self.done.proofs.append(self._leftover_proof(one.table, "skipped", f"Would drop it. {said}"))
             return
-
-        def attempt(cursor: Cursor) -> None:
-            cursor.execute(locking)
-            same = is_unchanged(cursor, one) or self._as_lossy(cursor, one)
-            if not same or _revisions(cursor) != [self.wanted.from_revision]:
-                raise _changed()
-            cursor.execute(dropping)
-
-        self.session.write(f"Dropping {one.table}", attempt, locks=len(names))
+        dropping.drop()
         self.done.repaired.append(f"dropped {one.table}")
         kept = "".join(f" {saved['rows']} rows are saved: {saved['replay']}." for saved in self.done.saved)
         self.done.proofs.append(self._leftover_proof(one.table, "pass", f"Dropped. {said}{kept}"))
 
     def _as_lossy(self, cursor: Cursor, one: Leftover) -> bool:
-        """Whether the same rows would be lost as were counted; everyone waits for the answer, so not for long."""
-        cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{self.session.limits.timeout_ms}ms",))
+        """Whether the same rows would be lost as were counted; others wait for the answer, so not for long."""
+        limit_statement(cursor, self.session.limits.timeout_ms)
         created = self.wanted.created[one.table]
-        now = diagnose(cursor, one.table, created["columns"], self.wanted.leftover.get(one.table) or {})
+        try:
+            now = diagnose(cursor, one.table, created["columns"], self.wanted.leftover.get(one.table) or {})
+        except psycopg2.errors.QueryCanceled:
+            return False
         return now is not None and (now.losses, now.fingerprint) == (one.losses, one.fingerprint)
 
     def _leftover_proof(self, table: str, status: Status, detail: str) -> Proof:

@@ -192,7 +192,7 @@ def _read(place: Place, backup: Backup) -> Copy:
 def _analyze(place: Place) -> None:
     try:
         with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
-            cursor.execute("SET statement_timeout = 0")
+            without_timeouts(cursor, session=True)
             cursor.execute("ANALYZE")
     except psycopg2.Error as error:
         raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error

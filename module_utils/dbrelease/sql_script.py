@@ -12,7 +12,7 @@ import psycopg2
 
 from .alembic_move import Moved, application_name, read_counters, read_counters_before, revisions_or_none
 from .alembic_outcome import Move
-from .database import Login, connect, server_reason
+from .database import Login, connect, server_reason, without_timeouts
 from .errors import ReleaseError
 from .journal import Run, utc_now
 from .locks import RETRYABLE, ContendedError, LockLimits, LockWatch, retrying, watch_blockers
@@ -75,6 +75,7 @@ class Script:
                 **self.settings,
             }
             with connection.cursor() as cursor:
+                without_timeouts(cursor, session=True)
                 for setting, value in settings.items():
                     cursor.execute("SELECT set_config(%s, %s, false)", (setting, value))
                 try:

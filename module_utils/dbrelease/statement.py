@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from .database import strip_terminator
+from .database import strip_terminator, without_timeouts
 from .errors import ReleaseError
 
 Cursor = psycopg2.extensions.cursor
@@ -86,6 +86,7 @@ def readable_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def limit_statements(cursor: Cursor, statement_timeout_ms: int, **more_ms: int) -> None:
-    """Bound this transaction's statements; `more_ms` names further settings in milliseconds."""
+    """Bound this transaction's statements by nothing else; `more_ms` names further settings in milliseconds."""
+    without_timeouts(cursor)
     for name, milliseconds in {"statement_timeout": statement_timeout_ms, **more_ms}.items():
         cursor.execute("SELECT set_config(%s, %s, true)", (name, f"{milliseconds}ms"))

@@ -11,7 +11,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import cursor as Cursor
 
 from .checks import run_checks
-from .database import Connection, select, select_declared, server_reason, transaction
+from .database import Connection, select, select_declared, server_reason, transaction, without_timeouts
 from .drift import Instant
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits
@@ -95,8 +95,10 @@ def attempt_step(
     try:
         with transaction(connection, isolation="REPEATABLE READ") as cursor:
             limit_lock_waits(cursor, limits)
-            cursor.execute("SELECT set_config('statement_timeout', '0', true), set_config(%s, 'open', true)", (MARK,))
-            cursor.execute("SELECT set_config(%s, %s, true)", (BATCH_ROWS, str(step.batch_rows or "")))
+            cursor.execute(
+                "SELECT set_config(%s, 'open', true), set_config(%s, %s, true)",
+                (MARK, BATCH_ROWS, str(step.batch_rows or "")),
+            )
             cursor.execute(step.sql)
             rows = max(cursor.rowcount, 0)
             _demand_own_transaction(cursor, step)
@@ -166,7 +168,8 @@ def check_alone(connection: Connection, step: Step, checks: Sequence[Mapping[str
 
 
 def limit_lock_waits(cursor: Cursor, limits: LockLimits) -> None:
-    """For the transaction: no statement waits longer for a lock, as everyone behind it waits as long."""
+    """For the transaction: it may take long, but waits briefly for a lock, as everyone behind it waits as long."""
+    without_timeouts(cursor)
     cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{limits.timeout_ms}ms",))
 
 

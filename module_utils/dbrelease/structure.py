@@ -13,6 +13,7 @@ CORRECT = "Correct it by a migration, or go one of the ways back."
 # What a declaration that says nothing of it means.
 INDEX_DEFAULTS = {"unique": False, "method": "btree", "where": None, "valid": True, "ready": True}
 CONSTRAINT_DEFAULTS = {"validated": True, "deferrable": False, "initially_deferred": False}
+FOREIGN_KEY_DEFAULTS = {"on_update": "no_action", "match": "simple"}
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def _index(declared: Mapping[str, Any], observed: Row) -> list[str]:
 
 def constraint_differences(declared: Mapping[str, Any], observed: Row) -> list[str]:
     """What an observed constraint is instead of what is declared."""
-    wanted = {**CONSTRAINT_DEFAULTS, **declared}
+    more = FOREIGN_KEY_DEFAULTS if declared["type"] == "foreign_key" else {}
+    wanted = {**CONSTRAINT_DEFAULTS, **more, **declared}
     qualified = f"{observed.get('references_schema')}.{(observed.get('references') or {}).get('table')}"
     if (wanted.get("references") or {}).get("table") == qualified:
         observed = {**observed, "references": {**observed["references"], "table": qualified}}

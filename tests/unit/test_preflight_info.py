@@ -278,6 +278,20 @@ def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
         world.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+def test_a_renamed_table_that_keeps_the_names_of_its_indexes_is_named(world: World) -> None:
+    world.sql(MIGRATION.split("ALTER TABLE")[0])
+    (there,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.created_absent"]
+    assert "there already" in there["detail"] and "The name" not in there["detail"] + there["remedy"]
+    world.sql("CREATE SCHEMA aside; ALTER TABLE order_items RENAME TO kept")
+    (there,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.created_absent"]
+    assert [f"The name {name}, which order_items" in there["detail"] for name in ("items_pkey", "ix_items")] == [
+        True, True,
+    ]  # fmt: skip
+    assert "reconcile" not in there["remedy"]
+    world.sql("ALTER TABLE kept SET SCHEMA aside")
+    assert world.look()["state"] == "ready"
+
+
 def test_deployed_target_with_the_old_files_gone_from_the_backend_says_so(world: World) -> None:
     world.deploy()
     world.payload.unlink()
@@ -447,6 +461,14 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "table there already": (own_table, "created_absent", "there already (a table with 2 rows)", ["checks_plan"]),
     "view there already": (
         sql("CREATE VIEW order_items AS SELECT 1"), "created_absent", "(a view with 1 row)", ["checks_plan"]),
+    "name of an index there already": (
+        sql("CREATE TABLE kept (x text); CREATE INDEX ix_items ON kept (x)"), "created_absent",
+        "The name ix_items, which order_items needs, is that of an index of the table kept.", ["checks_plan"]),
+    "name of a key there already": (
+        sql("CREATE TABLE kept (x int CONSTRAINT items_pkey PRIMARY KEY)"), "created_absent",
+        "an index of the table kept. Rename each that has such a name (ALTER INDEX", ["checks_plan"]),
+    "name of a key is a view's": (
+        sql("CREATE VIEW items_pkey AS SELECT 1"), "created_absent", "is that of a view.", ["checks_plan"]),
     "table lost after the release": (lost_table, "created_absent", "order_items is missing", ["checks_plan"]),
     "column there already": (
         sql("ALTER TABLE orders ADD closed_at date"),

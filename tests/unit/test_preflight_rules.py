@@ -135,6 +135,10 @@ RED: dict[str, tuple[Facts, str]] = {
         seen(tables={**SEEN.tables, "order_items": Table("r", ("id",), 9)}, created_rows={"order_items": 2}),
         "created_absent",
     ),
+    "name of an index there already": (
+        seen(taken=[{"needs": "order_items", "name": "ix_items", "kind": "i", "of": "kept"}]),
+        "created_absent",
+    ),
     "column there already": (
         seen(tables={**SEEN.tables, "orders": Table("r", ("id", "account_id", "code"), 2)}),
         "added_absent",

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,17 @@ def test_a_table_with_a_percent_sign_in_its_name_is_looked_at_again(before: Worl
         assert not is_unchanged(cursor, found)
 
 
+def test_a_table_that_was_renamed_is_told_by_the_names_that_it_kept(before: World) -> None:
+    before.run(TABLE + "ALTER TABLE links RENAME TO kept")
+    result = before.reconcile()
+    (proof,) = result["proofs"]
+    assert not result["changed"] and proof["status"] == "pass"
+    assert (
+        "Nothing stands under its name. The name links_pkey, which links needs, is that of an index" in proof["detail"]
+    )
+    assert "the table kept. Rename" in proof["detail"]
+
+
 def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatch: pytest.MonkeyPatch) -> None:
     before.run(TABLE)
     calls: list[int] = []
@@ -340,6 +352,16 @@ WRONG_KEYS = [  # what is broken, and what is seen of it
     ("set null", f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE SET NULL NOT VALID", "set_null instead"),
     ("deferrable", f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE CASCADE DEFERRABLE", "deferrable True"),
     (
+        "on update",
+        f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} ON DELETE CASCADE ON UPDATE CASCADE",
+        "on_update cascade instead of no_action",
+    ),
+    (
+        "match full",
+        f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} MATCH FULL ON DELETE CASCADE",
+        "match full instead of simple",
+    ),
+    (
         "elsewhere",
         f"{DROP_ORDER} {ADD} links_order_fkey FOREIGN KEY (order_id) REFERENCES accounts (id) NOT VALID",
         "orders",
@@ -362,6 +384,29 @@ def test_a_foreign_key_is_put_right(deployed: World, sql: str, seen: str) -> Non
     assert done["changed"] and proof["status"] == "pass" and seen in proof["detail"]
     assert deployed.state() == was
     assert not deployed.reconcile()["changed"]
+
+
+PARTITIONED = BEFORE.replace(
+    "accounts (id int PRIMARY KEY);",
+    "accounts (id int PRIMARY KEY) PARTITION BY RANGE (id);"
+    "CREATE TABLE low PARTITION OF accounts FOR VALUES FROM (0) TO (3);"
+    "CREATE TABLE high PARTITION OF accounts FOR VALUES FROM (3) TO (9);",
+)
+
+
+def test_a_foreign_key_to_a_partitioned_table_is_put_right_once(world: World) -> None:
+    world.run(DEPLOYED.replace(BEFORE, PARTITIONED))
+    assert not world.reconcile()["changed"]
+    world.run("ALTER TABLE links DROP CONSTRAINT links_account_fkey")
+    assert world.reconcile()["repaired"] == ["rebuilt links_account_fkey", "validated links_account_fkey"]
+    assert not world.reconcile()["changed"]
+    world.run("DELETE FROM accounts WHERE id = 1")
+    assert world.run("SELECT count(*) FROM links WHERE account_id = 1") == [(0,)]
+
+
+def test_a_table_that_leads_to_a_partitioned_one_is_dropped(world: World) -> None:
+    world.run(PARTITIONED + TABLE + KEYS)
+    assert world.reconcile()["repaired"] == ["dropped links"] and no_links(world)
 
 
 DEFERRED: dict[str, Any] = {
@@ -413,6 +458,35 @@ def test_a_deferrable_foreign_key_is_rebuilt_deferrable(deployed: World, sql: st
     done = deployed.reconcile(**DEFERRED)
     (proof,) = [proof for proof in done["proofs"] if proof["name"] == f"reconcile.{name}"]
     assert done["repaired"] == [f"rebuilt {name}", f"validated {name}"] and seen in proof["detail"]
+    assert deployed.state() == was
+
+
+PAIR = "ALTER TABLE orders ADD UNIQUE (id, account_id); UPDATE orders SET account_id = 2 WHERE account_id IS NULL;"
+PAIRED = """
+ALTER TABLE links DROP CONSTRAINT links_pkey, DROP CONSTRAINT links_order_fkey, ALTER account_id DROP NOT NULL,
+  ADD CONSTRAINT links_order_fkey FOREIGN KEY (order_id, account_id) REFERENCES orders (id, account_id)
+"""
+DECLARED_PAIR = {
+    **key("order_id", "orders"),
+    "columns": ["order_id", "account_id"],
+    "references": {"table": "orders", "columns": ["id", "account_id"]},
+    "match": "full",
+    "on_update": "restrict",
+}
+
+
+def test_a_match_and_an_action_on_update_are_rebuilt_as_declared(deployed: World) -> None:
+    constraints = {"links_order_fkey": DECLARED_PAIR, "links_account_fkey": key("account_id", "accounts")}
+    created = {"links": {**RELEASE["created"]["links"], "constraints": constraints}}
+    nothing: dict[str, Any] = {"created": created, "repairs": {}, "steps": []}
+    deployed.run(f"{PAIR} {PAIRED} MATCH FULL ON UPDATE RESTRICT ON DELETE CASCADE")
+    was = deployed.state()
+    assert not deployed.reconcile(**nothing)["changed"]
+    deployed.run("ALTER TABLE links DROP CONSTRAINT links_order_fkey; INSERT INTO links VALUES (1, NULL)")
+    error = deployed.refused(**nothing)
+    assert "1 row leads to no row of orders" in error.message and "'account_id': None" in error.message
+    deployed.run("DELETE FROM links WHERE account_id IS NULL")
+    assert deployed.reconcile(**nothing)["repaired"] == ["validated links_order_fkey"]
     assert deployed.state() == was
 
 
@@ -554,11 +628,7 @@ class Writer(threading.Thread):
         with self.session.cursor() as cursor:
             while not self.ended.is_set():
                 number = 1_000_000 + self.written
-                for sql in (
-                    f"INSERT INTO accounts VALUES ({number}); INSERT INTO orders VALUES ({number}, {number})",
-                    f"UPDATE orders SET account_id = 1 WHERE id = {1 + self.written}",
-                    f"DELETE FROM accounts WHERE id = {number}",
-                ):
+                for sql in self.statements(number):
                     begun = time.monotonic()
                     cursor.execute(sql)
                     self.longest = max(self.longest, time.monotonic() - begun)
@@ -567,10 +637,24 @@ class Writer(threading.Thread):
                 time.sleep(0.02)
         self.session.close()
 
+    def statements(self, number: int) -> list[str]:
+        return [
+            f"INSERT INTO accounts VALUES ({number}); INSERT INTO orders VALUES ({number}, {number})",
+            f"UPDATE orders SET account_id = 1 WHERE id = {1 + self.written}",
+            f"DELETE FROM accounts WHERE id = {number}",
+        ]
+
+
+class Adder(Writer):
+    """Reads and writes what is referred to, and deletes nothing, which would write to the table that refers to it."""
+
+    def statements(self, number: int) -> list[str]:
+        return [*super().statements(number)[:2], "SELECT FROM accounts JOIN orders ON account_id = accounts.id"]
+
 
 @contextmanager
-def writing(login: Login) -> Iterator[Writer]:
-    writer = Writer(login)
+def writing(login: Login, kind: type[Writer] = Writer) -> Iterator[Writer]:
+    writer = kind(login)
     writer.start()
     time.sleep(0.2)
     try:
@@ -588,6 +672,8 @@ INDEX = "CREATE INDEX ON links (account_id);"
 NO_CASCADE = f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS} NOT VALID;"
 
 
+# What the writer changes meanwhile must not change the number that was accepted.
+BY_NOBODY = {"leftover": {"links": {"losses": "SELECT * FROM links WHERE by IS NULL"}}, "steps": ["fill"]}
 TOO_EARLY = BEFORE + MANY + TABLE + INDEX + KEYS + "UPDATE links SET by = NULL WHERE order_id % 2 = 0;"
 OUT_OF_LINE = DEPLOYED + MANY + INDEX + NO_CASCADE  # 199,980 of 200,000 rows are missing
 
@@ -602,12 +688,61 @@ def test_no_writer_waits_half_a_second(
 ) -> None:
     world.run(sql)
     world.run("ANALYZE")
-    # What the writer changes meanwhile must not change the number that was accepted.
-    declared = {"leftover": {"links": {"losses": "SELECT * FROM links WHERE by IS NULL"}}, "steps": ["fill"]}
     patient = {"timeout_ms": 400, "attempts": 20, "deadline_seconds": 120}
     with writing(database) as writer:
-        done = world.reconcile(lock=patient, accept_loss=accepted, repairs=declared)
+        done = world.reconcile(lock=patient, accept_loss=accepted, repairs=BY_NOBODY)
     assert len(done["repaired"]) == repairs
     assert sum(saved["rows"] for saved in done["saved"]) == (accepted or 0)
     assert writer.written > 20
     assert writer.longest < 0.5, f"{writer.longest:.2f} s"
+
+
+SLOWLY = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age(%s::xid)) AS unchanged FROM pg_sleep(1.5)"
+ENGINE = "ansible.module_utils.dbrelease"
+
+
+@pytest.mark.parametrize(("timeout_ms", "expected"), [(1200, True), (200, False)], ids=["expected", "not expected"])
+def test_nobody_waits_for_a_slow_look_at_a_table_that_is_left_over(
+    before: World, database: Login, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, expected: bool
+) -> None:
+    before.run(TABLE + KEYS)
+    monkeypatch.setattr(f"{ENGINE}.leftover.UNCHANGED", SLOWLY)
+    if not expected:
+        monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: True)
+    begun = time.monotonic()
+    with writing(database, Adder) as writer:
+        patient = {"timeout_ms": timeout_ms, "attempts": 20, "deadline_seconds": 60}
+        done = before.reconcile(lock=patient, repairs=BY_NOBODY)
+    assert done["repaired"] == ["dropped links"] and no_links(before)
+    assert writer.written > 20 and time.monotonic() - begun > 1.5
+    assert writer.longest < 0.8, f"{writer.longest:.2f} s"
+
+
+def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
+    before: World, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds what the table refers to: to wait for that, too, would be a deadlock, and the server might end it."""
+    before.run(TABLE + KEYS)
+    session, waits = connect(database, "an old client"), "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    looks: list[bool] = []
+    with session.cursor() as cursor, ThreadPoolExecutor(1) as pool:
+        cursor.execute("SET deadlock_timeout = '600ms'; BEGIN; INSERT INTO orders VALUES (21, 1)")
+        written: list[Future[None]] = []
+
+        def look(*arguments: Any) -> bool:
+            if not written:
+                written.append(pool.submit(cursor.execute, "INSERT INTO links VALUES (21, 1, 'release'); COMMIT"))
+                deadline = time.monotonic() + 5
+                while before.run(waits) == [(0,)] and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                time.sleep(0.4)
+            looks.append(is_unchanged(*arguments))
+            return looks[-1]
+
+        monkeypatch.setattr(f"{ENGINE}.reconcile.is_unchanged", look)
+        monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: time.sleep(0.8))
+        done = before.reconcile(lock={"timeout_ms": 1500, "attempts": 20, "deadline_seconds": 60})
+        written[0].result()
+    session.close()
+    assert looks == [True, False], "what it wrote was not seen before it was let through, and then was"
+    assert done["repaired"] == ["dropped links"] and before.run("SELECT count(*) FROM orders") == [(21,)]

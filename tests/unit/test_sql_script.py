@@ -63,6 +63,17 @@ def state(session: psycopg2.extensions.connection) -> tuple[Any, ...]:
         return tuple(row)
 
 
+def test_no_timeout_of_the_database_ends_it(move: Move, session: psycopg2.extensions.connection) -> None:
+    name = "idle_in_transaction_session_timeout"
+    with session.cursor() as cursor:
+        cursor.execute("SELECT current_database()")
+        ((database,),) = cursor.fetchall()
+        for setting in ("statement_timeout", name):
+            cursor.execute(f"ALTER DATABASE \"{database}\" SET {setting} = '200ms'")
+    demand = f"DO $$ BEGIN PERFORM pg_sleep(0.4); ASSERT current_setting('{name}') = '0'; END $$;"
+    assert move(demand + BACK)["changed"]
+
+
 def test_it_moves_once(move: Move, session: psycopg2.extensions.connection, run_parameters: dict[str, Any]) -> None:
     planned = move(check_mode=True)
     assert (planned["changed"], BACK in planned["diff"]["after"], state(session)) == (True, True, ("b2", True))

@@ -120,6 +120,18 @@ DEVIATIONS: list[tuple[str, str, list[str], str]] = [
         "on_delete set_null instead of cascade",
     ),
     (
+        "cascading updates",
+        ADD_FK + "(order_id) REFERENCES orders ON DELETE CASCADE ON UPDATE CASCADE",
+        [CONSTRAINTS],
+        "on_update cascade instead of no_action",
+    ),
+    (
+        "matching in full",
+        ADD_FK + "(order_id) REFERENCES orders MATCH FULL ON DELETE CASCADE",
+        [CONSTRAINTS],
+        "match full instead of simple",
+    ),
+    (
         "references another table",
         ADD_FK + "(order_id) REFERENCES accounts ON DELETE CASCADE",
         [CONSTRAINTS],
@@ -383,6 +395,29 @@ def test_what_is_not_as_the_server_wrote_it_is_red(
     result = act(params, False)
     assert [name for name, status in statuses(result).items() if status == "fail"] == [f"structure.bookings.{part}"]
     assert said in result["message"]
+
+
+PARTITIONED = f"""
+{DROP_FK} DROP TABLE orders;
+CREATE TABLE orders (id uuid PRIMARY KEY, "Title" text) PARTITION BY HASH (id);
+CREATE TABLE orders_0 PARTITION OF orders FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE orders_1 PARTITION OF orders FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY HASH (id);
+CREATE TABLE orders_10 PARTITION OF orders_1 FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+"""
+ADD_TO = "ADD CONSTRAINT order_items_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders (id)"
+
+
+@pytest.mark.parametrize("on", ["order_items", "every_item"])
+def test_a_foreign_key_to_a_partitioned_table_is_one(params: dict[str, Any], cursor: Any, on: str) -> None:
+    """Also that of a table of which the release's own is a partition."""
+    cursor.execute(f"{PARTITIONED} CREATE TABLE every_item (LIKE order_items) PARTITION BY RANGE (at)")
+    cursor.execute("ALTER TABLE every_item ATTACH PARTITION order_items DEFAULT")
+    cursor.execute(f"ALTER TABLE {on} {ADD_TO} ON DELETE CASCADE")
+    assert statuses(act(params, False)) == dict.fromkeys(PROOFS, "pass")
+    cursor.execute(f"ALTER TABLE {on} DROP CONSTRAINT order_items_order_id_fkey, {ADD_TO}")
+    result = act(params, False)
+    assert [name for name, status in statuses(result).items() if status == "fail"] == [CONSTRAINTS]
+    assert "on_delete no_action instead of cascade" in result["message"] and "Unexpected" not in result["message"]
 
 
 def test_an_index_more_is_mentioned_but_not_red(params: dict[str, Any], cursor: Any) -> None:

@@ -14,6 +14,7 @@ from ..alembic import database_revisions
 from ..database import Connection, Row, select, server_reason, transaction
 from ..errors import ReleaseError
 from ..locks import mask_literals
+from ..taken_names import read_taken
 from .demands import Demands
 from .facts import Database, Table, Unseen
 
@@ -100,6 +101,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             revisions=revisions,
             created_rows={name: _count(connection, name) for name in demands.created if tables[name]},
             **sizes,
+            taken=_look(connection, lambda cursor: read_taken(cursor, demands.needed)),
             prepared=_look(connection, lambda cursor: select(cursor, PREPARED)),
             old_transactions=old_transactions(sessions, demands.age_limit_s),
             hidden=sum(session["age_s"] is None for session in sessions),

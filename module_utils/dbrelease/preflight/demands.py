@@ -9,6 +9,7 @@ from typing import Any
 
 from ..advice import command_for
 from ..drift import written_in
+from ..taken_names import names_needed
 
 Release = Mapping[str, Any]
 
@@ -57,8 +58,8 @@ class Key:
 class Demands:
     """A release as the rules see it; a section that it does not declare is empty.
 
-    `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table. `observations` are
-    asked before the release, `queries` and `steps` after it.
+    `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table; `needed` the
+    names of indexes that its new tables need. `observations` are asked before the release, `queries` and `steps` after.
     """
 
     release: str
@@ -74,6 +75,7 @@ class Demands:
     created: Mapping[str, Mapping[str, Mapping[str, Any]]]
     altered: Mapping[str, Mapping[str, Mapping[str, Any]]]
     keys: Mapping[str, tuple[Key, ...]]
+    needed: Mapping[str, tuple[str, ...]]
     endpoints: tuple[Endpoint, ...]
     api_timeout_s: int
     observations: tuple[Statement, ...]
@@ -109,6 +111,7 @@ class Demands:
             created={name: table["columns"] for name, table in (tables.get("created") or {}).items()},
             altered={name: table.get("columns") or {} for name, table in altered.items()},
             keys={name: tuple(_keys(table)) for name, table in {**(tables.get("created") or {}), **altered}.items()},
+            needed=names_needed(tables.get("created") or {}),
             endpoints=tuple(
                 Endpoint(item["name"], item["path"], int(item["status"])) for item in api.get("endpoints") or ()
             ),

@@ -38,7 +38,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Database:
-    """What the server told. `hidden` counts sessions on the tables whose age this user may not see."""
+    """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
+
+    `taken`: who has a name that an index of a new table needs, as taken_names.py reads it.
+    """
 
     version: str
     major: int
@@ -50,6 +53,7 @@ class Database:
     created_rows: Mapping[str, int | None]
     existing_bytes: int
     dump_bytes: int
+    taken: list[Row] = field(default_factory=list)
     prepared: list[Row] = field(default_factory=list)
     old_transactions: list[Row] = field(default_factory=list)
     hidden: int = 0

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ..proof import Proof
 from . import rules_database as on_server
+from . import rules_sessions as on_sessions
 from . import rules_target as on_target
 from .demands import Demands
 from .facts import Facts, Unseen
@@ -27,8 +28,8 @@ RULES: Mapping[str, on_server.Rule] = {
     "added_absent": on_server.added_absent,
     "payload": on_target.payload,
     "checks_plan": on_server.checks_plan,
-    "prepared_transactions": on_server.prepared_transactions,
-    "old_transactions": on_server.old_transactions,
+    "prepared_transactions": on_sessions.prepared_transactions,
+    "old_transactions": on_sessions.old_transactions,
     "dump_room": on_target.dump_room,
     "table_room": on_target.table_room,
     "api": on_target.api,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..proof import Proof
+from ..taken_names import FREE_THEM, in_words
 from .demands import Demands
 from .facts import Database, Facts, Unseen
 from .rules_target import BECAUSE_OF_DATABASE
@@ -173,7 +174,7 @@ def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
 
 @on_database("created_absent")
 def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """The new tables are not there before the release, and are there after it."""
+    """The new tables are not there before the release, nor the names of their indexes; and are there after it."""
     if not demands.created:
         return skipped("created_absent", "The release creates no tables.")
     missing = [name for name in demands.created if not (seen.tables[name] and seen.tables[name].is_table)]  # type: ignore[union-attr]
@@ -189,8 +190,8 @@ def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
         facts,
         names=demands.created,
         missing=f"the table {', '.join(missing)}" if missing else "",
-        early=" ".join(wrong),
-        remedy=RECONCILE.format(command),
+        early=" ".join(filter(None, [*wrong, in_words(seen.taken)])),
+        remedy=" ".join([*([RECONCILE.format(command)] if wrong else []), *([FREE_THEM] if seen.taken else [])]),
     )
 
 
@@ -264,38 +265,3 @@ def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
         return undecided("checks_plan", detail, UNLOCK)
     sample = [{"place": statement.place, "sql": statement.sql, "reason": proof.detail} for statement, proof in wrong]
     return broken("checks_plan", detail, "Correct the release, not the database.", sample=sample)
-
-
-@on_database("prepared_transactions")
-def prepared_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """A prepared transaction keeps its locks without a session, for ever."""
-    if seen.prepared:
-        names = ", ".join(f"{row['gid']} of {row['user']} since {row['since']}" for row in seen.prepared)
-        remedy = "End each with COMMIT PREPARED or ROLLBACK PREPARED, as its owner decides."
-        return broken("prepared_transactions", f"Left: {names}.", remedy, sample=seen.prepared)
-    return holds("prepared_transactions", observed=0)
-
-
-@on_database("old_transactions")
-def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """Nobody sits on the release's tables: the change would wait for them, and the application for the change."""
-    limit = f"none older than {demands.age_limit_s} s"
-    if seen.old_transactions:
-        names = "; ".join(
-            f"pid {row['pid']} of {row['user']} ({row['application'] or 'no application name'}, {row['state']}, "
-            f"since {row['since']}) on {', '.join(row['tables'])}: {row['query']}"
-            for row in seen.old_transactions
-        )
-        remedy = "Let each end, or end it with pg_terminate_backend(pid), and run again."
-        return broken(
-            "old_transactions", f"{names}.", remedy, expected=limit, observed=len(seen.old_transactions),
-            sample=seen.old_transactions,
-        )  # fmt: skip
-    if seen.hidden:
-        return undecided(
-            "old_transactions",
-            f"The age of {seen.hidden} transactions on the release's tables is hidden from this user.",
-            "Grant pg_read_all_stats to db_user.",
-            expected=limit,
-        )
-    return holds("old_transactions", expected=limit, observed=0)
