@@ -113,6 +113,7 @@ def read_settings(cursor: RealDictCursor) -> dict[str, Any]:
                shobj_description(d.oid, 'pg_database') AS comment, pg_encoding_to_char(d.encoding) AS encoding,
                d.datcollate AS collate, d.datctype AS ctype, to_jsonb(d) ->> 'datlocprovider' AS locale_provider,
                coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
+               to_jsonb(d) ->> 'daticurules' AS icu_rules,
                d.datconnlimit AS connection_limit, t.spcname AS tablespace
         FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
         WHERE d.datname = current_database()

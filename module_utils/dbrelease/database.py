@@ -122,9 +122,9 @@ def transaction(
         cursor.execute("COMMIT" if commit else "ROLLBACK")
 
 
-def without_timeouts(cursor: psycopg2.extensions.cursor) -> None:
-    """No timeout of the server, the database or the role ends this transaction, which may take hours."""
-    cursor.execute("SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY(%s)", (list(TIMEOUTS),))
+def without_timeouts(cursor: psycopg2.extensions.cursor, *, local: bool = True) -> None:
+    """No timeout of the server, the database or the role ends this transaction, or session, which may take hours."""
+    cursor.execute("SELECT set_config(name, '0', %s) FROM pg_settings WHERE name = ANY(%s)", (local, list(TIMEOUTS)))
 
 
 def select(

@@ -8,7 +8,7 @@ from .commands import Commands
 from .database import Login, connect, transaction
 from .fingerprints import write_counters
 from .restore_backup import Backup
-from .restore_copy import compare, read_state
+from .restore_compare import compare, read_state
 from .restore_schema import hashed, schema_of, schema_of_dump
 from .restore_settings import prove_settings
 

@@ -20,7 +20,7 @@ from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.restore_backup import Backup
-from ansible.module_utils.dbrelease.restore_copy import read_state
+from ansible.module_utils.dbrelease.restore_compare import read_state
 from ansible.module_utils.dbrelease.restore_leftovers import settle
 from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
 from ansible.module_utils.dbrelease.restore_settings import setting
