@@ -1,0 +1,67 @@
+"""A restore among the sessions of others: whoever holds a table keeps it neither from ending nor from saving a row."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease import restore_equal, swap_compare, swap_services
+from ansible.module_utils.dbrelease.database import Connection, Login, connect
+from restore_world import WRITTEN, World, world_of
+
+SOON_S = 15
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    """With a backup; the database was written to since."""
+    with world_of(database, server, run_parameters) as made:
+        made.back_up()
+        made.execute(WRITTEN)
+        yield made
+
+
+def holding(world: World, statement: str) -> Connection:
+    """A session in a transaction; should nobody end it, it ends later than a restore may take."""
+    session = connect(world.login, "an application")
+    session.cursor().execute(f"SET idle_in_transaction_session_timeout = '{2 * SOON_S}s'")
+    session.cursor().execute(f"BEGIN; {statement}")
+    return session
+
+
+HELD = ["orders", "accounts", "order_items", "orders, accounts, order_items, alembic_version"]
+
+
+@pytest.mark.parametrize("tables", HELD)
+def test_a_session_that_holds_tables_ends_with_the_swap_and_every_row_is_saved(
+    world: World, monkeypatch: pytest.MonkeyPatch, tables: str
+) -> None:
+    monkeypatch.setattr(restore_equal, "LOCK_TIMEOUT_MS", 200)
+    live, begun = world.tables(), time.monotonic()
+    with closing(holding(world, f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")):
+        swapped = world.restore(state="live")["swap"]
+    assert time.monotonic() - begun < SOON_S
+    assert {key: (row["new"], row["changed"], row["deleted"]) for key, row in swapped["rows"]["tables"].items()} == {
+        "public.accounts": (1, 0, 1),
+        "public.orders": (700, 64, 1),
+        'public."Odd ""name"': (1, 0, 0),
+        "public.alembic_version": (1, 0, 1),
+        "public.order_items": (2, 0, 0),
+    }
+    assert world.tables(swapped["kept"]) == live
+
+
+def test_check_mode_waits_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_equal, "LOCK_TIMEOUT_MS", 200)
+    world.back_up()
+    begun = time.monotonic()
+    with closing(holding(world, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")):
+        assert world.restore(check_mode=True)["changed"]
+    assert time.monotonic() - begun < SOON_S
+    assert not world.restore(check_mode=True)["changed"]
