@@ -93,7 +93,8 @@ class Comparison:
         while True:
             with _cursor(self._live) as cursor:
                 try:
-                    cursor.execute("BEGIN")
+                    # Whatever the database's default is: what is committed while the lock is waited for must be seen.
+                    cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                     without_timeouts(cursor)
                     cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
                     tables = read_shapes(cursor)
@@ -151,6 +152,9 @@ def prepare(
     opened: list[Connection] = []
     try:
         opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
+        with _cursor(opened[0]) as cursor:
+            # It is idle while the application is stopped.
+            without_timeouts(cursor, local=False)
         with _cursor(opened[1]) as cursor:
             # One transaction for all that is asked of it: fingerprints.py needs savepoints.
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")

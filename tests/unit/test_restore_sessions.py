@@ -65,3 +65,34 @@ def test_check_mode_waits_for_nobody(world: World, monkeypatch: pytest.MonkeyPat
         assert world.restore(check_mode=True)["changed"]
     assert time.monotonic() - begun < SOON_S
     assert not world.restore(check_mode=True)["changed"]
+
+
+def until(answer: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not answer():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dbrelease rows' AND wait_event_type = 'Lock'"
+
+
+def test_a_row_committed_while_the_lock_is_waited_for_is_saved_whatever_the_isolation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = world.restore()["database"]
+    world.execute(f"ALTER DATABASE {world.login.database} SET default_transaction_isolation = 'repeatable read'")
+    monkeypatch.setattr(swap_compare, "LOCK_TIMEOUT_MS", 20_000)
+    writer = holding(world, "INSERT INTO accounts (name) VALUES ('at the last moment')")
+
+    def commit() -> None:
+        until(lambda: world.execute(WAITING, "postgres"))
+        writer.cursor().execute("COMMIT")
+
+    thread = threading.Thread(target=commit, daemon=True)
+    monkeypatch.setattr(swap_services, "stop", lambda *_: thread.start())
+    with closing(writer):
+        swapped = world.swap(copy)
+        thread.join()
+    saved = (Path(swapped["rows"]["directory"]) / "public.accounts.jsonl").read_text()
+    assert "at the last moment" in saved
