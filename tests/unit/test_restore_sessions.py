@@ -96,3 +96,52 @@ def test_a_row_committed_while_the_lock_is_waited_for_is_saved_whatever_the_isol
         thread.join()
     saved = (Path(swapped["rows"]["directory"]) / "public.accounts.jsonl").read_text()
     assert "at the last moment" in saved
+
+
+# Nobody vacuums it before it is asked for: what was vacuumed is passed over.
+HEAPS = """
+CREATE TABLE heaps (n int, filling text) WITH (autovacuum_enabled = off, autovacuum_vacuum_threshold = 1,
+  autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+INSERT INTO heaps SELECT n, repeat('x', 500) FROM generate_series(1, 30000) n
+"""
+# As many transactions as a server takes for the least age at which it must freeze.
+OLD = """
+DO $$ BEGIN
+  CREATE TABLE ages (n int);
+  FOR n IN 1..100100 LOOP BEGIN INSERT INTO ages VALUES (n); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP;
+END $$
+"""
+VACUUMS = {
+    "an ordinary one": ("autovacuum_vacuum_scale_factor = 0, autovacuum_enabled = on", "DELETE FROM heaps"),
+    "one that must be": ("autovacuum_freeze_max_age = 100000", OLD),
+}
+VACUUMING = """
+SELECT query FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: VACUUM%heaps%'
+AND datname = current_database()
+"""
+
+
+@pytest.fixture
+def hurried(world: World) -> Iterator[None]:
+    """The server begins to vacuum at once."""
+    try:
+        world.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'", "postgres")
+        world.execute("SELECT pg_reload_conf()", "postgres")
+        yield
+    finally:
+        world.execute("ALTER SYSTEM RESET autovacuum_naptime", "postgres")
+        world.execute("SELECT pg_reload_conf()", "postgres")
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("options", "reason"), VACUUMS.values(), ids=VACUUMS)
+def test_a_slow_autovacuum_gives_way(world: World, monkeypatch: pytest.MonkeyPatch, options: str, reason: str) -> None:
+    monkeypatch.setattr(swap_compare, "LOCK_DEADLINE_S", 6.0)
+    world.execute(HEAPS)
+    copy = world.restore()["database"]
+    world.execute(f"ALTER TABLE heaps SET ({options})")
+    world.execute(reason)
+    until(lambda: world.execute(VACUUMING))
+    must = "prevent wraparound" in json.dumps(world.execute(VACUUMING))
+    assert must is ("freeze" in options)
+    assert world.swap(copy)["changed"]
