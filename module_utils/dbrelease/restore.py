@@ -209,7 +209,7 @@ def _mark(plan: Plan, backup: Backup, place: Place, schema_sha256: str) -> dict[
 
 
 def _already(backup: Backup) -> list[Proof]:
-    detail = "The live database holds exactly this already: rows, settings and schema."
+    detail = "The live database holds exactly this already: rows, sequences, settings and schema."
     return [
         Proof(VERIFIED_PROOF, "The database holds exactly what was backed up", "pass", detail=detail),
         Proof(SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup", "pass", detail=detail),

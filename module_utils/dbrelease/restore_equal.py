@@ -1,4 +1,4 @@
-"""Whether the live database is what the backup holds already: rows, settings and schema."""
+"""Whether the live database is what the backup holds already: rows, sequences, settings and schema."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .restore_backup import Backup
 from .restore_compare import compare, read_state
 from .restore_schema import hashed, schema_of, schema_of_dump
 from .restore_settings import prove_settings
+from .sequence_values import read_values, set_back
 
 LOCK_TIMEOUT_MS = 2000
 
@@ -34,6 +35,9 @@ def _is_restored(live: Login, backup: Backup, commands: Commands, timeout_s: int
     with closing(connect(live, name)) as connection, transaction(connection, read_only=True) as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         if set(write_counters(cursor)["tables"]) != set(backup.content["tables"]):
+            return False
+        # An older manifest has none.
+        if set_back(backup.content.get("sequences") or {}, read_values(cursor)):
             return False
     tables, settings = read_state(live, name, LOCK_TIMEOUT_MS)
     if compare(backup.content, tables).status != "pass":
