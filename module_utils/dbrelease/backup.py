@@ -24,6 +24,7 @@ from .journal import Journal, Run, Step
 from .module import run_of
 from .private_files import publish, temporary_name, write_failure, write_private
 from .proof import Proof, Status, sentence
+from .sequence_values import read_values
 
 BASELINE_PROOF = "baseline.documented"
 SAVED_PROOF = "backup.saved"
@@ -101,6 +102,8 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
             snapshot = export_snapshot(cursor)
             # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
+            # Before pg_dump reads them: no snapshot holds them still, and the dump must not hold less than is recorded.
+            sequences = read_values(cursor)
             with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)
@@ -110,7 +113,7 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
             f"Reading the baseline of the {plan.login.label} failed ({server_reason(error)}): "
             "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
         ) from error
-    return baseline, dumped
+    return Baseline({**baseline.facts, "sequences": sequences}), dumped
 
 
 def _document(plan: Plan, cursor: RealDictCursor, step: Step) -> Baseline:

@@ -27,6 +27,8 @@ SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('se
 FROM pg_database d WHERE d.datname = current_database()
 """
 
+# What a summary only counts, or leaves out.
+UNCOUNTED = ("tables", "sequences", "settings", "catalog")
 # How well the server was, for whoever watches it afterwards.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,
@@ -44,7 +46,7 @@ class Baseline:
     def summary(self) -> dict[str, Any]:
         """The same without the per-table state: counts only."""
         tables = self.facts["tables"]
-        kept = {key: value for key, value in self.facts.items() if key not in ("tables", "settings", "catalog")}
+        kept = {key: value for key, value in self.facts.items() if key not in UNCOUNTED}
         return {**kept, "table_count": len(tables), "row_count": sum(table["rows"] for table in tables.values())}
 
 
@@ -113,6 +115,7 @@ def read_settings(cursor: RealDictCursor) -> dict[str, Any]:
                shobj_description(d.oid, 'pg_database') AS comment, pg_encoding_to_char(d.encoding) AS encoding,
                d.datcollate AS collate, d.datctype AS ctype, to_jsonb(d) ->> 'datlocprovider' AS locale_provider,
                coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale') AS locale,
+               to_jsonb(d) ->> 'daticurules' AS icu_rules,
                d.datconnlimit AS connection_limit, t.spcname AS tablespace
         FROM pg_database d JOIN pg_tablespace t ON t.oid = d.dattablespace
         WHERE d.datname = current_database()

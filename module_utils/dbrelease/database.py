@@ -122,10 +122,9 @@ def transaction(
         cursor.execute("COMMIT" if commit else "ROLLBACK")
 
 
-def without_timeouts(cursor: psycopg2.extensions.cursor, *, session: bool = False) -> None:
-    """No timeout of the server, the database or the role ends this transaction (or session), which may take hours."""
-    statement = "SELECT set_config(name, '0', %s) FROM pg_settings WHERE name = ANY(%s)"
-    cursor.execute(statement, (not session, list(TIMEOUTS)))
+def without_timeouts(cursor: psycopg2.extensions.cursor, *, local: bool = True) -> None:
+    """No timeout of the server, the database or the role ends this transaction, or session, which may take hours."""
+    cursor.execute("SELECT set_config(name, '0', %s) FROM pg_settings WHERE name = ANY(%s)", (local, list(TIMEOUTS)))
 
 
 def select(

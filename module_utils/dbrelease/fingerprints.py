@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -89,11 +89,14 @@ def _part(name: str) -> str:
     return '"' + name.replace('"', '""') + '"' if "." in name or '"' in name else name
 
 
-def read_tables(cursor: Cursor, only: Mapping[str, Sequence[str]] | None = None) -> dict[str, Row]:
+def read_tables(
+    cursor: Cursor, only: Mapping[str, Sequence[str]] | None = None, left_out: Collection[str] = ()
+) -> dict[str, Row]:
     """Every user table's rows, fingerprint, columns and write counters, by `schema.table`.
 
     With `only` exactly those tables and columns are read, and each answer says also whether the table is `absent` and
-    which columns are `missing` (what is left is then fingerprinted). Call it inside one transaction of `transaction()`;
+    which columns are `missing` (what is left is then fingerprinted); a table that cannot be read for one of the reasons
+    (SQLSTATE) in `left_out` has no answer. Call it inside one transaction of `transaction()`;
     REPEATABLE READ makes all answers describe one instant. Raises ReleaseError for a table that cannot be read.
     """
     tables = _tables(cursor)
@@ -105,7 +108,11 @@ def read_tables(cursor: Cursor, only: Mapping[str, Sequence[str]] | None = None)
     answers: dict[str, Row] = {}
     for key, wanted in only.items():
         table = present.get(key)
-        answers[key] = _read_columns(cursor, table, columns[table.oid], wanted) if table else absent(wanted)
+        try:
+            answers[key] = _read_columns(cursor, table, columns[table.oid], wanted) if table else absent(wanted)
+        except ReleaseError as error:
+            if error.facts.get("sqlstate") not in left_out:
+                raise
     return answers
 
 

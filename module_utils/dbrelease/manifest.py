@@ -56,6 +56,7 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
                 "revision",
                 "xid",
                 "settings",
+                "sequences",
             )
         },
         "tables": {

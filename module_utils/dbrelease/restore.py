@@ -21,7 +21,8 @@ from .journal import Journal, Run, utc_now
 from .module import run_of
 from .proof import Proof, sentence
 from .restore_backup import Backup, find_backup, read_backup, verify_backup
-from .restore_copy import VERIFIED_PROOF, Place, drop_database, login_to, make_copy
+from .restore_compare import VERIFIED_PROOF
+from .restore_copy import Place, drop_database, login_to, make_copy
 from .restore_equal import is_restored
 from .restore_leftovers import foreign_copies, remove_dumps, runs_of, settle
 from .restore_names import copied_by, copy_name, is_kept
@@ -208,7 +209,7 @@ def _mark(plan: Plan, backup: Backup, place: Place, schema_sha256: str) -> dict[
 
 
 def _already(backup: Backup) -> list[Proof]:
-    detail = "The live database holds exactly this already: rows, settings and schema."
+    detail = "The live database holds exactly this already: rows, sequences, settings and schema."
     return [
         Proof(VERIFIED_PROOF, "The database holds exactly what was backed up", "pass", detail=detail),
         Proof(SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup", "pass", detail=detail),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,28 +15,27 @@ from psycopg2.extensions import make_dsn
 
 from .baseline import read_settings
 from .commands import Commands, Finished
-from .database import Login, connect, server_reason, transaction, without_timeouts
+from .database import Connection, Login, connect, server_reason, transaction, without_timeouts
 from .dump import tool_environment
 from .errors import ReleaseError
-from .fingerprints import read_tables, state_of
 from .journal import Journal
 from .proof import Proof
 from .restore_backup import Backup
+from .restore_compare import compare, read_state
 from .restore_names import dump_folder
 from .restore_schema import hashed, schema_of
-from .restore_settings import apply_settings, create_statement, prove_settings
+from .restore_settings import apply_session_settings, apply_settings, create_statement, prove_settings
 from .secret import masked
 from .sessions import end_sessions
 
-VERIFIED_PROOF = "restore.verified"
 REMOVE_TIMEOUT_S = 60
 DROP_STEP = "restore.drop"
-SHOWN = 5
+SUBSCRIPTION = re.compile(r"^\d+; \d+ \d+ SUBSCRIPTION - (.+) \S+$", re.MULTILINE)
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
     "-c synchronous_commit=off -c maintenance_work_mem=256MB -c client_connection_check_interval=500 "
-    "-c default_transaction_read_only=off"
+    "-c default_transaction_read_only=off -c idle_session_timeout=0"
 )
 
 
@@ -78,10 +77,13 @@ def make_copy(
         with reachable_dump(place, backup) as path:
             _create(place, backup, major)
             created = True
+            # Rows are loaded, and compared, as the sessions of the database write and read them.
+            _apply_session_settings(place, backup)
+            left_out = _subscriptions(place, path)
             with meanwhile:
                 _restore(place, path)
                 copy = _read(place, backup)
-                copy.proofs.append(_apply_settings(place, backup))
+                copy.proofs.append(_apply_settings(place, backup, left_out))
     except BaseException as error:
         if created:
             with suppress(ReleaseError):  # where the server is gone, so are they
@@ -158,7 +160,8 @@ def _restore(place: Place, path: str) -> None:
 
 
 def _restore_sections(place: Place, path: str, sections: Sequence[str]) -> None:
-    argv = ["pg_restore", "--exit-on-error", f"--jobs={place.jobs}", "--no-password", *sections]
+    # No database can be dropped that has a subscription, and two must not take from one.
+    argv = ["pg_restore", "--exit-on-error", "--no-subscriptions", f"--jobs={place.jobs}", "--no-password", *sections]
     # As a connection string: a bare name with = in it would be taken for one.
     argv += [f"--dbname={make_dsn(dbname=place.login.database)}", path]
     environment = tool_environment(place.login, place.application_name, inside=place.inside)
@@ -167,6 +170,12 @@ def _restore_sections(place: Place, path: str, sections: Sequence[str]) -> None:
     )
     if finished.status != 0:
         raise _restore_failure(place, finished)
+
+
+def _subscriptions(place: Place, path: str) -> list[str]:
+    """What is told of those in the dump, which are not restored."""
+    listed = place.commands.run(["pg_restore", "--list", path], timeout_s=place.timeout_s)
+    return [f"the subscription {name}, to be made anew" for name in SUBSCRIPTION.findall(listed.stdout)]
 
 
 def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
@@ -192,7 +201,7 @@ def _read(place: Place, backup: Backup) -> Copy:
 def _analyze(place: Place) -> None:
     try:
         with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
-            without_timeouts(cursor, session=True)
+            without_timeouts(cursor, local=False)
             cursor.execute("ANALYZE")
     except psycopg2.Error as error:
         raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error
@@ -206,68 +215,30 @@ def _schema_sha256(place: Place) -> str:
         return ""
 
 
-def read_state(login: Login, application_name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every table's state and the database's settings, of one instant."""
-    try:
-        with (
-            closing(connect(login, application_name)) as connection,
-            transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
-        ):
-            without_timeouts(cursor)
-            return read_tables(cursor), read_settings(cursor)
-    except psycopg2.Error as error:
-        raise ReleaseError(
-            f"Reading the {login.label} failed ({server_reason(error)}): see the server's log, and run again."
-        ) from error
+def _apply_session_settings(place: Place, backup: Backup) -> None:
+    with _applying(place) as connection, transaction(connection) as cursor:
+        apply_session_settings(cursor, place.login.database, backup.content["settings"])
 
 
-def compare(content: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
-    """Every table of the manifest, rows and content, and no table more."""
-    expected = content["tables"]
-    sample = [
-        {
-            "table": table,
-            "expected": _told(expected.get(table)),
-            "observed": _told(seen.get(table)),
-        }
-        for table in sorted({*expected, *seen})
-        if not _same(expected.get(table), seen.get(table))
-    ]
-    rows = sum(state["rows"] for state in seen.values())
-    return Proof(
-        VERIFIED_PROOF,
-        "The restored copy holds exactly what was backed up",
-        "fail" if sample else "pass",
-        expected={"tables": len(expected), "rows": sum(state["rows"] for state in expected.values())},
-        observed={"tables": len(seen), "rows": rows},
-        detail=f"Different: {', '.join(line['table'] for line in sample[:SHOWN])}."
-        if sample
-        else f"{rows} rows in {len(seen)} tables have the fingerprints of the manifest.",
-        remedy="The copy was dropped, and nothing was swapped; use another backup." if sample else "",
-        sample=sample[:SHOWN],
-    )
+def _apply_settings(place: Place, backup: Backup, left_out: Sequence[str]) -> Proof:
+    expected = backup.content["settings"]
+    with _applying(place) as connection:
+        with transaction(connection) as cursor:
+            apply_settings(cursor, place.login.database, expected)
+        seen = _settings_of(place.login)
+        with transaction(connection, read_only=True) as cursor:
+            return prove_settings(cursor, expected, seen, left_out)
 
 
-def _same(expected: Mapping[str, Any] | None, seen: Mapping[str, Any] | None) -> bool:
-    return expected is not None and seen is not None and state_of(expected) == state_of(seen)
-
-
-def _told(table: Mapping[str, Any] | None) -> str:
-    return "no such table" if table is None else f"{table['rows']} rows, {table['fingerprint']}"
-
-
-def _apply_settings(place: Place, backup: Backup) -> Proof:
-    expected, name = backup.content["settings"], place.login.database
+@contextmanager
+def _applying(place: Place) -> Iterator[Connection]:
+    """A session in another database of the server; raises ReleaseError."""
     try:
         with closing(connect(place.maintenance, place.application_name)) as connection:
-            with transaction(connection) as cursor:
-                apply_settings(cursor, name, expected)
-            seen = _settings_of(place.login)
-            with transaction(connection, read_only=True) as cursor:
-                return prove_settings(cursor, expected, seen)
+            yield connection
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Applying the settings of the backup to {name} failed ({server_reason(error)}): "
+            f"Applying the settings of the backup to {place.login.database} failed ({server_reason(error)}): "
             "let db_user set what the manifest says, and run again."
         ) from error
 

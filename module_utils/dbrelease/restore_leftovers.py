@@ -7,13 +7,15 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
 from .advisory import NameLock
 from .commands import Commands, commands_in
-from .database import Login, connect, select
+from .database import Login, connect, select, server_reason
+from .errors import ReleaseError
 from .journal import Run
 from .proof import Proof
 from .restore_names import copied_by, dump_folder, is_kept
@@ -65,11 +67,18 @@ def settle(cursor: Cursor, database: str, runs: Collection[str]) -> list[str]:
 
     The cursor is one of an autocommit session in another database of the server. Returns what was done, a sentence
     each; nothing where there was nothing to do. Call it only while the database's name is locked.
+    Raises ReleaseError for a copy that cannot be dropped.
     """
     done = []
     for name in (row["name"] for row in select(cursor, NAMES)):
         if copied_by(name, database) in runs:
-            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            try:
+                cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            except psycopg2.Error as error:
+                raise ReleaseError(
+                    f"Dropping {name}, a restored copy that was never swapped in, failed ({server_reason(error)}): "
+                    "remove what keeps it, and run again."
+                ) from error
             done.append(f"Dropped {name}, a restored copy that was never swapped in.")
     return done + _reopen(cursor, database)
 

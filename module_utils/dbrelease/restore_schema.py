@@ -17,7 +17,7 @@ NO_SCHEMA = ("--", "SET ", "SELECT pg_catalog.set_config", "\\restrict", "\\unre
 def schema_of(database: Login, commands: Commands, timeout_s: int, *, inside: bool) -> list[str]:
     """Its statements, without what differs from one dump to the next; raises ReleaseError."""
     finished = commands.run(
-        ["pg_dump", "--schema-only", "--no-password", "--lock-wait-timeout=60000"],
+        ["pg_dump", "--schema-only", "--no-subscriptions", "--no-password", "--lock-wait-timeout=60000"],
         timeout_s=timeout_s,
         environment=tool_environment(database, "dbrelease restore compare", inside=inside),
     )
@@ -31,7 +31,9 @@ def schema_of(database: Login, commands: Commands, timeout_s: int, *, inside: bo
 def schema_of_dump(path: Path, commands: Commands, timeout_s: int) -> list[str]:
     """The same of a dump."""
     with path.open("rb") as file:
-        finished = commands.run(["pg_restore", "--schema-only", "--file=-"], timeout_s=timeout_s, stdin=file)
+        finished = commands.run(
+            ["pg_restore", "--schema-only", "--no-subscriptions", "--file=-"], timeout_s=timeout_s, stdin=file
+        )
     if finished.status != 0:
         raise ReleaseError(f"Reading the schema of {path} failed ({' '.join(finished.stderr.split())[-300:]}).")
     return _statements(finished.stdout)

@@ -30,12 +30,14 @@ SELECT current_setting('server_version_num')::int / 10000 AS major,
        (SELECT pg_database_size(d.oid) FROM pg_database d WHERE d.datname = %(database)s) AS live_bytes,
        (SELECT pg_get_userbyid(d.datdba) FROM pg_database d WHERE d.datname = %(database)s) AS live_owner,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory,
-       (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS prepared,
-       (SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
-        WHERE d.datname = %(database)s) AS subscriptions,
-       (SELECT count(*) FROM pg_replication_slots WHERE database = %(database)s) AS slots,
        current_user AS "user"
 FROM pg_roles r WHERE r.rolname = current_user
+"""
+USED_BY = """
+SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS prepared,
+       (SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+        WHERE d.datname = %(database)s) AS subscriptions,
+       (SELECT count(*) FROM pg_replication_slots WHERE database = %(database)s) AS slots
 """
 
 
@@ -71,20 +73,28 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
             f"the role {row['user']} may not create and rename databases",
             f"give it CREATEDB and let it own {database}, or use such a role as db_user",
         )
+    if found := obstacle(cursor, database):
+        raise refused(*found)
+    _check_roles(cursor, backup.content["settings"])
+    return Server(row["major"], row["data_directory"], row["live_bytes"])
+
+
+def obstacle(cursor: Cursor, database: str) -> tuple[str, str] | None:
+    """What forbids that a database is put aside, and what to do about it."""
+    (row,) = select(cursor, USED_BY, {"database": database})
     if row["prepared"] or row["subscriptions"]:
-        raise refused(
+        return (
             f"{database} has {row['prepared']} prepared transactions and {row['subscriptions']} subscriptions, "
             "which keep it from being renamed",
             "end them",
         )
     if row["slots"]:
-        raise refused(
+        return (
             f"{row['slots']} logical replication slots are of {database}, and would stay with the database that is put "
             "aside, where the server keeps its log for them for ever",
             "drop them, and make them anew afterwards",
         )
-    _check_roles(cursor, backup.content["settings"])
-    return Server(row["major"], row["data_directory"], row["live_bytes"])
+    return None
 
 
 def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bool) -> Proof:

@@ -22,6 +22,12 @@ LISTS = (
     "temp_tablespaces",
     "unix_socket_directories",
 )
+# A setting of an extension has a dot in its name, and may be anything. Not everyone sees every setting.
+UNKNOWN = """
+SELECT line FROM unnest(%s::text[]) AS line
+WHERE split_part(line, '=', 1) !~ '[.]' AND pg_has_role('pg_read_all_settings', 'USAGE')
+  AND NOT EXISTS (SELECT FROM pg_settings WHERE lower(name) = lower(split_part(line, '=', 1)))
+"""
 _ELEMENT = re.compile(r'"((?:[^"]|"")*)"|([^,\s]+)')
 COMPARED = (
     "owner",
@@ -31,6 +37,7 @@ COMPARED = (
     "ctype",
     "locale_provider",
     "locale",
+    "icu_rules",
     "connection_limit",
     "database_settings",
     "role_settings",
@@ -57,6 +64,8 @@ def create_statement(name: str, settings: Mapping[str, Any], major: int, tablesp
                 sql.SQL(provider[0]), sql.SQL(provider[1]), sql.Literal(settings["locale"])
             )
         )
+        if settings.get("icu_rules"):
+            parts.append(sql.SQL("ICU_RULES {}").format(sql.Literal(settings["icu_rules"])))
     elif major >= 15:
         parts.append(sql.SQL("LOCALE_PROVIDER libc"))
     if settings.get("tablespace") in tablespaces:
@@ -65,7 +74,7 @@ def create_statement(name: str, settings: Mapping[str, Any], major: int, tablesp
 
 
 def apply_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> None:
-    """Everything but the owner, which the database was created with."""
+    """Everything but the owner, which the database was created with, and what apply_session_settings() does."""
     database = sql.Identifier(name)
     if settings.get("acl") is not None:
         cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
@@ -85,13 +94,32 @@ def apply_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> No
         cursor.execute(
             sql.SQL("ALTER DATABASE {} CONNECTION LIMIT {}").format(database, sql.Literal(settings["connection_limit"]))
         )
-    for line in settings.get("database_settings") or ():
+
+
+def apply_session_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> None:
+    """What each session begins with, which says how some values are read and written: money, regclass."""
+    database, (known, _) = sql.Identifier(name), of_this_server(cursor, settings)
+    for line in known["database_settings"]:
         cursor.execute(sql.SQL("ALTER DATABASE {} SET {}").format(database, setting(line)))
-    for role, lines in (settings.get("role_settings") or {}).items():
+    for role, lines in known["role_settings"].items():
         for line in lines:
             cursor.execute(
                 sql.SQL("ALTER ROLE {} IN DATABASE {} SET {}").format(sql.Identifier(role), database, setting(line))
             )
+
+
+def of_this_server(cursor: Cursor, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The same without the lines (`name=value`) of which this server, a newer one, has no setting; and those lines."""
+    of_database, of_roles = settings.get("database_settings") or [], settings.get("role_settings") or {}
+    lines = [*of_database, *(line for some in of_roles.values() for line in some)]
+    unknown = [row["line"] for row in select(cursor, UNKNOWN, (lines,))]
+    known = {
+        "database_settings": [line for line in of_database if line not in unknown],
+        "role_settings": {
+            role: left for role, some in of_roles.items() if (left := [line for line in some if line not in unknown])
+        },
+    }
+    return {**settings, **known}, unknown
 
 
 def setting(line: str) -> sql.Composed:
@@ -100,7 +128,7 @@ def setting(line: str) -> sql.Composed:
     values = [value]
     if name.lower() in LISTS:
         values = [quoted.replace('""', '"') or bare for quoted, bare in _ELEMENT.findall(value)] or [""]
-    # A setting of an extension has a dot in its name, each part an identifier.
+    # In the name of an extension's setting each part is an identifier.
     return sql.SQL("{} = {}").format(
         sql.Identifier(*name.split(".")), sql.SQL(", ").join(sql.Literal(one) for one in values)
     )
@@ -119,12 +147,16 @@ def exploded(cursor: Cursor, acl: Sequence[str] | None) -> list[Row]:
     )
 
 
-def prove_settings(cursor: Cursor, expected: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
-    """Equal in everything that the manifest knows."""
+def prove_settings(
+    cursor: Cursor, backed_up: Mapping[str, Any], seen: Mapping[str, Any], left_out: Sequence[str] = ()
+) -> Proof:
+    """Equal in everything that the manifest knows and this server can have; left_out: what else is told."""
+    expected, unknown = of_this_server(cursor, backed_up)
+    told = [*(f"the setting {line.partition('=')[0]}, which this server does not have" for line in unknown), *left_out]
     differing: dict[str, Any] = {
-        key: {"expected": _comparable(expected.get(key)), "observed": _comparable(seen.get(key))}
+        key: {"expected": _comparable(expected, key), "observed": _comparable(seen, key)}
         for key in COMPARED
-        if key in expected and _comparable(expected.get(key)) != _comparable(seen.get(key))
+        if key in backed_up and _comparable(expected, key) != _comparable(seen, key)
     }
     granted = [exploded(cursor, one.get("acl")) for one in (expected, seen)]
     if (expected.get("acl") is None) != (seen.get("acl") is None) or granted[0] != granted[1]:
@@ -135,11 +167,18 @@ def prove_settings(cursor: Cursor, expected: Mapping[str, Any], seen: Mapping[st
         "fail" if differing else "pass",
         expected={key: expected.get(key) for key in ("owner", "encoding", "collate", "ctype")},
         observed=differing or "equal",
-        detail=f"Different: {', '.join(differing)}." if differing else "Applied, and read back equal.",
+        detail=(f"Different: {', '.join(differing)}." if differing else "Applied, and read back equal.")
+        + (f" Left out: {'; '.join(told)}." if told else ""),
     )
 
 
-def _comparable(value: Any) -> Any:
+def _comparable(settings: Mapping[str, Any], key: str) -> Any:
+    value = settings.get(key)
+    if key == "locale_provider":
+        return value or "c"  # 14 knows no other, and does not name it
+    if key == "locale" and value is not None and settings.get("locale_provider") == "i":
+        # 15 keeps it as it was given, later servers as a language tag: de_DE@collation=phonebook, de-DE-u-co-phonebk.
+        return re.split("@|-u-", value)[0].replace("_", "-").lower()
     if isinstance(value, Mapping):
         return {key: sorted(lines) for key, lines in value.items()}
     return sorted(value) if isinstance(value, list) else value

@@ -75,7 +75,7 @@ class Script:
                 **self.settings,
             }
             with connection.cursor() as cursor:
-                without_timeouts(cursor, session=True)
+                without_timeouts(cursor, local=False)
                 for setting, value in settings.items():
                     cursor.execute("SELECT set_config(%s, %s, false)", (setting, value))
                 try:

@@ -26,6 +26,7 @@ from .proof import Proof, sentence
 from .restore_copy import drop_or_leave, login_to
 from .restore_leftovers import never_started, runs_of
 from .restore_names import copied_by, is_kept, kept_name, rows_folder
+from .restore_server import obstacle
 from .swap_compare import Comparison, prepare
 from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange, is_exchanged
@@ -152,7 +153,7 @@ def swap_in(
 def _checked(plan: Plan, check_mode: bool) -> Plan:
     """Refuse names that are not this database's; where there is no live database nothing is kept."""
     names, database = plan.names, plan.login.database
-    reason = ""
+    reason, advice = "", "see `psql --list`"
     if not (plan.copy or is_kept(names.incoming, database)):
         reason = f"{names.incoming} is no database that a restore of {database} made"
     with (
@@ -161,6 +162,7 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
     ):
         known = {row["datname"] for row in select(cursor, "SELECT datname FROM pg_database")}
         held = select(cursor, "SELECT gid FROM pg_prepared_xacts WHERE database IN %s", ((database, names.incoming),))
+        found = obstacle(cursor, database)
     if not reason and names.incoming not in known and not (check_mode and plan.copy):
         reason = f"the server has no database {names.incoming}"
     if names.kept in known:
@@ -168,10 +170,11 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
     if held:
         named = ", ".join(row["gid"] for row in held)
         reason = f"a prepared transaction ({named}) keeps the database from being renamed"
+    if found and not reason:
+        reason, advice = found
     if reason:
         raise ReleaseError(
-            f"Swapping {names.incoming} in was refused ({reason}), and nothing was touched: "
-            "see `psql --list`, and run again.",
+            f"Swapping {names.incoming} in was refused ({reason}), and nothing was touched: {advice}, and run again.",
             refused=True,
         )
     return plan if database in known else replace(plan, names=replace(names, kept=""))

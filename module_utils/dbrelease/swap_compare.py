@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 
 import psycopg2
 from psycopg2 import sql
@@ -27,6 +27,11 @@ from .swap_tables import Pair, Table, pair, parents_first, read_shapes
 LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
 APPLICATION = "dbrelease rows"
+DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
+CANCEL_WRAPAROUND = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE datname = %s AND backend_type = 'autovacuum worker' AND query LIKE '%%(to prevent wraparound)'
+"""
 
 
 class Comparison:
@@ -81,13 +86,14 @@ class Comparison:
 
     def _hold_still(self, maintenance: Login) -> dict[str, Table]:
         """Lock every table against writers; whoever stands in the way is ended, as the swap would do anyway."""
-        deadline = time.monotonic() + LOCK_DEADLINE_S
+        deadline, timeout_ms = time.monotonic() + LOCK_DEADLINE_S, LOCK_TIMEOUT_MS
         while True:
             with _cursor(self._live) as cursor:
                 try:
-                    cursor.execute("BEGIN")
+                    # Whatever the database's default is: what is committed while the lock is waited for must be seen.
+                    cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                     without_timeouts(cursor)
-                    cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+                    cursor.execute(f"SET LOCAL lock_timeout = {timeout_ms}")
                     tables = read_shapes(cursor)
                     if tables:
                         names = sql.SQL(", ").join(
@@ -100,12 +106,19 @@ class Comparison:
                     if self._live.closed or error.pgcode not in RETRYABLE or time.monotonic() > deadline:
                         raise
                     cursor.execute("ROLLBACK")
+                    # Only one who has waited that long has the server cancel an autovacuum.
+                    cursor.execute(DEADLOCK_TIMEOUT)
+                    (server,) = map(dict, cursor.fetchall())
+                    timeout_ms = LOCK_TIMEOUT_MS + server["ms"]
             self._end_others(maintenance)
 
     def _end_others(self, maintenance: Login) -> None:
         database = self._live.info.dbname
         with closing(connect(maintenance, APPLICATION)) as connection, _cursor(connection) as cursor:
             end_sessions_in(cursor, [database], spared=self.pid)
+            # This one the server cancels for nobody, and not everyone may.
+            with suppress(psycopg2.Error):
+                cursor.execute(CANCEL_WRAPAROUND, (database,))
 
     def _sums_of(self, table: Table) -> tuple[Pair, Sums]:
         """Of the incoming database, which does not change: read once."""
@@ -144,10 +157,14 @@ def prepare(
     opened: list[Connection] = []
     try:
         opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
+        with _cursor(opened[0]) as cursor:
+            # It is idle while the application is stopped.
+            without_timeouts(cursor, local=False)
         with _cursor(opened[1]) as cursor:
             # One transaction for all that is asked of it: fingerprints.py needs savepoints.
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             without_timeouts(cursor)
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_DEADLINE_S:.0f}s'")
             cursor.execute("SET LOCAL row_security = off")
             if there is None:
                 there = {key: state_of(row) for key, row in read_tables(cursor).items()}

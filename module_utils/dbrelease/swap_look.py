@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
@@ -21,6 +22,8 @@ from .swap_replay import Keeper
 from .swap_tables import Table, read_shapes
 
 APPLICATION = "dbrelease look"
+LOCK_TIMEOUT_MS = 500
+LOCK_NOT_AVAILABLE = "55P03"
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
 # A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
 SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM ONLY {}"
@@ -38,7 +41,8 @@ class Copied:
 class Look:
     """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then.
 
-    states: of the tables that the other database has too; copied: of those that it lacks.
+    states: of the tables that the other database has too; copied: of those that it lacks. In neither is a table that
+    somebody held: it is read when the sessions were ended.
     """
 
     horizon: str
@@ -60,17 +64,28 @@ def take_look(connection: Connection, known: Collection[str], keeper: Keeper) ->
     """Look at every table that is known (`schema.table`), and save the rows of the others."""
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
         without_timeouts(cursor)
+        cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         cursor.execute(HORIZON)
         (first,) = map(dict, cursor.fetchall())
         tables = read_shapes(cursor)
-        read = read_tables(cursor, only={key: table.columns for key, table in tables.items() if key in known})
-        copied = {key: _copy(cursor, table, keeper) for key, table in tables.items() if key not in known}
+        wanted = {key: table.columns for key, table in tables.items() if key in known}
+        read = read_tables(cursor, wanted, left_out=[LOCK_NOT_AVAILABLE])
+        others = {key: table for key, table in tables.items() if key not in known}
+        copied = {key: found for key, table in others.items() if (found := _copy(cursor, table, keeper))}
         return Look(first["horizon"], {key: state_of(row) for key, row in read.items()}, copied)
 
 
-def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied:
-    cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
+def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied | None:
+    """None where somebody holds it."""
+    cursor.execute("SAVEPOINT dbrelease_look")
+    try:
+        # It also locks the table and its indexes for the copy.
+        cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
+    except psycopg2.errors.LockNotAvailable:
+        cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_look")
+        return None
     (found,) = map(dict, cursor.fetchall())
+    cursor.execute("RELEASE SAVEPOINT dbrelease_look")
     return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
 
 

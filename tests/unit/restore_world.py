@@ -18,7 +18,7 @@ import pytest
 import restored_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.module import SWAP_OPTIONS
-from ansible.module_utils.dbrelease.restore_copy import read_state
+from ansible.module_utils.dbrelease.restore_compare import read_state
 
 SCHEMA = """
 CREATE TYPE mood AS ENUM ('sad', 'glad');

@@ -23,6 +23,7 @@ import psycopg2
 import pytest
 from ansible.module_utils.dbrelease import (
     restore_copy,
+    restore_server,
     swap,
     swap_compare,
     swap_look,
@@ -308,6 +309,44 @@ def test_a_prepared_transaction_is_found_before_the_application_is_stopped(
         world.swap(copy)
     assert raised.value.refused
     assert list(world.databases()) == [world.login.database]
+
+
+def subscribed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.execute(
+        "CREATE SUBSCRIPTION feed CONNECTION 'dbname=none' PUBLICATION news WITH (connect = false, slot_name = NONE)"
+    )
+
+
+def published(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' server has no logical slots, so its answer is made."""
+
+    def selected(cursor: Any, sql: str, *rest: Any) -> Any:
+        rows = select(cursor, sql, *rest)
+        return [{**row, "slots": 2} if "slots" in row else row for row in rows]
+
+    monkeypatch.setattr(restore_server, "select", selected)
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        (subscribed, "has 0 prepared transactions and 1 subscriptions, which keep it from being renamed"),
+        (published, "2 logical replication slots are of .* and would stay with the database that is put aside"),
+    ],
+)
+def test_what_keeps_the_live_database_is_found_before_it_is_swapped_back(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch, used: Callable[..., None], said: str
+) -> None:
+    kept = world.swap(copy)["kept"]
+    world.next_run()
+    used(world, monkeypatch)
+    before = (world.databases(), world.oid(), world.files())
+    with pytest.raises(ReleaseError, match=said) as raised:
+        world.swap(kept)
+    assert raised.value.refused
+    assert (world.databases(), world.oid(), world.files()) == before
+    if used is subscribed:
+        world.execute("DROP SUBSCRIPTION feed")
 
 
 def fail(*_: Any, **__: Any) -> Any:

@@ -20,7 +20,7 @@ from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.restore_backup import Backup
-from ansible.module_utils.dbrelease.restore_copy import read_state
+from ansible.module_utils.dbrelease.restore_compare import read_state
 from ansible.module_utils.dbrelease.restore_leftovers import settle
 from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
 from ansible.module_utils.dbrelease.restore_settings import setting
@@ -84,12 +84,26 @@ def test_a_restore_of_what_is_there_already_changes_nothing(world: World) -> Non
         "ALTER TABLE orders ALTER title SET DEFAULT 'x'",
         "CREATE TABLE more ()",
         "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET work_mem = 777', current_database()); END $$",
+        "SELECT setval('orders_id_seq', 1)",
+        "ALTER SEQUENCE accounts_id_seq RESTART",
+        "SELECT setval('backwards', -1)",
     ],
 )
 def test_any_difference_is_reason_to_restore(world: World, change: str) -> None:
+    world.execute("CREATE SEQUENCE backwards INCREMENT -1; SELECT setval('backwards', -5)")
     world.back_up()
     world.execute(change)
     assert world.restore(check_mode=True)["changed"]
+
+
+def test_a_sequence_that_moved_on_or_is_in_no_manifest_is_none(world: World) -> None:
+    world.execute("CREATE SEQUENCE round MAXVALUE 5 CYCLE; SELECT setval('round', 5)")
+    dump = Path(world.back_up()["dump"])
+    world.execute("SELECT nextval('orders_id_seq'), nextval('round')")
+    assert not world.restore(check_mode=True)["changed"]
+    world.execute("SELECT setval('orders_id_seq', 1)")
+    rewrite_without(dump, "sequences")
+    assert not world.restore(check_mode=True)["changed"]
 
 
 def gone(world: World, dump: Path) -> None:

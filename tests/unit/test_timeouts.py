@@ -74,7 +74,7 @@ def test_they_are_short_indeed(hasty: Session) -> None:
 @pytest.mark.parametrize("name", SET[:2])
 def test_a_whole_session_may_be_without(hasty: Session, name: str) -> None:
     with hasty.cursor() as cursor:
-        without_timeouts(cursor, session=True)
+        without_timeouts(cursor, local=False)
         cursor.execute(f"SHOW {name}")
         assert cursor.fetchone() == ("0",)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extras import RealDictCursor
 
 from ..commands import commands_in
 from ..database import Login, connect, server_reason, transaction
@@ -21,6 +22,7 @@ from ..manifest import Manifest, hash_file, read
 from ..proof import Proof
 from ..restore_copy import drop_database
 from ..restore_names import proof_name
+from ..restore_settings import apply_session_settings
 from ..secret import masked
 
 KEPT = "The backup from before the release is there, unchanged"
@@ -69,7 +71,7 @@ def restorable(
         return Proof(name, RESTORABLE, "inconclusive", detail="It was never restored for proof.", remedy=RESTORE_NOW)
     begun = time.monotonic()
     try:
-        with throwaway(login, run_id) as copy:
+        with throwaway(login, run_id, manifest.get("settings") or {}) as copy:
             restore(path, copy, container, timeout_s)
             different = compare(copy, manifest)
     except ReleaseError as error:
@@ -83,11 +85,17 @@ def restorable(
 
 
 @contextmanager
-def throwaway(login: Login, run_id: str) -> Iterator[Login]:
-    """An empty database beside the application's, gone afterwards in every outcome; raises ReleaseError."""
+def throwaway(login: Login, run_id: str, settings: Mapping[str, Any]) -> Iterator[Login]:
+    """An empty database beside the application's, gone afterwards in every outcome; raises ReleaseError.
+
+    settings: of the backup; what a session begins with is applied.
+    """
     # By this name the next run finds and removes it, should this one be killed.
     name = proof_name(login.database, run_id)
-    with closing(connect(login, "dbrelease readiness")) as session, session.cursor() as cursor:
+    with (
+        closing(connect(login, "dbrelease readiness")) as session,
+        session.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
         try:
             cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
         except psycopg2.Error as error:
@@ -96,9 +104,20 @@ def throwaway(login: Login, run_id: str) -> Iterator[Login]:
                 "let the deploying user create databases."
             ) from error
         try:
+            _set(cursor, name, settings)
             yield replace(login, database=name)
         finally:
             drop_database(login, name)
+
+
+def _set(cursor: RealDictCursor, name: str, settings: Mapping[str, Any]) -> None:
+    try:
+        apply_session_settings(cursor, name, settings)
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Applying the settings of the backup to {name} failed ({server_reason(error)}): "
+            "let the deploying user set what the manifest says."
+        ) from error
 
 
 def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
@@ -107,15 +126,19 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
     argv = [
         "pg_restore",
         "--exit-on-error",
+        "--no-subscriptions",
         "--no-password",
         "--no-owner",
         "--no-privileges",
         f"--dbname={copy.database}",
     ]
     environment = tool_environment(copy, "dbrelease readiness", inside=bool(container))
+    options = "-c default_transaction_read_only=off -c idle_session_timeout=0"
     try:
         with Path(path).open("rb") as file:
-            finished = commands.run(argv, timeout_s=timeout_s, environment=environment, stdin=file)
+            finished = commands.run(
+                argv, timeout_s=timeout_s, environment={**environment, "PGOPTIONS": options}, stdin=file
+            )
     except OSError as error:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
     if finished.status != 0:

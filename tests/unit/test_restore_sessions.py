@@ -1,0 +1,147 @@
+"""A restore among the sessions of others: whoever holds a table keeps it neither from ending nor from saving a row."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible.module_utils.dbrelease import restore_equal, swap_compare, swap_services
+from ansible.module_utils.dbrelease.database import Connection, Login, connect
+from restore_world import WRITTEN, World, world_of
+
+SOON_S = 15
+
+
+@pytest.fixture
+def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    """With a backup; the database was written to since."""
+    with world_of(database, server, run_parameters) as made:
+        made.back_up()
+        made.execute(WRITTEN)
+        yield made
+
+
+def holding(world: World, statement: str) -> Connection:
+    """A session in a transaction; should nobody end it, it ends later than a restore may take."""
+    session = connect(world.login, "an application")
+    session.cursor().execute(f"SET idle_in_transaction_session_timeout = '{2 * SOON_S}s'")
+    session.cursor().execute(f"BEGIN; {statement}")
+    return session
+
+
+HELD = ["orders", "accounts", "order_items", "orders, accounts, order_items, alembic_version"]
+
+
+@pytest.mark.parametrize("tables", HELD)
+def test_a_session_that_holds_tables_ends_with_the_swap_and_every_row_is_saved(
+    world: World, monkeypatch: pytest.MonkeyPatch, tables: str
+) -> None:
+    monkeypatch.setattr(restore_equal, "LOCK_TIMEOUT_MS", 200)
+    live, begun = world.tables(), time.monotonic()
+    with closing(holding(world, f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")):
+        swapped = world.restore(state="live")["swap"]
+    assert time.monotonic() - begun < SOON_S
+    assert {key: (row["new"], row["changed"], row["deleted"]) for key, row in swapped["rows"]["tables"].items()} == {
+        "public.accounts": (1, 0, 1),
+        "public.orders": (700, 64, 1),
+        'public."Odd ""name"': (1, 0, 0),
+        "public.alembic_version": (1, 0, 1),
+        "public.order_items": (2, 0, 0),
+    }
+    assert world.tables(swapped["kept"]) == live
+
+
+def test_check_mode_waits_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restore_equal, "LOCK_TIMEOUT_MS", 200)
+    world.back_up()
+    begun = time.monotonic()
+    with closing(holding(world, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")):
+        assert world.restore(check_mode=True)["changed"]
+    assert time.monotonic() - begun < SOON_S
+    assert not world.restore(check_mode=True)["changed"]
+
+
+def until(answer: Callable[[], Any], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not answer():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+WAITING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dbrelease rows' AND wait_event_type = 'Lock'"
+
+
+def test_a_row_committed_while_the_lock_is_waited_for_is_saved_whatever_the_isolation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = world.restore()["database"]
+    world.execute(f"ALTER DATABASE {world.login.database} SET default_transaction_isolation = 'repeatable read'")
+    monkeypatch.setattr(swap_compare, "LOCK_TIMEOUT_MS", 20_000)
+    writer = holding(world, "INSERT INTO accounts (name) VALUES ('at the last moment')")
+
+    def commit() -> None:
+        until(lambda: world.execute(WAITING, "postgres"))
+        writer.cursor().execute("COMMIT")
+
+    thread = threading.Thread(target=commit, daemon=True)
+    monkeypatch.setattr(swap_services, "stop", lambda *_: thread.start())
+    with closing(writer):
+        swapped = world.swap(copy)
+        thread.join()
+    saved = (Path(swapped["rows"]["directory"]) / "public.accounts.jsonl").read_text()
+    assert "at the last moment" in saved
+
+
+# Nobody vacuums it before it is asked for: what was vacuumed is passed over.
+HEAPS = """
+CREATE TABLE heaps (n int, filling text) WITH (autovacuum_enabled = off, autovacuum_vacuum_threshold = 1,
+  autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+INSERT INTO heaps SELECT n, repeat('x', 500) FROM generate_series(1, 30000) n
+"""
+# As many transactions as a server takes for the least age at which it must freeze.
+OLD = """
+DO $$ BEGIN
+  CREATE TABLE ages (n int);
+  FOR n IN 1..100100 LOOP BEGIN INSERT INTO ages VALUES (n); EXCEPTION WHEN division_by_zero THEN NULL; END; END LOOP;
+END $$
+"""
+VACUUMS = {
+    "an ordinary one": ("autovacuum_vacuum_scale_factor = 0, autovacuum_enabled = on", "DELETE FROM heaps"),
+    "one that must be": ("autovacuum_freeze_max_age = 100000", OLD),
+}
+VACUUMING = """
+SELECT query FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE 'autovacuum: VACUUM%heaps%'
+AND datname = current_database()
+"""
+
+
+@pytest.fixture
+def hurried(world: World) -> Iterator[None]:
+    """The server begins to vacuum at once."""
+    try:
+        world.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'", "postgres")
+        world.execute("SELECT pg_reload_conf()", "postgres")
+        yield
+    finally:
+        world.execute("ALTER SYSTEM RESET autovacuum_naptime", "postgres")
+        world.execute("SELECT pg_reload_conf()", "postgres")
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize(("options", "reason"), VACUUMS.values(), ids=VACUUMS)
+def test_a_slow_autovacuum_gives_way(world: World, monkeypatch: pytest.MonkeyPatch, options: str, reason: str) -> None:
+    monkeypatch.setattr(swap_compare, "LOCK_DEADLINE_S", 6.0)
+    world.execute(HEAPS)
+    copy = world.restore()["database"]
+    world.execute(f"ALTER TABLE heaps SET ({options})")
+    world.execute(reason)
+    until(lambda: world.execute(VACUUMING))
+    must = "prevent wraparound" in json.dumps(world.execute(VACUUMING))
+    assert must is ("freeze" in options)
+    assert world.swap(copy)["changed"]
