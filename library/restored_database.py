@@ -14,7 +14,7 @@ description:
     a manifest, another release's, environment's or database's, a newer server's, and one for which there is no room. A
     server with another system identifier is no reason to refuse: after its volume is lost there is no other."
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
-  - Nothing is restored where the live database holds exactly this already (rows, settings and schema).
+  - Nothing is restored where the live database holds exactly this already (rows, sequences, settings and schema).
   - The name of the live database is locked on the server from the first look to the end of the swap. A second restore
     of it is refused meanwhile, whatever target it is of, and so is every other run that would act on the database.
   - What a restore left that was killed (a copy, a dump in the container) is removed first, if this target's journal
