@@ -697,7 +697,7 @@ def test_no_writer_waits_half_a_second(
     assert writer.longest < 0.5, f"{writer.longest:.2f} s"
 
 
-SLOWLY = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age(%s::xid)) AS unchanged FROM pg_sleep(1.5)"
+SLOWLY = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age({}::xid)) AS unchanged FROM pg_sleep(1.5)"
 ENGINE = "ansible.module_utils.dbrelease"
 
 
