@@ -15,7 +15,7 @@ from .alembic import database_revisions
 from .catalog_text import read_lines
 from .database import Row, select, select_declared, server_reason, without_timeouts
 from .errors import ReleaseError
-from .fingerprints import read_tables
+from .fingerprints import READING, read_tables
 from .journal import utc_now
 from .large_objects import read_large_objects
 from .sessions import OF_CLIENTS
@@ -75,6 +75,7 @@ def read_baseline(
     return Baseline(
         {
             "taken_at": utc_now().isoformat(timespec="milliseconds"),
+            "reading": READING,
             **read_identity(cursor),
             "revision": " ".join(revisions),
             "tables": read_tables(cursor),

@@ -15,6 +15,8 @@ from psycopg2.extensions import cursor as Cursor
 from .database import Row, select, server_reason
 from .errors import ReleaseError
 
+# What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
+READING = 3
 INSUFFICIENT_PRIVILEGE = "42501"
 # The server's answers that mean "it is gone", not "it cannot be read".
 VANISHED = ("42P01", "42703", "3F000")

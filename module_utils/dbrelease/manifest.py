@@ -48,6 +48,7 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
         **{
             key: facts[key]
             for key in (
+                "reading",
                 "server_version",
                 "system_identifier",
                 "database",

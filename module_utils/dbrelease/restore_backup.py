@@ -10,6 +10,7 @@ from . import manifest
 from .commands import Commands
 from .dump import verify_dump
 from .errors import ReleaseError
+from .fingerprints import READING
 from .journal import Run, last_facts
 from .manifest import Manifest
 from .proof import Proof
@@ -89,6 +90,11 @@ def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
     for key, value in expected.items():
         if content[key] != value:
             raise refused(f"the backup {path.name} is of {key} {content[key]}, not {value}", another)
+    if content.get("reading") != READING:
+        raise refused(
+            f"the backup {path.name} was made by another version of this program, which hashed rows otherwise",
+            "restore it by that version",
+        )
     return Backup(path, content)
 
 

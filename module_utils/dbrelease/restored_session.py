@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from .database import Login
+from .fingerprints import READING
 from .journal import Journal, last_facts
 from .module import run_of
 from .proof import Proof, sentence
@@ -13,6 +15,7 @@ from .restored import compare_with_baseline
 from .writers import Memory
 
 STEP = "as_before"
+OTHERWISE = "The baseline of the release was recorded by another version of this program, which read it otherwise."
 NO_BASELINE = Proof(
     "restored.baseline",
     "The database is what it was before the release",
@@ -32,6 +35,8 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
     baseline = newest("baseline")
     with journal.step(STEP) as step:
         proofs = [NO_BASELINE]
+        if baseline is not None and baseline.get("reading") != READING:
+            baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]
         if baseline is not None:
             transactions = (newest("guards") or {}).get("migration_xids") or ()
             proofs = compare_with_baseline(

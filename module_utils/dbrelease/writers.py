@@ -13,7 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .database import Connection, Login, Row, connect, select, server_reason, transaction, without_timeouts
 from .errors import ReleaseError
-from .fingerprints import read_tables, table_key, write_counters
+from .fingerprints import READING, read_tables, table_key, write_counters
 from .proof import Proof
 from .untouched import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, same
 
@@ -184,6 +184,8 @@ def _not_comparable(cursor: Cursor, baseline: Mapping[str, Any]) -> str:
     )
     if int(baseline.get("database_oid") or row["oid"]) != row["oid"]:
         return "the baseline was taken of another database, before a restore"
+    if baseline.get("reading") != READING:
+        return "the baseline was recorded by another version of this program, which read it otherwise"
     return "" if row["counting"] else "the server does not count writes (track_counts is off)"
 
 

@@ -160,6 +160,8 @@ REFUSALS: list[tuple[str, Callable[[World, Path], Any], str]] = [
     ("another label", rewritten(label="9"), "is of label 9, not 2.4"),
     ("another environment's", rewritten(environment="production"), "is of environment production"),
     ("another database's", rewritten(database="other"), "is of database other"),
+    ("another version's", rewritten(reading=1), "was made by another version of this program"),
+    ("one before versions", lambda _, dump: rewrite_without(dump, "reading"), "was made by another version"),
     ("another file's manifest", rewritten(file="other.dump"), "is of file other.dump"),
     ("a newer server's", rewritten(server_version="99.1"), "is of PostgreSQL 99"),
     ("newer client programs", rewritten(tool_version="pg_dump (PostgreSQL) 99.1"), "the backup was made by"),

@@ -249,9 +249,12 @@ def test_a_filled_table_that_lost_what_it_held_is_red(look: Look) -> None:
     assert statuses(look(*spoiled, *DOWN[1:], altered=["accounts"]))["public.accounts"] == "fail"
 
 
+@pytest.mark.parametrize("otherwise", [None, {"reading": 1}, {}], ids=["none", "another version", "an old one"])
 def test_without_a_baseline_nothing_is_claimed(
-    database: Login, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+    database: Login, login_parameters: dict[str, Any], run_parameters: dict[str, Any], otherwise: dict[str, Any] | None
 ) -> None:
+    if otherwise is not None:
+        Journal(Run(**run_parameters)).append("baseline", "passed", otherwise)
     params: dict[str, Any] = {
         "created": [],
         "altered": [],
@@ -261,4 +264,5 @@ def test_without_a_baseline_nothing_is_claimed(
     }
     result = act({**login_parameters, **params}, False)
     assert [(proof["name"], proof["status"]) for proof in result["proofs"]] == [("restored.baseline", "inconclusive")]
+    assert ("another version" in result["proofs"][0]["detail"]) == (otherwise is not None)
     assert (result["compared"], result["message"]) == (False, "")

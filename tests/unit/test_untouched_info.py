@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils.dbrelease.alembic_move import read_counters_before
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.fingerprints import read_tables, write_counters
+from ansible.module_utils.dbrelease.fingerprints import READING, read_tables, write_counters
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.untouched import Evidence, Trace, Window, judge, rewritten
 from untouched_info import act
@@ -56,7 +56,7 @@ class Deploy:
     def baseline(self) -> None:
         connection = connect(self.login, "baseline")
         with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
-            facts = {**write_counters(cursor), "tables": read_tables(cursor)}
+            facts = {**write_counters(cursor), "reading": READING, "tables": read_tables(cursor)}
             cursor.execute("SELECT oid FROM pg_database WHERE datname = current_database()")
             facts["database_oid"] = next(iter(dict(cursor.fetchall()[0]).values()))
         connection.close()
@@ -354,18 +354,17 @@ def test_a_truncate_by_hand_is_red(params: dict[str, Any], deploy: Deploy) -> No
 
 
 NOT_COMPARABLE = [
-    ("counters reset", "SELECT pg_stat_reset()", None, "the server's write counters were reset since"),
-    ("another database", "SELECT 1", 1, "the baseline was taken of another database"),
+    ("counters reset", "SELECT pg_stat_reset()", {}, "the server's write counters were reset since"),
+    ("another database", "SELECT 1", {"database_oid": 1}, "the baseline was taken of another database"),
+    ("another version", "SELECT 1", {"reading": 1}, "the baseline was recorded by another version of this program"),
 ]
 
 
-@pytest.mark.parametrize(("done", "oid", "said"), [r[1:] for r in NOT_COMPARABLE], ids=[r[0] for r in NOT_COMPARABLE])
+@pytest.mark.parametrize(("done", "other", "said"), [r[1:] for r in NOT_COMPARABLE], ids=[r[0] for r in NOT_COMPARABLE])
 def test_what_cannot_be_compared_is_said(
-    params: dict[str, Any], deploy: Deploy, done: str, oid: int | None, said: str
+    params: dict[str, Any], deploy: Deploy, done: str, other: dict[str, int], said: str
 ) -> None:
-    if oid:
-        facts = deploy.journal.read()[-1]["facts"]
-        deploy.journal.append("baseline", "passed", {**facts, "database_oid": oid})
+    deploy.journal.append("baseline", "passed", {**deploy.journal.read()[-1]["facts"], **other})
     execute(deploy.login, "DELETE FROM orders WHERE id = 7", done)
     result = act(params, False)
     assert statuses(result)["untouched.public.orders"] == "inconclusive"
