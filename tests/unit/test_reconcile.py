@@ -715,7 +715,7 @@ def test_nobody_waits_for_a_slow_look_at_a_table_that_is_left_over(
         done = before.reconcile(lock=patient, repairs=BY_NOBODY)
     assert done["repaired"] == ["dropped links"] and no_links(before)
     assert writer.written > 20 and time.monotonic() - begun > 1.5
-    assert writer.longest < 0.8, f"{writer.longest:.2f} s"
+    assert writer.longest < 1.4, f"{writer.longest:.2f} s, and the look takes 1.5 s"
 
 
 def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
@@ -724,25 +724,26 @@ def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
     """It holds what the table refers to: to wait for that, too, would be a deadlock, and the server might end it."""
     before.run(TABLE + KEYS)
     session, waits = connect(database, "an old client"), "SELECT count(*) FROM pg_locks WHERE NOT granted"
-    looks: list[bool] = []
+    seen: list[int] = []
     with session.cursor() as cursor, ThreadPoolExecutor(1) as pool:
         cursor.execute("SET deadlock_timeout = '600ms'; BEGIN; INSERT INTO orders VALUES (21, 1)")
         written: list[Future[None]] = []
 
-        def look(*arguments: Any) -> bool:
+        def look(looking: Any, one: Any) -> bool:
             if not written:
                 written.append(pool.submit(cursor.execute, "INSERT INTO links VALUES (21, 1, 'release'); COMMIT"))
                 deadline = time.monotonic() + 5
                 while before.run(waits) == [(0,)] and time.monotonic() < deadline:
                     time.sleep(0.01)
                 time.sleep(0.4)
-            looks.append(is_unchanged(*arguments))
-            return looks[-1]
+            looking.execute("SELECT count(*) AS rows FROM links")
+            seen.append(dict(looking.fetchone())["rows"])
+            return is_unchanged(looking, one)
 
         monkeypatch.setattr(f"{ENGINE}.reconcile.is_unchanged", look)
         monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: time.sleep(0.8))
         done = before.reconcile(lock={"timeout_ms": 1500, "attempts": 20, "deadline_seconds": 60})
         written[0].result()
     session.close()
-    assert looks == [True, False], "what it wrote was not seen before it was let through, and then was"
+    assert seen[-1] == seen[0] + 1, "what it wrote was not seen before it was let through, and then was"
     assert done["repaired"] == ["dropped links"] and before.run("SELECT count(*) FROM orders") == [(21,)]
