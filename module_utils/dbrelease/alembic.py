@@ -9,6 +9,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
+from .catalog import identifier
 from .commands import Commands, Finished
 from .database import select, server_reason
 from .errors import ReleaseError
@@ -84,13 +85,9 @@ def _revisions(output: str) -> list[tuple[str, str]]:
     return [(match["revision"], match["notes"]) for match in matches if match]
 
 
-def _identifier(table: str) -> sql.Identifier:
-    return sql.Identifier(*table.split(".", 1))
-
-
 def _quoted(table: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in table.split(".", 1))
 
 
 def _select_revisions(table: str) -> sql.Composed:
-    return sql.SQL("SELECT version_num FROM {}").format(_identifier(table))
+    return sql.SQL("SELECT version_num FROM {}").format(identifier(table))

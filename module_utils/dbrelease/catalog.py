@@ -146,5 +146,10 @@ def quoted(name: str) -> str:
     return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
 
 
+def identifier(name: str) -> sql.Identifier:
+    """A declared name, with its schema if it has one."""
+    return sql.Identifier(*name.split(".", 1))
+
+
 def _by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {row.pop("name"): row for row in rows}

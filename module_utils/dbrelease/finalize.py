@@ -135,7 +135,7 @@ class Finalizer:
             attempt, attempts = check_alone(connection, step, checks, self.limits), 0
             self._demand(step, attempt.proofs, done, "nothing was pending")
         else:
-            attempt, attempts = self._attempt(connection, step, pending or 0, watch)
+            attempt, attempts = self._attempt(connection, step, checks, pending or 0, watch)
             self._demand(step, attempt.proofs, done, "what it did last was rolled back")
         spent = _ms(begun)
         said = (
@@ -147,15 +147,15 @@ class Finalizer:
         names = (proof.name.removeprefix("checks.") for proof in attempt.proofs if proof.status == "pass")
         done.proven.update(dict.fromkeys(names, attempt.instant))
 
-    def _attempt(self, connection: Connection, step: Step, pending: int, watch: LockWatch) -> tuple[Attempt, int]:
+    def _attempt(
+        self, connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], pending: int, watch: LockWatch
+    ) -> tuple[Attempt, int]:
         """The step's last batch with the rows of all, and how many attempts there were."""
         rows = attempts = 0
         # What others write meanwhile is in a batch of its own; more than twice as many would never end.
         for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
             retried = retrying(
-                lambda: attempt_step(
-                    connection, step, self._chosen(step), self.limits, keep_unproven=self.keep_unproven
-                ),
+                lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
                 self.limits,
                 what=f"Step {step.name} ({step.title})",
                 watch=watch,

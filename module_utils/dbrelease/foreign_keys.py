@@ -13,6 +13,7 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from .catalog import identifier
 from .database import Row, select
 from .errors import ReleaseError
 from .proof import Proof
@@ -68,9 +69,9 @@ class ForeignKey:
         """The statements of the short transaction, in their order; every lock is taken first."""
         if not self.rebuild:
             return []
-        table, temporary = _table(self.table), f"{self.name[: LONGEST_NAME - 7]}_{run_id[-6:]}"
+        table, temporary = identifier(self.table), f"{self.name[: LONGEST_NAME - 7]}_{run_id[-6:]}"
         # What is referenced first: so do deletes that cascade.
-        locked = sql.SQL(", ").join(_table(name) for name in dict.fromkeys((self.referenced, self.table)))
+        locked = sql.SQL(", ").join(identifier(name) for name in dict.fromkeys((self.referenced, self.table)))
         mode = "ACCESS EXCLUSIVE" if self.drops else "SHARE ROW EXCLUSIVE"
         added = sql.SQL(
             "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) {} ON DELETE {} ON UPDATE {} {}"
@@ -79,7 +80,7 @@ class ForeignKey:
             table,
             sql.Identifier(temporary),
             _columns(self.columns),
-            _table(self.referenced),
+            identifier(self.referenced),
             _columns(self.referenced_columns),
             sql.SQL(MATCHES[self.match]),
             sql.SQL(ACTIONS[self.on_delete]),
@@ -96,14 +97,16 @@ class ForeignKey:
 
     def validating(self) -> sql.Composed:
         """The statement that looks at every row."""
-        return sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(_table(self.table), sql.Identifier(self.name))
+        return sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
+            identifier(self.table), sql.Identifier(self.name)
+        )
 
     def orphans(self, cursor: Cursor) -> tuple[int, list[Row]]:
         """How many rows lead nowhere, and some of them."""
         pairs = list(zip(self.columns, self.referenced_columns, strict=True))
         statement = sql.SQL(ORPHANS).format(
-            table=_table(self.table),
-            referenced=_table(self.referenced),
+            table=identifier(self.table),
+            referenced=identifier(self.referenced),
             # A full match allows no row that is filled in part, and such a one has no parent.
             filled=sql.SQL(" OR " if self.match == "full" else " AND ").join(
                 sql.SQL("child.{} IS NOT NULL").format(sql.Identifier(c)) for c in self.columns
@@ -186,10 +189,6 @@ def _timing(wanted: Mapping[str, Any]) -> str:
     if not wanted.get("deferrable"):
         return "NOT DEFERRABLE"
     return f"DEFERRABLE INITIALLY {'DEFERRED' if wanted.get('initially_deferred') else 'IMMEDIATE'}"
-
-
-def _table(name: str) -> sql.Identifier:
-    return sql.Identifier(*name.split(".", 1))
 
 
 def _columns(names: Sequence[str]) -> sql.Composed:

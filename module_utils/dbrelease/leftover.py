@@ -14,7 +14,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import quoted, read_catalog
+from .catalog import identifier, quoted, read_catalog
 from .database import Row, select, select_declared, server_reason
 from .dependents import dependents_of
 from .statement import readable_row
@@ -78,7 +78,7 @@ def diagnose(
     if kind not in ("r", "p"):
         return Leftover(table, KINDS.get(kind, "relation of another kind"), owner)
     catalog = read_catalog(cursor, table)
-    name = sql.Identifier(*table.split(".", 1))
+    name = identifier(table)
     every_row = sql.SQL("SELECT * FROM {}").format(name).as_string(cursor)
     (counted,) = select(cursor, f"SELECT count(*) AS rows FROM ({every_row}) AS t")
     writers, losses, unjudged = _judge(cursor, catalog.columns, columns, declared)
@@ -108,7 +108,7 @@ def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
     One look at the rows without any of the release's queries, so that it can be afforded while others wait.
     """
     # No parameter: a percent sign in a name would be taken for the place of one.
-    table, oldest = sql.Identifier(*one.table.split(".", 1)), sql.Literal(one.oldest_transaction)
+    table, oldest = identifier(one.table), sql.Literal(one.oldest_transaction)
     return bool(select(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
 
 

@@ -10,7 +10,7 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import quoted
+from .catalog import identifier, quoted
 from .database import select
 from .leftover import Leftover, is_unchanged
 from .locks import ContendedError
@@ -39,7 +39,7 @@ class Dropping:
     @property
     def statement(self) -> sql.Composed:
         """What drops it."""
-        return sql.SQL("DROP TABLE {}").format(_identifier(self.one.table))
+        return sql.SQL("DROP TABLE {}").format(identifier(self.one.table))
 
     def drop(self) -> None:
         """Look how long a look takes, and drop it."""
@@ -81,8 +81,4 @@ def limit_statement(cursor: Cursor, timeout_ms: int) -> None:
 
 
 def _locking(mode: str, *tables: str) -> sql.Composed:
-    return sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(map(_identifier, tables)), sql.SQL(mode))
-
-
-def _identifier(table: str) -> sql.Identifier:
-    return sql.Identifier(*table.split(".", 1))
+    return sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(map(identifier, tables)), sql.SQL(mode))

@@ -12,7 +12,7 @@ from .stages import BAD, RECONCILED, Line, Stage, change_begun, has_effect, one_
 NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE")
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
 # The step that compares with the baseline, and its one proof where there is none.
-AS_BEFORE, NO_BASELINE = "as_before", "restored.baseline"
+AS_BEFORE, BASELINE_PROOF = "as_before", "restored.baseline"
 # Steps that are asked for alone, of a release that is deployed; their run changes nothing.
 LOOKED_ON = (
     ("readiness", "Ready: {place} meets every criterion."),
@@ -211,7 +211,7 @@ def _taken_back(stages: Sequence[Stage]) -> Stage | None:
 def _compared(stages: Sequence[Stage]) -> bool:
     """Whether the database was compared with its baseline: without one that very claim stays inconclusive."""
     proofs = [proof for stage in stages if stage.step == AS_BEFORE for proof in stage.facts.get("proofs") or ()]
-    return any(proof["name"] != NO_BASELINE for proof in proofs)
+    return any(proof["name"] != BASELINE_PROOF for proof in proofs)
 
 
 def _passed(stages: Sequence[Stage], step: str) -> bool:

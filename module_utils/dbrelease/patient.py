@@ -9,9 +9,10 @@ from typing import TypeVar
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from .database import Connection, server_reason, transaction, without_timeouts
+from .database import Connection, server_reason, transaction
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits, LockWatch, retrying
+from .statement import limit_statements
 
 DEPENDENT_OBJECTS = "2BP01"
 Value = TypeVar("Value")
@@ -30,7 +31,7 @@ class PatientSession:
 
         def attempt() -> Value:
             with transaction(self.connection, read_only=True, isolation="REPEATABLE READ") as cursor:
-                _limit(cursor, self.limits.timeout_ms)
+                limit_statements(cursor, 0, lock_timeout=self.limits.timeout_ms)
                 return look(cursor)
 
         return self._retried(what, attempt)
@@ -40,7 +41,7 @@ class PatientSession:
 
         def attempt() -> None:
             with transaction(self.connection) as cursor:
-                _limit(cursor, max(10, self.limits.timeout_ms // locks))
+                limit_statements(cursor, 0, lock_timeout=max(10, self.limits.timeout_ms // locks))
                 act(cursor)
 
         self._retried(what, attempt)
@@ -53,11 +54,6 @@ class PatientSession:
                 raise _told(what, error) from error
 
         return retrying(once, self.limits, what=what, watch=self.watch).value
-
-
-def _limit(cursor: Cursor, timeout_ms: int) -> None:
-    without_timeouts(cursor)
-    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{timeout_ms}ms",))
 
 
 def _told(what: str, error: psycopg2.Error) -> Exception:

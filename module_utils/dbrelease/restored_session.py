@@ -10,14 +10,14 @@ from .database import Login
 from .fingerprints import READING
 from .journal import Journal, last_facts
 from .module import run_of
+from .outcome import AS_BEFORE, BASELINE_PROOF
 from .proof import Proof, sentence
 from .restored import compare_with_baseline
 from .writers import Memory
 
-STEP = "as_before"
 OTHERWISE = "The baseline of the release was recorded by another version of this program, which read it otherwise."
 NO_BASELINE = Proof(
-    "restored.baseline",
+    BASELINE_PROOF,
     "The database is what it was before the release",
     "inconclusive",
     detail="The journal has no baseline of the release to compare with.",
@@ -33,7 +33,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         return last_facts(events, release=journal.run.release, environment=journal.run.environment, step=step)
 
     baseline = newest("baseline")
-    with journal.step(STEP) as step:
+    with journal.step(AS_BEFORE) as step:
         proofs = [NO_BASELINE]
         if baseline is not None and baseline.get("reading") != READING:
             baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]

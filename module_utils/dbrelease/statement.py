@@ -86,7 +86,10 @@ def readable_row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def limit_statements(cursor: Cursor, statement_timeout_ms: int, **more_ms: int) -> None:
-    """Bound this transaction's statements by nothing else; `more_ms` names further settings in milliseconds."""
+    """Bound this transaction's statements by nothing else; `more_ms` names further settings in milliseconds.
+
+    0 is no bound.
+    """
     without_timeouts(cursor)
     for name, milliseconds in {"statement_timeout": statement_timeout_ms, **more_ms}.items():
         cursor.execute("SELECT set_config(%s, %s, true)", (name, f"{milliseconds}ms"))

@@ -11,11 +11,12 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import cursor as Cursor
 
 from .checks import run_checks
-from .database import Connection, select, select_declared, server_reason, transaction, without_timeouts
+from .database import Connection, select, select_declared, server_reason, transaction
 from .drift import Instant
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits
 from .proof import Proof
+from .statement import limit_statements
 
 # What the plan may ask for and the migration has yet to make: schema, table, column, function, object.
 NOT_YET_THERE = ("3F000", "42P01", "42703", "42883", "42704")
@@ -169,8 +170,7 @@ def check_alone(connection: Connection, step: Step, checks: Sequence[Mapping[str
 
 def limit_lock_waits(cursor: Cursor, limits: LockLimits) -> None:
     """For the transaction: it may take long, but waits briefly for a lock, as everyone behind it waits as long."""
-    without_timeouts(cursor)
-    cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{limits.timeout_ms}ms",))
+    limit_statements(cursor, 0, lock_timeout=limits.timeout_ms)
 
 
 def read_pending(cursor: Cursor, step: Step) -> int:

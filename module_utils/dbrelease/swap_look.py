@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import psycopg2
 import psycopg2.errors
 from psycopg2 import sql
+from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extensions import cursor as Cursor
 
 from .database import Connection, Login, connect, server_reason, transaction, without_timeouts
@@ -23,7 +24,6 @@ from .swap_tables import Table, read_shapes
 
 APPLICATION = "dbrelease look"
 LOCK_TIMEOUT_MS = 500
-LOCK_NOT_AVAILABLE = "55P03"
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
 # A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
 SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM ONLY {}"

@@ -208,3 +208,12 @@ def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Ite
     """An empty one."""
     with world_of(database, server, run_parameters) as made:
         yield made
+
+
+@pytest.fixture
+def written_world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
+    """One with a backup; the database was written to since."""
+    with world_of(database, server, run_parameters) as made:
+        made.back_up()
+        made.execute(WRITTEN)
+        yield made

@@ -11,20 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import restore_world
 from ansible.module_utils.dbrelease import restore_equal, swap_compare, swap_services
-from ansible.module_utils.dbrelease.database import Connection, Login, connect
-from restore_world import WRITTEN, World, world_of
+from ansible.module_utils.dbrelease.database import Connection, connect
+from restore_world import World
 
 SOON_S = 15
 
 
-@pytest.fixture
-def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
-    """With a backup; the database was written to since."""
-    with world_of(database, server, run_parameters) as made:
-        made.back_up()
-        made.execute(WRITTEN)
-        yield made
+world = restore_world.written_world
 
 
 def holding(world: World, statement: str) -> Connection:

@@ -7,33 +7,28 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
 import leftovers
 import pytest
+import restore_world
 from ansible.module_utils.dbrelease import advisory, restore_copy, swap, swap_rename, swap_services
 from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.advisory import NameLock, advisory_lock
-from ansible.module_utils.dbrelease.database import Connection, Login, connect
+from ansible.module_utils.dbrelease.database import Connection, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.restore_names import copy_name
-from restore_world import WRITTEN, World, world_of
+from restore_world import World
 
 ROOT = Path(__file__).resolve().parents[2]
 OTHER = "20200101T000000Z-abcdef"
 
 
-@pytest.fixture
-def world(database: Login, server: Login, run_parameters: dict[str, Any]) -> Iterator[World]:
-    """With a backup; the database was written to since."""
-    with world_of(database, server, run_parameters) as made:
-        made.back_up()
-        made.execute(WRITTEN)
-        yield made
+world = restore_world.written_world
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from ..api import Endpoint, Latency, observe, observe_proofs, verify_proofs
 from ..http import HttpSession
 from ..journal import Journal, last_facts, utc_now
 from ..module import Options, run_of
+from ..outcome import AS_BEFORE
 from ..proof import sentence
-from ..restored_session import STEP as AS_BEFORE
 from ..untouched import rewritten
 from .untouched import STEP as UNTOUCHED
 

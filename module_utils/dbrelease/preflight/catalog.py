@@ -11,6 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..alembic import database_revisions
+from ..catalog import identifier
 from ..database import Connection, Row, select, server_reason, transaction
 from ..errors import ReleaseError
 from ..locks import mask_literals
@@ -163,8 +164,3 @@ def _count(connection: Connection, name: str) -> int | None:
             return int(cursor.fetchall()[0]["rows"])
     except psycopg2.Error:
         return None
-
-
-def identifier(name: str) -> sql.Identifier:
-    """A declared name, with its schema if it has one."""
-    return sql.Identifier(*name.split(".", 1))

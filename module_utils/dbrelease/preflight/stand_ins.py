@@ -10,9 +10,9 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from ..catalog import identifier
 from ..database import Row, select, server_reason
 from ..errors import ReleaseError
-from .catalog import identifier
 from .demands import Demands, Key
 from .facts import Database
 
