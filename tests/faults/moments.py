@@ -47,6 +47,25 @@ class Step:
 
 
 @dataclass(frozen=True)
+class StandingStill:
+    """A step has begun, and its module stands still until the fault is there: what it does next meets the fault."""
+
+    step: str
+
+    @contextmanager
+    def reached(self, run: Running, login: Login) -> Iterator[None]:
+        """See Moment."""
+        until(lambda: run.has(self.step, "started"), run, f"step {self.step}")
+        pid = until(run.module, run, "a module that works")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+@dataclass(frozen=True)
 class Paused:
     """A program of the run in a container stands still from when it is there with this option until the fault is."""
 

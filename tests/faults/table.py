@@ -11,7 +11,7 @@ from outside import BACKEND, POSTGRES
 
 from faults import injections as faults
 from faults import surroundings
-from faults.moments import AtOnce, Held, Moment, Paused, Step
+from faults.moments import AtOnce, Held, Moment, Paused, StandingStill, Step
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ DEPLOYS = [
     Row("database killed at dump", DUMPING, DATABASE_KILLED, "failed", DUMP_FAILED, quick=True),
     Row(
         "disk full at dump",
-        Step("backup"),
+        StandingStill("backup"),
         faults.DiskFull(surroundings.state_directory),
         "no report",  # which has no room either
         r"What came of the run: The step \w+ failed: .* \(No space left on device\): make room there",
@@ -176,7 +176,7 @@ RESTORES = [
     restore("database killed", RESTORING, DATABASE_KILLED, "failed", UNTOUCHED, quick=True),
     restore(
         "disk full",
-        Step("restore.copy"),
+        StandingStill("restore.copy"),
         faults.DiskFull(surroundings.tmp_of_database),
         "failed",
         "No space left on device",
