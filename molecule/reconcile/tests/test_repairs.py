@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from outside import POSTGRES, STATE, Playbook, Psql, docker, play
+from outside import BACKEND, POSTGRES, STATE, Playbook, Psql, docker, play
 
 TABLE = "drawing_project_associations"
 COMMAND = "ansible-playbook reconcile_8_1a.yml -i staging"
@@ -214,6 +214,18 @@ def test_rows_of_others_are_shown_and_kept(deployed: Psql) -> None:
             assert deployed.value(f"SELECT count(*) FROM {TABLE} WHERE assigned_by = 'bob'") == "1"
     finally:
         change(f"DELETE FROM {TABLE} WHERE assigned_by = 'bob'")
+    assert is_unchanged(reconcile())
+
+
+def test_a_dropped_table_comes_back_by_the_way_that_is_named(deployed: Psql) -> None:
+    change(f"DROP TABLE {TABLE}")
+    for refused in (reconcile(), play("deploy_8_1a.yml")):
+        assert refused.status != 0 and refused.evidence["outcome"] == "refused"
+        assert "`alembic stamp 0ab370a9afb6`" in refused.output, refused.output
+    docker("exec", BACKEND, "alembic", "stamp", "0ab370a9afb6")
+    again = play("deploy_8_1a.yml")
+    assert again.status == 0 and again.evidence["outcome"] == "deployed", again.output
+    assert deployed.lines(COPIED) == deployed.lines(SOURCE) and deployed.lines(KEYS) == SOUND_KEYS
     assert is_unchanged(reconcile())
 
 
