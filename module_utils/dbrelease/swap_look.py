@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import psycopg2
@@ -121,7 +121,9 @@ class Looking:
     def cancel(self) -> None:
         """End it, and leave no file of it."""
         if self._connection is not None and self._thread is not None and self._thread.is_alive():
-            self._connection.cancel()
+            # Where the server is gone, so is the look; and that is not what broke first.
+            with suppress(psycopg2.Error):
+                self._connection.cancel()
             self._thread.join()
         self.keeper.discard()
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import restore_equal, swap_compare, swap_services
-from ansible.module_utils.dbrelease.database import Connection, connect
+from ansible.module_utils.dbrelease.database import Connection, Login, connect
+from ansible.module_utils.dbrelease.swap_look import Looking
+from ansible.module_utils.dbrelease.swap_replay import Keeper
 from restore_world import World
 
 SOON_S = 15
@@ -28,6 +32,47 @@ def holding(world: World, statement: str) -> Connection:
     session.cursor().execute(f"SET idle_in_transaction_session_timeout = '{2 * SOON_S}s'")
     session.cursor().execute(f"BEGIN; {statement}")
     return session
+
+
+@contextmanager
+def dying(login: Login) -> Iterator[tuple[Login, Callable[[], None]]]:
+    """A server behind a door of its own for one session, and what lets it die: nobody is let in, and nothing is
+    answered any more; a second later the session ends."""
+    dead, ends = threading.Event(), list[socket.socket]()
+
+    def relay(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while (data := source.recv(65536)) and not dead.is_set():
+                sink.sendall(data)
+
+    def serve() -> None:
+        guest, _ = door.accept()
+        ends.extend([guest, socket.create_connection((login.host, login.port))])
+        for source, sink in (ends, ends[::-1]):
+            threading.Thread(target=relay, args=(source, sink), daemon=True).start()
+
+    def end() -> None:
+        for one in ends:
+            one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+    def die() -> None:
+        door.close()
+        dead.set()
+        threading.Timer(1, end).start()
+
+    with closing(socket.create_server(("127.0.0.1", 0))) as door:
+        threading.Thread(target=serve, daemon=True).start()
+        yield replace(login, host="127.0.0.1", port=door.getsockname()[1]), die
+
+
+def test_a_look_ends_in_order_where_the_server_cannot_be_asked_to_end_it(world: World, tmp_path: Path) -> None:
+    looking = Looking(Keeper(tmp_path / "rows"))
+    with dying(world.login) as (login, die):
+        looking.begin(login, known=[])
+        die()
+        looking.cancel()
+    assert looking.look is None and not (tmp_path / "rows").exists()
 
 
 HELD = ["orders", "accounts", "order_items", "orders, accounts, order_items, alembic_version"]
