@@ -31,11 +31,15 @@ from .sessions import end_sessions
 REMOVE_TIMEOUT_S = 60
 DROP_STEP = "restore.drop"
 SUBSCRIPTION = re.compile(r"^\d+; \d+ \d+ SUBSCRIPTION - (.+) \S+$", re.MULTILINE)
+# Of the template's own the right to use it is asked for only where it is named, and nobody but a superuser has it.
+TABLESPACES = """
+SELECT spcname FROM pg_tablespace WHERE oid <> (SELECT dattablespace FROM pg_database WHERE datname = 'template0')
+"""
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
     "-c synchronous_commit=off -c maintenance_work_mem=256MB -c client_connection_check_interval=500 "
-    "-c default_transaction_read_only=off -c idle_session_timeout=0"
+    "-c default_transaction_read_only=off -c idle_session_timeout=0 -c role=none"
 )
 
 
@@ -142,7 +146,7 @@ def _create(place: Place, backup: Backup, major: int) -> None:
             closing(connect(place.maintenance, place.application_name)) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute("SELECT spcname FROM pg_tablespace")
+            cursor.execute(TABLESPACES)
             tablespaces = [row[0] for row in cursor.fetchall()]
             cursor.execute(create_statement(name, backup.content["settings"], major, tablespaces))
     except psycopg2.Error as error:
@@ -202,6 +206,8 @@ def _analyze(place: Place) -> None:
     try:
         with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
             without_timeouts(cursor, local=False)
+            # What the settings of the database say would have it pass over tables of others, or give way to autovacuum.
+            cursor.execute("SET ROLE NONE; SET lock_timeout = 0")
             cursor.execute("ANALYZE")
     except psycopg2.Error as error:
         raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error

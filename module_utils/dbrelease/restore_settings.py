@@ -22,11 +22,12 @@ LISTS = (
     "temp_tablespaces",
     "unix_socket_directories",
 )
-# A setting of an extension has a dot in its name, and may be anything. Not everyone sees every setting.
+# A setting of an extension has a dot in its name, and may be anything. Not everyone sees every setting, and the view
+# pg_settings lacks some (role).
 UNKNOWN = """
 SELECT line FROM unnest(%s::text[]) AS line
-WHERE split_part(line, '=', 1) !~ '[.]' AND pg_has_role('pg_read_all_settings', 'USAGE')
-  AND NOT EXISTS (SELECT FROM pg_settings WHERE lower(name) = lower(split_part(line, '=', 1)))
+WHERE split_part(line, '=', 1) !~ '[.]' AND CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
+  THEN current_setting(split_part(line, '=', 1), true) IS NULL ELSE false END
 """
 _ELEMENT = re.compile(r'"((?:[^"]|"")*)"|([^,\s]+)')
 COMPARED = (

@@ -27,6 +27,10 @@ from .swap_tables import Pair, Table, pair, parents_first, read_shapes
 LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
 APPLICATION = "dbrelease rows"
+CHANGING = (
+    f"Saving the rows written since the backup failed (somebody has changed tables again and again for "
+    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end who does, and run again."
+)
 DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
 CANCEL_WRAPAROUND = """
 SELECT pg_cancel_backend(pid) FROM pg_stat_activity
@@ -101,7 +105,13 @@ class Comparison:
                         )
                         cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
                     cursor.execute("SET LOCAL row_security = off")
-                    return tables
+                    # Whoever was waited for may have made a table, or a column, that is not held or not known yet.
+                    if read_shapes(cursor) == tables:
+                        return tables
+                    cursor.execute("ROLLBACK")
+                    if time.monotonic() > deadline:
+                        raise ReleaseError(CHANGING)
+                    continue
                 except psycopg2.Error as error:
                     if self._live.closed or error.pgcode not in RETRYABLE or time.monotonic() > deadline:
                         raise

@@ -117,13 +117,17 @@ def until(answer: Callable[[], Any], seconds: float = 60) -> None:
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'dbrelease rows' AND wait_event_type = 'Lock'"
 
 
-def test_a_row_committed_while_the_lock_is_waited_for_is_saved_whatever_the_isolation(
+def test_what_is_committed_while_the_lock_is_waited_for_is_saved_whatever_the_isolation(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy = world.restore()["database"]
     world.execute(f"ALTER DATABASE {world.login.database} SET default_transaction_isolation = 'repeatable read'")
     monkeypatch.setattr(swap_compare, "LOCK_TIMEOUT_MS", 20_000)
-    writer = holding(world, "INSERT INTO accounts (name) VALUES ('at the last moment')")
+    writer = holding(
+        world,
+        "INSERT INTO accounts (name) VALUES ('at the last moment'); CREATE TABLE late AS SELECT generate_series(1, 3);"
+        "ALTER TABLE orders ADD note text; UPDATE orders SET note = 'n' WHERE id IN (7, 8)",
+    )
 
     def commit() -> None:
         until(lambda: world.execute(WAITING, "postgres"))
@@ -136,6 +140,8 @@ def test_a_row_committed_while_the_lock_is_waited_for_is_saved_whatever_the_isol
         thread.join()
     saved = (Path(swapped["rows"]["directory"]) / "public.accounts.jsonl").read_text()
     assert "at the last moment" in saved
+    assert swapped["rows"]["tables"]["public.late"]["new"] == 3
+    assert swapped["rows"]["columns"] == {"public.orders": {"names": ["note"], "rows": 2}}
 
 
 # Nobody vacuums it before it is asked for: what was vacuumed is passed over.

@@ -107,6 +107,44 @@ def test_a_setting_that_the_server_no_longer_has_is_left_out_and_told(world: Wor
     assert not world.restore(state="live")["changed"]
 
 
+def test_a_role_that_sessions_begin_as_is_restored_and_restores_nothing(world: World) -> None:
+    world.execute(f"GRANT pg_read_all_data TO {world.role}")
+    world.execute(f"ALTER DATABASE {world.login.database} SET role = '{world.role}'")
+    world.back_up()
+    world.execute("SET ROLE NONE; DELETE FROM orders WHERE id = 7")
+    result = world.restore()
+    assert detail_of(result) == "Applied, and read back equal."
+    copy = result["database"]
+    assert world.execute("SELECT current_user::text", copy) == [(world.role,)]
+    assert world.execute("SELECT reltuples FROM pg_class WHERE relname = 'orders'", copy) == [(3000.0,)]
+
+
+OWNED = """
+DO $$ DECLARE one text; BEGIN
+  FOR one IN SELECT oid::regclass FROM pg_class WHERE relkind = 'r' AND oid >= 16384 LOOP
+    EXECUTE 'ALTER TABLE ' || one || ' OWNER TO {role}';
+  END LOOP;
+END $$;
+ALTER TYPE mood OWNER TO {role};
+ALTER DATABASE {database} OWNER TO {role};
+ALTER ROLE {role} LOGIN CREATEDB PASSWORD 'plain';
+"""
+
+
+def test_an_owner_who_is_no_superuser_restores(world: World) -> None:
+    world.execute(OWNED.format(role=world.role, database=world.login.database))
+    try:
+        backed_up = world.tables()
+        world.back_up()
+        world.execute("DELETE FROM orders WHERE id = 7")
+        result = world.restore(login_user=world.role, login_password="plain")
+        assert detail_of(result) == "Applied, and read back equal."
+        assert world.tables(result["database"]) == backed_up
+    finally:
+        world.execute(f"ALTER DATABASE {world.login.database} OWNER TO CURRENT_USER")
+        world.execute(f"REASSIGN OWNED BY {world.role} TO CURRENT_USER")
+
+
 def test_a_subscription_is_left_out_and_told(world: World) -> None:
     """It would keep the copy from being dropped, and take what is for the live database."""
     world.execute(SUBSCRIBED)
