@@ -258,11 +258,8 @@ def _row_hash(columns: Sequence[_Column]) -> sql.Composed:
     )
 
 
-def row_hashes(cursor: Cursor, wanted: Mapping[str, Sequence[str]]) -> dict[str, sql.Composed]:
-    """For each table (`schema.table`) the expression that hashes those columns of one of its rows."""
-    oids = {table.key: table.oid for table in _tables(cursor) if table.key in wanted}
-    columns = _columns(cursor, list(oids.values()))
-    return {
-        key: _row_hash([column for name in wanted[key] for column in columns[oid] if column.name == name])
-        for key, oid in oids.items()
-    }
+def row_hash(cursor: Cursor, table: str, wanted: Sequence[str], by_text: Collection[str] = ()) -> sql.Composed:
+    """The expression that hashes those columns of one row of a table (`schema.table`), some of them as text."""
+    (oid,) = (found.oid for found in _tables(cursor) if found.key == table)
+    columns = {column.name: column for column in _columns(cursor, [oid])[oid]}
+    return _row_hash([_Column(name, columns[name].by_text or name in by_text) for name in wanted])

@@ -25,12 +25,13 @@ from .swap_rows import Difference
 from .swap_statements import (
     ENDING,
     beginning,
-    check_statement,
     delete_equal_statement,
     delete_statement,
     given,
+    held_statement,
     insert_statement,
     literal,
+    plan_statement,
     qualified,
     quoted,
     staging_statements,
@@ -169,7 +170,7 @@ class Keeper:
             for rows in batch.values():
                 self._stage(insert_statement(pair, rows, number) if rows else "")
             if replay and staged:
-                self._stage(check_statement(pair, number, state))
+                self._stage(plan_statement(pair, number, state))
             _sync(file)
 
     def note(self, text: str) -> None:
@@ -180,9 +181,10 @@ class Keeper:
         """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
             with _let_go(self._create(REPLAY)) as script:
-                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{beginning(self._replayed)}")
+                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{beginning()}")
                 for text in _read_back(self._staging) if self._staging else ():
                     _write(script, text)
+                _write(script, held_statement(self._replayed))
                 # Children are inserted after their parents, so they go before them.
                 _write(script, "".join([*reversed(self._early_deletes), *self._writes, *reversed(self._deletes)]))
                 _write(script, f"{ENDING}COMMIT;\n")
@@ -197,9 +199,9 @@ class Keeper:
         self._stage(staging_statements(pair, number))
         self._writes.append(write_statement(pair, number))
         if pair.keyed:
-            self._deletes.append(delete_statement(pair, number))
+            self._deletes.append(delete_statement(number))
             if pair.live.exclusive:
-                self._early_deletes.append(delete_statement(pair, number, early=True))
+                self._early_deletes.append(delete_statement(number, early=True))
 
     def _stage(self, text: str) -> None:
         if self._staging is None:

@@ -11,7 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .database import Connection
-from .fingerprints import row_hashes
+from .fingerprints import row_hash
 from .swap_tables import Pair
 
 # Rows are spread over so many sums; a written row makes one of them differ, and only its rows are then fetched.
@@ -99,14 +99,13 @@ def differences(
 def state_expression(cursor: Cursor, pair: Pair) -> sql.Composed:
     """What hashes a row of the table in the cursor's database, as far as one can write it."""
     columns = [column for column in pair.columns if column not in pair.live.generated]
-    return row_hashes(cursor, {pair.live.key: columns})[pair.live.key]
+    return row_hash(cursor, pair.live.key, columns, by_text=pair.retyped)
 
 
 def _hashes(cursor: Cursor, pair: Pair) -> tuple[sql.Composed, sql.Composed]:
     """Of the key and of the whole row, but for what is computed of it."""
-    table = pair.live.key
     row = state_expression(cursor, pair)
-    return (row_hashes(cursor, {table: pair.key})[table] if pair.keyed else row), row
+    return (row_hash(cursor, pair.live.key, pair.key, by_text=pair.retyped) if pair.keyed else row), row
 
 
 def _texts(columns: Sequence[str]) -> sql.Composable:

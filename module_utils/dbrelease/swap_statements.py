@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .database import SESSION_SETTINGS, TIMEOUTS
-from .swap_procedures import CHANGED, CHECK, DELETE, DELETED, HOLD, NEW, PROCEDURES, RELEASE, STATE, WRITE
+from .swap_holding import HOLDING
+from .swap_procedures import (
+    CHANGED,
+    CHECK,
+    DELETE,
+    DELETE_EQUAL,
+    DELETED,
+    HOLD,
+    NEW,
+    PLAN,
+    RELEASE,
+    STATE,
+    VERIFY,
+    WRITE,
+)
 from .swap_rows import Difference, Values
 from .swap_tables import Pair, Table
+from .swap_writing import WRITING
 
 # A policy on rows would leave some out without a word: with row_security off it is an error.
 SETTINGS = {
@@ -17,19 +32,27 @@ SETTINGS = {
     "row_security": "off",
 }
 NOT_REPLAYED = ("client_connection_check_interval",)
+HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.
-ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {RELEASE}();\n"
+ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {VERIFY}();\nCALL {RELEASE}();\n"
 
 
-def beginning(tables: Iterable[str]) -> str:
-    """How the transaction begins that writes to these tables; `ENDING` comes after what it writes."""
+def beginning() -> str:
+    """How the transaction begins; after it come the rows that wait, `held_statement`, what is written, and `ENDING`."""
     settings = "".join(
         f"SET LOCAL {name} = {literal(value)};\n" for name, value in SETTINGS.items() if name not in NOT_REPLAYED
     )
     timeouts = f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY ({array(TIMEOUTS)});\n"
     # Rows that refer to one another can only be written before that is checked.
-    held = f"SET CONSTRAINTS ALL DEFERRED;\n{PROCEDURES}CALL {HOLD}({array(tables)});\n"
-    return f"{settings}{timeouts}{held}"
+    return f"{settings}{timeouts}SET CONSTRAINTS ALL DEFERRED;\n{HOLDING}{WRITING}"
+
+
+def held_statement(tables: Iterable[str]) -> str:
+    """Hold the tables that are written to, and refuse what was written since, before anything is.
+
+    A deletion sets or takes along rows of other tables.
+    """
+    return f"CALL {HOLD}({array(tables)}::regclass[], {literal(HOLD_DEADLINE)});\nCALL {CHECK}();\n"
 
 
 def given(table: Table, columns: Sequence[str]) -> list[str]:
@@ -65,35 +88,31 @@ def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str
     return f"INSERT INTO {staged} ({', '.join(map(quoted, [*columns, STATE]))}) VALUES\n{values};\n"
 
 
-def check_statement(pair: Pair, number: int, state: str) -> str:
-    """Refuse what was written since, before anything is: a deletion sets or takes along rows of other tables."""
-    return f"CALL {CHECK}({_target(pair)}, {number}, {array(pair.key)}, {literal(state)});\n"
+def plan_statement(pair: Pair, number: int, state: str) -> str:
+    """How rows of a table with a key are found again; state: the expression that hashes one."""
+    return f"CALL {PLAN}({_target(pair)}, {number}, {array(pair.key)}, {literal(state)});\n"
 
 
 def write_statement(pair: Pair, number: int) -> str:
     """Write the rows that wait."""
     if pair.keyed:
-        return f"CALL {WRITE}({_target(pair)}, {number}, {array(pair.key)});\n"
+        return f"CALL {WRITE}({number});\n"
     table, names = qualified(pair.live.schema, pair.live.name), ", ".join(map(quoted, given(pair.live, pair.columns)))
     return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {NEW}{number};\n"
 
 
-def delete_statement(pair: Pair, number: int, *, early: bool = False) -> str:
+def delete_statement(number: int, *, early: bool = False) -> str:
     """Rows that are gone; early, where a new row may need their place: those that others still refer to go at the end.
 
     ONLY: a table that inherits may have a row of the same key, which is its own.
     """
-    return f"CALL {DELETE}({_target(pair)}, {number}, {array(pair.key)}, {'true' if early else 'false'});\n"
+    return f"CALL {DELETE}({number}, {'true' if early else 'false'});\n"
 
 
 def delete_equal_statement(pair: Pair, values: Values) -> str:
-    """A row that is gone of a table without a key: one of those that are equal to it, whichever."""
-    table = qualified(pair.live.schema, pair.live.name)
-    # Some types know no equality, so that texts are compared.
-    texts = ", ".join(f'{quoted(column)}::text COLLATE "C"' for column in pair.key)
-    same = f"ARRAY[{texts}]::text[] = ARRAY[{', '.join(map(literal, values))}]::text[]"
-    one = f"(SELECT ctid FROM ONLY {table} WHERE {same} LIMIT 1)"
-    return f"DELETE FROM ONLY {table} WHERE ctid = {one};\n"
+    """A row that is gone of a table without a key."""
+    texts = f"ARRAY[{', '.join(map(literal, values))}]::text[]"
+    return f"CALL {DELETE_EQUAL}({_target(pair)}, {array(pair.key)}, {texts});\n"
 
 
 def _target(pair: Pair) -> str:

@@ -15,6 +15,8 @@ SHAPES = """
 SELECT n.nspname AS schema, c.relname AS name,
        coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
+       coalesce((SELECT array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS types,
        coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''), '{}') AS generated,
        -- What a key INCLUDEs comes after its own columns. Without a primary key another one that is whole does.
@@ -51,6 +53,7 @@ class Table:
     schema: str
     name: str
     columns: tuple[str, ...]
+    types: tuple[str, ...]
     generated: frozenset[str]
     unique_key: tuple[str, ...]
     parents: frozenset[str]
@@ -69,12 +72,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Pair:
-    """A table that both databases have: what is compared of it, and what tells one row from another."""
+    """A table that both databases have: what is compared of it, and what tells one row from another.
+
+    retyped: columns that have another type in one of them, of which the texts are compared.
+    """
 
     live: Table
     columns: tuple[str, ...]
     key: tuple[str, ...]
     keyed: bool
+    retyped: frozenset[str]
 
 
 def read_shapes(cursor: Cursor) -> dict[str, Table]:
@@ -84,6 +91,7 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
             row["schema"],
             row["name"],
             tuple(row["columns"]),
+            tuple(row["types"]),
             frozenset(row["generated"]),
             tuple(row["unique_key"]),
             frozenset(table_key(schema, name) for schema, name in row["parents"]),
@@ -98,7 +106,10 @@ def pair(live: Table, other: Table) -> Pair:
     """What both have; without the same key a row is told by all of its columns."""
     columns = tuple(column for column in live.columns if column in other.columns)
     keyed = bool(live.unique_key) and live.unique_key == other.unique_key
-    return Pair(live, columns, live.unique_key if keyed else columns, keyed)
+    types = dict(zip(other.columns, other.types, strict=True))
+    typed = dict(zip(live.columns, live.types, strict=True))
+    retyped = frozenset(column for column in columns if typed[column] != types[column])
+    return Pair(live, columns, live.unique_key if keyed else columns, keyed, retyped)
 
 
 def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[str]:

@@ -671,7 +671,8 @@ def test_after_a_kill_connections_are_allowed_and_the_application_runs(
 
 def test_tables_are_inserted_after_those_they_refer_to() -> None:
     def table(name: str, *parents: str) -> Table:
-        return Table("public", name, ("id",), frozenset(), ("id",), frozenset(f"public.{parent}" for parent in parents))
+        referred = frozenset(f"public.{parent}" for parent in parents)
+        return Table("public", name, ("id",), ("integer",), frozenset(), ("id",), referred)
 
     tables = {
         table.key: table

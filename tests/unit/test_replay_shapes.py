@@ -5,8 +5,14 @@ Triggers and rules hold still meanwhile, and are afterwards what they were.
 
 from __future__ import annotations
 
+import threading
+import time
+from contextlib import closing
+
 import pytest
 import restore_world
+from ansible.module_utils.dbrelease import swap_statements
+from ansible.module_utils.dbrelease.database import connect
 from restore_world import World
 
 world = restore_world.world
@@ -147,11 +153,30 @@ CASES = {
         "UPDATE users SET email = 'bob', n = 2 WHERE code = 'b'; UPDATE sizes SET size = 1.50 WHERE size = 1.5;"
         "DELETE FROM sizes WHERE size = 2; DELETE FROM users WHERE email = 'ann'",
     ),
+    "a key whose type has its equality in a schema that is not searched": (
+        "CREATE SCHEMA kinds; CREATE EXTENSION citext SCHEMA kinds;"
+        "CREATE TABLE users (email kinds.citext PRIMARY KEY, n int);"
+        "INSERT INTO users VALUES ('Bob', 1), ('Ann', 1), ('Eve', 1)",
+        "UPDATE users SET email = 'BOB' WHERE email::text = 'Bob'; DELETE FROM users WHERE email::text = 'Ann';"
+        "UPDATE users SET n = 2 WHERE email::text = 'Eve'; INSERT INTO users VALUES ('Zoe', 1)",
+    ),
+    "rows of which each refers to one of another table, and it to that, checked at once": (
+        "CREATE TABLE teams (id int PRIMARY KEY, head int); CREATE TABLE people (id int PRIMARY KEY, team int NOT NULL"
+        " REFERENCES teams); ALTER TABLE teams ADD FOREIGN KEY (head) REFERENCES people",
+        "INSERT INTO teams VALUES (1), (2); INSERT INTO people VALUES (1, 1), (2, 2); UPDATE teams SET head = 3 - id",
+    ),
+    "a natural key that was renamed, with another unique value and rows that refer to it": (
+        "CREATE TABLE codes (code text PRIMARY KEY, place int UNIQUE);"
+        "CREATE TABLE uses (id int PRIMARY KEY, code text NOT NULL REFERENCES codes ON UPDATE CASCADE);"
+        "INSERT INTO codes VALUES ('a', 1), ('b', 2); INSERT INTO uses VALUES (1, 'a'), (2, 'b')",
+        "UPDATE codes SET code = 'c' WHERE code = 'a'",
+    ),
 }
 # What the database does by itself as one writes to a table.
 ACTING = """
-SELECT tgrelid::regclass::text, tgname::text, tgenabled::text FROM pg_trigger UNION ALL
-SELECT ev_class::regclass::text, rulename, ev_enabled::text FROM pg_rewrite WHERE ev_class >= 16384 ORDER BY 1, 2
+SELECT tgrelid::regclass::text, tgname::text, tgenabled::text || tgdeferrable || tginitdeferred FROM pg_trigger
+UNION ALL SELECT ev_class::regclass::text, rulename, ev_enabled::text FROM pg_rewrite WHERE ev_class >= 16384
+UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint ORDER BY 1, 2
 """
 
 
@@ -182,11 +207,17 @@ EXCHANGED = (
     "INSERT INTO plain VALUES (1); UPDATE codes SET code = 'c' WHERE id = 1; UPDATE codes SET code = 'a' WHERE id = 2;"
     "UPDATE codes SET code = 'b', said = 'new' WHERE id = 1",
 )
-# What was there, what was written since, what was written since the swap, who replays, and the words of the refusal.
 CODES = (
     "CREATE TABLE codes (id int PRIMARY KEY, code text); CREATE TABLE plain (id int PRIMARY KEY);"
     "INSERT INTO codes VALUES (1, 'old'), (2, 'old')"
 )
+FAMILIES = (
+    "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);"
+    "INSERT INTO parents VALUES (1, 'a'), (2, 'b');"
+    "CREATE TABLE children (id int PRIMARY KEY, parent_id int REFERENCES parents ON DELETE"
+)
+FEWER = "INSERT INTO plain VALUES (1); DELETE FROM parents WHERE id = 1"
+# What was there, what was written since, what was written since the swap, who replays, and the words of the refusal.
 REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
     "by one who does not own a table with a trigger": (
         SHOUTING, "UPDATE pages SET said = 'new'; INSERT INTO plain VALUES (1)", "", "{role}",
@@ -231,6 +262,39 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE sizes (size numeric PRIMARY KEY)",
         "INSERT INTO plain VALUES (1); INSERT INTO sizes VALUES (1.5)", "INSERT INTO sizes VALUES (1.50)", "",
         "Replaying sizes was refused (of 1 saved rows, such as (size)=(1.5)",
+    ),
+    "a child that a deletion would take along": (
+        f"{FAMILIES} CASCADE)", FEWER, "INSERT INTO children VALUES (7, 1)", "",
+        "Replaying parents was refused (1 rows, such as of children, that were written since refer to rows",
+    ),
+    "a child that a deletion would set to null": (
+        f"{FAMILIES} SET NULL)", FEWER, "INSERT INTO children VALUES (7, 1)", "",
+        "Replaying parents was refused (1 rows, such as of children,",
+    ),
+    "such a child of a table that was written to": (
+        f"{FAMILIES} CASCADE); INSERT INTO children VALUES (1, 1), (2, 1), (3, 2)",
+        f"{FEWER}; UPDATE children SET parent_id = NULL WHERE id = 3",
+        "INSERT INTO children VALUES (7, 1)", "", "Replaying parents was refused (1 rows, such as of children,",
+    ),
+    "such a child of a row in the way": (
+        f"{FAMILIES} CASCADE)", f"{FEWER}; INSERT INTO parents VALUES (3, 'a')",
+        "INSERT INTO children VALUES (7, 1)", "", "DETAIL:  Key (code)=(a) already exists.",
+    ),
+    "such a child of a row without a key": (
+        f"{FAMILIES} CASCADE)",
+        f"ALTER TABLE parents DROP CONSTRAINT parents_pkey CASCADE; {FEWER}",
+        "INSERT INTO children VALUES (7, 1)", "", "Replaying parents was refused (1 rows, such as of children,",
+    ),
+    "a child that would lose a column": (
+        f"{FAMILIES} CASCADE, note text); INSERT INTO children VALUES (1, 1, 'precious')",
+        f"ALTER TABLE children DROP COLUMN note; UPDATE children SET parent_id = 2; {FEWER};"
+        "INSERT INTO parents VALUES (3, 'a')", "", "", "DETAIL:  Key (code)=(a) already exists.",
+    ),
+    "a value that nobody may assign": (
+        "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE pages (id int PRIMARY KEY, n int GENERATED ALWAYS AS"
+        " IDENTITY); INSERT INTO pages VALUES (1)",
+        "INSERT INTO plain VALUES (1); DELETE FROM pages; INSERT INTO pages VALUES (1)", "", "",
+        "Replaying pages was refused (1 rows, such as (id)=(1), would not become what was saved)",
     ),
 }  # fmt: skip
 
@@ -277,3 +341,52 @@ def test_what_only_the_restored_table_has_stays_as_it_is(world: World, exchanged
     assert world.execute("SELECT * FROM codes ORDER BY id") == [
         (1, codes[0], 1, "one"), (2, codes[1], 2, "two"), (3, "d", 7, None),
     ]  # fmt: skip
+
+
+def test_rows_of_columns_that_became_wider_are_neither_counted_nor_written_again(world: World) -> None:
+    result, live = world.written_since(
+        "CREATE TYPE mood_2 AS ENUM ('low', 'high'); CREATE TABLE plain (a int, b text, c varchar(9));"
+        "INSERT INTO plain VALUES (1, 'low', 'x'), (1, 'low', 'x'), (2, NULL, NULL);"
+        "CREATE TABLE keyed (id int PRIMARY KEY, n int); INSERT INTO keyed VALUES (1, 1), (2, 2)",
+        "ALTER TABLE plain ALTER a TYPE numeric, ALTER b TYPE mood_2 USING b::mood_2, ALTER c TYPE text;"
+        "DELETE FROM plain WHERE a = 2; INSERT INTO plain VALUES (3, 'high', 'y');"
+        "ALTER TABLE keyed ALTER id TYPE bigint, ALTER n TYPE numeric; UPDATE keyed SET n = 3 WHERE id = 2",
+    )
+    counts = {
+        key: (found["new"], found["changed"], found["deleted"]) for key, found in result["rows"]["tables"].items()
+    }
+    assert counts == {"public.plain": (1, 0, 1), "public.keyed": (0, 1, 0)}
+    done = world.replay()
+    assert done.returncode == 0, done.stderr
+    assert world.every_row() == live
+
+
+def test_a_table_that_others_use_is_waited_for_and_then_they_are_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swap_statements, "HOLD_DEADLINE", "1 s")
+    _, live = world.written_since(CODES, "UPDATE codes SET code = 'saved'; INSERT INTO plain VALUES (1)")
+    waits: list[float] = []
+    refused = threading.Event()
+
+    def write() -> None:
+        while not refused.is_set():
+            begun = time.monotonic()
+            world.execute("UPDATE codes SET code = '' WHERE false")
+            waits.append(time.monotonic() - begun)
+
+    with closing(connect(world.login, "somebody")) as other, other.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE codes IN ROW EXCLUSIVE MODE")
+        seen = world.every_row()
+        writer = threading.Thread(target=write)
+        writer.start()
+        done = world.replay()
+        refused.set()
+        writer.join()
+        assert done.returncode == 3
+        named = f"for 1 s others held its tables: {other.get_backend_pid()} (somebody)), and nothing was changed"
+        assert named in done.stderr, done.stderr
+        assert world.every_row() == seen
+    assert max(waits) < 2
+    assert world.replay().returncode == 0
+    assert world.every_row() == live

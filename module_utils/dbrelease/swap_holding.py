@@ -1,0 +1,151 @@
+"""The procedures of a replay script that hold the tables still, and look before and after it writes."""
+
+from __future__ import annotations
+
+from .swap_procedures import CHANGED, CHECK, DELETED, HOLD, NEW, PLAN, RELEASE, STATE, VERIFY
+
+HOLDING = rf"""
+CREATE TEMPORARY TABLE dbrelease_held (statement text) ON COMMIT DROP;
+CREATE TEMPORARY TABLE dbrelease_planned (
+  number int, target regclass, same text, named text, there text, wanted text, key text[],
+  -- Whether every column is staged that takes a value.
+  whole bool) ON COMMIT DROP;
+
+-- A table whose rows a key tells apart; state hashes one of them.
+CREATE OR REPLACE PROCEDURE {PLAN}(target regclass, number int, key text[], state text) LANGUAGE plpgsql AS $$
+DECLARE
+  same text;
+BEGIN
+  -- By the operators of the key's index: a type may have another one of the same name, or be in another schema.
+  SELECT string_agg(format('now.%1$I OPERATOR(%2$s) saved.%1$I', name, coalesce(equal, 'pg_catalog.=')), ' AND ')
+  INTO same FROM unnest(key) AS name LEFT JOIN LATERAL (
+    SELECT format('%I.%s', o.oprnamespace::regnamespace, o.oprname) AS equal
+    FROM pg_index AS i CROSS JOIN LATERAL unnest(i.indkey::int2[], i.indclass::oid[]) AS part(attnum, opclass)
+    JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = part.attnum
+    JOIN pg_opclass AS c ON c.oid = part.opclass
+    JOIN pg_amop AS m ON m.amopfamily = c.opcfamily AND m.amopstrategy = 3
+      AND m.amoplefttype = c.opcintype AND m.amoprighttype = c.opcintype
+    JOIN pg_operator AS o ON o.oid = m.amopopr
+    WHERE i.indrelid = target AND i.indisunique AND a.attname = name
+    ORDER BY i.indisprimary DESC LIMIT 1) AS found ON true;
+  INSERT INTO pg_temp.dbrelease_planned VALUES (number, target, same,
+    (SELECT string_agg(format('saved.%I', name), ', ') FROM unnest(key) AS name),
+    format('(SELECT (%s)::text FROM ONLY %s AS now WHERE %s)', state, target, same),
+    format('(SELECT (%s)::text FROM (SELECT saved.*) AS row_of)', state), key,
+    NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.attgenerated = '' AND NOT EXISTS (SELECT FROM pg_attribute AS s
+        WHERE s.attrelid = to_regclass('{CHANGED}' || number) AND s.attname = a.attname)));
+END $$;
+
+-- Nobody else writes to these tables until the end, and what the database does by itself as one writes to them holds
+-- still: the saved rows are what came of it. Foreign keys stay, and between these tables wait for the end if they can.
+CREATE OR REPLACE PROCEDURE {HOLD}(tables regclass[], deadline interval) LANGUAGE plpgsql AS $$
+DECLARE
+  until timestamptz := clock_timestamp() + deadline;
+  held record;
+  holders text;
+BEGIN
+  -- Whoever wants to write waits behind this, so that it never waits for long.
+  PERFORM set_config('lock_timeout', '500ms', true);
+  LOOP
+    BEGIN
+      EXECUTE coalesce('LOCK TABLE ' || (SELECT string_agg(format('ONLY %s', name), ', ') FROM unnest(tables) AS name)
+        || ' IN SHARE ROW EXCLUSIVE MODE', 'SELECT');
+      FOR held IN
+        SELECT target, format('DISABLE %s %I', kind, name) AS hold, format('ENABLE %s%s %I',
+          CASE state WHEN 'R' THEN 'REPLICA ' WHEN 'A' THEN 'ALWAYS ' ELSE '' END, kind, name) AS release
+        FROM (
+          SELECT tgrelid::regclass AS target, 'TRIGGER' AS kind, tgname AS name, tgenabled AS state
+          -- Before version 15 those that a partition has of its table count as the server's own.
+          FROM pg_trigger AS t LEFT JOIN pg_constraint AS c ON c.oid = t.tgconstraint
+          WHERE NOT t.tgisinternal OR (t.tgparentid <> 0 AND coalesce(c.contype, 't') = 't')
+          UNION ALL SELECT ev_class::regclass, 'RULE', rulename, ev_enabled FROM pg_rewrite) AS every
+        WHERE target = ANY (tables) AND state <> 'D'
+        UNION ALL
+        SELECT conrelid::regclass, format('ALTER CONSTRAINT %I DEFERRABLE INITIALLY DEFERRED', conname),
+          format('ALTER CONSTRAINT %I NOT DEFERRABLE', conname)
+        FROM pg_constraint JOIN pg_class AS c ON c.oid = conrelid
+        WHERE contype = 'f' AND NOT condeferrable AND conparentid = 0 AND conrelid = ANY (tables)
+          AND confrelid = ANY (tables) AND pg_has_role(relowner, 'USAGE')
+      LOOP
+        EXECUTE format('ALTER TABLE ONLY %s %s', held.target, held.hold);
+        INSERT INTO pg_temp.dbrelease_held VALUES (format('ALTER TABLE ONLY %s %s', held.target, held.release));
+      END LOOP;
+      EXIT;
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+      IF clock_timestamp() > until THEN
+        SELECT string_agg(DISTINCT format('%s (%s)', pid, coalesce(nullif(application_name, ''), usename, '?')), ', ')
+        INTO holders FROM pg_locks AS l LEFT JOIN pg_stat_activity USING (pid)
+        WHERE l.granted AND l.relation = ANY (tables) AND pid <> pg_backend_pid()
+          AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+        RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = format(
+          'Replaying was refused (for %s s others held its tables: %s), and nothing was changed: wait for '
+          'these sessions or end them, and run it again.', extract(epoch FROM deadline)::int,
+          coalesce(holders, 'they have just let go'));
+      END IF;
+    END;
+    PERFORM pg_sleep(0.5);
+  END LOOP;
+  PERFORM set_config('lock_timeout', '5s', true);
+EXCEPTION WHEN insufficient_privilege THEN
+  RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format(
+    'Replaying was refused (%s), and nothing was changed: run this as the owner of the tables, as their triggers and '
+    'rules must hold still meanwhile.', SQLERRM);
+END $$;
+
+-- Each is again what it was.
+CREATE OR REPLACE PROCEDURE {RELEASE}() LANGUAGE plpgsql AS $$
+DECLARE
+  held record;
+BEGIN
+  FOR held IN SELECT statement FROM pg_temp.dbrelease_held LOOP
+    EXECUTE held.statement;
+  END LOOP;
+END $$;
+
+-- What is there must be what was there as the rows were saved, or have been written by this already.
+CREATE OR REPLACE PROCEDURE {CHECK}() LANGUAGE plpgsql AS $$
+DECLARE
+  plan record;
+  met record;
+BEGIN
+  FOR plan IN SELECT * FROM pg_temp.dbrelease_planned ORDER BY number LOOP
+    -- A key that its type calls equal to another one, as of text that ignores case: not gone and new, but changed.
+    EXECUTE format('UPDATE {NEW}%1$s AS saved SET {STATE} = now.{STATE} FROM {DELETED}%1$s AS now WHERE %2$s',
+      plan.number, plan.same);
+    EXECUTE format('DELETE FROM {DELETED}%1$s AS saved USING {NEW}%1$s AS now WHERE %2$s', plan.number, plan.same);
+    EXECUTE format('WITH moved AS (DELETE FROM {NEW}%1$s WHERE {STATE} IS NOT NULL RETURNING *)'
+      ' INSERT INTO {CHANGED}%1$s TABLE moved', plan.number);
+    EXECUTE format('SELECT count(*) AS rows, min(concat_ws('', '', %1$s)) AS key FROM ('
+      ' SELECT %1$s FROM {CHANGED}%2$s AS saved WHERE coalesce(%3$s NOT IN ({STATE}, %4$s), true)'
+      ' UNION ALL SELECT %1$s FROM {NEW}%2$s AS saved WHERE %3$s <> %4$s'
+      ' UNION ALL SELECT %1$s FROM {DELETED}%2$s AS saved WHERE %3$s <> {STATE}) AS saved',
+      plan.named, plan.number, plan.there, plan.wanted) INTO met;
+    IF met.rows > 0 THEN
+      RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (of %s saved rows, such as (%s)=(%s), the row '
+        'there was written or deleted since, or is another one), and nothing was changed: compare them, and write '
+        'these by hand.', plan.target, met.rows, array_to_string(plan.key, ', '), met.key);
+    END IF;
+  END LOOP;
+END $$;
+
+-- Whatever else came in between, each row is at the end what was saved.
+CREATE OR REPLACE PROCEDURE {VERIFY}() LANGUAGE plpgsql AS $$
+DECLARE
+  plan record;
+  met record;
+BEGIN
+  FOR plan IN SELECT * FROM pg_temp.dbrelease_planned ORDER BY number LOOP
+    EXECUTE format('SELECT count(*) AS rows, min(concat_ws('', '', %1$s)) AS key FROM ('
+      ' SELECT %1$s FROM (TABLE {CHANGED}%2$s UNION ALL TABLE {NEW}%2$s) AS saved WHERE %3$s IS DISTINCT FROM %4$s'
+      ' UNION ALL SELECT %1$s FROM {DELETED}%2$s AS saved WHERE %3$s IS NOT NULL) AS saved',
+      plan.named, plan.number, plan.there, plan.wanted) INTO met;
+    IF met.rows > 0 THEN
+      RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (%s rows, such as (%s)=(%s), would not become '
+        'what was saved), and nothing was changed: write these by hand.',
+        plan.target, met.rows, array_to_string(plan.key, ', '), met.key);
+    END IF;
+  END LOOP;
+END $$;
+
+"""
