@@ -10,7 +10,8 @@ description:
   - Looks at each guard that the release declares, in the database (all at one instant), at the API, and at the
     container engine. A guard that cannot be decided refuses, as one that does not hold. A guard of a service that the
     inventory does not name is V(skipped).
-  - Looks besides whether anything else, such as a view, depends on O(created) (C(guard.nothing_depends)).
+  - Looks besides whether anything else, such as a view, depends on O(created) (C(guard.nothing_depends)), and whether
+    these have a column that the release does not know (C(guard.no_other_column)).
   - Counts the rows that the downgrade would drop and that nothing else knows. A transaction that has written to their
     table and goes on is awaited for five seconds; then the number cannot be told.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
@@ -37,10 +38,9 @@ options:
     type: str
     default: alembic_version
   created:
-    description: The tables that the release creates.
-    type: list
-    elements: str
-    default: []
+    description: The tables that the release creates, by name, with their C(columns).
+    type: dict
+    default: {}
   containers:
     description: The container of each service, by the service's name; empty where the target has none.
     type: dict
@@ -86,7 +86,7 @@ EXAMPLES = r"""
     run: "{{ run }}"
     from_revision: a1
     revision: b2
-    created: [order_items]
+    created: {order_items: {columns: {id: {type: uuid}, order_id: {type: uuid}}}}
     guards:
       - name: nothing_lost
         title: Every item is an order's
@@ -116,7 +116,7 @@ session_settings:
   description: A setting for the sessions of the downgrade, by which it refuses rows that were written since the count.
   type: dict
   returned: always
-  sample: {dbrelease.counted_at: "1042,1039"}
+  sample: {dbrelease.counted_at: "1042"}
 proofs:
   description: One for each guard, C(guard.<name>), and C(guard.revision).
   type: list
@@ -137,7 +137,7 @@ OPTIONS: Options = {
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
-    "created": {"type": "list", "elements": "str", "default": []},
+    "created": {"type": "dict", "default": {}},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
     "accept_loss": {"type": "str"},

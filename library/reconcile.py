@@ -26,7 +26,7 @@ description:
     it any more. Where that takes longer, it is locked alone for the look, for C(lock.deadline_seconds) at most, and
     what it refers to is locked after it.
   - What is as it must be is left alone. Any other revision is refused. Journals the step V(reconcile).
-extends_documentation_fragment: [login, run, lock]
+extends_documentation_fragment: [login, run, lock, services]
 options:
   from_revision:
     description: The revision before the release.
@@ -169,14 +169,24 @@ from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal
 from ansible.module_utils.dbrelease.locks import LockLimits
-from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.module import (
+    LOCK_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    SERVICES_OPTIONS,
+    Options,
+    run_module,
+    run_of,
+)
 from ansible.module_utils.dbrelease.reconcile import reconcile
 from ansible.module_utils.dbrelease.reconciled import Wanted
+from ansible.module_utils.dbrelease.step_guards import StepGuards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     **LOCK_OPTIONS,
+    **SERVICES_OPTIONS,
     "from_revision": {"type": "str", "required": True},
     "to_revision": {"type": "str", "required": True},
     "created": {"type": "dict", "required": True},
@@ -218,6 +228,7 @@ def wanted_of(params: Mapping[str, Any]) -> Wanted:
     return Wanted(
         **{name: params[name] for name in WANTED},
         leftover=repairs.get("leftover") or {},
+        guards=StepGuards.of(params["services"]),
         steps=[step for step in params["steps"] if step["name"] in names],
     )
 

@@ -22,7 +22,7 @@ description:
   - What cannot run in a transaction, like CREATE INDEX CONCURRENTLY or VACUUM, is not supported. A step whose text
     holds BEGIN, COMMIT or ROLLBACK fails.
   - Fails at the first step that fails, with the proofs of all. Journals the step V(finalize).
-extends_documentation_fragment: [login, run, lock]
+extends_documentation_fragment: [login, run, lock, services]
 options:
   steps:
     description: The steps, in their order.
@@ -54,6 +54,11 @@ options:
       batch_rows:
         description: The most rows that it changes at once. Without it all.
         type: int
+      guarded_by:
+        description: Names of O(services.guards). While one of them fails, or none can be decided, the step is not run.
+        type: list
+        elements: str
+        default: []
       file:
         description: Where in the release O(steps[].sql) came from. Not read here.
         type: str
@@ -145,12 +150,21 @@ from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.finalize import finalize
 from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.module import (
+    LOCK_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    SERVICES_OPTIONS,
+    Options,
+    run_module,
+    run_of,
+)
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     **LOCK_OPTIONS,
+    **SERVICES_OPTIONS,
     "steps": {
         "type": "list",
         "elements": "dict",
@@ -162,6 +176,7 @@ OPTIONS: Options = {
             "pending": {"type": "str", "required": True},
             "proves": {"type": "list", "elements": "str", "default": []},
             "batch_rows": {"type": "int"},
+            "guarded_by": {"type": "list", "elements": "str", "default": []},
             "file": {"type": "str"},
         },
     },
@@ -179,6 +194,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             params["steps"],
             params["checks"],
             params["lock"],
+            params["services"],
             params["application_name"],
             step,
             check_mode=check_mode,

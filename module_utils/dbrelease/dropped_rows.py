@@ -12,9 +12,10 @@ from psycopg2 import sql
 from psycopg2.extras import RealDictCursor
 
 from .acting import acting
-from .database import Login, connect, select, strip_terminator, transaction
+from .catalog import quoted
+from .database import Login, connect, select, strip_terminator, transaction, without_timeouts
 from .errors import ReleaseError
-from .guards_database import counting_settings, describe, unfinished_writers
+from .guards_database import LOCK_WAIT_S, counting_settings, describe, unfinished_writers
 from .journal import Run
 from .lost_rows import Saved, save_rows
 from .proof import Proof
@@ -25,7 +26,7 @@ SAVED_PROOF = "rollback.lost_rows"
 TITLE = "The rows that will be lost are saved, with a script to put them back"
 
 NAME = """
-SELECT n.nspname AS schema, c.relname AS name
+SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
 """
 
@@ -52,8 +53,9 @@ class Kept:
 def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
     """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
     with acting(run, login), closing(connect(login, APPLICATION)) as connection:
-        settings = counting_settings(connection)
-        writers = unfinished_writers(connection, [loss["table"] for loss in losses])
+        tables = [loss["table"] for loss in losses]
+        settings = counting_settings(connection, tables)
+        writers = unfinished_writers(connection, tables)
         if writers:
             raise ReleaseError(
                 f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "
@@ -61,6 +63,8 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
                 refused=True,
             )
         with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+            without_timeouts(cursor)
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S:.0f}s'")
             saved = [_save(cursor, run, loss) for loss in losses]
     count = sum(one["rows"] for one in saved)
     files = [one for one in saved if one["rows"]]
@@ -78,7 +82,7 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
 
 
 def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
-    found = select(cursor, NAME, (loss["table"],))
+    found = select(cursor, NAME, (quoted(loss["table"]),))
     if not found:
         raise ReleaseError(f"Saving the rows of {loss['table']} failed (there is no such table).")
     statement = _rows(loss, found[0]).as_string(cursor)
@@ -87,18 +91,19 @@ def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
     except Exception as error:
         raise ReleaseError(
             f"Saving the rows of {loss['table']} failed ({' '.join(str(error).split())}): nothing was rolled back; "
-            "correct the release."
+            "remove the cause, or correct the release, and run again."
         ) from error
     name = f"{found[0]['schema']}.{found[0]['name']}"
     return save_rows(cursor, statement, name, run.state_dir, run.run_id, f"lost_rows_{loss['table']}")
 
 
 def _rows(loss: Mapping[str, Any], table: Mapping[str, Any]) -> sql.Composed:
-    """The rows of the table whose key the release's query names."""
+    """The rows of the table whose key the release's query names; those of a table that inherits are not its own."""
     return sql.SQL(
-        "SELECT kept.* FROM ONLY {name} AS kept WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) "
-        "ORDER BY {kept_key}"
+        "SELECT kept.* FROM {only} {name} AS kept "
+        "WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) ORDER BY {kept_key}"
     ).format(
+        only=sql.SQL("" if table["partitioned"] else "ONLY"),
         name=sql.Identifier(table["schema"], table["name"]),
         key=sql.SQL(", ").join(sql.Identifier(column) for column in loss["key"]),
         kept_key=sql.SQL(", ").join(sql.Identifier("kept", column) for column in loss["key"]),

@@ -13,6 +13,7 @@ from .errors import ReleaseError
 from .journal import Step as JournalStep
 from .locks import LockLimits, LockWatch, retrying, watch_blockers
 from .proof import Proof, failures, sentence
+from .step_guards import StepGuards
 from .steps import Attempt, Step, attempt_step, check_alone, count_pending
 
 
@@ -55,6 +56,7 @@ class Finalizer:
     login: Login
     application_name: str
     limits: LockLimits
+    guards: StepGuards
     checks: Sequence[Mapping[str, Any]] = ()
     keep_unproven: bool = False  # a step whose checks are red is kept, and the proofs say which
 
@@ -72,6 +74,8 @@ class Finalizer:
                     if pending == 0:
                         done.proofs.append(step.proof("pass", 0, "Nothing was pending."))
                         continue
+                    if pending:
+                        self.guards.demand(step)
                     said = "it follows the migration" if pending is None else f"{pending} pending"
                     done.would_run.append(step.name)
                     done.proofs.append(step.proof("skipped", pending, f"Would run: {said}."))
@@ -131,6 +135,8 @@ class Finalizer:
             done.steps.append(Outcome(step.name, False, 0, 0, 0, _ms(begun)))
             done.proofs.append(step.proof("pass", 0, "Nothing was pending.", duration_ms=_ms(begun)))
             return
+        if pending:
+            self.guards.demand(step)
         if pending == 0:
             attempt, attempts = check_alone(connection, step, checks, self.limits), 0
             self._demand(step, attempt.proofs, done, "nothing was pending")
@@ -183,6 +189,7 @@ def finalize(
     steps: Sequence[Mapping[str, Any]],
     checks: Sequence[Mapping[str, Any]],
     lock: Mapping[str, Any],
+    services: Mapping[str, Any],
     application_name: str,
     journal_step: JournalStep,
     *,
@@ -190,7 +197,7 @@ def finalize(
 ) -> dict[str, Any]:
     """The module's whole result; a failure carries the same facts."""
     declared = [Step.of(step) for step in steps]
-    finalizer = Finalizer(login, application_name, LockLimits.of(lock), checks)
+    finalizer = Finalizer(login, application_name, LockLimits.of(lock), StepGuards.of(services), checks)
     done = Finalized()
     try:
         if check_mode:

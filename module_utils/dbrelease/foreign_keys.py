@@ -180,7 +180,11 @@ def _beside(
     return [
         name
         for name, found in observed.items()
-        if name not in declared and found["type"] == "foreign_key" and found["columns"] == list(wanted["columns"])
+        if name not in declared
+        and found["type"] == "foreign_key"
+        and found["columns"] == list(wanted["columns"])
+        # One that leads elsewhere is a rule of somebody else's.
+        and found["references"]["table"] == wanted["references"]["table"]
     ]
 
 

@@ -12,7 +12,7 @@ import psycopg2
 from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extras import RealDictCursor
 
-from .catalog import quoted
+from .catalog import quoted, read_catalog
 from .checks import SAMPLE_SIZE, counting
 from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
 from .dependents import dependents_of
@@ -32,15 +32,20 @@ POLL_S = 0.1
 LOCK_WAIT_S = 10.0
 SHORTEST_LOCK_WAIT_MS = 100
 
-# The next transaction id, then those that ran, by comma, in 32 bits: a row of one of these, or of a later one, is not
-# counted for certain.
+# The oldest transaction that goes on in this database, or the next one. A row of an older one is counted for certain;
+# of a later one it need not be: a savepoint has an id of its own, which no snapshot lists, and may write long after.
+# Who ends between the snapshot and the look at the locks is counted, as that comes later.
 COUNTING = """
-SELECT concat_ws(',', mod(pg_snapshot_xmax(now.snapshot)::text::numeric, 4294967296),
-           (SELECT string_agg(mod(xid::text::numeric, 4294967296)::text, ',')
-            FROM pg_snapshot_xip(now.snapshot) AS xid)) AS counted_at,
-       (SELECT oid FROM pg_database WHERE datname = current_database()) || '@' ||
-           extract(epoch FROM pg_postmaster_start_time()) AS counted_in
-FROM (SELECT pg_current_snapshot() AS snapshot) AS now
+SELECT coalesce(
+         (SELECT l.transactionid FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+          LEFT JOIN pg_prepared_xacts p ON p.transaction = l.transactionid
+          WHERE l.locktype = 'transactionid' AND l.granted AND coalesce(a.datname, p.database) = current_database()
+          ORDER BY age(l.transactionid) DESC LIMIT 1),
+         pg_snapshot_xmax(pg_current_snapshot())::xid)::text AS counted_at,
+       concat_ws('@', (SELECT oid FROM pg_database WHERE datname = current_database()),
+           extract(epoch FROM pg_postmaster_start_time()),
+           (SELECT string_agg(to_regclass(name)::oid::text, ',' ORDER BY place)
+            FROM unnest(%s::text[]) WITH ORDINALITY AS counted (name, place))) AS counted_in
 """
 
 WRITERS = """
@@ -69,7 +74,7 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
     counted = [guard["losses"]["table"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
-        settings = counting_settings(connection)
+        settings = counting_settings(connection, counted)
         writers = unfinished_writers(connection, counted)
         with (
             watch_blockers(login, APPLICATION) as watch,
@@ -86,14 +91,13 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     return Looked(seen, settings, xids)
 
 
-def counting_settings(connection: Connection) -> dict[str, str]:
-    """What a downgrade is told of the count that follows: since when rows are not counted, and of which database.
+def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str, str]:
+    """What a downgrade is told of the count that follows: since when rows need not be counted, and what was counted.
 
-    Taken before writers are awaited: the rows of a savepoint have an id of their own, which no snapshot lists, but none
-    that is older than this one once those have ended who had written by then.
+    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the counted tables by comma.
     """
     with transaction(connection, read_only=True) as cursor:
-        (row,) = select(cursor, COUNTING)
+        (row,) = select(cursor, COUNTING, ([quoted(table) for table in tables],))
     return {
         COUNTED_AT: str(row["counted_at"]),
         COUNTED_IN: str(row["counted_in"]),
@@ -107,7 +111,7 @@ def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Ro
     deadline = time.monotonic() + SETTLE_S
     while True:
         with transaction(connection, read_only=True) as cursor:
-            found = select(cursor, WRITERS, (list(tables),))
+            found = select(cursor, WRITERS, ([quoted(table) for table in tables],))
         if not found or time.monotonic() >= deadline:
             return found
         time.sleep(POLL_S)
@@ -154,11 +158,12 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
     found = select(
         cursor,
         """
-        SELECT wanted.name, wanted.column FROM unnest(%s::text[], %s::text[]) AS wanted (name, "column")
-        WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(wanted.name)
+        SELECT wanted.name, wanted.column
+        FROM unnest(%s::text[], %s::text[], %s::text[]) AS wanted (name, "column", quoted)
+        WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(wanted.quoted)
                           AND a.attname = wanted.column AND a.attnum > 0 AND NOT a.attisdropped)
         """,
-        ([table for table, _ in wanted], [column for _, column in wanted]),
+        ([table for table, _ in wanted], [column for _, column in wanted], [quoted(table) for table, _ in wanted]),
     )
     missing = [f"{row['name']}.{row['column']}" for row in found]
     expected = [f"{table}.{column}" for table, column in wanted]
@@ -177,7 +182,28 @@ def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -
     return Seen("pass", "", [], [])
 
 
-KINDS = {"violations": _violations, "losses": _losses, "columns": _columns, "dependents": _dependents}
+def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+    known = guard["only_columns"]
+    others = [
+        f"{table}.{column}"
+        for table, columns in known.items()
+        for column in read_catalog(cursor, table).columns
+        if column not in columns
+    ]
+    expected = [f"{table}.{column}" for table, columns in known.items() for column in columns]
+    if others:
+        told = f"{', '.join(others)} {_are(others)} there, which the release does not know."
+        return Seen("fail", told, expected, others)
+    return Seen("pass", "", expected, [])
+
+
+KINDS = {
+    "violations": _violations,
+    "losses": _losses,
+    "columns": _columns,
+    "dependents": _dependents,
+    "only_columns": _only_columns,
+}
 
 
 def _rows(row: Row, sql: str, what: str, lost: int = 0) -> Seen:

@@ -139,14 +139,16 @@ class Services:
             detail = f"The log of container {name} has {many} of it since {since}."
             return Seen("fail", detail, expected, observed, sample=sample)
         detail = f"None of the {lines} lines of container {name} since {since} is one."
-        gap = self._gap(name, begins, moment(attributes["Created"]))
+        gap = self._gap(name, begins, moment(attributes["Created"]), lines)
         if gap and not self.accept_log_gap:
             more = "Where an archive of the log shows that there is none, go on with `-e accept_log_gap=true`."
             return Seen("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
         return Seen("pass", f"{detail}{f' It was accepted that {gap}.' if gap else ''}", expected, observed)
 
-    def _gap(self, name: str, begins: str, created: str) -> str:
+    def _gap(self, name: str, begins: str, created: str, lines: int) -> str:
         """Why the log does not reach back to the deployment; empty where it does."""
+        if not lines:
+            return "the log has not one line since then: what is asked of it may be logged elsewhere, or not at all"
         if not self.deployed_at:
             return "the journal does not know when the release was deployed"
         if begins and _time(begins) <= _time(self.deployed_at):

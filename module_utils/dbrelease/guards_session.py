@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from .alembic_move import read_revisions
+from .catalog import quoted
 from .database import Login, connect, select, transaction
 from .guards import KINDS_OF_DATABASE, Guard, Verdict, judge, kind_of, skipped
 from .guards_database import Looked, look
@@ -23,6 +24,11 @@ NOTHING_DEPENDS = {
     "title": "Nothing else depends on the tables that are dropped",
     "road": "Drop or change it first, or keep the release.",
 }
+NO_OTHER_COLUMN = {
+    "name": "no_other_column",
+    "title": "The tables that are dropped have no column that the release does not know",
+    "road": "No query of the release looks at what it holds: save that, drop the column, and run again.",
+}
 
 
 def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -30,7 +36,12 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
     login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
     guards: list[Guard] = params["guards"]
     if guards and params["created"]:
-        guards = [*guards, {**NOTHING_DEPENDS, "dependents": params["created"]}]
+        known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
+        guards = [
+            *guards,
+            {**NOTHING_DEPENDS, "dependents": list(known)},
+            {**NO_OTHER_COLUMN, "only_columns": known},
+        ]
     with journal.step("guards") as step:
         revisions = read_revisions(login, params["bookkeeping_table"])
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
@@ -125,6 +136,8 @@ def deployed_since(journal: Journal) -> str:
 def _present(login: Login, tables: Sequence[str]) -> list[str]:
     with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
         found = select(
-            cursor, "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL", (list(tables),)
+            cursor,
+            "SELECT name FROM unnest(%s::text[], %s::text[]) AS t (name, quoted) WHERE to_regclass(quoted) IS NOT NULL",
+            (list(tables), [quoted(table) for table in tables]),
         )
     return [str(row["name"]) for row in found]

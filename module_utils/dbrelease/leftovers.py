@@ -167,6 +167,15 @@ class Leftovers:
         cleaned.sessions = len(names)
         for name in set(names) if not self.dry else ():
             end_sessions(self.login, name)
+        if self.dry or not names:
+            return
+        with closing(connect(self.login, "dbrelease leftovers")) as connection:
+            left = sessions_of(connection, suffixes)
+        if left:
+            cleaned.unsettled.append(
+                f"{len(left)} of its sessions on the server could not be ended ({', '.join(sorted(set(left)))}): "
+                "end them as their own user or as a superuser, and run again."
+            )
 
     def _ask(self, cleaned: Cleaned) -> None:
         cleaned.revisions = read_revisions(self.login, self.bookkeeping_table)

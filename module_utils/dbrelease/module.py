@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -54,6 +55,19 @@ LOCK_OPTIONS: Options = {
     },
 }
 
+SERVICES_OPTIONS: Options = {
+    "services": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "guards": {"type": "list", "elements": "dict", "default": []},
+            "containers": {"type": "dict", "default": {}},
+            "api_base_url": {"type": "str", "default": ""},
+            "timeout_seconds": {"type": "float", "default": 5},
+        },
+    },
+}
+
 SWAP_OPTIONS: Options = {
     "swap": {
         "type": "dict",
@@ -87,7 +101,25 @@ def run_module(options: Options, act: Act) -> None:
             result = act(module.params, module.check_mode)
     except ReleaseError as error:
         module.fail_json(msg=error.message, refused=error.refused, **error.facts)
+    except Exception as error:
+        if reason := _database_reason(error):
+            module.fail_json(
+                msg=f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
+                "again."
+            )
+        raise
     module.exit_json(**{"changed": False, **result})
+
+
+def _database_reason(error: Exception) -> str:
+    """What the server or its client said; empty of any other error. Not every module asks a database."""
+    if "psycopg2" not in sys.modules:
+        return ""
+    import psycopg2
+
+    from .database import server_reason
+
+    return server_reason(error) if isinstance(error, psycopg2.Error) else ""
 
 
 def _presence(params: Mapping[str, Any], check_mode: bool) -> AbstractContextManager[None]:

@@ -150,7 +150,9 @@ class Reconciler:
         self.done.foreign_keys = self.session.read("Looking at the foreign keys", self._foreign_keys)
         for key in self.done.foreign_keys:
             self._rebuild(key)
-        finalizer = Finalizer(self.login, APPLICATION, self.session.limits, self.wanted.checks, keep_unproven=True)
+        finalizer = Finalizer(
+            self.login, APPLICATION, self.session.limits, self.wanted.guards, self.wanted.checks, keep_unproven=True
+        )
         steps = [Step.of(step) for step in self.wanted.steps]
         if self.check_mode:
             self.done.rows = finalizer.plan(steps)

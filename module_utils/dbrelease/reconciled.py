@@ -12,6 +12,7 @@ from .foreign_keys import ForeignKey
 from .leftover import Leftover
 from .lost_rows import Saved
 from .proof import Proof
+from .step_guards import StepGuards
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Wanted:
     from_revision: str
     to_revision: str
     created: Mapping[str, Mapping[str, Any]]
+    guards: StepGuards
     leftover: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     steps: Sequence[Mapping[str, Any]] = ()
     checks: Sequence[Mapping[str, Any]] = ()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .guards import KINDS_OF_SERVICES
 from .release_parts import Parts, items, listed, mapping, names, texts
 from .release_tables import altered_tables_are_there_before, plans_name_known_tables, tables_fit_together
 from .release_yaml import Problem
@@ -130,6 +131,17 @@ def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
                 yield parts.in_release(key, listed(known), f"`{name}`")
 
 
+def guards_of_steps_exist(parts: Parts) -> Iterator[Problem]:
+    """`guarded_by` names guards of rollback.guards that ask a service."""
+    guards = items(parts.release, "rollback", "guards")
+    known = texts([guard.get("name") for guard in guards if any(kind in guard for kind in KINDS_OF_SERVICES)])
+    for index, step in enumerate(items(parts.release, "migration", "finalize")):
+        for name in texts(step.get("guarded_by")):
+            if name not in known:
+                key = f"migration.finalize[{step.get('name', index)}].guarded_by"
+                yield parts.in_release(key, f"{listed(known)} (a guard that asks a service)", f"`{name}`")
+
+
 def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
     """Repairs are of created tables, and by steps of migration.finalize."""
     created, steps = mapping(parts.release, "tables", "created"), names(parts.release, "migration", "finalize")
@@ -205,6 +217,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     finalize_files_are_there,
     rollback_fits,
     checks_that_are_named_exist,
+    guards_of_steps_exist,
     repairs_name_what_exists,
     checklist_names_what_exists,
     tables_fit_together,

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg2
 
+from .catalog import quoted
 from .catalog_text import fingerprint, read_lines
 from .database import Login, Row, connect, select, select_declared, server_reason, transaction, without_timeouts
 from .errors import ReleaseError
@@ -42,8 +43,9 @@ def compare_with_baseline(
             without_timeouts(cursor)
             present = select(
                 cursor,
-                "SELECT name FROM unnest(%s::text[]) AS name WHERE to_regclass(name) IS NOT NULL",
-                (list(created),),
+                "SELECT name FROM unnest(%s::text[], %s::text[]) AS t (name, quoted) "
+                "WHERE to_regclass(quoted) IS NOT NULL",
+                (list(created), [quoted(table) for table in created]),
             )
             proofs = [_absent(name, {row["name"] for row in present}) for name in created]
             proofs.append(prove_catalog(memory.baseline.get("catalog"), read_lines(cursor)))

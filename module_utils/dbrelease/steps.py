@@ -30,6 +30,7 @@ SAMPLE_SIZE = 5
 class Step:
     """One declared step: `pending` counts what is left to do, `proves` names checks that must hold when it commits.
 
+    guarded_by: names of guards without which it is not run.
     batch_rows: the most rows that it changes at once, and reads from the setting dbrelease.batch_rows; 0: all.
     """
 
@@ -39,6 +40,7 @@ class Step:
     pending: str
     proves: tuple[str, ...] = ()
     batch_rows: int = 0
+    guarded_by: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, declared: Mapping[str, Any]) -> Step:
@@ -48,6 +50,7 @@ class Step:
             **{key: declared[key] for key in keys},
             proves=tuple(declared.get("proves") or ()),
             batch_rows=declared.get("batch_rows") or 0,
+            guarded_by=tuple(declared.get("guarded_by") or ()),
         )
 
     @property

@@ -50,6 +50,24 @@ def save(
     return save
 
 
+def test_rows_of_a_partitioned_table_with_capitals_in_its_name_are_saved(
+    session: psycopg2.extensions.connection, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute('CREATE TABLE "Links" (id int PRIMARY KEY, "By" text) PARTITION BY RANGE (id)')
+        cursor.execute('CREATE TABLE first PARTITION OF "Links" FOR VALUES FROM (0) TO (2)')
+        cursor.execute('CREATE TABLE second PARTITION OF "Links" FOR VALUES FROM (2) TO (9)')
+        cursor.execute("""INSERT INTO "Links" VALUES (1, 'us'), (2, 'us'), (3, 'them')""")
+    losses = [{"table": "Links", "key": ["id"], "rows": """SELECT id FROM "Links" WHERE "By" = 'us'"""}]
+    params = {**login_parameters, "run": run_parameters, "losses": losses, "expected": 2}
+    (saved,) = act(params, False)["files"]
+    with session.cursor() as cursor:
+        cursor.execute("""DELETE FROM "Links" WHERE "By" = 'us'""")
+        replay(session, saved["replay"])
+        cursor.execute('SELECT id FROM "Links" ORDER BY id')
+        assert cursor.fetchall() == [(1,), (2,), (3,)]
+
+
 def content(session: psycopg2.extensions.connection) -> list[Any]:
     with session.cursor() as cursor:
         cursor.execute("SELECT t::text FROM order_items t ORDER BY id")

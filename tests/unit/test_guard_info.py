@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import docker
@@ -70,7 +71,7 @@ def look(
             "from_revision": "a1",
             "revision": "b2",
             "bookkeeping_table": "alembic_version",
-            "created": ["order_items"],
+            "created": {"order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}}},
             "containers": {},
             "api_base_url": "",
             "accept_loss": None,
@@ -102,7 +103,7 @@ def test_it_is_allowed_where_every_guard_holds_and_asking_twice_says_the_same(
     assert (
         statuses(first)
         == statuses(second)
-        == dict.fromkeys(["revision", "nothing_lost", "source", "single", "nothing_depends"], "pass")
+        == dict.fromkeys(["revision", "nothing_lost", "source", "single", "nothing_depends", "no_other_column"], "pass")
     )
     told = first["session_settings"]
     assert int(told["dbrelease.counted_at"].split(",")[0]) > 0
@@ -168,6 +169,13 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
         {"nothing_depends": "fail"},
         "view report would be left without it. Drop or change it first",
     ),
+    (
+        "a column of somebody else's, accepted",
+        ['ALTER TABLE order_items ADD "Contract" text'],
+        {"accept_loss": "0"},
+        {"no_other_column": "fail"},
+        "order_items.Contract is there, which the release does not know. No query of the release looks",
+    ),
     ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
     ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
     ("a row named twice", [], {"guards": [TWICE]}, {"nothing_lost": "inconclusive"}, "only 1 differ in"),
@@ -191,6 +199,24 @@ def test_it_refuses_and_says_why(
     assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
 
 
+def test_a_table_may_have_capitals_in_its_name(
+    look: Look, session: Session, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards_database, "SETTLE_S", 0.2)
+    rows = """SELECT id FROM "Items" WHERE made_by <> 'migration'"""
+    declared = {"table": "Items", "key": ["id"], "rows": rows}
+    guards = [{**LOSSES, "losses": declared}, {**COLUMNS, "columns": {"Items": ["id"]}}]
+    created: dict[str, Any] = {"Items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}}}
+    execute(session, 'ALTER TABLE order_items RENAME TO "Items"')
+    assert look(guards=guards, created=created)["state"] == "allowed"
+    with closing(connect(database, "writer")) as writer:
+        execute(writer, "BEGIN", """INSERT INTO "Items" VALUES (11, 11, 'someone')""")
+        result = look(guards=guards, created=created)
+    assert statuses(result)["nothing_lost"] == "inconclusive"
+    result = look("UPDATE alembic_version SET version_num = 'a1'", guards=guards, created=created)
+    assert (result["state"], "and yet Items is there" in result["message"]) == ("refused", True)
+
+
 def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Look) -> None:
     result = look(SECOND, FOREIGN, accept_loss="2")
     assert (result["state"], result["accepted"], result["rows_lost"]) == ("allowed", True, 2)
@@ -200,6 +226,7 @@ def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Lo
         "source": "pass",
         "single": "inconclusive",
         "nothing_depends": "pass",
+        "no_other_column": "pass",
     }
 
 
@@ -351,6 +378,8 @@ def test_guards_of_a_log(container: str) -> None:
     assert (long_ago.status, "created anew" in long_ago.detail) == ("inconclusive", True)
     assert look("POST", "2020-01-01T00:00:00.000+00:00", accept=True).status == "pass"
     assert look("GET /orders", "2020-01-01T00:00:00.000+00:00", accept=True).status == "fail"
+    silent = look("POST", "2099-01-01T00:00:00.000+00:00")
+    assert (silent.status, "not one line since then" in silent.detail) == ("inconclusive", True)
     past = f"{first[:17]}{int(first[17:19]) + 1:02}{first[19:]}" if int(first[17:19]) < 59 else ""
     if past:
         assert look("GET /items", past).status == "pass"

@@ -441,29 +441,32 @@ def failure_of(alembic: Alembic, road: str, settings: Mapping[str, str]) -> str:
 
 
 ROADS = ["alembic", "sql"]
-WRITTEN = "1 associations were written since they were counted"
+WRITTEN = "1 associations that would be lost were written since they were counted"
 ONLY_RECORD = "1 associations differ from drawings written since they were counted"
 
 
-@pytest.mark.parametrize("written", ["before", "meanwhile", "after"])
+@pytest.mark.parametrize("written", ["before", "meanwhile", "in a savepoint", "after"])
 @pytest.mark.parametrize("road", ROADS)
 def test_no_way_back_drops_an_association_that_was_written_after_the_count(
     before: Alembic, road: str, written: str
 ) -> None:
     before.to(AFTER)
     with reading(before.database) as application, closing(connect(before.database, "count")) as session:
-        writes = {"before": "COMMIT", "meanwhile": "SELECT 1", "after": "ROLLBACK"}[written]
+        writes = {"before": "COMMIT", "after": "ROLLBACK"}.get(written, "SELECT 1")
         application("BEGIN")
         application("UPDATE drawings SET title = title WHERE id = md5('d1')::uuid")  # it has its transaction id now
+        if written == "in a savepoint":  # and this one, which no snapshot lists, has another
+            application("SAVEPOINT inside")
+            application("UPDATE drawings SET title = title WHERE id = md5('d2')::uuid")
         if written == "before":
             application(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
         application(writes)
         with reading(before.database) as later:  # one that began after it and has ended: the count must list the first
             later("UPDATE projects SET description = 'later' WHERE code = 'P2'")
-        settings = counting_settings(session)
+        settings = counting_settings(session, [TABLE])
         if written != "before":
             application(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
-        if written == "meanwhile":
+        if written in ("meanwhile", "in a savepoint"):
             application("COMMIT")
     failure = failure_of(before, road, settings)
     assert (WRITTEN in failure) == (written != "before"), failure
@@ -480,15 +483,24 @@ def test_no_way_back_drops_an_association_that_was_written_after_the_count(
         ("INSERT INTO drawings (title, file_path, project_id) VALUES ('n', '/n', md5('p2')::uuid)", ""),
     ],
 )
+@pytest.mark.parametrize("begun", ["after", "in a savepoint"])
 @pytest.mark.parametrize("road", ROADS)
 def test_no_way_back_drops_what_a_drawing_knew_until_after_the_count(
-    before: Alembic, road: str, write: str, says: str
+    before: Alembic, road: str, begun: str, write: str, says: str
 ) -> None:
     before.to(AFTER)
-    with closing(connect(before.database, "count")) as session:
-        settings = counting_settings(session)
-    with reading(before.database) as ask:
+    with closing(connect(before.database, "count")) as session, reading(before.database) as ask:
+        if begun == "in a savepoint":
+            ask("BEGIN")
+            ask("UPDATE drawings SET title = title WHERE id = md5('d3')::uuid")
+            ask("SAVEPOINT inside")
+            ask("UPDATE drawings SET title = title WHERE id = md5('d2')::uuid")
+            with reading(before.database) as later:
+                later("UPDATE projects SET description = 'later' WHERE code = 'P2'")
+        settings = counting_settings(session, [TABLE])
         ask(write)
+        if begun == "in a savepoint":
+            ask("COMMIT")
     failure = failure_of(before, road, settings)
     assert (says in failure) and bool(failure) == bool(says), failure
 
@@ -497,7 +509,7 @@ def test_no_way_back_drops_what_a_drawing_knew_until_after_the_count(
 def test_no_way_back_drops_an_association_that_was_written_while_it_waited(before: Alembic, road: str) -> None:
     before.to(AFTER)
     with closing(connect(before.database, "count")) as session:
-        settings = counting_settings(session)
+        settings = counting_settings(session, [TABLE])
     failure = "lock timeout"
     while "lock timeout" in failure:
         with reading(before.database) as reader, reading(before.database) as writer, ThreadPoolExecutor(1) as pool:
@@ -509,7 +521,7 @@ def test_no_way_back_drops_an_association_that_was_written_while_it_waited(befor
             writer(f"UPDATE {TABLE} SET assigned_by = 'x' WHERE drawing_id = md5('d2')::uuid")
             reader("ROLLBACK")
             failure = going.result()
-    assert "associations were written since they were counted" in failure, failure
+    assert WRITTEN in failure, failure
 
 
 @pytest.mark.parametrize(
@@ -517,6 +529,8 @@ def test_no_way_back_drops_an_association_that_was_written_while_it_waited(befor
     [
         ({"dbrelease.counted_in": "1@1"}, "was counted in another database"),
         ({"dbrelease.counted_in": ""}, "was counted in another database"),
+        ({"search_path": "other, public"}, "was counted in another database"),  # where a table of that name is
+        ({"role": "pg_monitor"}, "row-level security policy"),  # which would hide a row that was written since
         ({"dbrelease.counted_at": ""}, "did not tell this session when it counted"),
         ({"default_transaction_isolation": "serializable"}, "it must be READ COMMITTED"),
     ],
@@ -526,10 +540,17 @@ def test_no_way_back_is_gone_by_a_session_that_cannot_see_what_would_be_lost(
     before: Alembic, road: str, change: dict[str, str], says: str
 ) -> None:
     before.to(AFTER)
+    with reading(before.database) as ask:
+        ask("CREATE SCHEMA other")
+        ask(f"CREATE TABLE other.{TABLE} (LIKE {TABLE})")
+        for table in ("projects", "drawings", "alembic_version", TABLE):
+            ask(f"ALTER TABLE {table} OWNER TO pg_monitor")
+        ask(f"ALTER TABLE {TABLE} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+        ask(f"CREATE POLICY migrated ON {TABLE} USING (assigned_by = 'migration_8.1a')")
     with closing(connect(before.database, "dbrelease-lock-some-run")) as session:
-        settings = counting_settings(session)
+        settings = counting_settings(session, [TABLE])
         failure = failure_of(before, road, {**settings, **change})
-        assert says in failure
+        assert says in failure, failure
         assert failure_of(before, road, settings) == ""
 
 
@@ -573,6 +594,36 @@ def test_the_delta_pass_runs_by_psql_too_and_keeps_what_others_assigned(before: 
     with reading(before.database) as ask:
         theirs = ask(f"SELECT assigned_by FROM {TABLE} WHERE drawing_id = md5('d1')::uuid ORDER BY 1 NULLS LAST")
     assert theirs == [("migration_8.1a",), ("someone",), (None,)]
+
+
+def test_the_delta_pass_keeps_what_somebody_takes_over_meanwhile(before: Alembic) -> None:
+    before.to(AFTER)
+    removed: list[list[tuple[Any, ...]]] = []
+    with reading(before.database) as ask, reading(before.database) as ann, ThreadPoolExecutor(1) as pool:
+        ask("UPDATE drawings SET project_id = NULL WHERE id IN (md5('d1')::uuid, md5('d2')::uuid)")
+        ann("BEGIN")
+        ann(f"UPDATE {TABLE} SET assigned_by = 'ann' WHERE drawing_id = md5('d1')::uuid")
+        going = pool.submit(lambda: removed.append(ask(DELTA)))
+        while not ann("SELECT 1 FROM pg_locks WHERE NOT granted"):
+            assert not going.done()
+            time.sleep(0.01)
+        ann("COMMIT")
+        going.result()
+        assert [change for change, *_ in removed[0]] == ["removed"]
+        assert ask(f"SELECT assigned_by FROM {TABLE} WHERE drawing_id = md5('d1')::uuid") == [("ann",)]
+
+
+def test_the_delta_pass_leaves_a_table_that_inherits_alone(before: Alembic) -> None:
+    before.to(AFTER)
+    with reading(before.database) as ask:
+        ask(f"CREATE TABLE archive () INHERITS ({TABLE})")
+        ask(f"INSERT INTO archive SELECT * FROM ONLY {TABLE} WHERE drawing_id IN (md5('d1')::uuid, md5('d2')::uuid)")
+        ask(f"DELETE FROM ONLY {TABLE} WHERE drawing_id = md5('d1')::uuid")
+        ask("UPDATE drawings SET project_id = NULL WHERE id = md5('d2')::uuid")
+        assert finalize(before.database)["copy_rows_written_meanwhile"] == 2
+        assert ask("SELECT count(*) FROM archive") == [(2,)]
+        assert ask(f"SELECT count(*) FROM ONLY {TABLE} WHERE drawing_id = md5('d1')::uuid") == [(1,)]
+    assert finalize(before.database)["copy_rows_written_meanwhile"] == 0
 
 
 def test_the_delta_pass_changes_no_more_at_once_than_it_is_told(before: Alembic) -> None:

@@ -98,6 +98,7 @@ RELEASE: dict[str, Any] = {
     "accept_loss": None,
     "label": "b",
     "lock": {"timeout_ms": 200, "attempts": 3, "deadline_seconds": 10},
+    "services": {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 5.0},
 }
 
 
@@ -386,6 +387,13 @@ def test_a_foreign_key_is_put_right(deployed: World, sql: str, seen: str) -> Non
     assert not deployed.reconcile()["changed"]
 
 
+def test_a_rule_of_somebody_elses_on_the_same_column_stays(deployed: World) -> None:
+    deployed.run("CREATE TABLE licensed (id int PRIMARY KEY); INSERT INTO licensed SELECT generate_series(1, 30)")
+    deployed.run(f"{ADD} only_licensed FOREIGN KEY (order_id) REFERENCES licensed; {DROP_ORDER}")
+    assert deployed.reconcile()["repaired"] == ["rebuilt links_order_fkey", "validated links_order_fkey"]
+    assert deployed.run("SELECT count(*) FROM pg_constraint WHERE conname = 'only_licensed'") == [(1,)]
+
+
 PARTITIONED = BEFORE.replace(
     "accounts (id int PRIMARY KEY);",
     "accounts (id int PRIMARY KEY) PARTITION BY RANGE (id);"
@@ -559,6 +567,20 @@ def test_a_step_that_ran_before_one_that_failed_is_told(deployed: World) -> None
     assert error.facts["repaired"] == ["ran fill"] and deployed.journal()[-1]["facts"]["repaired"] == ["ran fill"]
     assert deployed.run("SELECT count(*) FROM links WHERE order_id = 21") == [(1,)], "it was committed"
     assert deployed.outcome() == "failed"
+
+
+def test_rows_that_may_be_somebody_elses_by_now_are_left_as_they_are(deployed: World) -> None:
+    """The API is down, so that nobody knows whether it is still the one that the release is for."""
+    guard = {"name": "old", "title": "It is the old one", "answers": {"path": "/a", "keys": ["b"]}, "road": "Wait."}
+    services = {**RELEASE["services"], "guards": [guard], "api_base_url": "http://127.0.0.1:9"}
+    steps = [{**RELEASE["steps"][0], "guarded_by": ["old"]}]
+    assert not deployed.reconcile(steps=steps, services=services)["changed"]
+    deployed.run("UPDATE orders SET account_id = 2 WHERE id = 3")
+    was = deployed.state()
+    for check_mode in (True, False):
+        error = deployed.refused(check_mode=check_mode, steps=steps, services=services)
+        assert "Step fill (Fill) was not run, as its rows may be no longer the release's alone" in error.message
+        assert deployed.state() == was
 
 
 def test_rows_of_others_are_shown_and_the_rest_is_brought_in_line(deployed: World) -> None:

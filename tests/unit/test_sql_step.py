@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from preflight_world import serve
 from sql_step import act
 
 SCHEMA = """
@@ -64,6 +66,7 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
         "checks": [COMPLETE, SAME_COUNT],
         "lock": {"timeout_ms": 100, "attempts": 3, "deadline_seconds": 20},
         "application_name": "dbrelease finalize",
+        "services": {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 5.0},
     }
 
 
@@ -205,6 +208,57 @@ def test_a_red_check_is_red_also_where_nothing_is_pending(params: dict[str, Any]
     params["steps"] = [PROVING_COPY]
     with pytest.raises(ReleaseError, match=r"nothing was pending.*As many regions as accounts"):
         act(params, False)
+
+
+GUARDS = [
+    {"name": "old", "title": "The API is the old one", "answers": {"path": "/a", "keys": ["regions"]}, "road": "Wait."},
+    {
+        "name": "schema",
+        "title": "So is its schema",
+        "openapi": {"path": "/s", "paths": [], "properties": ["regions"]},
+        "road": "Wait.",
+    },
+]
+GUARDED = {**COPY, "guarded_by": ["old", "schema"]}
+OLD_SCHEMA = json.dumps({"paths": {}, "components": {}})
+# What the API answers, and what is said where the step must not run.
+GUARDED_BY: list[tuple[dict[str, tuple[int, str]], str]] = [
+    ({"/a": (200, '[{"id": 1}]'), "/s": (200, OLD_SCHEMA)}, ""),
+    ({"/a": (500, ""), "/s": (200, OLD_SCHEMA)}, ""),  # one that is decided is enough
+    ({"/a": (200, '[{"regions": []}]'), "/s": (200, OLD_SCHEMA)}, "The API is the old one: "),
+    ({}, "The API is the old one: GET http://"),
+]
+
+
+@pytest.mark.parametrize(("answers", "said"), GUARDED_BY)
+def test_a_step_is_not_run_where_its_rows_may_be_somebody_elses(
+    params: dict[str, Any], cursor: Any, answers: dict[str, tuple[int, str]], said: str
+) -> None:
+    server = serve(lambda: answers)
+    params["services"].update(guards=GUARDS, api_base_url=f"http://127.0.0.1:{server.server_port}")
+    params["steps"] = [VALIDATE, GUARDED]
+    for check_mode in (True, False):
+        if not said:
+            assert act(params, check_mode)["steps"][1]["changed"]
+            continue
+        with pytest.raises(ReleaseError) as caught:
+            act(params, check_mode)
+        assert caught.value.message.startswith("Step copy (Copy what is missing) was not run, as its rows may be no")
+        assert said in caught.value.message and caught.value.message.endswith("Wait.")
+    assert value(cursor, "SELECT count(*) FROM account_regions") == (0 if said else 1000)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("has_an_api", [False, True])
+def test_nobody_is_asked_who_is_not_there_or_where_nothing_is_pending(
+    params: dict[str, Any], cursor: Any, has_an_api: bool
+) -> None:
+    params["services"].update(guards=GUARDS, api_base_url="http://127.0.0.1:9" if has_an_api else "")
+    params["steps"] = [GUARDED]
+    if has_an_api:
+        cursor.execute(COPY["sql"].replace("%", "%%"))
+    assert act(params, False)["changed"] == (not has_an_api)
 
 
 BROKEN: list[tuple[str, dict[str, Any], str, str]] = [

@@ -129,6 +129,12 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
         [],
         ["view monthly_report would be left without it"],
     ),
+    (
+        "no_other_column",
+        lambda psql: sql(psql, f"ALTER TABLE {TABLE} ADD contract text", f"ALTER TABLE {TABLE} DROP contract"),
+        [],
+        [f"{TABLE}.contract is there, which the release does not know"],
+    ),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=-1"], ["accept_loss=-1 is not the number counted: 0 rows"]),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=1"], ["accept_loss=1 is not the number counted: 0 rows"]),
     ("no_association_lost", uncommitted, [], ["has written to it and has not committed"]),

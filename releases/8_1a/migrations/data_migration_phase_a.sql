@@ -10,7 +10,7 @@ WITH missing AS (
     FROM drawings d
     JOIN projects p ON p.id = d.project_id
     WHERE d.project_id IS NOT NULL AND NOT EXISTS (
-        SELECT 1 FROM drawing_project_associations a WHERE a.drawing_id = d.id AND a.project_id = d.project_id)
+        SELECT 1 FROM ONLY drawing_project_associations a WHERE a.drawing_id = d.id AND a.project_id = d.project_id)
     LIMIT nullif(current_setting('dbrelease.batch_rows', true), '')::bigint
     FOR KEY SHARE OF d, p
 ), added AS (
@@ -19,12 +19,13 @@ WITH missing AS (
     ON CONFLICT DO NOTHING
     RETURNING drawing_id, project_id
 ), stale AS (
-    SELECT a.id FROM drawing_project_associations a
+    SELECT a.id FROM ONLY drawing_project_associations a
     WHERE a.assigned_by = 'migration_8.1a'
       AND NOT EXISTS (SELECT 1 FROM drawings d WHERE d.id = a.drawing_id AND d.project_id = a.project_id)
     LIMIT nullif(current_setting('dbrelease.batch_rows', true), '')::bigint
 ), removed AS (
-    DELETE FROM drawing_project_associations a USING stale WHERE a.id = stale.id
+    -- Again: whoever was waited for may have made it an association of its own.
+    DELETE FROM ONLY drawing_project_associations a USING stale WHERE a.id = stale.id AND a.assigned_by = 'migration_8.1a'
     RETURNING a.drawing_id, a.project_id
 )
 SELECT 'removed' AS change, drawing_id, project_id FROM removed

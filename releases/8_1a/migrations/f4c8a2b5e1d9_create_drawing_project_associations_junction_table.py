@@ -42,17 +42,22 @@ BOUND_EACH_OF_MANY = """
     FROM pg_settings WHERE name = 'lock_timeout'
 """
 
-# Whoever counted beforehand what would be lost says when (the next transaction id, and those that ran) and in which
-# database of which start of the server. age() of what is newer than this transaction is negative.
+# Whoever counted beforehand what would be lost says when (the oldest transaction that went on: a row of that one, or of
+# a later one, need not be counted) and which table of which database, of which start of the server. age() of what is
+# newer than this transaction is negative.
 REFUSE_UNCOUNTED = f"""
 DO $uncounted$
 DECLARE
-    counted_at text[] := string_to_array(nullif(current_setting('dbrelease.counted_at', true), ''), ',');
-    here text := (SELECT oid FROM pg_database WHERE datname = current_database()) || '@' ||
-                 extract(epoch FROM pg_postmaster_start_time());
+    counted_at xid := nullif(current_setting('dbrelease.counted_at', true), '')::xid;
+    here text := concat_ws('@', (SELECT oid FROM pg_database WHERE datname = current_database()),
+                           extract(epoch FROM pg_postmaster_start_time()),
+                           to_regclass('{TABLE}')::oid);
     changed uuid[];
+    projects uuid[];
     uncounted bigint;
 BEGIN
+    -- No policy on rows may hide one.
+    SET LOCAL row_security = off;
     IF counted_at IS NULL THEN
         IF EXISTS (SELECT FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name LIKE 'dbrelease-lock-%') THEN
@@ -69,21 +74,23 @@ BEGIN
         RAISE EXCEPTION 'Phase A is not rolled back: it must be READ COMMITTED to see what was written while it waited'
             USING HINT = 'Nothing was changed. Leave the isolation level of the migration''s engine as it is.';
     END IF;
-    SELECT count(*) INTO uncounted FROM {TABLE}
-    WHERE age(xmin) <= age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
+    SELECT count(*) INTO uncounted FROM {TABLE} a LEFT JOIN drawings d ON d.id = a.drawing_id
+    WHERE age(a.xmin) <= age(counted_at)
+      AND (a.assigned_by IS DISTINCT FROM 'migration_8.1a' OR d.project_id IS DISTINCT FROM a.project_id);
     IF uncounted > 0 THEN
-        RAISE EXCEPTION 'Phase A is not rolled back: % associations were written since they were counted', uncounted
-            USING HINT = 'Nothing was changed. Count again what would be lost.';
+        RAISE EXCEPTION
+            'Phase A is not rolled back: % associations that would be lost were written since they were counted',
+            uncounted
+            USING HINT = 'Nothing was changed. Count again; if it stays so, a transaction from before that goes on.';
     END IF;
-    SELECT array_agg(id) INTO changed FROM drawings
-    WHERE age(xmin) <= age(counted_at[1]::xid) OR xmin = ANY (counted_at[2:]::xid[]);
-    SELECT count(*) INTO uncounted FROM {TABLE} a JOIN drawings d ON d.id = a.drawing_id
-    WHERE a.drawing_id = ANY (changed) AND d.project_id IS DISTINCT FROM a.project_id;
+    SELECT array_agg(id), array_agg(project_id) INTO changed, projects FROM drawings WHERE age(xmin) <= age(counted_at);
+    SELECT count(*) INTO uncounted FROM unnest(changed, projects) AS d (id, project_id)
+    JOIN {TABLE} a ON a.drawing_id = d.id WHERE d.project_id IS DISTINCT FROM a.project_id;
     IF uncounted > 0 THEN
         RAISE EXCEPTION
             'Phase A is not rolled back: % associations differ from drawings written since they were counted',
             uncounted
-            USING HINT = 'Nothing was changed. Count again what would be lost.';
+            USING HINT = 'Nothing was changed. Count again; if it stays so, a transaction from before that goes on.';
     END IF;
 END
 $uncounted$

@@ -1,0 +1,46 @@
+"""run_module: whatever ends a module's work is one sentence, or a traceback that is a defect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+import pytest
+import shared_database
+from ansible.module_utils.dbrelease import module
+from ansible.module_utils.dbrelease.database import Login, connect
+
+database, emptied = shared_database.database, shared_database.emptied
+
+
+class Failed(Exception):
+    """With what the module said."""
+
+
+class Module:
+    def __init__(self, **_: Any) -> None:
+        self.params: dict[str, Any] = {}
+        self.check_mode = False
+        self.no_log_values: set[str] = set()
+
+    def fail_json(self, msg: str, **_: Any) -> None:
+        raise Failed(msg)
+
+
+def test_a_session_that_the_server_ends_is_one_sentence(database: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AnsibleModule", Module)
+
+    def act(_params: Mapping[str, Any], _check_mode: bool) -> dict[str, Any]:
+        with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return {}
+
+    with pytest.raises(Failed, match=r"did not answer to the end \(.*\): .* run again"):
+        module.run_module({}, act)
+
+
+def test_a_defect_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AnsibleModule", Module)
+    with pytest.raises(ZeroDivisionError):
+        module.run_module({}, lambda *_: {"a": 1 // 0})
