@@ -93,8 +93,9 @@ drop_command:
 rows:
   description:
     - The rows that only the replaced database has. C(rows) is their number, C(directory) where they are saved,
-      C(large_objects) how many large objects differ (they are only counted), and C(tables) has for each table C(new),
-      C(changed), C(deleted), and C(known), which is false for a table that the incoming database does not have.
+      C(large_objects) how many large objects differ (they are only counted), C(large_objects_unread) of how many that
+      cannot be said, and C(tables) has for each table C(new), C(changed), C(deleted), and C(known), which is false for
+      a table that the incoming database does not have.
     - C(columns) has for each table C(names), the columns that the incoming database does not have and that hold a value
       other than their constant default, and C(rows), in how many rows; such values are not replayed.
   type: dict

@@ -17,7 +17,7 @@ from .database import Row, select, select_declared, server_reason, without_timeo
 from .errors import ReleaseError
 from .fingerprints import READING, read_tables
 from .journal import utc_now
-from .large_objects import read_large_objects
+from .large_objects import fingerprint_of, read_large_objects
 from .sessions import OF_CLIENTS
 
 IDENTITY = """
@@ -138,7 +138,7 @@ def read_settings(cursor: RealDictCursor) -> dict[str, Any]:
         "database_settings": [line for row in configured if row["role"] is None for line in row["settings"]],
         "role_settings": {row["role"]: row["settings"] for row in configured if row["role"] is not None},
         "large_objects": len(large),
-        "large_objects_fingerprint": str(sum(int(hashed or 0) for hashed in large.values())),
+        "large_objects_fingerprint": fingerprint_of(large),
     }
 
 

@@ -24,12 +24,16 @@ HELD: dict[Path, HeldFile] = {}
 
 @dataclass(frozen=True)
 class Claimed:
-    """What came of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead."""
+    """What came of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead.
+
+    silent: that is all that is known of one on another machine. Where it lives, its next module is refused.
+    """
 
     refused: bool
     holder: Claim | None
     step: str = ""
     ended_module: int = 0
+    silent: bool = False
 
     @property
     def message(self) -> str:
@@ -41,7 +45,8 @@ class Claimed:
                 f"This target is held by {self.holder.words}, which is {self.step}: "
                 "wait for its end, or end it, and run again."
             )
-        return f"The claim on this target was taken over from {self.holder.words}, which died {self.step}."
+        last = f"gave no sign of life for {WATCH_S:.0f} s and was last" if self.silent else "died"
+        return f"The claim on this target was taken over from {self.holder.words}, which {last} {self.step}."
 
 
 def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
@@ -50,7 +55,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
     mine = Claim.of(run, controller, this_machine(), utc_now().isoformat(timespec="seconds"))
     begun = time.monotonic()
     first_sign = sign = None
-    ended = 0
+    ended, silent = 0, False
     while True:
         held = try_lock(path)
         holder = held.read() if held else peek(path)
@@ -68,14 +73,14 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
                 if sign != first_sign:
                     decision = "refuse"
                 elif waited > WATCH_S:
-                    decision = "take"
+                    decision, silent = "take", True
             elif decision == "wait" and waited > LOOK_S:
                 decision = "refuse"
             at = standing(lines, holder.run_id) if holder else ""
             if decision == "take" and held:
                 held.write(mine)
                 lost = holder if holder and not closed and holder.run_id != run.run_id else None
-                return Claimed(False, lost, at, ended)
+                return Claimed(False, lost, at, ended, silent)
         finally:
             if held:
                 held.let_go()

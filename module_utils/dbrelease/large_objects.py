@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 from psycopg2.extensions import cursor as Cursor
 
 from .database import select
@@ -15,6 +18,28 @@ SELECT m.oid::bigint AS oid,
        sum(hashtextextended(hash_record_extended(ROW(m.oid, p.pageno, p.data), 0)::text COLLATE "C", 0))::text AS hash
 FROM pg_largeobject_metadata m LEFT JOIN pg_largeobject p ON p.loid = m.oid GROUP BY m.oid
 """
+
+
+@dataclass(frozen=True)
+class LargeObjects:
+    """How many of two databases' large objects differ, and of how many that both have it cannot be said."""
+
+    differing: int = 0
+    unread: int = 0
+
+
+def compare_large_objects(one: Mapping[int, str | None], other: Mapping[int, str | None]) -> LargeObjects:
+    """From the answers of read_large_objects()."""
+    both = one.keys() & other.keys()
+    unread = sum(one[oid] is None or other[oid] is None for oid in both)
+    equal = sum(one[oid] == other[oid] is not None for oid in both)
+    return LargeObjects(len(one.keys() | other.keys()) - equal - unread, unread)
+
+
+def fingerprint_of(large_objects: Mapping[int, str | None]) -> str | None:
+    """One value that changes with any of them; None where the user may not read their content."""
+    hashes = [hashed for hashed in large_objects.values() if hashed is not None]
+    return str(sum(map(int, hashes))) if len(hashes) == len(large_objects) else None
 
 
 def read_large_objects(cursor: Cursor) -> dict[int, str | None]:

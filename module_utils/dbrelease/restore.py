@@ -90,6 +90,12 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
     """The backup and the module's result without a swap; the live database is looked at meanwhile."""
     journal = Journal(plan.run, dry=check_mode)
     with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
+        if plan.login.database == plan.maintenance.database:
+            raise ReleaseError(
+                f"Restoring {plan.login.database} was refused (it is also the maintenance database, and nobody can be "
+                "in one that is renamed): name another database of the server as restore_maintenance_db.",
+                refused=True,
+            )
         if not check_mode:
             lock.take()
         backup = read_backup(

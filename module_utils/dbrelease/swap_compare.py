@@ -14,7 +14,7 @@ from psycopg2.extras import RealDictCursor
 from .database import Connection, Login, connect, server_reason, without_timeouts
 from .errors import ReleaseError
 from .fingerprints import State, read_tables, state_of
-from .large_objects import read_large_objects
+from .large_objects import compare_large_objects, read_large_objects
 from .locks import RETRYABLE
 from .swap_columns import only_live
 from .swap_look import Looking, take_look
@@ -77,15 +77,18 @@ class Comparison:
                     self._save_known(keeper, cursor, tables[key])
                 for key in sorted(tables.keys() - self._known.keys()):
                     self._save_unknown(keeper, cursor, tables[key])
-                keeper.saved.large_objects = len(
-                    {oid for oid, _ in self._large_objects.items() ^ read_large_objects(cursor).items()}
-                )
+                keeper.saved.large_objects = compare_large_objects(self._large_objects, read_large_objects(cursor))
                 self.sequences = read_sequences(cursor)
                 return keeper.finish(header)
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
                 "remove the cause, and run again."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ReleaseError(
+                f"Saving the rows written since the backup failed (the database says {error.encoding} of text that is "
+                "none, as SQL_ASCII does): nothing was swapped; restore this database by hand, with pg_restore."
             ) from error
 
     def _hold_still(self, maintenance: Login) -> dict[str, Table]:

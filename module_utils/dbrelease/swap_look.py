@@ -76,12 +76,12 @@ def take_look(connection: Connection, known: Collection[str], keeper: Keeper) ->
 
 
 def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied | None:
-    """None where somebody holds it."""
+    """None where somebody holds it, or has dropped it since."""
     cursor.execute("SAVEPOINT dbrelease_look")
     try:
         # It also locks the table and its indexes for the copy.
         cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
-    except psycopg2.errors.LockNotAvailable:
+    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
         cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_look")
         return None
     (found,) = map(dict, cursor.fetchall())

@@ -18,6 +18,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .commands import CHUNK
 from .journal import make_private_directory
+from .large_objects import LargeObjects
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
 from .swap_columns import Columns
@@ -62,13 +63,13 @@ class Counts:
 class Saved:
     """What was saved, and where; `directory` is empty where there was nothing to save.
 
-    large_objects: how many differ; they are no rows of a table, and are not saved.
+    large_objects: they are no rows of a table, and are not saved.
     columns: of each table those that the other database lacks, where they hold values: they are not replayed.
     """
 
     directory: str = ""
     tables: dict[str, Counts] = field(default_factory=dict)
-    large_objects: int = 0
+    large_objects: LargeObjects = field(default_factory=LargeObjects)
     columns: dict[str, Columns] = field(default_factory=dict)
 
     @property
@@ -80,7 +81,8 @@ class Saved:
         """For the journal."""
         tables = {key: {**vars(counts)} for key, counts in self.tables.items() if counts.total}
         columns = {key: {"names": list(found.names), "rows": found.rows} for key, found in self.columns.items()}
-        counted = {"rows": self.rows, "large_objects": self.large_objects, "columns": columns}
+        large = {"large_objects": self.large_objects.differing, "large_objects_unread": self.large_objects.unread}
+        counted = {"rows": self.rows, **large, "columns": columns}
         return {"directory": self.directory, **counted, "tables": tables}
 
 

@@ -44,8 +44,12 @@ def rows_proof(saved: Saved) -> Proof:
         "which the database that takes its place has no column for"
         for table, found in saved.columns.items()
     ]
-    if saved.large_objects:
-        left.append(f"{saved.large_objects} large objects that differ")
+    if saved.large_objects.differing:
+        left.append(f"{saved.large_objects.differing} large objects that differ")
+    if saved.large_objects.unread:
+        left.append(
+            f"what {saved.large_objects.unread} large objects hold, which this user may not read, if they differ"
+        )
     if left:
         detail += f" Only in the database that was replaced: {'; '.join(left)}."
     return Proof(

@@ -236,7 +236,8 @@ def test_a_remote_holder_that_moves_is_alive(one: Run, two: Run) -> None:
 def test_a_remote_holder_without_a_sign_of_life_blocks_nobody(one: Run, two: Run) -> None:
     opened(one, controller(process_of(os.getpid()), boot_id="another"))
     begun = time.monotonic()
-    assert not opened(two, own()).refused
+    came = opened(two, own())
+    assert not came.refused and "which gave no sign of life for 3 s and was last before its first step" in came.message
     assert time.monotonic() - begun < 5
 
 

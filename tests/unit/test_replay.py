@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import swap_services
+from ansible.module_utils.dbrelease import swap_look, swap_services
 from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.large_objects import read_large_objects
+from ansible.module_utils.dbrelease.swap_tables import Table
 from psycopg2.extras import RealDictCursor
 from restore_world import World
 
@@ -245,3 +247,40 @@ def test_a_name_that_needs_quotes_is_restored_swapped_and_dropped(oddly_named: W
     environment = {**os.environ, **where, "PGPASSWORD": world.login.password or ""}
     subprocess.run(shlex.split(result["drop_command"]), check=True, env=environment)
     assert world.databases() == {world.login.database: True}
+
+
+def test_a_table_that_is_dropped_during_the_look_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.back_up()
+    world.execute("CREATE TABLE extra (id int); INSERT INTO extra VALUES (1); DELETE FROM orders WHERE id = 7")
+    read_shapes = swap_look.read_shapes
+
+    def late(cursor: RealDictCursor) -> dict[str, Table]:
+        found = read_shapes(cursor)
+        world.execute("DROP TABLE IF EXISTS extra")
+        return found
+
+    monkeypatch.setattr(swap_look, "read_shapes", late)
+    assert world.restore(state="live")["swap"]["rows"]["tables"].keys() == {"public.orders"}
+    assert world.execute("SELECT count(*) FROM orders") == [(3000,)]
+
+
+def test_text_of_no_known_encoding_is_one_sentence(server: Login, run_parameters: dict[str, Any]) -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    world = World(replace(server, database=name), server, run_parameters, secrets.token_hex(4))
+    world.execute(
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C'", "postgres"
+    )
+    try:
+        world.execute(
+            "CREATE TABLE alembic_version (version_num text); CREATE TABLE plain (id int PRIMARY KEY, a text)"
+        )
+        world.back_up()
+        world.execute("INSERT INTO plain VALUES (1, E'\\xe9')")
+        with pytest.raises(
+            ReleaseError, match=r"says ascii of text that is none, as SQL_ASCII does\): nothing was swapped"
+        ):
+            world.restore(state="live")
+        assert world.databases() == {name: True}
+        assert world.execute("SELECT count(*) FROM plain") == [(1,)]
+    finally:
+        world.execute(f"DROP DATABASE {name} WITH (FORCE)", "postgres")

@@ -146,6 +146,30 @@ def test_an_owner_who_is_no_superuser_restores(world: World) -> None:
         world.execute(f"REASSIGN OWNED BY {world.role} TO CURRENT_USER")
 
 
+def test_large_objects_that_may_not_be_read_leave_it_undecided(world: World) -> None:
+    """Where only that they are there is known, nothing is restored already, and no claim says that they are equal."""
+    world.execute(f"SELECT lo_from_bytea(4711, 'old'); ALTER LARGE OBJECT 4711 OWNER TO {world.role}")
+    world.execute(OWNED.format(role=world.role, database=world.login.database))
+    owner = {"login_user": world.role, "login_password": "plain"}
+    try:
+        world.back_up()
+        assert world.restore()["database"] == ""  # by a superuser, who sees that all is as it was
+        world.execute("SELECT lo_put(4711, 0, 'new')")
+        result = world.restore(state="live", **owner)
+        told = {
+            proof["name"]: (proof["status"], proof["detail"])
+            for proof in [*result["proofs"], *result["swap"]["proofs"]]
+        }
+        assert told["restore.settings"][0] == "inconclusive"
+        assert "what its 1 large objects hold, which the user may not read" in told["restore.settings"][1]
+        assert told["restore.rows_saved"][0] == "inconclusive"
+        assert "what 1 large objects hold, which this user may not read" in told["restore.rows_saved"][1]
+        assert world.execute("SELECT convert_from(lo_get(4711), 'UTF8')") == [("old",)]
+    finally:
+        world.execute(f"ALTER DATABASE {world.login.database} OWNER TO CURRENT_USER")
+        world.execute(f"REASSIGN OWNED BY {world.role} TO CURRENT_USER")
+
+
 def test_a_subscription_is_left_out_and_told(world: World) -> None:
     """It would keep the copy from being dropped, and take what is for the live database."""
     world.execute(SUBSCRIBED)
