@@ -223,3 +223,18 @@ def test_phase_b_refuses_by_its_answers_its_schema_and_its_image(psql: Psql) -> 
         ["-e", "accept_loss=0"],
         ["answers with projects", "/api/v1/drawings/{drawing_id}/projects", "APP_PHASE=B", "created anew"],
     )
+
+
+def test_with_phase_b_neither_a_reconcile_nor_another_deploy_touches_a_row(psql: Psql) -> None:
+    """What seems stale or missing may be a user's own change by then."""
+    with phase_b(psql), sql(psql, STALE, MEND):
+        before = psql.fingerprint()
+        for playbook, says in (
+            ("reconcile_8_1a.yml", "was not run, as its rows may be no longer the release's alone"),
+            ("deploy_8_1a.yml", "Every drawing with a project"),
+        ):
+            run = play(playbook, *BRIEFLY)
+            assert psql.fingerprint() == before
+            assert (run.status, run.evidence["outcome"]) == (2, "failed"), run.output
+            assert says in run.evidence["headline"]
+    assert play("reconcile_8_1a.yml").evidence["outcome"] == "already_deployed"
