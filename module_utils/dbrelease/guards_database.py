@@ -44,8 +44,8 @@ SELECT coalesce(
          pg_snapshot_xmax(pg_current_snapshot())::xid)::text AS counted_at,
        concat_ws('@', (SELECT oid FROM pg_database WHERE datname = current_database()),
            extract(epoch FROM pg_postmaster_start_time()),
-           (SELECT string_agg(to_regclass(name)::oid::text, ',' ORDER BY place)
-            FROM unnest(%s::text[]) WITH ORDINALITY AS counted (name, place))) AS counted_in
+           (SELECT string_agg(DISTINCT to_regclass(name)::oid::text, ',') FROM unnest(%s::text[]) AS name)
+         ) AS counted_in
 """
 
 WRITERS = """
@@ -94,7 +94,8 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
 def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str, str]:
     """What a downgrade is told of the count that follows: since when rows need not be counted, and what was counted.
 
-    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the counted tables by comma.
+    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the counted tables, by comma and
+    in their order as text.
     """
     with transaction(connection, read_only=True) as cursor:
         (row,) = select(cursor, COUNTING, ([quoted(table) for table in tables],))

@@ -132,14 +132,16 @@ def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
 
 
 def guards_of_steps_exist(parts: Parts) -> Iterator[Problem]:
-    """`guarded_by` names guards of rollback.guards that ask a service."""
+    """`guarded_by` names guards of rollback.guards that ask what a service is now."""
     guards = items(parts.release, "rollback", "guards")
-    known = texts([guard.get("name") for guard in guards if any(kind in guard for kind in KINDS_OF_SERVICES)])
+    # A log tells what was, and not what is.
+    kinds = set(KINDS_OF_SERVICES) - {"log"}
+    known = texts([guard.get("name") for guard in guards if kinds & guard.keys()])
     for index, step in enumerate(items(parts.release, "migration", "finalize")):
         for name in texts(step.get("guarded_by")):
             if name not in known:
                 key = f"migration.finalize[{step.get('name', index)}].guarded_by"
-                yield parts.in_release(key, f"{listed(known)} (a guard that asks a service)", f"`{name}`")
+                yield parts.in_release(key, f"{listed(known)} (a guard that asks the API or a container)", f"`{name}`")
 
 
 def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:

@@ -26,7 +26,6 @@ from .swap_rows import Difference
 from .swap_statements import (
     ENDING,
     beginning,
-    delete_equal_statement,
     delete_statement,
     given,
     held_statement,
@@ -97,7 +96,7 @@ class Keeper:
         self._files = ExitStack()
         self._writes: list[str] = []
         self._staging: IO[str] | None = None
-        self._replayed: list[str] = []
+        self._planned = 0
         self._names: set[str] = set()
         self._copies: dict[str, IO[str]] = {}
 
@@ -147,11 +146,10 @@ class Keeper:
         state: the expression that hashes a row of the other database, as the differences tell it.
         """
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
-        number, staged = len(self._replayed) + 1, pair.keyed and bool(given(pair.live, pair.columns))
+        number = self._planned + 1
         batch: defaultdict[str, list[Difference]] = defaultdict(list)
         with _let_go(self._open(pair.live.key, ".jsonl")) as file:
             if replay:
-                self._replayed.append(qualified(pair.live.schema, pair.live.name))
                 self._plan(pair, number)
             for difference in found:
                 setattr(counts, difference.change, getattr(counts, difference.change) + 1)
@@ -161,9 +159,6 @@ class Keeper:
                 _write(file, json.dumps(line, ensure_ascii=False) + "\n")
                 if not replay:
                     continue
-                if deleted and not staged:
-                    self._deletes.append(delete_equal_statement(pair, difference.values))
-                    continue
                 rows = batch[difference.change]
                 rows.append(difference)
                 if len(rows) == ROWS_AT_ONCE:
@@ -171,7 +166,7 @@ class Keeper:
                     rows.clear()
             for rows in batch.values():
                 self._stage(insert_statement(pair, rows, number) if rows else "")
-            if replay and staged:
+            if replay:
                 self._stage(plan_statement(pair, number, state))
             _sync(file)
 
@@ -186,7 +181,7 @@ class Keeper:
                 _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN;\n{beginning()}")
                 for text in _read_back(self._staging) if self._staging else ():
                     _write(script, text)
-                _write(script, held_statement(self._replayed))
+                _write(script, held_statement())
                 # Children are inserted after their parents, so they go before them.
                 _write(script, "".join([*reversed(self._early_deletes), *self._writes, *reversed(self._deletes)]))
                 _write(script, f"{ENDING}COMMIT;\n")
@@ -195,15 +190,14 @@ class Keeper:
         return self.saved
 
     def _plan(self, pair: Pair, number: int) -> None:
-        """Places for the rows of a table, and what becomes of them; a row without a value needs none."""
-        if not given(pair.live, pair.columns):
-            return
+        """Places for the rows of a table, and what becomes of them; a new row without a value needs none."""
+        self._planned = number
         self._stage(staging_statements(pair, number))
-        self._writes.append(write_statement(pair, number))
+        if given(pair.live, pair.columns):
+            self._writes.append(write_statement(pair, number))
+        self._deletes.append(delete_statement(pair, number))
         if pair.keyed:
-            self._deletes.append(delete_statement(number))
-            if pair.live.exclusive:
-                self._early_deletes.append(delete_statement(number, early=True))
+            self._early_deletes.append(delete_statement(pair, number, early=True))
 
     def _stage(self, text: str) -> None:
         if self._staging is None:

@@ -20,7 +20,7 @@ from .swap_procedures import (
     VERIFY,
     WRITE,
 )
-from .swap_rows import Difference, Values
+from .swap_rows import Difference
 from .swap_tables import Pair, Table
 from .swap_writing import WRITING
 
@@ -47,12 +47,9 @@ def beginning() -> str:
     return f"{settings}{timeouts}SET CONSTRAINTS ALL DEFERRED;\n{HOLDING}{WRITING}"
 
 
-def held_statement(tables: Iterable[str]) -> str:
-    """Hold the tables that are written to, and refuse what was written since, before anything is.
-
-    A deletion sets or takes along rows of other tables.
-    """
-    return f"CALL {HOLD}({array(tables)}::regclass[], {literal(HOLD_DEADLINE)});\nCALL {CHECK}();\n"
+def held_statement() -> str:
+    """Hold the planned tables, and refuse what was written since, before anything is."""
+    return f"CALL {HOLD}({literal(HOLD_DEADLINE)});\nCALL {CHECK}();\n"
 
 
 def given(table: Table, columns: Sequence[str]) -> list[str]:
@@ -63,19 +60,22 @@ def given(table: Table, columns: Sequence[str]) -> list[str]:
 def staging_statements(pair: Pair, number: int) -> str:
     """Places for rows of this table, with its types but without what it demands of a row, or computes of one."""
     table = qualified(pair.live.schema, pair.live.name)
-    return "".join(
+    places = [(f"{NEW}{number}", pair.columns)] if pair.keyed or given(pair.live, pair.columns) else []
+    if pair.keyed:
+        places += [(f"{CHANGED}{number}", pair.columns), (f"{DELETED}{number}", pair.key)]
+    made = "".join(
         f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS\n"
         f"SELECT {', '.join(map(quoted, columns))}, NULL::text AS {STATE} FROM ONLY {table} WITH NO DATA;\n"
-        for name, columns in (
-            (f"{NEW}{number}", pair.columns),
-            (f"{CHANGED}{number}", pair.columns),
-            (f"{DELETED}{number}", pair.key),
-        )
+        for name, columns in places
     )
+    return made if pair.keyed else f"{made}CREATE TEMPORARY TABLE {DELETED}{number} (texts text[]) ON COMMIT DROP;\n"
 
 
 def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str:
     """Rows of one kind that wait; without a key each that is written is a new one."""
+    if rows[0].change == "deleted" and not pair.keyed:
+        texts = ",\n".join(f"({array(row.values)})" for row in rows)
+        return f"INSERT INTO {DELETED}{number} (texts) VALUES\n{texts};\n"
     if not given(pair.live, pair.columns):
         return f"INSERT INTO {qualified(pair.live.schema, pair.live.name)} DEFAULT VALUES;\n" * len(rows)
     deleted, changed = rows[0].change == "deleted", pair.keyed and rows[0].change == "changed"
@@ -89,8 +89,9 @@ def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str
 
 
 def plan_statement(pair: Pair, number: int, state: str) -> str:
-    """How rows of a table with a key are found again; state: the expression that hashes one."""
-    return f"CALL {PLAN}({_target(pair)}, {number}, {array(pair.key)}, {literal(state)});\n"
+    """How rows of a table are found again; state: the expression that hashes one where a key tells them apart."""
+    hashed = literal(state if pair.keyed else None)
+    return f"CALL {PLAN}({_target(pair)}, {number}, {array(pair.key)}, {hashed});\n"
 
 
 def write_statement(pair: Pair, number: int) -> str:
@@ -101,18 +102,14 @@ def write_statement(pair: Pair, number: int) -> str:
     return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {NEW}{number};\n"
 
 
-def delete_statement(number: int, *, early: bool = False) -> str:
+def delete_statement(pair: Pair, number: int, *, early: bool = False) -> str:
     """Rows that are gone; early, where a new row may need their place: those that others still refer to go at the end.
 
     ONLY: a table that inherits may have a row of the same key, which is its own.
     """
+    if not pair.keyed:
+        return f"CALL {DELETE_EQUAL}({number});\n"
     return f"CALL {DELETE}({number}, {'true' if early else 'false'});\n"
-
-
-def delete_equal_statement(pair: Pair, values: Values) -> str:
-    """A row that is gone of a table without a key."""
-    texts = f"ARRAY[{', '.join(map(literal, values))}]::text[]"
-    return f"CALL {DELETE_EQUAL}({_target(pair)}, {array(pair.key)}, {texts});\n"
 
 
 def _target(pair: Pair) -> str:
@@ -124,7 +121,7 @@ def qualified(schema: str, name: str) -> str:
     return f"{quoted(schema)}.{quoted(name)}"
 
 
-def array(values: Iterable[str]) -> str:
+def array(values: Iterable[str | None]) -> str:
     """Texts as SQL."""
     return f"ARRAY[{', '.join(map(literal, values))}]::text[]"
 

@@ -28,12 +28,10 @@ SELECT n.nspname AS schema, c.relname AS name,
           AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid
            AND n.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT n.attnotnull))
          ORDER BY i.indisprimary DESC, x.relname LIMIT 1)), '{}') AS unique_key,
-       EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND NOT i.indisprimary
-               AND (i.indisunique OR i.indisexclusion))
-       AND NOT EXISTS (SELECT FROM pg_constraint x JOIN pg_constraint y ON y.confrelid = x.conrelid
-        WHERE x.confrelid = c.oid AND x.confdeltype = 'c' AND y.confdeltype IN ('c', 'n', 'd')) AS exclusive,
        coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
-        FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+        FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid
+         OR p.oid IN (SELECT relid FROM pg_partition_tree(x.confrelid))
+        JOIN pg_namespace pn ON pn.oid = p.relnamespace
         WHERE x.conrelid = c.oid AND x.contype = 'f'), '[]') AS parents
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -46,8 +44,6 @@ class Table:
     """One table; `parents` are those that its foreign keys lead to.
 
     unique_key: what tells its rows apart, empty where nothing does; generated: columns that take no value.
-    exclusive: a row may stand in the way of another one that has another key, and can be taken away before that
-    one comes: at most its children go with it, which are written anew, and never theirs, which are not.
     """
 
     schema: str
@@ -57,7 +53,6 @@ class Table:
     generated: frozenset[str]
     unique_key: tuple[str, ...]
     parents: frozenset[str]
-    exclusive: bool = False
 
     @property
     def key(self) -> str:
@@ -95,7 +90,6 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
             frozenset(row["generated"]),
             tuple(row["unique_key"]),
             frozenset(table_key(schema, name) for schema, name in row["parents"]),
-            row["exclusive"],
         )
         for row in select(cursor, SHAPES)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .swap_procedures import CHANGED, DELETE, DELETE_EQUAL, DELETED, NEW, PLACE, REFUSE_USED, USES, WRITE
+from .swap_procedures import CHANGED, DELETE, DELETE_EQUAL, DELETED, NEW, PLACE, STANDS, USES, WRITE
 
 WRITING = rf"""
 -- Rows of one table in one statement, at whose end a foreign key is checked: changed ones become what they were, new
@@ -38,6 +38,8 @@ BEGIN
     WHERE s.attrelid = to_regclass(changed) AND s.attnum > 0 AND s.attname = a.attname) AS saved) AS known
   WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
 
+  -- A table that was empty has no statistics, and would be looked through for each of the rows.
+  PERFORM set_config('enable_nestloop', CASE WHEN pg_relation_size(target) < 1000000 THEN 'off' ELSE 'on' END, true);
   -- What must be done first is counted by what comes after it.
   in_place := 'WITH written AS (' || coalesce(format('UPDATE ONLY %s AS now SET ', target) || columns.assigned
     || format(' FROM %s AS saved WHERE %s RETURNING 1', changed, same), 'SELECT 1')
@@ -69,87 +71,62 @@ BEGIN
 EXCEPTION WHEN unique_violation OR exclusion_violation THEN
   GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
   RAISE EXCEPTION USING ERRCODE = SQLSTATE, DETAIL = detail, MESSAGE = format(
-    'Replaying %s was refused (%s), and nothing was changed: a row that was written since has that value, or the saved '
-    'rows exchanged it and cannot be taken out meanwhile without those that refer to them; write them by hand.',
+    'Replaying %s was refused (%s), and nothing was changed: a row that was written since has that value, or '
+    'another of the saved rows has it, and cannot be taken out meanwhile without those that refer to it; write them by '
+    'hand.',
     target, SQLERRM);
-END $$;
-
--- A query for the rows that the server would delete, or change, along with some of this table that are `gone`, and that
--- this script does not write or delete itself: where the row is that they refer to, and what table they are of.
-CREATE OR REPLACE FUNCTION {USES}(target regclass, gone text, early bool) RETURNS text LANGUAGE sql AS $$
-  SELECT coalesce(string_agg(format(
-    'SELECT gone.{PLACE}, %1$L AS child FROM (%2$s) AS gone JOIN ONLY %1$s AS now ON %3$s%4$s',
-    conrelid::regclass, gone, referring, replayed), ' UNION ALL '),
-    'SELECT NULL::tid AS {PLACE}, NULL AS child WHERE false')
-  FROM pg_constraint AS f
-  CROSS JOIN LATERAL (
-    SELECT string_agg(format('gone.%I OPERATOR(%I.%s) now.%I', parent.attname, o.oprnamespace::regnamespace, o.oprname,
-      child.attname), ' AND ') AS referring
-    FROM unnest(f.conkey, f.confkey, f.conpfeqop) AS part(child, parent, equal)
-    JOIN pg_operator AS o ON o.oid = part.equal
-    JOIN pg_attribute AS child ON child.attrelid = f.conrelid AND child.attnum = part.child
-    JOIN pg_attribute AS parent ON parent.attrelid = f.confrelid AND parent.attnum = part.parent) AS joined
-  CROSS JOIN LATERAL (
-    SELECT string_agg(format(' AND NOT EXISTS (SELECT FROM %s%s AS saved WHERE %s)', staged, p.number, p.same), '')
-      AS replayed
-    FROM pg_temp.dbrelease_planned AS p CROSS JOIN (VALUES ('{DELETED}'), ('{CHANGED}')) AS place(staged)
-    -- One that a deletion takes along is written anew, without what was not staged of it.
-    WHERE p.target = f.conrelid AND (staged = '{DELETED}' OR early AND (f.confdeltype <> 'c' OR p.whole))) AS known
-  WHERE f.contype = 'f' AND f.confrelid = $1 AND f.confdeltype IN ('c', 'n', 'd')
-$$;
-
-CREATE OR REPLACE PROCEDURE {REFUSE_USED}(target regclass, gone text) LANGUAGE plpgsql AS $$
-DECLARE
-  met record;
-BEGIN
-  EXECUTE format('SELECT count(*) AS rows, min(child) AS child FROM (%s) AS used', {USES}(target, gone, false))
-  INTO met;
-  IF met.rows > 0 THEN
-    RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (%s rows, such as of %s, that were written since '
-      'refer to rows that it would delete, and would be deleted or changed with them), and nothing was changed: let '
-      'them refer to others, or leave these deletions out.', target, met.rows, met.child);
-  END IF;
 END $$;
 
 -- Rows that are gone.
 CREATE OR REPLACE PROCEDURE {DELETE}(nth int, early bool) LANGUAGE plpgsql AS $$
 DECLARE
   plan record;
-  gone text;
   statement text;
+  deed text := 'early';
+  done int;
   free record;
 BEGIN
   SELECT * INTO plan FROM pg_temp.dbrelease_planned AS p WHERE p.number = nth;
-  gone := format('SELECT now.*, saved.ctid AS {PLACE} FROM ONLY %s AS now JOIN {DELETED}%s AS saved ON %s',
-    plan.target, nth, plan.same);
   statement := format('DELETE FROM ONLY %s AS now USING {DELETED}%s AS saved WHERE %s', plan.target, nth, plan.same);
   IF NOT early THEN
-    CALL {REFUSE_USED}(plan.target, gone);
     EXECUTE statement;
     RETURN;
+  ELSIF NOT {STANDS}(nth) THEN
+    RETURN;
   END IF;
-  FOR free IN EXECUTE format('SELECT ctid AS place FROM {DELETED}%s EXCEPT SELECT {PLACE} FROM (%s) AS used',
-    nth, {USES}(plan.target, gone, true))
+  -- What goes along may take others along, which nobody writes anew.
+  IF EXISTS (SELECT FROM pg_constraint AS x JOIN pg_constraint AS y ON y.confrelid = x.conrelid
+             WHERE x.confrelid = plan.target AND x.confdeltype = 'c' AND y.confdeltype IN ('c', 'n', 'd')) THEN
+    deed := 'alone';
+  END IF;
   LOOP
-    BEGIN
-      EXECUTE statement || ' AND saved.ctid = $1' USING free.place;
-    EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN
-      NULL;  -- It goes at the end.
-    END;
+    done := 0;
+    FOR free IN EXECUTE format('SELECT saved.ctid AS place FROM {DELETED}%1$s AS saved JOIN ONLY %2$s AS now ON %3$s'
+      ' EXCEPT SELECT {PLACE} FROM (%4$s) AS used', nth, plan.target, plan.same, {USES}(nth, deed))
+    LOOP
+      BEGIN
+        EXECUTE statement || ' AND saved.ctid = $1' USING free.place;
+        done := done + 1;
+      EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN
+        NULL;  -- It goes at the end.
+      END;
+    END LOOP;
+    -- Of a tree the leaves first.
+    EXIT WHEN done = 0 OR deed = 'early';
   END LOOP;
 END $$;
 
--- One row of a table without a key: of those that are equal to it, whichever. Some types know no equality.
-CREATE OR REPLACE PROCEDURE {DELETE_EQUAL}(target regclass, columns text[], texts text[]) LANGUAGE plpgsql AS $$
+-- Rows of a table without a key: of those that are equal to one of them as many as were, whichever.
+CREATE OR REPLACE PROCEDURE {DELETE_EQUAL}(nth int) LANGUAGE plpgsql AS $$
 DECLARE
-  place tid;
+  plan record;
 BEGIN
-  EXECUTE format('SELECT ctid FROM ONLY %s WHERE ARRAY[%s]::text[] = $1 LIMIT 1', target,
-    (SELECT string_agg(format('%I::text COLLATE "C"', name), ', ') FROM unnest(columns) AS name))
-  INTO place USING texts;
-  CALL {REFUSE_USED}(target, format('SELECT now.*, now.ctid AS {PLACE} FROM ONLY %s AS now WHERE now.ctid = %L', target,
-    place));
-  EXECUTE format('DELETE FROM ONLY %s WHERE ctid = $1', target) USING place;
+  SELECT * INTO plan FROM pg_temp.dbrelease_planned AS p WHERE p.number = nth;
+  EXECUTE format('DELETE FROM ONLY %1$s WHERE ctid IN (SELECT place FROM (SELECT now.ctid AS place, %2$s AS texts,'
+    ' row_number() OVER (PARTITION BY %2$s) AS place_in FROM ONLY %1$s AS now'
+    ' WHERE %2$s IN (SELECT texts FROM {DELETED}%3$s)) AS equal'
+    ' JOIN (SELECT texts, count(*) AS many FROM {DELETED}%3$s GROUP BY texts) AS saved USING (texts)'
+    ' WHERE place_in <= many)', plan.target, plan.texts, nth);
 END $$;
 
 """
