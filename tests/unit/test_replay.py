@@ -18,7 +18,7 @@ from ansible.module_utils.dbrelease import swap_look, swap_services
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.large_objects import read_large_objects
-from ansible.module_utils.dbrelease.swap_tables import Table
+from ansible.module_utils.dbrelease.swap_tables import Table, read_shapes
 from psycopg2.extras import RealDictCursor
 from restore_world import World
 
@@ -252,7 +252,6 @@ def test_a_name_that_needs_quotes_is_restored_swapped_and_dropped(oddly_named: W
 def test_a_table_that_is_dropped_during_the_look_ends_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.back_up()
     world.execute("CREATE TABLE extra (id int); INSERT INTO extra VALUES (1); DELETE FROM orders WHERE id = 7")
-    read_shapes = swap_look.read_shapes
 
     def late(cursor: RealDictCursor) -> dict[str, Table]:
         found = read_shapes(cursor)

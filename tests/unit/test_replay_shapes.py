@@ -165,7 +165,7 @@ CASES = {
         "UPDATE users SET email = 'BOB' WHERE email::text = 'Bob'; DELETE FROM users WHERE email::text = 'Ann';"
         "UPDATE users SET n = 2 WHERE email::text = 'Eve'; INSERT INTO users VALUES ('Zoe', 1)",
     ),
-    "rows of which each refers to one of another table, and it to that, checked at once": (
+    "rows that refer to one another, checked at once": (
         "CREATE TABLE teams (id int PRIMARY KEY, head int); CREATE TABLE people (id int PRIMARY KEY, team int NOT NULL"
         " REFERENCES teams); ALTER TABLE teams ADD FOREIGN KEY (head) REFERENCES people",
         "INSERT INTO teams VALUES (1), (2); INSERT INTO people VALUES (1, 1), (2, 2); UPDATE teams SET head = 3 - id",

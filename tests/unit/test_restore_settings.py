@@ -150,12 +150,11 @@ def test_large_objects_that_may_not_be_read_leave_it_undecided(world: World) -> 
     """Where only that they are there is known, nothing is restored already, and no claim says that they are equal."""
     world.execute(f"SELECT lo_from_bytea(4711, 'old'); ALTER LARGE OBJECT 4711 OWNER TO {world.role}")
     world.execute(OWNED.format(role=world.role, database=world.login.database))
-    owner = {"login_user": world.role, "login_password": "plain"}
     try:
         world.back_up()
         assert world.restore()["database"] == ""  # by a superuser, who sees that all is as it was
         world.execute("SELECT lo_put(4711, 0, 'new')")
-        result = world.restore(state="live", **owner)
+        result = world.restore(state="live", login_user=world.role, login_password="plain")
         told = {
             proof["name"]: (proof["status"], proof["detail"])
             for proof in [*result["proofs"], *result["swap"]["proofs"]]
