@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -139,6 +139,16 @@ def read_catalog(cursor: Cursor, table: str) -> Catalog:
         indexes=_by_name(select(cursor, INDEXES, oid)),
         constraints=constraints,
     )
+
+
+def present(cursor: Cursor, tables: Sequence[str]) -> list[str]:
+    """Those of the declared names under which there is anything."""
+    found = select(
+        cursor,
+        "SELECT name FROM unnest(%s::text[], %s::text[]) AS t (name, quoted) WHERE to_regclass(quoted) IS NOT NULL",
+        (list(tables), [quoted(table) for table in tables]),
+    )
+    return [str(row["name"]) for row in found]
 
 
 def quoted(name: str) -> str:

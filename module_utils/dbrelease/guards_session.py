@@ -7,8 +7,8 @@ from contextlib import closing
 from typing import Any
 
 from .alembic_move import read_revisions
-from .catalog import quoted
-from .database import Login, connect, select, transaction
+from .catalog import present
+from .database import Login, connect, transaction
 from .guards import KINDS_OF_DATABASE, Guard, Verdict, judge, kind_of, skipped
 from .guards_database import Looked, look
 from .guards_services import Services
@@ -135,9 +135,4 @@ def deployed_since(journal: Journal) -> str:
 
 def _present(login: Login, tables: Sequence[str]) -> list[str]:
     with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
-        found = select(
-            cursor,
-            "SELECT name FROM unnest(%s::text[], %s::text[]) AS t (name, quoted) WHERE to_regclass(quoted) IS NOT NULL",
-            (list(tables), [quoted(table) for table in tables]),
-        )
-    return [str(row["name"]) for row in found]
+        return present(cursor, tables)

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg2
 
-from .catalog import quoted
+from .catalog import present
 from .catalog_text import fingerprint, read_lines
 from .database import Login, Row, connect, select, select_declared, server_reason, transaction, without_timeouts
 from .errors import ReleaseError
@@ -41,13 +41,8 @@ def compare_with_baseline(
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
         ):
             without_timeouts(cursor)
-            present = select(
-                cursor,
-                "SELECT name FROM unnest(%s::text[], %s::text[]) AS t (name, quoted) "
-                "WHERE to_regclass(quoted) IS NOT NULL",
-                (list(created), [quoted(table) for table in created]),
-            )
-            proofs = [_absent(name, {row["name"] for row in present}) for name in created]
+            left = present(cursor, created)
+            proofs = [_absent(name, left) for name in created]
             proofs.append(prove_catalog(memory.baseline.get("catalog"), read_lines(cursor)))
             proofs += _bookkeeping(cursor, memory.baseline["tables"], bookkeeping_table)
             written = any(proof.status != "pass" for proof in tables)
@@ -87,8 +82,8 @@ def _tables(
     return [replace(proof, name=f"restored.{name.removeprefix('untouched.')}") for name, proof in sorted(first.items())]
 
 
-def _absent(name: str, present: set[str]) -> Proof:
-    there = name in present
+def _absent(name: str, left: Sequence[str]) -> Proof:
+    there = name in left
     return Proof(
         f"restored.{name}.absent",
         f"Table {name} is gone",

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from .swap_procedures import CHANGED, CHECK, DELETED, HOLD, NEW, PLACE, PLAN, RELEASE, STANDS, STATE, USES, VERIFY
+from .swap_procedures import (
+    CHANGED,
+    CHECK,
+    DELETED,
+    HOLD,
+    NEW,
+    PLACE,
+    PLAN,
+    RELEASE,
+    STAGED,
+    STANDS,
+    STATE,
+    USES,
+    VERIFY,
+)
 
 HOLDING = rf"""
 CREATE TEMPORARY TABLE dbrelease_held (statement text) ON COMMIT DROP;
@@ -11,6 +25,12 @@ CREATE TEMPORARY TABLE dbrelease_planned (number int, target regclass, same text
   key text[], named text, there text, wanted text, texts text,
   -- Whether every column is staged that takes a value.
   whole bool) ON COMMIT DROP;
+
+-- Whether rows of the table wait with a value of that column.
+CREATE OR REPLACE FUNCTION {STAGED}(nth int, name name) RETURNS bool LANGUAGE sql AS $$
+  SELECT EXISTS (SELECT FROM pg_attribute AS s
+    WHERE s.attrelid = to_regclass('{CHANGED}' || nth) AND s.attnum > 0 AND s.attname = $2)
+$$;
 
 -- A table that is written to; state hashes a row of it, and is NULL where no key tells them apart.
 CREATE OR REPLACE PROCEDURE {PLAN}(target regclass, number int, key text[], state text) LANGUAGE plpgsql AS $$
@@ -45,8 +65,7 @@ BEGIN
     format('(SELECT (%s)::text FROM ONLY %s AS now WHERE %s)', state, target, same),
     format('(SELECT (%s)::text FROM (SELECT saved.*) AS row_of)', state), NULL,
     NOT EXISTS (SELECT FROM pg_attribute AS a WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
-      AND a.attgenerated = '' AND NOT EXISTS (SELECT FROM pg_attribute AS s
-        WHERE s.attrelid = to_regclass('{CHANGED}' || number) AND s.attname = a.attname)));
+      AND a.attgenerated = '' AND NOT {STAGED}(number, a.attname)));
 END $$;
 
 -- Whether a row of the table that goes may stand in the way of one that has another key.
@@ -60,18 +79,17 @@ BEGIN
 END $$;
 
 -- A query for the rows that the server would delete or change by itself along with some of this table, and what these
--- refer to; not those that are written anew, or deleted, anyhow.
+-- refer to; not those that are written anew, or deleted, anyhow. NULL where it never does.
 -- delete: what goes; update: what gets another key; early: what goes before others are written, so that what goes along
 -- is lost but for what is staged of it; alone: the same, and nothing may go along.
 CREATE OR REPLACE FUNCTION {USES}(nth int, deed text) RETURNS text LANGUAGE sql AS $$
-  SELECT coalesce(string_agg(format('SELECT gone.{PLACE}, %1$L AS child FROM ('
+  SELECT string_agg(format('SELECT gone.{PLACE}, %1$L AS child FROM ('
       'SELECT now.*, saved.ctid AS {PLACE} FROM ONLY %2$s AS now JOIN %3$s%4$s AS saved ON %5$s%6$s) AS gone '
       'JOIN %7$s %1$s AS now ON %8$s%9$s', f.conrelid::regclass, plan.target,
       CASE deed WHEN 'update' THEN '{CHANGED}' ELSE '{DELETED}' END, nth, plan.same,
       CASE deed WHEN 'update' THEN format(' AND ROW(%s)::text COLLATE "C" <> ROW(%s)::text', now_keys, saved_keys) END,
       -- The rows of a partitioned table are those of its partitions.
-      CASE c.relkind WHEN 'p' THEN '' ELSE 'ONLY' END, referring, replayed), ' UNION ALL '),
-    'SELECT NULL::tid AS {PLACE}, NULL AS child WHERE false')
+      CASE c.relkind WHEN 'p' THEN '' ELSE 'ONLY' END, referring, replayed), ' UNION ALL ')
   FROM pg_temp.dbrelease_planned AS plan
   JOIN pg_constraint AS f ON f.confrelid = plan.target AND f.contype = 'f' JOIN pg_class AS c ON c.oid = f.conrelid
   CROSS JOIN LATERAL (
@@ -83,8 +101,7 @@ CREATE OR REPLACE FUNCTION {USES}(nth int, deed text) RETURNS text LANGUAGE sql 
     JOIN pg_operator AS o ON o.oid = part.equal
     JOIN pg_attribute AS child ON child.attrelid = f.conrelid AND child.attnum = part.child
     JOIN pg_attribute AS parent ON parent.attrelid = f.confrelid AND parent.attnum = part.parent
-    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_attribute AS s
-      WHERE s.attrelid = to_regclass('{CHANGED}' || nth) AND s.attname = parent.attname) AS staged) AS known) AS joined
+    CROSS JOIN LATERAL (SELECT {STAGED}(nth, parent.attname) AS staged) AS known) AS joined
   CROSS JOIN LATERAL (
     SELECT string_agg(format(' AND NOT EXISTS (SELECT FROM %s%s AS saved WHERE now.tableoid = %s AND %s)', place,
       p.number, p.target::oid, p.same), '') AS replayed
@@ -93,8 +110,7 @@ CREATE OR REPLACE FUNCTION {USES}(nth int, deed text) RETURNS text LANGUAGE sql 
       -- A changed one refers to something else by then, if what it refers with is written.
       AND (place = '{DELETED}' OR p.whole OR (deed <> 'early' AND p.key IS NOT NULL AND NOT EXISTS (
         SELECT FROM unnest(f.conkey) AS part JOIN pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = part
-        WHERE NOT EXISTS (SELECT FROM pg_attribute AS s
-          WHERE s.attrelid = to_regclass('{CHANGED}' || p.number) AND s.attname = a.attname))))) AS known
+        WHERE NOT {STAGED}(p.number, a.attname))))) AS known
   WHERE plan.number = nth AND CASE deed WHEN 'update' THEN now_keys IS NOT NULL AND f.confupdtype IN ('c', 'n', 'd')
     ELSE f.confdeltype IN ('c', 'n', 'd') END
 $$;
@@ -175,6 +191,7 @@ CREATE OR REPLACE PROCEDURE {CHECK}() LANGUAGE plpgsql AS $$
 DECLARE
   plan record;
   met record;
+  uses text;
 BEGIN
   FOR plan IN SELECT * FROM pg_temp.dbrelease_planned WHERE key IS NOT NULL ORDER BY number LOOP
     -- A key that its type calls equal to another one, as of text that ignores case: not gone and new, but changed.
@@ -198,11 +215,12 @@ BEGIN
     CROSS JOIN (VALUES ('delete', '{DELETED}'), ('update', '{CHANGED}')) AS deeds(deed, staged)
     WHERE key IS NOT NULL OR deed = 'delete' ORDER BY number
   LOOP
+    uses := {USES}(plan.number, plan.deed);
+    CONTINUE WHEN uses IS NULL;
     -- Who has referred to one of them and has not committed is waited for, and nobody else can from now on.
     EXECUTE format('SELECT count(*) FROM (SELECT FROM ONLY %s AS now JOIN %s%s AS saved ON %s FOR UPDATE OF now)'
       ' AS held', plan.target, plan.staged, plan.number, plan.same);
-    EXECUTE format('SELECT count(*) AS rows, min(child) AS child FROM (%s) AS used', {USES}(plan.number, plan.deed))
-    INTO met;
+    EXECUTE format('SELECT count(*) AS rows, min(child) AS child FROM (%s) AS used', uses) INTO met;
     IF met.rows > 0 THEN
       RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (%s rows of %s refer to rows that it would %s, '
         'and would be deleted or changed with them, but are not among the saved ones), and nothing was changed: let '

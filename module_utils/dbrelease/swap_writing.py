@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .swap_procedures import CHANGED, DELETE, DELETE_EQUAL, DELETED, NEW, PLACE, STANDS, USES, WRITE
+from .swap_procedures import CHANGED, DELETE, DELETE_EQUAL, DELETED, NEW, PLACE, STAGED, STANDS, USES, WRITE
 
 WRITING = rf"""
 -- Rows of one table in one statement, at whose end a foreign key is checked: changed ones become what they were, new
@@ -34,8 +34,7 @@ BEGIN
            AND NOT EXISTS (SELECT FROM pg_constraint AS f WHERE f.confrelid = target AND a.attnum = ANY (f.confkey))
            ) AS set_aside
   INTO columns
-  FROM pg_attribute AS a CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM pg_attribute AS s
-    WHERE s.attrelid = to_regclass(changed) AND s.attnum > 0 AND s.attname = a.attname) AS saved) AS known
+  FROM pg_attribute AS a CROSS JOIN LATERAL (SELECT {STAGED}(nth, a.attname) AS saved) AS known
   WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
 
   -- A table that was empty has no statistics, and would be looked through for each of the rows.
@@ -102,7 +101,7 @@ BEGIN
   LOOP
     done := 0;
     FOR free IN EXECUTE format('SELECT saved.ctid AS place FROM {DELETED}%1$s AS saved JOIN ONLY %2$s AS now ON %3$s'
-      ' EXCEPT SELECT {PLACE} FROM (%4$s) AS used', nth, plan.target, plan.same, {USES}(nth, deed))
+      '%4$s', nth, plan.target, plan.same, ' EXCEPT SELECT {PLACE} FROM (' || {USES}(nth, deed) || ') AS used')
     LOOP
       BEGIN
         EXECUTE statement || ' AND saved.ctid = $1' USING free.place;
