@@ -207,7 +207,7 @@ CASES = {
 ACTING = """
 SELECT tgrelid::regclass::text, tgname::text, tgenabled::text || tgdeferrable || tginitdeferred FROM pg_trigger
 UNION ALL SELECT ev_class::regclass::text, rulename, ev_enabled::text FROM pg_rewrite WHERE ev_class >= 16384
-UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint ORDER BY 1, 2
+UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint ORDER BY 1, 2, 3
 """
 
 
