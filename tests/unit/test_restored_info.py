@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -60,6 +61,13 @@ def counters(login: Login) -> dict[str, Any]:
         connection.close()
 
 
+def await_counted(login: Login) -> None:
+    """What a session wrote is counted a moment after its end: a baseline before that would take it for later."""
+    deadline = time.monotonic() + 20
+    while counters(login)["tables"]["public.accounts"]["inserted"] < 20 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
 @pytest.fixture
 def look(
     database: Login,
@@ -69,6 +77,7 @@ def look(
 ) -> Look:
     """Deployed; then what a test says, and the comparison."""
     execute(database, SCHEMA)
+    await_counted(database)
     journal = Journal(Run(**run_parameters))
     with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
         journal.append("baseline", "passed", read_baseline(cursor, [COUNT], "alembic_version").facts)
