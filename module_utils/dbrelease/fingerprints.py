@@ -16,7 +16,7 @@ from .database import Row, select, server_reason
 from .errors import ReleaseError
 
 # What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
-READING = 3
+READING = 4
 INSUFFICIENT_PRIVILEGE = "42501"
 # The server's answers that mean "it is gone", not "it cannot be read".
 VANISHED = ("42P01", "42703", "3F000")
@@ -34,12 +34,14 @@ ORDER BY n.nspname, c.relname
 
 # A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
 # would go unseen, and so would 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
-# jsonb, an array or a range. That of an enum and of regclass hashes an oid, which a restored copy has otherwise. The
-# text form is hashed for those, as for types without a hash (json, point); connect() fixes the settings it depends on.
+# jsonb or a range. An array's knows nothing of its dimensions and bounds. That of an enum and of regclass hashes an oid,
+# which a restored copy has otherwise. The text form is hashed for those, as for types without a hash (json, point);
+# connect() fixes the settings it depends on.
 COLUMNS = """
 SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS type, t.oid::bigint AS type_oid,
        t.typnamespace <> 'pg_catalog'::regnamespace
-         OR t.typname ~ '^_?(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
+         OR t.typcategory = 'A'
+         OR t.typname ~ '^(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
          OR NOT coalesce(l.collisdeterministic, true) AS by_text
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid

@@ -81,6 +81,8 @@ CHANGES = [
     ("xml", "xml", "'<a/>'", "'<b/>'"),
     ("array of json", "json[]", "ARRAY['1'::json]", "ARRAY['2'::json]"),
     ("array of text", "text[]", "'{a,b}'", "'{b,a}'"),
+    ("dimensions of an array", "int[]", "'{1,2,3,4}'", "'{{1,2},{3,4}}'"),
+    ("bounds of an array", "int[]", "'{1,2}'", "'[0:1]={1,2}'"),
     ("composite with json", "pair", "ROW('1', 1)", "ROW('2', 1)"),
     ("enum", "mood", "'good'", "'bad'"),
     ("domain", "positive", "1", "2"),
