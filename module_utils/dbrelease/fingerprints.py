@@ -34,7 +34,7 @@ ORDER BY n.nspname, c.relname
 
 # A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
 # would go unseen, and so would 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
-# jsonb or a range. An array's knows nothing of its dimensions and bounds. That of an enum and of regclass hashes an oid,
+# jsonb or a range; an array's leaves out its dimensions and bounds. That of an enum and of regclass hashes an oid,
 # which a restored copy has otherwise. The text form is hashed for those, as for types without a hash (json, point);
 # connect() fixes the settings it depends on.
 COLUMNS = """

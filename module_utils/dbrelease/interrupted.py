@@ -75,13 +75,11 @@ def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]
     return not had_claimed and not is_dead(own[0])
 
 
-def interrupted_runs(
-    lines: Sequence[Line], *, living: Collection[str], release: str, environment: str, state_dir: str
-) -> list[Interrupted]:
-    """The runs of a release in an environment that were cut short and that nobody has settled and reported yet."""
+def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_dir: str) -> list[Interrupted]:
+    """The runs, of whatever release, that were cut short and that nobody has settled and reported yet."""
     found = []
     for run_id, first in runs_in(lines).items():
-        if run_id in living or (first["release"], first["environment"]) != (release, environment):
+        if run_id in living:
             continue
         own = [line for line in lines if line["run_id"] == run_id]
         asked = tuple(first["facts"].get("asked") or ())
@@ -95,7 +93,7 @@ def interrupted_runs(
         controller = first["facts"].get("controller") or {}
         found.append(
             Interrupted(
-                run=Run(run_id, release, environment, first["playbook"], state_dir),
+                run=Run(run_id, first["release"], first["environment"], first["playbook"], state_dir),
                 begun=str(first["ts"]),
                 user=str(controller.get("user") or "unknown"),
                 controller=str(controller.get("host") or "unknown"),
@@ -148,6 +146,16 @@ def notice(
         cleaned = "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
         then = f"; what it left {cleaned}."
     return f"{was[:-1]}; {at}{then}"
+
+
+def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -> str:
+    """The same of runs of other releases: whether these go on is for their own playbooks to say."""
+    cleaned = "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
+    return " ".join(
+        f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left working {cleaned}, "
+        "and the next run of that release goes on from there."
+        for run in runs
+    )
 
 
 def stray_temporaries(names: Collection[str], living: Collection[str]) -> list[str]:

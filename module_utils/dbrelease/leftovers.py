@@ -18,7 +18,7 @@ from .alembic_move import read_revisions
 from .commands import commands_in
 from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
-from .interrupted import SETTLED_BY, Interrupted, notice, stray_databases, swaps_done
+from .interrupted import SETTLED_BY, Interrupted, notice, notice_of_others, stray_databases, swaps_done
 from .journal import Journal, Run
 from .proof import Proof
 from .restore_leftovers import repair_restore
@@ -47,6 +47,7 @@ class Cleaned:
     """What was found, and removed or ended (in check mode: would be)."""
 
     runs: list[Interrupted] = field(default_factory=list)
+    others: list[Interrupted] = field(default_factory=list)
     revisions: list[str] | None = None
     programs: int = 0
     sessions: int = 0
@@ -59,7 +60,12 @@ class Cleaned:
     @property
     def changed(self) -> bool:
         """Whether anything was there to clean, or a run to close."""
-        return bool(self.runs or self.programs or self.sessions or self.files or self.databases or self.repaired)
+        return bool(self.every or self.programs or self.sessions or self.files or self.databases or self.repaired)
+
+    @property
+    def every(self) -> list[Interrupted]:
+        """The interrupted runs of this release and of others: what they left working is in anybody's way."""
+        return [*self.runs, *self.others]
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,8 @@ class Leftovers:
                 settled=not cleaned.unsettled,
                 dry=self.dry,
             )
-            told = " ".join([told, *cleaned.swapped])
+            others = notice_of_others(cleaned.others, settled=not cleaned.unsettled, dry=self.dry)
+            told = " ".join(sentence for sentence in (told, others, *cleaned.swapped) if sentence)
             proofs = [_proof(cleaned, told)] if cleaned.changed else []
             facts = {
                 "interrupted": [run.facts() for run in cleaned.runs],
@@ -113,8 +120,8 @@ class Leftovers:
 
     def _clean(self, journal: Journal) -> Cleaned:
         left = look(self.run, journal.read(), dry=self.dry)
-        cleaned = Cleaned(left.runs, files=left.files)
-        if cleaned.runs:
+        cleaned = Cleaned(left.runs, left.others, files=left.files)
+        if cleaned.every:
             # A killed restore may have left the database closed, which nothing below could look at then.
             self._try(cleaned, self._repair_restore)
             # Programs before sessions: one that has not connected yet would, later.
@@ -129,7 +136,7 @@ class Leftovers:
                 path.unlink(missing_ok=True)
         # A run that could not be settled stays open, for the next one to settle.
         if not self.dry and not cleaned.unsettled:
-            for interrupted in cleaned.runs:
+            for interrupted in cleaned.every:
                 close(interrupted, cleaned.revisions, self.run.run_id)
         return cleaned
 
@@ -145,14 +152,14 @@ class Leftovers:
             )
 
     def _repair_restore(self, cleaned: Cleaned) -> None:
-        if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.runs):
-            dead = [interrupted.run.run_id for interrupted in cleaned.runs]
+        if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.every):
+            dead = [interrupted.run.run_id for interrupted in cleaned.every]
             cleaned.repaired = repair_restore(self.login, self.run, dead, self.db_container, Journal(self.run).read())
 
     def _end_programs(self, cleaned: Cleaned) -> None:
         if self.dry:
             return
-        ids = "|".join(interrupted.run.run_id for interrupted in cleaned.runs)
+        ids = "|".join(interrupted.run.run_id for interrupted in cleaned.every)
         for container in {self.backend_container, self.db_container}:
             commands = commands_in(container or None)
             finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", ids], timeout_s=TIMEOUT_S)
@@ -161,7 +168,7 @@ class Leftovers:
             commands_in(self.backend_container).run(["sh", "-c", OLD_PREVIEWS], timeout_s=TIMEOUT_S)
 
     def _end_sessions(self, cleaned: Cleaned) -> None:
-        suffixes = tuple(interrupted.run.run_id for interrupted in cleaned.runs)
+        suffixes = tuple(interrupted.run.run_id for interrupted in cleaned.every)
         with closing(connect(self.login, "dbrelease leftovers")) as connection:
             names = sessions_of(connection, suffixes)
         cleaned.sessions = len(names)
@@ -187,9 +194,9 @@ class Leftovers:
             connection.cursor(cursor_factory=RealDictCursor) as cursor,
         ):
             names = [row["name"] for row in select(cursor, "SELECT datname::text AS name FROM pg_database")]
-            cleaned.databases = stray_databases(names, self.login.database, cleaned.runs)
+            cleaned.databases = stray_databases(names, self.login.database, cleaned.every)
             folders = [path.name for path in Path(self.run.state_dir).iterdir()]
-            cleaned.swapped = swaps_done(names, self.login.database, cleaned.runs, folders)
+            cleaned.swapped = swaps_done(names, self.login.database, cleaned.every, folders)
             for name in cleaned.databases if not self.dry else ():
                 cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
@@ -212,7 +219,8 @@ def _proof(cleaned: Cleaned, told: str) -> Proof:
     detail = told or f"Removed what was left: {', '.join(cleaned.files)}."
     if cleaned.unsettled:
         detail = f"{detail} {' '.join(cleaned.unsettled)}"
-    observed = replace(cleaned, runs=[]).__dict__ | {"runs": [run.run.run_id for run in cleaned.runs]}
+    ids = {key: [run.run.run_id for run in getattr(cleaned, key)] for key in ("runs", "others")}
+    observed = replace(cleaned, runs=[], others=[]).__dict__ | ids
     return Proof(
         PROOF,
         "What interrupted runs left is settled",

@@ -23,14 +23,18 @@ LONGEST = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Unsettled:
-    """The runs of the release that were cut short, and the paths of the files and folders that they left half made."""
+    """The runs that were cut short, and the paths of the files and folders that they left half made.
+
+    runs: those of the release; others: those of other releases, which nobody has settled.
+    """
 
     runs: list[Interrupted]
+    others: list[Interrupted]
     files: list[str]
 
     def __bool__(self) -> bool:
         """Whether there is anything to settle."""
-        return bool(self.runs or self.files)
+        return bool(self.runs or self.others or self.files)
 
 
 def look(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
@@ -39,10 +43,10 @@ def look(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
     holder = holder_of(run) if dry else None
     if holder and holder.holder:
         living.add(holder.holder.run_id)
-    runs = interrupted_runs(
-        lines, living=living, release=run.release, environment=run.environment, state_dir=run.state_dir
-    )
-    return Unsettled(runs, _files(Path(run.state_dir), runs, living))
+    found = interrupted_runs(lines, living=living, state_dir=run.state_dir)
+    runs = [one for one in found if (one.run.release, one.run.environment) == (run.release, run.environment)]
+    others = [one for one in found if one not in runs and not one.settled]
+    return Unsettled(runs, others, _files(Path(run.state_dir), [*runs, *others], living))
 
 
 def controller_is_dead(first: Line) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import leftovers
+import psycopg2
 import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.database import Login, connect
@@ -102,6 +103,29 @@ def test_an_interrupted_run_is_told_and_gets_its_end(parameters: dict[str, Any],
     close_with_evidence(journal_of(parameters, DEAD))
     again = leftovers.act(parameters, False)
     assert (again["changed"], again["notice"]) == (False, "")
+
+
+def test_what_another_release_left_working_is_ended_and_its_own_next_run_goes_on(
+    parameters: dict[str, Any], at_revision: None, database: Login
+) -> None:
+    other = {**parameters, "run": {**parameters["run"], "run_id": OTHER, "release": "other"}}
+    begin(journal_of({**parameters, "run": {**parameters["run"], "release": "other"}}, DEAD), "upgrade")
+    with closing(connect(database, f"dbrelease-upgrade-{DEAD}")) as stray:
+        dry = leftovers.act(parameters, True)
+        assert dry["notice"].endswith("what it left working would be cleaned up, and the next run of that release goes "
+                                      "on from there.")  # fmt: skip
+        result = leftovers.act(parameters, False)
+        with pytest.raises(psycopg2.OperationalError), stray.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    assert (result["changed"], result["settled"], result["sessions_ended"]) == (True, True, 1)
+    assert result["notice"].startswith(f"Run {DEAD} (deploy, begun 20")
+    assert "of release other was interrupted at step upgrade; what it left working was cleaned up" in result["notice"]
+    assert result["interrupted"] == [], "its report is for its own release to make"
+    assert ends(parameters, DEAD)[1:] == [("upgrade", "failed"), ("run", "failed")]
+    assert not leftovers.act(parameters, False)["changed"]
+    own = leftovers.act(other, False)
+    assert [run["run_id"] for run in own["interrupted"]] == [DEAD]
+    assert "was interrupted at step upgrade; the database is at b2: this run finishes it" in own["notice"]
 
 
 def test_an_interrupted_run_is_told_until_it_is_reported(parameters: dict[str, Any], at_revision: None) -> None:
@@ -294,19 +318,19 @@ def test_only_who_never_claimed_may_live(lines: list[dict[str, Any]], controller
         ([START, CLAIM], ()),
         ([START, line("a", "backup", "started"), line("a", "baseline", "started")], ("backup", "baseline")),
         ([START, UPGRADE, line("a", "upgrade", "passed")], ()),
-        ([{**START, "environment": "production"}, {**UPGRADE, "environment": "production"}], None),
+        ([{**START, "release": "other"}, {**UPGRADE, "release": "other"}], ("upgrade",)),
     ],
 )
 def test_what_counts_as_interrupted(lines: list[dict[str, Any]], steps: tuple[str, ...] | None) -> None:
-    found = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    found = interrupted_runs(lines, living=(), state_dir="/s")
     assert [run.steps for run in found] == ([] if steps is None else [steps])
-    assert not interrupted_runs(lines, living=("a",), release="sample", environment="test", state_dir="/s")
+    assert not interrupted_runs(lines, living=("a",), state_dir="/s")
 
 
 @pytest.mark.parametrize(("closed", "asked"), [([], ["deployed"]), ([CLOSED], [])])
 def test_only_an_interrupted_run_without_a_report_asks_for_one(closed: list[dict[str, Any]], asked: list[str]) -> None:
     lines = [{**START, "facts": {"asked": ["deployed"]}}, CLAIM, UPGRADE, *closed]
-    (found,) = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    (found,) = interrupted_runs(lines, living=(), state_dir="/s")
     assert found.facts()["asked"] == asked
 
 
@@ -328,7 +352,7 @@ def test_who_settled_it_may_not_have_come_to_its_report(
     asked: list[str], end: list[dict[str, Any]], unreported: bool
 ) -> None:
     lines = [{**START, "facts": {"asked": asked}}, CLAIM, UPGRADE, *end]
-    found = interrupted_runs(lines, living=(), release="sample", environment="test", state_dir="/s")
+    found = interrupted_runs(lines, living=(), state_dir="/s")
     seen = [(run.settled, run.where, run.steps, run.facts()["asked"]) for run in found]
     assert seen == ([(True, "at step upgrade", ("upgrade",), asked)] if unreported else [])
 
