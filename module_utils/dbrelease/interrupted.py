@@ -143,19 +143,22 @@ def notice(
     elif same and list(revisions) == [from_revision]:
         then = f", as if it had not begun: this run {'would start' if dry else 'starts'} anew."
     else:
-        cleaned = "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
-        then = f"; what it left {cleaned}."
+        then = f"; what it left {_cleaned(settled=settled, dry=dry)}."
     return f"{was[:-1]}; {at}{then}"
 
 
 def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -> str:
     """The same of runs of other releases: whether these go on is for their own playbooks to say."""
-    cleaned = "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
+    cleaned = _cleaned(settled=settled, dry=dry)
     return " ".join(
         f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left working {cleaned}, "
         "and the next run of that release goes on from there."
         for run in runs
     )
+
+
+def _cleaned(*, settled: bool, dry: bool) -> str:
+    return "would be cleaned up" if dry else "was cleaned up" if settled else "could not all be cleaned up"
 
 
 def stray_temporaries(names: Collection[str], living: Collection[str]) -> list[str]:
