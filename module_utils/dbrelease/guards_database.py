@@ -174,12 +174,9 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
 
 
 def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
-    names: set[str] = set()
-    for table in guard["dependents"]:
-        (found,) = select(cursor, "SELECT to_regclass(%s)::oid::bigint AS oid", (quoted(table),))
-        names.update(dependents_of(cursor, found["oid"]) if found["oid"] else ())
+    names = dependents_of(cursor, guard["dependents"], altered=guard["altered"])
     if names:
-        return Seen("fail", f"{', '.join(sorted(names))} would be left without it.", [], sorted(names))
+        return Seen("fail", f"{', '.join(names)} would be left without it.", [], names)
     return Seen("pass", "", [], [])
 
 

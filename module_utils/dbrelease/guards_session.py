@@ -39,7 +39,7 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
         guards = [
             *guards,
-            {**NOTHING_DEPENDS, "dependents": list(known)},
+            {**NOTHING_DEPENDS, "dependents": list(known), "altered": params["altered"]},
             {**NO_OTHER_COLUMN, "only_columns": known},
         ]
     with journal.step("guards") as step:

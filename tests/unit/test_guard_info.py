@@ -72,6 +72,7 @@ def look(
             "revision": "b2",
             "bookkeeping_table": "alembic_version",
             "created": {"order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}}},
+            "altered": {},
             "containers": {},
             "api_base_url": "",
             "accept_loss": None,
@@ -197,6 +198,48 @@ def test_it_refuses_and_says_why(
     assert says in result["message"]
     assert statuses(result).items() >= red.items()
     assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
+
+
+KIND_OF_ITEM = "ALTER TABLE order_items ADD kind_id int REFERENCES kinds ON DELETE CASCADE"
+KIND_OF_ORDER = "ALTER TABLE orders ADD kind_id int REFERENCES kinds"
+KINDS: dict[str, Any] = {
+    "created": {
+        "kinds": {"columns": {"id": {}}},
+        "order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by", "kind_id")}},
+    }
+}
+ADDS_COLUMN: dict[str, Any] = {**KINDS, "altered": {"orders": {"columns": {"kind_id": {}}}}}
+ADDS_KEY: dict[str, Any] = {**KINDS, "altered": {"orders": {"constraints": {"orders_account_id_fkey": {}}}}}
+TO_KINDS = "ALTER TABLE orders ADD FOREIGN KEY (account_id) REFERENCES kinds NOT VALID"
+OWN = [
+    ("a key between two that it creates", [KIND_OF_ITEM], KINDS),
+    ("a column of another table", [KIND_OF_ORDER], ADDS_COLUMN),
+    ("a constraint of another table", [TO_KINDS], ADDS_KEY),
+    ("a rule", ["CREATE RULE told AS ON DELETE TO kinds DO ALSO SELECT count(*) FROM kinds"], KINDS),
+]
+OTHERS = [
+    ("a key of another table", [KIND_OF_ORDER], KINDS, "constraint orders_kind_id_fkey on table orders"),
+    ("beside a column", [KIND_OF_ORDER, TO_KINDS], ADDS_COLUMN, "constraint orders_account_id_fkey on table orders"),
+    ("beside a constraint", [KIND_OF_ORDER, TO_KINDS], ADDS_KEY, "constraint orders_kind_id_fkey on table orders"),
+    ("a view of both", [KIND_OF_ITEM, "CREATE VIEW both_ AS SELECT FROM kinds, order_items"], KINDS, "view both_"),
+]
+
+
+@pytest.mark.parametrize(("does", "options"), [row[1:] for row in OWN], ids=[row[0] for row in OWN])
+def test_what_belongs_to_the_release_may_depend_on_its_tables(
+    look: Look, does: list[str], options: dict[str, Any]
+) -> None:
+    result = look("CREATE TABLE kinds (id int PRIMARY KEY)", *does, **options)
+    assert (result["state"], statuses(result)["nothing_depends"]) == ("allowed", "pass")
+
+
+@pytest.mark.parametrize(("does", "options", "named"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
+def test_what_depends_beside_what_is_the_releases_own_is_named_alone(
+    look: Look, does: list[str], options: dict[str, Any], named: str
+) -> None:
+    result = look("CREATE TABLE kinds (id int PRIMARY KEY)", *does, **options)
+    assert (result["state"], statuses(result)["nothing_depends"]) == ("refused", "fail")
+    assert f"tables that are dropped: {named} would be left without it." in result["message"]
 
 
 def test_a_table_may_have_capitals_in_its_name(
