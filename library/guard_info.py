@@ -13,7 +13,8 @@ description:
   - Looks besides whether anything, such as a view, depends on O(created) that is neither theirs nor in O(altered)
     (C(guard.nothing_depends)), and whether they have a column that the release does not know
     (C(guard.no_other_column)).
-  - Counts the rows that the downgrade would drop and that nothing else knows. A transaction that has written to their
+  - Counts the rows that the downgrade would drop and that nothing else knows; of a table of O(created) for which no
+    guard has C(losses), all of them (C(guard.no_row_lost.<table>)). A transaction that has written to their
     table and goes on is awaited for five seconds; then the number cannot be told.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
@@ -116,6 +117,11 @@ rows_lost:
 accepted:
   description: Whether rows would be lost and O(accept_loss) is their number.
   type: bool
+  returned: always
+losses:
+  description: What was counted as lost, as M(dropped_rows) takes it; without C(rows) where it is all of a table.
+  type: list
+  elements: dict
   returned: always
 session_settings:
   description: A setting for the sessions of the downgrade, by which it refuses rows that were written since the count.

@@ -53,9 +53,8 @@ class Kept:
 def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
     """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
     with acting(run, login), closing(connect(login, APPLICATION)) as connection:
-        tables = [loss["table"] for loss in losses]
-        settings = counting_settings(connection, tables)
-        writers = unfinished_writers(connection, tables)
+        settings = counting_settings(connection, losses)
+        writers = unfinished_writers(connection, losses)
         if writers:
             raise ReleaseError(
                 f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "
@@ -98,13 +97,17 @@ def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
 
 
 def _rows(loss: Mapping[str, Any], table: Mapping[str, Any]) -> sql.Composed:
-    """The rows of the table whose key the release's query names; those of a table that inherits are not its own."""
-    return sql.SQL(
-        "SELECT kept.* FROM {only} {name} AS kept "
-        "WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) ORDER BY {kept_key}"
-    ).format(
+    """The rows of the table whose key the release's query names, or all; not those of tables that inherit from it."""
+    every = sql.SQL("SELECT kept.* FROM {only} {name} AS kept").format(
         only=sql.SQL("" if table["partitioned"] else "ONLY"),
         name=sql.Identifier(table["schema"], table["name"]),
+    )
+    if not loss.get("rows"):
+        return every
+    return sql.SQL(
+        "{every} WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) ORDER BY {kept_key}"
+    ).format(
+        every=every,
         key=sql.SQL(", ").join(sql.Identifier(column) for column in loss["key"]),
         kept_key=sql.SQL(", ").join(sql.Identifier("kept", column) for column in loss["key"]),
         declared=sql.SQL(strip_terminator(loss["rows"])),  # the release's own text, as it is
