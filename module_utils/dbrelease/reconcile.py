@@ -20,7 +20,7 @@ from .journal import Step as JournalStep
 from .leftover import Leftover, diagnose, is_unchanged, refusal
 from .leftover_drop import Dropping, limit_statement
 from .locks import LockLimits, watch_blockers
-from .lost_rows import save_rows
+from .lost_rows import all_or_none, save_rows
 from .patient import PatientSession
 from .proof import Proof, Status, failures, sentence
 from .reconciled import Reconciled, Wanted
@@ -98,18 +98,13 @@ class Reconciler:
     def _save(self, cursor: Cursor) -> None:
         if _lost(self._leftovers(cursor)) != _lost(self.done.leftovers):
             raise _changed()
-        self.done.saved = [
-            save_rows(
-                cursor,
-                one.lost_rows_sql,
-                one.table,
-                self.run.state_dir,
-                self.run.run_id,
-                f"lost_rows_{self.wanted.label}_{one.table}",
-            )
-            for one in self.done.leftovers
-            if one.losses
-        ]
+        run = self.run
+        with all_or_none() as saved:
+            for one in self.done.leftovers:
+                if one.losses:
+                    name = f"lost_rows_{self.wanted.label}_{one.table}"
+                    saved.append(save_rows(cursor, one.lost_rows_sql, one.table, run.state_dir, run.run_id, name))
+        self.done.saved = saved
 
     def _drop(self, found: Sequence[Leftover]) -> None:
         def demand(cursor: Cursor) -> None:
