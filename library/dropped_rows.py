@@ -28,11 +28,9 @@ options:
         description: Columns that tell its rows apart.
         type: list
         elements: str
-        required: true
       rows:
-        description: A SELECT that returns at least the key of each of the rows. It cannot write.
+        description: A SELECT that returns at least the key of each of the rows. It cannot write. Left out, all of them.
         type: str
-        required: true
   expected:
     description: How many rows there must be.
     type: int
@@ -102,9 +100,10 @@ OPTIONS: Options = {
         "required": True,
         "options": {
             "table": {"type": "str", "required": True},
-            "key": {"type": "list", "elements": "str", "required": True, "no_log": False},
-            "rows": {"type": "str", "required": True},
+            "key": {"type": "list", "elements": "str", "no_log": False},
+            "rows": {"type": "str"},
         },
+        "required_together": [["key", "rows"]],
     },
     "expected": {"type": "int", "required": True},
 }

@@ -10,9 +10,11 @@ description:
   - Looks at each guard that the release declares, in the database (all at one instant), at the API, and at the
     container engine. A guard that cannot be decided refuses, as one that does not hold. A guard of a service that the
     inventory does not name is V(skipped).
-  - Looks besides whether anything else, such as a view, depends on O(created) (C(guard.nothing_depends)), and whether
-    these have a column that the release does not know (C(guard.no_other_column)).
-  - Counts the rows that the downgrade would drop and that nothing else knows. A transaction that has written to their
+  - Looks besides whether anything, such as a view, depends on O(created) that is neither theirs nor in O(altered)
+    (C(guard.nothing_depends)), and whether they have a column that the release does not know
+    (C(guard.no_other_column)).
+  - Counts the rows that the downgrade would drop and that nothing else knows; of a table of O(created) for which no
+    guard has C(losses), all of them (C(guard.no_row_lost.<table>)). A transaction that has written to their
     table and goes on is awaited for five seconds; then the number cannot be told.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
@@ -39,6 +41,10 @@ options:
     default: alembic_version
   created:
     description: The tables that the release creates, by name, with their C(columns).
+    type: dict
+    default: {}
+  altered:
+    description: What the release adds to other tables, by table, with its C(columns) and C(constraints) by name.
     type: dict
     default: {}
   containers:
@@ -112,6 +118,11 @@ accepted:
   description: Whether rows would be lost and O(accept_loss) is their number.
   type: bool
   returned: always
+losses:
+  description: What was counted as lost, as M(dropped_rows) takes it; without C(rows) where it is all of a table.
+  type: list
+  elements: dict
+  returned: always
 session_settings:
   description: A setting for the sessions of the downgrade, by which it refuses rows that were written since the count.
   type: dict
@@ -138,6 +149,7 @@ OPTIONS: Options = {
     "revision": {"type": "str", "required": True},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "created": {"type": "dict", "default": {}},
+    "altered": {"type": "dict", "default": {}},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
     "accept_loss": {"type": "str"},

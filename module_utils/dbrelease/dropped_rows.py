@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from psycopg2 import sql
@@ -17,7 +16,7 @@ from .database import Login, connect, select, strip_terminator, transaction, wit
 from .errors import ReleaseError
 from .guards_database import LOCK_WAIT_S, counting_settings, describe, unfinished_writers
 from .journal import Run
-from .lost_rows import Saved, save_rows
+from .lost_rows import Saved, all_or_none, save_rows
 from .proof import Proof
 from .statement import prepare
 
@@ -53,32 +52,31 @@ class Kept:
 def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
     """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
     with acting(run, login), closing(connect(login, APPLICATION)) as connection:
-        tables = [loss["table"] for loss in losses]
-        settings = counting_settings(connection, tables)
-        writers = unfinished_writers(connection, tables)
+        settings = counting_settings(connection, losses)
+        writers = unfinished_writers(connection, losses)
         if writers:
             raise ReleaseError(
                 f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "
                 "has not committed): let it end, and run again.",
                 refused=True,
             )
-        with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+        with (
+            all_or_none() as saved,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+        ):
             without_timeouts(cursor)
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S:.0f}s'")
-            saved = [_save(cursor, run, loss) for loss in losses]
-    count = sum(one["rows"] for one in saved)
-    files = [one for one in saved if one["rows"]]
-    if count != expected:
-        for path in (one[key] for one in files for key in ("path", "replay")):
-            with suppress(OSError):
-                Path(path).unlink()
-        raise ReleaseError(
-            f"Saving the rows that would be lost was refused ({count} are there now, and {expected} accepted): "
-            "nothing was changed; look at them, and run again.",
-            refused=True,
-            rows_lost=count,
-        )
-    return Kept(files, settings)
+            for loss in losses:
+                saved.append(_save(cursor, run, loss))
+            count = sum(one["rows"] for one in saved)
+            if count != expected:
+                raise ReleaseError(
+                    f"Saving the rows that would be lost was refused ({count} are there now, and {expected} accepted): "
+                    "nothing was changed; look at them, and run again.",
+                    refused=True,
+                    rows_lost=count,
+                )
+    return Kept([one for one in saved if one["rows"]], settings)
 
 
 def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
@@ -98,13 +96,17 @@ def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
 
 
 def _rows(loss: Mapping[str, Any], table: Mapping[str, Any]) -> sql.Composed:
-    """The rows of the table whose key the release's query names; those of a table that inherits are not its own."""
-    return sql.SQL(
-        "SELECT kept.* FROM {only} {name} AS kept "
-        "WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) ORDER BY {kept_key}"
-    ).format(
+    """The rows of the table whose key the release's query names, or all; not those of tables that inherit from it."""
+    every = sql.SQL("SELECT kept.* FROM {only} {name} AS kept").format(
         only=sql.SQL("" if table["partitioned"] else "ONLY"),
         name=sql.Identifier(table["schema"], table["name"]),
+    )
+    if not loss.get("rows"):
+        return every
+    return sql.SQL(
+        "{every} WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) ORDER BY {kept_key}"
+    ).format(
+        every=every,
         key=sql.SQL(", ").join(sql.Identifier(column) for column in loss["key"]),
         kept_key=sql.SQL(", ").join(sql.Identifier("kept", column) for column in loss["key"]),
         declared=sql.SQL(strip_terminator(loss["rows"])),  # the release's own text, as it is

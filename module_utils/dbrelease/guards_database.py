@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -72,10 +72,10 @@ class Looked:
 
 def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statement_timeout_ms: int) -> Looked:
     """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
-    counted = [guard["losses"]["table"] for guard in guards if guard.get("losses")]
+    losses = [guard["losses"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
-        settings = counting_settings(connection, counted)
-        writers = unfinished_writers(connection, counted)
+        settings = counting_settings(connection, losses)
+        writers = unfinished_writers(connection, losses)
         with (
             watch_blockers(login, APPLICATION) as watch,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
@@ -91,12 +91,13 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     return Looked(seen, settings, xids)
 
 
-def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str, str]:
+def counting_settings(connection: Connection, losses: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What a downgrade is told of the count that follows: since when rows need not be counted, and what was counted.
 
-    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the counted tables, by comma and
-    in their order as text.
+    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the tables whose losses the
+    release declares, by comma and in their order as text.
     """
+    tables = [loss["table"] for loss in losses if loss.get("rows")]
     with transaction(connection, read_only=True) as cursor:
         (row,) = select(cursor, COUNTING, ([quoted(table) for table in tables],))
     return {
@@ -107,8 +108,9 @@ def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str
     }
 
 
-def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Row]:
+def unfinished_writers(connection: Connection, losses: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The transactions that have written to one of the tables and go on; those that end within seconds are awaited."""
+    tables = [loss["table"] for loss in losses]
     deadline = time.monotonic() + SETTLE_S
     while True:
         with transaction(connection, read_only=True) as cursor:
@@ -139,15 +141,17 @@ def _violations(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -
 
 def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
     losses = guard["losses"]
-    key = ", ".join(f'"{column}"' for column in losses["key"])
-    (row,) = select_declared(cursor, counting(losses["rows"], SAMPLE_SIZE))
-    (distinct,) = select_declared(
-        cursor, f"SELECT count(*) AS keys FROM (SELECT DISTINCT {key} FROM (\n{losses['rows']}\n) AS declared) AS k"
-    )
-    if distinct["keys"] != row["count"]:
-        told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
-        return Seen("inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release.")
-    seen = _rows(row, losses["rows"], "would be lost", lost=row["count"])
+    rows = losses.get("rows") or f"SELECT * FROM {quoted(losses['table'])}"
+    (row,) = select_declared(cursor, counting(rows, SAMPLE_SIZE))
+    if losses.get("rows"):
+        key = ", ".join(f'"{column}"' for column in losses["key"])
+        (distinct,) = select_declared(
+            cursor, f"SELECT count(*) AS keys FROM (SELECT DISTINCT {key} FROM (\n{rows}\n) AS declared) AS k"
+        )
+        if distinct["keys"] != row["count"]:
+            told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
+            return Seen("inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release.")
+    seen = _rows(row, rows, "would be lost", lost=row["count"])
     if writers:
         told = f"{seen.detail} More may be on their way: {describe(writers)} has written to it and has not committed."
         return Seen(**{**vars(seen), "status": "inconclusive", "detail": told})
@@ -174,12 +178,9 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
 
 
 def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
-    names: set[str] = set()
-    for table in guard["dependents"]:
-        (found,) = select(cursor, "SELECT to_regclass(%s)::oid::bigint AS oid", (quoted(table),))
-        names.update(dependents_of(cursor, found["oid"]) if found["oid"] else ())
+    names = dependents_of(cursor, guard["dependents"], altered=guard["altered"])
     if names:
-        return Seen("fail", f"{', '.join(sorted(names))} would be left without it.", [], sorted(names))
+        return Seen("fail", f"{', '.join(names)} would be left without it.", [], names)
     return Seen("pass", "", [], [])
 
 

@@ -34,14 +34,7 @@ NO_OTHER_COLUMN = {
 def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
     login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
-    guards: list[Guard] = params["guards"]
-    if guards and params["created"]:
-        known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
-        guards = [
-            *guards,
-            {**NOTHING_DEPENDS, "dependents": list(known)},
-            {**NO_OTHER_COLUMN, "only_columns": known},
-        ]
+    guards = [*params["guards"], *_of_every_release(params)] if params["guards"] else []
     with journal.step("guards") as step:
         revisions = read_revisions(login, params["bookkeeping_table"])
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
@@ -56,6 +49,7 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
             "state": verdict.state,
             "rows_lost": verdict.rows_lost,
             "accepted": verdict.accepted,
+            "losses": [guard["losses"] for guard in guards if kind_of(guard) == "losses"],
             "session_settings": looked.session_settings,
             "message": verdict.message,
         }
@@ -64,6 +58,28 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         if verdict.state == "refused":
             step.refuse()
     return {"changed": False, **facts, "proofs": [proof.as_dict() for proof in proofs]}
+
+
+def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:
+    """The guards that no release declares. Where it does not say which rows nothing else knows, it may be any."""
+    known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
+    if not known:
+        return []
+    declared = {guard["losses"]["table"] for guard in params["guards"] if kind_of(guard) == "losses"}
+    return [
+        {**NOTHING_DEPENDS, "dependents": list(known), "altered": params["altered"]},
+        {**NO_OTHER_COLUMN, "only_columns": known},
+        *(_no_row_lost(table) for table in known if table not in declared),
+    ]
+
+
+def _no_row_lost(table: str) -> Guard:
+    return {
+        "name": f"no_row_lost.{table}",  # no guard that a release declares has a dot in its name
+        "title": f"No row of {table} is lost",
+        "losses": {"table": table},
+        "road": f"The release has no guard with losses of {table}, so every row counts: add one, or keep the release.",
+    }
 
 
 def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str) -> tuple[Verdict, Looked]:

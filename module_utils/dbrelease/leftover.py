@@ -6,7 +6,7 @@ operator accepts exactly the number of rows that would be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from .dependents import dependents_of
 from .statement import readable_row
 
 RELATION = """
-SELECT c.oid::bigint AS oid, c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
+SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
        pg_snapshot_xmin(pg_current_snapshot())::xid::text AS oldest_transaction
 FROM pg_class c WHERE c.oid = to_regclass(%s)
 """
@@ -68,13 +68,20 @@ class Leftover:
 
 
 def diagnose(
-    cursor: Cursor, table: str, columns: Mapping[str, Mapping[str, Any]], declared: Mapping[str, str]
+    cursor: Cursor,
+    table: str,
+    columns: Mapping[str, Mapping[str, Any]],
+    declared: Mapping[str, str],
+    beside: Collection[str] = (),
 ) -> Leftover | None:
-    """What stands under the table's name; None where nothing does. Reads only; the rows are of one instant."""
+    """What stands under the table's name; None where nothing does. Reads only; the rows are of one instant.
+
+    beside: tables that go together with it, if they are there; what belongs to them does not depend on it.
+    """
     found = select(cursor, RELATION, (quoted(table),))
     if not found:
         return None
-    oid, kind, owner = found[0]["oid"], found[0]["kind"], found[0]["owner"]
+    kind, owner = found[0]["kind"], found[0]["owner"]
     if kind not in ("r", "p"):
         return Leftover(table, KINDS.get(kind, "relation of another kind"), owner)
     catalog = read_catalog(cursor, table)
@@ -98,7 +105,7 @@ def diagnose(
         lost_rows_sql=every_row if unjudged else declared["losses"],
         oldest_transaction=found[0]["oldest_transaction"],
         unjudged=unjudged,
-        dependents=dependents_of(cursor, oid),
+        dependents=dependents_of(cursor, [table], beside),
     )
 
 

@@ -1,9 +1,9 @@
-"""Drop a table that is left over, so that nobody who uses what it refers to waits for the look at its rows."""
+"""Drop tables that are left over, so that nobody who uses what they refer to waits for the look at their rows."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import psycopg2.errors
@@ -17,46 +17,51 @@ from .locks import ContendedError
 from .patient import PatientSession
 
 WAITED_FOR = """
-SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND relation = to_regclass(%s)
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND relation = ANY (%s::regclass[])
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS waited_for
 """
 
 
 @dataclass
 class Dropping:
-    """One table. `demand` is asked when nobody can write to it any more, and raises where it may not go.
+    """All or none of them. `demand` is asked when nobody can write to them any more, and raises where they may not go.
 
-    Dropping it locks what it refers to, for readers as well. Where the look at its rows is quick, all is locked first,
-    and what it refers to before it, as deletes that cascade do. Where it is not, or proves not to be, the table is
-    locked `alone` for it: then only those wait who write to it, or delete what it refers to.
+    Dropping them locks what they refer to, for readers as well. Where the look at their rows is quick, all is locked
+    first, and what one refers to before it, as deletes that cascade do. Where it is not, or proves not to be, they are
+    locked `alone` for it: then only those wait who write to them, or delete what they refer to.
     """
 
     session: PatientSession
-    one: Leftover
+    leftovers: Sequence[Leftover]
     demand: Callable[[Cursor], None]
     alone: bool = False
 
     @property
     def statement(self) -> sql.Composed:
-        """What drops it."""
-        return sql.SQL("DROP TABLE {}").format(identifier(self.one.table))
+        """What drops them: one statement, as they may refer to each other."""
+        return sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(map(identifier, self.tables)))
+
+    @property
+    def tables(self) -> list[str]:
+        """Their names."""
+        return [one.table for one in self.leftovers]
 
     def drop(self) -> None:
-        """Look how long a look takes, and drop it."""
-        begun = time.monotonic()
-        self.session.read(f"Looking at {self.one.table}", lambda cursor: is_unchanged(cursor, self.one))
+        """Look how long a look takes, and drop them."""
+        begun, named = time.monotonic(), " and ".join(self.tables)
+        self.session.read(f"Looking at {named}", lambda cursor: [is_unchanged(cursor, one) for one in self.leftovers])
         self.alone = (time.monotonic() - begun) * 1000 > self.session.limits.timeout_ms / 2
-        self.session.write(f"Dropping {self.one.table}", self._attempt, locks=1 + len(self.one.references))
+        self.session.write(f"Dropping {named}", self._attempt, locks=len(_with_references(self.leftovers)))
 
     def _attempt(self, cursor: Cursor) -> None:
-        everything = _locking("ACCESS EXCLUSIVE", *self.one.references, self.one.table)
+        everything = _locking("ACCESS EXCLUSIVE", _with_references(self.leftovers))
         if self.alone:
-            cursor.execute(_locking("SHARE ROW EXCLUSIVE", self.one.table))
+            cursor.execute(_locking("SHARE ROW EXCLUSIVE", self.tables))
             limit_statement(cursor, round(self.session.limits.deadline_seconds * 1000))
             self.demand(cursor)
-            # Whoever waits for it may hold what it refers to: waiting for that one could make the server end it.
-            if select(cursor, WAITED_FOR, (quoted(self.one.table),))[0]["waited_for"]:
-                raise ContendedError(f"another session waited to write to {self.one.table}")
+            # Whoever waits for one may hold what it refers to: waiting for that one could make the server end it.
+            if select(cursor, WAITED_FOR, ([*map(quoted, self.tables)],))[0]["waited_for"]:
+                raise ContendedError(f"another session waited to write to {' or '.join(self.tables)}")
             limit_statement(cursor, 0)
             cursor.execute(everything)
         else:
@@ -72,7 +77,7 @@ class Dropping:
             self.demand(cursor)
         except psycopg2.errors.QueryCanceled as error:
             self.alone = True
-            raise ContendedError("looking at its rows took too long") from error
+            raise ContendedError("looking at the rows took too long") from error
 
 
 def limit_statement(cursor: Cursor, timeout_ms: int) -> None:
@@ -80,5 +85,20 @@ def limit_statement(cursor: Cursor, timeout_ms: int) -> None:
     cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{timeout_ms}ms",))
 
 
-def _locking(mode: str, *tables: str) -> sql.Composed:
+def _with_references(leftovers: Sequence[Leftover]) -> list[str]:
+    """The tables and all that they refer to, each after what it refers to."""
+    references, ordered = {one.table: one.references for one in leftovers}, dict[str, None]()
+
+    def add(table: str, on_the_way: frozenset[str]) -> None:
+        for referenced in references.get(table, ()):
+            if referenced not in on_the_way:
+                add(referenced, on_the_way | {table, referenced})
+        ordered.setdefault(table)
+
+    for table in references:
+        add(table, frozenset({table}))
+    return [*ordered]
+
+
+def _locking(mode: str, tables: Iterable[str]) -> sql.Composed:
     return sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(map(identifier, tables)), sql.SQL(mode))

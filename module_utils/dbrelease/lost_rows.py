@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TypedDict
 
@@ -98,6 +98,18 @@ class Saved(TypedDict):
 NOTHING = Saved(path="", replay="", rows=0, sha256="")
 
 
+@contextmanager
+def all_or_none() -> Iterator[list[Saved]]:
+    """For what is saved one after the other: where not all of it could be, no file of it stays."""
+    saved: list[Saved] = []
+    try:
+        yield saved
+    except BaseException:
+        for name in (one[key] for one in saved if one["rows"] for key in ("path", "replay")):
+            _remove(Path(name))
+        raise
+
+
 def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path, run_id: str, name: str) -> Saved:
     """Write what `select_sql` gives of `table` to `<name>_<stamp>.tsv`, and `<name>_<stamp>_replay.sql` beside it.
 
@@ -118,7 +130,11 @@ def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path
             tail = _tail(cursor, table, columns, rows)
             _write(parts[1], lambda file: _copy_script(parts[0], head, tail, file))
             publish(parts[0], path)
-            publish(parts[1], script)
+            try:
+                publish(parts[1], script)
+            except OSError:
+                _remove(path)
+                raise
     except OSError as error:
         raise write_failure(path, error) from error
     except psycopg2.Error as error:
@@ -127,9 +143,13 @@ def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path
         ) from error
     finally:
         for part in parts:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+            _remove(part)
     return Saved(path=str(path), replay=str(script), rows=rows, sha256=digest) if rows else NOTHING
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _columns(cursor: Cursor, select_sql: str) -> tuple[list[str], list[str]]:

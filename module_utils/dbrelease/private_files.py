@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 
 from .errors import ReleaseError
@@ -91,8 +92,13 @@ def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STAT
 
 
 def unused(path: Path, run_id: str) -> Path:
-    """The path, or where another run of the same second has it, the path with this run's own part in its name."""
-    return path.with_name(f"{path.stem}_{run_id.rsplit('-', 1)[-1]}{path.suffix}") if path.exists() else path
+    """The path, or the first that is free: with this run's own part in its name, or with a number after that.
+
+    Another run of the same second may have the path, and this one may write several files that would have one name.
+    """
+    own = f"{path.stem}_{run_id.rsplit('-', 1)[-1]}"
+    stems = chain([path.stem, own], (f"{own}_{number}" for number in count(2)))
+    return next(free for stem in stems if not (free := path.with_name(f"{stem}{path.suffix}")).exists())
 
 
 def write_failure(path: Path, error: OSError, setting: str = STATE_DIR) -> ReleaseError:

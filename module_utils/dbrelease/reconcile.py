@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from .journal import Step as JournalStep
 from .leftover import Leftover, diagnose, is_unchanged, refusal
 from .leftover_drop import Dropping, limit_statement
 from .locks import LockLimits, watch_blockers
-from .lost_rows import save_rows
+from .lost_rows import all_or_none, save_rows
 from .patient import PatientSession
 from .proof import Proof, Status, failures, sentence
 from .reconciled import Reconciled, Wanted
@@ -75,8 +75,8 @@ class Reconciler:
         self._tell_of_absent({one.table for one in found})
         if any(one.losses for one in found) and not self.check_mode:
             self.session.read("Saving the rows that will be lost", self._save)
-        for one in found:
-            self._drop(one)
+        if found:
+            self._drop(found)
 
     def _tell_of_absent(self, there: Collection[str]) -> None:
         needed = names_needed(self.wanted.created)
@@ -88,56 +88,48 @@ class Reconciler:
 
     def _leftovers(self, cursor: Cursor) -> list[Leftover]:
         declared = self.wanted.leftover
+        tables = self.wanted.created
         found = (
-            diagnose(cursor, table, created["columns"], declared.get(table) or {})
-            for table, created in self.wanted.created.items()
+            diagnose(cursor, table, created["columns"], declared.get(table) or {}, [*tables])
+            for table, created in tables.items()
         )
         return [one for one in found if one]
 
     def _save(self, cursor: Cursor) -> None:
-        if [(one.losses, one.fingerprint) for one in self._leftovers(cursor)] != [
-            (one.losses, one.fingerprint) for one in self.done.leftovers
-        ]:
+        if _lost(self._leftovers(cursor)) != _lost(self.done.leftovers):
             raise _changed()
-        self.done.saved = [
-            save_rows(
-                cursor,
-                one.lost_rows_sql,
-                one.table,
-                self.run.state_dir,
-                self.run.run_id,
-                f"lost_rows_{self.wanted.label}_{one.table}",
-            )
-            for one in self.done.leftovers
-            if one.losses
-        ]
+        run = self.run
+        with all_or_none() as saved:
+            for one in self.done.leftovers:
+                if one.losses:
+                    name = f"lost_rows_{self.wanted.label}_{one.table}"
+                    saved.append(save_rows(cursor, one.lost_rows_sql, one.table, run.state_dir, run.run_id, name))
+        self.done.saved = saved
 
-    def _drop(self, one: Leftover) -> None:
+    def _drop(self, found: Sequence[Leftover]) -> None:
         def demand(cursor: Cursor) -> None:
-            same = is_unchanged(cursor, one) or self._as_lossy(cursor, one)
+            same = all(is_unchanged(cursor, one) for one in found) or self._as_lossy(cursor, found)
             if not same or _revisions(cursor) != [self.wanted.from_revision]:
                 raise _changed()
 
-        dropping = Dropping(self.session, one, demand)
+        dropping = Dropping(self.session, found, demand)
         self.done.statements.append(self._text(dropping.statement))
-        said = f"It was a {one.description}."
-        if self.check_mode:
-            self.done.proofs.append(self._leftover_proof(one.table, "skipped", f"Would drop it. {said}"))
-            return
-        dropping.drop()
-        self.done.repaired.append(f"dropped {one.table}")
+        if not self.check_mode:
+            dropping.drop()
+        status: Status = "skipped" if self.check_mode else "pass"
         kept = "".join(f" {saved['rows']} rows are saved: {saved['replay']}." for saved in self.done.saved)
-        self.done.proofs.append(self._leftover_proof(one.table, "pass", f"Dropped. {said}{kept}"))
+        for one in found:
+            said = f"{'Would drop it' if self.check_mode else 'Dropped'}. It was a {one.description}.{kept}"
+            self.done.proofs.append(self._leftover_proof(one.table, status, said))
+        self.done.repaired += [] if self.check_mode else [f"dropped {one.table}" for one in found]
 
-    def _as_lossy(self, cursor: Cursor, one: Leftover) -> bool:
+    def _as_lossy(self, cursor: Cursor, found: Sequence[Leftover]) -> bool:
         """Whether the same rows would be lost as were counted; others wait for the answer, so not for long."""
         limit_statement(cursor, self.session.limits.timeout_ms)
-        created = self.wanted.created[one.table]
         try:
-            now = diagnose(cursor, one.table, created["columns"], self.wanted.leftover.get(one.table) or {})
+            return _lost(self._leftovers(cursor)) == _lost(found)
         except psycopg2.errors.QueryCanceled:
             return False
-        return now is not None and (now.losses, now.fingerprint) == (one.losses, one.fingerprint)
 
     def _leftover_proof(self, table: str, status: Status, detail: str) -> Proof:
         title = f"No table {table} is left over"
@@ -242,6 +234,10 @@ class Reconciler:
 
     def _text(self, statement: sql.Composable) -> str:
         return statement.as_string(self.session.connection)
+
+
+def _lost(leftovers: Sequence[Leftover]) -> list[tuple[str, int, str]]:
+    return [(one.table, one.losses, one.fingerprint) for one in leftovers]
 
 
 def _revisions(cursor: Cursor) -> list[str] | None:

@@ -17,6 +17,7 @@ STORY_WORDS = re.compile(r"drawing|project|8[._]1a|junction", re.IGNORECASE)
 HOME = re.compile(r"(?<![\w.$}~-])/(?:work|home|Users|root|opt/pypi)[/\w-]*/" + r"|\.\./sha" + "red")
 SHELLS = re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:command|shell|raw|script):")
 OPTIONS_OF = re.compile(r"Options of M\((?P<module>\w+)\)\.")
+SPECS = "meta/argument_specs.yml"
 TASK_START = re.compile(r"^\s*- ")
 
 Policy = Callable[[Path], Iterator[str]]
@@ -119,7 +120,7 @@ def indent(line: str) -> int:
 def a_role_declares_its_inputs_twice_alike(root: Path) -> Iterator[str]:
     """defaults/main.yml and meta/argument_specs.yml have the same keys and defaults, named after the role."""
     for role in sorted((root / "roles").glob("*/")):
-        files = [role / "defaults" / "main.yml", role / "meta" / "argument_specs.yml", role / "tasks" / "main.yml"]
+        files = [role / "defaults" / "main.yml", role / SPECS, role / "tasks" / "main.yml"]
         if missing := [str(file.relative_to(root)) for file in files if not file.is_file()]:
             yield f"{role.name}: no {', '.join(missing)}"
             continue
@@ -143,6 +144,26 @@ def a_role_declares_its_inputs_twice_alike(root: Path) -> Iterator[str]:
                 yield f"{role.name}: {name} has no default and is not required"
             if not option.get("description") or not option.get("type"):
                 yield f"{role.name}: {name} has no description or no type"
+
+
+def what_the_inventory_chooses_is_looked_at_first(root: Path) -> Iterator[str]:
+    """Ansible looks at the inputs of a role where its tasks begin: late, and not where a playbook imports others of it.
+
+    An option with choices that an inventory variable fills is one of role run, too, which opens each playbook.
+    """
+    chosen = {
+        role.name: {
+            name: (option["default"], option["choices"])
+            for name, option in yaml_of(role / SPECS)["argument_specs"]["main"].get("options", {}).items()
+            if "choices" in option and "{" in str(option.get("default", ""))
+        }
+        for role in sorted((root / "roles").glob("*/"))
+        if (role / SPECS).is_file()
+    }
+    for role, options in chosen.items():
+        for name, option in options.items():
+            if option not in chosen.get("run", {}).values():
+                yield f"{role}: {name} is not looked at by role run"
 
 
 # Modules
@@ -278,6 +299,7 @@ POLICIES: list[Policy] = [
     a_playbook_asks_who_holds_the_target_or_only_reads,
     a_command_says_why_no_module_does_it,
     a_role_declares_its_inputs_twice_alike,
+    what_the_inventory_chooses_is_looked_at_first,
     a_module_does_what_it_documents,
     a_module_has_its_test,
     the_map_shows_every_folder,
@@ -372,7 +394,7 @@ def test_a_sound_repository_breaks_no_policy(policy: Policy, tmp_path: Path) -> 
 
 MACHINE, OUTSIDE = "/work" + "/main/", "../" + "shared"  # in two parts: this file is looked at as well
 ROLE = "roles/ship/defaults/main.yml"
-SPECS = "roles/ship/meta/argument_specs.yml"
+SHIP_SPECS = "roles/ship/meta/argument_specs.yml"
 BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (the_engine_knows_no_story, "library/orders.py", "Orders.", "Drawings.", "library/orders.py:5: Drawing"),
     (the_engine_knows_no_story, ROLE, "1", "1  # as in 8.1a", f"{ROLE}:1: 8.1a"),
@@ -398,11 +420,18 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (a_command_says_why_no_module_does_it, "roles/ship/tasks/more.yml", "", "- shell: x\n", "more.yml:1: - shell: x"),
     (a_role_declares_its_inputs_twice_alike, ROLE, "1", "2", "ship: defaults and argument_specs differ in ship_speed"),
     (a_role_declares_its_inputs_twice_alike, ROLE, "ship_speed: 1", "a: 1", "argument_specs differ in a, ship_speed"),
-    (a_role_declares_its_inputs_twice_alike, SPECS, ", required: true", "", "ship_run has no default and is not"),
-    (a_role_declares_its_inputs_twice_alike, SPECS, "ship_run", "run", "run is not named ship_*"),
-    (a_role_declares_its_inputs_twice_alike, SPECS, ", description: How fast.", "", "no description or no type"),
-    (a_role_declares_its_inputs_twice_alike, SPECS, "speed:", "password:", "ship_password is a secret"),
+    (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, ", required: true", "", "ship_run has no default and is not"),
+    (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, "ship_run", "run", "run is not named ship_*"),
+    (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, ", description: How fast.", "", "no description or no type"),
+    (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, "speed:", "password:", "ship_password is a secret"),
     (a_role_declares_its_inputs_twice_alike, "roles/fly/tasks/main.yml", "", "[]", "fly: no roles/fly/defaults"),
+    (
+        what_the_inventory_chooses_is_looked_at_first,
+        SHIP_SPECS,
+        "default: 1,",
+        "choices: [1, 2], default: '{{ speed }}',",
+        "ship: ship_speed is not looked at by role run",
+    ),
     (a_module_does_what_it_documents, "library/orders.py", 'RETURN = """', 'X = """', "or RETURN is missing"),
     (a_module_does_what_it_documents, "library/orders.py", "module: orders", "module: x", "documented as x"),
     (a_module_does_what_it_documents, "library/orders.py", "support: full", "support: none", "not support check mode"),

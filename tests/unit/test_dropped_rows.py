@@ -68,6 +68,42 @@ def test_rows_of_a_partitioned_table_with_capitals_in_its_name_are_saved(
         assert cursor.fetchall() == [(1,), (2,), (3,)]
 
 
+def in_parts(parts: int) -> list[dict[str, Any]]:
+    rows = "SELECT id FROM order_items WHERE note <> 'kept' AND id % {} = {}"
+    return [{"table": "order_items", "key": ["id"], "rows": rows.format(parts, part)} for part in range(parts)]
+
+
+def test_rows_of_one_table_by_several_queries_have_files_of_their_own(
+    save: Save,
+    session: psycopg2.extensions.connection,
+    login_parameters: dict[str, Any],
+    run_parameters: dict[str, Any],
+) -> None:
+    before = content(session)
+    with session.cursor() as cursor:
+        cursor.execute("INSERT INTO order_items (note) SELECT 'more' FROM generate_series(1, 4)")
+    params = {**login_parameters, "run": run_parameters, "losses": in_parts(4), "expected": 6}
+    saved = act(params, False)["files"]
+    assert len({*[file["path"] for file in saved], *[file["replay"] for file in saved]}) == 8
+    assert files(run_parameters) == sorted(Path(file[key]).name for file in saved for key in ("path", "replay"))
+    with session.cursor() as cursor:
+        cursor.execute("DELETE FROM order_items WHERE note <> 'kept'")
+    for file in saved:
+        assert Path(file["replay"]).name in Path(file["replay"]).read_text() and file["rows"]
+        replay(session, file["replay"])
+    assert len(content(session)) == len(before) + 4
+
+
+def test_where_a_later_file_fails_none_stays(
+    save: Save, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+) -> None:
+    broken = {"table": "order_items", "key": ["id"], "rows": "SELECT 1 / 0 AS id"}
+    params = {**login_parameters, "run": run_parameters, "losses": [*in_parts(2), broken], "expected": 2}
+    with pytest.raises(ReleaseError, match="division by zero"):
+        act(params, False)
+    assert files(run_parameters) == []
+
+
 def content(session: psycopg2.extensions.connection) -> list[Any]:
     with session.cursor() as cursor:
         cursor.execute("SELECT t::text FROM order_items t ORDER BY id")

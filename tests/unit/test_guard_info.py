@@ -9,9 +9,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import docker
+import dropped_rows
 import psycopg2.extensions
 import pytest
 import shared_database
@@ -72,6 +74,7 @@ def look(
             "revision": "b2",
             "bookkeeping_table": "alembic_version",
             "created": {"order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}}},
+            "altered": {},
             "containers": {},
             "api_base_url": "",
             "accept_loss": None,
@@ -116,6 +119,11 @@ def test_it_is_allowed_where_every_guard_holds_and_asking_twice_says_the_same(
 FOREIGN = "INSERT INTO order_items VALUES (11, 11, 'someone')"
 SECOND = "INSERT INTO order_items VALUES (12, 1, 'someone')"
 GONE = "ALTER TABLE orders DROP account_id"
+NOTES = "CREATE TABLE notes (id int, body json); INSERT INTO notes VALUES (1, '\"only here\"'), (2, '\"only here\"')"
+WITH_NOTES: dict[str, Any] = {
+    "notes": {"columns": {"id": {}, "body": {}}},
+    "order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}},
+}
 RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ("a row of another writer", [FOREIGN], {}, {"nothing_lost": "fail"}, "1 row would be lost. Among them: id 11"),
     ("an order with two", [SECOND], {}, {"single": "fail", "nothing_lost": "fail"}, "1 row breaks it"),
@@ -176,6 +184,20 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
         {"no_other_column": "fail"},
         "order_items.Contract is there, which the release does not know. No query of the release looks",
     ),
+    (
+        "rows of a table of which no losses are declared",
+        [NOTES],
+        {"created": WITH_NOTES},
+        {"no_row_lost.notes": "fail", "nothing_lost": "pass"},
+        "No row of notes is lost: 2 rows would be lost. Among them: id 1, body only here; id 2, body only here. The",
+    ),
+    (
+        "rows of such a table, and of another writer, accepted as one",
+        [NOTES, FOREIGN],
+        {"created": WITH_NOTES, "accept_loss": "1"},
+        {"no_row_lost.notes": "fail", "nothing_lost": "fail"},
+        "accept_loss=1 is not the number counted: 3 rows",
+    ),
     ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
     ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
     ("a row named twice", [], {"guards": [TWICE]}, {"nothing_lost": "inconclusive"}, "only 1 differ in"),
@@ -197,6 +219,48 @@ def test_it_refuses_and_says_why(
     assert says in result["message"]
     assert statuses(result).items() >= red.items()
     assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
+
+
+KIND_OF_ITEM = "ALTER TABLE order_items ADD kind_id int REFERENCES kinds ON DELETE CASCADE"
+KIND_OF_ORDER = "ALTER TABLE orders ADD kind_id int REFERENCES kinds"
+KINDS: dict[str, Any] = {
+    "created": {
+        "kinds": {"columns": {"id": {}}},
+        "order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by", "kind_id")}},
+    }
+}
+ADDS_COLUMN: dict[str, Any] = {**KINDS, "altered": {"orders": {"columns": {"kind_id": {}}}}}
+ADDS_KEY: dict[str, Any] = {**KINDS, "altered": {"orders": {"constraints": {"orders_account_id_fkey": {}}}}}
+TO_KINDS = "ALTER TABLE orders ADD FOREIGN KEY (account_id) REFERENCES kinds NOT VALID"
+OWN = [
+    ("a key between two that it creates", [KIND_OF_ITEM], KINDS),
+    ("a column of another table", [KIND_OF_ORDER], ADDS_COLUMN),
+    ("a constraint of another table", [TO_KINDS], ADDS_KEY),
+    ("a rule", ["CREATE RULE told AS ON DELETE TO kinds DO ALSO SELECT count(*) FROM kinds"], KINDS),
+]
+OTHERS = [
+    ("a key of another table", [KIND_OF_ORDER], KINDS, "constraint orders_kind_id_fkey on table orders"),
+    ("beside a column", [KIND_OF_ORDER, TO_KINDS], ADDS_COLUMN, "constraint orders_account_id_fkey on table orders"),
+    ("beside a constraint", [KIND_OF_ORDER, TO_KINDS], ADDS_KEY, "constraint orders_kind_id_fkey on table orders"),
+    ("a view of both", [KIND_OF_ITEM, "CREATE VIEW both_ AS SELECT FROM kinds, order_items"], KINDS, "view both_"),
+]
+
+
+@pytest.mark.parametrize(("does", "options"), [row[1:] for row in OWN], ids=[row[0] for row in OWN])
+def test_what_belongs_to_the_release_may_depend_on_its_tables(
+    look: Look, does: list[str], options: dict[str, Any]
+) -> None:
+    result = look("CREATE TABLE kinds (id int PRIMARY KEY)", *does, **options)
+    assert (result["state"], statuses(result)["nothing_depends"]) == ("allowed", "pass")
+
+
+@pytest.mark.parametrize(("does", "options", "named"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
+def test_what_depends_beside_what_is_the_releases_own_is_named_alone(
+    look: Look, does: list[str], options: dict[str, Any], named: str
+) -> None:
+    result = look("CREATE TABLE kinds (id int PRIMARY KEY)", *does, **options)
+    assert (result["state"], statuses(result)["nothing_depends"]) == ("refused", "fail")
+    assert f"tables that are dropped: {named} would be left without it." in result["message"]
 
 
 def test_a_table_may_have_capitals_in_its_name(
@@ -228,6 +292,36 @@ def test_the_very_number_is_accepted_and_covers_only_the_guards_of_rows(look: Lo
         "nothing_depends": "pass",
         "no_other_column": "pass",
     }
+
+
+def test_rows_of_which_no_losses_are_declared_are_saved_like_the_others(
+    look: Look, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+) -> None:
+    alone = look(FOREIGN)
+    assert alone["losses"] == [LOSSES["losses"]]
+    result = look(NOTES, created=WITH_NOTES, accept_loss="3")
+    assert (result["state"], result["accepted"], result["rows_lost"]) == ("allowed", True, 3)
+    assert result["losses"] == [LOSSES["losses"], {"table": "notes"}]
+    # What the release's own downgrade compares names the tables of its own guards alone.
+    told = "dbrelease.counted_in"
+    assert result["session_settings"][told] == alone["session_settings"][told]
+    saved = dropped_rows.act(
+        {**login_parameters, "run": run_parameters, "losses": result["losses"], "expected": 3}, False
+    )
+    assert saved["session_settings"][told] == alone["session_settings"][told]
+    assert [file["rows"] for file in saved["files"]] == [1, 2]
+    assert Path(saved["files"][1]["path"]).read_text() == 'id\tbody\n1\t"only here"\n2\t"only here"\n'
+
+
+def test_a_row_of_such_a_table_that_is_not_committed_yet_makes_the_number_unknown(
+    look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guards_database, "SETTLE_S", 0.2)
+    assert look(NOTES, created=WITH_NOTES)["rows_lost"] == 2
+    with closing(connect(database, "slow writer")) as other:
+        execute(other, "BEGIN", "INSERT INTO notes VALUES (3, NULL)")
+        result = look(created=WITH_NOTES, accept_loss="2")
+    assert (result["state"], statuses(result)["no_row_lost.notes"]) == ("refused", "inconclusive")
 
 
 def test_where_it_is_not_deployed_there_is_nothing_to_take_back(look: Look) -> None:

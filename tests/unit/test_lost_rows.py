@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import stat
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import psycopg2
 import pytest
 import shared_database
+from ansible.module_utils.dbrelease import lost_rows
 from ansible.module_utils.dbrelease.database import connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.lost_rows import NOTHING, Saved, save_rows
+from ansible.module_utils.dbrelease.private_files import publish
 
 database, emptied = shared_database.database, shared_database.emptied
 RUN = "20260102T030405Z-abcdef"
@@ -73,6 +76,20 @@ def test_what_was_saved_comes_back_and_only_once(database: Any, notes: Any, tmp_
     assert rows(notes) == before
     replay(notes, saved["replay"])
     assert rows(notes) == before
+
+
+def test_without_its_script_no_file_stays(
+    database: Any, notes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(temporary: Path, path: Path) -> None:
+        if path.suffix == ".sql":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        publish(temporary, path)
+
+    monkeypatch.setattr(lost_rows, "publish", full)
+    with pytest.raises(ReleaseError, match="make room there"):
+        save(database, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 # The columns of the table, and its rows.

@@ -341,6 +341,76 @@ def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatc
     assert len(calls) == 2 and before.run("SELECT count(*) FROM links") == [(20,)]
 
 
+KINDS = """
+CREATE TABLE kinds (id int, best_order int, best_account int);
+ALTER TABLE kinds ADD CONSTRAINT kinds_pkey PRIMARY KEY (id);
+ALTER TABLE links ADD COLUMN kind int REFERENCES kinds;
+"""
+IN_A_CIRCLE = "ALTER TABLE kinds ADD FOREIGN KEY (best_order, best_account) REFERENCES links;"
+OPTIONAL = {"type": "integer", "nullable": True}
+LINKS = RELEASE["created"]["links"]
+BOTH: dict[str, Any] = {
+    "created": {
+        "kinds": {"columns": dict.fromkeys(("id", "best_order", "best_account"), OPTIONAL)},
+        "links": {**LINKS, "columns": {**LINKS["columns"], "kind": OPTIONAL}},
+    },
+    "repairs": {
+        "leftover": {
+            "kinds": {"losses": "SELECT k.* FROM kinds k WHERE NOT EXISTS (SELECT FROM links WHERE kind = k.id)"},
+            "links": {"losses": "SELECT l.* FROM links l WHERE by <> 'release' AND EXISTS (SELECT FROM kinds)"},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("circle", ["", IN_A_CIRCLE], ids=["one refers to the other", "each refers to the other"])
+def test_tables_that_refer_to_each_other_are_dropped_together(before: World, circle: str) -> None:
+    was = before.state()
+    before.run(TABLE + KEYS + KINDS + circle)
+    planned = before.reconcile(check_mode=True, **BOTH)
+    assert planned["diff"]["after"] == 'DROP TABLE "kinds", "links";\n'
+    done = before.reconcile(**BOTH)
+    assert done["repaired"] == ["dropped kinds", "dropped links"] and before.state() == was
+    assert [proof["status"] for proof in done["proofs"]] == ["pass", "pass"]
+    assert not before.reconcile(**BOTH)["changed"]
+
+
+def test_what_would_be_lost_with_tables_that_go_together_is_judged_before_any_goes(before: World) -> None:
+    before.run(TABLE + KINDS + "INSERT INTO kinds VALUES (1); UPDATE links SET by = 'ann' WHERE order_id < 4")
+    was = before.state()
+    assert "accept_loss=4" in before.refused(**BOTH).message and before.state() == was
+    done = before.reconcile(accept_loss=4, **BOTH)
+    assert [saved["rows"] for saved in done["saved"]] == [1, 3] and no_links(before)
+
+
+@pytest.mark.parametrize("change", ["UPDATE links SET by = 'ann'", "INSERT INTO kinds VALUES (2)"])
+def test_tables_of_which_one_changes_meanwhile_are_not_dropped(
+    before: World, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    before.run(TABLE + KINDS + "INSERT INTO kinds VALUES (1); UPDATE links SET kind = 1")
+    calls: list[int] = []
+
+    def late(*arguments: Any) -> Any:
+        found = diagnose(*arguments)
+        calls.append(1)
+        if len(calls) == 2:
+            before.run(change)
+        return found
+
+    monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.diagnose", late)
+    assert "nothing was dropped" in before.refused(**BOTH).message
+    assert before.run("SELECT to_regclass('kinds') IS NULL OR to_regclass('links') IS NULL") == [(False,)]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_what_depends_on_one_of_two_is_named_and_neither_is_dropped(before: World, check_mode: bool) -> None:
+    before.run(TABLE + KINDS + "CREATE TABLE other (kind int REFERENCES kinds)")
+    was = before.state()
+    error = before.refused(check_mode=check_mode, **BOTH)
+    assert error.message.startswith("constraint other_kind_fkey on table other would go with") and error.refused
+    assert before.state() == was
+
+
 # Foreign keys
 
 ADD = "ALTER TABLE links ADD CONSTRAINT"

@@ -86,6 +86,12 @@ CASES: list[tuple[str, Break, list[str], str]] = [
         ["-e", "on_failed_verification=rolback"],
         "after_failed_verification must be one of: rollback, hold, got: rolback",
     ),
+    (
+        "no such way to take it back",
+        nullcontext,
+        ["-e", "rollback_method=squel"],
+        "rollback_method must be one of: alembic, sql, got: squel",
+    ),
     ("wrong password", nullcontext, ["-e", "db_password=wrong"], "check db_user and db_password"),
     ("database container missing", nullcontext, ["-e", "db_container=no_such_database"], "no_such_database"),
     ("worker container missing", nullcontext, ["-e", "worker_container=no_such_worker"], "no_such_worker"),
