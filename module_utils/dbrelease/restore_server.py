@@ -9,6 +9,7 @@ from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
+from .client_tools import SETTING_SINCE, fitting_clients, in_words
 from .commands import Commands
 from .database import select
 from .dump import tool_version
@@ -62,11 +63,19 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
         client = major_of(tool_version(commands, "pg_restore"))
     except ReleaseError as error:
         raise refused(error.message.rstrip("."), "let pg_restore be found") from error
-    if client < max(major_of(backup.content["tool_version"]), row["major"]):
+    tool, server = backup.content["tool_version"], row["major"]
+    fitting = fitting_clients(server, major_of(tool))
+    if not fitting:
         raise refused(
-            f"pg_restore in {commands.place} is of PostgreSQL {client}, the backup was made by "
-            f"{backup.content['tool_version']} and the server is {row['major']}",
-            "install the newer client programs there",
+            f"the backup was made by {tool}, and what reads it restores to no server before {SETTING_SINCE}: "
+            f"this one is {server}",
+            f"restore to a server of PostgreSQL {SETTING_SINCE} or later, or another backup",
+        )
+    if client not in fitting:
+        raise refused(
+            f"pg_restore in {commands.place} is of PostgreSQL {client}, the backup was made by {tool} "
+            f"and the server is {server}",
+            f"install the client programs of PostgreSQL {in_words(fitting)} there",
         )
     if not (row["superuser"] or (row["may_create"] and row["live_owner"] in (row["user"], None))):
         raise refused(
