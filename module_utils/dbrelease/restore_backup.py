@@ -69,7 +69,11 @@ def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
 def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
     """The dump with its manifest, which is of this release and database; raises a refusal otherwise."""
     another = "name the dump of a backup with restore_backup=FILE"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise refused(f"looking for the file {path} failed ({error.strerror})", another) from error
+    if not found:
         raise refused(f"there is no file {path}", another)
     beside = manifest_beside(path)
     try:
