@@ -11,7 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .client_tools import SETTING_SINCE, fitting_clients, in_words
 from .commands import Commands
-from .database import select
+from .database import Login, select
 from .dump import tool_version
 from .errors import ReleaseError
 from .preflight.places import free_bytes
@@ -86,6 +86,16 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
         raise refused(*found)
     _check_roles(cursor, backup.content["settings"])
     return Server(row["major"], row["data_directory"], row["live_bytes"])
+
+
+def check_maintenance(doing: str, maintenance: Login, *renamed: str) -> None:
+    """Refuse to work from one of the databases that will be renamed."""
+    if maintenance.database in renamed:
+        raise ReleaseError(
+            f"{doing} was refused ({maintenance.database} is also the maintenance database, and nobody can be in one "
+            "that is renamed), and nothing was touched: name another database of the server as restore_maintenance_db.",
+            refused=True,
+        )
 
 
 def obstacle(cursor: Cursor, database: str) -> tuple[str, str] | None:
