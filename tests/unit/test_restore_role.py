@@ -47,3 +47,19 @@ def test_the_printed_commands_work_from_the_database_that_the_restore_worked_fro
     }
     printed = [rendered(defaults[f"restore_{name}_command"], **given) for name in ("swap_back", "drop")]
     assert printed == [f"ansible-playbook restore_x.yml -i staging {swap_back}", drop]
+
+
+@pytest.mark.parametrize(
+    ("backup", "swap_back", "allowed"),
+    [("", "", True), ("x.dump", "", True), ("", "shop_before", True), ("x.dump", "shop_before", False)],
+)
+def test_a_backup_and_a_database_to_swap_back_are_not_both_asked_for(
+    backup: str, swap_back: str, allowed: bool
+) -> None:
+    (first, *_) = read("tasks")
+    refuses = first["ansible.builtin.assert"]
+    given = {"restore_backup": backup, "restore_swap_back": swap_back}
+    assert rendered(f"{{{{ {refuses['that']} }}}}", **given) is allowed
+    assert "restore_backup=x.dump and with restore_swap_back=shop_before" in rendered(
+        refuses["fail_msg"], restore_backup="x.dump", restore_swap_back="shop_before"
+    )
