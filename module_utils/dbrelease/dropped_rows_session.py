@@ -13,6 +13,7 @@ from .journal import Journal
 from .manifest import hash_file
 from .module import run_of
 from .proof import Proof
+from .remembered import odd
 
 KEPT = ("rows", "session_settings", "files")
 
@@ -39,7 +40,7 @@ def save_lost_rows(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
 def _existing(journal: Journal) -> dict[str, Any] | None:
     """What this run saved before, if the files are still what they were."""
     for line in reversed(journal.read()):
-        if (line["run_id"], line["step"], line["event"]) != (journal.run.run_id, "lost_rows", "passed"):
+        if (line["run_id"], line["step"], line["event"]) != (journal.run.run_id, "lost_rows", "passed") or odd(line):
             continue
         facts = line["facts"]
         for saved in facts["files"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .claim import CLAIM_STEP, is_closed, open_steps, standing
 from .journal import RUN_ID, Run, stamp
+from .remembered import odd
 from .restore_names import copy_name, kept_name, proof_name, rows_folder
 from .stages import RECONCILED
 
@@ -82,7 +83,8 @@ def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_di
         if run_id in living:
             continue
         own = [line for line in lines if line["run_id"] == run_id]
-        asked = tuple(first["facts"].get("asked") or ())
+        said = {} if odd(first, "run") else first["facts"]
+        asked = tuple(said.get("asked") or ())
         # Whose report nobody asked for has all that it will have.
         settled = bool(asked) and is_unreported(own)
         if settled:
@@ -90,7 +92,7 @@ def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_di
         steps, closed = tuple(open_steps(own, run_id)), is_closed(own, run_id)
         if closed and not steps:
             continue
-        controller = first["facts"].get("controller") or {}
+        controller = said.get("controller") or {}
         found.append(
             Interrupted(
                 run=Run(run_id, first["release"], first["environment"], first["playbook"], state_dir),

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from .errors import ReleaseError
 from .proof import Proof, failures, sentence
+from .remembered import odd
 
 Event = Literal["started", "passed", "failed", "refused", "skipped"]
 JOURNAL_NAME = "journal.jsonl"
@@ -208,9 +209,14 @@ def _is_event(value: Any) -> bool:
 def last_facts(
     events: list[dict[str, Any]], *, release: str, environment: str, step: str, event: Event = "passed"
 ) -> dict[str, Any] | None:
-    """The facts of the newest such line for a release in an environment, or None."""
+    """The facts of the newest such line for a release in an environment, or None; raises ReleaseError for odd ones."""
     for line in reversed(events):
         if (line["release"], line["environment"], line["step"], line["event"]) == (release, environment, step, event):
+            if wrong := odd(line):
+                raise ReleaseError(
+                    f"Reading the journal failed (in the last line of step {step}, of run {line['run_id']}, {wrong}): "
+                    "correct that line, or take it out."
+                )
             facts: dict[str, Any] = line["facts"]
             return facts
     return None

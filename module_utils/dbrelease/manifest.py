@@ -13,8 +13,40 @@ from .dump import FORMAT, Decoded, Dumped
 from .errors import ReleaseError
 from .journal import Run, stamp, utc_now
 from .private_files import replace_private, write_private
+from .shapes import EACH, difference
 
 Manifest = dict[str, Any]
+# Of what build() writes, all that somebody reads. Older ones lack some of it.
+SHAPE = {
+    "run_id": str,
+    "file": str,
+    "sha256": str,
+    "bytes": int,
+    "snapshot_at?": str,
+    "revision?": str,
+    "server_version?": str,
+    "tool_version?": str,
+    "database_bytes?": (int, None),
+    "settings?": {
+        "owner": str,
+        "encoding": str,
+        "collate": str,
+        "ctype": str,
+        "acl?": ([str], None),
+        "comment?": (str, None),
+        "locale_provider?": (str, None),
+        "locale?": (str, None),
+        "icu_rules?": (str, None),
+        "tablespace?": (str, None),
+        "connection_limit?": int,
+        "database_settings?": ([str], None),
+        "role_settings?": ({EACH: [str]}, None),
+    },
+    "sequences?": ({EACH: {"last_value": int, "increment": int}}, None),
+    "tables?": {EACH: {"rows": int, "fingerprint": str, "columns": [str]}},
+    "decoded?": ({"sha256?": str}, None),
+    "restored?": ({"schema_sha256?": str}, None),
+}
 
 
 def paths(run: Run, label: str) -> dict[str, Path]:
@@ -83,13 +115,13 @@ def mark_restored(path: Path, manifest: Manifest, restored: dict[str, Any], run_
 def read(path: Path) -> Manifest | None:
     """The manifest, or None where there is none; raises ReleaseError where it is not one."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ReleaseError(f"Reading the manifest {path} failed ({error}): use another backup.") from error
-    if not isinstance(manifest, dict) or not {"run_id", "file", "sha256", "bytes"} <= manifest.keys():
-        raise ReleaseError(f"Reading the manifest {path} failed (it is no manifest of a backup): use another backup.")
+    if wrong := difference(manifest, SHAPE):
+        raise ReleaseError(f"Reading the manifest {path} failed ({wrong}): use another backup.")
     return manifest
 
 

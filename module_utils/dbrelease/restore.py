@@ -26,7 +26,7 @@ from .restore_copy import Place, drop_database, login_to, make_copy
 from .restore_equal import is_restored
 from .restore_leftovers import foreign_copies, remove_dumps, runs_of, settle
 from .restore_names import copied_by, copy_name, is_kept
-from .restore_server import Server, check_room, check_server
+from .restore_server import Server, check_maintenance, check_room, check_server
 from .restore_settings import SETTINGS_PROOF
 from .swap import looking_of, swap_in
 from .swap_look import Looking
@@ -90,12 +90,7 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
     """The backup and the module's result without a swap; the live database is looked at meanwhile."""
     journal = Journal(plan.run, dry=check_mode)
     with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
-        if plan.login.database == plan.maintenance.database:
-            raise ReleaseError(
-                f"Restoring {plan.login.database} was refused (it is also the maintenance database, and nobody can be "
-                "in one that is renamed): name another database of the server as restore_maintenance_db.",
-                refused=True,
-            )
+        check_maintenance(f"Restoring {plan.login.database}", plan.maintenance, plan.login.database)
         if not check_mode:
             lock.take()
         backup = read_backup(

@@ -57,11 +57,14 @@ def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
     """The file that was asked for, else that of the last backup of this release in this environment."""
     if given:
         return Path(run.state_dir) / given
-    facts = last_facts(events, release=run.release, environment=run.environment, step="backup")
+    another = "name one with restore_backup=FILE"
+    try:
+        facts = last_facts(events, release=run.release, environment=run.environment, step="backup")
+    except ReleaseError as error:
+        raise refused(error.message.rstrip("."), another) from error
     if facts is None:
         raise refused(
-            f"the journal of {run.state_dir} knows no backup of release {run.release} in {run.environment}",
-            "name one with restore_backup=FILE",
+            f"the journal of {run.state_dir} knows no backup of release {run.release} in {run.environment}", another
         )
     return Path(facts["path"])
 
@@ -69,7 +72,11 @@ def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
 def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
     """The dump with its manifest, which is of this release and database; raises a refusal otherwise."""
     another = "name the dump of a backup with restore_backup=FILE"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise refused(f"looking for the file {path} failed ({error.strerror})", another) from error
+    if not found:
         raise refused(f"there is no file {path}", another)
     beside = manifest_beside(path)
     try:

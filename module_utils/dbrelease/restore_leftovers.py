@@ -18,6 +18,7 @@ from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
 from .journal import Run
 from .proof import Proof
+from .remembered import odd
 from .restore_names import copied_by, dump_folder, is_kept
 from .swap_services import Stopping, start
 
@@ -125,14 +126,17 @@ def remove_dumps(commands: Commands, runs: Collection[str]) -> list[str]:
 def left_stopped(events: Sequence[Mapping[str, Any]]) -> Stopping | None:
     """What the newest swap stopped, if no later line says that it was started again."""
     newest = _newest_of_services(events)
-    return Stopping.of(newest) if newest and newest["event"] == "started" and newest["facts"]["containers"] else None
+    return (
+        Stopping.of(newest) if newest and newest["event"] == "started" and newest["facts"].get("containers") else None
+    )
 
 
 def never_started(events: Sequence[Mapping[str, Any]]) -> list[str]:
     """Containers that the newest swap stopped and could not start again."""
     newest = _newest_of_services(events)
-    return list(newest["facts"].get("containers") or ()) if newest and newest["event"] != "passed" else []
+    return list(newest["facts"].get("containers", ())) if newest and newest["event"] != "passed" else []
 
 
 def _newest_of_services(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    return next((line for line in reversed(events) if line["step"] == "restore.services"), None)
+    # An odd one names no container that could be started: the one before it counts.
+    return next((line for line in reversed(events) if line["step"] == "restore.services" and not odd(line)), None)

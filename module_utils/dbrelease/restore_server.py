@@ -9,8 +9,9 @@ from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
+from .client_tools import SETTING_SINCE, fitting_clients, in_words
 from .commands import Commands
-from .database import select
+from .database import Login, select
 from .dump import tool_version
 from .errors import ReleaseError
 from .preflight.places import free_bytes
@@ -62,11 +63,19 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
         client = major_of(tool_version(commands, "pg_restore"))
     except ReleaseError as error:
         raise refused(error.message.rstrip("."), "let pg_restore be found") from error
-    if client < max(major_of(backup.content["tool_version"]), row["major"]):
+    tool, server = backup.content["tool_version"], row["major"]
+    fitting = fitting_clients(server, major_of(tool))
+    if not fitting:
         raise refused(
-            f"pg_restore in {commands.place} is of PostgreSQL {client}, the backup was made by "
-            f"{backup.content['tool_version']} and the server is {row['major']}",
-            "install the newer client programs there",
+            f"the backup was made by {tool}, and what reads it restores to no server before {SETTING_SINCE}: "
+            f"this one is {server}",
+            f"restore to a server of PostgreSQL {SETTING_SINCE} or later, or another backup",
+        )
+    if client not in fitting:
+        raise refused(
+            f"pg_restore in {commands.place} is of PostgreSQL {client}, the backup was made by {tool} "
+            f"and the server is {server}",
+            f"install the client programs of PostgreSQL {in_words(fitting)} there",
         )
     if not (row["superuser"] or (row["may_create"] and row["live_owner"] in (row["user"], None))):
         raise refused(
@@ -77,6 +86,16 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
         raise refused(*found)
     _check_roles(cursor, backup.content["settings"])
     return Server(row["major"], row["data_directory"], row["live_bytes"])
+
+
+def check_maintenance(doing: str, maintenance: Login, *renamed: str) -> None:
+    """Refuse to work from one of the databases that will be renamed."""
+    if maintenance.database in renamed:
+        raise ReleaseError(
+            f"{doing} was refused ({maintenance.database} is also the maintenance database, and nobody can be in one "
+            "that is renamed), and nothing was touched: name another database of the server as restore_maintenance_db.",
+            refused=True,
+        )
 
 
 def obstacle(cursor: Cursor, database: str) -> tuple[str, str] | None:

@@ -26,7 +26,7 @@ from .proof import Proof, sentence
 from .restore_copy import drop_or_leave, login_to
 from .restore_leftovers import never_started, runs_of
 from .restore_names import copied_by, is_kept, kept_name, rows_folder
-from .restore_server import obstacle
+from .restore_server import check_maintenance, obstacle
 from .swap_compare import Comparison, prepare
 from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange, is_exchanged
@@ -153,6 +153,7 @@ def swap_in(
 def _checked(plan: Plan, check_mode: bool) -> Plan:
     """Refuse names that are not this database's; where there is no live database nothing is kept."""
     names, database = plan.names, plan.login.database
+    check_maintenance(f"Swapping {names.incoming} in", plan.maintenance, database, names.incoming)
     reason, advice = "", "see `psql --list`"
     if not (plan.copy or is_kept(names.incoming, database)):
         reason = f"{names.incoming} is no database that a restore of {database} made"

@@ -14,6 +14,7 @@ from .claiming import holder_of
 from .interrupted import Interrupted, interrupted_runs, may_live, runs_in, stray_dumps, stray_folders, stray_temporaries
 from .journal import Run, utc_now
 from .machine import is_running, this_machine
+from .remembered import odd
 from .restore_names import REPLAY
 
 Line = Mapping[str, Any]
@@ -66,7 +67,7 @@ def is_at_work(lines: Sequence[Line], run_id: str) -> bool:
 
 def _life(first: Line) -> Life:
     """Of the controller that wrote a run's first line."""
-    controller = first["facts"].get("controller") or {}
+    controller = {} if odd(first, "run") else first["facts"].get("controller") or {}
     here = this_machine()
     run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
     claim = Claim.of(run, controller, here, str(first["ts"]))

@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import database_swap
 import docker
 import psycopg2
 import pytest
@@ -609,6 +610,18 @@ def test_other_names_are_refused(world: World, asked: str, words: str) -> None:
     before = (world.databases(), world.oid())
     with pytest.raises(ReleaseError, match=words) as raised:
         world.swap(asked.replace("{name}", world.login.database))
+    assert raised.value.refused
+    assert (world.databases(), world.oid()) == before
+
+
+@pytest.mark.parametrize("which", ["live", "incoming"])
+def test_neither_database_may_be_the_one_that_is_worked_from(world: World, copy: str, which: str) -> None:
+    kept = world.swap(copy)["kept"]
+    world.next_run()
+    before = (world.databases(), world.oid())
+    asked = world.swap_parameters(kept) | {"maintenance_db": world.login.database if which == "live" else kept}
+    with pytest.raises(ReleaseError, match="is also the maintenance database") as raised:
+        database_swap.act(asked, False)
     assert raised.value.refused
     assert (world.databases(), world.oid()) == before
 

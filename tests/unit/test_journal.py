@@ -191,11 +191,11 @@ def test_a_step_with_a_red_claim_is_closed_as_failed(run_parameters: dict[str, A
 
 def test_the_newest_facts_of_a_release_in_an_environment_are_found(run_parameters: dict[str, Any]) -> None:
     kept = Journal(Run(**run_parameters))
-    kept.append("backup", "passed", {"n": 1})
-    kept.append("backup", "passed", {"n": 2})
-    kept.append("backup", "failed", {"n": 3})
-    Journal(Run(**{**run_parameters, "environment": "elsewhere"})).append("backup", "passed", {"n": 4})
-    assert last_facts(kept.read(), release="sample", environment="test", step="backup") == {"n": 2}
+    kept.append("verify", "passed", {"n": 1})
+    kept.append("verify", "passed", {"n": 2})
+    kept.append("verify", "failed", {"n": 3})
+    Journal(Run(**{**run_parameters, "environment": "elsewhere"})).append("verify", "passed", {"n": 4})
+    assert last_facts(kept.read(), release="sample", environment="test", step="verify") == {"n": 2}
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(run_parameters: dict[str, Any], tmp_path: Path) -> None:

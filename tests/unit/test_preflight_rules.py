@@ -102,6 +102,7 @@ RED: dict[str, tuple[Facts, str]] = {
     "standby": (seen(standby=True), "server"),
     "old server": (seen(major=13, version="13.9"), "server"),
     "older dump tool": (replace(HEALTHY, tools={"pg_dump": "14.9", "pg_restore": "15.4"}), "dump_tools"),
+    "dump tool that no restore goes with": (replace(HEALTHY, tools={"pg_dump": "17.2"}), "dump_tools"),
     "tools that are not there": (replace(HEALTHY, tools=Unseen("No pg_dump: install it.")), "dump_tools"),
     "prepared transaction": (
         seen(prepared=[{"gid": "x", "user": "u", "since": "2026-01-02"}]),

@@ -19,7 +19,7 @@ from ansible.module_utils.dbrelease.commands import HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.restore_backup import Backup
+from ansible.module_utils.dbrelease.restore_backup import Backup, find_backup, read_backup
 from ansible.module_utils.dbrelease.restore_compare import read_state
 from ansible.module_utils.dbrelease.restore_leftovers import settle
 from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
@@ -149,8 +149,9 @@ REFUSALS: list[tuple[str, Callable[[World, Path], Any], str]] = [
     ("a folder", a_folder, "there is no file"),
     ("no manifest", lambda _, dump: manifest_of(dump).unlink(), "has no manifest"),
     ("torn manifest", lambda _, dump: manifest_of(dump).write_text("{"), "Reading the manifest"),
-    ("manifest of something else", lambda _, dump: manifest_of(dump).write_text("[]"), "it is no manifest"),
+    ("manifest of something else", lambda _, dump: manifest_of(dump).write_text("[]"), "it is not an object"),
     ("manifest that lacks a key", lambda _, dump: rewrite_without(dump, "tables"), "lacks tables"),
+    ("manifest with a value of another kind", rewritten(settings=None), "settings is not an object"),
     ("truncated", cut, "it was cut or changed"),
     ("truncated, with its sha256 corrected", cut_with_its_manifest, "Decoding"),
     ("empty", lambda _, dump: os.truncate(dump, 0), "has 0 bytes"),
@@ -213,6 +214,26 @@ def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path
         (elsewhere / path.name).write_bytes(path.read_bytes())
     for given in (saved.name, str(elsewhere / saved.name)):
         assert Path(world.restore(check_mode=True, backup=given)["dump"]).name == saved.name
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("x" * 300, "(File name too long)"),
+        ("x/" * 3000, "(File name too long)"),
+        ("a\0b", "there is no file"),
+        ("../../etc/passwd", "there is no file"),
+        (" ", "there is no file"),
+        ("%s", "there is no file"),
+    ],
+    ids=["long name", "long path", "no name", "path of others", "blank", "percent sign"],
+)
+def test_a_name_that_is_none_of_a_backup_is_refused(tmp_path: Path, given: str, told: str) -> None:
+    run = Run("20260102T030405Z-abcdef", "sample", "test", "restore", str(tmp_path))
+    with pytest.raises(ReleaseError, match="nothing was touched") as raised:
+        read_backup(find_backup(given, run, []), run, "2.4", "shop")
+    assert raised.value.refused
+    assert told in raised.value.message
 
 
 def test_where_there_is_no_room_it_is_refused(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -371,7 +392,7 @@ def test_a_setting_is_worded_as_the_server_wants_it(session: Any, line: str, exp
 def test_a_database_that_is_its_own_maintenance_database_is_refused(world: World) -> None:
     world.back_up()
     world.execute("DELETE FROM orders WHERE id = 7")
-    with pytest.raises(ReleaseError, match=r"was refused \(it is also the maintenance database") as caught:
+    with pytest.raises(ReleaseError, match=r"was refused \(\w+ is also the maintenance database") as caught:
         world.restore(maintenance_db=world.login.database)
     assert caught.value.refused
     assert list(world.databases()) == [world.login.database]

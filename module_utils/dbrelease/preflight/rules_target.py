@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from ..client_tools import fitting_clients, in_words
 from ..proof import Proof
 from ..target import not_running
 from .demands import Demands, PayloadFile
@@ -59,23 +60,24 @@ def _wrong_services(demands: Demands, facts: Facts) -> Iterator[str]:
 
 
 def dump_tools(demands: Demands, facts: Facts) -> Proof:
-    """A dump tool reads servers up to its own major version."""
+    """They dump the server, and what they dump can be restored to it."""
     if isinstance(facts.tools, Unseen):
         return unseen("dump_tools", facts.tools)
     if isinstance(facts.database, Unseen):
         return skipped("dump_tools", BECAUSE_OF_DATABASE)
-    major = facts.database.major
-    older = [f"{tool} {version}" for tool, version in facts.tools.items() if major_of(version) < major]
-    observed = dict(facts.tools)
-    if older:
+    fitting = fitting_clients(facts.database.major)
+    unfit = [f"{tool} {version}" for tool, version in facts.tools.items() if major_of(version) not in fitting]
+    expected, observed = f"major {in_words(fitting)}", dict(facts.tools)
+    if unfit:
         return broken(
             "dump_tools",
-            f"{' and '.join(older)} cannot dump the server, which is {facts.database.version}.",
-            f"Install the client programs of PostgreSQL {major} where the dump is made.",
-            expected=f"major {major} or later",
+            f"{' and '.join(unfit)} cannot dump the server, which is {facts.database.version}, "
+            "or not so that it could be restored there.",
+            f"Install the client programs of PostgreSQL {in_words(fitting)} where the dump is made.",
+            expected=expected,
             observed=observed,
         )
-    return holds("dump_tools", expected=f"major {major} or later", observed=observed)
+    return holds("dump_tools", expected=expected, observed=observed)
 
 
 def major_of(version: str) -> int:

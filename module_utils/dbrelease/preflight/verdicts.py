@@ -12,7 +12,7 @@ TITLES = {
     "services": "The declared services run and are healthy",
     "database": "The database can be reached",
     "server": "The server is recent enough and takes writes",
-    "dump_tools": "The dump tools are not older than the server",
+    "dump_tools": "The dump tools fit the server",
     "revision": "The database is at the revision that the release starts from",
     "history": "The migration history has one head, and it is the release's",
     "tables": "The tables that the release builds on are there with their columns",
