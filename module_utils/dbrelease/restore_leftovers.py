@@ -20,7 +20,7 @@ from .journal import Run
 from .proof import Proof
 from .remembered import odd
 from .restore_names import copied_by, dump_folder, is_kept
-from .swap_services import Stopping, start
+from .swap_services import SERVICES_STEP, Stopping, start
 
 REMOVE_TIMEOUT_S = 60
 MAINTENANCE = "postgres"
@@ -35,7 +35,7 @@ def repair_restore(
 
     dead: the interrupted runs. Raises ReleaseError where another run, of whatever target, is at work on the database.
     """
-    maintenance = replace(login, database=MAINTENANCE)
+    maintenance = replace(login, database=_maintenance_db(events))
     with closing(NameLock(maintenance, login.database, run, dead)) as lock:
         lock.take()
         return _repair_restore(maintenance, login.database, db_container, events)
@@ -137,6 +137,12 @@ def never_started(events: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(newest["facts"].get("containers", ())) if newest and newest["event"] != "passed" else []
 
 
+def _maintenance_db(events: Sequence[Mapping[str, Any]]) -> str:
+    """From which the newest swap renamed: nobody else's may be there, or open to this user."""
+    told = (line["facts"].get("maintenance_db") for line in reversed(events) if line["step"] == SERVICES_STEP)
+    return next((name for name in told if isinstance(name, str)), MAINTENANCE)
+
+
 def _newest_of_services(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     # An odd one names no container that could be started: the one before it counts.
-    return next((line for line in reversed(events) if line["step"] == "restore.services" and not odd(line)), None)
+    return next((line for line in reversed(events) if line["step"] == SERVICES_STEP and not odd(line)), None)

@@ -32,10 +32,9 @@ from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange, is_exchanged
 from .swap_replay import Keeper, Saved
 from .swap_sequences import Advance, advance
+from .swap_services import SERVICES_STEP
 from .swap_told import header, planned, rows_proof, swapped_proof
 from .target import DATABASE_SERVICE, look
-
-SERVICES_STEP = "restore.services"
 
 
 @dataclass(frozen=True)
@@ -188,8 +187,9 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
         comparison = prepare(plan.login, incoming, plan.bookkeeping, plan.looking, plan.there)
     left = [name for name in never_started(journal.read()) if name in plan.containers]
     stopped = list(dict.fromkeys([*services.running(plan.containers), *left]))
-    # The list is on disk before the first is stopped, for whoever comes after a kill.
-    line = journal.append(SERVICES_STEP, "started", {"containers": stopped, "stop_seconds": plan.limits.stop_s})
+    # This is on disk before the first is stopped, for whoever comes after a kill.
+    facts = {"stop_seconds": plan.limits.stop_s, "maintenance_db": plan.maintenance.database}
+    line = journal.append(SERVICES_STEP, "started", {"containers": stopped, **facts})
     begun = time.monotonic()
     failure: BaseException | None = None
     try:

@@ -18,7 +18,7 @@ from .journal import utc_now
 from .proof import Proof, Status
 from .target import Service, inspect, not_running, service_of
 
-SERVICES_PROOF = "restore.services"
+SERVICES_STEP = SERVICES_PROOF = "restore.services"
 SERVICES_TITLE = "The application is up again"
 POLL_S = 0.1
 # The engine itself may be restarting.

@@ -500,7 +500,8 @@ def test_the_application_is_away_and_comes_back(world: World, copy: str, contain
     assert 0 < result["away_ms"] < 30_000
     last = [line for line in world.journal() if line["step"] == "restore.services"]
     assert [line["event"] for line in last] == ["started", "passed"]
-    assert last[0]["facts"] == {"containers": [container], "stop_seconds": 1}
+    whence = {"stop_seconds": 1, "maintenance_db": world.maintenance.database}
+    assert last[0]["facts"] == {"containers": [container], **whence}
 
 
 @pytest.fixture

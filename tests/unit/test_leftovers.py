@@ -14,6 +14,7 @@ import leftovers
 import psycopg2
 import psycopg2.extensions
 import pytest
+from ansible.module_utils.dbrelease import restore_leftovers
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.interrupted import (
     Interrupted,
@@ -246,6 +247,24 @@ def test_a_dead_restores_own_database_is_dropped(
         finally:
             for name in (mine, kept):
                 cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
+
+
+def test_a_closed_database_is_opened_from_where_the_restore_renames(
+    parameters: dict[str, Any],
+    at_revision: None,
+    database: Login,
+    server: Login,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(restore_leftovers, "MAINTENANCE", "not_there")
+    journal = journal_of(parameters, DEAD, "restore")
+    begin(journal)
+    journal.append("restore.services", "started", {"containers": [], "maintenance_db": server.database})
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(database.database)))
+        result = leftovers.act(parameters, False)
+        assert result["restore_repaired"] == [f"Allowed connections to {database.database} again."]
+        assert (result["settled"], result["revisions"]) == (True, [TO])
 
 
 @pytest.mark.parametrize("saved", [True, False])
