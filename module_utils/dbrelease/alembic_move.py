@@ -30,6 +30,8 @@ RECOVERY_S = 15.0
 POLL_S = 0.5
 # A session that is at work all the time reports once a second what it wrote.
 LATE_S = 1.2
+# An older server hands what sessions report to a process that tells of it half a second later.
+TELLS_AT_ONCE = 150000
 # In PGOPTIONS a backslash keeps what follows it.
 BLANK, ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
 # Their kind would be hidden from whoever may not see what other users do.
@@ -155,6 +157,8 @@ def revisions_or_none(login: Login, table: str, patience_s: float = 0.0) -> list
 def read_counters(login: Login) -> Row:
     """How much was ever written, in a session of its own."""
     with _asking(login, "dbrelease counters") as cursor:
+        if cursor.connection.server_version < TELLS_AT_ONCE:
+            time.sleep(LATE_S)
         return write_counters(cursor)
 
 
@@ -165,7 +169,7 @@ def read_counters_before(login: Login) -> Row:
     """
     with _asking(login, "dbrelease counters") as cursor:
         first = position(cursor)
-        if select(cursor, OTHERS)[0]["sessions"]:
+        if select(cursor, OTHERS)[0]["sessions"] or cursor.connection.server_version < TELLS_AT_ONCE:
             time.sleep(LATE_S)
         return {**write_counters(cursor), "since": first["xid"], "running": first["running"]}
 

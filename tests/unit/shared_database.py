@@ -6,11 +6,14 @@ A test file that names both fixtures has them in the place of the one of tests/c
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.fingerprints import write_counters
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +40,18 @@ def emptied(database: Login) -> None:
         cursor.execute("CREATE SCHEMA public")
         cursor.execute("GRANT USAGE ON SCHEMA public TO PUBLIC")
     session.close()
+
+
+def await_inserts(login: Login, **rows: int) -> None:
+    """So many rows of each table are counted: a baseline before that would take the tests' own set-up for later.
+
+    What a session wrote is counted a moment after its end, by a server before version 15 half a second after.
+    """
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        with closing(connect(login, "tests")) as connection, transaction(connection, read_only=True) as cursor:
+            tables = write_counters(cursor)["tables"]
+        if all(tables[f"public.{table}"]["inserted"] >= count for table, count in rows.items()):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"The server does not count what was written: {rows}.")

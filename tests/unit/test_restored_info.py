@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg2.extensions
 import pytest
 import shared_database
+from ansible.module_utils.dbrelease.alembic_move import read_counters
 from ansible.module_utils.dbrelease.baseline import read_baseline
 from ansible.module_utils.dbrelease.catalog_text import read_lines
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
-from ansible.module_utils.dbrelease.fingerprints import write_counters
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from restored_info import act
 
@@ -52,22 +51,6 @@ def execute(login: Login, *statements: str) -> None:
     connection.close()
 
 
-def counters(login: Login) -> dict[str, Any]:
-    connection = connect(login, "counters")
-    try:
-        with transaction(connection, read_only=True) as cursor:
-            return write_counters(cursor)
-    finally:
-        connection.close()
-
-
-def await_counted(login: Login) -> None:
-    """What a session wrote is counted a moment after its end: a baseline before that would take it for later."""
-    deadline = time.monotonic() + 20
-    while counters(login)["tables"]["public.accounts"]["inserted"] < 20 and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
 @pytest.fixture
 def look(
     database: Login,
@@ -77,18 +60,18 @@ def look(
 ) -> Look:
     """Deployed; then what a test says, and the comparison."""
     execute(database, SCHEMA)
-    await_counted(database)
+    shared_database.await_inserts(database, accounts=20, orders=5000)
     journal = Journal(Run(**run_parameters))
     with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
         journal.append("baseline", "passed", read_baseline(cursor, [COUNT], "alembic_version").facts)
-    before = counters(database)
+    before = read_counters(database)
     execute(database, *UP)
-    journal.append("upgrade", "passed", {"before": before, "after": counters(database)})
+    journal.append("upgrade", "passed", {"before": before, "after": read_counters(database)})
 
     def look(*down: str, after: list[str] | None = None, altered: list[str] | None = None) -> dict[str, dict[str, Any]]:
-        before = counters(database)
+        before = read_counters(database)
         execute(database, *down)
-        journal.append("downgrade", "passed", {"before": before, "after": counters(database)})
+        journal.append("downgrade", "passed", {"before": before, "after": read_counters(database)})
         execute(database, *(after or []))
         params = {
             **login_parameters,

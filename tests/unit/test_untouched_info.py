@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.alembic_move import read_counters_before
+from ansible.module_utils.dbrelease.alembic_move import read_counters, read_counters_before
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import READING, read_tables, write_counters
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.untouched import Evidence, Trace, Window, judge, rewritten
+from shared_database import await_inserts
 from untouched_info import act
 
 SCHEMA = """
@@ -45,14 +46,6 @@ class Deploy:
         self.login = login
         self.journal = Journal(Run(**params["run"]))
 
-    def counters(self) -> dict[str, Any]:
-        connection = connect(self.login, "counters")
-        try:
-            with transaction(connection, read_only=True) as cursor:
-                return write_counters(cursor)
-        finally:
-            connection.close()
-
     def baseline(self) -> None:
         connection = connect(self.login, "baseline")
         with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
@@ -67,7 +60,7 @@ class Deploy:
         meanwhile()
         execute(self.login, "BEGIN", "CREATE TABLE IF NOT EXISTS order_items (id int)", *statements, DONE, "COMMIT")
         if recorded:
-            self.journal.append("upgrade", "passed", {"before": before, "after": self.counters()})
+            self.journal.append("upgrade", "passed", {"before": before, "after": read_counters(self.login)})
 
 
 @pytest.fixture
@@ -85,6 +78,7 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
 @pytest.fixture
 def deploy(database: Login, params: dict[str, Any]) -> Deploy:
     execute(database, SCHEMA)
+    await_inserts(database, accounts=200, orders=200)
     deploy = Deploy(database, params)
     deploy.baseline()
     return deploy
