@@ -47,6 +47,15 @@ options:
     description: What the release adds to other tables, by table, with its C(columns) and C(constraints) by name.
     type: dict
     default: {}
+  method:
+    description: What would take it back, Alembic or O(script). Without a script V(sql) is refused.
+    type: str
+    choices: [alembic, sql]
+    default: alembic
+  script:
+    description: What the release's SQL file holds that takes it back; empty where it has none.
+    type: str
+    default: ""
   containers:
     description: The container of each service, by the service's name; empty where the target has none.
     type: dict
@@ -129,7 +138,8 @@ session_settings:
   returned: always
   sample: {dbrelease.counted_at: "1042"}
 proofs:
-  description: One for each guard, C(guard.<name>), and C(guard.revision).
+  description:
+    - One for each guard, C(guard.<name>), and C(guard.revision).
   type: list
   elements: dict
   returned: always
@@ -150,6 +160,8 @@ OPTIONS: Options = {
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
+    "method": {"type": "str", "choices": ["alembic", "sql"], "default": "alembic"},
+    "script": {"type": "str", "default": ""},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
     "accept_loss": {"type": "str"},

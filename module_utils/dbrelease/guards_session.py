@@ -29,6 +29,10 @@ NO_OTHER_COLUMN = {
     "title": "The tables that are dropped have no column that the release does not know",
     "road": "No query of the release looks at what it holds: save that, drop the column, and run again.",
 }
+NO_SCRIPT = (
+    "The release has no SQL file that takes it back (rollback.sql), which rollback_method=sql asks for: "
+    "take the other road, `-e rollback_method=alembic`."
+)
 
 
 def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -40,16 +44,20 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
         looked = NOTHING
         deployed_at = deployed_since(journal)
-        if revisions == [params["revision"]]:
+        deployed = revisions == [params["revision"]]
+        if deployed and params["method"] == "sql" and not params["script"].strip():
+            verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that takes it back."))
+        elif deployed:
             verdict, looked = _look(params, login, guards, deployed_at)
         else:
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
+        losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
         proofs = [_revision(params["revision"], revisions, verdict), *verdict.proofs]
         facts = {
             "state": verdict.state,
             "rows_lost": verdict.rows_lost,
             "accepted": verdict.accepted,
-            "losses": [guard["losses"] for guard in guards if kind_of(guard) == "losses"],
+            "losses": losses,
             "session_settings": looked.session_settings,
             "message": verdict.message,
         }

@@ -75,6 +75,8 @@ def look(
             "bookkeeping_table": "alembic_version",
             "created": {"order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}}},
             "altered": {},
+            "method": "alembic",
+            "script": "",
             "containers": {},
             "api_base_url": "",
             "accept_loss": None,
@@ -201,6 +203,14 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
     ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
     ("a row named twice", [], {"guards": [TWICE]}, {"nothing_lost": "inconclusive"}, "only 1 differ in"),
+    ("no script", [], {"method": "sql"}, {"nothing_lost": "skipped"}, "rollback_method=sql asks for: take the other"),
+    (
+        "an empty script",
+        [],
+        {"method": "sql", "script": " \n"},
+        {"source": "skipped"},
+        "no SQL file that takes it back",
+    ),
     ("no guard at all", [], {"guards": []}, {}, "declares no guard"),
 ]
 
