@@ -56,6 +56,11 @@ options:
     description: What the release's SQL file holds that takes it back; empty where it has none.
     type: str
     default: ""
+  revision_files:
+    description: The release's revisions, each with its C(content).
+    type: list
+    elements: dict
+    default: []
   containers:
     description: The container of each service, by the service's name; empty where the target has none.
     type: dict
@@ -140,6 +145,8 @@ session_settings:
 proofs:
   description:
     - One for each guard, C(guard.<name>), and C(guard.revision).
+    - C(guard.counted_again), V(inconclusive), where rows were counted and O(script), or none of O(revision_files), as
+      O(method) says, mentions C(dbrelease.counted_at).
   type: list
   elements: dict
   returned: always
@@ -162,6 +169,7 @@ OPTIONS: Options = {
     "altered": {"type": "dict", "default": {}},
     "method": {"type": "str", "choices": ["alembic", "sql"], "default": "alembic"},
     "script": {"type": "str", "default": ""},
+    "revision_files": {"type": "list", "elements": "dict", "default": []},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
     "accept_loss": {"type": "str"},

@@ -10,7 +10,7 @@ from .alembic_move import read_revisions
 from .catalog import present
 from .database import Login, connect, transaction
 from .guards import KINDS_OF_DATABASE, Guard, Verdict, judge, kind_of, skipped
-from .guards_database import Looked, look
+from .guards_database import COUNTED_AT, Looked, look
 from .guards_services import Services
 from .journal import Journal
 from .module import run_of
@@ -33,6 +33,14 @@ NO_SCRIPT = (
     "The release has no SQL file that takes it back (rollback.sql), which rollback_method=sql asks for: "
     "take the other road, `-e rollback_method=alembic`."
 )
+# No reason to refuse, as hardly ever there is such a row; but it limits what the count of the others proves.
+NOT_COUNTED_AGAIN = Proof(
+    "guard.counted_again",
+    "What is written after the count is found before it is dropped",
+    "inconclusive",
+    detail=f"What the release is taken back by does not mention {COUNTED_AT}, as far as its files show: rows that are "
+    "written between the count and the downgrade are not looked for.",
+)
 
 
 def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -53,6 +61,8 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
         losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
         proofs = [_revision(params["revision"], revisions, verdict), *verdict.proofs]
+        if deployed and losses and COUNTED_AT not in _downgrade(params):
+            proofs.append(NOT_COUNTED_AGAIN)
         facts = {
             "state": verdict.state,
             "rows_lost": verdict.rows_lost,
@@ -66,6 +76,13 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         if verdict.state == "refused":
             step.refuse()
     return {"changed": False, **facts, "proofs": [proof.as_dict() for proof in proofs]}
+
+
+def _downgrade(params: Mapping[str, Any]) -> str:
+    """What the release has of the text that will run."""
+    if params["method"] == "sql":
+        return str(params["script"])
+    return "\n".join(file["content"] for file in params["revision_files"])
 
 
 def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:

@@ -77,6 +77,7 @@ def look(
             "altered": {},
             "method": "alembic",
             "script": "",
+            "revision_files": [{"name": "b2.py", "content": "current_setting('dbrelease.counted_at')"}],
             "containers": {},
             "api_base_url": "",
             "accept_loss": None,
@@ -332,6 +333,31 @@ def test_a_row_of_such_a_table_that_is_not_committed_yet_makes_the_number_unknow
         execute(other, "BEGIN", "INSERT INTO notes VALUES (3, NULL)")
         result = look(created=WITH_NOTES, accept_loss="2")
     assert (result["state"], statuses(result)["no_row_lost.notes"]) == ("refused", "inconclusive")
+
+
+FILES = [{"name": "a.py", "content": "def downgrade(): ..."}, {"name": "b2.py", "content": "dbrelease.counted_at"}]
+COUNTED_AGAIN: list[tuple[str, dict[str, Any], bool]] = [
+    ("a revision that looks", {"revision_files": FILES}, True),
+    ("a revision that does not look", {"revision_files": FILES[:1]}, False),
+    ("a revision that is not the release's to give", {"revision_files": []}, False),
+    ("a script that looks", {"method": "sql", "script": "SELECT current_setting('dbrelease.counted_at')"}, True),
+    (
+        "a script that does not look",
+        {"method": "sql", "script": "DROP TABLE order_items", "revision_files": FILES},
+        False,
+    ),
+    ("nothing was counted", {"revision_files": [], "guards": [COLUMNS], "created": {}}, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "quiet"), [row[1:] for row in COUNTED_AGAIN], ids=[row[0] for row in COUNTED_AGAIN]
+)
+def test_it_tells_where_nothing_looks_for_rows_that_are_written_after_the_count(
+    look: Look, options: dict[str, Any], quiet: bool
+) -> None:
+    result = look(**options)
+    assert (result["state"], statuses(result).get("counted_again")) == ("allowed", None if quiet else "inconclusive")
 
 
 def test_where_it_is_not_deployed_there_is_nothing_to_take_back(look: Look) -> None:
