@@ -47,6 +47,20 @@ options:
     description: What the release adds to other tables, by table, with its C(columns) and C(constraints) by name.
     type: dict
     default: {}
+  method:
+    description: What would take it back, Alembic or O(script). Without a script V(sql) is refused.
+    type: str
+    choices: [alembic, sql]
+    default: alembic
+  script:
+    description: What the release's SQL file holds that takes it back; empty where it has none.
+    type: str
+    default: ""
+  revision_files:
+    description: The release's revisions, each with its C(content).
+    type: list
+    elements: dict
+    default: []
   containers:
     description: The container of each service, by the service's name; empty where the target has none.
     type: dict
@@ -129,7 +143,10 @@ session_settings:
   returned: always
   sample: {dbrelease.counted_at: "1042"}
 proofs:
-  description: One for each guard, C(guard.<name>), and C(guard.revision).
+  description:
+    - One for each guard, C(guard.<name>), and C(guard.revision).
+    - C(guard.counted_again), V(inconclusive), where rows were counted and O(script), or none of O(revision_files), as
+      O(method) says, mentions C(dbrelease.counted_at).
   type: list
   elements: dict
   returned: always
@@ -150,6 +167,9 @@ OPTIONS: Options = {
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
+    "method": {"type": "str", "choices": ["alembic", "sql"], "default": "alembic"},
+    "script": {"type": "str", "default": ""},
+    "revision_files": {"type": "list", "elements": "dict", "default": []},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
     "accept_loss": {"type": "str"},

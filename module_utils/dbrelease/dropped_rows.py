@@ -14,7 +14,7 @@ from .acting import acting
 from .catalog import quoted
 from .database import Login, connect, select, strip_terminator, transaction, without_timeouts
 from .errors import ReleaseError
-from .guards_database import LOCK_WAIT_S, counting_settings, describe, unfinished_writers
+from .guards_database import LOCK_WAIT_S, counting_settings, declared_by, describe, unfinished_writers
 from .journal import Run
 from .lost_rows import Saved, all_or_none, save_rows
 from .proof import Proof
@@ -52,8 +52,8 @@ class Kept:
 def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
     """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
     with acting(run, login), closing(connect(login, APPLICATION)) as connection:
-        settings = counting_settings(connection, losses)
-        writers = unfinished_writers(connection, losses)
+        settings = counting_settings(connection, declared_by(losses))
+        writers = unfinished_writers(connection, [loss["table"] for loss in losses])
         if writers:
             raise ReleaseError(
                 f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "

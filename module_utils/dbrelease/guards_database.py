@@ -74,8 +74,8 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
     losses = [guard["losses"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
-        settings = counting_settings(connection, losses)
-        writers = unfinished_writers(connection, losses)
+        settings = counting_settings(connection, declared_by(losses))
+        writers = unfinished_writers(connection, [loss["table"] for loss in losses])
         with (
             watch_blockers(login, APPLICATION) as watch,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
@@ -91,13 +91,17 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     return Looked(seen, settings, xids)
 
 
-def counting_settings(connection: Connection, losses: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def declared_by(losses: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The tables whose losses the release itself declares: its downgrade knows of no others that they were counted."""
+    return [loss["table"] for loss in losses if loss.get("rows")]
+
+
+def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str, str]:
     """What a downgrade is told of the count that follows: since when rows need not be counted, and what was counted.
 
-    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the tables whose losses the
-    release declares, by comma and in their order as text.
+    counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the counted tables, by comma and
+    in their order as text.
     """
-    tables = [loss["table"] for loss in losses if loss.get("rows")]
     with transaction(connection, read_only=True) as cursor:
         (row,) = select(cursor, COUNTING, ([quoted(table) for table in tables],))
     return {
@@ -108,9 +112,8 @@ def counting_settings(connection: Connection, losses: Sequence[Mapping[str, Any]
     }
 
 
-def unfinished_writers(connection: Connection, losses: Sequence[Mapping[str, Any]]) -> list[Row]:
+def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Row]:
     """The transactions that have written to one of the tables and go on; those that end within seconds are awaited."""
-    tables = [loss["table"] for loss in losses]
     deadline = time.monotonic() + SETTLE_S
     while True:
         with transaction(connection, read_only=True) as cursor:

@@ -10,7 +10,7 @@ from .alembic_move import read_revisions
 from .catalog import present
 from .database import Login, connect, transaction
 from .guards import KINDS_OF_DATABASE, Guard, Verdict, judge, kind_of, skipped
-from .guards_database import Looked, look
+from .guards_database import COUNTED_AT, Looked, look
 from .guards_services import Services
 from .journal import Journal
 from .module import run_of
@@ -29,6 +29,18 @@ NO_OTHER_COLUMN = {
     "title": "The tables that are dropped have no column that the release does not know",
     "road": "No query of the release looks at what it holds: save that, drop the column, and run again.",
 }
+NO_SCRIPT = (
+    "The release has no SQL file that takes it back (rollback.sql), which rollback_method=sql asks for: "
+    "take the other road, `-e rollback_method=alembic`."
+)
+# No reason to refuse, as hardly ever there is such a row; but it limits what the count of the others proves.
+NOT_COUNTED_AGAIN = Proof(
+    "guard.counted_again",
+    "What is written after the count is found before it is dropped",
+    "inconclusive",
+    detail=f"What the release is taken back by does not mention {COUNTED_AT}, as far as its files show: rows that are "
+    "written between the count and the downgrade are not looked for.",
+)
 
 
 def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -40,16 +52,22 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
         looked = NOTHING
         deployed_at = deployed_since(journal)
-        if revisions == [params["revision"]]:
+        deployed = revisions == [params["revision"]]
+        if deployed and params["method"] == "sql" and not params["script"].strip():
+            verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that takes it back."))
+        elif deployed:
             verdict, looked = _look(params, login, guards, deployed_at)
         else:
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
+        losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
         proofs = [_revision(params["revision"], revisions, verdict), *verdict.proofs]
+        if deployed and losses and COUNTED_AT not in _downgrade(params):
+            proofs.append(NOT_COUNTED_AGAIN)
         facts = {
             "state": verdict.state,
             "rows_lost": verdict.rows_lost,
             "accepted": verdict.accepted,
-            "losses": [guard["losses"] for guard in guards if kind_of(guard) == "losses"],
+            "losses": losses,
             "session_settings": looked.session_settings,
             "message": verdict.message,
         }
@@ -58,6 +76,13 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         if verdict.state == "refused":
             step.refuse()
     return {"changed": False, **facts, "proofs": [proof.as_dict() for proof in proofs]}
+
+
+def _downgrade(params: Mapping[str, Any]) -> str:
+    """What the release has of the text that will run."""
+    if params["method"] == "sql":
+        return str(params["script"])
+    return "\n".join(file["content"] for file in params["revision_files"])
 
 
 def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:

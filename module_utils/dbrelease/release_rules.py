@@ -69,21 +69,12 @@ def finalize_files_are_there(parts: Parts) -> Iterator[Problem]:
     """Each finalize file exists and holds a statement."""
     for index, step in enumerate(items(parts.release, "migration", "finalize")):
         key = f"migration.finalize[{step.get('name', index)}].file"
-        problems = list(_file_is_there(parts, key, step.get("file")))
-        yield from problems
-        if isinstance(step.get("file"), str) and not problems:
-            try:
-                empty = not (parts.directory / step["file"]).read_text(encoding="utf-8").strip()
-            except (UnicodeDecodeError, OSError) as error:
-                yield parts.in_release(key, "a file of UTF-8 text", f"one that cannot be read ({type(error).__name__})")
-            else:
-                if empty:
-                    yield parts.in_release(key, "a file that holds one SQL statement", "an empty one")
+        yield from _sql_is_there(parts, key, step.get("file"), "one SQL statement")
 
 
 def rollback_fits(parts: Parts) -> Iterator[Problem]:
-    """The file of the way back exists; a guard names services, tables and columns that the release declares."""
-    yield from _file_is_there(parts, "rollback.sql", mapping(parts.release, "rollback").get("sql"))
+    """The file of the way back holds something; a guard names services, tables and columns that are declared."""
+    yield from _sql_is_there(parts, "rollback.sql", mapping(parts.release, "rollback").get("sql"), "SQL statements")
     created = mapping(parts.release, "tables", "created")
     services = texts(parts.release.get("services"))
     for guard in items(parts.release, "rollback", "guards"):
@@ -101,6 +92,19 @@ def rollback_fits(parts: Parts) -> Iterator[Problem]:
             for column in texts(losses.get("key")):
                 if column not in known:
                     yield parts.in_release(f"{key}.losses.key", listed(known), f"`{column}`")
+
+
+def _sql_is_there(parts: Parts, key: str, source: Any, held: str) -> Iterator[Problem]:
+    problems = list(_file_is_there(parts, key, source))
+    yield from problems
+    if isinstance(source, str) and not problems:
+        try:
+            empty = not (parts.directory / source).read_text(encoding="utf-8").strip()
+        except (UnicodeDecodeError, OSError) as error:
+            yield parts.in_release(key, "a file of UTF-8 text", f"one that cannot be read ({type(error).__name__})")
+        else:
+            if empty:
+                yield parts.in_release(key, f"a file that holds {held}", "an empty one")
 
 
 def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:

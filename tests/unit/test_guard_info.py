@@ -75,6 +75,9 @@ def look(
             "bookkeeping_table": "alembic_version",
             "created": {"order_items": {"columns": {name: {} for name in ("id", "order_id", "made_by")}}},
             "altered": {},
+            "method": "alembic",
+            "script": "",
+            "revision_files": [{"name": "b2.py", "content": "current_setting('dbrelease.counted_at')"}],
             "containers": {},
             "api_base_url": "",
             "accept_loss": None,
@@ -201,6 +204,14 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
     ("another revision", ["UPDATE alembic_version SET version_num = 'c3'"], {}, {}, "at c3, and only b2 can be"),
     ("left by somebody", ["UPDATE alembic_version SET version_num = 'a1'"], {}, {}, "and yet order_items is there"),
     ("a row named twice", [], {"guards": [TWICE]}, {"nothing_lost": "inconclusive"}, "only 1 differ in"),
+    ("no script", [], {"method": "sql"}, {"nothing_lost": "skipped"}, "rollback_method=sql asks for: take the other"),
+    (
+        "an empty script",
+        [],
+        {"method": "sql", "script": " \n"},
+        {"source": "skipped"},
+        "no SQL file that takes it back",
+    ),
     ("no guard at all", [], {"guards": []}, {}, "declares no guard"),
 ]
 
@@ -322,6 +333,31 @@ def test_a_row_of_such_a_table_that_is_not_committed_yet_makes_the_number_unknow
         execute(other, "BEGIN", "INSERT INTO notes VALUES (3, NULL)")
         result = look(created=WITH_NOTES, accept_loss="2")
     assert (result["state"], statuses(result)["no_row_lost.notes"]) == ("refused", "inconclusive")
+
+
+FILES = [{"name": "a.py", "content": "def downgrade(): ..."}, {"name": "b2.py", "content": "dbrelease.counted_at"}]
+COUNTED_AGAIN: list[tuple[str, dict[str, Any], bool]] = [
+    ("a revision that looks", {"revision_files": FILES}, True),
+    ("a revision that does not look", {"revision_files": FILES[:1]}, False),
+    ("a revision that is not the release's to give", {"revision_files": []}, False),
+    ("a script that looks", {"method": "sql", "script": "SELECT current_setting('dbrelease.counted_at')"}, True),
+    (
+        "a script that does not look",
+        {"method": "sql", "script": "DROP TABLE order_items", "revision_files": FILES},
+        False,
+    ),
+    ("nothing was counted", {"revision_files": [], "guards": [COLUMNS], "created": {}}, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "quiet"), [row[1:] for row in COUNTED_AGAIN], ids=[row[0] for row in COUNTED_AGAIN]
+)
+def test_it_tells_where_nothing_looks_for_rows_that_are_written_after_the_count(
+    look: Look, options: dict[str, Any], quiet: bool
+) -> None:
+    result = look(**options)
+    assert (result["state"], statuses(result).get("counted_again")) == ("allowed", None if quiet else "inconclusive")
 
 
 def test_where_it_is_not_deployed_there_is_nothing_to_take_back(look: Look) -> None:

@@ -77,7 +77,9 @@ def look(
         params = {
             **login_parameters, "run": run_parameters, "guards": GUARDS, "from_revision": migration["from_revision"],
             "revision": migration["to_revision"], "bookkeeping_table": "alembic_version",
-            "created": DECLARED["tables"]["created"], "containers": {"backend": backends[phase].name},
+            "created": DECLARED["tables"]["created"], "altered": {}, "method": "sql", "revision_files": [],
+            "script": (RELEASE / DECLARED["rollback"]["sql"]).read_text(encoding="utf-8"),
+            "containers": {"backend": backends[phase].name},
             "api_base_url": f"http://127.0.0.1:{server.server_port}", "accept_loss": None, "accept_log_gap": True,
             "request_timeout_seconds": 5.0, "statement_timeout_ms": 10_000,
         }  # fmt: skip

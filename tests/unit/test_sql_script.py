@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import shared_database
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.guards_database import counting_settings
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from sql_script import act
 
@@ -61,6 +63,44 @@ def state(session: psycopg2.extensions.connection) -> tuple[Any, ...]:
         cursor.execute("SELECT version_num, to_regclass('order_items') IS NOT NULL FROM alembic_version")
         (row,) = cursor.fetchall()
         return tuple(row)
+
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = (ROOT / "docs" / "rollback.md").read_text(encoding="utf-8").partition("```sql\n")[2].partition("```")[0]
+NOTES = """
+CREATE TABLE notes (id int, written_by text);
+INSERT INTO notes VALUES (1, 'migration');
+"""
+
+
+@pytest.mark.parametrize(
+    ("since", "told", "says"),
+    [
+        ("", {}, ""),
+        ("INSERT INTO notes VALUES (2, 'migration')", {}, ""),
+        ("INSERT INTO notes VALUES (2, 'ann')", {}, "1 notes that would be lost were written since they were counted"),
+        ("", {"dbrelease.counted_in": "1@2@3"}, "counted elsewhere"),
+        ("", {"default_transaction_isolation": "repeatable read"}, "cannot see what was written since"),
+        ("", {"dbrelease.counted_at": ""}, "did not tell this session when it counted"),
+    ],
+)
+def test_the_example_of_the_docs_drops_no_row_that_was_written_since_the_count(
+    move: Move, session: psycopg2.extensions.connection, database: Login, since: str, told: dict[str, str], says: str
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(NOTES)
+        with closing(connect(database, "guards")) as connection:
+            settings = counting_settings(connection, ["notes"])
+        if since:
+            cursor.execute(since)
+        script = f"{EXAMPLE} UPDATE alembic_version SET version_num = 'a1'"
+        if says:
+            with pytest.raises(ReleaseError, match=says):
+                move(script, session_settings={**settings, **told})
+        else:
+            assert move(script, session_settings=settings)["changed"]
+        cursor.execute("SELECT to_regclass('notes') IS NULL")
+        assert cursor.fetchall() == [(not says,)]
 
 
 def test_no_timeout_of_the_database_ends_it(move: Move, session: psycopg2.extensions.connection) -> None:
