@@ -19,13 +19,14 @@ from .errors import ReleaseError
 Connection = psycopg2.extensions.connection
 Row = dict[str, Any]
 
-# Text forms (json, point, timestamps) must not depend on who connects.
+# Text forms (json, point, timestamps) must not depend on who connects, nor what may be written.
 SESSION_SETTINGS = {
     "timezone": "UTC",
     "datestyle": "ISO, YMD",
     "intervalstyle": "iso_8601",
     "extra_float_digits": "1",
     "bytea_output": "hex",
+    "default_transaction_read_only": "off",
     "client_connection_check_interval": "500",
 }
 CONNECT_TIMEOUT_S = 10

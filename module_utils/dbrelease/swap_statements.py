@@ -31,7 +31,7 @@ SETTINGS = {
     "client_encoding": "UTF8",
     "row_security": "off",
 }
-NOT_REPLAYED = ("client_connection_check_interval",)
+NOT_REPLAYED = ("client_connection_check_interval", "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.
 ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {VERIFY}();\nCALL {RELEASE}();\n"

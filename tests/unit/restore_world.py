@@ -139,9 +139,9 @@ class World:
         live = self.every_row()
         return self.swap(self.restore()["database"]), live
 
-    def replay(self, role: str = "") -> subprocess.CompletedProcess[str]:
-        """Run the script of the one swap's saved rows in the live database."""
-        (script,) = self.state.glob("rows_since_backup_*/replay.sql")
+    def replay(self, role: str = "", script: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the script, or that of the one swap's saved rows, in the live database."""
+        (script,) = [script] if script else self.state.glob("rows_since_backup_*/replay.sql")
         where = [f"--host={self.login.host}", f"--port={self.login.port}", f"--username={self.login.user}"]
         return subprocess.run(
             ["psql", "-X", "-q", *where, f"--dbname={self.login.database}", f"--file={script}"],

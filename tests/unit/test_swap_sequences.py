@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import database_swap
 import pytest
 import restore_world
 from restore_world import World
@@ -100,3 +102,21 @@ def test_a_swap_back_gives_no_key_twice(world: World) -> None:
     assert world.execute("SELECT id, name FROM accounts WHERE id > 50 ORDER BY 1") == [
         (51, "before the restore"), (53, "after the swap back"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", ["kept", "maintenance"])
+def test_a_database_that_only_reads_is_swapped_back(world: World, which: str) -> None:
+    other = f"{world.login.database}_other"
+    world.execute(f"CREATE DATABASE {other}")
+    world.back_up()
+    world.execute("INSERT INTO accounts (name) VALUES ('before the restore')")
+    kept = world.swap(world.restore()["database"])["kept"]
+    world.execute("INSERT INTO accounts (name) VALUES ('after it'), ('after it')")
+    only_reads = {"kept": kept, "maintenance": other}[which]
+    world.execute(f"ALTER DATABASE {only_reads} SET default_transaction_read_only = on")
+    world.next_run()
+    result = database_swap.act(world.swap_parameters(kept) | {"maintenance_db": other}, False)
+    assert "1 sequence was set as far as the replaced one's." in proof_of(result)
+    (script,) = Path(result["rows"]["directory"]).glob("replay.sql")
+    done = world.replay(script=script)
+    assert (done.returncode, done.stderr) == (0, "")
