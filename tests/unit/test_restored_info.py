@@ -241,7 +241,14 @@ def test_a_filled_table_that_lost_what_it_held_is_red(look: Look) -> None:
     assert statuses(look(*spoiled, *DOWN[1:], altered=["accounts"]))["public.accounts"] == "fail"
 
 
-@pytest.mark.parametrize("otherwise", [None, {"reading": 1}, {}], ids=["none", "another version", "an old one"])
+SEEN_OTHERWISE = {"xid": 1, "tables": {}}
+
+
+@pytest.mark.parametrize(
+    "otherwise",
+    [None, {**SEEN_OTHERWISE, "reading": 1}, SEEN_OTHERWISE],
+    ids=["none", "another version", "an old one"],
+)
 def test_without_a_baseline_nothing_is_claimed(
     database: Login, login_parameters: dict[str, Any], run_parameters: dict[str, Any], otherwise: dict[str, Any] | None
 ) -> None:
