@@ -9,6 +9,7 @@ import pytest
 import restore_world
 from ansible.module_utils.dbrelease import restore_server
 from ansible.module_utils.dbrelease.client_tools import fitting_clients, in_words
+from ansible.module_utils.dbrelease.database import select
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from restore_world import WRITTEN, World
 from test_restored_database import rewrite
@@ -54,10 +55,9 @@ def test_client_programs_that_do_not_fit_are_refused_before_anything_is_touched(
     dump = Path(world.back_up()["dump"])
     world.execute(WRITTEN)
     rewrite(dump, tool_version=f"pg_dump (PostgreSQL) {dumped_by}")
-    real = restore_server.select
 
     def asked(*arguments: Any) -> list[dict[str, Any]]:
-        return [{**row, "major": 15} if "major" in row else row for row in real(*arguments)]
+        return [{**row, "major": 15} if "major" in row else row for row in select(*arguments)]
 
     monkeypatch.setattr(restore_server, "select", asked)
     monkeypatch.setattr(restore_server, "tool_version", lambda *_: f"pg_restore (PostgreSQL) {client}")
