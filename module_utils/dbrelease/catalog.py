@@ -153,7 +153,12 @@ def present(cursor: Cursor, tables: Sequence[str]) -> list[str]:
 
 def quoted(name: str) -> str:
     """A declared name as to_regclass() must get it, so that capitals count; a dot separates schema and table."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+    return ".".join(map(quoted_part, name.split(".")))
+
+
+def quoted_part(name: str) -> str:
+    """A name as it is, in quotes; the driver's quote_ident() spoils what is no ASCII where a session is not UTF-8."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def identifier(name: str) -> sql.Identifier:

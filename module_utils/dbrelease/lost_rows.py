@@ -12,8 +12,9 @@ from typing import IO, TypedDict
 
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
-from psycopg2.extensions import quote_ident
+from psycopg2.extensions import encodings
 
+from .catalog import quoted_part
 from .database import Row, select, server_reason, strip_terminator
 from .errors import ReleaseError
 from .journal import stamp
@@ -126,8 +127,8 @@ def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path
         columns, types = _columns(cursor, select_sql)
         rows, digest = _write(parts[0], lambda file: _copy_rows(cursor, select_sql, columns, file))
         if rows:
-            head = _head(cursor, table, run_id, path, columns, types, rows)
-            tail = _tail(cursor, table, columns, rows)
+            head = _encoded(cursor, _head(cursor, table, run_id, path, columns, types, rows))
+            tail = _encoded(cursor, _tail(cursor, table, columns, rows))
             _write(parts[1], lambda file: _copy_script(parts[0], head, tail, file))
             publish(parts[0], path)
             try:
@@ -171,21 +172,26 @@ def _write(path: Path, fill: Callable[[IO[bytes]], int]) -> tuple[int, str]:
 
 
 def _copy_rows(cursor: Cursor, select_sql: str, columns: list[str], file: IO[bytes]) -> int:
-    file.write("\t".join(columns).encode() + b"\n")
+    file.write(_encoded(cursor, "\t".join(columns) + "\n"))
     cursor.copy_expert(f"COPY (\n{strip_terminator(select_sql)}\n) TO STDOUT", file)
     return int(cursor.rowcount)
 
 
-def _copy_script(rows: Path, head: str, tail: str, file: IO[bytes]) -> int:
-    file.write(head.encode())
+def _encoded(cursor: Cursor, text: str) -> bytes:
+    """As COPY writes the rows, and as the script says that it is written."""
+    return text.encode(encodings[cursor.connection.encoding])
+
+
+def _copy_script(rows: Path, head: bytes, tail: bytes, file: IO[bytes]) -> int:
+    file.write(head)
     with rows.open("rb") as saved:
         saved.readline()
         shutil.copyfileobj(saved, file)
-    return file.write(tail.encode())
+    return file.write(tail)
 
 
 def _head(cursor: Cursor, table: str, run_id: str, path: Path, columns: list[str], types: list[str], rows: int) -> str:
-    named = zip((quote_ident(column, cursor) for column in columns), types, strict=True)
+    named = zip((quoted_part(column) for column in columns), types, strict=True)
     return HEAD.format(
         rows=f"{rows} row{'' if rows == 1 else 's'}",
         table=table,
@@ -198,15 +204,15 @@ def _head(cursor: Cursor, table: str, run_id: str, path: Path, columns: list[str
 
 
 def _tail(cursor: Cursor, table: str, columns: list[str], rows: int) -> str:
-    quoted = ".".join(quote_ident(part, cursor) for part in table.split(".", 1))
+    quoted = ".".join(quoted_part(part) for part in table.split(".", 1))
     insertable = {row["name"]: row["partitioned"] for row in select(cursor, INSERTABLE, (quoted,))}
-    kept = [quote_ident(column, cursor) for column in columns if column in insertable]
+    kept = [quoted_part(column) for column in columns if column in insertable]
     if not kept:
         raise ReleaseError(f"Saving rows of {table} failed (the query gives none of its columns): correct the query.")
     late = select(cursor, LATE, (quoted,))
     only = "" if any(insertable.values()) else "ONLY "
     keys = [key for key in late if key["columns"] and {*key["columns"]} <= {*columns}]
-    absent = [_absent(cursor, f"{only}{quoted}", key) for key in keys]
+    absent = [_absent(f"{only}{quoted}", key) for key in keys]
     now, lost = (", ".join(f"{name}.{column}" for column in kept) for name in ("now", "lost_rows"))
     return TAIL.format(
         table=quoted,
@@ -217,8 +223,8 @@ def _tail(cursor: Cursor, table: str, columns: list[str], rows: int) -> str:
     )
 
 
-def _absent(cursor: Cursor, table: str, key: Row) -> str:
+def _absent(table: str, key: Row) -> str:
     """Of a row of lost_rows: that the table itself has none with the same values in a unique constraint."""
-    named = [quote_ident(column, cursor) for column in key["columns"]]
+    named = [quoted_part(column) for column in key["columns"]]
     same = " AND ".join(f"now.{name} = lost_rows.{name}" for name in named)
     return f"NOT EXISTS (SELECT FROM {table} AS now WHERE {same})"

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import secrets
 import stat
+import subprocess
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ import psycopg2
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import lost_rows
-from ansible.module_utils.dbrelease.database import connect, transaction
+from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.lost_rows import NOTHING, Saved, save_rows
 from ansible.module_utils.dbrelease.private_files import publish
@@ -65,6 +70,30 @@ def notes(session: Any) -> Any:
     with session.cursor() as cursor:
         cursor.execute(TABLE)
     return session
+
+
+def test_names_are_written_as_the_rows_are(server: Login, tmp_path: Path) -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    session = connect(server, "tests")
+    with session.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'")
+    login = replace(server, database=name)
+    try:
+        with closing(connect(login, "tests")) as western, western.cursor() as cursor:
+            cursor.execute(
+                """CREATE TABLE notes (id int PRIMARY KEY, "größe" text); INSERT INTO notes VALUES (1, 'ä')"""
+            )
+            saved = save(login, tmp_path)
+            cursor.execute("DELETE FROM notes")
+            where = [f"--host={server.host}", f"--port={server.port}", f"--username={server.user}", f"--dbname={name}"]
+            environment = {**os.environ, "PGPASSWORD": server.password}
+            subprocess.run(["psql", "-X", "-q", *where, f"--file={saved['replay']}"], env=environment, check=True)
+            cursor.execute('SELECT "größe" FROM notes')
+            assert cursor.fetchall() == [("ä",)]
+    finally:
+        with session.cursor() as cursor:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        session.close()
 
 
 def test_what_was_saved_comes_back_and_only_once(database: Any, notes: Any, tmp_path: Path) -> None:
