@@ -54,7 +54,7 @@ def test_client_programs_that_do_not_fit_are_refused_before_anything_is_touched(
 ) -> None:
     dump = Path(world.back_up()["dump"])
     world.execute(WRITTEN)
-    rewrite(dump, tool_version=f"pg_dump (PostgreSQL) {dumped_by}")
+    rewrite(dump, server_version="15.9", tool_version=f"pg_dump (PostgreSQL) {dumped_by}")
 
     def asked(*arguments: Any) -> list[dict[str, Any]]:
         return [{**row, "major": 15} if "major" in row else row for row in select(*arguments)]

@@ -86,7 +86,7 @@ def test_names_are_written_as_the_rows_are(server: Login, tmp_path: Path) -> Non
             saved = save(login, tmp_path)
             cursor.execute("DELETE FROM notes")
             where = [f"--host={server.host}", f"--port={server.port}", f"--username={server.user}", f"--dbname={name}"]
-            environment = {**os.environ, "PGPASSWORD": server.password}
+            environment = {**os.environ, "PGPASSWORD": server.password or ""}
             subprocess.run(["psql", "-X", "-q", *where, f"--file={saved['replay']}"], env=environment, check=True)
             cursor.execute('SELECT "größe" FROM notes')
             assert cursor.fetchall() == [("ä",)]

@@ -109,7 +109,8 @@ def params(
 def remember(params: dict[str, Any], health: dict[str, Any]) -> None:
     """How well the server was before the release."""
     journal = Path(params["run"]["state_dir"]) / "journal.jsonl"
-    line = {**json.loads(journal.read_text().splitlines()[0]), "step": "baseline", "facts": {"health": health}}
+    facts = {"xid": 1, "tables": {}, "health": health}
+    line = {**json.loads(journal.read_text().splitlines()[0]), "step": "baseline", "facts": facts}
     with journal.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
