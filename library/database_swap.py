@@ -104,6 +104,11 @@ away_ms:
   description: Time from the first container's stop until all were healthy again, in milliseconds.
   type: int
   returned: always
+started:
+  description: The containers that were started again, also those that an earlier swap could not start.
+  type: list
+  elements: str
+  returned: always
 """
 
 from collections.abc import Mapping

@@ -140,6 +140,13 @@ tables:
   type: list
   elements: str
   returned: always
+started:
+  description:
+    - The containers that were started again. With O(state=live) also where there was nothing to swap, and an earlier
+      swap could not start them.
+  type: list
+  elements: str
+  returned: always
 swap:
   description: What M(database_swap) returns, of the swap.
   type: dict

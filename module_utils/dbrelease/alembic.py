@@ -9,7 +9,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
-from .catalog import identifier
+from .catalog import identifier, quoted
 from .commands import Commands, Finished
 from .database import select, server_reason
 from .errors import ReleaseError
@@ -30,7 +30,7 @@ _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.[A-Za-z_]\w*|\w*(?:Error|Exceptio
 def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "alembic_version") -> list[str]:
     """The rows of the bookkeeping table, sorted; none where the table is missing. Raises ReleaseError."""
     try:
-        found = select(cursor, "SELECT to_regclass(%s) IS NOT NULL AS there", (_quoted(table),))
+        found = select(cursor, "SELECT to_regclass(%s) IS NOT NULL AS there", (quoted(table),))
         if not found[0]["there"]:
             return []
         rows = select(cursor, _select_revisions(table).as_string(cursor))
@@ -83,10 +83,6 @@ def _read(commands: Commands, command: Sequence[str], verb: str) -> Finished:
 def _revisions(output: str) -> list[tuple[str, str]]:
     matches = (_REVISION_LINE.fullmatch(line.strip()) for line in output.splitlines())
     return [(match["revision"], match["notes"]) for match in matches if match]
-
-
-def _quoted(table: str) -> str:
-    return ".".join('"' + part.replace('"', '""') + '"' for part in table.split(".", 1))
 
 
 def _select_revisions(table: str) -> sql.Composed:

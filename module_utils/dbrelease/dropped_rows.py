@@ -12,13 +12,13 @@ from psycopg2.extras import RealDictCursor
 
 from .acting import acting
 from .catalog import quoted
-from .database import Login, connect, select, strip_terminator, transaction, without_timeouts
+from .database import Login, connect, select, strip_terminator, transaction
 from .errors import ReleaseError
 from .guards_database import LOCK_WAIT_S, counting_settings, declared_by, describe, unfinished_writers
 from .journal import Run
 from .lost_rows import Saved, all_or_none, save_rows
 from .proof import Proof
-from .statement import prepare
+from .statement import limit_statements, prepare
 
 APPLICATION = "dbrelease lost rows"
 SAVED_PROOF = "rollback.lost_rows"
@@ -64,8 +64,7 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
             all_or_none() as saved,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
         ):
-            without_timeouts(cursor)
-            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_WAIT_S:.0f}s'")
+            limit_statements(cursor, 0, lock_timeout=round(LOCK_WAIT_S * 1000))
             for loss in losses:
                 saved.append(_save(cursor, run, loss))
             count = sum(one["rows"] for one in saved)

@@ -29,7 +29,9 @@ from .restore_names import copied_by, copy_name, is_kept
 from .restore_server import Server, check_maintenance, check_room, check_server
 from .restore_settings import SETTINGS_PROOF
 from .swap import looking_of, swap_in
+from .swap_away import start_left
 from .swap_look import Looking
+from .swap_services import Limits
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,27 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     # Held to the end of the swap: in between, another target's run must not take the copy for a dead one's.
     with closing(plan.lock()) as lock:
         backup, made = _copy(plan, check_mode, looking, lock)
-        if not looking or not made["database"]:
+        if not looking:
             return made
+        if not made["database"]:
+            return _started(plan, params["swap"], made, check_mode)
         there = {key: state_of(row) for key, row in backup.content["tables"].items()}
         swapped = swap_in(params, check_mode, made["database"], lock, looking, there)
     diff = {side: made["diff"][side] + swapped["diff"][side] for side in ("before", "after")}
-    return {**made, "swap": swapped, "diff": diff, "proofs": [*made["proofs"], *swapped["proofs"]]}
+    both = {"started": swapped["started"], "proofs": [*made["proofs"], *swapped["proofs"]]}
+    return {**made, "swap": swapped, "diff": diff, **both}
+
+
+def _started(plan: Plan, asked: Mapping[str, Any], made: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Where there is nothing to swap: what an earlier swap of this backup could not start runs again."""
+    with acting(plan.run, dry=check_mode):
+        journal, named = Journal(plan.run, dry=check_mode), [name for name in asked["containers"] if name]
+        proofs = start_left(journal, named, Limits.of(asked), plan.maintenance.database)
+    listed = [*made["proofs"], *(proof.as_dict() for proof in proofs)]
+    if message := sentence(listed):
+        raise ReleaseError(message, proofs=listed)
+    started = sorted(name for proof in proofs for name in proof.expected or ())
+    return {**made, "changed": bool(proofs), "started": started, "proofs": listed}
 
 
 def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock) -> tuple[Backup, dict[str, Any]]:
@@ -235,6 +252,7 @@ def _empty() -> dict[str, Any]:
         "snapshot_at": "",
         "revision": "",
         "tables": [],
+        "started": [],
         "proofs": [],
         "message": "",
         "diff": {"before": "", "after": ""},

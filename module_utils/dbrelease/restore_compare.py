@@ -9,10 +9,11 @@ from typing import Any
 import psycopg2
 
 from .baseline import read_settings
-from .database import Login, connect, server_reason, transaction, without_timeouts
+from .database import Login, connect, server_reason, transaction
 from .errors import ReleaseError
 from .fingerprints import read_tables, state_of
 from .proof import Proof
+from .statement import limit_statements
 
 VERIFIED_PROOF = "restore.verified"
 SHOWN = 5
@@ -25,8 +26,7 @@ def read_state(login: Login, application_name: str, lock_timeout_ms: int = 0) ->
             closing(connect(login, application_name)) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
-            without_timeouts(cursor)
-            cursor.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms}")
+            limit_statements(cursor, 0, lock_timeout=lock_timeout_ms)
             return read_tables(cursor), read_settings(cursor)
     except psycopg2.Error as error:
         raise ReleaseError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +24,10 @@ from .journal import Journal, Run
 from .module import run_of
 from .proof import Proof, sentence
 from .restore_copy import drop_or_leave, login_to
-from .restore_leftovers import never_started, runs_of
+from .restore_leftovers import runs_of
 from .restore_names import copied_by, is_kept, kept_name, rows_folder
 from .restore_server import check_maintenance, obstacle
+from .swap_away import Away
 from .swap_compare import Comparison, prepare
 from .swap_look import Looking
 from .swap_rename import Names, allow_connections, exchange, is_exchanged
@@ -77,6 +78,7 @@ class Done:
     proofs: list[Proof] = field(default_factory=list)
     saved: Saved = field(default_factory=Saved)
     away_ms: int = 0
+    started: Sequence[str] = ()
     swapped: bool = False
 
 
@@ -116,7 +118,7 @@ def swap_in(
         tuple(name for name in asked["containers"] if name),
         params["db_container"],
         asked["bookkeeping_table"],
-        services.Limits(asked["stop_seconds"], asked["healthy_seconds"]),
+        services.Limits.of(asked),
         # Ansible unquotes a value once more than the shell does.
         asked["swap_back_command"].replace("{database}", kept if quote(kept) == kept else quote(f'"{kept}"')),
         asked["drop_command"].replace("{database}", quote(kept)),
@@ -185,15 +187,10 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     if plan.names.kept:
         incoming = login_to(plan.login, plan.names.incoming)
         comparison = prepare(plan.login, incoming, plan.bookkeeping, plan.looking, plan.there)
-    left = [name for name in never_started(journal.read()) if name in plan.containers]
-    stopped = list(dict.fromkeys([*services.running(plan.containers), *left]))
-    # This is on disk before the first is stopped, for whoever comes after a kill.
-    facts = {"stop_seconds": plan.limits.stop_s, "maintenance_db": plan.maintenance.database}
-    line = journal.append(SERVICES_STEP, "started", {"containers": stopped, **facts})
-    begun = time.monotonic()
+    away = Away(journal, plan.containers, plan.limits, plan.maintenance.database)
     failure: BaseException | None = None
     try:
-        services.stop(stopped, plan.limits)
+        away.stop()
         # From here on every session in the database is ended: none may be another run's.
         plan.lock.take()
         _exchange(plan, journal, comparison, done)
@@ -203,7 +200,10 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
     finally:
         if comparison is not None:
             comparison.close()
-        _start(plan, journal, services.Stopping.of(line), begun, done, failure)
+        # Whatever happened; a failure to start does not hide what happened before.
+        if proof := away.end(failure):
+            done.proofs.append(proof)
+            done.away_ms, done.started = proof.duration_ms, away.stopping.containers
     listed = [proof.as_dict() for proof in done.proofs]
     if message := sentence(listed):
         raise ReleaseError(message)
@@ -241,32 +241,6 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
         done.proofs.append(proof)
 
 
-def _start(
-    plan: Plan,
-    journal: Journal,
-    stopping: services.Stopping,
-    begun: float,
-    done: Done,
-    failure: BaseException | None,
-) -> None:
-    """Whatever happened; a failure to start does not hide what happened before."""
-    stopped = stopping.containers
-    try:
-        services.start(stopping)
-        seen = services.wait_until_healthy(stopped, plan.limits)
-    except ReleaseError as error:
-        journal.append(SERVICES_STEP, "failed", {"containers": stopped, "message": error.message})
-        if failure is None:
-            raise
-        return
-    done.away_ms = round((time.monotonic() - begun) * 1000) if stopped else 0
-    left = [name for name in plan.containers if name not in stopped]
-    proof = services.prove(seen, done.away_ms, left)
-    done.proofs.append(proof)
-    facts = {"containers": stopped, "away_ms": done.away_ms, "proofs": [proof.as_dict()]}
-    journal.append(SERVICES_STEP, "failed" if proof.status == "fail" else "passed", facts)
-
-
 def repair(plan: Plan) -> None:
     """For the guardian of a killed swap: connections are allowed, the containers run; the next run does the rest."""
     allow_connections(plan.maintenance, [plan.names.live, plan.names.incoming, plan.names.kept], plan.maintenance_again)
@@ -289,6 +263,7 @@ def _told(plan: Plan, done: Done, *, changed: bool) -> dict[str, Any]:
         "drop_command": plan.drop if names.kept else "",
         "rows": done.saved.facts(),
         "away_ms": done.away_ms,
+        "started": [*done.started],
         "proofs": listed,
         "message": sentence(listed),
         "diff": {

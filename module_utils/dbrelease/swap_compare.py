@@ -16,6 +16,7 @@ from .errors import ReleaseError
 from .fingerprints import State, read_tables, state_of
 from .large_objects import compare_large_objects, read_large_objects
 from .locks import RETRYABLE
+from .statement import limit_statements
 from .swap_columns import only_live
 from .swap_look import Looking, take_look
 from .swap_rename import end_sessions_in
@@ -99,8 +100,7 @@ class Comparison:
                 try:
                     # Whatever the database's default is: what is committed while the lock is waited for must be seen.
                     cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
-                    without_timeouts(cursor)
-                    cursor.execute(f"SET LOCAL lock_timeout = {timeout_ms}")
+                    limit_statements(cursor, 0, lock_timeout=timeout_ms)
                     tables = read_shapes(cursor)
                     if tables:
                         names = sql.SQL(", ").join(
@@ -176,8 +176,7 @@ def prepare(
         with _cursor(opened[1]) as cursor:
             # One transaction for all that is asked of it: fingerprints.py needs savepoints.
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            without_timeouts(cursor)
-            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_DEADLINE_S:.0f}s'")
+            limit_statements(cursor, 0, lock_timeout=round(LOCK_DEADLINE_S * 1000))
             cursor.execute("SET LOCAL row_security = off")
             if there is None:
                 there = {key: state_of(row) for key, row in read_tables(cursor).items()}

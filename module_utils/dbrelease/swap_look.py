@@ -16,9 +16,10 @@ from psycopg2 import sql
 from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extensions import cursor as Cursor
 
-from .database import Connection, Login, connect, server_reason, transaction, without_timeouts
+from .database import Connection, Login, connect, server_reason, transaction
 from .errors import ReleaseError
 from .fingerprints import State, read_tables, state_of
+from .statement import limit_statements
 from .swap_replay import Keeper
 from .swap_tables import Table, read_shapes
 
@@ -63,8 +64,7 @@ class Look:
 def take_look(connection: Connection, known: Collection[str], keeper: Keeper) -> Look:
     """Look at every table that is known (`schema.table`), and save the rows of the others."""
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
-        without_timeouts(cursor)
-        cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+        limit_statements(cursor, 0, lock_timeout=LOCK_TIMEOUT_MS)
         cursor.execute(HORIZON)
         (first,) = map(dict, cursor.fetchall())
         tables = read_shapes(cursor)

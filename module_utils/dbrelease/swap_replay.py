@@ -16,6 +16,7 @@ from typing import IO, Any
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from .catalog import quoted_part
 from .commands import CHUNK
 from .journal import make_private_directory
 from .large_objects import LargeObjects
@@ -33,7 +34,6 @@ from .swap_statements import (
     literal,
     plan_statement,
     qualified,
-    quoted,
     staging_statements,
     write_statement,
 )
@@ -133,7 +133,7 @@ class Keeper:
         self.saved.tables[table.key] = Counts(new=rows, known=False)
         if table.key not in self._copies:
             return
-        columns = ", ".join(map(quoted, given(table, table.columns)))
+        columns = ", ".join(map(quoted_part, given(table, table.columns)))
         path = literal(self._copies[table.key].name)
         self.note(
             f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"

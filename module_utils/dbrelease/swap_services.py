@@ -36,6 +36,11 @@ class Limits:
     stop_s: int
     healthy_s: int
 
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Limits:
+        """From a module's option `swap`."""
+        return cls(asked["stop_seconds"], asked["healthy_seconds"])
+
 
 @dataclass(frozen=True)
 class Stopping:
@@ -109,8 +114,11 @@ def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, S
         time.sleep(POLL_S)
 
 
-def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str]) -> Proof:
-    """Each container that was stopped runs again and is healthy; what did not run before is left so."""
+def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str], unstarted: Sequence[str] = ()) -> Proof:
+    """Each container that was stopped runs again and is healthy; what did not run before is left so.
+
+    `unstarted` are those that an earlier swap had stopped.
+    """
     down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
     said = [
         f"Container {name} is {service.health}: see `docker logs {name}`."
@@ -121,6 +129,7 @@ def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str]) ->
     status: Status = "fail" if down else "inconclusive" if left else "pass" if services else "skipped"
     if services and not down:
         said.append(f"It was away for {away_ms} ms.")
+        said += [f"{name} had been away since an earlier swap, which could not start it." for name in unstarted]
     if left:
         said.append(
             f"{' and '.join(left)} did not run before either, and {'was' if len(left) == 1 else 'were'} left so."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from .catalog import quoted_part
 from .database import SESSION_SETTINGS, TIMEOUTS
 from .swap_holding import HOLDING
 from .swap_procedures import (
@@ -65,7 +66,7 @@ def staging_statements(pair: Pair, number: int) -> str:
         places += [(f"{CHANGED}{number}", pair.columns), (f"{DELETED}{number}", pair.key)]
     made = "".join(
         f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS\n"
-        f"SELECT {', '.join(map(quoted, columns))}, NULL::text AS {STATE} FROM ONLY {table} WITH NO DATA;\n"
+        f"SELECT {', '.join(map(quoted_part, columns))}, NULL::text AS {STATE} FROM ONLY {table} WITH NO DATA;\n"
         for name, columns in places
     )
     return made if pair.keyed else f"{made}CREATE TEMPORARY TABLE {DELETED}{number} (texts text[]) ON COMMIT DROP;\n"
@@ -85,7 +86,7 @@ def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str
         f"({', '.join(map(literal, [*(row.values[place] for place in places), row.state]))})" for row in rows
     )
     staged = f"{DELETED if deleted else CHANGED if changed else NEW}{number}"
-    return f"INSERT INTO {staged} ({', '.join(map(quoted, [*columns, STATE]))}) VALUES\n{values};\n"
+    return f"INSERT INTO {staged} ({', '.join(map(quoted_part, [*columns, STATE]))}) VALUES\n{values};\n"
 
 
 def plan_statement(pair: Pair, number: int, state: str) -> str:
@@ -98,7 +99,8 @@ def write_statement(pair: Pair, number: int) -> str:
     """Write the rows that wait."""
     if pair.keyed:
         return f"CALL {WRITE}({number});\n"
-    table, names = qualified(pair.live.schema, pair.live.name), ", ".join(map(quoted, given(pair.live, pair.columns)))
+    table = qualified(pair.live.schema, pair.live.name)
+    names = ", ".join(map(quoted_part, given(pair.live, pair.columns)))
     return f"INSERT INTO {table} ({names}) OVERRIDING SYSTEM VALUE SELECT {names} FROM {NEW}{number};\n"
 
 
@@ -118,7 +120,7 @@ def _target(pair: Pair) -> str:
 
 def qualified(schema: str, name: str) -> str:
     """The name of a table or a sequence as SQL."""
-    return f"{quoted(schema)}.{quoted(name)}"
+    return f"{quoted_part(schema)}.{quoted_part(name)}"
 
 
 def array(values: Iterable[str | None]) -> str:
@@ -129,8 +131,3 @@ def array(values: Iterable[str | None]) -> str:
 def literal(value: str | None) -> str:
     """A value as SQL; the script sets standard_conforming_strings."""
     return "NULL" if value is None else "'" + value.replace("'", "''") + "'"
-
-
-def quoted(name: str) -> str:
-    """A name as SQL."""
-    return '"' + name.replace('"', '""') + '"'

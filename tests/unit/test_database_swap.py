@@ -37,7 +37,7 @@ from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import utc_now
 from ansible.module_utils.dbrelease.swap_rows import differences
 from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
-from restore_world import WRITTEN, World, world_of
+from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -414,6 +414,30 @@ def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
     world.next_run()
     world.swap(raised.value.facts["kept"], containers=[container], stop_seconds=1)
     assert status(container) == "running"
+
+
+def test_a_container_that_a_swap_could_not_start_is_started_where_nothing_is_left_to_restore(
+    world: World, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"state": "live", "swap": {**SWAP_DEFAULTS, "containers": [container], "stop_seconds": 1}}
+    world.execute(WRITTEN)
+    with monkeypatch.context() as patched:
+        patched.setattr(swap_services, "start", lambda _: None)
+        patched.setitem(asked["swap"], "healthy_seconds", 1)
+        with pytest.raises(ReleaseError, match="is exited"):
+            world.restore(**asked)
+    planned = world.restore(check_mode=True, **asked)
+    assert (planned["changed"], planned["database"], status(container)) == (True, "", "exited")
+    result = world.restore(**asked)
+    assert (result["started"], result["database"], status(container)) == ([container], "", "running")
+    (proof,) = [proof for proof in result["proofs"] if proof["name"] == "restore.services"]
+    assert (proof["status"], "away since an earlier swap" in proof["detail"]) == ("pass", True)
+    assert [line["event"] for line in world.journal() if line["step"] == "restore.services"][-2:] == [
+        "started",
+        "passed",
+    ]
+    again = world.restore(**asked)
+    assert (again["changed"], again["started"]) == (False, [])
 
 
 @pytest.mark.parametrize("container", [SLOW], ids=["slow"], indirect=True)
