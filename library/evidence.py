@@ -16,6 +16,8 @@ description:
   - An action plugin then brings the files to O(artifacts) on the controller, renders C(report.html) there (only the
     controller needs pygal and Jinja2), and puts it beside them on the target. Where the page cannot be made that is a
     warning.
+  - A module of the run that still works, as one does whose connection was lost, is ended first, in order; where it does
+    not end there is no evidence, and the run stays open.
   - In every outcome the run gives the target back, if it had claimed it.
 extends_documentation_fragment: [run]
 options:
@@ -142,10 +144,10 @@ message:
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
-from ansible.module_utils.dbrelease.claiming import release
+from ansible.module_utils.dbrelease.claiming import alone, release
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.evidence import Model, build, evidence_proof
 from ansible.module_utils.dbrelease.evidence_files import RENDERERS, is_written, write_evidence
@@ -167,6 +169,13 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Build the model; write it and close the run, unless this is check mode."""
+    # What another module of the run still did would not be in it.
+    with nullcontext() if check_mode else alone(run_of(params)):
+        return tell(params, check_mode)
+
+
+def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The same, when nothing of the run works any more."""
     run = run_of(params)
     journal = Journal(run, dry=check_mode)
     model = model_of(params, check_mode, [])

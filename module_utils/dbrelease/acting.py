@@ -37,6 +37,11 @@ def _lock_or_refuse(path: Path, run: Run) -> HeldFile:
     if held:
         return held
     holder = peek(path)
+    if holder and holder.run_id == run.run_id:
+        raise ReleaseError(
+            f"Another module of run {run.run_id} is still at work, as one is whose connection was lost: the run ends "
+            "here, and ends that one; run again, which finishes or cleans up."
+        )
     whose = holder.words if holder else "another run"
     raise ReleaseError(
         f"Run {run.run_id} may not act: the target is held by {whose}; wait for its end and run again.", refused=True

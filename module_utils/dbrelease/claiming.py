@@ -11,13 +11,16 @@ from typing import Any
 
 from .claim import Claim, decide, is_closed, life_of, standing
 from .claim_file import POLL_S, HeldFile, lock, path_in, peek, try_lock
+from .errors import ReleaseError
 from .journal import Journal, Run, utc_now
-from .machine import end, has_open, is_running, this_machine
+from .machine import END_GRACE_S, end, has_open, is_running, this_machine
 
 # A remote holder that gives no sign of life for so long is dead. Within it a refusal is due as well.
 WATCH_S = 3.0
 LOOK_S = 4.0
 PRESENT_S = 0.5
+# How long a module may take to put right what it had begun: a restore starts the application, and waits for it.
+IN_ORDER_S = 150.0
 
 HELD: dict[Path, HeldFile] = {}
 
@@ -93,10 +96,10 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
         time.sleep(POLL_S)
 
 
-def end_module(path: Path, holder: Claim) -> int:
+def end_module(path: Path, holder: Claim, grace_s: float = END_GRACE_S) -> int:
     """End what a dead run's controller left working: certainly that process, as it has the claim's file open."""
     module = holder.module
-    if module and is_running(module) and has_open(module, path) and end(module):
+    if module and is_running(module) and has_open(module, path) and end(module, grace_s):
         return module.pid
     return 0
 
@@ -131,6 +134,30 @@ def present(run: Run) -> Iterator[None]:
     path = path_in(run.state_dir)
     claimed = peek(path)
     held = lock(path, PRESENT_S, create=False) if claimed and claimed.run_id == run.run_id else None
+    with holding(path, held) if held else nullcontext():
+        yield
+
+
+@contextmanager
+def alone(run: Run) -> Iterator[None]:
+    """Within the block no other module of a run that has the claim works; what came of the run can be told.
+
+    One that outlived its connection, or its task's time, is ended. Raises ReleaseError where it does not end.
+    """
+    path = path_in(run.state_dir)
+    claimed = peek(path)
+    if path in HELD or claimed is None or claimed.run_id != run.run_id:
+        yield
+        return
+    end_module(path, claimed, IN_ORDER_S)
+    # Where it was killed, its guardian has the lock until it has put things right.
+    held = lock(path, IN_ORDER_S, create=False)
+    if held is None and path.exists():
+        number = f", process {claimed.module.pid}" if claimed.module else ""
+        raise ReleaseError(
+            f"A module of run {run.run_id} is still at work on the target{number}, and does not end: "
+            "end it there, and run again."
+        )
     with holding(path, held) if held else nullcontext():
         yield
 

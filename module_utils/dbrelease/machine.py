@@ -85,8 +85,8 @@ def has_open(process: Process, path: Path) -> bool:
         return False
 
 
-def end(process: Process) -> bool:
-    """End a process, for certain; says whether it is gone."""
+def end(process: Process, grace_s: float = END_GRACE_S) -> bool:
+    """End a process, for certain, once it had so long to end in order; says whether it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not is_running(process):
             return True
@@ -96,7 +96,7 @@ def end(process: Process) -> bool:
             return True
         except PermissionError:
             return False
-        deadline = time.monotonic() + END_GRACE_S
+        deadline = time.monotonic() + grace_s
         while is_running(process) and time.monotonic() < deadline:
             time.sleep(POLL_S)
     return not is_running(process)

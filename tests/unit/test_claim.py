@@ -205,6 +205,19 @@ def test_a_dead_runs_module_is_ended(one: Run, two: Run, sleeper: subprocess.Pop
         assert module.wait(5) == -signal.SIGTERM
 
 
+def test_a_module_that_was_started_twice_is_no_refusal(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As SSH does whose connection broke: the first one works on, and may change what the second would."""
+    monkeypatch.setattr("ansible.module_utils.dbrelease.acting.LOOK_S", 0.2)
+    opened(one, own())
+    with (
+        module_of(one),
+        pytest.raises(ReleaseError, match="Another module of run .* still at work") as told,
+        acting(one),
+    ):
+        pass
+    assert not told.value.refused
+
+
 def test_a_process_that_does_not_hold_the_claim_is_not_ended(
     one: Run, two: Run, sleeper: subprocess.Popen[bytes]
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -14,6 +15,8 @@ from xml.etree import ElementTree
 import evidence
 import jsonschema
 import pytest
+from ansible.module_utils.dbrelease import claiming
+from ansible.module_utils.dbrelease.claim import is_closed
 from ansible.module_utils.dbrelease.claim_file import path_in
 from ansible.module_utils.dbrelease.claiming import claim
 from ansible.module_utils.dbrelease.errors import ReleaseError
@@ -26,6 +29,7 @@ from ansible.module_utils.dbrelease.markdown import block, code, duration, text
 from ansible.module_utils.dbrelease.proof import Proof
 from ansible.module_utils.dbrelease.restored_session import NO_BASELINE
 from markdown_it import MarkdownIt
+from test_claim import module_of
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "schemas" / "evidence.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -820,6 +824,30 @@ def test_the_target_is_given_back_in_every_outcome(call: Call, run: Run, writabl
     with nullcontext() if writable else pytest.raises(ReleaseError):
         call()
     assert not path_in(run.state_dir).exists()
+
+
+def test_a_module_that_outlived_its_connection_is_ended_first(call: Call, run: Run) -> None:
+    claim(run, {})
+    with module_of(run) as module:
+        result = call(failure={"task": "Upgrade", "message": "The connection was lost."})
+        assert module.wait(5) == -signal.SIGTERM
+    assert (result["outcome"], path_in(run.state_dir).exists()) == ("failed", False)
+    assert result["headline"].startswith("The step upgrade failed: it began at")
+
+
+def test_where_such_a_module_does_not_end_the_run_stays_open(
+    call: Call, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claiming, "end", lambda *_: False)
+    monkeypatch.setattr(claiming, "IN_ORDER_S", 0.2)
+    claim(run, {})
+    with (
+        module_of(run) as module,
+        pytest.raises(ReleaseError, match=f"still at work on the target, process {module.pid}"),
+    ):
+        call()
+    assert not is_closed(Journal(run).read(), run.run_id)
+    assert path_in(run.state_dir).exists()
 
 
 def test_check_mode_gives_nothing_back(call: Call, run: Run) -> None:
