@@ -22,9 +22,9 @@ description:
     else's rows, which are only shown, and the module fails and names them.
   - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.
     The wait is shared out over the locks that a transaction needs, so that nobody behind it waits longer than
-    C(lock.timeout_ms). A table that is left over is looked at once more before it is dropped, when nobody can write to
-    it any more. Where that takes longer, it is locked alone for the look, for C(lock.deadline_seconds) at most, and
-    what it refers to is locked after it.
+    C(lock.timeout_ms). What would be lost with a table that is left over is counted again before each attempt to lock
+    it, and it is looked at once more when nobody can write to it any more. Where that takes longer, it is locked alone
+    for the look, for C(lock.deadline_seconds) at most, and what it refers to is locked after it.
   - What is as it must be is left alone. Any other revision is refused. Journals the step V(reconcile).
 extends_documentation_fragment: [login, run, lock, services]
 options:

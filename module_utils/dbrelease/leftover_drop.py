@@ -26,6 +26,7 @@ SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted 
 class Dropping:
     """All or none of them. `demand` is asked when nobody can write to them any more, and raises where they may not go.
 
+    Locks may be waited for for long: `look` is asked before each attempt, when nobody waits yet, and raises as well.
     Dropping them locks what they refer to, for readers as well. Where the look at their rows is quick, all is locked
     first, and what one refers to before it, as deletes that cascade do. Where it is not, or proves not to be, they are
     locked `alone` for it: then only those wait who write to them, or delete what they refer to.
@@ -33,6 +34,7 @@ class Dropping:
 
     session: PatientSession
     leftovers: Sequence[Leftover]
+    look: Callable[[Cursor], None]
     demand: Callable[[Cursor], None]
     alone: bool = False
 
@@ -54,6 +56,7 @@ class Dropping:
         self.session.write(f"Dropping {named}", self._attempt, locks=len(_with_references(self.leftovers)))
 
     def _attempt(self, cursor: Cursor) -> None:
+        self.look(cursor)
         everything = _locking("ACCESS EXCLUSIVE", _with_references(self.leftovers))
         if self.alone:
             cursor.execute(_locking("SHARE ROW EXCLUSIVE", self.tables))

@@ -107,12 +107,20 @@ class Reconciler:
         self.done.saved = saved
 
     def _drop(self, found: Sequence[Leftover]) -> None:
+        latest = [*found]
+
+        def look(cursor: Cursor) -> None:
+            # The release's query reads other tables, too, and nobody is kept from writing to those.
+            latest[:] = self._leftovers(cursor)
+            if _lost(latest) != _lost(found):
+                raise _changed()
+
         def demand(cursor: Cursor) -> None:
-            same = all(is_unchanged(cursor, one) for one in found) or self._as_lossy(cursor, found)
+            same = all(is_unchanged(cursor, one) for one in latest) or self._as_lossy(cursor, found)
             if not same or _revisions(cursor) != [self.wanted.from_revision]:
                 raise _changed()
 
-        dropping = Dropping(self.session, found, demand)
+        dropping = Dropping(self.session, found, look, demand)
         self.done.statements.append(self._text(dropping.statement))
         if not self.check_mode:
             dropping.drop()

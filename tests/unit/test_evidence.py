@@ -832,7 +832,7 @@ def test_a_module_that_outlived_its_connection_is_ended_first(call: Call, run: R
         result = call(failure={"task": "Upgrade", "message": "The connection was lost."})
         assert module.wait(5) == -signal.SIGTERM
     assert (result["outcome"], path_in(run.state_dir).exists()) == ("failed", False)
-    assert result["headline"].startswith("The step upgrade failed: it began at")
+    assert result["headline"].startswith("The step upgrade was interrupted: it began at")
 
 
 def test_where_such_a_module_does_not_end_the_run_stays_open(

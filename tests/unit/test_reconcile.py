@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -325,20 +325,60 @@ def test_a_table_that_was_renamed_is_told_by_the_names_that_it_kept(before: Worl
     assert "the table kept. Rename" in proof["detail"]
 
 
-def test_a_table_that_changes_meanwhile_is_not_dropped(before: World, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("looks", [1, 2], ids=["since the diagnosis", "since it was judged again"])
+def test_a_table_that_changes_meanwhile_is_not_dropped(
+    before: World, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
     before.run(TABLE)
     calls: list[int] = []
 
     def late(*arguments: Any) -> Any:
         found = diagnose(*arguments)
-        if not calls:
-            before.run("UPDATE links SET by = 'ann' WHERE order_id = 2")
         calls.append(1)
+        if len(calls) == looks:
+            before.run("UPDATE links SET by = 'ann' WHERE order_id = 2")
         return found
 
     monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.diagnose", late)
     assert "changed while it was looked at" in before.refused().message
-    assert len(calls) == 2 and before.run("SELECT count(*) FROM links") == [(20,)]
+    assert len(calls) == looks + 1 and before.run("SELECT count(*) FROM links") == [(20,)]
+
+
+@pytest.mark.parametrize(
+    ("change", "dropped"),
+    [
+        ("UPDATE orders SET account_id = 4 WHERE id = 2", False),
+        ("DELETE FROM orders WHERE id = 2", False),
+        ("INSERT INTO orders VALUES (21, 1)", True),
+    ],
+)
+def test_a_table_is_judged_again_when_its_lock_was_waited_for(
+    before: World, database: Login, change: str, dropped: bool
+) -> None:
+    """What nobody else knows may have become more by what was written elsewhere."""
+    before.run(TABLE)
+    with closing(connect(database, "a reader")) as session, session.cursor() as cursor, ThreadPoolExecutor(1) as pool:
+        cursor.execute("BEGIN; SELECT FROM links")
+        patient = {"timeout_ms": 200, "attempts": 50, "deadline_seconds": 60}
+        done = pool.submit(before.refused if not dropped else before.reconcile, lock=patient)
+        deadline = time.monotonic() + 10
+        with closing(connect(database, "a client")) as client, client.cursor() as writer:
+            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'links'::regclass)"
+            while True:
+                writer.execute(waits)
+                if writer.fetchone() == (True,):
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            writer.execute(change)
+        time.sleep(0.5)  # until that attempt has given up
+        cursor.execute("COMMIT")
+        result = done.result()
+    if dropped:
+        assert isinstance(result, dict) and result["repaired"] == ["dropped links"] and no_links(before)
+    else:
+        assert isinstance(result, ReleaseError) and "changed while it was looked at" in result.message
+        assert before.run("SELECT count(*) FROM links") == [(20,)] and before.files() == []
 
 
 KINDS = """
@@ -383,9 +423,10 @@ def test_what_would_be_lost_with_tables_that_go_together_is_judged_before_any_go
     assert [saved["rows"] for saved in done["saved"]] == [1, 3] and no_links(before)
 
 
+@pytest.mark.parametrize("looks", [2, 4], ids=["since the diagnosis", "since they were judged again"])
 @pytest.mark.parametrize("change", ["UPDATE links SET by = 'ann'", "INSERT INTO kinds VALUES (2)"])
 def test_tables_of_which_one_changes_meanwhile_are_not_dropped(
-    before: World, monkeypatch: pytest.MonkeyPatch, change: str
+    before: World, monkeypatch: pytest.MonkeyPatch, change: str, looks: int
 ) -> None:
     before.run(TABLE + KINDS + "INSERT INTO kinds VALUES (1); UPDATE links SET kind = 1")
     calls: list[int] = []
@@ -393,7 +434,7 @@ def test_tables_of_which_one_changes_meanwhile_are_not_dropped(
     def late(*arguments: Any) -> Any:
         found = diagnose(*arguments)
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == looks:
             before.run(change)
         return found
 
