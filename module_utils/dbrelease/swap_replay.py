@@ -137,7 +137,8 @@ class Keeper:
         path = literal(self._copies[table.key].name)
         self.note(
             f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"
-            f"\\copy {qualified(table.schema, table.name)} ({columns}) FROM {path} WITH (FORMAT csv, HEADER)"
+            f"\\copy {qualified(table.schema, table.name)} ({columns}) FROM {path} "
+            "WITH (FORMAT csv, HEADER, ENCODING 'UTF8')"
         )
 
     def keep(self, pair: Pair, found: Iterable[Difference], state: str, *, replay: bool) -> None:

@@ -185,6 +185,22 @@ def test_rows_are_replayed_in_an_order_that_is_possible(
     assert world.tables() == live
 
 
+def test_a_table_that_the_copy_lacks_comes_back_by_the_command_that_is_told(
+    world: World, copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.execute("INSERT INTO order_items VALUES (3, 'ü')")
+    result = world.swap(copy)
+    world.execute("CREATE TABLE order_items (id int PRIMARY KEY, what text)")
+    lines = (Path(result["rows"]["directory"]) / "replay.sql").read_text().splitlines()
+    (command,) = [line.removeprefix("-- ") for line in lines if "\\copy" in line]
+    script = tmp_path / "told.sql"
+    script.write_text(f"{command}\n")
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+    done = world.replay(script=script)
+    assert done.returncode == 0, done.stderr
+    assert world.execute("SELECT * FROM order_items ORDER BY id") == [(1, "tab\there"), (2, None), (3, "ü")]
+
+
 def test_where_nothing_was_written_nothing_is_saved(world: World) -> None:
     world.execute("ALTER TABLE orders ADD COLUMN more int")
     result = world.swap(world.restore()["database"])
