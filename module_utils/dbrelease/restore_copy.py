@@ -99,7 +99,7 @@ def make_copy(
     return copy
 
 
-def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseException) -> None:
+def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseException | None) -> None:
     """A copy is dropped; where the server is gone, a step that stays open in the journal has the next run drop it."""
     try:
         drop_database(maintenance, name)

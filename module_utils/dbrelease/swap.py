@@ -37,6 +37,9 @@ from .swap_services import SERVICES_STEP
 from .swap_told import header, planned, rows_proof, swapped_proof
 from .target import DATABASE_SERVICE, look
 
+# The server was gone before it said what came of the commit, and has not come back.
+NOT_KNOWN = "Whether the databases were swapped is not known: start the server, and run again, which says it."
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -79,7 +82,7 @@ class Done:
     saved: Saved = field(default_factory=Saved)
     away_ms: int = 0
     started: Sequence[str] = ()
-    swapped: bool = False
+    swapped: bool | None = False  # None: nobody can be asked
 
 
 def looking_of(run: Run) -> Looking:
@@ -140,12 +143,16 @@ def swap_in(
     except BaseException as error:
         # Without the lock nothing was begun, and what it would undo is another run's.
         if lock.held and not done.swapped:
-            plan.looking.cancel()
+            if done.swapped is False:
+                plan.looking.cancel()
+            elif isinstance(error, ReleaseError):
+                error.message += f" {NOT_KNOWN}"
             if copied_by(database, login.database) in runs_of(Journal(run).read()):
-                drop_or_leave(plan.maintenance_again(), plan.names.incoming, Journal(run), error)
+                cause = error if done.swapped is False else None
+                drop_or_leave(plan.maintenance_again(), plan.names.incoming, Journal(run), cause)
         if not isinstance(error, ReleaseError):
             raise
-        told = _told(plan, done, changed=done.swapped)
+        told = _told(plan, done, changed=done.swapped is not False)
         told.pop("message")
         raise ReleaseError(error.message, refused=error.refused, **{**error.facts, **told}) from error
     return _told(plan, done, changed=True)

@@ -63,14 +63,14 @@ def exchange(
         raise
 
 
-def is_exchanged(maintenance: Login, names: Names) -> bool:
-    """Whether the databases have their new names; false also where nobody can be asked."""
+def is_exchanged(maintenance: Login, names: Names) -> bool | None:
+    """Whether the databases have their new names; None where nobody can be asked."""
     try:
         with closing(connect(maintenance, APPLICATION)) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT datname FROM pg_database WHERE datname IN %s", ((*vars(names).values(), ""),))
             there = {row[0] for row in cursor.fetchall()}
     except (psycopg2.Error, ReleaseError):
-        return False
+        return None
     return names.live in there and names.incoming not in there
 
 

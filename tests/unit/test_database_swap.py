@@ -511,6 +511,23 @@ def test_saved_rows_and_the_way_back_stay_where_something_breaks_after_the_swap(
     assert facts["kept"] in world.databases() and facts["swap_back"] == f"back to {facts['kept']}"
 
 
+def test_where_nobody_can_say_whether_it_swapped_the_saved_rows_stay(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def exchange(*asked: Any) -> None:
+        swap_rename.exchange(*asked)
+        raise ReleaseError("The server is gone.")
+
+    gone = replace(world.maintenance, port=9)
+    monkeypatch.setattr(swap, "exchange", exchange)
+    monkeypatch.setattr(swap, "is_exchanged", lambda _, names: swap_rename.is_exchanged(gone, names))
+    with pytest.raises(ReleaseError, match=r"is gone\. Whether the databases were swapped is not known") as raised:
+        world.swap(copy)
+    assert list(world.state.glob("rows_since_backup_*/replay.sql"))
+    assert "still there" not in raised.value.message
+    assert raised.value.facts["changed"]
+
+
 def test_where_the_swap_failed_nothing_is_there_to_swap_back(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
