@@ -116,6 +116,11 @@ proven:
     - M(sql_check_info) finds it in the journal, and calls drift what the application has written since.
   type: dict
   returned: always
+unproven:
+  description: The names of the checks by which a step failed, as what it must prove does not hold; else empty.
+  type: list
+  elements: str
+  returned: always
 would_run:
   description: In check mode the names of the steps that would run, else empty.
   type: list

@@ -31,11 +31,15 @@ class Outcome:
 
 @dataclass
 class Finalized:
-    """What all steps did. `would_run`: what check mode found pending. `proven`: which checks held, and when."""
+    """What all steps did. `would_run`: what check mode found pending. `proven`: which checks held, and when.
+
+    unproven: the checks by which a step failed, as what it must prove does not hold.
+    """
 
     steps: list[Outcome] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
     proven: dict[str, Instant] = field(default_factory=dict)
+    unproven: list[str] = field(default_factory=list)
     would_run: list[str] = field(default_factory=list)
     lock_waits: list[Row] = field(default_factory=list)
 
@@ -44,6 +48,7 @@ class Finalized:
         return {
             "steps": [asdict(step) for step in self.steps],
             "proven": {name: instant.facts() for name, instant in self.proven.items()},
+            "unproven": self.unproven,
             "would_run": self.would_run,
             "lock_waits": self.lock_waits,
         }
@@ -178,6 +183,7 @@ class Finalizer:
         red = failures(proof.as_dict() for proof in proofs)
         if not red or self.keep_unproven:
             return
+        done.unproven = [proof["name"].removeprefix("checks.") for proof in red]
         names = ", ".join(proof["name"] for proof in red)
         done.proofs.append(step.proof("fail", names, f"Not all that it proves holds ({names}); {what}."))
         done.proofs.extend(proofs)

@@ -192,6 +192,7 @@ def test_a_red_check_rolls_the_step_back_and_stops(params: dict[str, Any], curso
         "migrate.finalize.analyze": "skipped",
     }
     assert caught.value.facts["proven"] == {}
+    assert caught.value.facts["unproven"] == ["complete", "same_count"]
     assert value(cursor, "SELECT count(*) FROM account_regions") == 0
     assert value(cursor, "SELECT convalidated FROM pg_constraint WHERE conname = 'account_fk'")
     assert closing(params)["event"] == "failed"

@@ -34,11 +34,16 @@ Make = Callable[..., str]
 def releases(tmp_path: Path) -> Iterator[Make]:
     """A copy of the release with what a test adds to it; by itself with a check that is red after the upgrade."""
 
-    def make(guard: dict[str, str] | None = None, monitoring: dict[str, Any] | None = None) -> str:
+    def make(
+        guard: dict[str, str] | None = None, monitoring: dict[str, Any] | None = None, *, proved: bool = False
+    ) -> str:
         folder = tmp_path / "releases/8_1a"
         shutil.copytree(ROOT / "releases/8_1a", folder)
         checks, release = (yaml.safe_load((folder / name).read_text()) for name in ("checks.yml", "release.yml"))
         checks["checks"] += [] if monitoring else [RED]
+        if proved:
+            (step,) = [step for step in release["migration"]["finalize"] if step.get("proves")]
+            step["proves"].append(RED["name"])
         release["rollback"]["guards"] += [guard] if guard else []
         release["monitoring"] |= monitoring or {}
         for name, document in (("checks.yml", checks), ("release.yml", release)):
@@ -57,6 +62,14 @@ def test_it_rolls_back_by_itself_and_names_the_first_cause(psql: Psql, releases:
     assert psql.fingerprint() == before
     steps = [line["step"] for line in journal() if line["event"] == "passed"]
     assert (steps.count("downgrade"), steps.count("rolled_back")) == (1, 1)
+
+
+def test_it_rolls_back_also_where_the_migration_cannot_prove_what_it_must(psql: Psql, releases: Make) -> None:
+    before = psql.fingerprint()
+    run = play("deploy_8_1a.yml", "-e", releases(proved=True))
+    assert (run.status != 0, run.evidence["outcome"]) == (True, "rolled_back"), run.evidence["headline"]
+    assert "checks.never_true" in run.evidence["headline"]
+    assert psql.fingerprint() == before
 
 
 def test_it_holds_where_a_guard_does_not_allow_it(psql: Psql, releases: Make) -> None:
