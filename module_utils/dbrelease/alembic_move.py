@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 
 from psycopg2.extras import RealDictCursor
@@ -19,6 +19,7 @@ from .fingerprints import position, write_counters
 from .journal import Run, utc_now
 from .locks import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from .migration_log import MigrationLog
+from .programs import end_programs
 from .proof import Proof
 from .secret import masked
 from .sessions import end_sessions
@@ -90,6 +91,9 @@ class Alembic:
             cause = masked(error.message, self.login.password)
         duration_ms = round((time.monotonic() - begun) * 1000)
         if cause or self._last is None or self._last.status != 0:
+            with suppress(ReleaseError):
+                # One whose end was not seen, and that has not connected yet, would later.
+                end_programs(self.commands, [self.run.run_id])
             end_sessions(self.login, name)
         outcome = self._outcome(cause, duration_ms)
         proofs = [judge(move, outcome), self.log.close()]

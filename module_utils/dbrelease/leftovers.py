@@ -20,6 +20,7 @@ from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
 from .interrupted import SETTLED_BY, Interrupted, notice, notice_of_others, stray_databases, swaps_done
 from .journal import Journal, Run
+from .programs import end_programs
 from .proof import Proof
 from .restore_leftovers import repair_restore
 from .sessions import end_sessions, sessions_of
@@ -29,15 +30,6 @@ STEP = "recovery"
 PROOF = "recovery.settled"
 TIMEOUT_S = 30
 
-# The engine has no call that ends what `exec` began; the run is in the environment of its programs.
-END_PROGRAMS = r"""
-for process in /proc/[0-9]*; do
-  if tr '\0' '\n' < "$process/environ" 2>/dev/null | grep -Eq "^PGAPPNAME=dbrelease-.*-($1)$"; then
-    kill -KILL "${process#/proc/}" 2>/dev/null && echo "${process#/proc/}"
-  fi
-done
-exit 0
-"""
 # A preview lives for two minutes at most.
 OLD_PREVIEWS = "find \"${TMPDIR:-/tmp}\" -maxdepth 1 -name 'dbrelease_preview_*' -mmin +3 -exec rm -rf {} +; exit 0"
 
@@ -159,11 +151,9 @@ class Leftovers:
     def _end_programs(self, cleaned: Cleaned) -> None:
         if self.dry:
             return
-        ids = "|".join(interrupted.run.run_id for interrupted in cleaned.every)
+        ids = [interrupted.run.run_id for interrupted in cleaned.every]
         for container in {self.backend_container, self.db_container}:
-            commands = commands_in(container or None)
-            finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", ids], timeout_s=TIMEOUT_S)
-            cleaned.programs += len(finished.stdout.split())
+            cleaned.programs += end_programs(commands_in(container or None), ids)
         if self.backend_container:
             commands_in(self.backend_container).run(["sh", "-c", OLD_PREVIEWS], timeout_s=TIMEOUT_S)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import secrets
+import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
@@ -439,6 +442,26 @@ class TestFailure:
         assert time.monotonic() - begun < 30
         assert sessions(database) == []
         assert query(database, "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass") == [0]
+
+    def test_a_program_whose_end_was_not_seen_is_ended_before_it_connects(
+        self, project: Project, parameters: Make, database: Login, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, left = HostCommands.run, list[subprocess.Popen[bytes]]()
+
+        def lost(commands: HostCommands, argv: Sequence[str], **given: Any) -> Finished:
+            if "upgrade" not in argv:
+                return run(commands, argv, **given)
+            environment = {**os.environ, **given["environment"]}
+            slowly = ["sh", "-c", 'sleep 2; exec "$@"', "sh", *argv]
+            left.append(subprocess.Popen(slowly, env=environment, cwd=commands._workdir))
+            raise ReleaseError("The connection to the container was lost.")
+
+        monkeypatch.setattr(HostCommands, "run", lost)
+        with pytest.raises(ReleaseError, match="was lost"):
+            module.act(parameters(project()), False)
+        (program,) = left
+        assert program.wait(5) == -signal.SIGKILL
+        assert revisions(database) == [FIRST]
 
     def test_program_that_outlives_its_client_is_cut_off(self, database: Login) -> None:
         left = psycopg2.connect(
