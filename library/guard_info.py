@@ -16,6 +16,8 @@ description:
   - Counts the rows that the downgrade would drop and that nothing else knows; of a table of O(created) for which no
     guard has C(losses), all of them (C(guard.no_row_lost.<table>)). A transaction that has written to their
     table and goes on is awaited for five seconds; then the number cannot be told.
+  - Refuses while a column that the release adds to another table (O(altered)) holds a value other than NULL and its
+    constant default, unless a guard answers for it in C(values_of) (C(guard.no_value_lost.<table>)).
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
 extends_documentation_fragment: [login, run]
@@ -23,7 +25,7 @@ options:
   guards:
     description:
       - The guards as the release declares them, with C(name), C(title), C(road) and one of C(violations), C(columns),
-        C(losses), C(answers), C(openapi), C(container) and C(log).
+        C(losses), C(answers), C(openapi), C(container) and C(log); besides C(violations) also C(values_of).
     type: list
     elements: dict
     required: true

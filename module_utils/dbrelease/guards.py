@@ -12,7 +12,7 @@ from .proof import Proof, Status
 Guard = Mapping[str, Any]
 State = Literal["allowed", "refused", "not_deployed"]
 
-KINDS_OF_DATABASE = ("violations", "columns", "losses", "dependents", "only_columns")
+KINDS_OF_DATABASE = ("violations", "columns", "losses", "dependents", "only_columns", "values")
 KINDS_OF_SERVICES = ("answers", "openapi", "container", "log")
 
 

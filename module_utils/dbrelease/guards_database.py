@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
+from psycopg2 import sql
 from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extras import RealDictCursor
 
-from .catalog import quoted, read_catalog
+from .catalog import identifier, quoted, read_catalog
 from .checks import SAMPLE_SIZE, counting
 from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
 from .dependents import dependents_of
+from .given_values import given_values
 from .guards import Guard, Seen, kind_of
 from .locks import LockWatch, mask_literals, session_in_words, watch_blockers
 from .locks import describe as blocked_by
@@ -202,12 +204,27 @@ def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row])
     return Seen("pass", "", expected, [])
 
 
+def _values(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+    table = guard["values"]["table"]
+    given = given_values(cursor, quoted(table), guard["values"]["columns"])
+    if not given:
+        return Seen("pass", "None of them is there.", 0, 0)
+    constraints = read_catalog(cursor, table).constraints.values()
+    key = next((one["columns"] for one in constraints if one["type"] == "primary_key"), [])
+    shown = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys([*key, *given])))
+    condition = sql.SQL(" OR ").join(given.values())
+    text = sql.SQL("SELECT {} FROM {} WHERE {}").format(shown, identifier(table), condition).as_string(cursor)
+    (row,) = select_declared(cursor, counting(text, SAMPLE_SIZE))
+    return _rows(row, text, "would lose one")
+
+
 KINDS = {
     "violations": _violations,
     "losses": _losses,
     "columns": _columns,
     "dependents": _dependents,
     "only_columns": _only_columns,
+    "values": _values,
 }
 
 

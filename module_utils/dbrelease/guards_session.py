@@ -88,13 +88,15 @@ def _downgrade(params: Mapping[str, Any]) -> str:
 def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:
     """The guards that no release declares. Where it does not say which rows nothing else knows, it may be any."""
     known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
+    values = _no_value_lost(params["guards"], params["altered"])
     if not known:
-        return []
+        return values
     declared = {guard["losses"]["table"] for guard in params["guards"] if kind_of(guard) == "losses"}
     return [
         {**NOTHING_DEPENDS, "dependents": list(known), "altered": params["altered"]},
         {**NO_OTHER_COLUMN, "only_columns": known},
         *(_no_row_lost(table) for table in known if table not in declared),
+        *values,
     ]
 
 
@@ -105,6 +107,27 @@ def _no_row_lost(table: str) -> Guard:
         "losses": {"table": table},
         "road": f"The release has no guard with losses of {table}, so every row counts: add one, or keep the release.",
     }
+
+
+def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, Any]]) -> list[Guard]:
+    """Of what the release adds to other tables: the columns for whose values none of its guards answers."""
+    answering = [answer for guard in guards for answer in (guard.get("values_of") or {}).items()]
+    answered = {(table, name) for table, columns in answering for name in columns}
+    left = {
+        table: [name for name in declared.get("columns") or {} if (table, name) not in answered]
+        for table, declared in altered.items()
+    }
+    return [
+        {
+            "name": f"no_value_lost.{table}",
+            "title": f"No value of what the release adds to {table} is lost",
+            "values": {"table": table, "columns": columns},
+            "road": f"The columns {', '.join(columns)} go, and no guard of the release answers for their values "
+            "(values_of): save what is needed and clear it, keep the release, or restore the backup.",
+        }
+        for table, columns in left.items()
+        if columns
+    ]
 
 
 def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str) -> tuple[Verdict, Looked]:

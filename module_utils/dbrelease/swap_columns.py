@@ -7,20 +7,9 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .database import select
+from .given_values import given_values
+from .swap_statements import qualified
 from .swap_tables import Table
-
-# A default that is computed is another one for each row, so that only a constant one tells that nobody wrote a value.
-DEFAULTS = """
-SELECT a.attname::text AS name,
-       CASE WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(''([^'']|'''')*''|[0-9.]+|true|false)(::[^'']*)?$'
-            THEN format('(%%s)::%%s', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
-            ELSE 'NULL' END AS value
-FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE n.nspname = %s AND c.relname = %s AND a.attname = ANY(%s) AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
 
 
 @dataclass(frozen=True)
@@ -36,12 +25,7 @@ def only_live(cursor: Cursor, live: Table, other: Table) -> Columns | None:
     names = [name for name in live.columns if name not in other.columns and name not in live.generated]
     if not names:
         return None
-    given = {
-        row["name"]: sql.SQL(
-            '({column} IS DISTINCT FROM NULL AND {column}::text COLLATE "C" IS DISTINCT FROM {value}::text)'
-        ).format(column=sql.Identifier(row["name"]), value=sql.SQL(row["value"]))
-        for row in select(cursor, DEFAULTS, (live.schema, live.name, names))
-    }
+    given = given_values(cursor, qualified(live.schema, live.name), names)
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(condition) for condition in given.values()]
     any_given = sql.SQL("count(*) FILTER (WHERE {})").format(sql.SQL(" OR ").join(given.values()))
     cursor.execute(

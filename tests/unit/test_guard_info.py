@@ -232,6 +232,78 @@ def test_it_refuses_and_says_why(
     assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
 
 
+NOTED = {"altered": {"orders": {"columns": {"note": {}, "done": {}, "twice": {}}}}}
+WITH_NOTE = """
+ALTER TABLE orders ADD note text, ADD done boolean DEFAULT false, ADD twice int GENERATED ALWAYS AS (id * 2) STORED
+"""
+ANSWERING: dict[str, Any] = {
+    "name": "notes_known",
+    "title": "Every note is the migration's",
+    "violations": "SELECT id FROM orders WHERE note <> 'order ' || id",
+    "values_of": {"orders": ["note"]},
+    "road": "Keep the release.",
+}
+VALUES: list[tuple[str, list[str], list[dict[str, Any]], str, str]] = [
+    ("nothing was given", [WITH_NOTE], GUARDS, "pass", ""),
+    ("the column is gone", [], GUARDS, "pass", ""),
+    (
+        "a value",
+        [WITH_NOTE, "UPDATE orders SET note = 'by hand' WHERE id = 3"],
+        GUARDS,
+        "fail",
+        "No value of what the release adds to orders is lost: 1 row would lose one. Among them: id 3, note by hand, "
+        "done False. The columns note, done, twice go",
+    ),
+    (
+        "other than the default",
+        [WITH_NOTE, "UPDATE orders SET done = true WHERE id < 3"],
+        GUARDS,
+        "fail",
+        "2 rows would",
+    ),
+    (
+        "a guard answers for it",
+        [WITH_NOTE, "UPDATE orders SET note = 'order ' || id"],
+        [*GUARDS, ANSWERING],
+        "pass",
+        "",
+    ),
+    (
+        "a guard answers, and is red",
+        [WITH_NOTE, "UPDATE orders SET note = 'by hand' WHERE id = 3"],
+        [*GUARDS, ANSWERING],
+        "pass",
+        "Every note is the migration's: 1 row breaks it.",
+    ),
+    (
+        "a guard answers for another column",
+        [WITH_NOTE, "UPDATE orders SET done = true WHERE id < 3"],
+        [*GUARDS, ANSWERING],
+        "fail",
+        "The columns done, twice go",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("does", "guards", "status", "says"), [row[1:] for row in VALUES], ids=[row[0] for row in VALUES]
+)
+@pytest.mark.parametrize("created", [{"order_items": {"columns": {"id": {}, "order_id": {}, "made_by": {}}}}, {}])
+def test_a_value_in_a_column_that_the_release_adds_is_lost_with_it(
+    look: Look, does: list[str], guards: list[dict[str, Any]], status: str, says: str, created: dict[str, Any]
+) -> None:
+    result = look(*does, guards=guards, created=created, accept_loss=None, **NOTED)
+    assert statuses(result)["no_value_lost.orders"] == status
+    assert (result["state"] == "refused") is bool(says)
+    assert says in result["message"] and result["rows_lost"] == 0
+
+
+def test_what_the_release_answers_for_needs_no_other_guard(look: Look) -> None:
+    answering = {**ANSWERING, "values_of": {"orders": ["note", "done", "twice"]}}
+    result = look(WITH_NOTE, guards=[*GUARDS, answering], **NOTED)
+    assert (result["state"], "no_value_lost.orders" in statuses(result)) == ("allowed", False)
+
+
 KIND_OF_ITEM = "ALTER TABLE order_items ADD kind_id int REFERENCES kinds ON DELETE CASCADE"
 KIND_OF_ORDER = "ALTER TABLE orders ADD kind_id int REFERENCES kinds"
 KINDS: dict[str, Any] = {

@@ -1,0 +1,34 @@
+"""Values that somebody gave to a column: all but NULL, and the default where that is a constant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .database import select
+
+# A default that is computed is another one for each row, so that only a constant one tells that nobody wrote a value.
+DEFAULTS = """
+SELECT a.attname::text AS name,
+       CASE WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(''([^'']|'''')*''|[0-9.]+|true|false)(::[^'']*)?$'
+            THEN format('(%%s)::%%s', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
+            ELSE 'NULL' END AS value
+FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = to_regclass(%s) AND a.attname = ANY(%s) AND NOT a.attisdropped AND a.attgenerated = ''
+ORDER BY a.attnum
+"""
+
+
+def given_values(cursor: Cursor, table: str, names: Sequence[str]) -> dict[str, sql.Composed]:
+    """For each of these columns that is there, and not computed from others: the condition that its value was given.
+
+    table: as to_regclass() must get it.
+    """
+    return {
+        row["name"]: sql.SQL(
+            '({column} IS DISTINCT FROM NULL AND {column}::text COLLATE "C" IS DISTINCT FROM {value}::text)'
+        ).format(column=sql.Identifier(row["name"]), value=sql.SQL(row["value"]))
+        for row in select(cursor, DEFAULTS, (table, list(names)))
+    }
