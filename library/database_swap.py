@@ -11,7 +11,8 @@ description:
     session, renames both databases in one transaction that also allows connections again, starts the containers, and
     waits until they are healthy.
   - The rows are looked for with every table locked against writers, so that none is missed; what was looked at before
-    the application stopped is looked at again only where somebody has written since. They are saved in
+    the application stopped is looked at again only where somebody has written since; large objects are read then, each
+    one, so that it is away for as long as that takes. The rows are saved in
     C(rows_since_backup_<stamp>/) of the state directory, a file of JSON lines for each table, with a script
     C(replay.sql) that writes them again, all or none of them, while triggers and rules of these tables hold still; it
     is to be run as their owner, and is refused where a row with the key of one of them was written since. A table that
