@@ -452,7 +452,7 @@ class TestFailure:
             if "upgrade" not in argv:
                 return run(commands, argv, **given)
             environment = {**os.environ, **given["environment"]}
-            slowly = ["sh", "-c", 'sleep 2; exec "$@"', "sh", *argv]
+            slowly = ["sh", "-c", 'sleep 30; exec "$@"', "sh", *argv]
             left.append(subprocess.Popen(slowly, env=environment, cwd=commands._workdir))
             raise ReleaseError("The connection to the container was lost.")
 
