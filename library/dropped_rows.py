@@ -8,7 +8,8 @@ module: dropped_rows
 short_description: Save the rows that a rollback will lose, with a script to put them back
 description:
   - Writes for each table C(lost_rows_<table>_<stamp>.tsv), in the text format of COPY, and beside it the script
-    C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, mode 0600 and fsynced.
+    C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, mode 0600 and fsynced. The
+    script also sets each sequence that a column of the table owns, as far as the rows, and never back.
   - Refuses, and leaves no file, unless there are exactly O(expected) rows, or while a transaction that has written to
     their table goes on.
   - Run again in the same run, it writes nothing. Journals the step V(lost_rows) with the files and their sha256.

@@ -12,7 +12,10 @@ description:
     inventory does not name is V(skipped).
   - Looks besides whether anything, such as a view, depends on O(created) that is neither theirs nor in O(altered)
     (C(guard.nothing_depends)), and whether they have a column that the release does not know
-    (C(guard.no_other_column)).
+    (C(guard.no_other_column)). What depends is also an enabled trigger of another table whose function mentions
+    O(created) by name, as after the downgrade no write to that table would succeed; unless what takes the release back
+    (O(script), or O(revision_files), as O(method) says) names the trigger or its function, or an extension brought the
+    function along. What such a function calls in its turn is not looked at.
   - Counts the rows that the downgrade would drop and that nothing else knows; of a table of O(created) for which no
     guard has C(losses), all of them (C(guard.no_row_lost.<table>)). A transaction that has written to their
     table and goes on is awaited for five seconds; then the number cannot be told.

@@ -10,7 +10,8 @@ description:
   - The database is at O(from_revision), and a table of O(created) is there already, left over from an interrupted run
     or somebody else's. It is shown, and dropped if nothing is lost with it, or if O(accept_loss) is the very number of
     rows that would be; those are saved first, with a script that puts them back. Several go together, or none of
-    them does. A table that something else depends on is refused. What the release's C(losses) cannot judge (its
+    them does. A table that something else depends on is refused, such as a view, or a trigger of a table that stays
+    whose function mentions it by name. What the release's C(losses) cannot judge (its
     columns are not the declared ones, or the query fails) counts as lost, every row of it.
   - The database is at O(to_revision), and a declared foreign key is missing, not as declared, or has an undeclared one
     beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its

@@ -183,7 +183,7 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
 
 
 def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
-    names = dependents_of(cursor, guard["dependents"], altered=guard["altered"])
+    names = dependents_of(cursor, guard["dependents"], altered=guard["altered"], downgrade=guard["downgrade"])
     if names:
         return Seen("fail", f"{', '.join(names)} would be left without it.", [], names)
     return Seen("pass", "", [], [])

@@ -93,7 +93,12 @@ def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:
         return values
     declared = {guard["losses"]["table"] for guard in params["guards"] if kind_of(guard) == "losses"}
     return [
-        {**NOTHING_DEPENDS, "dependents": list(known), "altered": params["altered"]},
+        {
+            **NOTHING_DEPENDS,
+            "dependents": list(known),
+            "altered": params["altered"],
+            "downgrade": _downgrade(params),
+        },
         {**NO_OTHER_COLUMN, "only_columns": known},
         *(_no_row_lost(table) for table in known if table not in declared),
         *values,

@@ -126,7 +126,7 @@ def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
             return f"{one.table} is a {one.kind} of {one.owner}, no table: whoever made it must rename or drop it."
         if one.dependents:
             return (
-                f"{', '.join(one.dependents)} would go with the table {one.table} ({one.description}): "
+                f"{', '.join(one.dependents)} would be left without the table {one.table} ({one.description}): "
                 "drop or change what depends on it first, and run again."
             )
     losses = sum(one.losses for one in leftovers)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TypedDict
 
 import psycopg2
+from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import encodings
 
@@ -50,7 +51,7 @@ HEAD = """\
 -- This puts them back, all or none: psql -X -f {script}
 -- A row that is there again, value for value, is left out. One of which only the unique values are there stops the
 -- script; so does one that the table refuses (its columns or what it refers to are gone), with the server's own words.
--- Then nothing is changed.
+-- Then nothing is changed. A sequence that a column owns is set as far as the rows, which only its owner may do.
 \\set ON_ERROR_STOP on
 SET client_encoding = '{encoding}';
 BEGIN;
@@ -67,7 +68,10 @@ DECLARE
     replay_there bigint;
     replay_written bigint;
     replay_differing bigint;
+    replay_key record;
+    replay_last bigint;
 BEGIN
+{sequences}
     DELETE FROM lost_rows WHERE {is_there};
     GET DIAGNOSTICS replay_there = ROW_COUNT;
     INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
@@ -85,6 +89,31 @@ END
 $replay$;
 COMMIT;
 """
+
+# A sequence that a column owns is set as far as the rows that were saved, by its own steps, and never back. From ALTER
+# SEQUENCE to the end nobody else takes a value of it, and without the rows it is where it was. It comes before them, as
+# who has taken a value, and is waited for, may be about to write one of them.
+SEQUENCES = """\
+    FOR replay_key IN
+        SELECT s.seqrelid::regclass AS sequence, s.seqincrement AS step,
+               format('SELECT next + %6$s * div(far - next, %6$s)
+                       FROM (SELECT %1$s(%2$I::numeric) AS far FROM lost_rows
+                             WHERE %2$I::numeric BETWEEN %3$s AND %4$s) AS lost,
+                            (SELECT last_value::numeric + %6$s * is_called::int AS next FROM %5$s) AS now
+                       WHERE (far - next) * %6$s >= 0',
+                      CASE WHEN s.seqincrement > 0 THEN 'max' ELSE 'min' END, a.attname, s.seqmin, s.seqmax,
+                      s.seqrelid::regclass, s.seqincrement) AS last
+        FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+        JOIN pg_sequence s ON s.seqrelid = pg_get_serial_sequence({table}, a.attname)::regclass
+        WHERE a.attrelid = {table}::regclass AND a.attname = ANY (ARRAY[{columns}])
+          AND coalesce(nullif(t.typbasetype, 0), t.oid)::regtype::text IN ('smallint', 'integer', 'bigint', 'numeric')
+    LOOP
+        EXECUTE replay_key.last INTO replay_last;
+        CONTINUE WHEN replay_last IS NULL;
+        EXECUTE format('ALTER SEQUENCE %s INCREMENT BY %s', replay_key.sequence, replay_key.step);
+        EXECUTE replay_key.last INTO replay_last;
+        PERFORM setval(replay_key.sequence, replay_last);
+    END LOOP;"""
 
 
 class Saved(TypedDict):
@@ -219,8 +248,16 @@ def _tail(cursor: Cursor, table: str, columns: list[str], rows: int) -> str:
         rows=rows,
         columns=", ".join(kept),
         is_there=IS_THERE.format(table=f"{only}{quoted}", columns_now=now, columns_lost=lost),
+        sequences=SEQUENCES.format(
+            table=_literal(cursor, quoted),
+            columns=", ".join(_literal(cursor, column) for column in columns if column in insertable),
+        ),
         unless_there=f"WHERE {' AND '.join(absent) or 'true'}" if late else "ON CONFLICT DO NOTHING",
     )
+
+
+def _literal(cursor: Cursor, text: str) -> str:
+    return sql.Literal(text).as_string(cursor).lstrip()
 
 
 def _absent(table: str, key: Row) -> str:

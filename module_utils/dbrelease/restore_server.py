@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
@@ -14,7 +14,7 @@ from .commands import Commands
 from .database import Login, select
 from .dump import tool_version
 from .errors import ReleaseError
-from .preflight.places import free_bytes
+from .preflight.places import Room, room_at
 from .proof import Proof
 from .restore_backup import Backup, refused
 
@@ -34,6 +34,11 @@ SELECT current_setting('server_version_num')::int / 10000 AS major,
        current_user AS "user"
 FROM pg_roles r WHERE r.rolname = current_user
 """
+LOG = """
+SELECT pg_size_bytes(current_setting('max_wal_size')) AS most,
+       has_function_privilege('pg_ls_waldir()', 'EXECUTE') AS is_seen
+"""
+HELD = "SELECT coalesce(sum(size), 0)::bigint AS bytes FROM pg_ls_waldir()"
 USED_BY = """
 SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS prepared,
        (SELECT count(*) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
@@ -44,11 +49,22 @@ SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS
 
 @dataclass(frozen=True)
 class Server:
-    """What the server is, as far as a restore must know."""
+    """What the server is, as far as a restore must know; what is written grows its log by so many bytes at most."""
 
     major: int
     data_directory: str
     live_bytes: int | None
+    log_growth_bytes: int
+
+
+@dataclass
+class Disk:
+    """What is needed on one file system: a folder of it, its room, and for what so many bytes are."""
+
+    folder: str
+    room: Room
+    needed: int = 0
+    what: list[str] = field(default_factory=list)
 
 
 def check_server(cursor: Cursor, backup: Backup, database: str, commands: Commands) -> Server:
@@ -85,7 +101,14 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
     if found := obstacle(cursor, database):
         raise refused(*found)
     _check_roles(cursor, backup.content["settings"])
-    return Server(row["major"], row["data_directory"], row["live_bytes"])
+    return Server(row["major"], row["data_directory"], row["live_bytes"], log_growth(cursor))
+
+
+def log_growth(cursor: Cursor) -> int:
+    """By how many bytes the server's log may grow; where the role may not see what is there, all of it is to come."""
+    (row,) = select(cursor, LOG)
+    held = select(cursor, HELD)[0]["bytes"] if row["is_seen"] else 0
+    return max(0, int(row["most"]) - int(held))
 
 
 def check_maintenance(doing: str, maintenance: Login, *renamed: str) -> None:
@@ -117,12 +140,13 @@ def obstacle(cursor: Cursor, database: str) -> tuple[str, str] | None:
 
 
 def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bool) -> Proof:
-    """The server's disk takes a second database of this size, and the place of pg_restore the dump."""
+    """The server's disk takes a second database of this size and its log, and the place of pg_restore the dump."""
     dump_bytes = int(backup.content["bytes"])
     known = backup.content.get("database_bytes") or server.live_bytes or 0
     need = round(max(known, EXPANSION * dump_bytes) * MARGIN)
     title = "The server has room for a second database"
     if not inside or not server.data_directory:
+        need += server.log_growth_bytes
         return Proof(
             ROOM_PROOF,
             title,
@@ -131,23 +155,38 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
             detail="The server's disk cannot be seen from here.",
             remedy=f"See to it that it has {need} bytes free.",
         )
+    wanted = (
+        (server.data_directory, need, "the database"),
+        (f"{server.data_directory}/pg_wal", server.log_growth_bytes, "the server's log"),
+        (DUMP_FOLDER, dump_bytes + MIB, "the dump"),
+    )
     try:
-        free = free_bytes(commands, server.data_directory)
-        dump_free = free_bytes(commands, DUMP_FOLDER)
+        disks = _disks(commands, wanted)
     except ReleaseError as error:
         raise refused(error.message.rstrip("."), "let df be found there") from error
-    for where, needed, seen in (
-        (server.data_directory, need, free),
-        (DUMP_FOLDER, dump_bytes + MIB, dump_free),
-    ):
-        if seen < needed:
+    for disk in disks:
+        if disk.room.free < disk.needed:
             raise refused(
-                f"{where} in {commands.place} has {seen // MIB} MiB free and {-(-needed // MIB)} MiB are needed",
-                f"make {-(-(needed - seen) // MIB)} MiB of room there",
+                f"{disk.folder} in {commands.place} has {disk.room.free // MIB} MiB free and "
+                f"{-(-disk.needed // MIB)} MiB are needed, for {' and '.join(disk.what)}"
+                f"{' together' if len(disk.what) > 1 else ''}",
+                f"make {-(-(disk.needed - disk.room.free) // MIB)} MiB of room there",
             )
-    return Proof(
-        ROOM_PROOF, title, "pass", expected={"bytes_at_least": need}, observed={"bytes_free": free}, detail="There is."
-    )
+    expected, observed = {"bytes_at_least": disks[0].needed}, {"bytes_free": disks[0].room.free}
+    return Proof(ROOM_PROOF, title, "pass", expected=expected, observed=observed, detail="There is.")
+
+
+def _disks(commands: Commands, wanted: Iterable[tuple[str, int, str]]) -> list[Disk]:
+    """The file systems of these folders, each with the sum of what is wanted there; the first folder's is the first."""
+    disks: list[Disk] = []
+    for folder, needed, what in wanted:
+        room = room_at(commands, folder)
+        disk = next((disk for disk in disks if disk.room.is_that_of(room)), None)
+        if disk is None:
+            disks.append(disk := Disk(folder, room))
+        disk.needed += needed
+        disk.what.append(what)
+    return disks
 
 
 def major_of(text: str) -> int:

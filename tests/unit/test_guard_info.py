@@ -346,6 +346,107 @@ def test_what_depends_beside_what_is_the_releases_own_is_named_alone(
     assert f"tables that are dropped: {named} would be left without it." in result["message"]
 
 
+def trigger(does: str, name: str = "sync", of: str = "orders", function: str = "sync()") -> str:
+    return (
+        f"CREATE FUNCTION {function} RETURNS trigger LANGUAGE plpgsql AS $_$BEGIN {does} RETURN NULL; END$_$;"
+        f"CREATE TRIGGER {name} AFTER INSERT ON {of} FOR EACH ROW EXECUTE FUNCTION {function}"
+    )
+
+
+WRITES = "INSERT INTO order_items VALUES (NEW.id, NEW.id);"
+SYNC = trigger(WRITES)
+SYNCED = "trigger sync of orders (its function sync() mentions order_items)"
+PARTS = "CREATE TABLE parts (id serial, d int) PARTITION BY LIST (id); CREATE TABLE parts_1 PARTITION OF parts DEFAULT"
+WITH_PARTS: dict[str, Any] = {"created": {"parts": {"columns": {"id": {}, "d": {}}}}}
+SPLIT = "CREATE TABLE split (id int) PARTITION BY LIST (id); CREATE TABLE split_1 PARTITION OF split DEFAULT;"
+ODD: dict[str, Any] = {"created": {'a"b (c': {"columns": {"id": {}}}}}
+DROPS_FUNCTION = "drop function Sync() cascade; -- dbrelease.counted_at"
+IN_REVISION: dict[str, Any] = {"revision_files": [{"name": "b2.py", "content": DROPS_FUNCTION}]}
+BY_SCRIPT: dict[str, Any] = {"method": "sql", "script": "DELETE FROM orders"}
+TRIGGERED: list[tuple[str, list[str], dict[str, Any], str]] = [
+    ("writes to it", [SYNC], {}, SYNCED),
+    ("in capitals", [trigger(WRITES.upper())], {}, SYNCED),
+    ("with its schema", [trigger('PERFORM FROM "public" . "order_items";')], {}, SYNCED),
+    ("by a schema of its own", [trigger("EXECUTE format('TABLE %I.order_items', TG_TABLE_SCHEMA);")], {}, SYNCED),
+    ("its columns' type", [trigger("PERFORM NULL::order_items; ")], {}, SYNCED),
+    (
+        "of other names and schemas",
+        ["CREATE SCHEMA b", trigger(WRITES, '"a B"', '"Old ones"', 'b."F g"()')],
+        {},
+        'trigger a B of "Old ones" (its function b."F g"() mentions order_items)',
+    ),
+    ("only for what is replicated", [SYNC, "ALTER TABLE orders ENABLE REPLICA TRIGGER sync"], {}, SYNCED),
+    (
+        "of a table with partitions",
+        [SPLIT + trigger(WRITES, of="split")],
+        {},
+        "trigger sync of split (its function sync() mentions order_items)",
+    ),
+    (
+        "of one of its partitions alone",
+        [SPLIT + trigger(WRITES, of="split") + "; ALTER TABLE ONLY split DISABLE TRIGGER sync"],
+        {},
+        "trigger sync of split_1 (its function sync() mentions order_items)",
+    ),
+    (
+        "a partition that goes along",
+        [PARTS, trigger("PERFORM FROM parts_1;")],
+        WITH_PARTS,
+        "trigger sync of orders (its function sync() mentions parts_1)",
+    ),
+    (
+        "a sequence that goes along, and the table",
+        [PARTS, trigger("INSERT INTO parts SELECT nextval('parts_id_seq');")],
+        WITH_PARTS,
+        "trigger sync of orders (its function sync() mentions parts and parts_id_seq)",
+    ),
+    (
+        "an odd name",
+        ['CREATE TABLE "a""b (c" (id int)', trigger('PERFORM FROM "a""b (c";')],
+        ODD,
+        'trigger sync of orders (its function sync() mentions a"b (c)',
+    ),
+    ("what only the other road deals with", [SYNC], {**BY_SCRIPT, **IN_REVISION}, SYNCED),
+    ("a longer name in the release", [SYNC], {**BY_SCRIPT, "script": "SELECT sync_all(), resync()"}, SYNCED),
+    ("a longer name", [trigger("PERFORM FROM order_items_archive, old_order_items, order_items$1;")], {}, ""),
+    ("another schema's", [trigger('PERFORM FROM archive.order_items, "Archive"."order_items";')], {}, ""),
+    ("a column", [trigger("PERFORM NEW.order_items;")], {}, ""),
+    ("of the table itself", [trigger(WRITES, of="order_items")], {}, ""),
+    ("of its partition", [PARTS, trigger("PERFORM FROM parts;", of="parts_1")], WITH_PARTS, ""),
+    ("disabled", [SYNC, "ALTER TABLE orders DISABLE TRIGGER sync"], {}, ""),
+    ("no trigger's function", [SYNC, "DROP TRIGGER sync ON orders"], {}, ""),
+    ("a function that the release drops", [trigger(WRITES, "other")], IN_REVISION, ""),
+    (
+        "a trigger that the release's script drops",
+        [trigger(WRITES, function="other()")],
+        {**BY_SCRIPT, "script": 'DROP TRIGGER "sync" ON orders'},
+        "",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("does", "options", "named"), [row[1:] for row in TRIGGERED], ids=[row[0] for row in TRIGGERED]
+)
+def test_a_trigger_of_another_table_depends_on_what_its_function_mentions(
+    look: Look, does: list[str], options: dict[str, Any], named: str
+) -> None:
+    result = look('CREATE TABLE "Old ones" (id int)', *does, guards=[COLUMNS], **options)
+    assert statuses(result)["nothing_depends"] == ("fail" if named else "pass")
+    if named:
+        assert f"tables that are dropped: {named} would be left without it." in result["message"]
+
+
+def test_what_an_extension_brings_along_does_not_depend_on_a_releases_tables(look: Look, session: Session) -> None:
+    member = "ALTER EXTENSION plpgsql {} FUNCTION sync()"
+    execute(session, SYNC, member.format("ADD"))
+    try:
+        assert statuses(look())["nothing_depends"] == "pass"
+    finally:
+        execute(session, member.format("DROP"))
+    assert statuses(look())["nothing_depends"] == "fail"
+
+
 def test_a_table_may_have_capitals_in_its_name(
     look: Look, session: Session, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:

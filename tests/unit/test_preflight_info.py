@@ -715,7 +715,7 @@ def test_no_room_for_the_new_table(contained: World) -> None:
 
 
 def test_room_is_that_of_the_folder_in_the_container(own_server: tuple[str, Login]) -> None:
-    assert places.free_bytes(places_in(own_server[0]), "/small") == 1 << 20
+    assert places.room_at(places_in(own_server[0]), "/small") == places.Room("/small", 1 << 20)
 
 
 def places_in(container: str) -> Any:

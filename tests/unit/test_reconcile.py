@@ -273,6 +273,11 @@ def test_without_a_declaration_every_row_counts(before: World) -> None:
     assert "42P01" in before.refused(repairs=broken).message
 
 
+SYNC = """
+CREATE FUNCTION sync() RETURNS trigger LANGUAGE plpgsql AS
+  'BEGIN INSERT INTO links VALUES (NEW.id, NEW.account_id); RETURN NEW; END';
+CREATE TRIGGER sync AFTER INSERT ON orders FOR EACH ROW EXECUTE FUNCTION sync();
+"""
 DEPENDENTS = [
     ("CREATE VIEW shown AS SELECT order_id FROM links", "view shown"),
     ("CREATE MATERIALIZED VIEW kept AS SELECT 1 FROM links", "view kept"),
@@ -283,6 +288,7 @@ DEPENDENTS = [
     ("CREATE TABLE other (l links)", "column l of table other"),
     ("CREATE FUNCTION f(links) RETURNS int LANGUAGE sql AS 'SELECT 1'", "function f(links)"),
     ("CREATE TABLE child () INHERITS (links)", "table child"),
+    (SYNC, "trigger sync of orders (its function sync() mentions links) would be left without the table links"),
 ]
 
 
@@ -448,7 +454,10 @@ def test_what_depends_on_one_of_two_is_named_and_neither_is_dropped(before: Worl
     before.run(TABLE + KINDS + "CREATE TABLE other (kind int REFERENCES kinds)")
     was = before.state()
     error = before.refused(check_mode=check_mode, **BOTH)
-    assert error.message.startswith("constraint other_kind_fkey on table other would go with") and error.refused
+    assert (
+        error.message.startswith("constraint other_kind_fkey on table other would be left without the table")
+        and error.refused
+    )
     assert before.state() == was
 
 

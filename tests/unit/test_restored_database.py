@@ -19,6 +19,7 @@ from ansible.module_utils.dbrelease.commands import HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.preflight.places import Room
 from ansible.module_utils.dbrelease.restore_backup import Backup, find_backup, read_backup
 from ansible.module_utils.dbrelease.restore_compare import read_state
 from ansible.module_utils.dbrelease.restore_leftovers import settle
@@ -236,14 +237,80 @@ def test_a_name_that_is_none_of_a_backup_is_refused(tmp_path: Path, given: str, 
     assert told in raised.value.message
 
 
-def test_where_there_is_no_room_it_is_refused(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore_server, "free_bytes", lambda *_: 1 << 20)
-    server = restore_server.Server(15, "/data", 40 << 20)
-    content = json.loads(manifest_of(saved).read_text())
-    backup = Backup(saved, content)
-    with pytest.raises(ReleaseError, match=r"1 MiB free and \d+ MiB are needed") as raised:
+# Of the data, its log and the dump: where each is mounted and the MiB free there; which one is refused, and for what.
+# A database of 100 MiB needs 120 as a copy, its log 30, and a dump of 9 MiB needs 10.
+ROOM: dict[str, tuple[list[tuple[str, int]], str]] = {
+    "three disks": ([("/data", 120), ("/wal", 1000), ("/", 2000)], ""),
+    "the database": ([("/data", 119), ("/wal", 1000), ("/", 2000)], "/data 119 120 the database"),
+    "the log": ([("/data", 2000), ("/wal", 29), ("/", 1000)], "/data/pg_wal 29 30 the server's log"),
+    "the dump": ([("/data", 2000), ("/data", 2000), ("/", 9)], "/tmp 9 10 the dump"),
+    "the log beside the data": ([("/data", 150), ("/data", 150), ("/", 1000)], ""),
+    "too little for both": (
+        [("/data", 149), ("/data", 149), ("/", 1000)],
+        "/data 149 150 the database and the server's log together",
+    ),
+    "everything on one disk": ([("/", 160), ("/", 160), ("/", 160)], ""),
+    "too little for everything": (
+        [("/", 159), ("/", 159), ("/", 159)],
+        "/data 159 160 the database and the server's log and the dump together",
+    ),
+    "one disk that others write to": (
+        [("/", 159), ("/", 300), ("/", 500)],
+        "/data 159 160 the database and the server's log and the dump together",
+    ),
+    "a volume and its container on one disk": (
+        [("/data", 159), ("/data", 159), ("/", 158)],
+        "/data 159 160 the database and the server's log and the dump together",
+    ),
+}
+
+
+@pytest.mark.parametrize(("mounted", "told"), ROOM.values(), ids=ROOM.keys())
+def test_where_there_is_no_room_it_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: list[tuple[str, int]], told: str
+) -> None:
+    rooms = [Room(mount, free << 20) for mount, free in mounted]
+    at = dict(zip(("/data", "/data/pg_wal", "/tmp"), rooms, strict=True))
+    monkeypatch.setattr(restore_server, "room_at", lambda _, folder: at[folder])
+    server = restore_server.Server(15, "/data", None, 30 << 20)
+    backup = Backup(tmp_path, {"bytes": 9 << 20, "database_bytes": 100 << 20})
+    if not told:
+        proof = restore_server.check_room(server, backup, HostCommands(), inside=True)
+        together = mounted[0][1] << 20
+        assert (proof.status, proof.expected, proof.observed) == (
+            "pass", {"bytes_at_least": together}, {"bytes_free": together},
+        )  # fmt: skip
+        return
+    with pytest.raises(ReleaseError, match="make 1 MiB of room there") as raised:
         restore_server.check_room(server, backup, HostCommands(), inside=True)
+    folder, free, needed, what = told.split(" ", 3)
+    assert (
+        f"{folder} in the target has {free} MiB free and {needed} MiB are needed, for {what})" in raised.value.message
+    )
     assert raised.value.refused
+
+
+def test_where_the_disk_cannot_be_seen_the_need_is_told_with_the_log(tmp_path: Path) -> None:
+    server = restore_server.Server(15, "/data", None, 30 << 20)
+    backup = Backup(tmp_path, {"bytes": 9 << 20, "database_bytes": 100 << 20})
+    proof = restore_server.check_room(server, backup, HostCommands(), inside=False)
+    assert (proof.status, proof.expected) == ("inconclusive", {"bytes_at_least": 150 << 20})
+
+
+def test_the_log_may_grow_by_what_is_not_there_yet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def growth(role: str) -> int:
+        with closing(connect(world.login, "tests")) as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
+            cursor.execute(f"SET ROLE {role}")
+            return restore_server.log_growth(cursor)
+
+    ((most, segment),) = world.execute(
+        "SELECT pg_size_bytes(current_setting('max_wal_size')), pg_size_bytes(current_setting('wal_segment_size'))"
+    )
+    assert growth(world.role) == most, "of a role that may not see the log"
+    world.execute(f"GRANT pg_monitor TO {world.role}")
+    assert 0 <= growth(world.role) <= most - segment
+    monkeypatch.setattr(restore_server, "LOG", restore_server.LOG.replace("current_setting('max_wal_size')", "'1 MB'"))
+    assert growth(world.role) == 0
 
 
 def test_check_mode_shows_the_plan_and_writes_nothing(world: World, saved: Path) -> None:

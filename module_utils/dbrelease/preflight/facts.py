@@ -12,6 +12,7 @@ from ..proof import Proof
 from ..target import Service
 
 MIB = 1 << 20
+MARGIN_BYTES = 64 * MIB
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ..target import DATABASE_SERVICE, Service, inspect, not_running, service_of
 from .catalog import read_database
 from .demands import Demands
 from .facts import Database, Facts, Payload, Unseen
-from .places import ask_api, free_bytes, look_at_payload, look_at_state_dir, read_history, tool_versions
+from .places import ask_api, look_at_payload, look_at_state_dir, read_history, room_at, tool_versions
 from .trial import plan_statements
 
 SETTLE_S = 30.0
@@ -153,7 +153,7 @@ def room_on_server(place: Place, database: Database | Unseen) -> int | Unseen:
         return Unseen("The server's disk cannot be seen without its container.")
     if not database.data_directory:
         return Unseen("The server does not tell this user where it keeps its data.")
-    return free_bytes(commands_in(place.db_container), database.data_directory)
+    return room_at(commands_in(place.db_container), database.data_directory).free
 
 
 def with_history(facts: Facts, demands: Demands, backend: Callable[[], Commands]) -> Facts:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..commands import Commands
 from ..errors import ReleaseError
 from ..http import Answer, HttpSession
 from .demands import Endpoint, PayloadFile
-from .facts import Payload, StateDir, Unseen
+from .facts import MARGIN_BYTES, Payload, StateDir, Unseen
 
 TIMEOUT_S = 30
 DUMP_TOOLS = ("pg_dump", "pg_restore")
@@ -89,15 +90,27 @@ def parse_history(text: str) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def free_bytes(commands: Commands, folder: str) -> int:
-    """What is free on the file system of a folder there; raises ReleaseError where that cannot be told."""
+@dataclass(frozen=True)
+class Room:
+    """What is free on the file system that is mounted there."""
+
+    mount: str
+    free: int
+
+    def is_that_of(self, other: Room) -> bool:
+        """Whether both are one disk: most likely so with the same room free, as of a container and a volume of it."""
+        return self.mount == other.mount or abs(self.free - other.free) <= MARGIN_BYTES
+
+
+def room_at(commands: Commands, folder: str) -> Room:
+    """The room for what is written to a folder there; raises ReleaseError where that cannot be told."""
     finished = commands.run(["df", "-Pk", folder], timeout_s=TIMEOUT_S)
     # Filesystem 1024-blocks Used Available Capacity Mounted-on; only the last may hold blanks.
-    fields = finished.stdout.splitlines()[-1].split() if finished.stdout.strip() else []
+    fields = finished.stdout.splitlines()[-1].split(maxsplit=5) if finished.stdout.strip() else []
     if finished.status != 0 or len(fields) < 6 or not fields[3].isdigit():
         reason = " ".join(finished.stderr.split()) or f"status {finished.status}"
         raise ReleaseError(f"Asking for the room at {folder} in {commands.place} failed ({reason}).")
-    return int(fields[3]) * 1024
+    return Room(fields[5], int(fields[3]) * 1024)
 
 
 def look_at_state_dir(path: str) -> StateDir:

@@ -8,10 +8,9 @@ from ..client_tools import fitting_clients, in_words
 from ..proof import Proof
 from ..target import not_running
 from .demands import Demands, PayloadFile
-from .facts import MIB, Facts, Unseen
+from .facts import MARGIN_BYTES, MIB, Facts, Unseen
 from .verdicts import broken, holds, skipped, undecided, unseen
 
-MARGIN_BYTES = 64 * MIB
 BECAUSE_OF_DATABASE = "Not looked at because of preflight.database."
 GOOD_OUTCOMES = ("deployed", "already_deployed")
 
