@@ -435,7 +435,10 @@ def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
 def test_a_container_that_a_swap_could_not_start_is_started_where_nothing_is_left_to_restore(
     world: World, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"state": "live", "swap": {**SWAP_DEFAULTS, "containers": [container], "stop_seconds": 1}}
+    asked: dict[str, Any] = {
+        "state": "live",
+        "swap": {**SWAP_DEFAULTS, "containers": [container], "stop_seconds": 1},
+    }
     world.execute(WRITTEN)
     with monkeypatch.context() as patched:
         patched.setattr(swap_services, "start", lambda _: None)
