@@ -91,3 +91,9 @@ def test_what_is_taken_back(folder: Path, ends: Ends, back: str) -> None:
     lines = played(folder, ends)
     assert [line for line in lines if "rollback" in line] == [f"{target} rollback.automatic" for target in back]
     assert [line for line in lines if "report.main" in line] == [f"{target} report.main" for target in ends]
+
+
+def test_a_tag_leaves_nothing_out(folder: Path) -> None:
+    whole = played(folder, {"a": {}})
+    assert {"a migrate.main", "a verify.main"} < set(whole)
+    assert played(folder, {"a": {}}, "--tags=verify") == whole
