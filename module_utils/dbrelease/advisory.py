@@ -26,13 +26,8 @@ KEY = 0x6462_7265_6C65
 WAIT_S = 3.0
 POLL_S = 0.2
 LOCK_NAME = "dbrelease-lock-"
-# It may be idle for hours; and where its machine is gone without a word, the server is to notice within minutes.
-SESSION = {
-    "idle_session_timeout": "0",
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "3",
-}
+# The session may be idle for hours.
+IDLE = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 
 WHO = """
 SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
@@ -154,8 +149,7 @@ class NameLock:
 def _session(login: Login, run: Run) -> Connection:
     connection = connect(login, f"{LOCK_NAME}{run.run_id}"[:63])
     with connection.cursor() as cursor:
-        for name, value in SESSION.items():
-            cursor.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s", (value, name))
+        cursor.execute(IDLE)
     return connection
 
 

@@ -13,7 +13,7 @@ from psycopg2.extras import RealDictCursor
 from .alembic import database_revisions, missing_program
 from .alembic_outcome import Move, Outcome, judge, lock_timeout
 from .commands import Commands, Finished
-from .database import Login, Row, connect, select
+from .database import LOST_CLIENT_OPTIONS, Login, Row, connect, select
 from .errors import ReleaseError
 from .fingerprints import position, write_counters
 from .journal import Run, utc_now
@@ -204,7 +204,7 @@ def session_environment(
     options += [
         f"-c lock_timeout={limits.timeout_ms}",
         f"-c application_name={name}",
-        "-c client_connection_check_interval=500",
+        LOST_CLIENT_OPTIONS,
         *(f"-c {setting}={BLANK.sub(ESCAPED, value)}" for setting, value in settings.items()),
     ]
     # PGAPPNAME goes before PGOPTIONS at the server, and the place may have one.

@@ -121,8 +121,7 @@ def release(run: Run) -> None:
     held = HELD.get(path) or lock(path, LOOK_S, create=False)
     if held is None:
         return
-    claim_now = held.read()
-    if claim_now and claim_now.run_id == run.run_id:
+    if _is_of(run, held.read()):
         held.remove()
     if path not in HELD:
         held.let_go()
@@ -132,10 +131,22 @@ def release(run: Run) -> None:
 def present(run: Run) -> Iterator[None]:
     """While a module of the run that has the claim works, it holds the kernel's lock: it shows that the run lives."""
     path = path_in(run.state_dir)
-    claimed = peek(path)
-    held = lock(path, PRESENT_S, create=False) if claimed and claimed.run_id == run.run_id else None
+    held = _lock_of(run, path, PRESENT_S) if _is_of(run, peek(path)) else None
     with holding(path, held) if held else nullcontext():
         yield
+
+
+def _lock_of(run: Run, path: Path, wait_s: float) -> HeldFile | None:
+    """The lock, unless another run has taken the claim over since it was looked at: whoever signs is a module of it."""
+    held = lock(path, wait_s, create=False)
+    if held and not _is_of(run, held.read()):
+        held.let_go()
+        return None
+    return held
+
+
+def _is_of(run: Run, claimed: Claim | None) -> bool:
+    return claimed is not None and claimed.run_id == run.run_id
 
 
 @contextmanager
@@ -146,13 +157,13 @@ def alone(run: Run) -> Iterator[None]:
     """
     path = path_in(run.state_dir)
     claimed = peek(path)
-    if path in HELD or claimed is None or claimed.run_id != run.run_id:
+    if path in HELD or claimed is None or not _is_of(run, claimed):
         yield
         return
     end_module(path, claimed, IN_ORDER_S)
     # Where it was killed, its guardian has the lock until it has put things right.
-    held = lock(path, IN_ORDER_S, create=False)
-    if held is None and path.exists():
+    held = _lock_of(run, path, IN_ORDER_S)
+    if held is None and _is_of(run, peek(path)):
         number = f", process {claimed.module.pid}" if claimed.module else ""
         raise ReleaseError(
             f"A module of run {run.run_id} is still at work on the target{number}, and does not end: "

@@ -19,6 +19,14 @@ from .errors import ReleaseError
 Connection = psycopg2.extensions.connection
 Row = dict[str, Any]
 
+# Where a session's machine is gone without a word, the server is to notice within minutes, and free what it had locked.
+LOST_CLIENT = {
+    "client_connection_check_interval": "500",
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+LOST_CLIENT_OPTIONS = " ".join(f"-c {name}={value}" for name, value in LOST_CLIENT.items())
 # Text forms (json, point, timestamps) must not depend on who connects, nor what may be written.
 SESSION_SETTINGS = {
     "timezone": "UTC",
@@ -27,9 +35,16 @@ SESSION_SETTINGS = {
     "extra_float_digits": "1",
     "bytea_output": "hex",
     "default_transaction_read_only": "off",
-    "client_connection_check_interval": "500",
+    **LOST_CLIENT,
 }
+# A setting that this server does not know is not worth a failure; in a session of a pooler nothing is set.
+BEGIN_SESSION = """
+SELECT pg_backend_pid(), count(set_config(known.name, wanted.setting, false))
+FROM unnest(%(names)s, %(settings)s) AS wanted (name, setting)
+JOIN pg_settings known ON lower(known.name) = wanted.name AND pg_backend_pid() = %(told)s
+"""
 CONNECT_TIMEOUT_S = 10
+POOLED = "a connection pooler answers there, behind which locks and settings may come to be another session's"
 TIMEOUTS = (
     "statement_timeout",
     "idle_in_transaction_session_timeout",
@@ -86,17 +101,29 @@ def connect(login: Login, application_name: str) -> Connection:
     except psycopg2.OperationalError as error:
         raise ReleaseError(connect_failure(login, str(error))) from None
     connection.autocommit = True
-    with connection.cursor() as cursor:
-        for name, value in SESSION_SETTINGS.items():
-            # A setting that this server does not know is not worth a failure.
-            cursor.execute("SELECT set_config(name, %s, false) FROM pg_settings WHERE lower(name) = %s", (value, name))
+    # A server tells whom it lets in which of its processes serves them; a pooler tells a number of its own.
+    told = connection.info.backend_pid
+    if begin_session(connection, told) != told:
+        connection.close()
+        raise ReleaseError(connect_failure(login, POOLED))
     return connection
+
+
+def begin_session(connection: Connection, told: int) -> int:
+    """Have its settings where that process serves it; says which one does."""
+    settings = {"names": list(SESSION_SETTINGS), "settings": list(SESSION_SETTINGS.values())}
+    with connection.cursor() as cursor:
+        cursor.execute(BEGIN_SESSION, {**settings, "told": told})
+        ((serving, _),) = cursor.fetchall()
+    return int(serving)
 
 
 def connect_failure(login: Login, text: str) -> str:
     """The sentence for a failed connection; libpq's own text never holds the password."""
     reason = " ".join(text.split())
-    if "password" in reason or "authentication" in reason or "pg_hba" in reason:
+    if reason == POOLED:
+        advice = "let db_host and db_port lead to the server itself"
+    elif "password" in reason or "authentication" in reason or "pg_hba" in reason:
         advice = "check db_user and db_password in the inventory"
     elif "does not exist" in reason:
         advice = "check db_name and db_user in the inventory"

@@ -15,7 +15,15 @@ from psycopg2.extensions import make_dsn
 
 from .baseline import read_settings
 from .commands import Commands, Finished
-from .database import Connection, Login, connect, server_reason, transaction, without_timeouts
+from .database import (
+    LOST_CLIENT_OPTIONS,
+    Connection,
+    Login,
+    connect,
+    server_reason,
+    transaction,
+    without_timeouts,
+)
 from .dump import tool_environment
 from .errors import ReleaseError
 from .journal import Journal
@@ -38,7 +46,7 @@ SELECT spcname FROM pg_tablespace WHERE oid <> (SELECT dattablespace FROM pg_dat
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
-    "-c synchronous_commit=off -c maintenance_work_mem=256MB -c client_connection_check_interval=500 "
+    f"-c synchronous_commit=off -c maintenance_work_mem=256MB {LOST_CLIENT_OPTIONS} "
     "-c default_transaction_read_only=off -c idle_session_timeout=0 -c role=none"
 )
 

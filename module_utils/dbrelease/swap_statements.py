@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .catalog import quoted_part
-from .database import SESSION_SETTINGS, TIMEOUTS
+from .database import LOST_CLIENT, SESSION_SETTINGS, TIMEOUTS
 from .swap_holding import HOLDING
 from .swap_procedures import (
     CHANGED,
@@ -32,7 +32,7 @@ SETTINGS = {
     "client_encoding": "UTF8",
     "row_security": "off",
 }
-NOT_REPLAYED = ("client_connection_check_interval", "default_transaction_read_only")
+NOT_REPLAYED = (*LOST_CLIENT, "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.
 ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {VERIFY}();\nCALL {RELEASE}();\n"

@@ -7,7 +7,7 @@ class ModuleDocFragment:
     DOCUMENTATION = r"""
 options:
   login_host:
-    description: Address of the database server, as seen from the target.
+    description: Address of the database server itself, as seen from the target; a connection pooler is refused.
     type: str
     required: true
   login_port:

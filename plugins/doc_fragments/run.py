@@ -31,4 +31,5 @@ options:
         description: Folder on the target that keeps the journal, the backups and the evidence.
         type: path
         required: true
+requirements: [python >= 3.11]
 """

@@ -102,6 +102,14 @@ def a_playbook_asks_who_holds_the_target_or_only_reads(root: Path) -> Iterator[s
             yield f"{path.relative_to(root)}: {'both' if asks else 'neither'} of role recovery and run_exclusive: false"
 
 
+def a_playbook_runs_whole(root: Path) -> Iterator[str]:
+    """A tag that somebody asks for leaves nothing out of it: nothing of a playbook would be a success of it."""
+    for path in sorted((root / "playbooks").glob("*.yml")):
+        for play in yaml_of(path):
+            if "hosts" in play and play.get("tags") != ["always"]:
+                yield f"{path.relative_to(root)}: play {play.get('name')!r} is not tagged always"
+
+
 def a_command_says_why_no_module_does_it(root: Path) -> Iterator[str]:
     """A `command` or `shell` task has a comment in the line above the task, or above the command."""
     for path, _ in playbooks_and_tasks(root):
@@ -297,6 +305,7 @@ POLICIES: list[Policy] = [
     no_file_names_a_machine,
     a_play_on_targets_stops_at_the_first_error,
     a_playbook_asks_who_holds_the_target_or_only_reads,
+    a_playbook_runs_whole,
     a_command_says_why_no_module_does_it,
     a_role_declares_its_inputs_twice_alike,
     what_the_inventory_chooses_is_looked_at_first,
@@ -376,6 +385,7 @@ argument_specs:
       ship_run: {type: dict, required: true, description: Which run.}
 """,
     "playbooks/deploy.yml": "- {name: run}\n- {name: recovery}\n",
+    "playbooks/look.yml": "- {hosts: all, any_errors_fatal: true, tags: [always]}\n",
     "deploy.yml": "- hosts: all\n  any_errors_fatal: true\n- hosts: localhost\n- import_playbook: other.yml\n",
 }
 
@@ -410,6 +420,8 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
         "",
         "neither of role recovery and",
     ),
+    (a_playbook_runs_whole, "playbooks/look.yml", ", tags: [always]", "", "play None is not tagged"),
+    (a_playbook_runs_whole, "playbooks/look.yml", "always", "look", "look.yml: play None is not tagged"),
     (
         a_command_says_why_no_module_does_it,
         "roles/ship/tasks/main.yml",

@@ -29,7 +29,7 @@ from ansible.module_utils.dbrelease import sessions as server_sessions
 from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
 from ansible.module_utils.dbrelease.alembic_preview import preview
 from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.secret import masked, url_passwords
 from psycopg2.extras import RealDictCursor
@@ -275,13 +275,13 @@ class TestMove:
     def test_session_settings_join_the_applications_own(
         self, project: Project, parameters: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        names = ("work_mem", "lock_timeout", "client_connection_check_interval", "application_name")
+        names = ("work_mem", "lock_timeout", *LOST_CLIENT, "application_name")
         shown = ", ".join(f"current_setting('{name}')" for name in names)
         up = f'print("set:", *op.get_bind().execute(sa.text("SELECT {shown}")).one())'
         monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
         monkeypatch.setenv("PGAPPNAME", "the_application")
         text = Path(module.act(parameters(project(up)), False)["log"]).read_text()
-        assert "set: 5MB 200ms 500ms dbrelease-upgrade-20260102T030405Z-abcdef\n" in text
+        assert "set: 5MB 200ms 500ms 30 10 3 dbrelease-upgrade-20260102T030405Z-abcdef\n" in text
 
 
 class TestRefusal:

@@ -10,18 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease import claiming
 from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.advisory import advisory_lock
 from ansible.module_utils.dbrelease.claim import Claim, claimed_later, decide, decode, encode, life_of, standing
 from ansible.module_utils.dbrelease.claim_file import path_in, peek, try_lock
-from ansible.module_utils.dbrelease.claiming import claim, holder_of, present, release
+from ansible.module_utils.dbrelease.claiming import alone, claim, holder_of, present, release
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
@@ -329,6 +330,22 @@ def test_a_reader_of_the_run_signs_too_and_of_another_run_does_not(one: Run, two
     assert unsigned and unsigned.module is None
     with present(two):
         assert try_lock(path_in(one.state_dir)), "not held"
+
+
+@pytest.mark.parametrize("signing", [present, alone])
+def test_a_run_that_is_taken_over_while_it_looks_does_not_sign_for_the_next(
+    signing: Callable[[Run], AbstractContextManager[None]], one: Run, two: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(one, own())
+    path = path_in(one.state_dir)
+    looks = [peek(path)]
+    Journal(one).append("run", "passed", {})
+    assert not opened(two, own()).refused
+    monkeypatch.setattr(claiming, "peek", lambda path: looks.pop() if looks else peek(path))
+    with signing(one):
+        now = peek(path)
+        assert now and (now.run_id, now.module) == (two.run_id, None)
+        assert try_lock(path), "not held"
 
 
 def claim_now(run: Run, when: float) -> bool:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import swap_look, swap_services
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.large_objects import read_large_objects
+from ansible.module_utils.dbrelease.swap_statements import beginning
 from ansible.module_utils.dbrelease.swap_tables import Table, read_shapes
 from psycopg2.extras import RealDictCursor
 from restore_world import World
@@ -283,3 +284,7 @@ def test_text_of_no_known_encoding_is_one_sentence(server: Login, run_parameters
         assert world.execute("SELECT count(*) FROM plain") == [(1,)]
     finally:
         world.execute(f"DROP DATABASE {name} WITH (FORCE)", "postgres")
+
+
+def test_a_script_sets_nothing_that_is_of_the_restores_own_sessions() -> None:
+    assert [name for name in LOST_CLIENT if name in beginning()] == []

@@ -14,7 +14,7 @@ from psycopg2 import sql
 from psycopg2.extras import RealDictCursor
 
 from ..commands import commands_in
-from ..database import Login, connect, server_reason, transaction
+from ..database import LOST_CLIENT_OPTIONS, Login, connect, server_reason, transaction
 from ..dump import tool_environment
 from ..errors import ReleaseError
 from ..fingerprints import read_tables
@@ -27,6 +27,7 @@ from ..secret import masked
 
 KEPT = "The backup from before the release is there, unchanged"
 RESTORABLE = "The backup can be restored"
+SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} -c default_transaction_read_only=off -c idle_session_timeout=0"
 RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
 
@@ -133,11 +134,10 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
         f"--dbname={copy.database}",
     ]
     environment = tool_environment(copy, "dbrelease readiness", inside=bool(container))
-    options = "-c default_transaction_read_only=off -c idle_session_timeout=0"
     try:
         with Path(path).open("rb") as file:
             finished = commands.run(
-                argv, timeout_s=timeout_s, environment={**environment, "PGOPTIONS": options}, stdin=file
+                argv, timeout_s=timeout_s, environment={**environment, "PGOPTIONS": SESSION_OPTIONS}, stdin=file
             )
     except OSError as error:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
