@@ -24,7 +24,9 @@ class ActionModule(ActionBase):
         end = task_vars["ends"].get(step, "ready")
         if end == "lost":
             raise AnsibleConnectionFailure("It was away for a moment.")
-        return {"failed": end == "failed", "msg": end, "state": end, "unreconciled": False, "watched": False}
+        unproven = ["all_there"] if end == "unproven" else []
+        facts = {"state": end, "unproven": unproven, "unreconciled": False, "watched": False}
+        return {"failed": end in ("failed", "unproven"), "msg": end, **facts}
 """
 ROLES = {
     **{role: ["main"] for role in ("run", "recovery", "notify", "preflight", "baseline", "backup", "migrate")},
@@ -82,6 +84,8 @@ def played(folder: Path, ends: Ends, *arguments: str) -> list[str]:
             {"a": {"verify.main": "failed"}, "b": {"verify.main": "lost"}}, "ab", id="a verification and a connection"
         ),
         pytest.param({"a": {"migrate.main": "failed"}, "b": {}}, "", id="the migration of one"),
+        pytest.param({"a": {"migrate.main": "unproven"}}, "a", id="what the migration of one alone must prove"),
+        pytest.param({"a": {"migrate.main": "unproven"}, "b": {}}, "ab", id="what the migration of one must prove"),
         pytest.param(
             {"a": {"preflight.main": "deployed", "verify.main": "failed"}, "b": {}}, "", id="what one had long before"
         ),
