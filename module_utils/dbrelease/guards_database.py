@@ -210,7 +210,7 @@ def _values(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Se
     if not given:
         return Seen("pass", "None of them is there.", 0, 0)
     constraints = read_catalog(cursor, table).constraints.values()
-    key = next((one["columns"] for one in constraints if one["type"] == "primary_key"), [])
+    key: list[str] = next((one["columns"] for one in constraints if one["type"] == "primary_key"), [])
     shown = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys([*key, *given])))
     condition = sql.SQL(" OR ").join(given.values())
     text = sql.SQL("SELECT {} FROM {} WHERE {}").format(shown, identifier(table), condition).as_string(cursor)

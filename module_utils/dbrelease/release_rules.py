@@ -83,11 +83,11 @@ def rollback_fits(parts: Parts) -> Iterator[Problem]:
             service = mapping(guard, kind).get("service")
             if isinstance(service, str) and service not in services:
                 yield parts.in_release(f"{key}.{kind}.service", listed(services), f"`{service}`")
-        for table, columns in mapping(guard, "values_of").items():
-            added = [*mapping(parts.release, "tables", "altered", table, "columns")]
+        for name, columns in mapping(guard, "values_of").items():
+            added = [*mapping(parts.release, "tables", "altered", name, "columns")]
             for column in texts(columns):
                 if column not in added:
-                    yield parts.in_release(f"{key}.values_of.{table}", listed(added), f"`{column}`")
+                    yield parts.in_release(f"{key}.values_of.{name}", listed(added), f"`{column}`")
         losses = mapping(guard, "losses")
         table = losses.get("table")
         if isinstance(table, str) and table not in created:

@@ -232,7 +232,7 @@ def test_it_refuses_and_says_why(
     assert Journal(Run(**run_parameters)).read()[-1]["event"] == "refused"
 
 
-NOTED = {"altered": {"orders": {"columns": {"note": {}, "done": {}, "twice": {}}}}}
+NOTED: dict[str, Any] = {"altered": {"orders": {"columns": {"note": {}, "done": {}, "twice": {}}}}}
 WITH_NOTE = """
 ALTER TABLE orders ADD note text, ADD done boolean DEFAULT false, ADD twice int GENERATED ALWAYS AS (id * 2) STORED
 """
