@@ -50,6 +50,14 @@ def module_killed(run: Running, login: Login) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def task_given_up(run: Running, login: Login) -> Iterator[None]:
+    """The controller no longer waits for the module, which works on."""
+    until(lambda: run.has("playbook", "failed"), run, "a task that was given up")
+    assert run.module(), "no module works any more"
+    yield
+
+
 @dataclass(frozen=True)
 class ProgramKilled:
     """kill -9 of a program in a container; with `wrapper` of what the engine's exec began: the program works on."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from outside import BACKEND, POSTGRES
@@ -27,6 +27,7 @@ class Row:
     playbook: str = "deploy"
     following: str = ""  # the playbook of the next run; by default the same
     lasts_s: float | None = None  # when the fault is taken away; None: after the run's end
+    environment: Mapping[str, str] = field(default_factory=dict)  # of the run that the fault hits
     place: Callable[[], AbstractContextManager[None]] = nullcontext
     down: bool = False  # the application stays away until the next run: nobody is left who could start it
     quick: bool = False  # also part of `make test`
@@ -172,6 +173,15 @@ RESTORES = [
     restore("everything killed", RESTORING, EVERYTHING),
     restore("everything killed while the application is stopped", Step("restore.services"), EVERYTHING, down=True),
     restore("module killed", RESTORING, MODULE, "failed", died_at("restore.copy")),
+    # As where a connection breaks and comes back: the module works on, and must not swap when its run is reported.
+    restore(
+        "task given up",
+        RESTORING,
+        faults.task_given_up,
+        "failed",
+        "Timed out after 30 second",
+        environment={"ANSIBLE_TASK_TIMEOUT": "30"},
+    ),
     restore("pg_restore killed", RESTORING, faults.ProgramKilled(POSTGRES, "pg_restore"), "failed", UNTOUCHED),
     restore("database stopped", RESTORING, DATABASE_STOPPED, "failed", UNTOUCHED),
     restore("database killed", RESTORING, DATABASE_KILLED, "failed", UNTOUCHED, quick=True),
