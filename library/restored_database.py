@@ -12,8 +12,9 @@ description:
     of roles in it), gathers statistics, and compares every table with the manifest.
   - "Refused before anything is touched are: a file that is missing, cut, changed or no custom-format dump, one without
     a manifest, another release's, environment's or database's, a newer server's, and one for which there is no room:
-    for the second database, for the server's log up to C(max_wal_size), and for the dump in the container. A server
-    with another system identifier is no reason to refuse: after its volume is lost there is no other."
+    for the second database, for the server's log (as much again, up to C(max_wal_size)), and for the dump in the
+    container. A server with another system identifier is no reason to refuse: after its volume is lost there is no
+    other."
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
   - Nothing is restored where the live database holds exactly this already (rows, sequences, settings and schema).
   - The name of the live database is locked on the server from the first look to the end of the swap. A second restore

@@ -297,6 +297,13 @@ def test_where_the_disk_cannot_be_seen_the_need_is_told_with_the_log(tmp_path: P
     assert (proof.status, proof.expected) == ("inconclusive", {"bytes_at_least": 150 << 20})
 
 
+def test_a_small_database_needs_no_more_of_the_log_than_it_writes(tmp_path: Path) -> None:
+    server = restore_server.Server(15, "/data", None, 1 << 30)
+    backup = Backup(tmp_path, {"bytes": 1 << 20, "database_bytes": 10 << 20})
+    proof = restore_server.check_room(server, backup, HostCommands(), inside=False)
+    assert proof.expected == {"bytes_at_least": 24 << 20}
+
+
 def test_the_log_may_grow_by_what_is_not_there_yet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def growth(role: str) -> int:
         with closing(connect(world.login, "tests")) as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
