@@ -15,7 +15,7 @@ from outside import POSTGRES, STATE, Psql
 
 from faults.client import Ledger, writing
 from faults.moments import Step
-from faults.running import LONGEST_RUN_S, Ended, Running, kill_all
+from faults.running import LONGEST_RUN_S, Ended, Running, kill_all, lines
 from faults.surroundings import (
     catalog,
     catalog_once_restored,
@@ -94,6 +94,7 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
         assert (after.status, after.outcome) == (0, last.then), after.told
         for met, ended in zip([*rows, None], runs, strict=True):
             demand_reported(met, ended)
+            demand_nothing_after_the_report(ended)
         put_aside = {name for name in psql.databases() if name not in databases and last.playbook == "restore"}
         nothing_is_lost(psql, client.ledger, put_aside)
         assert seeded_rows(psql) == seeded
@@ -141,6 +142,14 @@ def demand_reported(row: Row | None, ended: Ended) -> None:
     assert evidence["run"]["run_id"] == ended.run_id
     if ended.outcome == "killed" and not (row and row.at == Step("report")):
         assert re.search("(?i)interrupted|killed", evidence["headline"]), evidence["headline"]
+
+
+def demand_nothing_after_the_report(ended: Ended) -> None:
+    """Of a run that has told what came of it no module works on; whoever settles it closes what was open."""
+    own = [line for line in lines() if line["run_id"] == ended.run_id]
+    closed = next((n for n, line in enumerate(own) if line["step"] == "run" and line["event"] != "started"), len(own))
+    told = [line for line in own[closed + 1 :] if line["step"] not in ("run", "report", "notify")]
+    assert ended.outcome == "killed" or [line for line in told if not line["facts"].get("interrupted")] == []
 
 
 def nothing_is_lost(psql: Psql, ledger: Ledger, put_aside: set[str]) -> None:
