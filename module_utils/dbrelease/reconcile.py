@@ -95,9 +95,15 @@ class Reconciler:
         )
         return [one for one in found if one]
 
-    def _save(self, cursor: Cursor) -> None:
-        if _lost(self._leftovers(cursor)) != _lost(self.done.leftovers):
+    def _judged_again(self, cursor: Cursor, found: Sequence[Leftover]) -> list[Leftover]:
+        """What is left over now; raises ReleaseError where not the same would be lost with it as was found."""
+        latest = self._leftovers(cursor)
+        if _lost(latest) != _lost(found):
             raise _changed()
+        return latest
+
+    def _save(self, cursor: Cursor) -> None:
+        self._judged_again(cursor, self.done.leftovers)
         run = self.run
         with all_or_none() as saved:
             for one in self.done.leftovers:
@@ -111,9 +117,7 @@ class Reconciler:
 
         def look(cursor: Cursor) -> None:
             # The release's query reads other tables, too, and nobody is kept from writing to those.
-            latest[:] = self._leftovers(cursor)
-            if _lost(latest) != _lost(found):
-                raise _changed()
+            latest[:] = self._judged_again(cursor, found)
 
         def demand(cursor: Cursor) -> None:
             same = all(is_unchanged(cursor, one) for one in latest) or self._as_lossy(cursor, found)
