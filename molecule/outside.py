@@ -10,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ STATE = ROOT / ".stack/app/backend/migrations/backups"
 ARTIFACTS = ROOT / "artifacts/staging"
 POSTGRES, REDIS = "drawing_postgres", "drawing_redis"
 BACKEND, WORKER = "drawing_backend", "drawing_celery_worker"
+SESSION_ENDS_S = 5
 API = "http://localhost:8001/api/v1"
 
 
@@ -48,6 +50,15 @@ class Psql:
         """Every database but the server's own and those of unit tests, which may run beside a scenario."""
         others = "^(postgres|template[01]|test_[0-9a-f]{12}.*)$"
         return self.lines(f"SELECT datname FROM pg_database WHERE datname !~ '{others}' ORDER BY 1")
+
+    def left_sessions(self) -> list[str]:
+        """The engine's sessions that do not end by themselves: a server is a moment behind the client that closed."""
+        deadline = time.monotonic() + SESSION_ENDS_S
+        while True:
+            left = self.lines("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'")
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.1)
 
     def fingerprint(self) -> dict[str, str]:
         """Every user table's rows and content, and the catalog's shape: equal means that nothing was changed."""

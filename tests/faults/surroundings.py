@@ -166,7 +166,7 @@ def others_out_of_line(psql: Psql, ledger: Ledger) -> list[str]:
 
 def nothing_is_left(psql: Psql, kept: set[str]) -> None:
     """No session, lock, database, program, file or stopped container; the journal has an end for every beginning."""
-    assert psql.lines("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
+    assert psql.left_sessions() == []
     assert psql.lines("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
     assert set(psql.databases()) == {"drawing_index", *kept}
     assert not list(STATE.rglob("*.tmp*")) and not (STATE / "run.lock").exists()

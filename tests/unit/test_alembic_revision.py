@@ -24,14 +24,14 @@ from urllib.parse import quote
 import alembic_revision as module
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease import alembic
-from ansible.module_utils.dbrelease import sessions as server_sessions
+from ansible.module_utils.dbrelease import alembic, sessions
 from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
 from ansible.module_utils.dbrelease.alembic_preview import preview
 from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
 from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.secret import masked, url_passwords
+from left_sessions import left_sessions
 from psycopg2.extras import RealDictCursor
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
@@ -160,14 +160,6 @@ def query(login: Login, sql: str) -> list[Any]:
 
 def revisions(login: Login) -> list[str]:
     return sorted(query(login, "SELECT version_num FROM alembic_version"))
-
-
-def sessions(login: Login) -> list[str]:
-    return query(
-        login,
-        "SELECT application_name FROM pg_stat_activity "
-        "WHERE datname = current_database() AND application_name LIKE 'dbrelease%'",
-    )
 
 
 def has_table(login: Login, table: str) -> bool:
@@ -425,7 +417,7 @@ class TestFailure:
         assert events(state)[-1] == ("upgrade", "failed")
         facts = journal(state)[-1]["facts"]
         assert (facts["attempts"], facts["revisions"]) == (1, left)
-        assert sessions(database) == []
+        assert left_sessions(database) == []
 
     def test_missing_success_line(self, project: Project, parameters: Make, database: Login) -> None:
         with pytest.raises(ReleaseError, match=r"the database is at bbbb00000002, but its output lacks .*/Done in/"):
@@ -440,7 +432,7 @@ class TestFailure:
         with pytest.raises(ReleaseError, match="did not end in time and was ended; the database is still at"):
             module.act(parameters(project(up), timeout_seconds=4), False)
         assert time.monotonic() - begun < 30
-        assert sessions(database) == []
+        assert left_sessions(database) == []
         assert query(database, "SELECT count(*) FROM pg_locks WHERE relation = 'orders'::regclass") == [0]
 
     def test_a_program_whose_end_was_not_seen_is_ended_before_it_connects(
@@ -472,10 +464,10 @@ class TestFailure:
             dbname=database.database,
             application_name="dbrelease-left-behind",
         )
-        assert server_sessions.end_sessions(database, "dbrelease-left-behind") == 1
+        assert sessions.end_sessions(database, "dbrelease-left-behind") == 1
         with pytest.raises(psycopg2.OperationalError):
             left.cursor().execute("SELECT 1")
-        assert server_sessions.end_sessions(database, "dbrelease-left-behind") == 0
+        assert sessions.end_sessions(database, "dbrelease-left-behind") == 0
 
     def test_log_that_cannot_be_written_does_not_stop_the_migration(
         self, project: Project, parameters: Make, database: Login, monkeypatch: pytest.MonkeyPatch

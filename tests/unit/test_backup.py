@@ -27,6 +27,7 @@ from ansible.module_utils.dbrelease.commands import ContainerCommands
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables
+from left_sessions import left_sessions
 from psycopg2.extras import RealDictCursor
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
@@ -142,12 +143,6 @@ def events(state: Path) -> list[tuple[str, str]]:
     return [(line["step"], line["event"]) for line in journal(state)]
 
 
-def sessions(login: Login) -> list[str]:
-    with closing(connect(login, "tests")) as session, session.cursor() as cursor:
-        cursor.execute("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'")
-        return [row[0] for row in cursor.fetchall()]
-
-
 def tables_of(login: Login) -> dict[str, Any]:
     with (
         closing(connect(login, "tests")) as session,
@@ -159,7 +154,7 @@ def tables_of(login: Login) -> dict[str, Any]:
 
 def assert_no_backup(state: Path, shop: Login) -> None:
     assert [name for name in names(state) if "backup_before" in name] == []
-    assert sessions(shop) == []
+    assert left_sessions(shop) == []
 
 
 def test_backup_is_whole_private_and_described(parameters: Make, state: Path, shop: Login) -> None:
@@ -207,7 +202,7 @@ def test_backup_is_whole_private_and_described(parameters: Make, state: Path, sh
     assert recorded["files"] == result["files"]
     assert "tables" not in result["baseline"]
     assert result["baseline"]["row_count"] == 20051
-    assert sessions(shop) == []
+    assert left_sessions(shop) == []
 
 
 def test_state_reads_like_the_runbook(parameters: Make) -> None:
@@ -269,7 +264,7 @@ def test_second_time_changes_nothing(parameters: Make, state: Path) -> None:
 def test_check_mode_writes_nothing(parameters: Make, state: Path, shop: Login) -> None:
     planned = module.act(parameters(), True)
     assert not state.exists()
-    assert sessions(shop) == []
+    assert left_sessions(shop) == []
     assert planned["changed"] is True
     assert planned["baseline"]["database_bytes"] > 1_000_000
     assert {proof["status"] for proof in planned["proofs"]} == {"skipped"}
@@ -427,7 +422,7 @@ def test_a_dump_does_not_outlive_a_baseline_that_failed(
     with closing(hold_table_from_dump(monkeypatch, shop)):
         with pytest.raises(ReleaseError, match="division by zero"):
             module.act(parameters(observations=[late]), False)
-        assert sessions(shop) == []
+        assert left_sessions(shop) == []
 
 
 def test_dump_that_waits_for_a_lock_is_given_up(

@@ -64,9 +64,7 @@ def test_a_tenth_of_the_drawings_has_no_project_and_no_association(psql: Psql) -
 
 def test_no_stray_database_session_or_lock_is_left(psql: Psql) -> None:
     assert psql.databases() == ["drawing_index"]
-    assert (
-        psql.lines("SELECT pid, application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
-    )
+    assert psql.left_sessions() == []
     assert psql.lines("SELECT 1 FROM pg_locks WHERE locktype = 'advisory'") == []
 
 

@@ -231,7 +231,5 @@ def test_a_dropped_table_comes_back_by_the_way_that_is_named(deployed: Psql) -> 
 
 def test_nothing_is_left_behind(deployed: Psql) -> None:
     assert deployed.databases() == ["drawing_index"]
-    assert (
-        deployed.lines("SELECT application_name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
-    )
+    assert deployed.left_sessions() == []
     assert not list(STATE.glob("*.tmp.*"))

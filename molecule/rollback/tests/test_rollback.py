@@ -64,7 +64,7 @@ def test_each_rollback_left_its_log() -> None:
 
 
 def test_no_session_and_no_temporary_file_is_left(psql: Psql) -> None:
-    assert psql.lines("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
+    assert psql.left_sessions() == []
     assert not list(STATE.rglob("*.tmp*"))
     assert {line["event"] for line in journal() if line["step"] == "rolled_back"} == {"passed"}
 

@@ -65,7 +65,7 @@ def test_one_proceeds_and_the_other_names_it(psql: Psql) -> None:
     assert not (STATE / "run.lock").exists()
     outcomes = {line["facts"]["outcome"] for line in journal() if line["step"] == "run" and "outcome" in line["facts"]}
     assert outcomes == {"deployed", "refused"}
-    assert psql.lines("SELECT 1 FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'") == []
+    assert psql.left_sessions() == []
 
 
 def test_started_in_the_same_moment_exactly_one_acts(psql: Psql) -> None:
