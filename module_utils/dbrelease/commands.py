@@ -20,6 +20,13 @@ from .errors import ReleaseError
 CHUNK = 1 << 20
 KEPT_ERROR_BYTES = 64 << 10
 KILL_GRACE_S = 5
+# By default `timeout` ends its whole group, itself included, before it has seen the program's end. The orphan would go
+# to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
+# Busybox' `timeout` has no such option, and no such default.
+BOUNDED = """
+timeout --foreground 1 true 2>/dev/null && exec timeout --foreground -k "$@"
+exec timeout -k "$@"
+"""
 TIMEOUT_STATUSES = (124, 137)
 STDOUT_STREAM = 1
 
@@ -90,7 +97,7 @@ class _Output:
 
 
 class ContainerCommands:
-    """Commands inside one running container, by the Docker API: no shell, nothing secret in an argument list."""
+    """Commands inside one running container, by the Docker API: no shell reads them, and nothing secret is in them."""
 
     def __init__(self, client: docker.DockerClient, name: str, *, user: str = "") -> None:
         self._client = client
@@ -118,7 +125,7 @@ class ContainerCommands:
         process is killed.
         """
         begun = time.monotonic()
-        bounded = ["timeout", "-k", str(KILL_GRACE_S), str(timeout_s), *argv]
+        bounded = ["sh", "-c", BOUNDED, "sh", str(KILL_GRACE_S), str(timeout_s), *argv]
         output = _Output(on_stdout)
         api = self._client.api
         try:

@@ -5,20 +5,52 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .commands import Commands
+from .errors import ReleaseError
 
 TIMEOUT_S = 30
 # The engine has no call that ends what `exec` began; the run is in the environment of its programs.
+# A child is ended before its parent, which sees its end. An orphan's goes to the container's first process, and where
+# that is Postgres, it takes an orphan that a signal ended for one of its own that crashed: it ends every session, and
+# recovers. So an orphan there is only asked to end itself, if it is one that exits then; it says so into a pipe that
+# nobody reads any more, which would be another signal, and so somebody reads it.
 END_PROGRAMS = r"""
-for process in /proc/[0-9]*; do
-  if tr '\0' '\n' < "$process/environ" 2>/dev/null | grep -Eq "^PGAPPNAME=dbrelease-.*-($1)$"; then
-    kill -KILL "${process#/proc/}" 2>/dev/null && echo "${process#/proc/}"
-  fi
+exec 2>/dev/null
+told() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
+round=0
+while [ $round -lt 25 ]; do
+  round=$((round + 1)) left=
+  parents=" $(sed -n 's/^PPid:[[:space:]]*//p' /proc/[0-9]*/status | tr '\n' ' ')"
+  for process in /proc/[0-9]*; do
+    tr '\0' '\n' < "$process/environ" | grep -Eq "^PGAPPNAME=dbrelease-.*-($1)$" || continue
+    pid=${process#/proc/}
+    left="$left
+works $pid $(told $pid Name)"
+    case $parents in *" $pid "*) kill -CONT $pid; continue ;; esac
+    case $(told "$(told $pid PPid)" Name),$(told $pid Name) in
+      post*,pg_dump | post*,pg_restore)
+        (exec 3< $process/fd/1 4< $process/fd/2; kill -TERM $pid; kill -CONT $pid; sleep 1; echo "ended $pid") ;;
+      postgres,* | postmaster,*) ;;
+      *) kill -KILL $pid && echo "ended $pid" ;;
+    esac
+  done
+  [ "$left" ] || exit 0
+  sleep 0.2
 done
-exit 0
+echo "$left"
 """
 
 
 def end_programs(commands: Commands, run_ids: Sequence[str]) -> int:
-    """End those of these runs; returns how many there were. Raises ReleaseError where nothing can be run there."""
+    """End those of these runs; returns how many there were.
+
+    Raises ReleaseError where nothing can be run there, or where one works on.
+    """
     finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", "|".join(run_ids)], timeout_s=TIMEOUT_S)
-    return len(finished.stdout.split())
+    lines = {tuple(line.split(maxsplit=1)) for line in finished.stdout.splitlines() if line}
+    if left := sorted(what for word, what in lines if word == "works"):
+        raise ReleaseError(
+            f"Ending the programs of run {' and '.join(run_ids)} in {commands.place} failed: {', '.join(left)} "
+            "(process, program) would not end, or Postgres would take its end for a crash of its own; "
+            "wait until it has ended, and run again."
+        )
+    return len(lines)

@@ -164,6 +164,14 @@ def others_out_of_line(psql: Psql, ledger: Ledger) -> list[str]:
     )
 
 
+def server_crashes(since: str) -> int:
+    """How often the server has ended every session since then, because one of its processes had crashed."""
+    log = subprocess.run(
+        ["docker", "logs", "--since", since, POSTGRES], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    return log.stdout.count(b"terminating any other active server processes")
+
+
 def nothing_is_left(psql: Psql, kept: set[str]) -> None:
     """No session, lock, database, program, file or stopped container; the journal has an end for every beginning."""
     assert psql.left_sessions() == []

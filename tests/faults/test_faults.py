@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 import testinfra
 from outside import POSTGRES, STATE, Psql
 
 from faults.client import Ledger, writing
+from faults.injections import ServerProcessKilled
 from faults.moments import Step
 from faults.running import LONGEST_RUN_S, Ended, Running, kill_all, lines
 from faults.surroundings import (
@@ -25,6 +27,7 @@ from faults.surroundings import (
     reset,
     rows_of,
     seeded_rows,
+    server_crashes,
     wait_until_healthy,
 )
 from faults.table import TABLE, Row
@@ -81,7 +84,7 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
     """Each row's fault hits the run that settles what the one before has left; after the last comes a run without."""
     last = rows[-1]
     stack.prepare(last.playbook)
-    databases, seeded = set(psql.databases()), seeded_rows(psql)
+    databases, seeded, begun = set(psql.databases()), seeded_rows(psql), datetime.now(UTC).isoformat()
     with ExitStack() as places:
         for row in rows:
             places.enter_context(row.place())
@@ -100,6 +103,7 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
         assert seeded_rows(psql) == seeded
         assert catalog() == stack.catalogs[last.then]
         nothing_is_left(psql, {*databases, *put_aside})
+        assert server_crashes(begun) == sum(isinstance(row.fault, ServerProcessKilled) for row in rows)
     if last.playbook == "restore":
         stack.ready_for = "restore"
 

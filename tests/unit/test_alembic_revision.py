@@ -38,6 +38,7 @@ PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
 COMMAND = [sys.executable, "-m", "alembic"]
 FIRST, SECOND = "aaaa00000001", "bbbb00000002"
 STAMP = "20260102_030405"
+RUN_ID = "20260102T030405Z-a1e3b1"
 
 ENV = """
 import os
@@ -108,6 +109,12 @@ def project(tmp_path: Path, database: Login, monkeypatch: pytest.MonkeyPatch) ->
 def url_of(login: Login) -> str:
     password = quote(login.password or "", safe="")
     return f"postgresql+psycopg2://{login.user}:{password}@{login.host}:{login.port}/{login.database}"
+
+
+@pytest.fixture
+def run_parameters(run_parameters: dict[str, Any]) -> dict[str, Any]:
+    """Of a run of its own: its programs are ended by its name, on the whole machine."""
+    return {**run_parameters, "run_id": RUN_ID}
 
 
 @pytest.fixture
@@ -262,7 +269,7 @@ class TestMove:
             path.write_text("another run's")
         result = module.act(parameters(project()), False)
         assert [path.read_text() for path in taken] == ["another run's"] * 2
-        assert result["log"].endswith(f"migration_log_{STAMP}_abcdef.log")
+        assert result["log"].endswith(f"migration_log_{STAMP}_{RUN_ID[-6:]}.log")
 
     def test_session_settings_join_the_applications_own(
         self, project: Project, parameters: Make, monkeypatch: pytest.MonkeyPatch
@@ -273,7 +280,7 @@ class TestMove:
         monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
         monkeypatch.setenv("PGAPPNAME", "the_application")
         text = Path(module.act(parameters(project(up)), False)["log"]).read_text()
-        assert "set: 5MB 200ms 500ms 30 10 3 dbrelease-upgrade-20260102T030405Z-abcdef\n" in text
+        assert f"set: 5MB 200ms 500ms 30 10 3 dbrelease-upgrade-{RUN_ID}\n" in text
 
 
 class TestRefusal:

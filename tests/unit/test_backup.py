@@ -22,6 +22,7 @@ import backup as module
 import docker
 import psycopg2
 import pytest
+import server_in_container
 from ansible.module_utils.dbrelease import backup, baseline, dump, manifest
 from ansible.module_utils.dbrelease.commands import ContainerCommands
 from ansible.module_utils.dbrelease.database import Login, connect, transaction
@@ -29,8 +30,8 @@ from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables
 from left_sessions import left_sessions
 from psycopg2.extras import RealDictCursor
+from server_in_container import PASSWORD
 
-PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
 OBSERVATIONS = [
     {"name": "total", "title": "Total orders", "sql": "SELECT count(*) AS total FROM orders"},
     {"name": "sample", "title": "Sample orders", "sql": "SELECT id, title FROM orders ORDER BY id LIMIT 2;"},
@@ -45,50 +46,10 @@ INSERT INTO orders SELECT n, 'order ''' || n || ''' % 🙂 ' || md5(n::text), 1 
 FROM generate_series(1, 20000) n;
 """
 
+engine, container = server_in_container.engine, server_in_container.container
+own_server = server_in_container.own_server
+
 Make = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    yield client
-    client.close()
-
-
-@pytest.fixture(scope="module")
-def container(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, of the reference stack's image; its local socket asks for the password too."""
-    scripts = tmp_path_factory.mktemp("initdb")
-    scripts.chmod(0o755)
-    script = scripts / "hba.sh"
-    script.write_text("sed -i 's/^local\\(.*\\)trust$/local\\1scram-sha-256/' \"$PGDATA/pg_hba.conf\"\n")
-    script.chmod(0o755)
-    image = engine.containers.get("drawing_postgres").attrs["Config"]["Image"]
-    name = f"test_backup_{secrets.token_hex(4)}"
-    made = engine.containers.run(
-        image,
-        name=name,
-        detach=True,
-        environment={"POSTGRES_USER": "keeper", "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": "keeper"},
-        volumes={str(scripts): {"bind": "/docker-entrypoint-initdb.d", "mode": "ro"}},
-    )
-    yield name
-    made.remove(force=True, v=True)
-
-
-@pytest.fixture(scope="module")
-def own_server(engine: docker.DockerClient, container: str) -> Login:
-    address = engine.containers.get(container).attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
-    login = Login(address, 5432, "keeper", "keeper", PASSWORD)
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            connect(login, "tests").close()
-        except ReleaseError as error:
-            assert time.monotonic() < deadline, error.message
-            time.sleep(0.2)
-        else:
-            return login
 
 
 @pytest.fixture
