@@ -7,7 +7,8 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Any, Protocol, cast
 
@@ -24,9 +25,10 @@ KILL_GRACE_S = 5
 # to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
 # Busybox' `timeout` has no such option, and no such default.
 BOUNDED = """
-timeout --foreground 1 true 2>/dev/null && exec timeout --foreground -k "$@"
+timeout --foreground 0 true 2>/dev/null && exec timeout --foreground -k "$@"
 exec timeout -k "$@"
 """
+LATE_S = 20
 TIMEOUT_STATUSES = (124, 137)
 STDOUT_STREAM = 1
 
@@ -140,11 +142,17 @@ class ContainerCommands:
             stream = api.exec_start(execution, socket=True)
             raw: Any = getattr(stream, "_sock", stream)
             raw.settimeout(None)
-            feeder = _feed_in_background(raw, stdin) if stdin is not None else None
-            for kind, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
-                (output.out if kind == STDOUT_STREAM else output.err)(data)
-            if feeder is not None:
-                feeder.join()
+            with _hanging_up(raw, timeout_s + KILL_GRACE_S + LATE_S) as hung_up:
+                feeder = _feed_in_background(raw, stdin) if stdin is not None else None
+                for kind, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+                    (output.out if kind == STDOUT_STREAM else output.err)(data)
+                if feeder is not None:
+                    feeder.join()
+            if hung_up.is_set():
+                raise ReleaseError(
+                    f"Running {argv[0]} in {self.place} was given up: it did not end within {timeout_s} s, nor could "
+                    "it be ended; see with `docker ps` whether the container is paused, and run again."
+                )
             status = _settled_exit_status(api, execution)
         except (docker.errors.DockerException, OSError) as error:
             raise ReleaseError(
@@ -194,7 +202,8 @@ class HostCommands:
         try:
             _drain(stdout, output.out)
         except BaseException:
-            process.kill()
+            # `timeout` hands it on; killed itself, it would leave the program working.
+            process.terminate()
             raise
         finally:
             status = process.wait()
@@ -226,6 +235,25 @@ def _drain(stream: IO[bytes], consume: Consumer) -> None:
         consume(data)
 
 
+@contextmanager
+def _hanging_up(raw: Any, after_s: float) -> Iterator[threading.Event]:
+    """Hang up after that time, and set the event: a container that is paused keeps no deadline."""
+    hung_up = threading.Event()
+
+    def hang_up() -> None:
+        hung_up.set()
+        with suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(after_s, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield hung_up
+    finally:
+        timer.cancel()
+
+
 def _feed_in_background(raw: Any, stdin: IO[bytes]) -> threading.Thread:
     def feed() -> None:
         try:
@@ -242,11 +270,8 @@ def _feed_in_background(raw: Any, stdin: IO[bytes]) -> threading.Thread:
 
 
 def _half_close(raw: Any) -> None:
-
-    try:
+    with suppress(OSError):
         raw.shutdown(socket.SHUT_WR)
-    except OSError:
-        return
 
 
 def _settled_exit_status(api: Any, execution: str) -> int:

@@ -25,6 +25,7 @@ LOST_CLIENT = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
 LOST_CLIENT_OPTIONS = " ".join(f"-c {name}={value}" for name, value in LOST_CLIENT.items())
 # Text forms (json, point, timestamps) must not depend on who connects, nor what may be written.
@@ -97,6 +98,8 @@ def connect(login: Login, application_name: str) -> Connection:
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,
+            # What was sent and is not acknowledged stops the keepalives.
+            tcp_user_timeout=60_000,
         )
     except psycopg2.OperationalError as error:
         raise ReleaseError(connect_failure(login, str(error))) from None

@@ -30,4 +30,7 @@ def ending_in_order() -> Iterator[None]:
 def _raise(number: int, _: FrameType | None) -> None:
     for asking in ASKING:
         signal.signal(asking, signal.SIG_IGN)
-    raise ReleaseError(f"The module was ended by {signal.Signals(number).name}: look at what ended it, and run again.")
+    raise ReleaseError(
+        f"The module was ended by {signal.Signals(number).name} (as the report of its run does with one that outlived "
+        "its connection, or its task's time): look at what ended it, and run again."
+    )

@@ -15,28 +15,37 @@ TIMEOUT_S = 30
 # nobody reads any more, which would be another signal, and so somebody reads it.
 END_PROGRAMS = r"""
 exec 2>/dev/null
+own="^PGAPPNAME=dbrelease-.*-($1)$"
+: | grep -z x
+if [ $? -eq 1 ]; then
+  programs() { grep -lEz "$own" /proc/[0-9]*/environ; }
+else # a smaller grep, asked for each process
+  programs() { for file in /proc/[0-9]*/environ; do tr '\0' '\n' < $file | grep -Eq "$own" && echo $file; done; }
+fi
 told() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
 round=0
 while [ $round -lt 25 ]; do
   round=$((round + 1)) left=
   parents=" $(sed -n 's/^PPid:[[:space:]]*//p' /proc/[0-9]*/status | tr '\n' ' ')"
-  for process in /proc/[0-9]*; do
-    tr '\0' '\n' < "$process/environ" | grep -Eq "^PGAPPNAME=dbrelease-.*-($1)$" || continue
-    pid=${process#/proc/}
-    left="$left
+  for file in $(programs); do
+    process=${file%/environ} pid=${file#/proc/}
+    pid=${pid%/environ} left="$left
 works $pid $(told $pid Name)"
     case $parents in *" $pid "*) kill -CONT $pid; continue ;; esac
     case $(told "$(told $pid PPid)" Name),$(told $pid Name) in
       post*,pg_dump | post*,pg_restore)
-        (exec 3< $process/fd/1 4< $process/fd/2; kill -TERM $pid; kill -CONT $pid; sleep 1; echo "ended $pid") ;;
+        (exec 3< $process/fd/1 4< $process/fd/2
+         kill -TERM $pid && kill -CONT $pid && echo "ended $pid"
+         while kill -0 $pid; do sleep 0.1; done) ;;
       postgres,* | postmaster,*) ;;
       *) kill -KILL $pid && echo "ended $pid" ;;
     esac
   done
-  [ "$left" ] || exit 0
+  [ "$left" ] || break
   sleep 0.2
 done
 echo "$left"
+echo done
 """
 
 
@@ -46,11 +55,14 @@ def end_programs(commands: Commands, run_ids: Sequence[str]) -> int:
     Raises ReleaseError where nothing can be run there, or where one works on.
     """
     finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", "|".join(run_ids)], timeout_s=TIMEOUT_S)
-    lines = {tuple(line.split(maxsplit=1)) for line in finished.stdout.splitlines() if line}
-    if left := sorted(what for word, what in lines if word == "works"):
+    lines = [line.split(maxsplit=1) for line in finished.stdout.splitlines() if line]
+    left = sorted(what for word, *rest in lines if word == "works" for what in rest)
+    if left or lines[-1:] != [["done"]]:
+        why = f"{', '.join(left)} (process, program) would not end, or Postgres would take its end for a crash"
+        if not left:
+            why = f"not done within {TIMEOUT_S} s" if finished.timed_out else f"status {finished.status}"
         raise ReleaseError(
-            f"Ending the programs of run {' and '.join(run_ids)} in {commands.place} failed: {', '.join(left)} "
-            "(process, program) would not end, or Postgres would take its end for a crash of its own; "
-            "wait until it has ended, and run again."
+            f"Ending the programs of run {' and '.join(run_ids)} in {commands.place} failed ({why}): "
+            "see what still works there, wait until it has ended, and run again."
         )
-    return len(lines)
+    return len({pid for word, *rest in lines if word == "ended" for pid in rest})

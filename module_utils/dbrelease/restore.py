@@ -16,7 +16,6 @@ from .commands import Commands, commands_in
 from .database import Login, connect, select
 from .errors import ReleaseError
 from .fingerprints import state_of
-from .interrupts import ending_in_order
 from .journal import Journal, Run, utc_now
 from .module import run_of
 from .proof import Proof, sentence
@@ -123,15 +122,11 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
             proofs += foreign
         step.prove(*proofs)
     place = plan.place(commands)
-    if exists and is_restored(plan.login, backup, commands, plan.timeout_s, inside=place.inside):
+    if exists and is_restored(plan.login, backup, commands, plan.timeout_s, place.comparing_name, inside=place.inside):
         return backup, _told(plan, backup, "", [*proofs, *_already(backup)])
     if check_mode:
         return backup, _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
-    with (
-        journal.step("restore.copy") as step,
-        acting(plan.run, plan.login if exists else None),
-        ending_in_order(),
-    ):
+    with journal.step("restore.copy") as step, acting(plan.run, plan.login if exists else None):
         begun = utc_now()
         step.facts.update(database=place.login.database)
         looked = _looked(looking, backup, plan.login) if looking and exists else nullcontext()

@@ -14,12 +14,12 @@ from .errors import ReleaseError
 NO_SCHEMA = ("--", "SET ", "SELECT pg_catalog.set_config", "\\restrict", "\\unrestrict")
 
 
-def schema_of(database: Login, commands: Commands, timeout_s: int, *, inside: bool) -> list[str]:
+def schema_of(database: Login, commands: Commands, timeout_s: int, application: str, *, inside: bool) -> list[str]:
     """Its statements, without what differs from one dump to the next; raises ReleaseError."""
     finished = commands.run(
         ["pg_dump", "--schema-only", "--no-subscriptions", "--no-password", "--lock-wait-timeout=60000"],
         timeout_s=timeout_s,
-        environment=tool_environment(database, "dbrelease restore compare", inside=inside),
+        environment=tool_environment(database, application, inside=inside),
     )
     if finished.status != 0:
         raise ReleaseError(

@@ -134,6 +134,15 @@ DEPLOYS = [
     Row("terminal closed at upgrade", UPGRADING, faults.terminal_closed),
     Row("everything killed at upgrade", UPGRADING, EVERYTHING),
     Row("module killed at upgrade", UPGRADING, MODULE, "failed", died_at("upgrade")),
+    # The module works on, and its Alembic must not commit when its run is reported.
+    Row(
+        "task given up at upgrade",
+        UPGRADING,
+        faults.task_given_up,
+        "failed",
+        "Timed out after 15 second",
+        environment={"ANSIBLE_TASK_TIMEOUT": "15"},
+    ),
     Row("controller killed at upgrade", UPGRADING, CONTROLLER, quick=True),
     # After the commit
     Row("controller killed at finalize", Step("finalize"), CONTROLLER),

@@ -280,7 +280,7 @@ class TestMove:
         monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
         monkeypatch.setenv("PGAPPNAME", "the_application")
         text = Path(module.act(parameters(project(up)), False)["log"]).read_text()
-        assert f"set: 5MB 200ms 500ms 30 10 3 dbrelease-upgrade-{RUN_ID}\n" in text
+        assert f"set: 5MB 200ms 500ms 30 10 3 60000 dbrelease-upgrade-{RUN_ID}\n" in text
 
 
 class TestRefusal:
@@ -461,6 +461,26 @@ class TestFailure:
         (program,) = left
         assert program.wait(5) == -signal.SIGKILL
         assert revisions(database) == [FIRST]
+
+    def test_a_module_that_is_asked_to_end_ends_alembic(
+        self, project: Project, parameters: Make, state: Path, database: Login
+    ) -> None:
+        """As the report does with one that outlived its task's time: nothing may commit after it."""
+        up = 'op.execute("LOCK TABLE orders"); op.execute("SELECT pg_sleep(120)")'
+
+        def ask() -> None:
+            while not query(database, "SELECT 1 FROM pg_locks WHERE relation = 'orders'::regclass"):
+                time.sleep(0.1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        asker = threading.Thread(target=ask)
+        asker.start()
+        with pytest.raises(ReleaseError, match=r"ended by SIGTERM.*; the database is still at"):
+            module.act(parameters(project(up)), False)
+        asker.join()
+        assert left_sessions(database) == []
+        assert revisions(database) == [FIRST]
+        assert events(state)[-1] == ("upgrade", "failed")
 
     def test_program_that_outlives_its_client_is_cut_off(self, database: Login) -> None:
         left = psycopg2.connect(

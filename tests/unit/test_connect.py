@@ -65,6 +65,10 @@ def test_the_server_notices_a_client_that_is_gone(session: psycopg2.extensions.c
     assert shown(session) == SHOWN
 
 
+def test_a_client_notices_a_server_that_is_gone(session: psycopg2.extensions.connection) -> None:
+    assert session.info.dsn_parameters["tcp_user_timeout"] == "60000"
+
+
 @pytest.mark.parametrize("module", [restore_copy, backup])
 def test_it_notices_a_pg_restore_that_is_gone(database: Login, module: Any) -> None:
     where: dict[str, Any] = {"host": database.host, "port": database.port, "dbname": database.database}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 
 import docker
+import docker.errors
 import psycopg2.extensions
 import pytest
 import server_in_container
 from ansible.module_utils.dbrelease import commands
-from ansible.module_utils.dbrelease.commands import ContainerCommands
+from ansible.module_utils.dbrelease.commands import ContainerCommands, Finished, HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.programs import end_programs
@@ -160,10 +162,55 @@ def test_another_runs_program_works_on(place: Place) -> None:
 
 def test_an_orphan_whose_end_postgres_would_take_for_its_own_is_told_and_left(place: Place) -> None:
     place.begin("sh", "-c", "sleep 30 & exit 0")
-    with pytest.raises(ReleaseError, match=rf"run {RUN} in container {place.container} failed: \d+ sleep \(process"):
+    with pytest.raises(ReleaseError, match=rf"run {RUN} in container {place.container} failed \(\d+ sleep \(process"):
         end_programs(place.commands, [RUN])
     assert place.programs("sleep") == ["sleep"]
     place.demand_untouched()
+
+
+@pytest.mark.parametrize(
+    ("finished", "said"),
+    [
+        (Finished((), 137, "ended 7\n", "", 30_000, timed_out=True), "not done within 30 s"),
+        (Finished((), 127, "", "sh: not found", 10), "status 127"),
+        (Finished((), 0, "\nworks 7 alembic\ndone\n", "", 9000), r"7 alembic \(process, program\) would not end"),
+    ],
+)
+def test_what_was_not_seen_to_end_is_told(monkeypatch: pytest.MonkeyPatch, finished: Finished, said: str) -> None:
+    monkeypatch.setattr(HostCommands, "run", lambda *_, **__: finished)
+    with pytest.raises(ReleaseError, match=rf"run {RUN} in the target failed \({said}"):
+        end_programs(HostCommands(), [RUN])
+
+
+def test_a_program_whose_output_cannot_be_kept_is_ended_with_what_bounds_it() -> None:
+    def full(_: bytes) -> None:
+        raise OSError("No space left on device")
+
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="No space left"):
+        HostCommands().run(["sh", "-c", "echo begun; exec sleep 60"], timeout_s=60, on_stdout=full)
+    assert time.monotonic() - begun < 10
+
+
+def test_what_a_paused_container_does_not_end_is_given_up(
+    place: Place, engine: docker.DockerClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "KILL_GRACE_S", 1)
+    monkeypatch.setattr(commands, "LATE_S", 1)
+    paused = engine.containers.get(place.container)
+    pause, unpause = threading.Timer(0.5, paused.pause), threading.Timer(10, paused.unpause)
+    pause.start()
+    unpause.start()
+    begun = time.monotonic()
+    try:
+        with pytest.raises(ReleaseError, match=r"was given up: it did not end within 1 s, .* whether the container is"):
+            place.commands.run(["sleep", "60"], timeout_s=1)
+        assert time.monotonic() - begun < 8
+    finally:
+        pause.join()
+        unpause.cancel()
+        with suppress(docker.errors.APIError):
+            paused.unpause()
 
 
 @pytest.mark.parametrize(
