@@ -11,7 +11,7 @@ description:
     C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, mode 0600 and fsynced. The
     script also sets each sequence that a column of the table owns, as far as the rows, and never back.
   - Refuses, and leaves no file, unless there are exactly O(expected) rows, or while a transaction that has written to
-    their table goes on.
+    their table, or to a partition of it, goes on.
   - Run again in the same run, it writes nothing. Journals the step V(lost_rows) with the files and their sha256.
 extends_documentation_fragment: [login, run]
 options:

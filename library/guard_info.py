@@ -18,9 +18,11 @@ description:
     function along. What such a function calls in its turn is not looked at.
   - Counts the rows that the downgrade would drop and that nothing else knows; of a table of O(created) for which no
     guard has C(losses), all of them (C(guard.no_row_lost.<table>)). A transaction that has written to their
-    table and goes on is awaited for five seconds; then the number cannot be told.
+    table, or to a partition of it, and goes on is awaited for five seconds; then the number cannot be told.
   - Refuses while a column that the release adds to another table (O(altered)) holds a value other than NULL and its
-    constant default, unless a guard answers for it in C(values_of) (C(guard.no_value_lost.<table>)).
+    constant default, unless a guard answers for it in C(values_of) (C(guard.no_value_lost.<table>)). Either guard is
+    undecided where a transaction that went on when the guards were begun, and has written to that table, is awaited
+    for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
 extends_documentation_fragment: [login, run]
@@ -150,8 +152,8 @@ session_settings:
 proofs:
   description:
     - One for each guard, C(guard.<name>), and C(guard.revision).
-    - C(guard.counted_again), V(inconclusive), where rows were counted and O(script), or none of O(revision_files), as
-      O(method) says, mentions C(dbrelease.counted_at).
+    - C(guard.counted_again), V(inconclusive), where rows or values were counted and C(dbrelease.counted_at) is nowhere
+      in O(script), or O(revision_files), as O(method) says.
   type: list
   elements: dict
   returned: always

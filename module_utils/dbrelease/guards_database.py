@@ -50,15 +50,26 @@ SELECT coalesce(
          ) AS counted_in
 """
 
+GOING_ON = "SELECT array_agg(DISTINCT virtualtransaction) AS transactions FROM pg_locks"
+
+# Who writes to a partition, or to a table that inherits, by its own name has locked that one alone.
 WRITERS = """
-SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application, a.state,
-       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS since, a.query
+WITH RECURSIVE counted AS (
+    SELECT name, to_regclass(name)::oid AS relation FROM unnest(%(tables)s::text[] || %(busy)s::text[]) AS name
+    UNION
+    SELECT counted.name, h.inhrelid FROM counted JOIN pg_inherits h ON h.inhparent = counted.relation
+)
+SELECT a.pid, a.usename AS "user", a.application_name AS application, a.state,
+       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS since, a.query,
+       array_agg(DISTINCT counted.name) AS tables
 FROM pg_locks l
+JOIN counted USING (relation)
 LEFT JOIN pg_stat_activity a ON a.pid = l.pid
 WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-  AND l.relation IN (SELECT to_regclass(name) FROM unnest(%s::text[]) AS name)
   AND l.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND (counted.name = ANY(%(tables)s) OR l.virtualtransaction = ANY(%(going_on)s))
+GROUP BY a.pid, a.usename, a.application_name, a.state, a.xact_start, a.query
 ORDER BY 1
 """
 
@@ -77,7 +88,8 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
     losses = [guard["losses"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
         settings = counting_settings(connection, declared_by(losses))
-        writers = unfinished_writers(connection, [loss["table"] for loss in losses])
+        altered = [table for guard in guards for table in _tables_of_values(guard)]
+        writers = unfinished_writers(connection, [loss["table"] for loss in losses], altered)
         with (
             watch_blockers(login, APPLICATION) as watch,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
@@ -114,12 +126,22 @@ def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str
     }
 
 
-def unfinished_writers(connection: Connection, tables: Sequence[str]) -> list[Row]:
-    """The transactions that have written to one of the tables and go on; those that end within seconds are awaited."""
+def unfinished_writers(connection: Connection, tables: Sequence[str], busy: Sequence[str] = ()) -> list[Row]:
+    """The transactions that have written to one of the tables and go on; those that end within seconds are awaited.
+
+    A busy table always has a writer: of those only who went on already when the waiting began.
+    """
     deadline = time.monotonic() + SETTLE_S
+    with transaction(connection, read_only=True) as cursor:
+        (going_on,) = select(cursor, GOING_ON)
+    asked = {
+        "tables": [quoted(table) for table in tables],
+        "busy": [quoted(table) for table in busy],
+        "going_on": going_on["transactions"],
+    }
     while True:
         with transaction(connection, read_only=True) as cursor:
-            found = select(cursor, WRITERS, ([quoted(table) for table in tables],))
+            found = select(cursor, WRITERS, asked)
         if not found or time.monotonic() >= deadline:
             return found
         time.sleep(POLL_S)
@@ -139,9 +161,9 @@ def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watch: L
     return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 
 
-def _violations(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+def _violations(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
     (row,) = select_declared(cursor, counting(guard["violations"], SAMPLE_SIZE))
-    return _rows(row, guard["violations"], "break it")
+    return _unless_written(_rows(row, guard["violations"], "break it"), _tables_of_values(guard), writers)
 
 
 def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
@@ -157,10 +179,7 @@ def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> See
             told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
             return Seen("inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release.")
     seen = _rows(row, rows, "would be lost", lost=row["count"])
-    if writers:
-        told = f"{seen.detail} More may be on their way: {describe(writers)} has written to it and has not committed."
-        return Seen(**{**vars(seen), "status": "inconclusive", "detail": told})
-    return seen
+    return _unless_written(seen, [losses["table"]], writers)
 
 
 def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
@@ -204,7 +223,7 @@ def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row])
     return Seen("pass", "", expected, [])
 
 
-def _values(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+def _values(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
     table = guard["values"]["table"]
     given = given_values(cursor, quoted(table), guard["values"]["columns"])
     if not given:
@@ -215,7 +234,7 @@ def _values(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Se
     condition = sql.SQL(" OR ").join(given.values())
     text = sql.SQL("SELECT {} FROM {} WHERE {}").format(shown, identifier(table), condition).as_string(cursor)
     (row,) = select_declared(cursor, counting(text, SAMPLE_SIZE))
-    return _rows(row, text, "would lose one")
+    return _unless_written(_rows(row, text, "would lose one"), [table], writers)
 
 
 KINDS = {
@@ -226,6 +245,22 @@ KINDS = {
     "only_columns": _only_columns,
     "values": _values,
 }
+
+
+def _tables_of_values(guard: Guard) -> list[str]:
+    """The tables that were there before, and whose values the guard answers for."""
+    return [guard["values"]["table"]] if guard.get("values") else list(guard.get("values_of") or {})
+
+
+def _unless_written(seen: Seen, tables: Sequence[str], writers: Sequence[Row]) -> Seen:
+    """What was counted, or undecided where somebody who has written to these tables goes on."""
+    names = {quoted(table): table for table in tables}
+    found = [row for row in writers if names.keys() & set(row["tables"])]
+    if not found:
+        return seen
+    written = " and ".join(name for key, name in names.items() if any(key in row["tables"] for row in found))
+    told = f"{seen.detail} More may be on their way: {describe(found)} has written to {written} and has not committed."
+    return Seen(**{**vars(seen), "status": "inconclusive", "detail": told})
 
 
 def _rows(row: Row, sql: str, what: str, lost: int = 0) -> Seen:

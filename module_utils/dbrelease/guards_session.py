@@ -38,8 +38,8 @@ NOT_COUNTED_AGAIN = Proof(
     "guard.counted_again",
     "What is written after the count is found before it is dropped",
     "inconclusive",
-    detail=f"What the release is taken back by does not mention {COUNTED_AT}, as far as its files show: rows that are "
-    "written between the count and the downgrade are not looked for.",
+    detail=f"What the release is taken back by does not mention {COUNTED_AT}, as far as its files show: rows and "
+    "values that are written between the count and the downgrade are not looked for.",
 )
 
 
@@ -61,7 +61,8 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
         losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
         proofs = [_revision(params["revision"], revisions, verdict), *verdict.proofs]
-        if deployed and losses and COUNTED_AT not in _downgrade(params):
+        counted = any(guard.get(kind) for guard in guards for kind in ("losses", "values", "values_of"))
+        if deployed and counted and COUNTED_AT not in _downgrade(params):
             proofs.append(NOT_COUNTED_AGAIN)
         facts = {
             "state": verdict.state,

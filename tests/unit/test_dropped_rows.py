@@ -210,14 +210,33 @@ def test_a_refusal_leaves_no_file_and_no_change(
     assert (files(run_parameters), content(session)) == ([], before)
 
 
+IN_PARTS = """
+DROP TABLE order_items;
+CREATE TABLE order_items (id int, note text) PARTITION BY RANGE (id);
+CREATE TABLE early PARTITION OF order_items FOR VALUES FROM (0) TO (10) PARTITION BY RANGE (id);
+CREATE TABLE first PARTITION OF early FOR VALUES FROM (0) TO (5);
+INSERT INTO order_items VALUES (1, 'plain'), (2, 'plain');
+"""
+
+
+@pytest.mark.parametrize(
+    ("does", "write"),
+    [("SELECT", "INSERT INTO order_items (note) VALUES ('more')"), (IN_PARTS, "INSERT INTO first VALUES (3, 'more')")],
+    ids=["of the table", "of a partition of a partition"],
+)
 def test_a_writer_that_has_not_committed_refuses(
-    save: Save, database: Login, monkeypatch: pytest.MonkeyPatch, run_parameters: dict[str, Any]
+    save: Save,
+    database: Login,
+    monkeypatch: pytest.MonkeyPatch,
+    run_parameters: dict[str, Any],
+    does: str,
+    write: str,
 ) -> None:
     monkeypatch.setattr("ansible.module_utils.dbrelease.guards_database.SETTLE_S", 0.2)
     other = connect(database, "slow writer")
     with other.cursor() as cursor:
-        cursor.execute("BEGIN")
-        cursor.execute("INSERT INTO order_items (note) VALUES ('more')")
+        for statement in (does, "BEGIN", write):
+            cursor.execute(statement)
         with pytest.raises(ReleaseError, match=r"slow writer.* has not committed") as raised:
             save()
     other.close()

@@ -508,6 +508,7 @@ def test_a_row_of_such_a_table_that_is_not_committed_yet_makes_the_number_unknow
     assert (result["state"], statuses(result)["no_row_lost.notes"]) == ("refused", "inconclusive")
 
 
+VALUES_OF: dict[str, Any] = {"values_of": {"orders": ["note"]}}
 FILES = [{"name": "a.py", "content": "def downgrade(): ..."}, {"name": "b2.py", "content": "dbrelease.counted_at"}]
 COUNTED_AGAIN: list[tuple[str, dict[str, Any], bool]] = [
     ("a revision that looks", {"revision_files": FILES}, True),
@@ -520,6 +521,9 @@ COUNTED_AGAIN: list[tuple[str, dict[str, Any], bool]] = [
         False,
     ),
     ("nothing was counted", {"revision_files": [], "guards": [COLUMNS], "created": {}}, True),
+    ("values alone", {"revision_files": [], "guards": [COLUMNS], "created": {}, **NOTED}, False),
+    ("values of a guard", {"revision_files": [], "guards": [{**SINGLE, **VALUES_OF}], "created": {}}, False),
+    ("values, in a revision that looks", {"guards": [{**SINGLE, **VALUES_OF}], "created": {}}, True),
 ]
 
 
@@ -549,6 +553,109 @@ def test_a_row_that_is_not_committed_yet_makes_the_number_unknown(look: Look, da
     execute(other, "COMMIT")
     other.close()
     assert look()["rows_lost"] == 1
+
+
+NOTE = "UPDATE orders SET note = 'by hand' WHERE id = 1"
+HEIRS = "CREATE TABLE heirs () INHERITS (order_items)"
+WRITTEN: list[tuple[str, list[str], str, dict[str, Any], str, str]] = [
+    ("a value", [WITH_NOTE], NOTE, {"created": {}, **NOTED}, "no_value_lost.orders", "orders"),
+    (
+        "a value for which a guard answers",
+        [WITH_NOTE],
+        NOTE,
+        {"guards": [*GUARDS, ANSWERING]},
+        "notes_known",
+        "orders",
+    ),
+    ("a row of a partition", [PARTS], "INSERT INTO parts_1 VALUES (1, 1)", WITH_PARTS, "no_row_lost.parts", "parts"),
+    (
+        "a row of a table that inherits",
+        [HEIRS],
+        FOREIGN.replace("order_items", "heirs"),
+        {},
+        "nothing_lost",
+        "order_items",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("does", "write", "options", "guard", "table"), [row[1:] for row in WRITTEN], ids=[row[0] for row in WRITTEN]
+)
+def test_what_is_not_committed_yet_leaves_the_guard_of_its_table_undecided(
+    look: Look,
+    database: Login,
+    monkeypatch: pytest.MonkeyPatch,
+    does: list[str],
+    write: str,
+    options: dict[str, Any],
+    guard: str,
+    table: str,
+) -> None:
+    monkeypatch.setattr(guards_database, "SETTLE_S", 0.2)
+    before = look(*does, **options)
+    assert statuses(before)[guard] == "pass"
+    with closing(connect(database, "slow writer")) as other:
+        execute(other, "BEGIN", write)
+        result = look(**options)
+        execute(other, "COMMIT")
+    assert (result["state"], statuses(result)) == ("refused", {**statuses(before), guard: "inconclusive"})
+    assert "application slow writer" in result["message"]
+    assert f"has written to {table} and has not committed" in result["message"]
+    assert statuses(look(**options))[guard] == "fail"
+
+
+class Clock:
+    """In place of the module's: each time that it waits, what a test does takes place."""
+
+    def __init__(self, does: Callable[[], None]) -> None:
+        self.does = does
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, _seconds: float) -> None:
+        self.does()
+
+
+@pytest.mark.parametrize(("table", "state"), [("orders", "allowed"), ("order_items", "refused")])
+def test_a_table_that_always_has_a_writer_is_undecided_only_where_rows_are_counted(
+    look: Look, database: Login, monkeypatch: pytest.MonkeyPatch, table: str, state: str
+) -> None:
+    look(WITH_NOTE, **NOTED)
+    write = f"UPDATE {table} SET id = id WHERE id = {{}}"
+    with closing(connect(database, "writer 1")) as first, closing(connect(database, "writer 2")) as second:
+        writers = [first, second]
+        execute(first, "BEGIN", write.format(1))
+
+        def next_begins() -> None:
+            ending, beginning = writers
+            writers.reverse()
+            execute(beginning, "BEGIN", write.format(1 + writers.index(first)))
+            execute(ending, "COMMIT")
+
+        monkeypatch.setattr(guards_database, "SETTLE_S", 1.0)
+        monkeypatch.setattr(guards_database, "time", Clock(next_begins))
+        assert look(**NOTED)["state"] == state
+
+
+def test_who_went_on_before_and_writes_only_while_another_is_awaited_is_seen(
+    look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look(WITH_NOTE, **NOTED)
+    with closing(connect(database, "short")) as short, closing(connect(database, "slow writer")) as slow:
+        execute(short, "BEGIN", "UPDATE orders SET id = id WHERE id = 2")
+        execute(slow, "BEGIN", "SELECT FROM orders")
+
+        def slow_writes() -> None:
+            execute(slow, NOTE)
+            execute(short, "ROLLBACK")
+
+        monkeypatch.setattr(guards_database, "SETTLE_S", 0.5)
+        monkeypatch.setattr(guards_database, "time", Clock(slow_writes))
+        result = look(**NOTED)
+    assert (result["state"], statuses(result)["no_value_lost.orders"]) == ("refused", "inconclusive")
+    assert "application slow writer" in result["message"] and "application short" not in result["message"]
 
 
 def test_whoever_keeps_a_table_for_itself_is_named_and_not_awaited_for_long(

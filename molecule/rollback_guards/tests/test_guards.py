@@ -137,7 +137,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
     ),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=-1"], ["accept_loss=-1 is not the number counted: 0 rows"]),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=1"], ["accept_loss=1 is not the number counted: 0 rows"]),
-    ("no_association_lost", uncommitted, [], ["has written to it and has not committed"]),
+    ("no_association_lost", uncommitted, [], [f"has written to {TABLE} and has not committed"]),
     ("phase_b_answers_absent", lambda _: nullcontext(), ["-e", "api_base_url=http://localhost:9"], ["localhost:9"]),
     ("phase_b_image_absent", lambda _: nullcontext(), ["-e", "backend_container=no_such"], ["no_such"]),
 ]
