@@ -18,7 +18,8 @@ description:
     place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks
     no writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
     A constraint of another type (a key, a check, an exclusion) is never rebuilt, and a table that the release only adds
-    to is left alone.
+    to is left alone. Before PostgreSQL 18 a partitioned table takes no key that is not validated; that is refused, with
+    the statement to run in a quiet hour.
   - A step is kept also where a check that it proves stays red, if it did what it counts. What is red then is somebody
     else's rows, which are only shown, and the module fails and names them.
   - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.

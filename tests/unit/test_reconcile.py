@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -530,6 +531,31 @@ def test_a_foreign_key_to_a_partitioned_table_is_put_right_once(world: World) ->
     assert not world.reconcile()["changed"]
     world.run("DELETE FROM accounts WHERE id = 1")
     assert world.run("SELECT count(*) FROM links WHERE account_id = 1") == [(0,)]
+
+
+IN_PARTS = DEPLOYED.replace(
+    "by text);", "by text) PARTITION BY RANGE (order_id); CREATE TABLE every_link PARTITION OF links DEFAULT;"
+)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [DROP_ORDER, f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS}", f"{DROP_ORDER} {ADD} odd {TO_ORDERS}"],
+    ids=["missing", "another action", "other name"],
+)
+def test_for_a_foreign_key_of_a_partitioned_table_the_statement_is_told(world: World, sql: str) -> None:
+    world.run(IN_PARTS)
+    assert not world.reconcile()["changed"]
+    world.run(sql)
+    was = world.state()
+    if world.session.server_version >= 180_000:
+        assert world.reconcile()["repaired"] == ["rebuilt links_order_fkey", "validated links_order_fkey"]
+    else:
+        error = world.refused()
+        assert error.refused and "keeps writers out" in error.message and world.state() == was
+        (statement,) = re.findall("in a quiet hour run (ALTER TABLE [^;]*;) and then", error.message)
+        world.run(statement)
+    assert not world.reconcile()["changed"]
 
 
 def test_a_table_that_leads_to_a_partitioned_one_is_dropped(world: World) -> None:
