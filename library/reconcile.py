@@ -11,8 +11,8 @@ description:
     or somebody else's. It is shown, and dropped if nothing is lost with it, or if O(accept_loss) is the very number of
     rows that would be; those are saved first, with a script that puts them back. Several go together, or none of
     them does. A table that something else depends on is refused, such as a view, or a trigger of a table that stays
-    whose function mentions it by name. What the release's C(losses) cannot judge (its
-    columns are not the declared ones, or the query fails) counts as lost, every row of it.
+    whose function mentions it by name. What the release's C(losses) cannot judge (its columns are not the declared
+    ones, or the query fails, or gives other columns than all of the table's) counts as lost, every row of it.
   - The database is at O(to_revision), and a declared foreign key is missing, not as declared, or has an undeclared one
     beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its
     place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks

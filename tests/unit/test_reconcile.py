@@ -211,6 +211,12 @@ LOST = [  # what the table is, how many rows would be lost with it, and what is 
     ("not so any more", STALE, 1, "1 row would be lost"),
     ("foreign columns", FOREIGN, 2, "whatever precious"),
     ("a column more", EXTRA, 20, "its columns are not those that the release declares"),
+    (
+        "values that Python has no form for",
+        "CREATE TABLE links (declared interval, far date); INSERT INTO links VALUES ('26 hours', '0044-03-15 BC')",
+        1,
+        "declared PT26H, far 0044-03-15 BC",
+    ),
     ("another type", TABLE + "ALTER TABLE links ALTER by TYPE varchar(9)", 20, "cannot be judged"),
 ]
 LOST_IDS = [row[0] for row in LOST]
@@ -258,6 +264,41 @@ def test_the_very_number_saves_the_rows_and_drops_the_table(before: World, sql: 
     assert set(lines) <= {"\t".join("\\N" if value is None else str(value) for value in row) for row in rows}
     assert Path(saved["replay"]).is_file() and len(before.files()) == 2
     assert not before.reconcile(accept_loss=losses)["changed"] and len(before.files()) == 2
+
+
+def losing(sql: str) -> dict[str, Any]:
+    return {"leftover": {"links": {"losses": sql}}, "steps": []}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["l.order_id", "l.*, o.account_id", "l.*, o.id", "l.order_id, l.by"],
+    ids=["one", "one twice", "more", "two"],
+)
+def test_of_rows_that_are_not_whole_every_one_is_saved_whole(before: World, columns: str) -> None:
+    before.run(TABLE + "UPDATE links SET by = 'ann' WHERE order_id < 4")
+    repairs = losing(f"SELECT {columns} FROM links l JOIN orders o ON o.id = l.order_id WHERE by = 'ann'")
+    assert "the release's query does not give whole rows" in before.refused(repairs=repairs, accept_loss=3).message
+    (saved,) = before.reconcile(repairs=repairs, accept_loss=20)["saved"]
+    lines = Path(saved["path"]).read_text().splitlines()
+    assert lines[0] == "order_id\taccount_id\tby" and len(lines) == 21
+
+
+def test_whole_rows_may_have_their_columns_in_any_order(before: World) -> None:
+    before.run(TABLE + "UPDATE links SET by = 'ann' WHERE order_id = 3")
+    repairs = losing("SELECT by, order_id, account_id FROM links WHERE by = 'ann';")
+    (saved,) = before.reconcile(repairs=repairs, accept_loss=1)["saved"]
+    assert Path(saved["path"]).read_text() == "by\torder_id\taccount_id\nann\t3\t4\n"
+
+
+def test_a_column_is_not_taken_for_the_row_of_its_name(before: World, session: Session) -> None:
+    before.run("CREATE TABLE links (lost int, more text); INSERT INTO links VALUES (1, 'one')")
+    fingerprints = set()
+    for more in ("one", "other"):
+        before.run(f"UPDATE links SET more = '{more}'")
+        with transaction(session, read_only=True) as cursor:
+            fingerprints.add(getattr(diagnose(cursor, "links", {}, {}), "fingerprint", ""))
+    assert len(fingerprints) == 2
 
 
 def test_in_check_mode_an_accepted_loss_is_only_planned(before: World) -> None:
