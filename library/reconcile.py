@@ -11,14 +11,15 @@ description:
     or somebody else's. It is shown, and dropped if nothing is lost with it, or if O(accept_loss) is the very number of
     rows that would be; those are saved first, with a script that puts them back. Several go together, or none of
     them does. A table that something else depends on is refused, such as a view, or a trigger of a table that stays
-    whose function mentions it by name. What the release's C(losses) cannot judge (its
-    columns are not the declared ones, or the query fails) counts as lost, every row of it.
+    whose function mentions it by name. What the release's C(losses) cannot judge (its columns are not the declared
+    ones, or the query fails, or gives other columns than all of the table's) counts as lost, every row of it.
   - The database is at O(to_revision), and a declared foreign key is missing, not as declared, or has an undeclared one
     beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its
     place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks
     no writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
     A constraint of another type (a key, a check, an exclusion) is never rebuilt, and a table that the release only adds
-    to is left alone.
+    to is left alone. Before PostgreSQL 18 a partitioned table takes no key that is not validated; that is refused, with
+    the statement to run in a quiet hour.
   - A step is kept also where a check that it proves stays red, if it did what it counts. What is red then is somebody
     else's rows, which are only shown, and the module fails and names them.
   - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.

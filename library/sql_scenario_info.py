@@ -55,7 +55,9 @@ options:
             elements: str
             default: []
           expect:
-            description: Columns of the one row that the statement returns, and the value that each must have.
+            description:
+              - Columns of the one row that the statement returns, and the value that each must have.
+              - What is no number, truth or null is compared by its text, an interval as C(P1DT2H).
             type: dict
             default: {}
       leaves_nothing:

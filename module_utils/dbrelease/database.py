@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,16 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 import psycopg2.extras
+from psycopg2.extensions import (
+    PYDATE,
+    PYDATEARRAY,
+    PYDATETIME,
+    PYDATETIMEARRAY,
+    PYDATETIMETZ,
+    PYDATETIMETZARRAY,
+    PYINTERVAL,
+    PYINTERVALARRAY,
+)
 
 from .errors import ReleaseError
 
@@ -44,6 +54,13 @@ SELECT pg_backend_pid(), count(set_config(known.name, wanted.setting, false))
 FROM unnest(%(names)s, %(settings)s) AS wanted (name, setting)
 JOIN pg_settings known ON lower(known.name) = wanted.name AND pg_backend_pid() = %(told)s
 """
+# What the driver makes of these, and of arrays of them.
+MOMENTS = (
+    (PYDATE, PYDATEARRAY),
+    (PYDATETIME, PYDATETIMEARRAY),
+    (PYDATETIMETZ, PYDATETIMETZARRAY),
+    (PYINTERVAL, PYINTERVALARRAY),
+)
 CONNECT_TIMEOUT_S = 10
 POOLED = "a connection pooler answers there, behind which locks and settings may come to be another session's"
 TIMEOUTS = (
@@ -104,12 +121,36 @@ def connect(login: Login, application_name: str) -> Connection:
     except psycopg2.OperationalError as error:
         raise ReleaseError(connect_failure(login, str(error))) from None
     connection.autocommit = True
+    _take_every_moment(connection)
     # A server tells whom it lets in which of its processes serves them; a pooler tells a number of its own.
     told = connection.info.backend_pid
     if begin_session(connection, told) != told:
         connection.close()
         raise ReleaseError(connect_failure(login, POOLED))
     return connection
+
+
+def _take_every_moment(connection: Connection) -> None:
+    """No row of anybody's cannot be read: a moment or an interval that Python has no form for stays as it is written.
+
+    That is an interval in the style that is set here, a year before 1 or after 9999, and infinity.
+    """
+
+    def or_as_written(cast: Callable[..., Any]) -> Callable[[Any, Any], Any]:
+        def read(written: str | None, cursor: Any) -> Any:
+            if written is None or written.endswith("infinity"):
+                return written
+            try:
+                return cast(written, cursor)
+            except (ValueError, psycopg2.NotSupportedError):
+                return written
+
+        return read
+
+    for one, many in MOMENTS:
+        kept = psycopg2.extensions.new_type(one.values, one.name, or_as_written(one))
+        psycopg2.extensions.register_type(kept, connection)
+        psycopg2.extensions.register_type(psycopg2.extensions.new_array_type(many.values, many.name, kept), connection)
 
 
 def begin_session(connection: Connection, told: int) -> int:
@@ -172,7 +213,8 @@ def select_declared(cursor: psycopg2.extensions.cursor, sql: str, *, limit: int 
     The text reaches the server as a *value*: query_to_xml() plans it read-only, so that a second statement, a COMMIT,
     a DELETE or a COPY in it is refused by the server itself, whatever the session may do.
     """
-    wrapped = f"SELECT row_to_json(declared)::text AS line FROM (\n{strip_terminator(sql)}\n) AS declared"
+    # With .* a column of the same name is not taken for the row.
+    wrapped = f"SELECT row_to_json(declared.*)::text AS line FROM (\n{strip_terminator(sql)}\n) AS declared"
     if limit is not None:
         wrapped += f" LIMIT {int(limit)}"
     cursor.execute("SELECT query_to_xml(%s, true, true, '') AS document", (wrapped,))

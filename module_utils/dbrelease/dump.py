@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from .alembic import missing_program
 from .commands import CHUNK, Commands, Finished
-from .database import Login
+from .database import Login, connect
 from .errors import ReleaseError
 from .private_files import create_private, write_failure
 from .secret import masked
@@ -113,11 +114,21 @@ def tool_environment(login: Login, application_name: str, *, inside: bool) -> di
         "PGDATABASE": login.database,
         "PGAPPNAME": application_name,
     }
-    if not inside:
+    if inside:
+        environment["PGPORT"] = _own_port(login)
+    else:
         environment |= {"PGHOST": login.host, "PGPORT": str(login.port), "PGSSLMODE": login.ssl_mode}
     if login.password is not None:
         environment["PGPASSWORD"] = login.password
     return environment
+
+
+def _own_port(login: Login) -> str:
+    """What the server itself calls its port, and names its socket by; from outside another may lead to it."""
+    with closing(connect(login, "dbrelease port")) as session, session.cursor() as cursor:
+        cursor.execute("SHOW port")
+        ((port,),) = cursor.fetchall()
+    return str(port)
 
 
 def run_pg_dump(

@@ -1,7 +1,8 @@
 """Foreign keys of a table that a release makes: which are not as declared, and how each is put right.
 
 A wrong or missing one is rebuilt NOT VALID, in one short transaction that ends the old one, and validated in another:
-the first holds its locks for milliseconds, the second blocks no writer.
+the first holds its locks for milliseconds, the second blocks no writer. Of a partitioned table only the operator can do
+so, where the server knows no NOT VALID for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import identifier
+from .catalog import identifier, quoted
 from .database import Row, select
 from .errors import ReleaseError
 from .proof import Proof
@@ -29,6 +30,9 @@ ACTIONS = {
 }
 MATCHES = {"simple": "MATCH SIMPLE", "full": "MATCH FULL"}
 LONGEST_NAME = 63
+IS_PARTITIONED = "SELECT relkind = 'p' AS partitioned FROM pg_class WHERE oid = to_regclass(%s)"
+# The first server that takes NOT VALID for a foreign key of a partitioned table.
+NOT_VALID_OF_PARTITIONED = 180_000
 ORPHANS = """
 WITH orphan AS (
   SELECT child.* FROM {table} AS child
@@ -73,12 +77,22 @@ class ForeignKey:
         # What is referenced first: so do deletes that cascade.
         locked = sql.SQL(", ").join(identifier(name) for name in dict.fromkeys((self.referenced, self.table)))
         mode = "ACCESS EXCLUSIVE" if self.drops else "SHARE ROW EXCLUSIVE"
-        added = sql.SQL(
-            "ALTER TABLE {} ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) {} ON DELETE {} ON UPDATE {} {}"
-            " NOT VALID"
-        ).format(
-            table,
-            sql.Identifier(temporary),
+        added = sql.SQL("ALTER TABLE {} {} NOT VALID").format(table, self._adding(temporary))
+        dropped = [sql.SQL("ALTER TABLE {} {}").format(table, dropping) for dropping in self._dropping()]
+        renamed = sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
+            table, sql.Identifier(temporary), sql.Identifier(self.name)
+        )
+        return [sql.SQL("LOCK TABLE {} IN {} MODE").format(locked, sql.SQL(mode)), added, *dropped, renamed]
+
+    def at_once(self) -> sql.Composed:
+        """The one statement that does it all, which looks at every row under the locks."""
+        return sql.SQL("ALTER TABLE {} {}").format(
+            identifier(self.table), sql.SQL(", ").join([*self._dropping(), self._adding(self.name)])
+        )
+
+    def _adding(self, name: str) -> sql.Composed:
+        return sql.SQL("ADD CONSTRAINT {} FOREIGN KEY ({}) REFERENCES {} ({}) {} ON DELETE {} ON UPDATE {} {}").format(
+            sql.Identifier(name),
             _columns(self.columns),
             identifier(self.referenced),
             _columns(self.referenced_columns),
@@ -87,13 +101,9 @@ class ForeignKey:
             sql.SQL(ACTIONS[self.on_update]),
             sql.SQL(self.timing),
         )
-        dropped = [
-            sql.SQL("ALTER TABLE {} DROP CONSTRAINT {}").format(table, sql.Identifier(old)) for old in self.drops
-        ]
-        renamed = sql.SQL("ALTER TABLE {} RENAME CONSTRAINT {} TO {}").format(
-            table, sql.Identifier(temporary), sql.Identifier(self.name)
-        )
-        return [sql.SQL("LOCK TABLE {} IN {} MODE").format(locked, sql.SQL(mode)), added, *dropped, renamed]
+
+    def _dropping(self) -> list[sql.Composed]:
+        return [sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(old)) for old in self.drops]
 
     def validating(self) -> sql.Composed:
         """The statement that looks at every row."""
@@ -127,6 +137,23 @@ def plan(table: str, declared: Mapping[str, Mapping[str, Any]], catalog: Catalog
         for name, wanted in declared.items()
         if wanted["type"] == "foreign_key"
     ]
+
+
+def demand_rebuildable(cursor: Cursor, table: str, keys: Sequence[ForeignKey]) -> None:
+    """Refuse what the server cannot rebuild without every writer waiting for it."""
+    rebuilt = [key for key in keys if key.rebuild]
+    if not rebuilt or cursor.connection.server_version >= NOT_VALID_OF_PARTITIONED:
+        return
+    if not select(cursor, IS_PARTITIONED, (quoted(table),))[0]["partitioned"]:
+        return
+    wrong = ", ".join(f"{key.name} ({key.wrong})" for key in rebuilt)
+    statements = " ".join(f"{key.at_once().as_string(cursor)};" for key in rebuilt)
+    raise ReleaseError(
+        f"Of the partitioned table {table} not every foreign key is as declared: {wrong}; this server can only add one "
+        f"to it under a lock that keeps writers out while it looks at every row, so in a quiet hour run {statements} "
+        "and then reconcile again.",
+        refused=True,
+    )
 
 
 def repairs(proof: Proof) -> bool:

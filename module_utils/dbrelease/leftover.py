@@ -15,7 +15,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .catalog import identifier, quoted, read_catalog
-from .database import Row, select, select_declared, server_reason
+from .database import Row, select, select_declared, server_reason, strip_terminator
 from .dependents import dependents_of
 from .statement import readable_row
 
@@ -99,7 +99,7 @@ def diagnose(
         references=sorted({c["references"]["table"] for c in catalog.constraints.values() if "references" in c}),
         rows=counted["rows"],
         writers=writers,
-        sample=[readable_row(row) for row in select(cursor, f"{every_row} LIMIT {SAMPLE_SIZE}")],
+        sample=[readable_row(row) for row in select_declared(cursor, every_row, limit=SAMPLE_SIZE)],
         losses=losses["losses"],
         fingerprint=losses["fingerprint"],
         lost_rows_sql=every_row if unjudged else declared["losses"],
@@ -165,20 +165,25 @@ def _judge(
     try:
         writers = select_declared(cursor, declared["writers"], limit=SAMPLE_SIZE) if declared.get("writers") else []
         (losses,) = select_declared(cursor, _losses(declared["losses"]))
+        cursor.execute(f"SELECT * FROM (\n{strip_terminator(declared['losses'])}\n) AS lost LIMIT 0")
+        given = [column.name for column in cursor.description or ()]
     except psycopg2.Error as error:
         if cursor.connection.closed or error.pgcode == "55P03":
             raise
         cursor.execute("ROLLBACK TO SAVEPOINT judged")
         return [], nothing, f"the release's query failed: {server_reason(error)}"
-    return [readable_row(row) for row in writers], losses, ""
+    written = [readable_row(row) for row in writers]
+    # What the query gives is saved, and everything is dropped.
+    if sorted(given) != sorted(found):
+        return written, nothing, "the release's query does not give whole rows"
+    return written, losses, ""
 
 
 def _losses(query: str) -> str:
     """How many rows a query has, and one value that changes with any of them."""
-    text = query.strip().removesuffix(";")
     return (
-        "SELECT count(*) AS losses, coalesce(sum(hashtextextended(lost::text, 0)), 0)::text AS fingerprint"
-        f" FROM (\n{text}\n) AS lost"
+        "SELECT count(*) AS losses, coalesce(sum(hashtextextended((lost.*)::text, 0)), 0)::text AS fingerprint"
+        f" FROM (\n{strip_terminator(query)}\n) AS lost"
     )
 
 

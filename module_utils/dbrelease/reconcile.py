@@ -14,7 +14,7 @@ from .catalog import read_catalog, read_revisions
 from .database import Login, Row, connect
 from .errors import ReleaseError
 from .finalize import Finalizer
-from .foreign_keys import ForeignKey, plan
+from .foreign_keys import ForeignKey, demand_rebuildable, plan
 from .journal import Run
 from .journal import Step as JournalStep
 from .leftover import Leftover, diagnose, is_unchanged, refusal
@@ -188,7 +188,9 @@ class Reconciler:
                     f"set the revision back (`alembic stamp {self.wanted.from_revision}`) and deploy again.",
                     refused=True,
                 )
-            found += plan(table, declared.get("constraints") or {}, catalog)
+            keys = plan(table, declared.get("constraints") or {}, catalog)
+            demand_rebuildable(cursor, table, keys)
+            found += keys
         return found
 
     def _rebuild(self, key: ForeignKey) -> None:

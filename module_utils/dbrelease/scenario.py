@@ -17,7 +17,16 @@ from psycopg2.extras import Json
 from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
 from .errors import ReleaseError
 from .proof import Proof
-from .statement import EXECUTE, NOT_ONE_STATEMENT, advice, limit_statements, prepare, readable_row, still_connected
+from .statement import (
+    EXECUTE,
+    NOT_ONE_STATEMENT,
+    advice,
+    as_text,
+    limit_statements,
+    prepare,
+    readable_row,
+    still_connected,
+)
 
 Cursor = psycopg2.extensions.cursor
 Scenario = Mapping[str, Any]
@@ -170,10 +179,10 @@ def mismatch(rows: Sequence[Row], expected: Mapping[str, Any] | None, save: Sequ
     if absent:
         return f"its row has no {', '.join(absent)}"
     return ", ".join(
-        f"{name} was {row[name]}, expected {value}"
+        f"{name} was {as_text(row[name])}, expected {value}"
         for name, value in (expected or {}).items()
         # Numbers compare as numbers, to the digits that were declared; all else (a uuid, a moment) also by its text.
-        if row[name] != value and str(row[name]) != value and not _same_number(row[name], value)
+        if row[name] != value and as_text(row[name]) != value and not _same_number(row[name], value)
     )
 
 

@@ -74,10 +74,15 @@ def readable(value: Any) -> Any:
     if value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     structured = isinstance(value, list | dict)
-    text = json.dumps(value, ensure_ascii=False, default=str) if structured else str(value)
+    text = json.dumps(value, ensure_ascii=False, default=as_text) if structured else as_text(value)
     if len(text) > _LONGEST_TEXT:
         return f"{text[:_LONGEST_TEXT]}… ({len(text)} characters)"
     return json.loads(text) if structured else text
+
+
+def as_text(value: Any) -> str:
+    """A value in words; bytes as the server writes them."""
+    return f"\\x{value.hex()}" if isinstance(value, memoryview) else str(value)
 
 
 def readable_row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ansible.module_utils.dbrelease.database import (
     begin_session,
     connect,
 )
+from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.readiness import backup
 
@@ -81,6 +83,40 @@ def test_a_setting_that_the_server_does_not_know_is_left_out(database: Login, mo
     monkeypatch.setitem(SESSION_SETTINGS, "of_a_later_version", "on")
     with closing(connect(database, "tests")) as session:
         assert shown(session) == SHOWN
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("'1 day 02:03'::interval", "P1DT2H3M"),
+        ("ARRAY['-1 day'::interval, NULL]", ["P-1D", None]),
+        ("NULL::interval", None),
+        ("'0044-03-15 BC'::date", "0044-03-15 BC"),
+        ("'infinity'::date", "infinity"),
+        ("ARRAY['20000-01-02'::timestamp]", ["20000-01-02 00:00:00"]),
+        ("'-infinity'::timestamptz", "-infinity"),
+        ("'20000-01-02'::timestamptz", "20000-01-02 00:00:00+00"),
+        ("'2026-01-02'::date", date(2026, 1, 2)),
+        ("'2026-01-02 03:04'::timestamptz", datetime(2026, 1, 2, 3, 4, tzinfo=UTC)),
+    ],
+)
+def test_every_moment_and_interval_can_be_read(
+    session: psycopg2.extensions.connection, written: str, read: Any
+) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(f"SELECT {written}")
+        assert cursor.fetchall() == [(read,)]
+
+
+def test_a_program_beside_the_server_finds_its_socket_whatever_leads_to_it(
+    database: Login, session: psycopg2.extensions.connection
+) -> None:
+    with door(database) as published:
+        environment = tool_environment(published, "tests", inside=True)
+    with session.cursor() as cursor:
+        cursor.execute("SHOW port")
+        assert cursor.fetchall() == [(environment["PGPORT"],)] != [(str(published.port),)]
+    assert "PGHOST" not in environment
 
 
 def test_a_pooler_is_refused_and_keeps_no_session(database: Login, session: psycopg2.extensions.connection) -> None:

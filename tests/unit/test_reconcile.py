@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -210,6 +211,12 @@ LOST = [  # what the table is, how many rows would be lost with it, and what is 
     ("not so any more", STALE, 1, "1 row would be lost"),
     ("foreign columns", FOREIGN, 2, "whatever precious"),
     ("a column more", EXTRA, 20, "its columns are not those that the release declares"),
+    (
+        "values that Python has no form for",
+        "CREATE TABLE links (declared interval, far date); INSERT INTO links VALUES ('26 hours', '0044-03-15 BC')",
+        1,
+        "declared PT26H, far 0044-03-15 BC",
+    ),
     ("another type", TABLE + "ALTER TABLE links ALTER by TYPE varchar(9)", 20, "cannot be judged"),
 ]
 LOST_IDS = [row[0] for row in LOST]
@@ -257,6 +264,41 @@ def test_the_very_number_saves_the_rows_and_drops_the_table(before: World, sql: 
     assert set(lines) <= {"\t".join("\\N" if value is None else str(value) for value in row) for row in rows}
     assert Path(saved["replay"]).is_file() and len(before.files()) == 2
     assert not before.reconcile(accept_loss=losses)["changed"] and len(before.files()) == 2
+
+
+def losing(sql: str) -> dict[str, Any]:
+    return {"leftover": {"links": {"losses": sql}}, "steps": []}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["l.order_id", "l.*, o.account_id", "l.*, o.id", "l.order_id, l.by"],
+    ids=["one", "one twice", "more", "two"],
+)
+def test_of_rows_that_are_not_whole_every_one_is_saved_whole(before: World, columns: str) -> None:
+    before.run(TABLE + "UPDATE links SET by = 'ann' WHERE order_id < 4")
+    repairs = losing(f"SELECT {columns} FROM links l JOIN orders o ON o.id = l.order_id WHERE by = 'ann'")
+    assert "the release's query does not give whole rows" in before.refused(repairs=repairs, accept_loss=3).message
+    (saved,) = before.reconcile(repairs=repairs, accept_loss=20)["saved"]
+    lines = Path(saved["path"]).read_text().splitlines()
+    assert lines[0] == "order_id\taccount_id\tby" and len(lines) == 21
+
+
+def test_whole_rows_may_have_their_columns_in_any_order(before: World) -> None:
+    before.run(TABLE + "UPDATE links SET by = 'ann' WHERE order_id = 3")
+    repairs = losing("SELECT by, order_id, account_id FROM links WHERE by = 'ann';")
+    (saved,) = before.reconcile(repairs=repairs, accept_loss=1)["saved"]
+    assert Path(saved["path"]).read_text() == "by\torder_id\taccount_id\nann\t3\t4\n"
+
+
+def test_a_column_is_not_taken_for_the_row_of_its_name(before: World, session: Session) -> None:
+    before.run("CREATE TABLE links (lost int, more text); INSERT INTO links VALUES (1, 'one')")
+    fingerprints = set()
+    for more in ("one", "other"):
+        before.run(f"UPDATE links SET more = '{more}'")
+        with transaction(session, read_only=True) as cursor:
+            fingerprints.add(getattr(diagnose(cursor, "links", {}, {}), "fingerprint", ""))
+    assert len(fingerprints) == 2
 
 
 def test_in_check_mode_an_accepted_loss_is_only_planned(before: World) -> None:
@@ -530,6 +572,31 @@ def test_a_foreign_key_to_a_partitioned_table_is_put_right_once(world: World) ->
     assert not world.reconcile()["changed"]
     world.run("DELETE FROM accounts WHERE id = 1")
     assert world.run("SELECT count(*) FROM links WHERE account_id = 1") == [(0,)]
+
+
+IN_PARTS = DEPLOYED.replace(
+    "by text);", "by text) PARTITION BY RANGE (order_id); CREATE TABLE every_link PARTITION OF links DEFAULT;"
+)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [DROP_ORDER, f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS}", f"{DROP_ORDER} {ADD} odd {TO_ORDERS}"],
+    ids=["missing", "another action", "other name"],
+)
+def test_for_a_foreign_key_of_a_partitioned_table_the_statement_is_told(world: World, sql: str) -> None:
+    world.run(IN_PARTS)
+    assert not world.reconcile()["changed"]
+    world.run(sql)
+    was = world.state()
+    if world.session.server_version >= 180_000:
+        assert world.reconcile()["repaired"] == ["rebuilt links_order_fkey", "validated links_order_fkey"]
+    else:
+        error = world.refused()
+        assert error.refused and "keeps writers out" in error.message and world.state() == was
+        (statement,) = re.findall("in a quiet hour run (ALTER TABLE [^;]*;) and then", error.message)
+        world.run(statement)
+    assert not world.reconcile()["changed"]
 
 
 def test_a_table_that_leads_to_a_partitioned_one_is_dropped(world: World) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import swap_services
+from ansible.module_utils.dbrelease.database import Login, connect
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.readiness import backup as readiness
 from ansible.module_utils.dbrelease.restore_settings import create_statement, prove_settings
@@ -192,6 +196,27 @@ def test_readiness_restores_by_those_settings_and_without_subscriptions(world: W
     proof = readiness.restorable(*asked, now=True, timeout_s=60)
     assert proof.status == "pass", proof.detail
     assert list(world.databases()) == [world.login.database]
+
+
+def test_readiness_restores_a_database_that_is_not_as_the_server_makes_one(
+    server: Login, run_parameters: dict[str, Any]
+) -> None:
+    token = secrets.token_hex(6)
+    world = World(replace(server, database=f"test_{token}_host=none"), server, run_parameters, token)
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        name = f'"{world.login.database}"'
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'")
+        try:
+            world.execute(
+                "CREATE TABLE alembic_version (version_num text); CREATE TABLE names AS SELECT 'José' AS name"
+            )
+            taken = world.back_up()
+            content = json.loads(Path(taken["manifest"]).read_text())
+            asked = (content, taken["dump"], world.login, "", world.run["run_id"])
+            proof = readiness.restorable(*asked, now=True, timeout_s=60)
+            assert proof.status == "pass", proof.detail
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_a_copy_that_cannot_be_dropped_is_one_sentence(world: World) -> None:

@@ -367,6 +367,25 @@ def test_a_saved_value_becomes_a_literal(session: Session, value: Any, text: str
     assert filled.replace("  ", " ") == f"SELECT {text}, 100%, '%s'"
 
 
+KINDS = {
+    "an interval": ("interval '26 hours'", "PT26H"),
+    "bytes": (r"'\xdead'::bytea", r"\xdead"),
+    "before our time": ("date '0044-03-15 BC'", "0044-03-15 BC"),
+    "after all time": ("timestamptz 'infinity'", "infinity"),
+    "a moment": ("timestamptz '2026-01-02 03:04:05.5'", "2026-01-02 03:04:05.500000+00:00"),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), KINDS.values(), ids=KINDS)
+def test_a_value_of_any_kind_is_shown_expected_and_given_back(play: Play, value: str, text: str) -> None:
+    scenario = steps(f"SELECT {value} AS value", f"SELECT {value} = %(value)s AS same")
+    scenario["steps"][0] |= {"save": ["value"], "expect": {"value": text}}
+    scenario["steps"][1] |= {"expect": {"same": True}}
+    (proof,) = play(scenario)["proofs"]
+    assert proof["status"] == "pass", proof["detail"]
+    assert proof["sample"][0]["observed"] == {"value": text}
+
+
 def test_a_percent_sign_may_be_written_twice(play: Play) -> None:
     scenario = steps("SELECT 7 %% 4 AS a, '100 %' AS b, '%%' AS c")
     scenario["steps"][0]["expect"] = {"a": 3, "b": "100 %", "c": "%"}

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import psycopg2
-from psycopg2 import sql
+from psycopg2.extensions import make_dsn
 from psycopg2.extras import RealDictCursor
 
+from ..baseline import read_settings
 from ..commands import commands_in
-from ..database import LOST_CLIENT_OPTIONS, Login, connect, server_reason, transaction
+from ..database import LOST_CLIENT_OPTIONS, Login, connect, select, server_reason, transaction
 from ..dump import tool_environment
 from ..errors import ReleaseError
 from ..fingerprints import read_tables
@@ -22,7 +23,7 @@ from ..manifest import Manifest, hash_file, read
 from ..proof import Proof
 from ..restore_copy import drop_database
 from ..restore_names import proof_name
-from ..restore_settings import apply_session_settings
+from ..restore_settings import apply_session_settings, create_statement
 from ..secret import masked
 
 KEPT = "The backup from before the release is there, unchanged"
@@ -98,11 +99,14 @@ def throwaway(login: Login, run_id: str, settings: Mapping[str, Any]) -> Iterato
         session.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
         try:
-            cursor.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+            # A backup of before settings were kept is of a database like the live one. What is in it gets no owner.
+            like, (me,) = settings or read_settings(cursor), select(cursor, "SELECT current_user AS owner")
+            major = session.server_version // 10_000
+            cursor.execute(create_statement(name, {**like, **me}, major, tablespaces=()))
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Making a throwaway database beside {login.label} failed ({server_reason(error)}): "
-                "let the deploying user create databases."
+                "let the deploying user create databases, of the encoding and the locale that the backup is of."
             ) from error
         try:
             _set(cursor, name, settings)
@@ -131,7 +135,8 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
         "--no-password",
         "--no-owner",
         "--no-privileges",
-        f"--dbname={copy.database}",
+        # As a connection string: a bare name with = in it would be taken for one.
+        f"--dbname={make_dsn(dbname=copy.database)}",
     ]
     environment = tool_environment(copy, "dbrelease readiness", inside=bool(container))
     try:
