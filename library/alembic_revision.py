@@ -14,6 +14,10 @@ description:
   - First saves the SQL that Alembic would run, as C(migration_preview_<stamp>.sql) in the state directory. Where
     Alembic cannot print it, the proof C(migrate.preview) is V(inconclusive), and the module goes on.
   - Every lock is waited for briefly. A lock timeout is tried again, with growing pauses; other failures are not.
+  - Alembic is told of the lock timeout by C(PGOPTIONS), and of its sessions' name by C(PGAPPNAME). A session of that
+    name that waits for one lock three times as long, and 2 s more, is ended, and the move is given up (from
+    PostgreSQL 14 on, which tells how long). Where no session of that name was seen, but another one that began since
+    and used O(bookkeeping_table), nobody's is ended, and the proof C(migrate.lock_limits) is V(inconclusive).
   - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
@@ -110,6 +114,8 @@ proofs:
   description:
     - C(migrate.preview), C(migrate.upgrade), C(migrate.log); of a downgrade C(rollback.preview), C(rollback.downgrade),
       C(rollback.log). Returned also on failure.
+    - C(migrate.lock_limits) or C(rollback.lock_limits) is among them only where it is not proved that the lock timeout
+      reached Alembic.
   type: list
   elements: dict
   returned: always

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from psycopg2.extras import RealDictCursor
 
 from .alembic import database_revisions, missing_program
+from .alembic_limits import Reach
 from .alembic_outcome import Move, Outcome, judge, lock_timeout
 from .commands import Commands, Finished
 from .database import LOST_CLIENT_OPTIONS, Login, Row, connect, select
@@ -78,11 +79,11 @@ class Alembic:
         environment = session_environment(self.commands, name, self.limits, self.settings)
         before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
-        watch, cause = LockWatch(), ""
+        watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
         try:
-            with watch_blockers(self.login, name) as watch:
+            with watch_blockers(self.login, name, reach.look) as watch:
                 retrying(
-                    lambda: self._attempt(move, name, environment, begun + self.timeout_s),
+                    lambda: self._attempt(move, name, environment, begun + self.timeout_s, watch, reach),
                     self.limits,
                     what=f"Alembic's {move.label}",
                     watch=watch,
@@ -96,13 +97,15 @@ class Alembic:
                 end_programs(self.commands, [self.run.run_id])
             end_sessions(self.login, name)
         outcome = self._outcome(cause, duration_ms)
-        proofs = [judge(move, outcome), self.log.close()]
+        proofs = [judge(move, outcome), *reach.proofs(), self.log.close()]
         after = read_counters(self.login) if outcome.revisions is not None else None
         return Moved(
             proofs, outcome.revisions, started_at, duration_ms, self._attempts, list(watch.seen), before, after
         )
 
-    def _attempt(self, move: Move, name: str, environment: dict[str, str], deadline: float) -> None:
+    def _attempt(
+        self, move: Move, name: str, environment: dict[str, str], deadline: float, watch: LockWatch, reach: Reach
+    ) -> None:
         remaining = round(deadline - time.monotonic())
         if remaining < 1:
             raise ReleaseError(f"Alembic's {move.label} was given up (its {self.timeout_s} s are used up)")
@@ -122,6 +125,8 @@ class Alembic:
             self._output = self.log.end(footer)
         if missing_program(finished):
             raise ReleaseError(f"Running {self.command[0]} in {self.commands.place} failed (it is not there)")
+        if finished.status != 0 and (cause := reach.given_up(watch.seen)):
+            raise ReleaseError(f"Alembic's {move.label} was given up ({cause})")
         contended = lock_timeout(self._output) if finished.status != 0 else ""
         # A migration may have committed before it met the lock: only where nothing moved is it tried again.
         if contended and revisions_or_none(self.login, self.table) == [move.from_revision]:

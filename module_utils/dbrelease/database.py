@@ -63,6 +63,8 @@ MOMENTS = (
 )
 CONNECT_TIMEOUT_S = 10
 POOLED = "a connection pooler answers there, behind which locks and settings may come to be another session's"
+# A server that answers begins with a level, in whichever language.
+ANSWERED = re.compile(r"(?:^|:\s|\N{FULLWIDTH COLON})[^\W\d_]+:  ", re.MULTILINE)
 TIMEOUTS = (
     "statement_timeout",
     "idle_in_transaction_session_timeout",
@@ -171,6 +173,8 @@ def connect_failure(login: Login, text: str) -> str:
         advice = "check db_user and db_password in the inventory"
     elif "does not exist" in reason:
         advice = "check db_name and db_user in the inventory"
+    elif ANSWERED.search(text):
+        advice = "check db_user, db_password and db_name in the inventory, and that the server lets sessions in now"
     else:
         advice = "check that the database is running and that db_host and db_port lead to it"
     return f"Connecting to {login.label} failed ({reason}): {advice}."

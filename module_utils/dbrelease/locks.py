@@ -122,14 +122,24 @@ def blockers(cursor: Cursor, application_name: str) -> list[Row]:
 
 
 @contextmanager
-def watch_blockers(login: Login, application_name: str) -> Iterator[LockWatch]:
+def watch_blockers(
+    login: Login, application_name: str, also: Callable[[Cursor, list[Row]], None] | None = None
+) -> Iterator[LockWatch]:
     """Look every 50 ms, from a session of its own, for whom sessions of this name wait; `.seen` holds the answer.
 
+    also: called at each look, with those that are in the way just then.
     It only informs: where it cannot look, it stays empty.
     """
     watch = LockWatch()
     ready, ended = threading.Event(), threading.Event()
-    thread = threading.Thread(target=_poll, args=(login, application_name, watch, ready, ended), daemon=True)
+
+    def look(cursor: Cursor) -> None:
+        found = blockers(cursor, application_name)
+        watch.note(found)
+        if also:
+            also(cursor, found)
+
+    thread = threading.Thread(target=_poll, args=(login, look, ready, ended), daemon=True)
     thread.start()
     ready.wait(READY_S)
     try:
@@ -139,9 +149,7 @@ def watch_blockers(login: Login, application_name: str) -> Iterator[LockWatch]:
         thread.join()
 
 
-def _poll(
-    login: Login, application_name: str, watch: LockWatch, ready: threading.Event, ended: threading.Event
-) -> None:
+def _poll(login: Login, look: Callable[[Cursor], None], ready: threading.Event, ended: threading.Event) -> None:
     try:
         connection = connect(login, "dbrelease lock watch")
     except ReleaseError:
@@ -152,7 +160,7 @@ def _poll(
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute("SET statement_timeout = '5s'")
             while not ended.wait(POLL_S):
-                watch.note(blockers(cursor, application_name))
+                look(cursor)
     except psycopg2.Error:
         return
     finally:

@@ -51,7 +51,7 @@ if context.is_offline_mode():
     with context.begin_transaction():
         context.run_migrations()
 else:
-    with create_engine(url, poolclass=pool.NullPool).connect() as connection:
+    with create_engine(url, poolclass=pool.NullPool, connect_args={connect_args}).connect() as connection:
         context.configure(connection=connection)
         with context.begin_transaction():
             context.run_migrations()
@@ -88,10 +88,16 @@ def project(tmp_path: Path, database: Login, monkeypatch: pytest.MonkeyPatch) ->
     """Makes an Alembic project whose second revision has a given body, its database at the first revision."""
     folder = tmp_path / "application"
 
-    def make(up: str = CREATE, *, after: str = "pass", back: str = 'op.execute("DROP TABLE order_items")') -> Path:
+    def make(
+        up: str = CREATE,
+        *,
+        after: str = "pass",
+        back: str = 'op.execute("DROP TABLE order_items")',
+        connect_args: Mapping[str, str] | None = None,
+    ) -> Path:
         (folder / "migrations" / "versions").mkdir(parents=True)
         (folder / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n")
-        (folder / "migrations" / "env.py").write_text(ENV.format(after=after))
+        (folder / "migrations" / "env.py").write_text(ENV.format(after=after, connect_args=dict(connect_args or {})))
         (folder / "migrations" / "script.py.mako").write_text("")
         orders = 'op.execute("CREATE TABLE orders (id int)")'
         (folder / "migrations" / "versions" / "first.py").write_text(revision(FIRST, None, orders))
@@ -510,13 +516,14 @@ class TestFailure:
         assert status_of(raised.value.facts["proofs"])["migrate.upgrade"] == "pass"
 
 
+@pytest.fixture
+def blocker(database: Login) -> Iterator[psycopg2.extensions.connection]:
+    with closing(connect(database, "nightly report")) as session:
+        yield session
+
+
 class TestLocks:
     UP = 'op.execute("ALTER TABLE orders ADD COLUMN extra int")'
-
-    @pytest.fixture
-    def blocker(self, database: Login) -> Iterator[psycopg2.extensions.connection]:
-        with closing(connect(database, "nightly report")) as session:
-            yield session
 
     def test_retry_succeeds_once_the_lock_is_free(
         self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, state: Path, database: Login
@@ -561,6 +568,94 @@ class TestLocks:
         blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
         with pytest.raises(ReleaseError, match="gave up after 1 attempt "):
             module.act(parameters(folder, lock={"timeout_ms": 200, "attempts": 100, "deadline_seconds": 0}), False)
+
+
+# A URL's own options take the place of PGOPTIONS, and its application_name that of PGAPPNAME.
+OPTIONS = {"options": "-c search_path=public"}
+UNNAMED = {**OPTIONS, "application_name": "shop"}
+
+
+class TestLimitsThatDoNotReachIt:
+    def test_a_session_that_waits_too_long_is_ended(
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, database: Login
+    ) -> None:
+        folder = project(TestLocks.UP, connect_args=OPTIONS)
+        blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
+        begun = time.monotonic()
+        said = r"was given up \(its session \d+ waited .* lock_timeout \(200 ms\) did not reach it .*nightly report"
+        with pytest.raises(ReleaseError, match=said) as raised:
+            module.act(parameters(folder), False)
+        assert time.monotonic() - begun < 30
+        assert f"the database is still at {FIRST}" in raised.value.message
+        assert (raised.value.facts["attempts"], revisions(database)) == (1, [FIRST])
+        assert left_sessions(database) == []
+
+    def test_one_that_may_not_be_ended_is_told(
+        self,
+        project: Project,
+        parameters: Make,
+        blocker: psycopg2.extensions.connection,
+        database: Login,
+        session: psycopg2.extensions.connection,
+    ) -> None:
+        folder, role = project(TestLocks.UP, connect_args=OPTIONS), f"plain_{secrets.token_hex(4)}"
+        blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
+        cursor = session.cursor()
+        cursor.execute(f"CREATE ROLE {role} LOGIN PASSWORD %s; GRANT SELECT ON alembic_version TO {role}", (PASSWORD,))
+        letting_go = threading.Timer(6, blocker.cursor().execute, ["ROLLBACK"])
+        letting_go.start()
+        try:
+            result = module.act(parameters(folder, login_user=role, login_password=PASSWORD), False)
+        finally:
+            letting_go.join()
+            cursor.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        (doubt,) = [proof for proof in result["proofs"] if proof["name"] == "migrate.lock_limits"]
+        assert doubt["status"] == "inconclusive"
+        assert re.match(r"Its session \d+ waited for a lock .* db_user may not end it", doubt["detail"])
+        assert revisions(database) == [SECOND]
+
+    def test_one_that_nobody_waits_behind_goes_on(
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, database: Login
+    ) -> None:
+        index = "CREATE INDEX CONCURRENTLY orders_id ON orders (id)"
+        up = f'with op.get_context().autocommit_block(): op.execute("{index}")'
+        folder = project(up, connect_args=OPTIONS)
+        blocker.cursor().execute("BEGIN; LOCK TABLE orders IN ROW EXCLUSIVE MODE")
+        letting_go = threading.Timer(6, blocker.cursor().execute, ["ROLLBACK"])
+        letting_go.start()
+        module.act(parameters(folder), False)
+        letting_go.join()
+        assert query(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_id'::regclass") == [True]
+
+    @pytest.mark.parametrize(("connect_args", "doubted"), [({}, False), (OPTIONS, False), (UNNAMED, True)])
+    def test_a_session_of_another_name_is_told(
+        self, connect_args: dict[str, str], doubted: bool, project: Project, parameters: Make, database: Login
+    ) -> None:
+        folder = project('op.execute("SELECT pg_sleep(2)")', connect_args=connect_args)
+        result = module.act(parameters(folder), False)
+        doubts = [proof for proof in result["proofs"] if proof["name"] == "migrate.lock_limits"]
+        assert [proof["status"] for proof in doubts] == ["inconclusive"] * doubted
+        assert all("application shop" in proof["detail"] for proof in doubts)
+        assert revisions(database) == [SECOND]
+
+    def test_nobody_elses_session_is_ended(
+        self, project: Project, parameters: Make, blocker: psycopg2.extensions.connection, database: Login
+    ) -> None:
+        folder, done = project(TestLocks.UP, connect_args=OPTIONS), list[bool]()
+        blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
+
+        def wait_longer() -> None:
+            with closing(connect(database, "shop")) as other:
+                other.cursor().execute("BEGIN; LOCK TABLE orders")
+                done.append(True)
+
+        other = threading.Thread(target=wait_longer)
+        other.start()
+        with pytest.raises(ReleaseError, match="was given up"):
+            module.act(parameters(folder), False)
+        blocker.cursor().execute("ROLLBACK")
+        other.join()
+        assert done
 
 
 class TestPreview:

@@ -25,6 +25,7 @@ from ansible.module_utils.dbrelease.database import (
     Login,
     begin_session,
     connect,
+    connect_failure,
 )
 from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
@@ -165,3 +166,25 @@ def test_a_module_fails_by_it(
             sql_check_info.act({**login_parameters, **where, **checks, "run": run_parameters}, False)
     (*_, last) = Path(run_parameters["state_dir"], "journal.jsonl").read_text().splitlines()
     assert (json.loads(last)["event"], "a connection pooler" in last) == ("failed", True)
+
+
+TO = 'connection to server at "db", port 5432 failed: '
+RUNS, NAMES = "check that the database is running", "check db_user, db_password and db_name"
+# What libpq says, and the advice.
+FAILURES = [
+    (TO + 'FATAL:  password authentication failed for user "u"', "check db_user and db_password"),
+    (TO + 'FATAL:  database "d" does not exist', "check db_name and db_user"),
+    (TO + "Connection refused\n\tIs the server running on that host?", RUNS),
+    ('could not translate host name "db" to address: Name or service not known', RUNS),
+    ("Verbindung zu Server auf »db«, Port 5432 fehlgeschlagen: Verbindungsaufbau abgelehnt\n\tLäuft der Server?", RUNS),
+    (TO + "Connection refused\n" + TO + "FATAL:  Passwort-Authentifizierung für Benutzer »u« fehlgeschlagen", NAMES),
+    ("la connexion au serveur a échoué : FATAL:  authentification par mot de passe échouée", NAMES),
+    ("连接到服务器失败\uff1a致命错误:  用户 u Password 认证失败", NAMES),
+    ("FATAL:  Datenbank »d« existiert nicht", NAMES),
+    (TO + "FATAL:  sorry, too many clients already", "the server lets sessions in now"),
+]
+
+
+@pytest.mark.parametrize(("text", "advice"), FAILURES)
+def test_the_advice_is_true_in_any_language(text: str, advice: str) -> None:
+    assert advice in connect_failure(Login("db", 5432, "u", "d"), text)

@@ -348,6 +348,43 @@ def test_lines_of_another_form_prove_nothing(before: dict[str, Any], lost: bool)
     assert "None of the 3 lines" in doubt.text and doubt.lost is lost
 
 
+# What the level is, in which log and line, and whether it may be an error in another language.
+LEVELS: list[tuple[str, str, str, bool]] = [
+    *((level, "database_log", SERVER.format(7) + f"{level}:  x", True) for level in ("FEHLER", "WARNUNG", "ERREUR")),
+    *((level, "database_log", SERVER.format(7) + f"{level}:  x", True) for level in ("BŁĄD", "ОШИБКА", "错误")),
+    *((level, "database_log", SERVER.format(7) + f"{level}:  x", False) for level in ("LOG", "WARNING", "DEBUG5")),
+    ("LOG", "database_log", SERVER.format(7) + "LOG:  statement: SELECT 'FEHLER:  x'", False),
+    ("HINWEIS", "backend_log", BACKEND + "HINWEIS [app] x", True),
+    *(
+        (level, "backend_log", BACKEND + f"{level} [app] x", False)
+        for level in ("DEBUG", "INFO", "WARNING", "CRITICAL")
+    ),
+    ("INFO", "backend_log", BACKEND + 'INFO [uvicorn.access] GET: "GET /x" 200', False),
+    ("", "backend_log", "GET: /x", False),
+    ("INFO", "worker_log", WORKER + "INFO/ForkPoolWorker-1] TASK: x", False),
+]
+
+
+@pytest.mark.parametrize(("level", "log", "line", "doubted"), LEVELS)
+def test_a_level_that_is_not_known_proves_nothing(level: str, log: str, line: str, doubted: bool) -> None:
+    rules = Rules.of(LOGS[log], [])
+    usual = {"backend_log": BACKEND + "INFO [x] y", "worker_log": WORKER + "INFO/x] y"}.get(log, "")
+    seen = read([Line(0, usual or SERVER.format(7) + "LOG:  y"), Line(5 * SECOND, line)], rules)
+    assert not level or seen.levels[level] > 0
+    one = Log(LOGS[log], "shop", rules, None)
+    found = doubts(one, Container("a", "running", 1, 1, 1), {}, WINDOW, seen)
+    assert [doubt.lost for doubt in found] == [True] * doubted
+    assert all(f"the level {level}, which" in doubt.text for doubt in found)
+
+
+@pytest.mark.parametrize(
+    ("level", "known"), [("*", True), ("W", True), ("30", True), ("FEHLER", True), ("TIPP", False)]
+)
+def test_what_a_release_declares_and_what_is_no_word_is_known(level: str, known: bool) -> None:
+    declared = {"event": "(?P<level>x)", "errors": ["FEHLER"]}
+    assert Rules.of(declared, []).knows(level) is known
+
+
 def test_a_service_that_died_of_what_concerns_the_release_has_no_limit() -> None:
     seen = read([Line(0, BACKEND + "ERROR [x] idx_dpa_x is gone")], Rules.of(LOGS["backend_log"], ["idx_dpa_"]))
     claim = judge(LOG, Container("a", "restarting", 1, 1, 1), WINDOW, seen, (), [])

@@ -18,6 +18,15 @@ TRACEBACK = re.compile(r"\s*(?:\+ (?:Exception Group )?)?Traceback \(most recent
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 TRACEBACK_LEVEL = "TRACEBACK"
 LEVELS_WITH_TRACEBACKS = {"WARNING", "WARN"}
+# Of Postgres in English, of Python's programs, and of what logs as syslog does. In another language any other word may
+# be an error.
+USUAL_LEVEL = re.compile(
+    "DEBUG[1-5]?|INFO|NOTICE|WARN|WARNING|LOG|ERROR|FATAL|PANIC|DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION|BACKTRACE"
+    "|TRACE|TRACEBACK|CRITICAL|ERR|CRIT|ALERT|EMERG",
+    re.IGNORECASE,
+)
+# Signs and single letters are no language.
+WORD = re.compile(r"[^\W\d_]{3,}|[^\x00-\x7f]")
 # What the engine's own look at types without a hash makes the server log.
 OWN_ERRORS = (re.compile(r"could not identify an? (?:extended )?hash function for type"),)
 SHOWN_CHARACTERS, LONGEST_CHARACTERS = 300, 1000
@@ -67,6 +76,10 @@ class Rules:
             (*OWN_ERRORS, *map(re.compile, log.get("allow") or ())),
             tuple(map(re.compile, concerns)),
         )
+
+    def knows(self, level: str) -> bool:
+        """Whether it can be told of a level if it is an error."""
+        return level in self.errors | self.joins or bool(USUAL_LEVEL.fullmatch(level)) or not WORD.search(level)
 
 
 @dataclass(frozen=True)

@@ -205,6 +205,13 @@ def doubts(
             f"None of the {seen.lines} lines in the log of {name} since {since} begins as the release's `event` says."
         )
         found.append(Doubt(text, lost=not before.get("levels")))
+    if strange := [level for level in sorted(seen.levels) if not log.rules.knows(level)]:
+        text = (
+            f"The log of {name} since {since} has the level {' and '.join(strange)}, which may be an error in another "
+            "language: let it be written in English (of Postgres by lc_messages = 'C', also where ALTER DATABASE or "
+            "ALTER ROLE set it), or name the level in the release's `errors` or `joins`."
+        )
+        found.append(Doubt(text, lost=True))
     if seen.unclear:
         text = f"A line in the log of {name} since {since} concerns the release and tells no level: {seen.unclear}"
         found.append(Doubt(text, lost=True))
