@@ -9,10 +9,11 @@ from .errors import ReleaseError
 
 TIMEOUT_S = 30
 # The engine has no call that ends what `exec` began; the run is in the environment of its programs.
-# A child is ended before its parent, which sees its end. An orphan's goes to the container's first process, and where
-# that is Postgres, it takes an orphan that a signal ended for one of its own that crashed: it ends every session, and
-# recovers. So an orphan there is only asked to end itself, if it is one that exits then; it says so into a pipe that
-# nobody reads any more, which would be another signal, and so somebody reads it.
+# A parent is ended before its child, or a script would go on to its next command; but for `timeout`, which ends by
+# itself when it has seen the program's end. An orphan's end is seen by the container's first process. Where that is
+# Postgres, it takes an orphan that a signal ended for one of its own that crashed: it ends every session, and recovers.
+# So an orphan there is only asked to end itself, if it is one that exits then; it says so into a pipe that nobody reads
+# any more, which would be another signal, and so somebody reads it.
 END_PROGRAMS = r"""
 exec 2>/dev/null
 own="^PGAPPNAME=dbrelease-.*-($1)$"
@@ -27,12 +28,15 @@ round=0
 while [ $round -lt 25 ]; do
   round=$((round + 1)) left=
   parents=" $(sed -n 's/^PPid:[[:space:]]*//p' /proc/[0-9]*/status | tr '\n' ' ')"
-  for file in $(programs); do
-    process=${file%/environ} pid=${file#/proc/}
-    pid=${pid%/environ} left="$left
-works $pid $(told $pid Name)"
-    case $parents in *" $pid "*) kill -CONT $pid; continue ;; esac
-    case $(told "$(told $pid PPid)" Name),$(told $pid Name) in
+  found=$(programs) ours=
+  for file in $found; do pid=${file#/proc/} ours="$ours ${pid%/environ} "; done
+  for pid in $ours; do
+    process=/proc/$pid name=$(told $pid Name) parent=$(told $pid PPid)
+    above=$(told "$parent" Name) left="$left
+works $pid $name"
+    case $name,$parents in timeout,*" $pid "*) kill -CONT $pid; continue ;; esac
+    case $above,$ours in timeout,*) ;; *" $parent "*) continue ;; esac
+    case $above,$name in
       post*,pg_dump | post*,pg_restore)
         (exec 3< $process/fd/1 4< $process/fd/2
          kill -TERM $pid && kill -CONT $pid && echo "ended $pid"

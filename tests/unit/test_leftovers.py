@@ -185,6 +185,19 @@ def test_a_program_that_has_not_connected_yet_is_ended_too(parameters: dict[str,
             program.wait()
 
 
+def test_a_script_that_is_ended_does_not_go_on_to_its_next_command(
+    parameters: dict[str, Any], at_revision: None, tmp_path: Path
+) -> None:
+    begin(journal_of(parameters, DEAD), "upgrade")
+    script = f"sleep 60; sleep 60; touch {tmp_path}/went_on"
+    environment = {**os.environ, "PGAPPNAME": f"dbrelease-upgrade-{DEAD}"}
+    with subprocess.Popen(["timeout", "600", "sh", "-c", script], env=environment) as program:
+        time.sleep(0.2)
+        assert leftovers.act(parameters, False)["settled"]
+        assert program.wait(5) in (-9, 137)
+    assert not (tmp_path / "went_on").exists()
+
+
 def test_it_needs_no_folder_of_the_application() -> None:
     """A target whose database is elsewhere may have none."""
     assert "workdir" not in leftovers.OPTIONS

@@ -188,7 +188,7 @@ def test_a_program_whose_output_cannot_be_kept_is_ended_with_what_bounds_it() ->
 
     begun = time.monotonic()
     with pytest.raises(OSError, match="No space left"):
-        HostCommands().run(["sh", "-c", "echo begun; exec sleep 60"], timeout_s=60, on_stdout=full)
+        HostCommands().run(["sh", "-c", "sleep 0.5; echo begun; exec sleep 60"], timeout_s=60, on_stdout=full)
     assert time.monotonic() - begun < 10
 
 
