@@ -17,6 +17,7 @@ import restore_world
 from ansible.module_utils.dbrelease import restore_copy, restore_schema, restore_server
 from ansible.module_utils.dbrelease.commands import HostCommands
 from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.preflight.places import Room
@@ -79,11 +80,11 @@ def test_a_restore_of_what_is_there_already_changes_nothing(world: World) -> Non
 
 def test_what_compares_bears_the_runs_name(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """By which the next run finds it, if this one is killed."""
-    real, names = restore_schema.tool_environment, list[str]()
+    names: list[str] = []
 
     def named(login: Login, name: str, **given: bool) -> dict[str, str]:
         names.append(name)
-        return real(login, name, **given)
+        return tool_environment(login, name, **given)
 
     monkeypatch.setattr(restore_schema, "tool_environment", named)
     world.back_up()
