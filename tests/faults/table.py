@@ -140,7 +140,7 @@ DEPLOYS = [
         UPGRADING,
         faults.task_given_up,
         "failed",
-        "Timed out after 15 second",
+        rf"The step upgrade failed: .* ended by SIGTERM .*{UNCHANGED}",
         environment={"ANSIBLE_TASK_TIMEOUT": "15"},
     ),
     Row("controller killed at upgrade", UPGRADING, CONTROLLER, quick=True),
