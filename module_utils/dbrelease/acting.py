@@ -12,7 +12,6 @@ from .claim_file import HeldFile, lock, path_in, peek
 from .claiming import HELD, LOOK_S, holding
 from .database import Login
 from .errors import ReleaseError
-from .interrupts import ending_in_order
 from .journal import Journal, Run
 
 
@@ -20,8 +19,8 @@ from .journal import Journal, Run
 def acting(run: Run, login: Login | None = None, *, dry: bool = False) -> Iterator[None]:
     """Act on the target, and with `login` on its database, alone; raises ReleaseError where another run may.
 
-    A module that changes anything works inside, within its journal's step; asked to end, it ends in order. May be
-    nested. In check mode (dry) it does nothing.
+    A module that changes anything works inside, within its journal's step. May be nested. In check mode (dry) it does
+    nothing.
     """
     if dry:
         yield
@@ -29,7 +28,7 @@ def acting(run: Run, login: Login | None = None, *, dry: bool = False) -> Iterat
     path = path_in(run.state_dir)
     with nullcontext() if path in HELD else holding(path, _lock_or_refuse(path, run)):
         _demand_claim(HELD[path].read(), run)
-        with ending_in_order(), advisory_lock(login, run) if login else nullcontext():
+        with advisory_lock(login, run) if login else nullcontext():
             yield
 
 

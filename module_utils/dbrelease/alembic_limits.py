@@ -99,8 +99,10 @@ class Reach:
 
     def proofs(self) -> list[Proof]:
         """The doubt that is left, if any: one who was there too briefly to be seen made nobody wait."""
-        if left := [row for row in self.overdue if not row["ended"]]:
-            detail = f"Its {self._waited(left[0])} writers waited behind it, and db_user may not end it: {ADVICE}."
+        if self.overdue:
+            row = min(self.overdue, key=lambda row: bool(row["ended"]))
+            came = "was ended" if row["ended"] else "writers waited behind it, and db_user may not end it"
+            detail = f"Its {self._waited(row)} and {came}: {ADVICE}."
         elif self.strangers and not self.named:
             row = self.strangers[0]
             detail = (
@@ -111,8 +113,8 @@ class Reach:
             )
         else:
             return []
-        title = "The lock limits reached Alembic's sessions"
-        return [Proof(PROOF, title, "inconclusive", expected=self.name, observed=left or self.strangers, detail=detail)]
+        title, seen = "The lock limits reached Alembic's sessions", self.overdue or self.strangers
+        return [Proof(PROOF, title, "inconclusive", expected=self.name, observed=seen, detail=detail)]
 
     def _waited(self, row: Row) -> str:
         return (

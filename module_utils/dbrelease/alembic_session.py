@@ -13,6 +13,7 @@ from .alembic_preview import PREVIEW_PROOF, Preview, preview
 from .commands import Commands, commands_in
 from .database import Login
 from .errors import ReleaseError
+from .interrupts import ending_in_order
 from .journal import Journal, Run, stamp
 from .locks import LockLimits
 from .migration_log import LOG_PROOF, MigrationLog
@@ -93,7 +94,7 @@ def _move(
     params: Mapping[str, Any],
     login: Login,
 ) -> dict[str, Any]:
-    with journal.step(move.direction) as step, acting(journal.run, login):
+    with journal.step(move.direction) as step, acting(journal.run, login), ending_in_order():
         log = _log(_file(journal.run, params["log_label"], ".log"), login)
         step.facts.update(from_revision=move.from_revision, to_revision=move.revision, log=str(log.path))
         alembic = Alembic(

@@ -20,6 +20,7 @@ from .database import Login, connect, server_reason, transaction
 from .dump import Dumped, DumpFile, tool_version, verify_dump
 from .dumping import Limits, dumping
 from .errors import ReleaseError
+from .interrupts import ending_in_order
 from .journal import Journal, Run, Step
 from .module import run_of
 from .private_files import publish, temporary_name, write_failure, write_private
@@ -78,7 +79,7 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     if existing is not None:
         return existing
     commands = commands_in(container)
-    with journal.step("backup") as step, acting(plan.run, plan.login):
+    with journal.step("backup") as step, acting(plan.run, plan.login), ending_in_order():
         tool = tool_version(commands, "pg_dump")
         tool_version(commands, "pg_restore")
         temporary = temporary_name(plan.paths["path"], plan.run.run_id)
@@ -149,7 +150,8 @@ def _keep(plan: Plan, commands: Commands, tool: str, baseline: Baseline, dumped:
         manifest.write(plan.paths["manifest"], content, plan.run.run_id)
     except ReleaseError:
         # Without its manifest it is no backup, and must not look like one.
-        path.unlink(missing_ok=True)
+        if not plan.paths["manifest"].exists():
+            path.unlink(missing_ok=True)
         raise
     proofs = [
         _proof(SAVED_PROOF, "pass", f"{path}, {dumped.bytes} bytes, sha256 {dumped.sha256}.", observed=dumped.sha256),

@@ -25,7 +25,9 @@ KILL_GRACE_S = 5
 # to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
 # Busybox' `timeout` has no such option, and no such default.
 BOUNDED = """
-timeout --foreground 0 true 2>/dev/null && exec timeout --foreground -k "$@"
+case $(sed -n 's/^Name:[[:space:]]*//p' /proc/1/status) in post*)
+  timeout --foreground 0 true 2>/dev/null && exec timeout --foreground -k "$@"
+esac
 exec timeout -k "$@"
 """
 LATE_S = 20
@@ -150,8 +152,8 @@ class ContainerCommands:
                     feeder.join()
             if hung_up.is_set():
                 raise ReleaseError(
-                    f"Running {argv[0]} in {self.place} was given up: it did not end within {timeout_s} s, nor could "
-                    "it be ended; see with `docker ps` whether the container is paused, and run again."
+                    f"Running {argv[0]} in {self.place} was given up: it did not end within {timeout_s} s, nor was it "
+                    "seen to end; see with `docker ps` whether the container is paused, and run again."
                 )
             status = _settled_exit_status(api, execution)
         except (docker.errors.DockerException, OSError) as error:

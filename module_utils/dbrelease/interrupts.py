@@ -13,24 +13,40 @@ from .errors import ReleaseError
 ASKING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
+class Ended(ReleaseError):
+    """The process was asked to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(
+            f"The module was ended by {signal.Signals(number).name} (as the report of its run does with one that "
+            "outlived its connection, or its task's time): look at what ended it, and run again."
+        )
+
+
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Within the block the first of these signals raises ReleaseError; a second one is not heard."""
+    """Within the block the first of these signals raises Ended, at the latest at its end; a second one is not heard.
+
+    Nor is one that is ignored already, as with nohup.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _raise) for number in ASKING}
+    taken: list[int] = []
+
+    def end(number: int, _: FrameType | None) -> None:
+        for asking in ASKING:
+            signal.signal(asking, signal.SIG_IGN)
+        taken.append(number)
+        raise Ended(number)
+
+    heard = [number for number in ASKING if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, end) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _raise(number: int, _: FrameType | None) -> None:
-    for asking in ASKING:
-        signal.signal(asking, signal.SIG_IGN)
-    raise ReleaseError(
-        f"The module was ended by {signal.Signals(number).name} (as the report of its run does with one that outlived "
-        "its connection, or its task's time): look at what ended it, and run again."
-    )
+    if taken:
+        # Somebody took it for a failure that is no reason to stop.
+        raise Ended(taken[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -117,7 +118,8 @@ class Leftovers:
             # A killed restore may have left the database closed, which nothing below could look at then.
             self._try(cleaned, self._repair_restore)
             # Programs before sessions: one that has not connected yet would, later.
-            self._try(cleaned, self._end_programs)
+            for container in sorted({self.backend_container, self.db_container}):
+                self._try(cleaned, partial(self._end_programs, container))
             self._try(cleaned, self._end_sessions)
             self._try(cleaned, self._ask)
             self._try(cleaned, self._look_at_databases)
@@ -148,14 +150,13 @@ class Leftovers:
             dead = [interrupted.run.run_id for interrupted in cleaned.every]
             cleaned.repaired = repair_restore(self.login, self.run, dead, self.db_container, Journal(self.run).read())
 
-    def _end_programs(self, cleaned: Cleaned) -> None:
+    def _end_programs(self, container: str, cleaned: Cleaned) -> None:
         if self.dry:
             return
         ids = [interrupted.run.run_id for interrupted in cleaned.every]
-        for container in {self.backend_container, self.db_container}:
-            cleaned.programs += end_programs(commands_in(container or None), ids)
-        if self.backend_container:
-            commands_in(self.backend_container).run(["sh", "-c", OLD_PREVIEWS], timeout_s=TIMEOUT_S)
+        cleaned.programs += end_programs(commands_in(container or None), ids)
+        if container and container == self.backend_container:
+            commands_in(container).run(["sh", "-c", OLD_PREVIEWS], timeout_s=TIMEOUT_S)
 
     def _end_sessions(self, cleaned: Cleaned) -> None:
         suffixes = tuple(interrupted.run.run_id for interrupted in cleaned.every)

@@ -16,6 +16,7 @@ from .commands import Commands, commands_in
 from .database import Login, connect, select
 from .errors import ReleaseError
 from .fingerprints import state_of
+from .interrupts import ending_in_order
 from .journal import Journal, Run, utc_now
 from .module import run_of
 from .proof import Proof, sentence
@@ -126,7 +127,11 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
         return backup, _told(plan, backup, "", [*proofs, *_already(backup)])
     if check_mode:
         return backup, _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
-    with journal.step("restore.copy") as step, acting(plan.run, plan.login if exists else None):
+    with (
+        journal.step("restore.copy") as step,
+        acting(plan.run, plan.login if exists else None),
+        ending_in_order(),
+    ):
         begun = utc_now()
         step.facts.update(database=place.login.database)
         looked = _looked(looking, backup, plan.login) if looking and exists else nullcontext()

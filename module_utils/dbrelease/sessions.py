@@ -12,6 +12,7 @@ from psycopg2.extras import RealDictCursor
 
 from .database import Login, connect, select
 from .errors import ReleaseError
+from .interrupts import Ended
 
 # Rows of pg_stat_activity. Of other users' sessions state and kind are hidden from whoever has no pg_monitor, and not
 # that they are.
@@ -26,6 +27,8 @@ def end_sessions(login: Login, name: str) -> int:
     try:
         with closing(connect(login, "dbrelease end sessions")) as connection:
             return _end_sessions(connection, name)
+    except Ended:
+        raise
     except (ReleaseError, psycopg2.Error):
         # The database does not answer; whoever reads the revision back says so.
         return 0

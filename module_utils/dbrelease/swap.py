@@ -19,6 +19,7 @@ from .database import Login, connect, select
 from .errors import ReleaseError
 from .fingerprints import State
 from .guardian import guarded
+from .interrupts import ending_in_order
 from .journal import Journal, Run
 from .module import run_of
 from .proof import Proof, sentence
@@ -137,7 +138,7 @@ def swap_in(
             return _told(plan, Done(planned()), changed=True)
         # The guardian shares the claim and the lock, so that no other run begins before it has repaired; and no other
         # session and no thread.
-        with acting(run), guarded(lambda: repair(plan)):
+        with acting(run), guarded(lambda: repair(plan)), ending_in_order():
             _swap(plan, Journal(run), done)
     except BaseException as error:
         # Without the lock nothing was begun, and what it would undo is another run's.

@@ -475,15 +475,20 @@ class TestFailure:
         up = 'op.execute("LOCK TABLE orders"); op.execute("SELECT pg_sleep(120)")'
 
         def ask() -> None:
-            while not query(database, "SELECT 1 FROM pg_locks WHERE relation = 'orders'::regclass"):
+            while not query(database, "SELECT 1 FROM pg_locks WHERE relation = to_regclass('orders')"):
                 time.sleep(0.1)
             os.kill(os.getpid(), signal.SIGTERM)
 
+        def unheard(*_: Any) -> None:
+            raise RuntimeError("the module did not hear it")
+
+        before = signal.signal(signal.SIGTERM, unheard)
         asker = threading.Thread(target=ask)
         asker.start()
         with pytest.raises(ReleaseError, match=r"ended by SIGTERM.*; the database is still at"):
             module.act(parameters(project(up)), False)
         asker.join()
+        signal.signal(signal.SIGTERM, before)
         assert left_sessions(database) == []
         assert revisions(database) == [FIRST]
         assert events(state)[-1] == ("upgrade", "failed")

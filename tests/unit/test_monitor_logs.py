@@ -354,7 +354,8 @@ LEVELS: list[tuple[str, str, str, bool]] = [
     *((level, "database_log", SERVER.format(7) + f"{level}:  x", True) for level in ("BŁĄD", "ОШИБКА", "错误")),
     *((level, "database_log", SERVER.format(7) + f"{level}:  x", False) for level in ("LOG", "WARNING", "DEBUG5")),
     ("LOG", "database_log", SERVER.format(7) + "LOG:  statement: SELECT 'FEHLER:  x'", False),
-    ("HINWEIS", "backend_log", BACKEND + "HINWEIS [app] x", True),
+    # A program's own levels are its own business.
+    ("SUCCESS", "backend_log", BACKEND + "SUCCESS [app] x", False),
     *(
         (level, "backend_log", BACKEND + f"{level} [app] x", False)
         for level in ("DEBUG", "INFO", "WARNING", "CRITICAL")

@@ -11,6 +11,7 @@ import docker.errors
 
 from ..commands import docker_client
 from ..errors import ReleaseError
+from ..target import DATABASE_SERVICE
 from .container_log import Container, Window, look, window_lines
 from .events import Rules, Seen, read
 from .known import known_kinds, recurring
@@ -205,11 +206,12 @@ def doubts(
             f"None of the {seen.lines} lines in the log of {name} since {since} begins as the release's `event` says."
         )
         found.append(Doubt(text, lost=not before.get("levels")))
-    if strange := [level for level in sorted(seen.levels) if not log.rules.knows(level)]:
+    strange = [level for level in sorted(seen.levels) if not log.rules.knows(level)]
+    if strange and log.declared["service"] == DATABASE_SERVICE:
         text = (
             f"The log of {name} since {since} has the level {' and '.join(strange)}, which may be an error in another "
-            "language: let it be written in English (of Postgres by lc_messages = 'C', also where ALTER DATABASE or "
-            "ALTER ROLE set it), or name the level in the release's `errors` or `joins`."
+            "language: let it be written in English (by lc_messages = 'C', also where ALTER DATABASE or ALTER ROLE "
+            "set it), or name the level in the release's `errors` or `joins`."
         )
         found.append(Doubt(text, lost=True))
     if seen.unclear:
