@@ -49,12 +49,18 @@ def container(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFact
 def own_server(engine: docker.DockerClient, container: str) -> Login:
     address = engine.containers.get(container).attrs["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
     login = Login(address, 5432, "keeper", "keeper", PASSWORD)
+    wait_for(login)
+    return login
+
+
+def wait_for(login: Login) -> None:
+    """Until the server answers."""
     deadline = time.monotonic() + 60
     while True:
         try:
             connect(login, "tests").close()
         except ReleaseError as error:
-            assert time.monotonic() < deadline, error.message
+            assert time.monotonic() < deadline, f"the tests' own server never answered: {error.message}"
             time.sleep(0.2)
         else:
-            return login
+            return

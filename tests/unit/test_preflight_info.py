@@ -13,9 +13,9 @@ from typing import Any
 import docker
 import psycopg2.extensions
 import pytest
+import server_in_container
 from ansible.module_utils.dbrelease.catalog import read_back
 from ansible.module_utils.dbrelease.database import Login, connect
-from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.preflight import gather, places
 from ansible.module_utils.dbrelease.target import Service
@@ -649,11 +649,7 @@ def test_folder_that_is_mounted_read_only_takes_no_payload(world: World) -> None
     assert "cannot be written" in result["message"]
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    yield client
-    client.close()
+engine = server_in_container.engine
 
 
 @pytest.fixture(scope="module")
@@ -668,21 +664,10 @@ def own_server(engine: docker.DockerClient) -> Iterator[tuple[str, Login]]:
         container.reload()
         (network,) = container.attrs["NetworkSettings"]["Networks"].values()
         login = Login(network["IPAddress"], 5432, "postgres", "postgres", "of-the-tests")
-        wait_for(login)
+        server_in_container.wait_for(login)
         yield name, login
     finally:
         container.remove(force=True, v=True)
-
-
-def wait_for(login: Login) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            connect(login, "tests").close()
-            return
-        except ReleaseError:
-            assert time.monotonic() < deadline, "the tests' own server never answered"
-            time.sleep(0.2)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,9 @@ import docker
 import preflight_info
 import pytest
 import release_info
+import server_in_container
 from ansible.module_utils.dbrelease import target
 from ansible.module_utils.dbrelease.database import Login, connect
-from ansible.module_utils.dbrelease.errors import ReleaseError
 from preflight_world import POSTGRES_IMAGE, red, statuses
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +80,7 @@ def stack(containers: tuple[Any, Any, Path], run_parameters: dict[str, Any]) -> 
     database, backend, migrations = containers
     found = target.look({"db": database.name, "backend": backend.name}, "", 5432)
     login = Login(found["login_host"], found["login_port"], "postgres", "postgres", PASSWORD)
-    wait_for(login)
+    server_in_container.wait_for(login)
     for path in migrations.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     shutil.copytree(HISTORY, migrations, dirs_exist_ok=True)
@@ -98,16 +97,6 @@ def stack(containers: tuple[Any, Any, Path], run_parameters: dict[str, Any]) -> 
     built.sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     built.alembic("upgrade", START)
     return built
-
-
-def wait_for(login: Login) -> None:
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return connect(login, "tests").close()
-        except ReleaseError:
-            assert time.monotonic() < deadline, "the tests' own server never answered"
-            time.sleep(0.2)
 
 
 def copy_payload(stack: Stack) -> None:

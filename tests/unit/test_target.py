@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 import pytest
+import server_in_container
 from ansible.module_utils.dbrelease import target
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.target import Address, Service, container_address, moment, service_of
@@ -22,11 +23,7 @@ def look(**given: Any) -> dict[str, Any]:
     return target.look(**{"containers": {}, "db_host": None, "db_port": None, **given})
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    yield client
-    client.close()
+engine = server_in_container.engine
 
 
 @pytest.fixture
