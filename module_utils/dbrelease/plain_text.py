@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
-# Of these classes nothing is a sign: controls, formats (bidirectional ones and tags among them), surrogates, separators.
+# None of these is a sign: controls, formats (of direction, tags), surrogates and separators of lines.
 UNSEEN_CLASSES = ("Cc", "Cf", "Cs", "Zl", "Zp")
-# Signs and marks that Unicode lets a terminal ignore (Default_Ignorable_Code_Point), and a blank that is called a sign.
+# Signs and marks that a terminal may ignore (Default_Ignorable_Code_Point), and a blank that is called a sign.
 IGNORABLE = (
     (0x034F, 0x034F),
     (0x115F, 0x1160),

@@ -1,4 +1,4 @@
-"""Data of a database, of a log or of a target that tries to reach the terminal, or the eye, of whoever reads a message."""
+"""Data of a database, a log or a target that tries to reach the terminal, or the eye, of whoever reads a message."""
 
 from __future__ import annotations
 
