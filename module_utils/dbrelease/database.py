@@ -25,6 +25,7 @@ from psycopg2.extensions import (
 )
 
 from .errors import ReleaseError
+from .secret import Secret, learn
 
 Connection = psycopg2.extensions.connection
 Row = dict[str, Any]
@@ -86,7 +87,8 @@ class Login:
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Login:
-        """From the `login_*` options of a module."""
+        """From the `login_*` options of a module; from then on the password is masked."""
+        learn([Secret(params["login_password"] or "", params["login_user"])])
         return cls(
             host=params["login_host"],
             port=params["login_port"],

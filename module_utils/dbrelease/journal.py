@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import ReleaseError
+from .for_people import facts_for_people, json_text
 from .proof import Proof, failures, sentence
 from .remembered import odd
 
@@ -79,11 +80,11 @@ class Journal:
             "playbook": self.run.playbook,
             "step": step,
             "event": event,
-            "facts": dict(facts or {}),
+            "facts": facts_for_people(dict(facts or {})),
         }
         self.events.append(line)
         if not self.dry:
-            self._write(json.dumps(line, ensure_ascii=False, default=str))
+            self._write(json_text(line, default=str))
         return line
 
     def judge(

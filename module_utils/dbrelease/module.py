@@ -11,8 +11,9 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .claiming import present
 from .errors import ReleaseError
+from .for_people import cleaned, invocation_of, result_for_people, sentence_for_people
 from .journal import Run
-from .secret import url_passwords
+from .secret import learn, secrets_of
 
 Options = dict[str, dict[str, Any]]
 
@@ -94,21 +95,32 @@ def run_of(params: Mapping[str, Any]) -> Run:
 def run_module(options: Options, act: Act) -> None:
     """Run `act(params, check_mode)`: what it returns is the result; a ReleaseError becomes one sentence."""
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    hidden = [name for name, option in options.items() if option.get("no_log")]
+    learn(secrets_of(module.params, hidden))
+    # Ansible would put asterisks for these letters into every text, also into paths and names that other tasks read.
+    module.no_log_values.clear()
     # With -vvv Ansible shows what a module was given.
-    module.no_log_values.update(url_passwords(module.params))
+    shown = {"invocation": invocation_of(module.params, hidden)}
     try:
         with _presence(module.params, module.check_mode):
             result = act(module.params, module.check_mode)
     except ReleaseError as error:
-        module.fail_json(msg=error.message, refused=error.refused, **error.facts)
+        module.fail_json(
+            msg=sentence_for_people(error.message),
+            **result_for_people({"refused": error.refused, **error.facts}),
+            **shown,
+        )
     except Exception as error:
         if reason := _database_reason(error):
             module.fail_json(
-                msg=f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
-                "again."
+                msg=sentence_for_people(
+                    f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
+                    "again."
+                ),
+                **shown,
             )
-        raise
-    module.exit_json(**{"changed": False, **result})
+        raise cleaned(error)  # noqa: B904
+    module.exit_json(**result_for_people({"changed": False, **result}), **shown)
 
 
 def _database_reason(error: Exception) -> str:

@@ -55,11 +55,17 @@ def is_printable(text: str) -> bool:
     return printable(text) == text
 
 
+def unseen(character: str) -> bool:
+    """Whether a character is none that is seen where it stands."""
+    ignorable = any(first <= ord(character) <= last for first, last in IGNORABLE)
+    return ignorable or unicodedata.category(character) in UNSEEN_CLASSES
+
+
 def _seen(character: str, lines: bool) -> str:
     code = ord(character)
     if character in "\n\t":
         return character if lines else " "
-    if unicodedata.category(character) not in UNSEEN_CLASSES and not any(a <= code <= z for a, z in IGNORABLE):
+    if not unseen(character):
         return character
     if code < 0x100:
         return f"\\x{code:02x}"
