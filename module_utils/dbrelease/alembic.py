@@ -13,7 +13,7 @@ from .catalog import identifier, quoted
 from .commands import Commands, Finished
 from .database import select, server_reason
 from .errors import ReleaseError
-from .secret import without_url_passwords
+from .secret import masked
 
 READ_TIMEOUT_S = 60
 KEPT_CAUSE_CHARACTERS = 500
@@ -55,9 +55,10 @@ def alembic_current(commands: Commands, command: Sequence[str]) -> list[str]:
 
 def error_tail(text: str) -> str:
     """The cause on one line: the last line that names an error, else the last line of all."""
-    kept = [line.strip() for line in without_url_passwords(text).splitlines() if line.strip()]
+    kept = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in kept if _ERROR_LINE.match(line)]
-    return (named or kept or ["it printed nothing"])[-1][:KEPT_CAUSE_CHARACTERS]
+    # Not after it was cut: half a secret is none that is known.
+    return masked((named or kept or ["it printed nothing"])[-1])[:KEPT_CAUSE_CHARACTERS]
 
 
 def missing_program(finished: Finished) -> bool:

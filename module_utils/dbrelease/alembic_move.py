@@ -22,7 +22,6 @@ from .locks import ContendedError, LockLimits, LockWatch, retrying, watch_blocke
 from .migration_log import MigrationLog
 from .programs import end_programs
 from .proof import Proof
-from .secret import masked
 from .sessions import end_sessions
 
 # One stream, in the order of writing, and still the command's own exit status.
@@ -89,7 +88,7 @@ class Alembic:
                     watch=watch,
                 )
         except ReleaseError as error:
-            cause = masked(error.message, self.login.password)
+            cause = error.message
         duration_ms = round((time.monotonic() - begun) * 1000)
         if cause or self._last is None or self._last.status != 0:
             with suppress(ReleaseError):

@@ -10,6 +10,7 @@ from .alembic import error_tail
 from .alembic_preview import Direction
 from .errors import ReleaseError
 from .proof import Proof, Status
+from .secret import masked
 
 UPGRADE_PROOF = "migrate.upgrade"
 KILLED = (137, 143)
@@ -89,7 +90,11 @@ def lock_timeout(output: str) -> str:
 def refuses(move: Move, proof: Proof) -> bool:
     """Whether the way back refused by itself, with the database where it was."""
     unmoved = proof.status == "fail" and proof.observed == [move.from_revision]
-    return move.direction == "downgrade" and unmoved and UNCOUNTED in proof.detail
+    return (
+        move.direction == "downgrade"
+        and unmoved
+        and any(words in proof.detail for words in (UNCOUNTED, masked(UNCOUNTED)))
+    )
 
 
 def advised(move: Move, proofs: Sequence[Proof]) -> list[Proof]:

@@ -13,6 +13,7 @@ from .alembic_preview import PREVIEW_PROOF, Preview, preview
 from .commands import Commands, commands_in
 from .database import Login
 from .errors import ReleaseError
+from .for_people import facts_for_people
 from .interrupts import ending_in_order
 from .journal import Journal, Run, stamp
 from .locks import LockLimits
@@ -20,7 +21,7 @@ from .migration_log import LOG_PROOF, MigrationLog
 from .module import run_of
 from .private_files import unused, write_failure, write_private
 from .proof import Proof, sentence
-from .secret import masked
+from .secret import masked, masked_sql
 
 
 def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def _empty(move: Move) -> dict[str, Any]:
 
 
 def _told(result: dict[str, Any], move: Move, proofs: list[Proof]) -> dict[str, Any]:
-    listed = [move.named(proof).as_dict() for proof in proofs]
+    listed = [facts_for_people(move.named(proof).as_dict()) for proof in proofs]
     return {**result, "proofs": listed, "message": sentence(listed)}
 
 
@@ -180,4 +181,4 @@ def _skipped(name: str) -> Proof:
 
 def _without_password(shown: Preview, login: Login) -> Preview:
     proof = Proof(**{**shown.proof.as_dict(), "detail": masked(shown.proof.detail, login.password)})
-    return Preview(masked(shown.sql, login.password), proof)
+    return Preview(masked_sql(shown.sql, login.password), proof)

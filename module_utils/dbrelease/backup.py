@@ -20,6 +20,7 @@ from .database import Login, connect, server_reason, transaction
 from .dump import Dumped, DumpFile, tool_version, verify_dump
 from .dumping import Limits, dumping
 from .errors import ReleaseError
+from .for_people import json_text
 from .interrupts import ending_in_order
 from .journal import Journal, Run, Step
 from .module import run_of
@@ -120,7 +121,7 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
 def _document(plan: Plan, cursor: RealDictCursor, step: Step) -> Baseline:
     baseline = read_baseline(cursor, plan.observations, plan.bookkeeping_table)
     files = {key: str(plan.paths[key]) for key in ("json", "txt")}
-    kept = json.dumps(baseline.facts, ensure_ascii=False, indent=1, default=str) + "\n"
+    kept = json_text(baseline.facts, indent=1, default=str) + "\n"
     write_private(plan.paths["json"], kept, plan.run.run_id)
     write_private(plan.paths["txt"], as_text(baseline), plan.run.run_id)
     step.facts.update({key: value for key, value in baseline.facts.items() if key != "settings"}, files=files)

@@ -18,6 +18,7 @@ from .errors import ReleaseError
 from .fingerprints import READING, read_tables
 from .journal import utc_now
 from .large_objects import fingerprint_of, read_large_objects
+from .plain_text import printable
 from .sessions import OF_CLIENTS
 
 IDENTITY = """
@@ -161,7 +162,7 @@ def _table(rows: Sequence[Row]) -> str:
     if not rows:
         return count
     names = list(rows[0])
-    cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
+    cells = [[printable(name) for name in names], *([_cell(row[name]) for name in names] for row in rows)]
     widths = [max(_width(line[column]) for line in cells) for column in range(len(names))]
     lines = [
         " | ".join(cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -172,7 +173,7 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else " ".join(str(value).splitlines())
+    return "" if value is None else printable(str(value))
 
 
 def _width(text: str) -> int:

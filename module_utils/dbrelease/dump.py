@@ -14,8 +14,8 @@ from .alembic import missing_program
 from .commands import CHUNK, Commands, Finished
 from .database import Login, connect
 from .errors import ReleaseError
+from .for_people import last_words
 from .private_files import create_private, write_failure
-from .secret import masked
 
 FORMAT = "custom"
 TOOL_TIMEOUT_S = 60
@@ -154,7 +154,7 @@ def dump_failure(finished: Finished, commands: Commands, login: Login, timeout_s
     if finished.timed_out:
         return ReleaseError(f"{where} (not done in {timeout_s} s): give it more time, or find what it waits for.")
     silent = "it was killed" if finished.status == KILLED_STATUS else "it said nothing"
-    reason = masked(" ".join(finished.stderr.split())[-600:] or silent, login.password)
+    reason = last_words(finished.stderr, 600, login.password) or silent
     return ReleaseError(f"{where} with status {finished.status} ({reason}): remove the cause and run again.")
 
 
@@ -185,7 +185,7 @@ def _judge_decoding(path: Path, sha256: str, feed: _Feed, finished: Finished, co
     if finished.timed_out and not finished.stderr:
         raise ReleaseError(f"{tried} (not done in time): give it more time and run again.")
     if finished.status != 0:
-        reason = " ".join(finished.stderr.split())[-300:] or f"status {finished.status}"
+        reason = last_words(finished.stderr, 300) or f"status {finished.status}"
         raise ReleaseError(
             f"{tried} ({reason}): the file is not what pg_dump wrote; check the disk, take a new backup."
         )

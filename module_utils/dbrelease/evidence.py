@@ -15,6 +15,7 @@ from .evidence_parts import backup_of, baseline_of, files_of, migration_of
 from .evidence_ways import ways_back
 from .journal import Run
 from .outcome import given_up_at, judge, task_failure
+from .plain_text import printable
 from .proof import Proof
 from .stages import Line, Stage, change_begun, stages_of, upgrade_begun
 
@@ -152,14 +153,16 @@ def evidence_proof(run: Run, names: Sequence[str]) -> Proof:
 
 
 def plain(value: Any) -> Any:
-    """The value in terms of JSON, which knows neither NaN nor infinity."""
+    """The value in terms of JSON, which knows neither NaN nor infinity, and in characters that are seen."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {printable(str(key), lines=True): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+    if value is None or isinstance(value, (int, float)):
+        return value
+    return printable(str(value), lines=True)
 
 
 def _span(lines: Sequence[Line]) -> tuple[str | None, str | None]:

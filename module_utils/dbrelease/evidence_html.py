@@ -15,7 +15,8 @@ from .evidence_charts import SERIES_AT_MOST, color, draw, is_logarithmic
 from .evidence_markdown import OUTCOME_WORDS
 from .evidence_series import Chart, latency_charts, lock_charts, monitoring_charts, row_charts, row_counts, samples_of
 from .evidence_ways import no_way_back
-from .markdown import CONTROLS, duration
+from .markdown import duration
+from .plain_text import printable_parts
 
 TEMPLATE = "report.html.j2"
 VALUE_LENGTH = 2000
@@ -46,7 +47,7 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
     environment.filters.update(
         duration=duration, moment=moment, value=shown, size=size, tone=tone, mark=mark, grouped=grouped, keyed=keyed
     )
-    clean = cleaned(model)
+    clean = printable_parts(model)
     rows = row_counts(clean["baseline"], clean["proofs"])
     return environment.get_template(TEMPLATE).render(
         model=clean,
@@ -66,17 +67,6 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
         newest=newest_sample(clean.get("monitoring")),
         sample_rows=SAMPLE_ROWS,
     )
-
-
-def cleaned(value: Any) -> Any:
-    """The data without characters that print nothing, turn the line around, or are no text at all."""
-    if isinstance(value, Mapping):
-        return {cleaned(str(key)): cleaned(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [cleaned(item) for item in value]
-    if isinstance(value, str):
-        return CONTROLS.sub("", value.replace("\r\n", "\n")).encode("utf-8", "replace").decode()
-    return value
 
 
 def outcome_tone(model: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from .evidence import Model, StageRecord
+from .plain_text import printable
 
 # What XML 1.0 does not allow, not even escaped.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -34,8 +35,8 @@ def as_junit(model: Model) -> str:
 
 
 def xml(value: object) -> str:
-    """Data without the characters that XML does not know."""
-    return NOT_XML.sub("", str(value))
+    """Data in characters that are seen, and that XML knows."""
+    return NOT_XML.sub("", printable(str(value), lines=True))
 
 
 def _suite(model: Model, step: str) -> ElementTree.Element:

@@ -37,6 +37,11 @@ def lines_for_people(text: str) -> str:
     return printable(masked(text), lines=True)
 
 
+def last_words(text: str, length: int, secret: str | None = None) -> str:
+    """The end of what a program said, on one line; masked before it is cut, for half a secret is none that is known."""
+    return " ".join(masked(text, secret).split())[-length:]
+
+
 def result_for_people(value: Any, key: str = "", *, text: bool = False) -> Any:
     """What a module returns, as Ansible shows it and hands it on; below a key of `TEXTS` all is text."""
     if isinstance(value, Mapping):

@@ -17,6 +17,7 @@ from .errors import ReleaseError
 from .guards import Guard, Seen, kind_of
 from .http import HttpSession
 from .monitor.events import COLOURS, without_data
+from .secret import masked
 from .target import inspect, moment, no_container
 
 SAMPLE_LINES = 3
@@ -56,7 +57,8 @@ class Services:
             seen = Seen("inconclusive", f"It could not be looked at: {error.message}")
         except (docker.errors.DockerException, OSError) as error:
             seen = Seen(
-                "inconclusive", f"It could not be looked at ({' '.join(str(error).split())[:SHOWN_CHARACTERS]})."
+                "inconclusive",
+                f"It could not be looked at ({masked(' '.join(str(error).split()))[:SHOWN_CHARACTERS]}).",
             )
         return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 

@@ -11,6 +11,7 @@ from .baseline import Baseline
 from .commands import CHUNK
 from .dump import FORMAT, Decoded, Dumped
 from .errors import ReleaseError
+from .for_people import json_text
 from .journal import Run, stamp, utc_now
 from .private_files import replace_private, write_private
 from .shapes import EACH, difference
@@ -103,12 +104,12 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
 
 def write(path: Path, manifest: Manifest, run_id: str) -> None:
     """Whole or not at all; raises ReleaseError."""
-    write_private(path, json.dumps(manifest, ensure_ascii=False, indent=1, default=str) + "\n", run_id)
+    write_private(path, json_text(manifest, indent=1, default=str) + "\n", run_id)
 
 
 def mark_restored(path: Path, manifest: Manifest, restored: dict[str, Any], run_id: str) -> None:
     """Note in the manifest that, when and as what the backup was restored and compared; raises ReleaseError."""
-    text = json.dumps({**manifest, "restored": restored}, ensure_ascii=False, indent=1, default=str) + "\n"
+    text = json_text({**manifest, "restored": restored}, indent=1, default=str) + "\n"
     replace_private(path, text.encode("utf-8", "replace"), run_id)
 
 

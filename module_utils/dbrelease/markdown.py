@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+from .plain_text import printable
+
 SPECIAL = re.compile(r"([\\`*\[\]~])")
 ESCAPED_BAR = r"\|"
 VALUE_LENGTH = 400
@@ -15,7 +16,7 @@ VALUE_LENGTH = 400
 
 def text(value: object) -> str:
     """Data as one line of text: no markup, no HTML, no line breaks."""
-    line = " ".join(CONTROLS.sub("", str("" if value is None else value)).split())
+    line = " ".join(printable(str("" if value is None else value)).split())
     line = SPECIAL.sub(r"\\\1", line)
     return re.sub(r"&(?=#?\w+;)", "&amp;", line).replace("<", "&lt;")
 
@@ -23,7 +24,7 @@ def text(value: object) -> str:
 def code(value: Any) -> str:
     """Data as a code span: a string as it is, anything else as JSON; cut where it is long."""
     line = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    line = " ".join(CONTROLS.sub("", line).split())
+    line = " ".join(printable(line).split())
     if len(line) > VALUE_LENGTH:
         line = f"{line[:VALUE_LENGTH]} … (whole in evidence.json)"
     fence = _longer_than_any(line, 1)
@@ -33,7 +34,7 @@ def code(value: Any) -> str:
 
 def block(content: str, language: str = "") -> list[str]:
     """Data as a fenced block, whose fence is longer than any in the data."""
-    lines = CONTROLS.sub("", content.replace("\r\n", "\n")).strip("\n")
+    lines = printable(content, lines=True).strip("\n")
     fence = _longer_than_any(lines, 3)
     return ["", f"{fence}{language}", lines, fence]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .plain_text import printable
 from .private_files import create_private, sync_directory, write_failure
 from .proof import Proof
 from .secret import masked
@@ -38,7 +39,7 @@ class MigrationLog:
             self._line(line.decode(errors="replace"))
 
     def end(self, footer: str) -> str:
-        """Close the attempt; returns its output (the last megabyte), masked."""
+        """Close the attempt; returns its output (the last megabyte) as it came, for the next step to read."""
         if self._rest:
             self._line(self._rest.decode(errors="replace"))
             self._rest = b""
@@ -65,16 +66,15 @@ class MigrationLog:
         )
 
     def _line(self, line: str) -> None:
-        kept = masked(line, self._secret) + "\n"
-        self._kept.extend(kept.encode(errors="replace"))
+        self._kept.extend(line.encode(errors="replace") + b"\n")
         if len(self._kept) > 2 * KEPT_BYTES:
             del self._kept[:-KEPT_BYTES]
-        self._write(kept)
+        self._write(f"{line}\n")
 
     def _write(self, text: str) -> None:
         if self._descriptor is None or self.error is not None:
             return
-        data = text.encode(errors="replace")
+        data = printable(masked(text, self._secret), lines=True).encode(errors="replace")
         try:
             while data:
                 written = os.write(self._descriptor, data)

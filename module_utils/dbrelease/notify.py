@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .journal import Run
+from .plain_text import printable
 from .stages import one_line
 
 TEXT_LENGTH = 1500  # Slack takes 3000 characters, a phone fewer
@@ -47,7 +48,7 @@ class Message:
     def facts(self) -> dict[str, str]:
         """What belongs to the message besides its sentence; only what there is."""
         named = {"Outcome": self.outcome, "Environment": self.environment, "Run": self.run_id, "Report": self.report}
-        return {name: value for name, value in named.items() if value}
+        return {name: printable(value) for name, value in named.items() if value}
 
 
 def event_of(moment: str, events: Collection[str], outcome: str, succeeded: bool) -> str:
@@ -71,7 +72,7 @@ def message_of(event: str, run: Run, params: Mapping[str, Any]) -> Message:
         run_id=run.run_id,
         release=run.release,
         title=one_line(params["title"])[:TEXT_LENGTH],
-        environment=run.environment,
+        environment=printable(run.environment),
         playbook=run.playbook,
         outcome=params["outcome"],
         succeeded=params["succeeded"],

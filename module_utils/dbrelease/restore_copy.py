@@ -26,6 +26,7 @@ from .database import (
 )
 from .dump import tool_environment
 from .errors import ReleaseError
+from .for_people import last_words
 from .journal import Journal
 from .proof import Proof
 from .restore_backup import Backup
@@ -139,7 +140,7 @@ def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
         if finished.status == 0:
             finished = place.commands.run(["sha256sum", f"{folder}/dump"], timeout_s=place.timeout_s)
         if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
-            reason = " ".join(finished.stderr.split())[-300:] or "what arrived is not the file"
+            reason = last_words(finished.stderr, 300) or "what arrived is not the file"
             raise ReleaseError(
                 f"Copying {backup.path} into {place.commands.place} failed ({reason}): make room in its /tmp, "
                 "and run again."
@@ -197,9 +198,9 @@ def _subscriptions(place: Place, path: str) -> list[str]:
 
 
 def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
-    text = " ".join(masked(finished.stderr, place.login.password).split())
+    text = " ".join(finished.stderr.split())
     # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
-    text = QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip()[:400]
+    text = masked(QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip(), place.login.password)[:400]
     reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
     return ReleaseError(
         f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "

@@ -9,6 +9,7 @@ from .commands import Commands
 from .database import Login
 from .dump import tool_environment
 from .errors import ReleaseError
+from .for_people import last_words
 
 # Of the program's version and of one run, not of the schema.
 NO_SCHEMA = ("--", "SET ", "SELECT pg_catalog.set_config", "\\restrict", "\\unrestrict")
@@ -22,9 +23,7 @@ def schema_of(database: Login, commands: Commands, timeout_s: int, application: 
         environment=tool_environment(database, application, inside=inside),
     )
     if finished.status != 0:
-        raise ReleaseError(
-            f"Reading the schema of the {database.label} failed ({' '.join(finished.stderr.split())[-300:]})."
-        )
+        raise ReleaseError(f"Reading the schema of the {database.label} failed ({last_words(finished.stderr, 300)}).")
     return _statements(finished.stdout)
 
 
@@ -35,7 +34,7 @@ def schema_of_dump(path: Path, commands: Commands, timeout_s: int) -> list[str]:
             ["pg_restore", "--schema-only", "--no-subscriptions", "--file=-"], timeout_s=timeout_s, stdin=file
         )
     if finished.status != 0:
-        raise ReleaseError(f"Reading the schema of {path} failed ({' '.join(finished.stderr.split())[-300:]}).")
+        raise ReleaseError(f"Reading the schema of {path} failed ({last_words(finished.stderr, 300)}).")
     return _statements(finished.stdout)
 
 

@@ -18,7 +18,6 @@ from .journal import Run, utc_now
 from .locks import RETRYABLE, ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from .migration_log import MigrationLog
 from .proof import Proof
-from .secret import masked
 from .sessions import end_sessions
 
 PROOF = "rollback.downgrade"
@@ -53,7 +52,7 @@ class Script:
                     watch=watch,
                 )
         except ReleaseError as error:
-            cause = masked(error.message, self.login.password)
+            cause = error.message
             end_sessions(self.login, name)
         revisions = revisions_or_none(self.login, self.table)
         duration_ms = round((time.monotonic() - begun) * 1000)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .plain_text import printable
 from .proof import failures, sentence
 
 Line = Mapping[str, Any]
@@ -43,8 +44,8 @@ class Stage:
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one blank."""
-    return " ".join(text.split())
+    """The text with every run of white space as one blank, and with what is not seen written out."""
+    return " ".join(printable(text).split())
 
 
 def stages_of(lines: Iterable[Line]) -> list[Stage]:

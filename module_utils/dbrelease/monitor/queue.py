@@ -8,6 +8,7 @@ from typing import Any
 from ..alembic import missing_program
 from ..commands import commands_in
 from ..errors import ReleaseError
+from ..secret import masked
 from .verdicts import WORSE, Claim
 
 TIMEOUT_S = 15
@@ -22,7 +23,7 @@ def read_queue(command: Sequence[str], container: str) -> tuple[int | None, str]
     said = " ".join((finished.stdout or finished.stderr).split())
     # A broker that wants a password, or is loading, says so with exit status 0.
     if finished.status != 0 or not said.isdigit():
-        reason = "it is not there" if missing_program(finished) else said[:200] or f"status {finished.status}"
+        reason = "it is not there" if missing_program(finished) else masked(said)[:200] or f"status {finished.status}"
         return None, f"Asking {command[0]} in container {container} failed ({reason})."
     return int(said), ""
 

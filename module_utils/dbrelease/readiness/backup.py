@@ -19,12 +19,12 @@ from ..database import LOST_CLIENT_OPTIONS, Login, connect, select, server_reaso
 from ..dump import tool_environment
 from ..errors import ReleaseError
 from ..fingerprints import read_tables
+from ..for_people import last_words
 from ..manifest import Manifest, hash_file, read
 from ..proof import Proof
 from ..restore_copy import drop_database
 from ..restore_names import proof_name
 from ..restore_settings import apply_session_settings, create_statement
-from ..secret import masked
 
 KEPT = "The backup from before the release is there, unchanged"
 RESTORABLE = "The backup can be restored"
@@ -147,7 +147,7 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
     except OSError as error:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
     if finished.status != 0:
-        reason = masked(" ".join(finished.stderr.split())[-300:], copy.password) or f"status {finished.status}"
+        reason = last_words(finished.stderr, 300, copy.password) or f"status {finished.status}"
         raise ReleaseError(f"Restoring {path} by pg_restore in {commands.place} failed ({reason}): use another backup.")
 
 
