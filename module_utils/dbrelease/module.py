@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NoReturn
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils import basic
 
 from .claiming import present
 from .errors import ReleaseError
@@ -92,35 +92,55 @@ def run_of(params: Mapping[str, Any]) -> Run:
     return Run(**params["run"])
 
 
+class AnsibleModule(basic.AnsibleModule):
+    """A module whose secrets are masked by us, where people read them.
+
+    Ansible puts asterisks for a secret's letters into every text, also into paths and names that other tasks read; and
+    it knows none of the forms in which a program prints a secret.
+    """
+
+    def fail_json(self, msg: str, **facts: Any) -> NoReturn:
+        """See there; what was given is wrong, or the act has failed."""
+        shown = self._shown_by_us()
+        super().fail_json(msg=sentence_for_people(msg), **result_for_people(facts), **shown)
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        """See there."""
+        shown = self._shown_by_us()
+        super().exit_json(**result_for_people(result), **shown)
+
+    def log(self, msg: str, log_args: Mapping[str, Any] | None = None) -> None:
+        """The target's system log, which others may read, has what a module was given."""
+        self._shown_by_us()
+        given = {name: sentence_for_people(str(value)) for name, value in (log_args or {}).items()}
+        super().log(sentence_for_people(msg), given)
+
+    def _shown_by_us(self) -> dict[str, Any]:
+        """What Ansible shows of the options with -vvv; from here on none of its own asterisks."""
+        hidden = [name for name, option in self.argument_spec.items() if option.get("no_log")]
+        learn(secrets_of(self.params, hidden))
+        self.no_log_values.clear()
+        return {"invocation": invocation_of(self.params, hidden)}
+
+
 def run_module(options: Options, act: Act) -> None:
     """Run `act(params, check_mode)`: what it returns is the result; a ReleaseError becomes one sentence."""
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
-    hidden = [name for name, option in options.items() if option.get("no_log")]
-    learn(secrets_of(module.params, hidden))
-    # Ansible would put asterisks for these letters into every text, also into paths and names that other tasks read.
-    module.no_log_values.clear()
-    # With -vvv Ansible shows what a module was given.
-    shown = {"invocation": invocation_of(module.params, hidden)}
     try:
         with _presence(module.params, module.check_mode):
             result = act(module.params, module.check_mode)
     except ReleaseError as error:
-        module.fail_json(
-            msg=sentence_for_people(error.message),
-            **result_for_people({"refused": error.refused, **error.facts}),
-            **shown,
-        )
+        cleaned(error)
+        module.fail_json(msg=error.message, refused=error.refused, **error.facts)
     except Exception as error:
         if reason := _database_reason(error):
+            cleaned(error)
             module.fail_json(
-                msg=sentence_for_people(
-                    f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
-                    "again."
-                ),
-                **shown,
+                msg=f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
+                "again."
             )
         raise cleaned(error)  # noqa: B904
-    module.exit_json(**result_for_people({"changed": False, **result}), **shown)
+    module.exit_json(**{"changed": False, **result})
 
 
 def _database_reason(error: Exception) -> str:

@@ -23,7 +23,8 @@ LONG, MIXED, ODD = 16, 8, 6
 SHORTEST_WORD = 3
 # Of so many characters base64 and hexadecimal digits are not met by chance.
 ENCODED = 8
-ESCAPES, NESTED = r"\\{0,16}", "(?:25){0,4}"
+# A sign of escaping may itself be escaped, and that again.
+ESCAPES, PERCENT = r"\\{0,16}", "%{1,8}(?:25){0,4}"
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 
 # scheme://user:password@host, password=... in a connection string, PASSWORD '...' in SQL: whoever's password it is.
@@ -39,6 +40,12 @@ _WEBHOOK = re.compile(
     r"[^\s\"'<>]+",
     re.IGNORECASE,
 )
+# A word begins also behind a colour and behind a sign that is written by letters, and ends before one.
+_BEFORE_WORD = (
+    r"(?:(?<![\w./\\@-])|(?<=[0-9;\[]m)|(?<=\\[nrtfvb])"
+    r"|(?<=%[0-9A-Fa-f]{2})|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
+)
+_BEHIND_WORD = r"""(?![\w/=-])(?!\.\w)(?!\\(?![nrtfvbxu"'\\]))"""
 _PLACES = (_URL_PASSWORD, _DSN_PASSWORD, _AUTHORIZATION, _WEBHOOK)
 
 
@@ -166,7 +173,7 @@ def _pattern(text: str, sql: bool) -> str:
     digits = r"(?i:" + "(?:[ :]|\\\\x)?".join(f"{byte:02x}" for byte in data) + ")"
     if not is_word(text):
         return f"(?:{spelled}|{digits})"
-    by_itself = rf"(?<![\w./\\@-])(?:{spelled})(?![\w/\\=-])(?!\.\w)"
+    by_itself = rf"{_BEFORE_WORD}(?:{spelled}){_BEHIND_WORD}"
     in_place = rf"(?<=[:=])(?:{spelled})(?=[@&\s]|$)|(?<=')(?:{spelled})(?=')"
     if not sql:
         in_place += rf'|(?<=")(?:{spelled})(?=")'
@@ -179,7 +186,12 @@ def _pattern(text: str, sql: bool) -> str:
 def _run(run: str) -> str:
     if run.startswith("\\"):
         hexadecimal = "|".join(
-            (rf"%{NESTED}5[cC]", r"&(?:amp;)*(?:#0*92|#[xX]0*5[cC]|bsol);", r"\\{1,16}(?:x5[cC]|u005[cC]|134)")
+            (
+                rf"{PERCENT}5[cC]",
+                r"&(?:amp;)*(?:#0*92|#[xX]0*5[cC]|bsol);",
+                "=5[cC]",
+                r"\\{1,16}(?:x5[cC]|u005[cC]|134)",
+            )
         )
         return rf"(?:\\{{{len(run)},64}}|(?:{hexadecimal}){{{len(run)}}})"
     return _character(run)
@@ -188,16 +200,16 @@ def _run(run: str) -> str:
 @cache
 def _character(character: str) -> str:
     code, data = ord(character), character.encode(errors="surrogatepass")
-    forms = [re.escape(character) if character.isalnum() else ESCAPES + re.escape(character)]
+    forms = [re.escape(character) if character.isascii() and character.isalnum() else ESCAPES + re.escape(character)]
     forms = [*_doubled(character), *forms]
-    forms.append("".join(rf"%{NESTED}(?i:{byte:02x})" for byte in data))
+    forms.append("".join(rf"{PERCENT}(?i:{byte:02x})" for byte in data))
     forms.append("".join(rf"\\{{1,16}}(?i:x{byte:02x})" for byte in data))
     forms.append("".join(rf"\\{{1,16}}{byte:03o}" for byte in data))
     forms.append("".join(rf"=(?i:{byte:02x})" for byte in data))
     forms.append(rf"\\{{1,16}}(?i:u{code:04x}|u\{{0*{code:x}\}}|U{code:08x})" if code < 0x10000 else _astral(character))
     forms.append(rf"&(?:amp;)*(?:#0*{code}|#(?i:x0*{code:x}){_named(code)});")
     if code < 0x100:
-        forms.append(rf"(?:%{NESTED}|\\{{1,16}}x)(?i:{code:02x})")
+        forms.append(rf"(?:{PERCENT}|\\{{1,16}}x)(?i:{code:02x})")
     if code >= 0x80:
         # Read in another encoding, or as none.
         forms += [re.escape(data.decode("latin-1")), "\ufffd{1,4}"]
