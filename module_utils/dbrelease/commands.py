@@ -216,7 +216,10 @@ class HostCommands:
 def docker_client() -> docker.DockerClient:
     """The target's container engine; raises ReleaseError when there is none."""
     try:
-        return docker.from_env(timeout=60)
+        client = docker.from_env(timeout=60)
+        # Else a login of ~/.netrc would go to an engine that is reached by TCP.
+        client.api.auth = lambda request: request
+        return client
     except docker.errors.DockerException as error:
         raise ReleaseError(
             f"Reaching the container engine on the target failed ({_docker_reason(error)}): "

@@ -24,6 +24,7 @@ from psycopg2.extensions import (
     PYINTERVALARRAY,
 )
 
+from . import transport
 from .errors import ReleaseError
 from .secret import Secret, learn
 
@@ -84,6 +85,7 @@ class Login:
     database: str
     password: str | None = field(default=None, repr=False)
     ssl_mode: str = "prefer"
+    ssl_root_cert: str = ""
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Login:
@@ -95,7 +97,8 @@ class Login:
             user=params["login_user"],
             database=params["login_db"],
             password=params["login_password"],
-            ssl_mode=params["ssl_mode"],
+            ssl_mode=params["ssl_mode"] or transport.default_ssl_mode(params["login_host"]),
+            ssl_root_cert=params.get("ssl_root_cert") or "",
         )
 
     @property
@@ -113,7 +116,7 @@ def connect(login: Login, application_name: str) -> Connection:
             user=login.user,
             password=login.password,
             dbname=login.database,
-            sslmode=login.ssl_mode,
+            **transport.parameters(login.ssl_mode, login.ssl_root_cert),
             application_name=application_name,
             connect_timeout=CONNECT_TIMEOUT_S,
             keepalives_idle=30,
@@ -171,6 +174,8 @@ def connect_failure(login: Login, text: str) -> str:
     reason = " ".join(text.split())
     if reason == POOLED:
         advice = "let db_host and db_port lead to the server itself"
+    elif safer := transport.advice(reason):
+        advice = safer
     elif "password" in reason or "authentication" in reason or "pg_hba" in reason:
         advice = "check db_user and db_password in the inventory"
     elif "does not exist" in reason:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from . import transport
 from .alembic import missing_program
 from .commands import CHUNK, Commands, Finished
 from .database import Login, connect
@@ -117,7 +118,8 @@ def tool_environment(login: Login, application_name: str, *, inside: bool) -> di
     if inside:
         environment["PGPORT"] = _own_port(login)
     else:
-        environment |= {"PGHOST": login.host, "PGPORT": str(login.port), "PGSSLMODE": login.ssl_mode}
+        environment |= {"PGHOST": login.host, "PGPORT": str(login.port)}
+        environment |= transport.environment(login.ssl_mode, login.ssl_root_cert)
     if login.password is not None:
         environment["PGPASSWORD"] = login.password
     return environment

@@ -6,12 +6,13 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import requests
+import requests.auth
 
 from .errors import ReleaseError
 
@@ -61,6 +62,14 @@ def _split(url: str) -> SplitResult | None:
     return parts
 
 
+def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
+    """The login that a URL itself has, or none; never that of ~/.netrc, which is for somebody else's programs."""
+    parts = _split(url)
+    if parts is None or parts.username is None:
+        return lambda request: request
+    return requests.auth.HTTPBasicAuth(unquote(parts.username).encode(), unquote(parts.password or "").encode())
+
+
 class HttpSession:
     """Reads from one API: within a deadline, without proxies, never following a redirect to another place."""
 
@@ -78,8 +87,7 @@ class HttpSession:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers.update({"Accept": "application/json", "User-Agent": "dbrelease"})
-        if parts.username is not None:
-            self._session.auth = (unquote(parts.username), unquote(parts.password or ""))
+        self._session.auth = login_in(base_url)
 
     def __enter__(self) -> HttpSession:
         """For `with`."""

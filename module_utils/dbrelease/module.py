@@ -23,11 +23,8 @@ LOGIN_OPTIONS: Options = {
     "login_user": {"type": "str", "required": True},
     "login_password": {"type": "str", "no_log": True},
     "login_db": {"type": "str", "required": True},
-    "ssl_mode": {
-        "type": "str",
-        "default": "prefer",
-        "choices": ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"],
-    },
+    "ssl_mode": {"type": "str", "choices": ["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},
+    "ssl_root_cert": {"type": "path"},
 }
 
 RUN_OPTIONS: Options = {

@@ -14,7 +14,7 @@ from typing import Any
 
 import requests
 
-from .http import explain
+from .http import explain, login_in
 from .notify import Message, host_of, kind_of, mail_text, payload_of
 
 
@@ -80,7 +80,7 @@ def post(url: str, payload: Mapping[str, Any], timeout_s: float) -> str:
     """POST to a webhook; the address holds a secret, and is in nothing that is said."""
     if not url.startswith(("http://", "https://")) or not host_of(url):
         raise UndeliveredError("failed: notify_webhook_url is not of the form https://host/path; correct it.")
-    answer = requests.post(url, json=payload, timeout=timeout_s, allow_redirects=False, stream=True)
+    answer = requests.post(url, json=payload, timeout=timeout_s, allow_redirects=False, stream=True, auth=login_in(url))
     with answer:
         if not 200 <= answer.status_code < 300:
             raise UndeliveredError(f"answered with status {answer.status_code}: correct notify_webhook_url.")

@@ -26,9 +26,17 @@ options:
     type: str
     required: true
   ssl_mode:
-    description: As libpq's C(sslmode).
+    description:
+      - As libpq's C(sslmode). By default (also where it is empty) V(prefer) for a server on this machine, which is a
+        socket, the loopback or a container on a bridge of its own, and V(verify-full) for any other.
+      - Unless it is V(verify-ca) or V(verify-full), the password is never sent in clear, whatever the server asks for;
+        that needs a libpq of 16 or later.
     type: str
-    default: prefer
-    choices: [disable, allow, prefer, require, verify-ca, verify-full]
+    choices: ["", disable, allow, prefer, require, verify-ca, verify-full]
+  ssl_root_cert:
+    description:
+      - File on the target with the authority that the server's certificate is verified by. By default libpq's own,
+        C(~/.postgresql/root.crt).
+    type: path
 requirements: [psycopg2]
 """

@@ -79,7 +79,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that was seen, each part possibly not."""
+    """Everything that was seen, each part possibly not; `unverified` is one sentence where the server is not."""
 
     services: Mapping[str, Service]
     database: Database | Unseen
@@ -93,6 +93,7 @@ class Facts:
     table_free_bytes: int | Unseen
     answers: Mapping[str, Answer] | Unseen
     staging: Mapping[str, Any] | Unseen | None
+    unverified: str = ""
 
     @property
     def revisions(self) -> list[str]:

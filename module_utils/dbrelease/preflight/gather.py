@@ -18,6 +18,7 @@ from ..errors import ReleaseError
 from ..http import Answer
 from ..proof import Proof
 from ..target import DATABASE_SERVICE, Service, inspect, not_running, service_of
+from ..transport import caveat
 from .catalog import read_database
 from .demands import Demands
 from .facts import Database, Facts, Payload, Unseen
@@ -76,6 +77,7 @@ def gather(place: Place, demands: Demands) -> Facts:
             table_free_bytes=room,
             answers=answers.result(),
             staging=staging_of(place.staging_evidence_path),
+            unverified=caveat(place.login.host, place.login.ssl_mode),
         )
     return with_history(facts, demands, backend)
 
