@@ -213,13 +213,31 @@ class HostCommands:
         return output.finished(argv, status, begun, timeout_s)
 
 
+class EngineApi(docker.APIClient):
+    """What asks the engine, without a login: one of ~/.netrc would go to an engine that is reached by TCP."""
+
+    @property
+    def auth(self) -> Callable[[Any], Any]:
+        """Not that of the session, which has none until its first request."""
+        return lambda request: request
+
+    @auth.setter
+    def auth(self, _: Any) -> None:
+        pass
+
+
+class Engine(docker.DockerClient):
+    """The client of the SDK, with that."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As there."""
+        self.api = EngineApi(*arguments, **options)
+
+
 def docker_client() -> docker.DockerClient:
     """The target's container engine; raises ReleaseError when there is none."""
     try:
-        client = docker.from_env(timeout=60)
-        # Else a login of ~/.netrc would go to an engine that is reached by TCP.
-        client.api.auth = lambda request: request
-        return client
+        return Engine.from_env(timeout=60)
     except docker.errors.DockerException as error:
         raise ReleaseError(
             f"Reaching the container engine on the target failed ({_docker_reason(error)}): "

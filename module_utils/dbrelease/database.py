@@ -110,7 +110,7 @@ class Login:
 def connect(login: Login, application_name: str) -> Connection:
     """A session with fixed text settings, in autocommit; raises ReleaseError with what to do."""
     try:
-        connection = psycopg2.connect(
+        connection: Connection = psycopg2.connect(
             host=login.host,
             port=login.port,
             user=login.user,

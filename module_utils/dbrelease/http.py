@@ -67,7 +67,7 @@ def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.Prepared
     parts = _split(url)
     if parts is None or parts.username is None:
         return lambda request: request
-    return requests.auth.HTTPBasicAuth(unquote(parts.username).encode(), unquote(parts.password or "").encode())
+    return requests.auth.HTTPBasicAuth(unquote(parts.username), unquote(parts.password or ""))
 
 
 class HttpSession:

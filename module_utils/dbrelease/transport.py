@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import sys
 from pathlib import Path
+from typing import Any
 
 import psycopg2.extensions
 
@@ -84,7 +85,7 @@ def default_ssl_mode(host: str) -> str:
     return "prefer" if is_local(host) else "verify-full"
 
 
-def parameters(ssl_mode: str, root_cert: str) -> dict[str, str]:
+def parameters(ssl_mode: str, root_cert: str) -> dict[str, Any]:
     """For libpq."""
     given = {"sslmode": ssl_mode}
     if root_cert:

@@ -229,7 +229,7 @@ def test_which_secrets_may_be_words(text: str, word: bool) -> None:
 @pytest.mark.parametrize("password", ["app", "f4c8a2b5e1d9", "upgrade", "pass"])
 def test_what_later_tasks_read_is_what_it_is(password: str) -> None:
     secret.learn([Secret(password)])
-    result = {
+    result: dict[str, Any] = {
         "payload_missing": [f"/{password}/migrations/versions/{password}.py"],
         "run": {"run_id": password, "state_dir": f"/{password}/state"},
         "services": {"db": {"container": password}},
@@ -240,7 +240,7 @@ def test_what_later_tasks_read_is_what_it_is(password: str) -> None:
     shown = result_for_people(result)
     detail = shown["proofs"][0].pop("detail")
     assert detail == "said '***'"
-    result["proofs"][0].pop("detail")  # type: ignore[attr-defined]
+    result["proofs"][0].pop("detail")
     assert shown == result
     facts = {"from_revision": password, "path": f"/{password}", "observations": [{"sql": f"SELECT '{password}'"}]}
     assert facts_for_people(facts) == facts
@@ -488,3 +488,58 @@ def test_a_password_that_is_a_common_word_breaks_nothing(played: Callable[..., t
     (log,) = state.glob("migration_log*.log")
     assert "my password is ***\n***\nMigrated 3 app-items\n" in log.read_text()
     assert f"{state}/journal.jsonl" and str(state) in text
+
+
+SCHEDULE = """
+- hosts: all
+  gather_facts: false
+  vars:
+    monitor_run:
+      {run_id: 20260102T030405Z-abcdef, release: sample, environment: test, playbook: monitor, state_dir: "{{ state }}"}
+    monitor_release: {}
+    monitor_containers: {}
+    monitor_schedule: hourly
+    __monitor_mark: a test that schedules nothing
+  tasks:
+    - ansible.builtin.include_tasks: "{{ tasks }}"
+"""
+ANSIBLE = """#!/bin/sh
+tr '\\0' ' ' </proc/$$/cmdline >{seen}
+exec {ansible} "$@"
+"""
+WITHOUT = """#!/bin/sh
+exit 3
+"""
+
+
+@pytest.mark.parametrize("given", [{}, {"api_base_url": "http://u:0ther@localhost"}], ids=["the same", "another by -e"])
+def test_the_check_of_a_schedule_has_no_login_in_its_argument_list(tmp_path: Path, given: dict[str, str]) -> None:
+    url = f"http://{USER}:{quote(CANARY, safe='')}@localhost:8001"
+    tools = Path(sys.executable).parent
+    (tmp_path / "ansible").write_text(ANSIBLE.format(seen=tmp_path / "seen", ansible=tools / "ansible"))
+    # It goes no further: what cron would run ends at once, and nothing is installed.
+    (tmp_path / "ansible-playbook").write_text(WITHOUT)
+    for program in ("ansible", "ansible-playbook"):
+        (tmp_path / program).chmod(0o755)
+    hosts = {"target": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    values = unsafe({"api_base_url": url, "db_password": CANARY, "db_user": USER})
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": values}}))
+    (tmp_path / "play.yml").write_text(SCHEDULE)
+    extra = {"tasks": str(ROOT / "roles/monitor/tasks/schedule.yml"), "role_path": str(ROOT / "roles/monitor")}
+    extra |= {"__monitor_tools": str(tmp_path), "state": str(tmp_path / "state"), **given}
+    argv = [str(tools / "ansible-playbook"), "-vvv", "-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.yml")]
+    ended = subprocess.run(
+        [*argv, "-e", json.dumps(extra)],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    print(ended.stdout, ended.stderr)
+    seen = (tmp_path / "seen").read_text()
+    assert "--module-name=assert" in seen and "api_base_url" in seen
+    assert leaks(seen) == leaks(ended.stdout + ended.stderr) == []
+    refusal = "does not give the api_base_url of this run" if given else "without it the target cannot be watched"
+    assert refusal in " ".join(ended.stdout.split())
