@@ -84,7 +84,9 @@ def _finding_on_one(path: Path, status: os.stat_result, *, last: bool = False) -
         return Finding(f"{path} belongs to {name_of(owner_of(status))}", ADVICE)
     # In a folder like /tmp nobody may exchange what is another's; but anybody may add to it.
     if status.st_mode & OTHERS_WRITE and (last or not status.st_mode & stat.S_ISVTX):
-        return Finding(f"{path} is writable by {_writers(status)}", f"`chmod go-w {path}`, or {ADVICE}")
+        shared = status.st_mode & stat.S_ISVTX
+        remedy = f"name a folder in it, or {ADVICE}" if shared else f"`chmod go-w {path}`, or {ADVICE}"
+        return Finding(f"{path} is writable by {_writers(status)}", remedy)
     return None
 
 

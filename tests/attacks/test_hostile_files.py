@@ -32,7 +32,13 @@ from ansible.module_utils.dbrelease.manifest import hash_file
 from ansible.module_utils.dbrelease.manifest import read as read_manifest
 from ansible.module_utils.dbrelease.migration_log import MigrationLog
 from ansible.module_utils.dbrelease.own_files import finding_on, open_own, reading
-from ansible.module_utils.dbrelease.private_files import create_private, replace_private, unused, write_private
+from ansible.module_utils.dbrelease.private_files import (
+    create_private,
+    put_command,
+    replace_private,
+    unused,
+    write_private,
+)
 from ansible.module_utils.dbrelease.readiness.backup import kept
 from ansible.module_utils.dbrelease.restore_backup import find_backup, read_backup
 from ansible.module_utils.dbrelease.restore_copy import ONLY_OURS
@@ -255,7 +261,7 @@ ACCEPTED: list[tuple[str, Callable[[Path, GiveAway], Path]]] = [
     ("readable by all, as older versions left it", mode(0o755)),
     ("yet to be made", lambda state, _: state / "a" / "b"),
     ("below a folder like /tmp", mode(0o1777, "deep")),
-    ("yet to be made below one like /tmp", lambda state, _: (state.chmod(0o1777), state / "deep")[1]),
+    ("yet to be made below one like /tmp", lambda state, give: mode(0o1777)(state, give) / "deep"),
 ]
 
 
@@ -379,6 +385,17 @@ def test_the_journal_is_not_written_through_a_link_that_comes_later(run: Run, st
     with pytest.raises(ReleaseError, match="it is a link"):
         Journal(run).append("run", "failed")
     assert victim.read_text() == VICTIM
+
+
+@pytest.mark.parametrize("planted", ["report.html", f"report.html.tmp.{RUN}"])
+def test_the_page_is_not_written_through_a_link(state: Path, victim: Path, planted: str) -> None:
+    """It is put beside the evidence by a shell's command."""
+    (state / planted).symlink_to(victim)
+    command = put_command(str(state / "report.html"), RUN)
+    subprocess.run(["sh", "-c", command], input=b"<html>", check=True)
+    page = state / "report.html"
+    assert (page.read_text(), page.is_symlink(), stat.S_IMODE(page.stat().st_mode)) == ("<html>", False, 0o600)
+    assert victim.read_text() == VICTIM and list(state.iterdir()) == [page]
 
 
 def test_leftovers_of_a_linked_folder_stay(run: Run, state: Path, tmp_path: Path) -> None:
