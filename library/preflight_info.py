@@ -54,7 +54,7 @@ options:
     type: bool
     default: false
   staging_evidence_path:
-    description: The C(evidence.json) of that run, on the target.
+    description: The C(evidence.json) of that run, on the target; refused where others than root may write it.
     type: path
     default: ""
 requirements: [psycopg2, docker, requests]

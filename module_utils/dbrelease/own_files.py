@@ -49,7 +49,8 @@ def finding_on(folder: str | Path) -> Finding | None:
 
     A link above it is followed where nobody but root can have made it, as /var/run is one; the folder itself is none.
     """
-    here, names, links = Path("/"), _names(Path.cwd() / folder), 0
+    whole = Path(folder) if Path(folder).is_absolute() else Path.cwd() / folder
+    here, names, links = Path("/"), _names(whole), 0
     if found := _finding_on_one(here, here.lstat()):
         return found
     while names:

@@ -148,8 +148,8 @@ def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
         if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
             reason = " ".join(finished.stderr.split())[-300:] or "what arrived is not the file"
             raise ReleaseError(
-                f"Copying {backup.path} into {place.commands.place} failed ({reason}): make room in its /tmp, "
-                "and run again."
+                f"Copying {backup.path} into {place.commands.place} failed ({reason}): see that its /tmp has room "
+                "and is sticky, and run again."
             )
         yield f"{folder}/dump"
     except BaseException:
