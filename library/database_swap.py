@@ -32,6 +32,10 @@ options:
     description: The database that takes the place of O(login_db), a restored copy or one that a swap has put aside.
     type: str
     required: true
+  unknown_backup:
+    description: Whether O(database) may be one that no run in this target's journal made or put aside.
+    type: bool
+    default: false
   db_container:
     description: The database's container, to find the server again if it restarts meanwhile.
     type: str
@@ -122,6 +126,7 @@ OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     "database": {"type": "str", "required": True},
+    "unknown_backup": {"type": "bool", "default": False},
     "db_container": {"type": "str", "default": ""},
     "maintenance_db": {"type": "str", "default": "postgres"},
     **SWAP_OPTIONS,

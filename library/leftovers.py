@@ -74,10 +74,14 @@ changed:
 interrupted:
   description:
     - The runs that were interrupted, each with C(run_id), C(playbook), C(steps) without an end, and C(asked), the
-      outcomes that its report is to be held against; empty where it has a report.
+      outcomes that its report is to be held against; empty where it has a report. The newest 20, if there are more.
     - A run whose settling run was killed before it reported it is there again.
   type: list
   elements: dict
+  returned: always
+more_interrupted:
+  description: How many were interrupted besides. They are settled as well, and get no report.
+  type: int
   returned: always
 notice:
   description:

@@ -11,7 +11,9 @@ description:
   - Every rule is a proof C(preflight.<rule>), and every rule is in every result. A rule that cannot be judged because
     another one is red is skipped, and says which.
   - A red proof is a fact, not a failure, and ends the journal's step C(preflight) as C(refused). Where the state
-    directory cannot be written, nothing is journalled, and a proof says so.
+    directory cannot be written, or others may write it, nothing is journalled, and a proof says so.
+  - C(preflight.state_dir) also tells what else reaches the state directory, which is no reason to refuse. That is a git
+    work tree that it lies in, and a container of the release into which it is mounted writable.
   - The declared statements are planned in a transaction that is always rolled back, the observations on the tables as
     they are, the others on the tables as the release leaves them. In it an empty table stands in for one that the
     release will create, without foreign keys, so that no other table is locked; and a temporary one for a table that
@@ -52,7 +54,7 @@ options:
     type: bool
     default: false
   staging_evidence_path:
-    description: The C(evidence.json) of that run, on the target.
+    description: The C(evidence.json) of that run, on the target; refused where others than root may write it.
     type: path
     default: ""
 requirements: [psycopg2, docker, requests]

@@ -15,6 +15,8 @@ description:
     for the second database, for the server's log (as much again, up to C(max_wal_size)), and for the dump in the
     container. A server with another system identifier is no reason to refuse: after its volume is lost there is no
     other."
+  - Refused are also files that others than the deploying user and root may write, and a dump of which the journal of
+    this target has no backup with the same sha256, unless O(unknown_backup).
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
   - Nothing is restored where the live database holds exactly this already (rows, sequences, settings and schema).
   - The name of the live database is locked on the server from the first look to the end of the swap. A second restore
@@ -39,10 +41,17 @@ options:
     default: ""
   backup:
     description:
-      - The dump, as a path or as a name in the state directory.
+      - The dump, as a path or as a name in the state directory. One elsewhere is refused.
       - By default the last backup of the release in the environment, as the journal has it.
     type: str
     default: ""
+  unknown_backup:
+    description:
+      - Whether to restore a dump that no backup in this target's journal made, such as one that was copied from another
+        machine. Its files must be those of the deploying user or of root all the same.
+      - Restoring a dump runs the code in it as O(login_user), on the server too where that is a superuser.
+    type: bool
+    default: false
   label:
     description: The release as it stands in the names of files.
     type: str
@@ -167,6 +176,7 @@ OPTIONS: Options = {
     "state": {"type": "str", "choices": ["present", "live", "absent"], "default": "present"},
     "name": {"type": "str", "default": ""},
     "backup": {"type": "str", "default": ""},
+    "unknown_backup": {"type": "bool", "default": False},
     "label": {"type": "str", "default": ""},
     "db_container": {"type": "str", "default": ""},
     "maintenance_db": {"type": "str", "default": "postgres"},

@@ -15,7 +15,14 @@ description:
     until the closing report of its run the modules of other runs refuse to act. The claim of a run that has died counts
     nothing, and a module of it that still works is ended. Where another run lives, this one is journalled as refused,
     and RV(refused) is true; ending the play with a report is left to whoever asks.
-  - Fails only if containers are named and the container engine cannot be reached, or the journal cannot be written.
+  - Refuses, also in check mode and before it looks at anything, a state directory in which anybody but the deploying
+    user and root could exchange a file. That is one that is a link or belongs to another user, one that its group or
+    others may write, and one beneath a folder of which any of this is true. Above it a folder such as C(/tmp) may be
+    written by others if it is sticky, and a link is followed if root made it in a folder that only root may write.
+  - Refuses a journal of more than 128 MiB or 200,000 lines, or with O(exclusive) of more than 1,000 runs without an
+    end, which no runs have written.
+  - Apart from that it fails only if containers are named and the container engine cannot be
+    reached, or the journal cannot be written.
 options:
   release:
     description: Name of the release.
@@ -160,6 +167,7 @@ from typing import Any
 from ansible.module_utils.dbrelease import target
 from ansible.module_utils.dbrelease.module import Options, run_module
 from ansible.module_utils.dbrelease.opening import open_run
+from ansible.module_utils.dbrelease.own_files import demand_own_folder
 
 OPTIONS: Options = {
     **{key: {"type": "str", "required": True} for key in ("release", "environment", "playbook")},
@@ -181,7 +189,8 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Look at the target, then open the run."""
+    """Look at the target, then open the run; first of all, whether what it keeps would be kept for us alone."""
+    demand_own_folder(params["state_dir"])
     seen = target.look(params["containers"], params["db_host"], params["db_port"])
     return {**open_run(params, check_mode), **seen}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .for_people import json_text
 from .interrupts import ending_in_order
 from .journal import Journal, Run, Step
 from .module import run_of
+from .own_files import read_own
 from .private_files import publish, temporary_name, write_failure, write_private
 from .proof import Proof, Status, sentence
 from .sequence_values import read_values
@@ -151,7 +153,7 @@ def _keep(plan: Plan, commands: Commands, tool: str, baseline: Baseline, dumped:
         manifest.write(plan.paths["manifest"], content, plan.run.run_id)
     except ReleaseError:
         # Without its manifest it is no backup, and must not look like one.
-        if not plan.paths["manifest"].exists():
+        if not os.path.lexists(plan.paths["manifest"]):
             path.unlink(missing_ok=True)
         raise
     proofs = [
@@ -182,7 +184,7 @@ def _existing(plan: Plan, journal: Journal) -> dict[str, Any] | None:
     """The result of this run's backup where it is there and whole; raises ReleaseError where its names are taken."""
     content = manifest.read(plan.paths["manifest"])
     if content is None:
-        taken = next((path for path in plan.paths.values() if path.exists()), None)
+        taken = next((path for path in plan.paths.values() if os.path.lexists(path)), None)
         if taken is not None:
             raise _refused(journal, f"{taken} exists without a manifest, and a run never overwrites a file")
         return None
@@ -192,7 +194,7 @@ def _existing(plan: Plan, journal: Journal) -> dict[str, Any] | None:
         raise _refused(journal, f"{plan.paths['path']} is not what its manifest says")
     facts = _facts(plan, content, content["server_version"])
     try:
-        baseline = json.loads(plan.paths["json"].read_text(encoding="utf-8"))
+        baseline = json.loads(read_own(plan.paths["json"]))
     except (OSError, ValueError) as error:
         raise _refused(journal, f"the baseline {plan.paths['json']} cannot be read") from error
     detail = "This run's backup is there already and has the sha256 of its manifest."

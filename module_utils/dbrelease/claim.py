@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from .journal import Run
+from .journal import RUN_ID, Run
 from .machine import Machine, Process
+from .shapes import Shape, difference
 
 Life = Literal["alive", "dead", "unknown"]
 Decision = Literal["take", "refuse", "end_module", "wait"]
@@ -17,6 +19,12 @@ Line = Mapping[str, Any]
 
 CLAIM_NAME = "run.lock"
 CLAIM_STEP = "claim"
+_PROCESS: Shape = ({"pid": int, "started": str}, None)
+SHAPE: Shape = {
+    **dict.fromkeys(("run_id", "playbook", "release", "environment", "since", "user", "controller"), str),
+    **{"controller_pid": int, "controller_started": str, "boot_id": str, "pid_namespace": str},
+    **{"target_boot_id": str, "target_pid_namespace": str, "module": _PROCESS, "connection": _PROCESS},
+}
 # Written in one piece: who is killed at it leaves the old content or the new.
 SIZE = 2048
 
@@ -99,10 +107,17 @@ def decode(content: bytes) -> Claim | None:
     """The claim in the file; None where there is none, or none that can be read."""
     try:
         values = json.loads(content)
-        processes = {key: Process(**values[key]) if values[key] else None for key in ("module", "connection")}
+        if difference(values, SHAPE) or not re.fullmatch(RUN_ID, values["run_id"]):
+            return None
+        processes = {key: _process(values[key]) for key in ("module", "connection")}
         return Claim(**{**values, **processes})
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, RecursionError):
         return None
+
+
+def _process(values: Mapping[str, Any] | None) -> Process | None:
+    """Its number is that of one process: 0 and less would mean many."""
+    return Process(**values) if values and values["pid"] > 0 else None
 
 
 def life_of(claim: Claim, here: Machine, running: IsRunning, *, held: bool) -> Life:

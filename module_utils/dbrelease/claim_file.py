@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .claim import CLAIM_NAME, SIZE, Claim, decode, encode
 from .errors import ReleaseError
-from .journal import make_private_directory
 from .machine import connection_of, process_of
+from .own_files import make_private_directory, open_own, reading
 
 POLL_S = 0.1
 
@@ -65,9 +65,10 @@ def path_in(state_dir: str) -> Path:
 
 
 def peek(path: Path) -> Claim | None:
-    """The claim, read by one who does not hold the lock."""
+    """The claim, read by one who does not hold the lock; raises ReleaseError where its file is not ours alone."""
     try:
-        return decode(path.read_bytes())
+        with reading(path) as file:
+            return decode(file.read(SIZE))
     except OSError:
         return None
 
@@ -78,7 +79,7 @@ def try_lock(path: Path, *, create: bool = True) -> HeldFile | None:
         while True:
             if create:
                 make_private_directory(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0), 0o600)
+            descriptor = open_own(path, os.O_RDWR | (os.O_CREAT if create else 0))
             if not _flock(descriptor):
                 os.close(descriptor)
                 return None
@@ -102,7 +103,7 @@ def lock(path: Path, wait_s: float, *, create: bool = True) -> HeldFile | None:
     deadline = time.monotonic() + wait_s
     while True:
         held = try_lock(path, create=create)
-        if held or time.monotonic() > deadline or not (create or path.exists()):
+        if held or time.monotonic() > deadline or not (create or os.path.lexists(path)):
             return held
         time.sleep(POLL_S)
 
@@ -120,7 +121,7 @@ def _flock(descriptor: int) -> bool:
 
 def _is_still(path: Path, descriptor: int) -> bool:
     try:
-        there = path.stat()
+        there = path.lstat()
     except FileNotFoundError:
         return False
     mine = os.fstat(descriptor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .database import Login
@@ -12,6 +11,7 @@ from .errors import ReleaseError
 from .journal import Journal
 from .manifest import hash_file
 from .module import run_of
+from .own_files import kept_in
 from .proof import Proof
 from .remembered import odd
 
@@ -44,7 +44,7 @@ def _existing(journal: Journal) -> dict[str, Any] | None:
             continue
         facts = line["facts"]
         for saved in facts["files"]:
-            if hash_file(Path(saved["path"]))[0] != saved["sha256"]:
+            if hash_file(kept_in(journal.run.state_dir, saved["path"]))[0] != saved["sha256"]:
                 raise ReleaseError(f"{saved['path']} is not what this run saved: start a new run.", refused=True)
         return {"changed": False, **{key: facts[key] for key in KEPT}, "proofs": facts["proofs"], "message": ""}
     return None

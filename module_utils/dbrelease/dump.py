@@ -16,6 +16,7 @@ from .commands import CHUNK, Commands, Finished
 from .database import Login, connect
 from .errors import ReleaseError
 from .for_people import last_words
+from .own_files import reading
 from .private_files import create_private, write_failure
 
 FORMAT = "custom"
@@ -167,7 +168,7 @@ def verify_dump(path: Path, sha256: str, commands: Commands, timeout_s: int) -> 
     hash finds what the decoder skips.
     """
     try:
-        file = path.open("rb")
+        file = reading(path)
     except OSError as error:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): take a new backup.") from error
     with file:

@@ -12,6 +12,7 @@ from .errors import ReleaseError
 from .evidence import Model
 from .evidence_junit import as_junit
 from .evidence_markdown import as_markdown
+from .own_files import read_own
 from .private_files import create_private, sync_directory, temporary_name, write_failure
 
 
@@ -57,7 +58,7 @@ def _rendered(model: Model, folder: Path) -> dict[Path, bytes]:
 
 def _holds(path: Path, data: bytes) -> bool:
     try:
-        return path.read_bytes() == data
+        return read_own(path) == data
     except OSError:
         return False
 
@@ -69,5 +70,5 @@ def _write(temporary: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    if temporary.read_bytes() != data:
+    if read_own(temporary) != data:
         raise ReleaseError(f"Writing {temporary} failed (it reads back differently): check the disk, and run again.")

@@ -17,7 +17,12 @@ Line = Mapping[str, Any]
 
 TEMPORARY = re.compile(rf".+\.tmp\.(?P<run_id>{RUN_ID})")
 DUMP = re.compile(r"backup_before_.+_(?P<stamp>\d{8}_\d{6})\.dump")
-SETTLED_BY = "settled_by"  # in the facts of every end that a run gives another one
+# In the facts of every end that a run gives another one; the second where that will have no report.
+SETTLED_BY, UNREPORTED_BY = "settled_by", "settled_without_report_by"
+# So many are named and reported, the newest ones; a journal with as many as the second is not what runs have written.
+MOST_REPORTED, MOST_UNENDED = 20, 1000
+LONGEST_NAME = 100
+OUTCOMES = ("deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed")
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run.
 DATABASES = {"restore": copy_name, "readiness": proof_name}
 # Of other playbooks, the steps that one finishes where they were cut short.
@@ -64,6 +69,14 @@ def runs_in(lines: Sequence[Line]) -> dict[str, Line]:
     return found
 
 
+def lines_of_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
+    """The lines of every run, in the order in which the runs began."""
+    found: dict[str, list[Line]] = {}
+    for line in lines:
+        found.setdefault(line["run_id"], []).append(line)
+    return found
+
+
 def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]) -> bool:
     """Whether a run may still be at work, asked by the run that has the claim.
 
@@ -79,12 +92,12 @@ def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]
 def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_dir: str) -> list[Interrupted]:
     """The runs, of whatever release, that were cut short and that nobody has settled and reported yet."""
     found = []
-    for run_id, first in runs_in(lines).items():
+    for run_id, own in lines_of_runs(lines).items():
         if run_id in living:
             continue
-        own = [line for line in lines if line["run_id"] == run_id]
+        first = own[0]
         said = {} if odd(first, "run") else first["facts"]
-        asked = tuple(said.get("asked") or ())
+        asked = tuple(outcome for outcome in said.get("asked") or () if outcome in OUTCOMES)
         # Whose report nobody asked for has all that it will have.
         settled = bool(asked) and is_unreported(own)
         if settled:
@@ -97,8 +110,8 @@ def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_di
             Interrupted(
                 run=Run(run_id, first["release"], first["environment"], first["playbook"], state_dir),
                 begun=str(first["ts"]),
-                user=str(controller.get("user") or "unknown"),
-                controller=str(controller.get("host") or "unknown"),
+                user=str(controller.get("user") or "unknown")[:LONGEST_NAME],
+                controller=str(controller.get("host") or "unknown")[:LONGEST_NAME],
                 where=standing(own, run_id),
                 steps=steps,
                 closed=closed,
@@ -131,7 +144,7 @@ def notice(
     """
     if not runs:
         return ""
-    was = " ".join(f"{run.words} was interrupted {run.where}." for run in runs)
+    was = " ".join([*_uncounted(runs), *(f"{run.words} was interrupted {run.where}." for run in newest(runs))])
     if revisions is None:
         return f"{was[:-1]}; what it left in the database cannot be told, as that does not answer."
     at = f"the database is at {', '.join(revisions) or 'no revision'}"
@@ -152,11 +165,22 @@ def notice(
 def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -> str:
     """The same of runs of other releases: whether these go on is for their own playbooks to say."""
     cleaned = _cleaned(settled=settled, dry=dry)
-    return " ".join(
+    told = (
         f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left working {cleaned}, "
         "and the next run of that release goes on from there."
-        for run in runs
+        for run in newest(runs)
     )
+    return " ".join([*_uncounted(runs), *told])
+
+
+def newest(runs: Sequence[Interrupted]) -> Sequence[Interrupted]:
+    """Those that are named, and reported; of the others it is told how many they are."""
+    return runs[-MOST_REPORTED:]
+
+
+def _uncounted(runs: Sequence[Interrupted]) -> list[str]:
+    more = len(runs) - len(newest(runs))
+    return [f"{more} runs before these were interrupted too, and get no report."] if more else []
 
 
 def _cleaned(*, settled: bool, dry: bool) -> str:
@@ -199,7 +223,7 @@ def swaps_done(
     names: the server's databases; folders: those of the state directory.
     """
     told = []
-    for run in (one.run for one in runs if one.run.playbook == "restore"):
+    for run in (one.run for one in newest([one for one in runs if one.run.playbook == "restore"])):
         kept, rows = kept_name(database, run.run_id), rows_folder(run.run_id)
         if kept in names:
             saved = f", and rows that were written since the backup are saved in {rows}" if rows in folders else ""

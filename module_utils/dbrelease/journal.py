@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from .errors import ReleaseError
 from .for_people import facts_for_people, json_text
+from .own_files import make_private_directory, open_own, reading
 from .proof import Proof, failures, sentence
 from .remembered import odd
 
@@ -23,6 +24,11 @@ Event = Literal["started", "passed", "failed", "refused", "skipped"]
 JOURNAL_NAME = "journal.jsonl"
 RUN_ID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 TEXTS = ("ts", "run_id", "release", "environment", "playbook", "step", "event")
+LONGEST_TEXT = 200
+# Every module of a run reads all of it, and keeps it in memory. A run writes some 50 lines, one of them with what is
+# recorded of each table.
+MOST_BYTES = 128 << 20
+MOST_LINES = 200_000
 
 
 def utc_now() -> datetime:
@@ -84,8 +90,13 @@ class Journal:
         }
         self.events.append(line)
         if not self.dry:
-            self._write(json_text(line, default=str))
+            self._write([line])
         return line
+
+    def adopt(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write lines that dry journals of other runs hold, all or none; see append."""
+        if lines:
+            self._write(lines)
 
     def judge(
         self, step: str, proofs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
@@ -98,15 +109,16 @@ class Journal:
             raise ReleaseError(message, line=line)
         return line
 
-    def _write(self, text: str) -> None:
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        text = "".join(f"{json_text(line, default=str)}\n" for line in lines)
         try:
             make_private_directory(self.path.parent)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             try:
                 # A run that was killed while it wrote may have left half a line: never continue it.
                 size = os.fstat(descriptor).st_size
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-                _write_whole(descriptor, ("\n" if torn else "").encode() + text.encode() + b"\n")
+                _write_whole(descriptor, ("\n" if torn else "").encode() + text.encode())
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -117,9 +129,13 @@ class Journal:
             ) from error
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line of the journal, oldest first; a torn or foreign one is left out."""
+        """Every whole line of the journal, oldest first; a torn or foreign one is left out.
+
+        Raises ReleaseError where the journal cannot be read, is not ours alone, or is larger than any that runs write.
+        """
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
+            with reading(self.path) as file:
+                return list(_whole_lines(self.path, file))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -127,7 +143,6 @@ class Journal:
                 f"Reading the journal {self.path} failed ({error.strerror}): "
                 "make release_state_dir a folder that the deploying user can read."
             ) from error
-        return list(_whole_lines(text))
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
@@ -163,13 +178,6 @@ class Step:
         self.facts.setdefault("proofs", []).extend(proof.as_dict() for proof in proofs)
 
 
-def make_private_directory(path: Path) -> None:
-    """The folder and its missing parents, mode 0700 for each that is made."""
-    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
-    for folder in reversed(missing):
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
 def _write_whole(descriptor: int, line: bytes) -> None:
     """All of a line or nothing: a full disk takes the beginning of one, and says so only to what comes after it."""
     begun = os.fstat(descriptor).st_size
@@ -184,21 +192,35 @@ def _write_whole(descriptor: int, line: bytes) -> None:
         raise
 
 
-def _whole_lines(text: str) -> Iterator[dict[str, Any]]:
-    for line in text.split("\n"):
+def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+        raise _too_large(path, f"it has {size} bytes, of {MOST_BYTES} at most")
+    for number, line in enumerate(file, 1):
+        if number > MOST_LINES:
+            raise _too_large(path, f"it has more than {MOST_LINES} lines")
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode(errors="replace"))
         except (ValueError, RecursionError):
             continue
         if _is_event(value):
             yield value
 
 
+def _too_large(path: Path, why: str) -> ReleaseError:
+    return ReleaseError(
+        f"Reading the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
+        "lines of releases that nobody will take back, and run again.",
+        refused=True,
+    )
+
+
 def _is_event(value: Any) -> bool:
     """Whether it has all that `append` writes, as readers rely on it; what it has besides is a later version's."""
     if not isinstance(value, dict) or not isinstance(value.get("facts"), dict):
         return False
-    if not all(isinstance(value.get(key), str) for key in TEXTS) or not re.fullmatch(RUN_ID, value["run_id"]):
+    if not all(isinstance(text := value.get(key), str) and len(text) <= LONGEST_TEXT for key in TEXTS):
+        return False
+    if not re.fullmatch(RUN_ID, value["run_id"]):
         return False
     try:
         stamp(value["run_id"])

@@ -19,7 +19,16 @@ from .alembic_move import read_revisions
 from .commands import commands_in
 from .database import Login, connect, select, server_reason
 from .errors import ReleaseError
-from .interrupted import SETTLED_BY, Interrupted, notice, notice_of_others, stray_databases, swaps_done
+from .interrupted import (
+    SETTLED_BY,
+    UNREPORTED_BY,
+    Interrupted,
+    newest,
+    notice,
+    notice_of_others,
+    stray_databases,
+    swaps_done,
+)
 from .journal import Journal, Run
 from .programs import end_programs
 from .proof import Proof
@@ -92,7 +101,8 @@ class Leftovers:
             told = " ".join(sentence for sentence in (told, others, *cleaned.swapped) if sentence)
             proofs = [_proof(cleaned, told)] if cleaned.changed else []
             facts = {
-                "interrupted": [run.facts() for run in cleaned.runs],
+                "interrupted": [run.facts() for run in newest(cleaned.runs)],
+                "more_interrupted": len(cleaned.runs) - len(newest(cleaned.runs)),
                 "revisions": cleaned.revisions,
                 "programs_ended": cleaned.programs,
                 "sessions_ended": cleaned.sessions,
@@ -130,8 +140,14 @@ class Leftovers:
                 path.unlink(missing_ok=True)
         # A run that could not be settled stays open, for the next one to settle.
         if not self.dry and not cleaned.unsettled:
-            for interrupted in cleaned.every:
-                close(interrupted, cleaned.revisions, self.run.run_id)
+            reported = {one.run.run_id for one in newest(cleaned.runs)} | {one.run.run_id for one in cleaned.others}
+            journal.adopt(
+                [
+                    line
+                    for one in cleaned.every
+                    for line in ends_of(one, cleaned.revisions, self.run.run_id, reported=one.run.run_id in reported)
+                ]
+            )
         return cleaned
 
     def _try(self, cleaned: Cleaned, act: Any) -> None:
@@ -192,18 +208,25 @@ class Leftovers:
                 cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def close(interrupted: Interrupted, revisions: list[str] | None, settled_by: str) -> None:
-    """Give every step of an interrupted run its end in the journal, the innermost first, and the run its own."""
-    if interrupted.settled:
-        return
-    journal = Journal(interrupted.run)
+def ends_of(
+    interrupted: Interrupted, revisions: list[str] | None, settled_by: str, *, reported: bool
+) -> list[dict[str, Any]]:
+    """The lines that give every step of an interrupted run its end, the innermost first, and the run its own.
+
+    reported: whether its report is still to come; a later run asks for it until then.
+    """
+    if interrupted.settled and reported:
+        return []
+    journal = Journal(interrupted.run, dry=True)
     at = ", ".join(revisions or ()) or "no revision"
     message = f"Interrupted {interrupted.where}; run {settled_by} found the database at {at}."
-    facts = {"interrupted": True, SETTLED_BY: settled_by, "revisions": revisions, "message": message}
-    for step in reversed(interrupted.steps):
+    by = SETTLED_BY if reported else UNREPORTED_BY
+    facts = {"interrupted": True, by: settled_by, "revisions": revisions, "message": message}
+    for step in reversed(() if interrupted.settled else interrupted.steps):
         journal.append(step, "failed", facts)
-    if not interrupted.closed:
+    if not interrupted.closed or interrupted.settled:
         journal.append("run", "failed", {**facts, "outcome": "failed", "headline": message})
+    return journal.events
 
 
 def _proof(cleaned: Cleaned, told: str) -> Proof:

@@ -19,6 +19,7 @@ from .catalog import quoted_part
 from .database import Row, select, server_reason, strip_terminator
 from .errors import ReleaseError
 from .journal import stamp
+from .own_files import reading
 from .private_files import create_private, publish, temporary_name, unused, write_failure
 
 # What INSERT takes: no generated column.
@@ -213,7 +214,7 @@ def _encoded(cursor: Cursor, text: str) -> bytes:
 
 def _copy_script(rows: Path, head: bytes, tail: bytes, file: IO[bytes]) -> int:
     file.write(head)
-    with rows.open("rb") as saved:
+    with reading(rows) as saved:
         saved.readline()
         shutil.copyfileobj(saved, file)
     return file.write(tail)

@@ -78,9 +78,10 @@ def ancestors(pid: int) -> Iterator[int]:
 
 
 def has_open(process: Process, path: Path) -> bool:
-    """Whether that process has that file open, which none that has nothing to do with it does."""
+    """Whether that process, of this user, has that file open, which none that has nothing to do with it does."""
     try:
-        return any(_same(descriptor, path) for descriptor in Path(f"/proc/{process.pid}/fd").iterdir())
+        proc = Path(f"/proc/{process.pid}")
+        return proc.stat().st_uid == os.geteuid() and any(_same(one, path) for one in (proc / "fd").iterdir())
     except OSError:
         return False
 

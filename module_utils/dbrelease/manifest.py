@@ -13,6 +13,7 @@ from .dump import FORMAT, Decoded, Dumped
 from .errors import ReleaseError
 from .for_people import json_text
 from .journal import Run, stamp, utc_now
+from .own_files import read_own, reading
 from .private_files import replace_private, write_private
 from .shapes import EACH, difference
 
@@ -114,9 +115,9 @@ def mark_restored(path: Path, manifest: Manifest, restored: dict[str, Any], run_
 
 
 def read(path: Path) -> Manifest | None:
-    """The manifest, or None where there is none; raises ReleaseError where it is not one."""
+    """The manifest, or None where there is none; raises ReleaseError where it is not one, or not ours alone."""
     try:
-        manifest: Manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest: Manifest = json.loads(read_own(path).decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -127,13 +128,19 @@ def read(path: Path) -> Manifest | None:
 
 
 def hash_file(path: Path) -> tuple[str, int]:
-    """The sha256 and the size of a file; raises ReleaseError where it cannot be read."""
-    digest, size = hashlib.sha256(), 0
+    """The sha256 and the size of a file; raises ReleaseError where it cannot be read, or is not ours alone."""
+    return look_at(path)[:2]
+
+
+def look_at(path: Path, beginning: int = 0) -> tuple[str, int, bytes]:
+    """The same, and so many of its first bytes."""
+    digest, size, begins = hashlib.sha256(), 0, b""
     try:
-        with path.open("rb") as file:
+        with reading(path) as file:
             while data := file.read(CHUNK):
+                begins = begins or data[:beginning]
                 digest.update(data)
                 size += len(data)
     except OSError as error:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
-    return digest.hexdigest(), size
+    return digest.hexdigest(), size, begins

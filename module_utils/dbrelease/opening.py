@@ -9,6 +9,7 @@ from typing import Any
 from . import unsettled
 from .claim import CLAIM_STEP
 from .claiming import claim, holder_of
+from .interrupted import lines_of_runs
 from .journal import Journal, Run, new_run_id, utc_now
 
 
@@ -17,6 +18,10 @@ def open_run(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     names = ("release", "environment", "playbook", "state_dir")
     run = Run(new_run_id(utc_now()), **{name: params[name] for name in names})
     journal = Journal(run, dry=check_mode)
+    # What cannot be read, or settled, is refused before anything is added to it.
+    by_run = lines_of_runs(journal.read())
+    if params["exclusive"]:
+        unsettled.demand_few_unended(run, by_run)
     journal.append("run", "started", {"controller": params["controller"], "asked": params["asked"]})
     message, refused = _claimed(run, params["controller"], journal) if params["exclusive"] else ("", False)
     settles = params["exclusive"] and not refused

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 from contextlib import suppress
 from itertools import chain, count
 from pathlib import Path
 
 from .errors import ReleaseError
-from .journal import make_private_directory
+from .own_files import make_private_directory, open_own
 
 STATE_DIR = "release_state_dir"
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -21,9 +22,17 @@ def temporary_name(path: Path, run_id: str) -> Path:
 
 
 def create_private(path: Path) -> int:
-    """Open a new file for reading and writing, mode 0600 whatever the umask is; FileExistsError where there is one."""
+    """Open a new file for reading and writing, mode 0600 whatever the umask is; FileExistsError where there is one.
+
+    Raises ReleaseError where the folder is not ours alone.
+    """
     make_private_directory(path.parent)
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    return open_own(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+
+
+def _create(path: Path) -> int:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -34,7 +43,7 @@ def publish(temporary: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in NO_HARD_LINKS:
             raise
-        if path.exists():
+        if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
         temporary.rename(path)
     else:
@@ -73,12 +82,13 @@ def write_private(path: Path, text: str, run_id: str) -> None:
 def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STATE_DIR) -> None:
     """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there.
 
-    setting: what says where it is, for the sentence of the ReleaseError where that is not possible.
+    setting: what says where it is, for the sentence of the ReleaseError where that is not possible. Only of the state
+    directory it is demanded that nobody else may write there: a checkout on the controller is its operators' business.
     """
     temporary = temporary_name(path, run_id)
     try:
         temporary.unlink(missing_ok=True)
-        with os.fdopen(create_private(temporary), "wb") as file:
+        with os.fdopen(create_private(temporary) if setting == STATE_DIR else _create(temporary), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -91,6 +101,15 @@ def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STAT
             temporary.unlink(missing_ok=True)
 
 
+def put_command(path: str, run_id: str) -> str:
+    """For a shell, which has the text of a file as its input: the same as replace_private, but for the fsync.
+
+    The folder is one that a module has just written to, so it is ours alone; even so no link is written through.
+    """
+    part, whole = shlex.quote(f"{path}.tmp.{run_id}"), shlex.quote(path)
+    return f"umask 077 && rm -f {part} && set -C && cat > {part} && mv -f {part} {whole}"
+
+
 def unused(path: Path, run_id: str) -> Path:
     """The path, or the first that is free: with this run's own part in its name, or with a number after that.
 
@@ -98,7 +117,7 @@ def unused(path: Path, run_id: str) -> Path:
     """
     own = f"{path.stem}_{run_id.rsplit('-', 1)[-1]}"
     stems = chain([path.stem, own], (f"{own}_{number}" for number in count(2)))
-    return next(free for stem in stems if not (free := path.with_name(f"{stem}{path.suffix}")).exists())
+    return next(free for stem in stems if not os.path.lexists(free := path.with_name(f"{stem}{path.suffix}")))
 
 
 def write_failure(path: Path, error: OSError, setting: str = STATE_DIR) -> ReleaseError:

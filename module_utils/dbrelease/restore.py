@@ -20,7 +20,7 @@ from .interrupts import ending_in_order
 from .journal import Journal, Run, utc_now
 from .module import run_of
 from .proof import Proof, sentence
-from .restore_backup import Backup, find_backup, read_backup, verify_backup
+from .restore_backup import Backup, Demand, find_backup, read_backup, verify_backup
 from .restore_compare import VERIFIED_PROOF
 from .restore_copy import Place, drop_database, login_to, make_copy
 from .restore_equal import is_restored
@@ -46,6 +46,7 @@ class Plan:
     container: str
     jobs: int
     timeout_s: int
+    unknown_backup: bool
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Plan:
@@ -60,6 +61,7 @@ class Plan:
             params["db_container"],
             params["jobs"],
             params["timeout_seconds"],
+            params["unknown_backup"],
         )
 
     def lock(self) -> NameLock:
@@ -110,11 +112,11 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
         check_maintenance(f"Restoring {plan.login.database}", plan.maintenance, plan.login.database)
         if not check_mode:
             lock.take()
-        backup = read_backup(
-            find_backup(plan.backup, plan.run, journal.read()), plan.run, plan.label, plan.login.database
-        )
+        events = journal.read()
+        backup = read_backup(find_backup(plan.backup, plan.run, events), plan.run, plan.label, plan.login.database)
         commands = commands_in(plan.container or None)
-        proofs = [verify_backup(backup, commands, plan.timeout_s)]
+        demand = Demand.of(events, plan.run, plan.login.user, waived=plan.unknown_backup)
+        proofs = [verify_backup(backup, commands, plan.timeout_s, demand)]
         server, exists = _look(plan, backup, commands)
         proofs.append(check_room(server, backup, commands, inside=bool(plan.container)))
         step.facts.update(path=str(backup.path), sha256=backup.content["sha256"], bytes=backup.content["bytes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from .errors import ReleaseError
 from .fingerprints import READING
 from .journal import Run, last_facts
 from .manifest import Manifest
+from .own_files import kept_in
 from .proof import Proof
 
 BACKUP_PROOF = "restore.backup"
+WAIVER = "restore_unknown_backup"
 MAGIC = b"PGDMP"
 NEEDED = {
     "release",
@@ -43,6 +46,40 @@ class Backup:
         return manifest_beside(self.path)
 
 
+@dataclass(frozen=True)
+class Demand:
+    """That the journal knows a dump: whoever restores one runs the code in it, as the role that restores.
+
+    known: the hashes that backups of this target have. waived: by restore_unknown_backup=true.
+    """
+
+    state_dir: str
+    role: str
+    known: frozenset[str]
+    waived: bool = False
+
+    @classmethod
+    def of(cls, events: Sequence[Mapping[str, Any]], run: Run, role: str, *, waived: bool) -> Demand:
+        """By the lines of the journal."""
+        made = (line["facts"] for line in events if line["step"] == "backup" and line["event"] in ("passed", "skipped"))
+        hashes = frozenset(facts["sha256"] for facts in made if isinstance(facts.get("sha256"), str))
+        return cls(run.state_dir, role, hashes, waived)
+
+    def check(self, path: Path, sha256: str) -> None:
+        """Raises a refusal."""
+        if sha256 not in self.known and not self.waived:
+            raise refused(
+                f"the journal of {self.state_dir} knows no backup with the sha256 {sha256[:12]}... of {path.name}, so "
+                "that anybody may have made it",
+                f"name a backup of this target, or allow it with -e {WAIVER}=true, where you trust whoever made "
+                f"it: restoring a dump runs the code in it as the database role {self.role}",
+            )
+
+    def note(self, sha256: str) -> str:
+        """For the proof."""
+        return "" if sha256 in self.known else f" The journal does not know it: {WAIVER} allowed it."
+
+
 def refused(reason: str, advice: str, **facts: Any) -> ReleaseError:
     """The sentence for a restore that is not begun."""
     return ReleaseError(f"Restoring was refused ({reason}), and nothing was touched: {advice}.", refused=True, **facts)
@@ -54,10 +91,19 @@ def manifest_beside(dump: Path) -> Path:
 
 
 def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
-    """The file that was asked for, else that of the last backup of this release in this environment."""
-    if given:
-        return Path(run.state_dir) / given
+    """The file that was asked for, else that of the last backup of this release in this environment.
+
+    Raises a refusal for one that is not in the state directory: elsewhere others may write.
+    """
     another = "name one with restore_backup=FILE"
+    if given:
+        path = Path(run.state_dir) / given
+        if ".." in path.parts or not path.is_relative_to(run.state_dir):
+            raise refused(
+                f"{given} is not in the state directory {run.state_dir}",
+                "name a file there, or copy the dump and its manifest there as the deploying user",
+            )
+        return path
     try:
         facts = last_facts(events, release=run.release, environment=run.environment, step="backup")
     except ReleaseError as error:
@@ -66,7 +112,7 @@ def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
         raise refused(
             f"the journal of {run.state_dir} knows no backup of release {run.release} in {run.environment}", another
         )
-    return Path(facts["path"])
+    return kept_in(run.state_dir, facts["path"])
 
 
 def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
@@ -105,14 +151,15 @@ def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
     return Backup(path, content)
 
 
-def verify_backup(backup: Backup, commands: Commands, timeout_s: int) -> Proof:
-    """The file holds the very bytes that were dumped, and pg_restore can decode them; raises a refusal otherwise."""
+def verify_backup(backup: Backup, commands: Commands, timeout_s: int, demand: Demand) -> Proof:
+    """The file holds the very bytes that were dumped, and pg_restore can decode them; raises a refusal otherwise.
+
+    Before any program reads them the journal must know them, unless that is not demanded.
+    """
     path, content = backup.path, backup.content
     another = "use another backup"
     try:
-        sha256, size = manifest.hash_file(path)
-        with path.open("rb") as file:
-            magic = file.read(len(MAGIC))
+        sha256, size, magic = manifest.look_at(path, len(MAGIC))
     except ReleaseError as error:
         raise refused(error.message.rstrip("."), another) from error
     if size != content["bytes"]:
@@ -126,6 +173,7 @@ def verify_backup(backup: Backup, commands: Commands, timeout_s: int) -> Proof:
         )
     if magic != MAGIC:
         raise refused(f"{path.name} is no dump in PostgreSQL's custom format", another)
+    demand.check(path, sha256)
     if not _was_decoded(content, sha256):
         try:
             verify_dump(path, sha256, commands, timeout_s)
@@ -137,7 +185,8 @@ def verify_backup(backup: Backup, commands: Commands, timeout_s: int) -> Proof:
         "pass",
         expected=content["sha256"],
         observed=sha256,
-        detail=f"{path}, {size} bytes, of {content.get('snapshot_at', 'an unknown time')}, run {content['run_id']}.",
+        detail=f"{path}, {size} bytes, of {content.get('snapshot_at', 'an unknown time')}, run {content['run_id']}."
+        f"{demand.note(sha256)}",
     )
 
 

@@ -28,6 +28,7 @@ from .dump import tool_environment
 from .errors import ReleaseError
 from .for_people import last_words
 from .journal import Journal
+from .own_files import reading
 from .proof import Proof
 from .restore_backup import Backup
 from .restore_compare import compare, read_state
@@ -43,6 +44,12 @@ SUBSCRIPTION = re.compile(r"^\d+; \d+ \d+ SUBSCRIPTION - (.+) \S+$", re.MULTILIN
 # Of the template's own the right to use it is asked for only where it is named, and nobody but a superuser has it.
 TABLESPACES = """
 SELECT spcname FROM pg_tablespace WHERE oid <> (SELECT dattablespace FROM pg_database WHERE datname = 'template0')
+"""
+# mkdir takes no folder and follows no link that somebody else has put there; but where /tmp is not sticky, others could
+# exchange what was made in it.
+ONLY_OURS = """
+found=$(find "${1%/*}/" -maxdepth 0 -perm -2 ! -perm -1000) || exit
+if [ "$found" ]; then echo "${1%/*} is writable by others, and not sticky: chmod +t it" >&2; exit 1; fi
 """
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
@@ -133,17 +140,17 @@ def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
         return
     folder = dump_folder(place.run_id)
     # One program, which the deadline ends with nothing left of it.
-    script = 'umask 077; rm -rf "$1"; mkdir "$1" && exec dd of="$1/dump" bs=1M'
+    script = ONLY_OURS + 'umask 077; rm -rf "$1"; mkdir "$1" && exec dd of="$1/dump" bs=1M'
     try:
-        with backup.path.open("rb") as file:
+        with reading(backup.path) as file:
             finished = place.commands.run(["sh", "-c", script, "sh", folder], timeout_s=place.timeout_s, stdin=file)
         if finished.status == 0:
             finished = place.commands.run(["sha256sum", f"{folder}/dump"], timeout_s=place.timeout_s)
         if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
             reason = last_words(finished.stderr, 300) or "what arrived is not the file"
             raise ReleaseError(
-                f"Copying {backup.path} into {place.commands.place} failed ({reason}): make room in its /tmp, "
-                "and run again."
+                f"Copying {backup.path} into {place.commands.place} failed ({reason}): see that its /tmp has room "
+                "and is sticky, and run again."
             )
         yield f"{folder}/dump"
     except BaseException:

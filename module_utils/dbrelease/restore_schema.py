@@ -10,6 +10,7 @@ from .database import Login
 from .dump import tool_environment
 from .errors import ReleaseError
 from .for_people import last_words
+from .own_files import reading
 
 # Of the program's version and of one run, not of the schema.
 NO_SCHEMA = ("--", "SET ", "SELECT pg_catalog.set_config", "\\restrict", "\\unrestrict")
@@ -29,7 +30,7 @@ def schema_of(database: Login, commands: Commands, timeout_s: int, application: 
 
 def schema_of_dump(path: Path, commands: Commands, timeout_s: int) -> list[str]:
     """The same of a dump."""
-    with path.open("rb") as file:
+    with reading(path) as file:
         finished = commands.run(
             ["pg_restore", "--schema-only", "--no-subscriptions", "--file=-"], timeout_s=timeout_s, stdin=file
         )

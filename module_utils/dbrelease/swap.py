@@ -23,9 +23,10 @@ from .interrupts import ending_in_order
 from .journal import Journal, Run
 from .module import run_of
 from .proof import Proof, sentence
+from .restore_backup import WAIVER
 from .restore_copy import drop_or_leave, login_to
 from .restore_leftovers import runs_of
-from .restore_names import copied_by, is_kept, kept_name, rows_folder
+from .restore_names import copied_by, copy_name, is_kept, kept_name, rows_folder
 from .restore_server import check_maintenance, obstacle
 from .swap_away import Away
 from .swap_compare import Comparison, prepare
@@ -58,6 +59,7 @@ class Plan:
     drop: str
     looking: Looking
     there: Mapping[str, State] | None
+    unknown_backup: bool = False
 
     @property
     def copy(self) -> bool:
@@ -127,6 +129,7 @@ def swap_in(
         asked["drop_command"].replace("{database}", quote(kept)),
         looking or looking_of(run),
         there,
+        params["unknown_backup"],
     )
     done = Done()
     try:
@@ -158,6 +161,13 @@ def swap_in(
     return _told(plan, done, changed=True)
 
 
+def _is_known(plan: Plan) -> bool:
+    """Whether a run of this target's journal made, or put aside, what comes in."""
+    runs = {plan.run.run_id, *runs_of(Journal(plan.run).read())}
+    database = plan.login.database
+    return any(plan.names.incoming in (copy_name(database, one), kept_name(database, one)) for one in runs)
+
+
 def _checked(plan: Plan, check_mode: bool) -> Plan:
     """Refuse names that are not this database's; where there is no live database nothing is kept."""
     names, database = plan.names, plan.login.database
@@ -174,6 +184,9 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
         found = obstacle(cursor, database)
     if not reason and names.incoming not in known and not (check_mode and plan.copy):
         reason = f"the server has no database {names.incoming}"
+    if not reason and not plan.unknown_backup and not _is_known(plan):
+        reason = f"no run in the journal of {plan.run.state_dir} made {names.incoming}, so that anybody may have"
+        advice = f"see `psql --list`, or, where you trust whoever made it, allow it with -e {WAIVER}=true"
     if names.kept in known:
         reason = f"the name {names.kept} is taken"
     if held:

@@ -18,8 +18,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from .catalog import quoted_part
 from .commands import CHUNK
-from .journal import make_private_directory
 from .large_objects import LargeObjects
+from .own_files import make_private_directory
 from .private_files import create_private, sync_directory, write_failure
 from .restore_names import REPLAY
 from .swap_columns import Columns

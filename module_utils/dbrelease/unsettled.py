@@ -11,7 +11,18 @@ from typing import Any
 
 from .claim import Claim, Life, is_closed, life_of
 from .claiming import holder_of
-from .interrupted import Interrupted, interrupted_runs, may_live, runs_in, stray_dumps, stray_folders, stray_temporaries
+from .errors import ReleaseError
+from .interrupted import (
+    MOST_UNENDED,
+    Interrupted,
+    interrupted_runs,
+    lines_of_runs,
+    may_live,
+    runs_in,
+    stray_dumps,
+    stray_folders,
+    stray_temporaries,
+)
 from .journal import Run, utc_now
 from .machine import is_running, this_machine
 from .remembered import odd
@@ -39,15 +50,32 @@ class Unsettled:
 
 
 def look(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
-    """What is left on the target of `run`, which has the claim, or in check mode (dry) only looks."""
-    living = {run_id for run_id in runs_in(lines) if may_live(lines, run_id, controller_is_dead)} | {run.run_id}
+    """What is left on the target of `run`, which has the claim, or in check mode (dry) only looks.
+
+    Raises ReleaseError for a journal with more runs without an end than can be.
+    """
+    by_run = lines_of_runs(lines)
+    demand_few_unended(run, by_run)
+    living = {run_id for run_id, own in by_run.items() if may_live(own, run_id, controller_is_dead)} | {run.run_id}
     holder = holder_of(run) if dry else None
     if holder and holder.holder:
         living.add(holder.holder.run_id)
     found = interrupted_runs(lines, living=living, state_dir=run.state_dir)
     runs = [one for one in found if (one.run.release, one.run.environment) == (run.release, run.environment)]
-    others = [one for one in found if one not in runs and not one.settled]
+    own = {one.run.run_id for one in runs}
+    others = [one for one in found if one.run.run_id not in own and not one.settled]
     return Unsettled(runs, others, _files(Path(run.state_dir), [*runs, *others], living))
+
+
+def demand_few_unended(run: Run, by_run: Mapping[str, Sequence[Line]]) -> None:
+    """Raises ReleaseError for a journal with more runs without an end than can have been interrupted."""
+    unended = sum(not is_closed(own, run_id) for run_id, own in by_run.items())
+    if unended > MOST_UNENDED:
+        raise ReleaseError(
+            f"Settling what earlier runs left was refused (the journal of {run.state_dir} has {unended} runs without "
+            f"an end, of {MOST_UNENDED} at most): see what wrote to it, take their lines out, and run again.",
+            refused=True,
+        )
 
 
 def controller_is_dead(first: Line) -> bool:
@@ -78,7 +106,9 @@ def _life(first: Line) -> Life:
 def _files(top: Path, runs: Sequence[Interrupted], living: Collection[str]) -> list[str]:
     found = []
     for folder in (top, *top.glob("runs/*/")):
-        names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else set()
+        # What a link leads to is nobody's leftover.
+        real = folder.is_dir() and not folder.is_symlink()
+        names = {path.name for path in folder.iterdir() if path.is_file()} if real else set()
         found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]
     half = (top / name for name in stray_folders(runs))
     return found + [str(folder) for folder in half if folder.is_dir() and not (folder / REPLAY).exists()]

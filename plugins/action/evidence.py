@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansibl
 
 from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.evidence_page import PAGE_NAME, page_of  # noqa: E402
-from ansible.module_utils.dbrelease.private_files import replace_private  # noqa: E402
+from ansible.module_utils.dbrelease.private_files import put_command, replace_private  # noqa: E402
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -48,8 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _put(self, path: str, page: str) -> None:
         """Beside the evidence on the target, whole or absent, without one more module there."""
-        whole, part = shlex.quote(path), shlex.quote(f"{path}.tmp.{self._task.args['run']['run_id']}")
-        command = f"umask 077 && cat > {part} && mv -f {part} {whole}"
+        command = put_command(path, self._task.args["run"]["run_id"])
         done = self._low_level_execute_command(command, in_data=page.encode("utf-8", "replace"))
         if done["rc"]:
             raise ReleaseError(f"Writing {path} on the target failed ({done['stderr'].strip()}): make room there.")

@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import evidence
 import jsonschema
 import pytest
-from ansible.module_utils.dbrelease import claiming
+from ansible.module_utils.dbrelease import claiming, evidence_files
 from ansible.module_utils.dbrelease.claim import is_closed
 from ansible.module_utils.dbrelease.claim_file import path_in
 from ansible.module_utils.dbrelease.claiming import claim
@@ -877,7 +877,7 @@ def test_a_failed_write_leaves_no_half_of_the_evidence(
     def full(_: Path) -> bytes:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "read_bytes", full)
+    monkeypatch.setattr(evidence_files, "read_own", full)
     with pytest.raises(ReleaseError, match="make room"):
         call()
     assert list(run.directory.iterdir()) == []

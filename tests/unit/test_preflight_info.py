@@ -389,6 +389,12 @@ def state_dir_in_a_file(world: World) -> None:
     world.parameters["run"]["state_dir"] = str(world.folder / "file/state")
 
 
+def state_dir_of_all(world: World) -> None:
+    folder = Path(world.parameters["run"]["state_dir"])
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o777)
+
+
 def old_tool(world: World) -> None:
     write_tool(world.folder, "pg_restore", 9)
 
@@ -533,6 +539,7 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "statement in place of an added column's type": (
         change("tables.altered.orders.columns.code.type", "int); DROP TABLE accounts; --"),
         "checks_plan", "no type of this server", []),
+    "others may write to the state directory": (state_dir_of_all, "state_dir", "is writable by its group and", []),
     "file in place of the state directory": (state_dir_in_a_file, "dump_room", "is no folder", []),
     "API with an error": (answer(500, "{}"), "api", "status 500 instead of 200", []),
     "API without JSON": (answer(200, "<html>"), "api", "no JSON", []),

@@ -118,6 +118,10 @@ RED: dict[str, tuple[Facts, str]] = {
         replace(HEALTHY, table_free_bytes=194 * MIB - 1, state_dir=StateDir("/state", 194 * MIB)),
         "table_room",
     ),
+    "state directory of another user": (
+        replace(HEALTHY, state_dir=StateDir("/state", 1000 * MIB, foreign="/state is a link: move.")),
+        "state_dir",
+    ),
     "state directory": (
         replace(HEALTHY, state_dir=StateDir("/state", 1000 * MIB, "It is read-only: move.")),
         "dump_room",
@@ -186,6 +190,11 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
     "just enough room for both on one disk": (
         replace(HEALTHY, table_free_bytes=194 * MIB, state_dir=StateDir("/state", 194 * MIB)),
         "table_room",
+        "pass",
+    ),
+    "state directory that others reach": (
+        replace(HEALTHY, state_dir=StateDir("/state", 1000 * MIB, near=("it is in a work tree",))),
+        "state_dir",
         "pass",
     ),
     "just enough room for the table": (replace(HEALTHY, table_free_bytes=114 * MIB), "table_room", "pass"),

@@ -169,7 +169,7 @@ REFUSALS: list[tuple[str, Callable[[World, Path], Any], str]] = [
     ("manifest that lacks a key", lambda _, dump: rewrite_without(dump, "tables"), "lacks tables"),
     ("manifest with a value of another kind", rewritten(settings=None), "settings is not an object"),
     ("truncated", cut, "it was cut or changed"),
-    ("truncated, with its sha256 corrected", cut_with_its_manifest, "Decoding"),
+    ("truncated, with its sha256 corrected", cut_with_its_manifest, "knows no backup with the sha256"),
     ("empty", lambda _, dump: os.truncate(dump, 0), "has 0 bytes"),
     ("one bit flipped", flip, "it was changed"),
     ("plain format", plain_format, "no dump in PostgreSQL's custom format"),
@@ -223,12 +223,12 @@ def test_without_any_backup_in_the_journal_it_says_so(world: World) -> None:
     assert raised.value.refused
 
 
-def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path, tmp_path: Path) -> None:
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
+def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path) -> None:
+    older = world.state / "older"
+    older.mkdir()
     for path in (saved, manifest_of(saved)):
-        (elsewhere / path.name).write_bytes(path.read_bytes())
-    for given in (saved.name, str(elsewhere / saved.name)):
+        (older / path.name).write_bytes(path.read_bytes())
+    for given in (saved.name, str(saved), f"older/{saved.name}", str(older / saved.name)):
         assert Path(world.restore(check_mode=True, backup=given)["dump"]).name == saved.name
 
 
@@ -238,7 +238,7 @@ def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path
         ("x" * 300, "(File name too long)"),
         ("x/" * 3000, "(File name too long)"),
         ("a\0b", "there is no file"),
-        ("../../etc/passwd", "there is no file"),
+        ("../../etc/passwd", "is not in the state directory"),
         (" ", "there is no file"),
         ("%s", "there is no file"),
     ],

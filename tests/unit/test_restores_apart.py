@@ -10,8 +10,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
+from shutil import copy2
 from typing import Any
 
+import database_swap
 import leftovers
 import pytest
 import restore_world
@@ -44,9 +46,18 @@ def elsewhere(world: World) -> World:
     return other
 
 
-def dump_of(world: World) -> str:
-    (dump,) = world.state.glob("*.dump")
-    return str(dump)
+def backup_of(first: World, other: World) -> dict[str, Any]:
+    """The backup of one target for another, whose journal does not know it."""
+    other.state.mkdir(mode=0o700, exist_ok=True)
+    for path in first.state.glob("backup_before_*"):
+        copy2(path, other.state)
+    (dump,) = first.state.glob("*.dump")
+    return {"backup": dump.name, "unknown_backup": True}
+
+
+def swap_in(world: World, copy: str) -> None:
+    """Also where no run of its journal made the copy."""
+    database_swap.act({**world.swap_parameters(copy), "unknown_backup": True}, False)
 
 
 def copy_of(world: World) -> str:
@@ -59,24 +70,24 @@ def executes(world: World, *statements: str) -> None:
 
 
 def restores(other: World, first: World) -> None:
-    other.restore(state="live", backup=dump_of(first))
+    other.restore(state="live", **backup_of(first, other))
 
 
 def restores_from_elsewhere(other: World, first: World) -> None:
     """Not everyone has the same database to work from while others are renamed."""
     executes(other, f"CREATE DATABASE {first.role}_base TEMPLATE template0")
     try:
-        other.restore(state="live", backup=dump_of(first), maintenance_db=f"{first.role}_base")
+        other.restore(state="live", **backup_of(first, other), maintenance_db=f"{first.role}_base")
     finally:
         executes(other, f"DROP DATABASE {first.role}_base")
 
 
 def makes_a_copy(other: World, first: World) -> None:
-    other.restore(backup=dump_of(first))
+    other.restore(**backup_of(first, other))
 
 
 def swaps_the_copy_in(other: World, first: World) -> None:
-    other.swap(copy_of(first))
+    swap_in(other, copy_of(first))
 
 
 def drops_the_copy(other: World, first: World) -> None:
@@ -136,7 +147,7 @@ def test_while_one_restores_another_is_refused_and_touches_nothing(
     assert f"dbrelease-lock-{world.run['run_id']} (pid " in refusal.message
     assert ", since 20" in refusal.message
     assert world.databases() == {world.login.database: True, restored["swap"]["kept"]: True}
-    assert not other.restore(state="live", backup=dump_of(world))["changed"], "it may when the first has ended"
+    assert not other.restore(state="live", **backup_of(world, other))["changed"], "it may when the first has ended"
 
 
 def test_a_recovery_opens_no_database_that_another_restore_has_closed(
@@ -285,5 +296,5 @@ def test_a_swap_that_fails_drops_no_copy_of_an_unknown_run(world: World, monkeyp
     monkeypatch.setattr(swap, "exchange", fail)
     for whose, left in ((elsewhere(world), True), (world, False)):
         with pytest.raises(ReleaseError, match="broken on purpose"):
-            whose.swap(copy)
+            swap_in(whose, copy)
         assert (copy in world.databases()) is left

@@ -62,11 +62,16 @@ class Database:
 
 @dataclass(frozen=True)
 class StateDir:
-    """The nearest folder above release_state_dir that exists; `problem` is one sentence if it cannot be written."""
+    """The nearest folder above release_state_dir that exists; `problem` is one sentence if it cannot be written.
+
+    foreign: one sentence if others could exchange what is kept there. near: what else may write or remove it.
+    """
 
     folder: str
     free_bytes: int
     problem: str = ""
+    foreign: str = ""
+    near: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from ..commands import Commands, commands_in
 from ..database import Connection, Login, connect
 from ..errors import ReleaseError
 from ..http import Answer
+from ..own_files import read_own
 from ..proof import Proof
 from ..target import DATABASE_SERVICE, Service, inspect, not_running, service_of
 from ..transport import caveat
 from .catalog import read_database
 from .demands import Demands
 from .facts import Database, Facts, Payload, Unseen
-from .places import ask_api, look_at_payload, look_at_state_dir, read_history, room_at, tool_versions
+from .places import ask_api, look_at_payload, look_at_state_dir, mounted_into, read_history, room_at, tool_versions
 from .trial import plan_statements
 
 SETTLE_S = 30.0
@@ -62,6 +63,7 @@ def gather(place: Place, demands: Demands) -> Facts:
         tools = pool.submit(attempt, lambda: tool_versions(commands_in(place.db_container or None)), db_down)
         payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
         answers = pool.submit(api_of, place, demands, backend_down or db_down)
+        near = pool.submit(near_state_dir, place)
         database, planned = look_at_database(place, demands)
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
@@ -73,7 +75,7 @@ def gather(place: Place, demands: Demands) -> Facts:
             tools=tools.result(),
             payload=payload.result(),
             planned=planned,
-            state_dir=look_at_state_dir(place.state_dir),
+            state_dir=look_at_state_dir(place.state_dir, near.result()),
             table_free_bytes=room,
             answers=answers.result(),
             staging=staging_of(place.staging_evidence_path),
@@ -90,6 +92,17 @@ def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Un
         return look()
     except ReleaseError as error:
         return Unseen(error.message)
+
+
+def near_state_dir(place: Place) -> list[str]:
+    """Which of the release's containers reach the state directory, or why that cannot be told."""
+    named = {name: service.container for name, service in place.services.items() if service.container}
+    try:
+        seen = inspect(named)
+    except ReleaseError:
+        return ["which containers may write to it could not be seen"]
+    mounts = {named[name]: found.get("Mounts") or () for name, found in seen.items() if found}
+    return mounted_into(place.state_dir, mounts)
 
 
 def settle(services: Mapping[str, Service], declared: Sequence[str], wait_s: float = SETTLE_S) -> Mapping[str, Service]:
@@ -172,8 +185,10 @@ def staging_of(path: str | None) -> Mapping[str, Any] | Unseen | None:
     if path is None:
         return None
     try:
-        evidence = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        evidence = json.loads(read_own(Path(path)))
+    except ReleaseError as error:
+        return Unseen(error.message)
+    except (OSError, ValueError, RecursionError) as error:
         return Unseen(
             f"Reading the evidence of staging at {path} failed ({error}): give the path of its evidence.json."
         )

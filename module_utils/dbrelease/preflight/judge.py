@@ -30,6 +30,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "checks_plan": on_server.checks_plan,
     "prepared_transactions": on_sessions.prepared_transactions,
     "old_transactions": on_sessions.old_transactions,
+    "state_dir": on_target.state_dir,
     "dump_room": on_target.dump_room,
     "table_room": on_target.table_room,
     "api": on_target.api,

@@ -7,10 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..commands import Commands
 from ..errors import ReleaseError
 from ..http import Answer, HttpSession
+from ..own_files import finding_on
 from .demands import Endpoint, PayloadFile
 from .facts import MARGIN_BYTES, Payload, StateDir, Unseen
 
@@ -113,22 +115,50 @@ def room_at(commands: Commands, folder: str) -> Room:
     return Room(fields[5], int(fields[3]) * 1024)
 
 
-def look_at_state_dir(path: str) -> StateDir:
-    """The nearest folder that exists, what is free there, and whether this user can write it."""
+def look_at_state_dir(path: str, near: Sequence[str] = ()) -> StateDir:
+    """The nearest folder that exists, what is free there, and whether this user can write it, and nobody else.
+
+    near: what else is known to reach it.
+    """
     folder = next(place for place in (Path(path), *Path(path).parents) if os.path.lexists(place))
+    found = finding_on(path)
+    foreign = f"{found.what}, so others may change what is kept in {path}: {found.remedy}." if found else ""
+    free, problem = _writable(folder)
+    return StateDir(str(folder), free, problem, foreign, (*_work_trees(Path(path)), *near))
+
+
+def _writable(folder: Path) -> tuple[int, str]:
+    """What is free there, and a sentence if it cannot be written."""
     advice = "set release_state_dir to a folder that the deploying user can write."
     try:
         usage = os.statvfs(folder)
     except OSError as error:
-        return StateDir(str(folder), 0, f"{folder} cannot be looked at ({error.strerror}): {advice}")
+        return 0, f"{folder} cannot be looked at ({error.strerror}): {advice}"
     free = usage.f_bavail * usage.f_frsize
     if not folder.is_dir():
-        return StateDir(str(folder), free, f"{folder} is no folder: move it away, or {advice}")
+        return free, f"{folder} is no folder: move it away, or {advice}"
     if usage.f_flag & os.ST_RDONLY:
-        return StateDir(str(folder), free, f"{folder} is on a file system that is mounted read-only: {advice}")
+        return free, f"{folder} is on a file system that is mounted read-only: {advice}"
     if not os.access(folder, os.W_OK | os.X_OK):
-        return StateDir(str(folder), free, f"{folder} cannot be written by the deploying user: {advice}")
-    return StateDir(str(folder), free)
+        return free, f"{folder} cannot be written by the deploying user: {advice}"
+    return free, ""
+
+
+def _work_trees(path: Path) -> list[str]:
+    trees = [folder for folder in (path, *path.parents) if os.path.lexists(folder / ".git")]
+    return [f"it is in the git work tree {folder}, where `git clean -fdx` removes it" for folder in trees]
+
+
+def mounted_into(path: str, mounts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Which containers may write to a folder, or to a part of it, by what the engine says of their mounts."""
+    kept = Path(os.path.realpath(path))
+    found = []
+    for container, those in sorted(mounts.items()):
+        for mount in those:
+            source = Path(os.path.realpath(str(mount.get("Source") or "/dev/null")))
+            if mount.get("RW") and (kept.is_relative_to(source) or source.is_relative_to(kept)):
+                found.append(f"the container {container} may write to it, by its mount at {mount.get('Destination')}")
+    return found
 
 
 def ask_api(base_url: str, endpoints: Sequence[Endpoint], timeout_s: int) -> Mapping[str, Answer] | Unseen:

@@ -159,6 +159,18 @@ def _wrong_file(item: PayloadFile, state: str) -> str:
     )
 
 
+def state_dir(_: Demands, facts: Facts) -> Proof:
+    """Nobody else can exchange what is kept there; what is near that may write or remove it is told."""
+    seen = facts.state_dir
+    if seen.foreign:
+        return broken("state_dir", seen.foreign, observed=seen.folder)
+    detail = (
+        f"What may reach it: {'; '.join(seen.near)}. It is safer outside of the application: set release_state_dir to "
+        "a folder such as /var/lib/dbrelease, and move what is there."
+    )
+    return holds("state_dir", detail if seen.near else "", observed=list(seen.near))
+
+
 def dump_room(demands: Demands, facts: Facts) -> Proof:
     """The state directory takes the dump; once deployed, it must only take the journal."""
     state_dir = facts.state_dir

@@ -22,13 +22,14 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's result."""
     run = run_of(params)
     demands = Demands.of(params["release"], run.environment)
-    # A journal that cannot be written must not hide the other problems; the rule dump_room tells of this one.
-    dry = check_mode or bool(look_at_state_dir(run.state_dir).problem)
+    # A journal that cannot be used must not hide the other problems; state_dir and dump_room tell of this one.
+    state_dir = look_at_state_dir(run.state_dir)
+    dry = check_mode or bool(state_dir.problem or state_dir.foreign)
     journal = Journal(run, dry=dry)
     with journal.step("preflight") as step:
         facts = gather(_place(params, demands, run.state_dir), demands)
         proofs = judge(demands, facts)
-        lines = [] if dry and not check_mode else journal.read()
+        lines = [] if state_dir.foreign or (dry and not check_mode) else journal.read()
         begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)
         # One that is unfinished is finalized anyway, and its foreign keys with it.

@@ -22,6 +22,7 @@ TITLES = {
     "checks_plan": "Every declared query can be planned and only reads",
     "prepared_transactions": "No prepared transaction is left in the database",
     "old_transactions": "No old transaction is on the release's tables",
+    "state_dir": "Nobody else can change what is kept in the state directory",
     "dump_room": "The state directory can be written and has room for the dump",
     "table_room": "The server has room for the new tables",
     "api": "The API answers",

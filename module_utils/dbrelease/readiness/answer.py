@@ -12,6 +12,7 @@ from ..errors import ReleaseError
 from ..journal import Run, last_facts
 from ..monitor.memory import Before, Memory
 from ..monitor.moments import SECOND_NS
+from ..own_files import kept_in
 from ..proof import Proof
 from . import backup, criteria
 
@@ -39,7 +40,7 @@ def judge(
     memory = Memory.of(lines, run)
     samples = memory.since(now_ns - readiness["stable_seconds"] * SECOND_NS)
     facts = last_facts(lines, release=run.release, environment=run.environment, step="backup")
-    kept, manifest = backup.kept(facts)
+    kept, manifest = backup.kept(facts, run.state_dir)
     drifting = [check for check in release.get("checks") or () if check["name"] in (monitoring.get("drift") or ())]
     seen = (
         read_checks(
@@ -49,7 +50,7 @@ def judge(
         else []
     )
     structure = read_back(login, release["tables"], release["migration"]["to_revision"], "alembic_version")
-    path = str((facts or {}).get("path", ""))
+    path = str(kept_in(run.state_dir, (facts or {}).get("path", "")))
     return [
         criteria.stable(memory, readiness, monitoring.get("limits"), now_ns),
         criteria.no_errors(memory, readiness, [log["name"] for log in monitoring.get("logs") or ()], now_ns),

@@ -21,6 +21,7 @@ from ..errors import ReleaseError
 from ..fingerprints import read_tables
 from ..for_people import last_words
 from ..manifest import Manifest, hash_file, read
+from ..own_files import kept_in, reading
 from ..proof import Proof
 from ..restore_copy import drop_database
 from ..restore_names import proof_name
@@ -33,13 +34,13 @@ RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into 
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
 
 
-def kept(facts: Mapping[str, Any] | None) -> tuple[Proof, Manifest | None]:
+def kept(facts: Mapping[str, Any] | None, state_dir: str) -> tuple[Proof, Manifest | None]:
     """The journal's newest backup of the release: its file is what journal and manifest say."""
     if not facts:
         return Proof("readiness.backup", KEPT, "fail", detail="The journal knows no backup.", remedy=TAKE_CARE), None
-    path, expected = Path(facts["path"]), {"sha256": facts["sha256"], "bytes": facts["bytes"]}
+    path, expected = kept_in(state_dir, facts["path"]), {"sha256": facts["sha256"], "bytes": facts["bytes"]}
     try:
-        manifest = read(Path(facts["manifest"]))
+        manifest = read(kept_in(state_dir, facts["manifest"]))
         sha256, size = hash_file(path)
     except ReleaseError as error:
         return Proof("readiness.backup", KEPT, "fail", expected=expected, detail=error.message, remedy=TAKE_CARE), None
@@ -140,7 +141,7 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
     ]
     environment = tool_environment(copy, "dbrelease readiness", inside=bool(container))
     try:
-        with Path(path).open("rb") as file:
+        with reading(Path(path)) as file:
             finished = commands.run(
                 argv, timeout_s=timeout_s, environment={**environment, "PGOPTIONS": SESSION_OPTIONS}, stdin=file
             )

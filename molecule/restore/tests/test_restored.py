@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import pytest
@@ -98,8 +98,10 @@ def test_a_dry_restore_refuses_nothing_and_changes_nothing(psql: Psql, drawing: 
     ],
 )
 def test_what_is_no_backup_is_refused_before_anything_is_touched(
-    psql: Psql, drawing: str, tmp_path: Path, spoiled: str, words: str
+    psql: Psql, drawing: str, spoiled: str, words: str
 ) -> None:
+    folder = STATE / "spoiled"  # of files elsewhere none is taken
+    folder.mkdir(mode=0o700)
     (manifest,) = STATE.glob("backup_before_8.1a_*.manifest.json")
     facts = json.loads(manifest.read_text())
     data = bytearray((STATE / facts["file"]).read_bytes())
@@ -110,11 +112,12 @@ def test_what_is_no_backup_is_refused_before_anything_is_touched(
     if spoiled == "another release's":
         facts["release"] = "other"
     if spoiled != "missing":
-        (tmp_path / facts["file"]).write_bytes(data)
+        (folder / facts["file"]).write_bytes(data)
     if spoiled != "without manifest":
-        (tmp_path / manifest.name).write_text(json.dumps(facts))
+        (folder / manifest.name).write_text(json.dumps(facts))
     seen = psql.fingerprint()
-    refused = play("restore_8_1a.yml", "-e", f"restore_backup={tmp_path / facts['file']}")
+    refused = play("restore_8_1a.yml", "-e", f"restore_backup={folder / facts['file']}")
+    rmtree(folder)
     assert refused.status != 0
     assert refused.evidence["outcome"] == "refused"
     assert words in refused.evidence["headline"]
