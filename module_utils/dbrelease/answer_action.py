@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 
-from .answer import BYTES_AT_MOST, MIB, Declared, declared, keep, untrusted
+from .answer import BYTES_AT_MOST, MIB, Declared, declared, keep, shown, untrusted
 from .errors import ReleaseError
 
 LIBRARY = Path(__file__).resolve().parents[2] / "library"
@@ -65,7 +65,8 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super()._low_level_execute_command(*args, **kwargs)
         if len(result["stdout"]) + len(result["stderr"]) > BYTES_AT_MOST:
             raise untrusted(self._what(), f"it is greater than {BYTES_AT_MOST // MIB} MiB")
-        return result
+        # Ansible shows what is before or behind an answer. No JSON has these characters but in escapes.
+        return {**result, **{name: shown(result[name]) for name in ("stdout", "stderr")}}
 
     def _parse_returned_data(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         try:

@@ -1,4 +1,4 @@
-"""evidence works on the target; what it wrote there is brought here in the same step, and its page is rendered here."""
+"""evidence works on the target; its model is brought here in the same step, and the files are rendered from that."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansibl
 from ansible.module_utils.dbrelease.answer import MIB, untrusted  # noqa: E402
 from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
 from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json  # noqa: E402
 from ansible.module_utils.dbrelease.evidence_page import PAGE_NAME, page_of  # noqa: E402
 from ansible.module_utils.dbrelease.journal import RUN_ID, Run, make_private_directory  # noqa: E402
 from ansible.module_utils.dbrelease.private_files import create_private, replace_private, write_failure  # noqa: E402
 from ansible.module_utils.dbrelease.safe_names import line_problem, name_problem  # noqa: E402
 
 MODEL = "evidence.json"
-BROUGHT = (MODEL, "report.md", "junit.xml")
 TEXT_AT_MOST = 32 * MIB
 OWNERS = ".targets"  # beside the runs of an environment: whose each is
 SETTING = "report_artifacts"
@@ -52,35 +52,46 @@ class ActionModule(DeclaredAction):
 
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
         """The result without the files' texts, which are brought; no page is a warning, since the evidence counts."""
-        texts = result.pop("texts", None) or {}
-        directory = str(result.get("directory", ""))
+        texts = result.pop("texts", None)
+        if not texts:  # in check mode, or where the module has failed
+            return result
         try:
-            self._refuse_texts(texts)
-            folder = self._folder() if texts else Path()
-            for name, text in texts.items():
-                self._bring(folder / name, text)
+            model = self._model(texts)
+            folder = self._folder()
+            self._bring(folder / MODEL, as_json(model))
         except ReleaseError as error:
             said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
             return {**result, "failed": True, "msg": f"{error.message}{said}"}
-        if MODEL in texts:
-            try:
-                page = self._page(texts[MODEL])
-                self._bring(folder / PAGE_NAME, page)
-                self._put(f"{self._there(directory)}/{PAGE_NAME}", page)
-            except ReleaseError as error:
-                result["warnings"] = [*result.get("warnings", []), error.message]
+        try:
+            for name in RENDERERS:
+                self._bring(folder / name, self._rendered(name, model))
+            page = self._rendered(PAGE_NAME, model)
+            self._bring(folder / PAGE_NAME, page)
+            self._put(f"{self._there(str(result.get('directory', '')))}/{PAGE_NAME}", page)
+        except ReleaseError as error:
+            result["warnings"] = [*result.get("warnings", []), error.message]
         return result
 
     def _run(self) -> Run:
         run: Mapping[str, Any] = self._task.args["run"]
         return Run(**{name: str(run[name]) for name in ("run_id", "release", "environment", "playbook", "state_dir")})
 
-    def _refuse_texts(self, texts: Mapping[str, Any]) -> None:
-        for name, text in texts.items():
-            if name not in BROUGHT:
-                raise untrusted(self._what(), f"it holds a file {name!r}, and only {', '.join(BROUGHT)} are brought")
-            if not isinstance(text, str) or len(text) > TEXT_AT_MOST:
-                raise untrusted(self._what(), f"its {name} is no text of at most {TEXT_AT_MOST // MIB} MiB")
+    def _model(self, texts: Mapping[str, Any]) -> Any:
+        """Of the files that the target sends, the one that all others are rendered from."""
+        for name in texts:
+            if name not in RENDERERS:
+                raise untrusted(self._what(), f"it holds a file {name!r}, and only {', '.join(RENDERERS)} are brought")
+        text = texts.get(MODEL)
+        if not isinstance(text, str) or len(text) > TEXT_AT_MOST:
+            raise untrusted(self._what(), f"its {MODEL} is no text of at most {TEXT_AT_MOST // MIB} MiB")
+        try:
+            model = json.loads(text)
+            as_json(model)
+        except (ValueError, RecursionError) as error:
+            raise untrusted(self._what(), f"its {MODEL} is no JSON") from error
+        if not isinstance(model, dict):
+            raise untrusted(self._what(), f"its {MODEL} is no evidence")
+        return model
 
     def _folder(self) -> Path:
         """Where the files go: within the artifacts, through no link, and this target's own."""
@@ -114,15 +125,15 @@ class ActionModule(DeclaredAction):
     def _bring(self, path: Path, text: str) -> None:
         replace_private(path, text.encode("utf-8", "replace"), self._run().run_id, setting=SETTING)
 
-    def _page(self, text: str) -> str:
+    def _rendered(self, name: str, model: Any) -> str:
         try:
-            return page_of(json.loads(text), Path(self._task.args["templates"]))
+            return page_of(model, Path(self._task.args["templates"])) if name == PAGE_NAME else RENDERERS[name](model)
         except ReleaseError:
             raise
         # Whatever is wrong with it: the evidence is the target's, and may have any form.
         except Exception as error:
             raise ReleaseError(
-                f"Rendering the report failed ({MODEL} of {self.target} has not the form of evidence: "
+                f"Rendering {name} failed ({MODEL} of {self.target} has not the form of evidence: "
                 f"{type(error).__name__}): read {MODEL}."
             ) from error
 

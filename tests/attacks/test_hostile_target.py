@@ -16,6 +16,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.dbrelease.answer import DEPTH_AT_MOST, VALUES_AT_MOST, declared, keep
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.evidence import build
+from ansible.module_utils.dbrelease.evidence_files import RENDERERS
+from ansible.module_utils.dbrelease.journal import Run
 from ansible.module_utils.dbrelease.safe_names import name_problem
 from hostile_target import ROOT, RUN_ID, Played, gathered, kept, opened, play, wrapper
 
@@ -32,7 +35,10 @@ answer |= {{'add_host': {{'host_name': 'new'}}, 'add_group': 'new', 'ansible_sta
     'include': '/x', 'include_args': {{}}, 'ansible_job_id': '../x', '_ansible_delegated_vars': {{'ansible_host': 'x'}},
     '_ansible_notify': ['x'], '_ansible_ignore_errors': True, '_ansible_no_log': False, '_ansible_item_label': 'x',
     'deprecations': ['x'], 'invented': 1, 'message': {OWN!r}, 'login_host': {OWN!r}, 'headline': {OWN!r},
-    'warnings': ['\\x1b]0;title\\x07', {OWN!r}], '\\x1b]0;title\\x07': 1, '_ansible_\\x1b]0;title\\x07': 1}}
+    'warnings': [{OWN!r}]}}
+if module != 'stat':
+    answer['warnings'].append('\\x1b]0;title\\x07')
+    answer |= {{'\\x1b]0;title\\x07': 1, '_ansible_\\x1b]0;title\\x07': 1}}
 if module == 'run':
     answer['run'] |= {{'environment': '../../owned', 'release': 'x\\ny', 'playbook': '/x', 'state_dir': '/', 'more': 1}}
 if module == 'evidence':
@@ -79,12 +85,18 @@ def lied(tmp_path_factory: pytest.TempPathFactory) -> Played:
             },
             "when": "run_opened is succeeded",
         },
+        {
+            "name": "A module of Ansible's own, whose answer is kept whole",
+            "ansible.builtin.stat": {"path": "/"},
+            "when": "inventory_hostname == 'everything'",
+            "ignore_errors": True,
+            "ignore_unreachable": True,
+        },
         {**gathered(folder / "{{ inventory_hostname }}.brought"), "when": "run_opened is succeeded"},
         kept(
             opened="run_opened",
             evidence="report_evidence",
             password="db_password",
-            facts="ansible_facts",
             schedule="monitor_schedule | default('')",
             groups="groups.keys() | list",
         ),
@@ -95,7 +107,7 @@ def lied(tmp_path_factory: pytest.TempPathFactory) -> Played:
 @pytest.mark.parametrize("name", LIES)
 def test_no_variable_comes_from_a_target(lied: Played, name: str) -> None:
     said = lied.said(name)
-    assert (said["password"], said["schedule"], said["facts"]) == ("the real one", "", {})
+    assert (said["password"], said["schedule"]) == ("the real one", "")
     assert set(said["groups"]) == {"all", "ungrouped"}
 
 
@@ -170,6 +182,25 @@ def test_an_honest_answer_is_kept_as_it_is() -> None:
     assert keep({"words": None, "msg": "a\x1b[31m\u202eb\n"}, KEYS, "it") == {"words": None, "msg": "a[31mb\n"}
 
 
+def test_an_answer_without_an_end_is_refused_while_it_is_read() -> None:
+    program = f"""
+import sys
+import ansible.module_utils
+ansible.module_utils.__path__.append({str(ROOT / "module_utils")!r})
+from ansible.module_utils.dbrelease import answer_action
+answer_action.MEMORY_AT_MOST = 32 * 1024 * 1024
+try:
+    with answer_action.bounded_memory("it on a"):
+        read = [bytes(range(256)) * 4096 for _ in range(96)]
+        for part in read:
+            part.translate(None, b"a")
+except answer_action.ReleaseError as error:
+    sys.exit(error.message)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "was refused (reading it takes more than 32 MiB of memory)" in done.stderr
+
+
 # What the controller does with an answer, without a play.
 
 
@@ -193,6 +224,8 @@ def acting(tmp_path: Path) -> Callable[..., Any]:
 
 
 RUN = {"run_id": RUN_ID, **NAMES, "state_dir": "/srv/state"}
+MODEL = build(Run(**RUN), {"title": "Small"}, [], asked=["deployed"], check_mode=False, failure={}, written=[])
+RENDERED = {name: render(MODEL) for name, render in RENDERERS.items()}
 
 
 def evidence(acting: Callable[..., Any], artifacts: Path, target: str = "a", **run: str) -> Any:
@@ -202,20 +235,52 @@ def evidence(acting: Callable[..., Any], artifacts: Path, target: str = "a", **r
 
 @pytest.mark.parametrize(
     "name",
-    ["/tmp/owned", "../owned", "../../owned", "x/../../owned", "", ".", "report.html", "evidence.json\0", "REPORT.MD"],
+    [
+        "/tmp/owned",
+        "../owned",
+        "../../owned",
+        "x/../../owned",
+        "",
+        ".",
+        "report.html",
+        "evidence.json\0",
+        "Evidence.json",
+    ],
 )
 def test_only_the_fixed_files_are_brought(acting: Callable[..., Any], tmp_path: Path, name: str) -> None:
-    result = evidence(acting, tmp_path).judged({"texts": {"report.md": "a", name: "owned"}, "headline": "It was."})
+    result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": "{}", name: "owned"}, "headline": "It was."})
     assert (
         result["failed"] and "are brought" in result["msg"] and result["msg"].endswith("What came of the run: It was.")
     )
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", [["a"], None, 7, "x" * (32 * 1024 * 1024 + 1)], ids=["list", "none", "number", "huge"])
-def test_only_texts_of_a_bounded_size_are_brought(acting: Callable[..., Any], tmp_path: Path, text: Any) -> None:
-    assert "is no text of at most 32 MiB" in evidence(acting, tmp_path).judged({"texts": {"report.md": text}})["msg"]
+NO_EVIDENCE: dict[str, tuple[Any, str]] = {
+    "a list": (["a"], "is no text of at most 32 MiB"),
+    "nothing": (None, "is no text of at most 32 MiB"),
+    "huge": ("x" * (32 * 1024 * 1024 + 1), "is no text of at most 32 MiB"),
+    "half": ("{", "is no JSON"),
+    "deep": ("[" * 5000 + "]" * 5000, "is no JSON"),
+    "no number": ('{"counts": NaN}', "is no JSON"),
+    "infinite": ('{"counts": 1e999}', "is no JSON"),
+    "a number": ("7", "is no evidence"),
+}
+
+
+@pytest.mark.parametrize("name", NO_EVIDENCE)
+def test_only_evidence_of_a_bounded_size_is_brought(acting: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    text, because = NO_EVIDENCE[name]
+    assert because in evidence(acting, tmp_path).judged({"texts": {"evidence.json": text}})["msg"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_model_is_the_targets(acting: Callable[..., Any], tmp_path: Path) -> None:
+    """The other files are rendered here: whoever reads them, such as CI, reads no markup of a target's."""
+    texts = {**RENDERED, "report.md": "<script>", "junit.xml": "<!DOCTYPE x [<!ENTITY y SYSTEM 'file:///etc/passwd'>]>"}
+    result = evidence(acting, tmp_path).judged({"texts": texts})
+    assert "warnings" not in result and "failed" not in result
+    brought = {path.name: path.read_text() for path in (tmp_path / "test" / RUN_ID).iterdir()}
+    assert brought.pop("report.html").startswith("<!DOCTYPE html>") and brought == RENDERED
 
 
 @pytest.mark.parametrize(
@@ -245,26 +310,27 @@ def test_no_link_leads_out_of_the_artifacts(acting: Callable[..., Any], tmp_path
     path = tmp_path / "artifacts" / link
     path.parent.mkdir(parents=True)
     path.symlink_to(tmp_path / "elsewhere")
-    result = evidence(acting, tmp_path / "artifacts").judged({"texts": {"report.md": "a"}})
+    result = evidence(acting, tmp_path / "artifacts").judged({"texts": RENDERED})
     assert "leads through, a link" in result["msg"] and list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_target_replaces_no_evidence_of_another(acting: Callable[..., Any], tmp_path: Path) -> None:
     report = tmp_path / "test" / RUN_ID / "report.md"
-    for text in ("first", "second"):  # the same run brings it again once people were told
-        assert "failed" not in evidence(acting, tmp_path, "a").judged({"texts": {"report.md": text}})
-    result = evidence(acting, tmp_path, "b").judged({"texts": {"report.md": "owned"}})
-    assert "it holds the evidence of a, and not of b" in result["msg"] and report.read_text() == "second"
+    for _ in range(2):  # the same run brings it again once people were told
+        assert "failed" not in evidence(acting, tmp_path, "a").judged({"texts": RENDERED})
+    before = report.read_text()
+    result = evidence(acting, tmp_path, "b").judged({"texts": {"evidence.json": "{}"}})
+    assert "it holds the evidence of a, and not of b" in result["msg"] and report.read_text() == before
     (tmp_path / "test/.targets" / RUN_ID).unlink()
-    assert "earlier version" in evidence(acting, tmp_path, "b").judged({"texts": {"report.md": "owned"}})["msg"]
-    assert report.read_text() == "second"
+    assert "earlier version" in evidence(acting, tmp_path, "b").judged({"texts": RENDERED})["msg"]
+    assert report.read_text() == before
 
 
-@pytest.mark.parametrize("text", ["{", "7", "{}", '{"run": 7}', "[" * 5000 + "]" * 5000, '{"counts": 1e999}', "nan"])
+@pytest.mark.parametrize("text", ["{}", '{"run": 7}', '{"run": {}, "counts": [[]], "proofs": {"a": 1}}'])
 def test_evidence_of_any_form_is_a_warning_and_no_page(acting: Callable[..., Any], tmp_path: Path, text: str) -> None:
     result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": text}})
     (warning,) = result["warnings"]
-    assert "Rendering the report failed (evidence.json of a has not the form of evidence: " in warning
+    assert "Rendering report.md failed (evidence.json of a has not the form of evidence: " in warning
     assert {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()} == {"evidence.json"}
 
 
@@ -272,7 +338,7 @@ def test_evidence_of_any_form_is_a_warning_and_no_page(acting: Callable[..., Any
     ("state_dir", "answered", "there"),
     [
         ("/srv/state", "/etc", f"/srv/state/runs/{RUN_ID}"),
-        ("~/state", f"/home/ann/state/runs/{RUN_ID}", f"/home/ann/state/runs/{RUN_ID}"),
+        ("~/state", f"/srv/ann/state/runs/{RUN_ID}", f"/srv/ann/state/runs/{RUN_ID}"),
         ("~/state", "/etc", None),
         ("$HOME/state", f"/x\n/{RUN_ID}", None),
     ],

@@ -13,7 +13,7 @@ import pytest
 from ansible.module_utils.dbrelease.answer import ALWAYS, declared, keep
 from ansible.module_utils.dbrelease.errors import ReleaseError
 
-LIBRARY = Path(__file__).resolve().parents[2] / "library"
+LIBRARY = Path(__file__).resolve().parents[1] / "library"
 
 Act = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 
