@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.answer import ALWAYS, declared, keep
+from ansible.module_utils.dbrelease.answer import ALWAYS, ON_FAILURE, declared, keep
 from ansible.module_utils.dbrelease.errors import ReleaseError
 
 LIBRARY = Path(__file__).resolve().parents[1] / "library"
@@ -39,13 +39,14 @@ def watched(act: Act) -> Act:
         try:
             result = act(params, check_mode)
         except ReleaseError as error:
-            hold(error.facts)
+            hold(error.facts, failed=True)
             raise
         hold(result)
         return result
 
-    def hold(answer: Mapping[str, Any]) -> None:
-        assert answer.keys() <= keys.keys(), f"{path.stem} answers and does not declare {answer.keys() - keys.keys()}"
+    def hold(answer: Mapping[str, Any], *, failed: bool = False) -> None:
+        known = keys.keys() | (ON_FAILURE if failed else {}).keys()
+        assert answer.keys() <= known, f"{path.stem} answers and does not declare {answer.keys() - known}"
         keep(json.loads(json.dumps(answer, default=str)), keys, path.stem)
 
     return watching

@@ -21,6 +21,12 @@ DEPTH_AT_MOST = 64  # Ansible copies results by recursion, in the process that a
 VALUES_AT_MOST = 500_000
 WARNINGS_AT_MOST, WARNING_LENGTH, TRACE_LENGTH = 50, 2_000, 20_000
 ALWAYS = {"changed": "bool", "failed": "bool", "msg": "str", "refused": "bool", "diff": "raw", "invocation": "dict"}
+# What the errors of shared code carry, in whichever module they are raised.
+ON_FAILURE = {
+    **{"sqlstate": "str", "table": "str", "observation": "str"},
+    **{"attempts": "int", "rows_lost": "int"},
+    **{"lock_waits": "list", "revisions": "list", "proofs": "list"},
+}
 # Of an answer that is no JSON, Ansible itself makes this.
 UNREADABLE = {"module_stdout": "str", "module_stderr": "str", "rc": "raw"}
 TEXT_TYPES = ("str", "path")
@@ -56,7 +62,8 @@ def keep(answer: Mapping[str, Any], keys: Declared, what: str) -> dict[str, Any]
     """The declared part of an answer; ReleaseError where a value of it is not of its type, or beyond every measure."""
     plain = _Plain(what)
     own = answer.get("_ansible_parsed") is False  # Ansible sets it, whatever the target sends
-    types = {**keys, **ALWAYS, **(UNREADABLE if own else {})}
+    failed = answer.get("failed") is not False and "failed" in answer
+    types = {**(ON_FAILURE if failed else {}), **keys, **ALWAYS, **(UNREADABLE if own else {})}
     kept: dict[str, Any] = {}
     for key, kind in types.items():
         if key in answer:
