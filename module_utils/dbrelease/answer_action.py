@@ -32,10 +32,12 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
 
     _supports_check_mode = True
     declared: Declared
+    target: str
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """The declared part of the module's result, or one sentence on why nothing of it is used."""
         super().run(tmp, task_vars)
+        self.target = str((task_vars or {}).get("inventory_hostname", ""))
         try:
             self.refuse()
             with bounded_memory(self._what()):
@@ -58,8 +60,7 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
         return result
 
     def _what(self) -> str:
-        host = self._task.delegate_to or self._play_context.remote_addr
-        return f"{self._task.action} on {host}"
+        return f"{self._task.action} on {self._task.delegate_to or self.target}"
 
     def _low_level_execute_command(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         result: dict[str, Any] = super()._low_level_execute_command(*args, **kwargs)

@@ -35,11 +35,6 @@ class ActionModule(DeclaredAction):
 
     declared = declared_by(__file__)
 
-    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """The module's result, with the target's name at hand."""
-        self.target = str((task_vars or {}).get("inventory_hostname", ""))
-        return super().run(tmp, task_vars)
-
     def refuse(self) -> None:
         """A run whose name leads out of the folder of the artifacts."""
         run = self._run()

@@ -215,7 +215,6 @@ def acting(tmp_path: Path) -> Callable[..., Any]:
         spec.loader.exec_module(module)
         action = object.__new__(module.ActionModule)
         action._task = types.SimpleNamespace(args=arguments, action=name, delegate_to=None)
-        action._play_context = types.SimpleNamespace(remote_addr=target)
         action.target = target
         action._low_level_execute_command = lambda *_, **__: {"rc": 0}
         return action
