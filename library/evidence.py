@@ -13,9 +13,12 @@ description:
   - A run that failed, that was refused or that was killed is no failure of this module; it fails only if the evidence
     cannot be written, and then says what came of the run nevertheless. Whoever calls it judges RV(succeeded).
   - The same evidence again writes nothing.
-  - An action plugin then brings the files to O(artifacts) on the controller, renders C(report.html) there (only the
+  - An action plugin then makes the files in O(artifacts) on the controller, renders C(report.html) there (only the
     controller needs pygal and Jinja2), and puts it beside them on the target. Where the page cannot be made that is a
     warning.
+  - Of these files only C(evidence.json), of at most 32 MiB, is the target's; the others are rendered from it. They are
+    never written through a link. C(<environment>/.targets) there keeps which target each run is of; a target replaces
+    no evidence of another one, which is a failure.
   - A module of the run that still works, as one does whose connection was lost, is ended first, in order; where it does
     not end there is no evidence, and the run stays open.
   - In every outcome the run gives the target back, if it had claimed it.

@@ -76,6 +76,7 @@ interrupted:
     - The runs that were interrupted, each with C(run_id), C(playbook), C(steps) without an end, and C(asked), the
       outcomes that its report is to be held against; empty where it has a report. The newest 20, if there are more.
     - A run whose settling run was killed before it reported it is there again.
+    - Of more than 20 runs with C(asked) the older ones have none, and a warning says so.
   type: list
   elements: dict
   returned: always

@@ -70,7 +70,9 @@ watch:
   type: dict
   returned: always
 samples:
-  description: How many samples are due at most, the first of them at once; V(0) where there is nothing to do.
+  description:
+    - How many samples are due at most, the first of them at once; V(0) where there is nothing to do.
+    - Never more than O(seconds) and O(interval_seconds) have room for, whatever the target answers.
   type: int
   returned: always
 resumed:

@@ -23,13 +23,15 @@ description:
     end, which no runs have written.
   - Apart from that it fails only if containers are named and the container engine cannot be
     reached, or the journal cannot be written.
+  - An action plugin refuses names that cannot be a folder's, before anything is asked of the target. Of RV(run) it
+    takes only the identifier from the target; the rest is what was given here.
 options:
   release:
-    description: Name of the release.
+    description: Name of the release. Like O(environment) and O(playbook) without a slash or a control character.
     type: str
     required: true
   environment:
-    description: Name of the environment.
+    description: Name of the environment; a folder of the artifacts has it, and the entry of the schedule.
     type: str
     required: true
   playbook:

@@ -21,6 +21,7 @@ import ansible.module_utils  # noqa: E402
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
 from ansible.module_utils.dbrelease.database import Login, connect  # noqa: E402
+from declared_answers import pytest_collection_modifyitems  # noqa: E402, F401
 
 
 @pytest.fixture(scope="session")

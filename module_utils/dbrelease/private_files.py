@@ -21,16 +21,15 @@ def temporary_name(path: Path, run_id: str) -> Path:
     return path.with_name(f"{path.name}.tmp.{run_id}")
 
 
-def create_private(path: Path) -> int:
+def create_private(path: Path, *, setting: str = STATE_DIR) -> int:
     """Open a new file for reading and writing, mode 0600 whatever the umask is; FileExistsError where there is one.
 
-    Raises ReleaseError where the folder is not ours alone.
+    In the state directory it raises ReleaseError where the folder is not ours alone. A checkout on the controller, which
+    another `setting` names, is its operators' business.
     """
-    make_private_directory(path.parent)
-    return open_own(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-
-
-def _create(path: Path) -> int:
+    if setting == STATE_DIR:
+        make_private_directory(path.parent)
+        return open_own(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
@@ -82,13 +81,12 @@ def write_private(path: Path, text: str, run_id: str) -> None:
 def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STATE_DIR) -> None:
     """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there.
 
-    setting: what says where it is, for the sentence of the ReleaseError where that is not possible. Only of the state
-    directory it is demanded that nobody else may write there: a checkout on the controller is its operators' business.
+    setting: what says where it is, for the sentence of the ReleaseError where that is not possible; see create_private.
     """
     temporary = temporary_name(path, run_id)
     try:
         temporary.unlink(missing_ok=True)
-        with os.fdopen(create_private(temporary) if setting == STATE_DIR else _create(temporary), "wb") as file:
+        with os.fdopen(create_private(temporary, setting=setting), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

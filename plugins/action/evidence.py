@@ -1,53 +1,153 @@
-"""evidence works on the target; what it wrote there is brought here in the same step, and its page is rendered here."""
+"""evidence works on the target; its model is brought here in the same step, and the files are rendered from that."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
+from ansible.module_utils.dbrelease.answer import MIB, untrusted  # noqa: E402
+from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
 from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json  # noqa: E402
 from ansible.module_utils.dbrelease.evidence_page import PAGE_NAME, page_of  # noqa: E402
-from ansible.module_utils.dbrelease.private_files import put_command, replace_private  # noqa: E402
+from ansible.module_utils.dbrelease.journal import RUN_ID, Run  # noqa: E402
+from ansible.module_utils.dbrelease.private_files import (  # noqa: E402
+    create_private,
+    put_command,
+    replace_private,
+    write_failure,
+)
+from ansible.module_utils.dbrelease.safe_names import line_problem, name_problem  # noqa: E402
+
+MODEL = "evidence.json"
+TEXT_AT_MOST = 32 * MIB
+OWNERS = ".targets"  # beside the runs of an environment: whose each is
+SETTING = "report_artifacts"
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(DeclaredAction):
     """See library/evidence.py."""
 
-    _supports_check_mode = True
+    declared = declared_by(__file__)
 
-    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """The module's result; a page that cannot be made is a warning, since the evidence counts."""
-        result: dict[str, Any] = self._execute_module(module_name="evidence", task_vars=task_vars)
-        texts: dict[str, str] = result.pop("texts", {})
+    def refuse(self) -> None:
+        """A run whose name leads out of the folder of the artifacts."""
+        run = self._run()
+        if not re.fullmatch(RUN_ID, run.run_id) or name_problem(run.environment):
+            raise ReleaseError(
+                f"Gathering the evidence was refused (run {run.run_id!r} of {run.environment!r} cannot name a folder): "
+                "give the run as the role run opens it.",
+                refused=True,
+            )
+
+    def judged(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The result without the files' texts, which are brought; no page is a warning, since the evidence counts."""
+        texts = result.pop("texts", None)
+        if not texts:  # in check mode, or where the module has failed
+            return result
         try:
-            self._bring(texts)
+            model = self._model(texts)
+            folder = self._folder()
+            self._bring(folder / MODEL, as_json(model))
         except ReleaseError as error:
-            return {**result, "failed": True, "msg": f"{error.message} What came of the run: {result['headline']}"}
-        if texts:
-            try:
-                page = page_of(json.loads(texts["evidence.json"]), Path(self._task.args["templates"]))
-                self._bring({PAGE_NAME: page})
-                self._put(f"{result['directory']}/{PAGE_NAME}", page)
-            except ReleaseError as error:
-                result["warnings"] = [error.message]
+            said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
+            return {**result, "failed": True, "msg": f"{error.message}{said}"}
+        try:
+            for name in RENDERERS:
+                self._bring(folder / name, self._rendered(name, model))
+            page = self._rendered(PAGE_NAME, model)
+            self._bring(folder / PAGE_NAME, page)
+            self._put(f"{self._there(str(result.get('directory', '')))}/{PAGE_NAME}", page)
+        except ReleaseError as error:
+            result["warnings"] = [*result.get("warnings", []), error.message]
         return result
 
-    def _bring(self, texts: dict[str, str]) -> None:
-        run = self._task.args["run"]
-        folder = Path(self._task.args["artifacts"]) / run["environment"] / run["run_id"]
-        for name, text in texts.items():
-            replace_private(folder / name, text.encode("utf-8", "replace"), run["run_id"], setting="report_artifacts")
+    def _run(self) -> Run:
+        run: Mapping[str, Any] = self._task.args["run"]
+        return Run(**{name: str(run[name]) for name in ("run_id", "release", "environment", "playbook", "state_dir")})
+
+    def _model(self, texts: Mapping[str, Any]) -> Any:
+        """Of the files that the target sends, the one that all others are rendered from."""
+        for name in texts:
+            if name not in RENDERERS:
+                raise untrusted(self._what(), f"it holds a file {name!r}, and only {', '.join(RENDERERS)} are brought")
+        text = texts.get(MODEL)
+        if not isinstance(text, str) or len(text) > TEXT_AT_MOST:
+            raise untrusted(self._what(), f"its {MODEL} is no text of at most {TEXT_AT_MOST // MIB} MiB")
+        try:
+            model = json.loads(text)
+            as_json(model)
+        except (ValueError, RecursionError) as error:
+            raise untrusted(self._what(), f"its {MODEL} is no JSON") from error
+        if not isinstance(model, dict):
+            raise untrusted(self._what(), f"its {MODEL} is no evidence")
+        return model
+
+    def _folder(self) -> Path:
+        """Where the files go: within the artifacts, through no link, and this target's own."""
+        run = self._run()
+        artifacts = Path(self._task.args["artifacts"]).resolve()
+        folder = artifacts / run.environment / run.run_id
+        owner = artifacts / run.environment / OWNERS / run.run_id
+        for path in (folder, owner):
+            if path.resolve() != path:
+                raise ReleaseError(
+                    f"Writing to {path} was refused (it is, or leads through, a link): remove the link.", refused=True
+                )
+        try:
+            whose = owner.read_text(encoding="utf-8", errors="replace") if owner.exists() else ""
+            if not whose and not folder.exists():
+                with os.fdopen(create_private(owner, setting=SETTING), "w", encoding="utf-8") as file:
+                    file.write(self.target)
+                whose = self.target
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_failure(folder, error, SETTING) from error
+        if whose != self.target:
+            raise ReleaseError(
+                f"Writing to {folder} was refused (it holds the evidence of "
+                f"{whose or 'a run that an earlier version brought'}, and not of {self.target}): move it away, if it "
+                "is to be made anew.",
+                refused=True,
+            )
+        return folder
+
+    def _bring(self, path: Path, text: str) -> None:
+        replace_private(path, text.encode("utf-8", "replace"), self._run().run_id, setting=SETTING)
+
+    def _rendered(self, name: str, model: Any) -> str:
+        try:
+            return page_of(model, Path(self._task.args["templates"])) if name == PAGE_NAME else RENDERERS[name](model)
+        except ReleaseError:
+            raise
+        # Whatever is wrong with it: the evidence is the target's, and may have any form.
+        except Exception as error:
+            raise ReleaseError(
+                f"Rendering {name} failed ({MODEL} of {self.target} has not the form of evidence: "
+                f"{type(error).__name__}): read {MODEL}."
+            ) from error
+
+    def _there(self, answered: str) -> str:
+        """The folder on the target: by the run, or as the target says where only it can expand the state directory."""
+        own = str(self._run().directory)
+        if not own.startswith("~") and "$" not in own:
+            return own
+        if line_problem(answered) or not answered.startswith("/") or not answered.endswith(f"/{self._run().run_id}"):
+            raise untrusted(self._what(), "its directory is not the run's")
+        return answered
 
     def _put(self, path: str, page: str) -> None:
         """Beside the evidence on the target, whole or absent, without one more module there."""
-        command = put_command(path, self._task.args["run"]["run_id"])
+        command = put_command(path, self._run().run_id)
         done = self._low_level_execute_command(command, in_data=page.encode("utf-8", "replace"))
         if done["rc"]:
             raise ReleaseError(f"Writing {path} on the target failed ({done['stderr'].strip()}): make room there.")

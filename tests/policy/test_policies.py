@@ -284,6 +284,21 @@ def a_module_has_its_test(root: Path) -> Iterator[str]:
             yield f"{path.stem}: no tests/unit/test_{path.stem}.py"
 
 
+def a_modules_answer_passes_its_action(root: Path) -> Iterator[str]:
+    """Of what a target answers, an action of the module's name keeps what the module declares; or none is asked."""
+    actions = root / "plugins" / "action"
+    for path in sorted((root / "library").glob("*.py")):
+        action = actions / path.name
+        if not action.is_file():
+            yield f"{path.stem}: no plugins/action/{path.name}"
+        elif "(DeclaredAction)" not in text_of(action) and "_execute_module" in text_of(action):
+            yield f"{path.stem}: its action keeps whatever a target answers"
+        elif action.is_symlink() and action.readlink() != Path("declared.py"):
+            yield f"{path.stem}: its action leads to {action.readlink()}"
+        elif "(DeclaredAction)" in text_of(action) and "declared_by(__file__)" not in text_of(action):
+            yield f"{path.stem}: its action keeps what another module declares"
+
+
 # Finding one's way
 
 
@@ -311,6 +326,7 @@ POLICIES: list[Policy] = [
     what_the_inventory_chooses_is_looked_at_first,
     a_module_does_what_it_documents,
     a_module_has_its_test,
+    a_modules_answer_passes_its_action,
     the_map_shows_every_folder,
 ]
 
@@ -367,6 +383,7 @@ SOUND = {
     "docs/guide.md": "A guide.",
     "library/orders.py": MODULE,
     "plugins/doc_fragments/login.py": FRAGMENT,
+    "plugins/action/orders.py": "class ActionModule(DeclaredAction):\n    declared = declared_by(__file__)\n",
     "tests/unit/test_orders.py": "",
     "roles/ship/defaults/main.yml": "ship_speed: 1",
     "roles/ship/tasks/main.yml": """
@@ -465,6 +482,15 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
         "page.limit is documented only",
     ),
     (a_module_has_its_test, "library/items.py", "", "x", "items: no tests/unit/test_items.py"),
+    (a_modules_answer_passes_its_action, "library/items.py", "", "x", "items: no plugins/action/items.py"),
+    (
+        a_modules_answer_passes_its_action,
+        "plugins/action/orders.py",
+        "DeclaredAction):",
+        "ActionBase): _execute_module()",
+        "orders: its action keeps whatever",
+    ),
+    (a_modules_answer_passes_its_action, "plugins/action/orders.py", "__file__", "'x'", "what another module declares"),
     (the_map_shows_every_folder, "README.md", "library/", "", "README.md does not name library/"),
     (the_map_shows_every_folder, "docs/more.md", "", "x", "README.md does not name docs/more.md"),
 ]

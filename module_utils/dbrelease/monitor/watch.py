@@ -13,9 +13,8 @@ from ..proof import failures, sentence
 from ..unsettled import is_at_work
 from .memory import WATCH, Memory
 from .moments import SECOND_NS
-from .window import Watch, judge, longest_gap, unwatched
+from .window import LONGEST_S, Watch, judge, longest_gap, unwatched
 
-LONGEST_S = 172_800
 MILLISECOND_NS = 1_000_000
 
 

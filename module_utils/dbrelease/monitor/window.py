@@ -28,6 +28,12 @@ REMEDY = "Read what the samples found, remove the cause and watch again, or go o
 SHOWN_FINDINGS = 3
 # A sample now and then says nothing of the time between: after so many intervals without one, nobody was looking.
 GAP_INTERVALS, SHORTEST_GAP_S = 4, 60
+LONGEST_S = 172_800
+
+
+def most_samples(seconds: int, interval_s: int) -> int:
+    """How many samples a window has room for, whether it begins now or is taken up again."""
+    return 1 + math.ceil(seconds / interval_s)
 
 
 @dataclass(frozen=True)

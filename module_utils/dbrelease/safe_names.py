@@ -1,0 +1,23 @@
+"""Texts that name a folder on the controller or stand in its crontab: what they may not hold."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def name_problem(name: str) -> str:
+    """Why a text cannot be the name of a folder or stand in a crontab; empty where it can."""
+    if not name or len(name) > 100:
+        return "it must have 1 to 100 characters"
+    if name.startswith((".", "-")):
+        return "it begins with a dot or a hyphen"
+    if "/" in name or "\\" in name:
+        return "it holds a slash"
+    return line_problem(name)
+
+
+def line_problem(text: str) -> str:
+    """Why a text cannot stand in one line; empty where it can."""
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in text):
+        return "it holds a line break or another control character"
+    return ""

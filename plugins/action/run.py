@@ -1,0 +1,53 @@
+"""run works on the target; which run it is, and where its files are, are the controller's own words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
+
+from ansible.module_utils.dbrelease.answer import untrusted  # noqa: E402
+from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.journal import RUN_ID  # noqa: E402
+from ansible.module_utils.dbrelease.safe_names import line_problem, name_problem  # noqa: E402
+
+GIVEN_BY = {
+    "release": (name_problem, "release"),
+    "environment": (name_problem, "deploy_environment"),
+    "playbook": (name_problem, "playbook"),
+    "state_dir": (line_problem, "release_state_dir"),
+}
+
+
+class ActionModule(DeclaredAction):
+    """See library/run.py."""
+
+    declared = declared_by(__file__)
+
+    def refuse(self) -> None:
+        """What cannot name a folder on the controller, or stand in its crontab."""
+        for name, (problem_of, variable) in GIVEN_BY.items():
+            if problem := problem_of(self._given(name)):
+                raise ReleaseError(
+                    f"Opening the run was refused ({variable} is {self._given(name)!r}, and {problem}), and nothing "
+                    f"was begun: correct {variable}.",
+                    refused=True,
+                )
+
+    def judged(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The run that everything else is handed: of the target's answer only the identifier."""
+        if result.get("failed"):
+            return result
+        run_id = (result.get("run") or {}).get("run_id")
+        if not (isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id)):
+            raise untrusted(self._what(), f"{run_id!r} is no identifier of a run")
+        return {**result, "run": {"run_id": run_id, **{name: self._given(name) for name in GIVEN_BY}}}
+
+    def _given(self, name: str) -> str:
+        return str(self._task.args.get(name, ""))
