@@ -70,7 +70,7 @@ options:
     default: {}
   act_as_owner:
     description:
-      - Let an upgrade act as the owner of O(bookkeeping_table), so that O(login_user) can finish what the migration makes.
+      - Let an upgrade act as the owner of O(bookkeeping_table), so that O(login_user) can finish what it makes.
       - Done where O(login_user) is no superuser and may act as that owner, and where the role that Alembic connects as
         may, too; C(alembic current) is asked for that before.
     type: bool
