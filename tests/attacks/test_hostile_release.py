@@ -169,7 +169,7 @@ def with_destination(folder: Path, destination: Any) -> Path:
 
 ELSEWHERE = [
     "/etc/cron.d/backdoor",
-    "/root/.ssh/authorized_keys",
+    "/var/spool/cron/crontabs/postgres",
     "/app/migrations",
     "/app/migrations_of_others/x.py",
     "/app/main.py",

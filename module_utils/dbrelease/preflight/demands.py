@@ -88,6 +88,7 @@ class Demands:
     queries: tuple[Statement, ...]
     steps: tuple[Statement, ...]
     reconcile_command: str = ""
+    finalizes: bool = False
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -125,6 +126,7 @@ class Demands:
             ),
             queries=tuple(_queries(release)),
             steps=tuple(_steps(release)),
+            finalizes=bool(migration.get("finalize")),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 
