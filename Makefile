@@ -6,7 +6,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 # Settings of the stack; empty means stack/bin/up's own default (stack/README.md lists them).
-export ROWS APP_PHASE RESET POSTGRES_SUITE POSTGRES_IMAGE REDIS_IMAGE BASE_IMAGE
+export ROWS APP_PHASE DB_OWNER RESET POSTGRES_SUITE POSTGRES_IMAGE REDIS_IMAGE BASE_IMAGE
 # The runbook watches a production deployment for 900 s; the demonstration does not.
 export DEMO_WATCH_SECONDS ?= 20
 # The tools call each other by name.

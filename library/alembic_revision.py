@@ -68,6 +68,13 @@ options:
         space. Left out is none.
     type: dict
     default: {}
+  act_as_owner:
+    description:
+      - Let an upgrade act as the owner of O(bookkeeping_table), so that O(login_user) can finish what it makes.
+      - Done where O(login_user) is no superuser and may act as that owner, and where the role that Alembic connects as
+        may, too; C(alembic current) is asked for that before.
+    type: bool
+    default: false
   preview_files:
     description:
       - Revision files for the preview alone, where Alembic does not have them yet (check mode). They are put in a
@@ -193,6 +200,7 @@ OPTIONS: Options = {
     "success_pattern": {"type": "str"},
     "log_label": {"type": "str", "default": "migration_log"},
     "session_settings": {"type": "dict", "default": {}},
+    "act_as_owner": {"type": "bool", "default": False},
     "preview_files": {
         "type": "list",
         "elements": "dict",

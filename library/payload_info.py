@@ -12,7 +12,9 @@ description:
 extends_documentation_fragment: [run]
 options:
   payload:
-    description: Files as M(release_info) returns them, with C(source), C(destination) and C(sha256).
+    description:
+      - Files as M(release_info) returns them, with C(source), C(destination) and C(sha256).
+      - Where one has a C(folder), a link on the way to its destination may not lead out of it.
     type: list
     elements: dict
     required: true
@@ -44,7 +46,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 states:
-  description: For each destination its sha256, or one word on what is there instead (V(missing), V(no_file) ...).
+  description: For each destination its sha256, or one word on what is there instead, such as V(missing) or V(outside).
   type: dict
   returned: always
 proofs:
@@ -80,7 +82,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Look at each destination, and judge."""
-    files = [PayloadFile(item["source"], item["destination"], item["sha256"]) for item in params["payload"]]
+    files = [PayloadFile.of(item) for item in params["payload"]]
     with Journal(run_of(params), dry=check_mode).step("payload") as step:
         seen = look_at_payload(commands_in(params["backend_container"] or None, user=ROOT), files, params["revision"])
         proof = in_place(files, seen.states, planned=check_mode)

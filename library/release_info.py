@@ -9,6 +9,7 @@ short_description: Read a release, and validate it before anything is touched
 description:
   - A release is a folder with C(release.yml), C(checks.yml) and the files that they name.
   - Both files are checked against the JSON Schemas, and then against each other and against the folder.
+  - What they stand for is bounded, with every alias followed. Only regular files of the folder are read.
   - All problems are reported at once, each with the file, the key, what was expected and what was found.
   - Runs on the controller, where the releases are.
 options:
@@ -20,6 +21,12 @@ options:
     description: Folder with C(release.schema.json) and C(checks.schema.json).
     type: path
     required: true
+  payload_folders:
+    description:
+      - The folders below which the files of C(migration.payload) may be put, as absolute paths.
+      - A release with another destination is refused. Left out, the destinations are not confined.
+    type: list
+    elements: str
 attributes:
   check_mode:
     description: Only files are read.
@@ -36,6 +43,7 @@ EXAMPLES = r"""
   release_info:
     directory: "{{ playbook_dir }}/../releases/2026_04"
     schemas: "{{ playbook_dir }}/../schemas"
+    payload_folders: [/app/migrations]
   delegate_to: localhost
   register: read
 
@@ -59,6 +67,7 @@ release:
       description:
         - As in C(release.yml).
         - Each item of C(payload) has its C(sha256) and absolute C(path) besides, each step of C(finalize) its C(sql).
+        - Where O(payload_folders) is given, each item of C(payload) has that C(folder) of them which it is put below.
       type: dict
 problems:
   description: What is wrong with the release, each with C(file), C(key), C(expected) and C(found).
@@ -77,12 +86,14 @@ from ansible.module_utils.dbrelease.release import load
 OPTIONS: dict[str, dict[str, Any]] = {
     "directory": {"type": "path", "required": True},
     "schemas": {"type": "path", "required": True},
+    "payload_folders": {"type": "list", "elements": "str"},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read it; the same in check mode, for nothing is ever written."""
-    return {"changed": False, "release": load(Path(params["directory"]), Path(params["schemas"]))}
+    release = load(Path(params["directory"]), Path(params["schemas"]), params.get("payload_folders"))
+    return {"changed": False, "release": release}
 
 
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -13,6 +12,7 @@ from psycopg2.extras import RealDictCursor
 from .alembic import database_revisions, missing_program
 from .alembic_limits import Reach
 from .alembic_outcome import Move, Outcome, judge, lock_timeout
+from .alembic_role import libpq_options
 from .commands import Commands, Finished
 from .database import LOST_CLIENT_OPTIONS, Login, Row, connect, select
 from .errors import ReleaseError
@@ -33,8 +33,6 @@ POLL_S = 0.5
 LATE_S = 1.2
 # An older server hands what sessions report to a process that tells of it half a second later.
 TELLS_AT_ONCE = 150000
-# In PGOPTIONS a backslash keeps what follows it.
-BLANK, ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
 # Their kind would be hidden from whoever may not see what other users do.
 OTHERS = """
 SELECT count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -203,13 +201,7 @@ def session_environment(
 
     `settings` are further ones of the session, for the migration itself to read.
     """
-    own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
-    options = [own.stdout.strip()] if own.status == 0 else []
-    options += [
-        f"-c lock_timeout={limits.timeout_ms}",
-        f"-c application_name={name}",
-        LOST_CLIENT_OPTIONS,
-        *(f"-c {setting}={BLANK.sub(ESCAPED, value)}" for setting, value in settings.items()),
-    ]
+    more = [f"-c lock_timeout={limits.timeout_ms}", f"-c application_name={name}", LOST_CLIENT_OPTIONS]
+    options = libpq_options(commands, settings, *more)
     # PGAPPNAME goes before PGOPTIONS at the server, and the place may have one.
-    return {"PGOPTIONS": " ".join(filter(None, options)), "PGAPPNAME": name, "PYTHONUNBUFFERED": "1"}
+    return {"PGOPTIONS": options, "PGAPPNAME": name, "PYTHONUNBUFFERED": "1"}

@@ -10,6 +10,7 @@ from .acting import acting
 from .alembic_move import Alembic, Moved, read_revisions
 from .alembic_outcome import UPGRADE_PROOF, Move, advised, already_there, check_pattern, is_needed, refuses
 from .alembic_preview import PREVIEW_PROOF, Preview, preview
+from .alembic_role import settings_for
 from .commands import Commands, commands_in
 from .database import Login
 from .errors import ReleaseError
@@ -96,6 +97,7 @@ def _move(
     login: Login,
 ) -> dict[str, Any]:
     with journal.step(move.direction) as step, acting(journal.run, login), ending_in_order():
+        settings = {**_as_owner(commands, move, params, login), **params["session_settings"]}
         log = _log(_file(journal.run, params["log_label"], ".log"), login)
         step.facts.update(from_revision=move.from_revision, to_revision=move.revision, log=str(log.path))
         alembic = Alembic(
@@ -107,7 +109,7 @@ def _move(
             params["timeout_seconds"],
             journal.run,
             log,
-            params["session_settings"],
+            settings,
         )
         moved = alembic.move(move)
         step.facts.update(_facts(moved))
@@ -123,6 +125,13 @@ def _move(
         if told["message"]:
             raise _Failed(told, refused=any(refuses(move, proof) for proof in proofs))
     return told
+
+
+def _as_owner(commands: Commands, move: Move, params: Mapping[str, Any], login: Login) -> dict[str, str]:
+    """What was made is dropped by whoever made it: only an upgrade acts as the owner."""
+    if not params.get("act_as_owner") or move.direction != "upgrade":
+        return {}
+    return settings_for(login, commands, params["command"], params["bookkeeping_table"])
 
 
 class _Failed(ReleaseError):

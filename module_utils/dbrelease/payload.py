@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from .preflight.demands import PayloadFile
 from .proof import Proof
 
+OUTSIDE = "outside"
+
 
 def in_place(files: Sequence[PayloadFile], states: Mapping[str, str], *, planned: bool) -> Proof:
     """The claim that each destination holds its file, by sha256.
@@ -22,6 +24,11 @@ def in_place(files: Sequence[PayloadFile], states: Mapping[str, str], *, planned
         return Proof("migrate.payload", title, "pass" if files else "skipped", expected, dict(states), detail)
     if planned and set(wrong.values()) == {"missing"}:
         return Proof("migrate.payload", title, "skipped", expected, dict(states), f"To be copied: {', '.join(wrong)}.")
+    outside = [path for path, state in wrong.items() if state == OUTSIDE]
+    if outside:
+        detail = f"{', '.join(outside)} leads out of the folder that the inventory names for it, by a link."
+        remedy = "Find out who made that link, take it away, and run again."
+        return Proof("migrate.payload", title, "fail", expected, dict(states), detail, remedy)
     detail = "; ".join(f"{path} is not the release's file ({state})" for path, state in wrong.items()) + "."
     remedy = "Find out who put it there, move it away, and run again."
     return Proof("migrate.payload", title, "fail", expected, dict(states), detail, remedy)

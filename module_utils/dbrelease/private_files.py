@@ -24,8 +24,8 @@ def temporary_name(path: Path, run_id: str) -> Path:
 def create_private(path: Path, *, setting: str = STATE_DIR) -> int:
     """Open a new file for reading and writing, mode 0600 whatever the umask is; FileExistsError where there is one.
 
-    In the state directory it raises ReleaseError where the folder is not ours alone. A checkout on the controller, which
-    another `setting` names, is its operators' business.
+    In the state directory it raises ReleaseError where the folder is not ours alone. A checkout on the controller, to
+    which another `setting` leads, is its operators' business.
     """
     if setting == STATE_DIR:
         make_private_directory(path.parent)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .errors import ReleaseError
+from .payload_folders import checked_folders, folder_of, strays
+from .release_files import UnfitError, place_of, read_file
 from .release_parts import Parts
 from .release_rules import RULES
 from .release_schema import Schemas
-from .release_yaml import Problem, read
+from .release_yaml import LIMIT_PROBLEMS, Problem, read
 
 RELEASE_FILE = "release.yml"
 CHECKS_FILE = "checks.yml"
@@ -19,8 +22,11 @@ CHECK_LISTS = ("observations", "checks", "scenarios", "plans")
 Release = dict[str, Any]
 
 
-def load(directory: Path, schemas: Path) -> Release:
+def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None = None) -> Release:
     """The release of a folder; raises ReleaseError with every problem that it has.
+
+    `payload_folders` are those below which its payload may be put; each payload item has the one that it is for as
+    `folder`. Left out, its destinations are not confined.
 
     Lists that may be left out are empty then, `migration.success_pattern` is empty text; `api` stays left out. Each
     payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` holds
@@ -31,14 +37,19 @@ def load(directory: Path, schemas: Path) -> Release:
     directory = directory.resolve()
     if not directory.is_dir():
         raise ReleaseError(_missing(directory), refused=True)
+    folders = () if payload_folders is None else checked_folders(payload_folders)
     release, checks, problems = _validated(directory, Schemas(schemas))
+    if payload_folders is not None:
+        problems += strays(release, folders, _shown(directory, RELEASE_FILE))
     if problems:
+        more = len(problems) - LIMIT_PROBLEMS
+        told = [*map(str, problems[:LIMIT_PROBLEMS]), *([f"There are {more} more problems."] if more > 0 else [])]
         raise ReleaseError(
-            " ".join(str(problem) for problem in problems),
+            " ".join(told),
             refused=True,
-            problems=[vars(problem) for problem in problems],
+            problems=[vars(problem) for problem in problems[:LIMIT_PROBLEMS]],
         )
-    return _completed(directory, release, checks)
+    return _completed(directory, release, checks, folders)
 
 
 def releases_in(folder: Path) -> list[str]:
@@ -54,12 +65,16 @@ def _missing(directory: Path) -> str:
     )
 
 
+def _shown(directory: Path, name: str) -> str:
+    return f"{directory.parent.name}/{directory.name}/{name}"
+
+
 def _validated(directory: Path, schemas: Schemas) -> tuple[Release, Release, list[Problem]]:
     documents: list[Release] = []
     problems: list[Problem] = []
-    shown = [f"{directory.parent.name}/{directory.name}/{name}" for name in (RELEASE_FILE, CHECKS_FILE)]
+    shown = [_shown(directory, name) for name in (RELEASE_FILE, CHECKS_FILE)]
     for name, file in zip((RELEASE_FILE, CHECKS_FILE), shown, strict=True):
-        document, unreadable = read(directory / name, file)
+        document, unreadable = read(directory, name, file)
         problems += unreadable
         if document is not None or not unreadable:
             problems += schemas.problems(name.replace(".yml", ".schema.json"), document, file)
@@ -72,31 +87,44 @@ def _validated(directory: Path, schemas: Schemas) -> tuple[Release, Release, lis
     return release, checks, problems
 
 
-def _text(path: Path) -> str:
+def _text(directory: Path, name: str) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text in UTF-8"
-        raise ReleaseError(
-            f"Reading {path} failed ({reason}): correct the file, and run again.", refused=True
-        ) from error
+        return _content(directory, name).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(directory, name, "it is no text in UTF-8") from error
 
 
-def _completed(directory: Path, release: Release, checks: Release) -> Release:
+def _content(directory: Path, name: str) -> bytes:
+    """A file that the rules have found fit: it may be another one by now."""
+    try:
+        return read_file(directory, name)
+    except UnfitError as error:
+        raise _unreadable(directory, name, f"found {error}") from error
+    except OSError as error:
+        raise _unreadable(directory, name, error.strerror or "it cannot be read") from error
+
+
+def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
+    return ReleaseError(f"Reading {directory / name} failed ({reason}): correct the file, and run again.", refused=True)
+
+
+def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
     migration = {"payload": [], "finalize": [], "success_pattern": "", **release["migration"]}
     for item in migration["payload"]:
-        path = directory / item["source"]
-        item |= {"path": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
+        item |= {"path": str(place_of(directory, item["source"])), "sha256": sha256}
+        if folder := folder_of(item["destination"], folders):
+            item["folder"] = folder
     migration["revision_files"] = [
-        {"name": Path(item["path"]).name, "content": _text(Path(item["path"]))}
+        {"name": Path(item["source"]).name, "content": _text(directory, item["source"])}
         for item in migration["payload"]
-        if item["path"].endswith(".py")
+        if item["source"].endswith(".py")
     ]
     for step in migration["finalize"]:
         if "file" in step:
-            step["sql"] = _text(directory / step["file"])
+            step["sql"] = _text(directory, step["file"])
     rollback = {"guards": [], "sql": "", **release.get("rollback", {})}
-    rollback["script"] = _text(directory / rollback["sql"]) if rollback["sql"] else ""
+    rollback["script"] = _text(directory, rollback["sql"]) if rollback["sql"] else ""
     empty: Release = {section: [] for section in (*RELEASE_LISTS, *CHECK_LISTS)}
     completed = {
         "migration": migration,

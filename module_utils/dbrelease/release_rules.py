@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from .guards import KINDS_OF_SERVICES
+from .release_files import UnfitError, read_file
 from .release_parts import Parts, items, listed, mapping, names, texts
 from .release_tables import altered_tables_are_there_before, plans_name_known_tables, tables_fit_together
 from .release_yaml import Problem
@@ -104,8 +105,8 @@ def _sql_is_there(parts: Parts, key: str, source: Any, held: str) -> Iterator[Pr
     yield from problems
     if isinstance(source, str) and not problems:
         try:
-            empty = not (parts.directory / source).read_text(encoding="utf-8").strip()
-        except (UnicodeDecodeError, OSError) as error:
+            empty = not read_file(parts.directory, source).decode("utf-8").strip()
+        except UnicodeDecodeError as error:
             yield parts.in_release(key, "a file of UTF-8 text", f"one that cannot be read ({type(error).__name__})")
         else:
             if empty:
@@ -115,12 +116,12 @@ def _sql_is_there(parts: Parts, key: str, source: Any, held: str) -> Iterator[Pr
 def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
     if not isinstance(source, str) or not source:
         return
-    folder = parts.directory.resolve()
-    path = (folder / source).resolve()
-    if not path.is_relative_to(folder):
-        yield parts.in_release(key, "a file in the release's folder", f"`{source}`, which leads out of it")
-    elif not path.is_file():
-        yield parts.in_release(key, "a file in the release's folder", f"no file `{source}` there")
+    try:
+        read_file(parts.directory, source)
+    except UnfitError as error:
+        yield parts.in_release(key, "a file in the release's folder", str(error))
+    except (OSError, ValueError) as error:
+        yield parts.in_release(key, "a file that can be read", f"`{source}` ({getattr(error, 'strerror', error)})")
 
 
 def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:

@@ -99,8 +99,16 @@ class Schemas:
 
 def _ecma_pattern(_validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator[jsonschema.ValidationError]:
     """As JSON Schema means it: `$` is the very end, and not, as in Python, also the place before a last line break."""
-    if isinstance(value, str) and not re.search(re.sub(r"\$$", r"\\Z", pattern), value):
+    if isinstance(value, str) and not re.search(ENDS.sub(_very_end, pattern), value):
         yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
+
+
+# A `$` that stands for the end: neither escaped nor in brackets.
+ENDS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
+
+
+def _very_end(found: re.Match[str]) -> str:
+    return r"\Z" if found[0] == "$" else found[0]
 
 
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _ecma_pattern})
@@ -144,6 +152,8 @@ def found_text(value: Any, *, quote_numbers: bool = False) -> str:
     if isinstance(value, list):
         return "a list"
     text = " ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split())
+    # A message is one line, in which nothing moves the cursor or turns the text around.
+    text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[: SHOWN_CHARACTERS + 1])
     short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
     if isinstance(value, str):
         return f"`{short}`" if short else "empty text"

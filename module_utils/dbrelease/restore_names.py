@@ -8,8 +8,8 @@ from hashlib import sha256
 from .journal import stamp
 
 # A copy tells its whole run, and so can be the kept database of no other: of that only the time is told.
-COPIED = re.compile(r"_restore_(?P<day>\d{8})_(?P<time>\d{6})_(?P<token>[0-9a-f]{6})$")
-KEPT = re.compile(r"_before_restore_\d{8}_\d{6}$")
+COPIED = re.compile(r"_restore_(?P<day>\d{8})_(?P<time>\d{6})_(?P<token>[0-9a-f]{6})\Z")
+KEPT = re.compile(r"_before_restore_\d{8}_\d{6}\Z")
 LONGEST = 63
 REPLAY = "replay.sql"
 

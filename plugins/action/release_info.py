@@ -14,7 +14,11 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansibl
 from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.release import load  # noqa: E402
 
-OPTIONS = {"directory": {"type": "path", "required": True}, "schemas": {"type": "path", "required": True}}
+OPTIONS = {
+    "directory": {"type": "path", "required": True},
+    "schemas": {"type": "path", "required": True},
+    "payload_folders": {"type": "list", "elements": "str"},
+}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -26,6 +30,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """The release, or one sentence on why it is none."""
         _, options = self.validate_argument_spec(OPTIONS)
         try:
-            return {"changed": False, "release": load(Path(options["directory"]), Path(options["schemas"]))}
+            folder, schemas = Path(options["directory"]), Path(options["schemas"])
+            return {"changed": False, "release": load(folder, schemas, options["payload_folders"])}
         except ReleaseError as error:
             return {"failed": True, "msg": error.message, "refused": error.refused, **error.facts}

@@ -18,6 +18,7 @@ HOME = re.compile(r"(?<![\w.$}~-])/(?:work|home|Users|root|opt/pypi)[/\w-]*/" + 
 SHELLS = re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:command|shell|raw|script):")
 OPTIONS_OF = re.compile(r"Options of M\((?P<module>\w+)\)\.")
 SPECS = "meta/argument_specs.yml"
+PINNED = re.compile(r"\./\S+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 TASK_START = re.compile(r"^\s*- ")
 
 Policy = Callable[[Path], Iterator[str]]
@@ -315,6 +316,51 @@ def the_map_shows_every_folder(root: Path) -> Iterator[str]:
             yield f"README.md does not name {name}"
 
 
+# What others run for us
+
+
+def an_action_is_one_commit(root: Path) -> Iterator[str]:
+    """A tag or a branch of somebody else's repository may be another program tomorrow; a commit is what was read."""
+    for path in files_of(root):
+        name = path.relative_to(root)
+        if name.parts[0] != ".github" or path.suffix not in (".yml", ".yaml"):
+            continue
+        for what in uses_of(yaml_of(path)):
+            if not what.startswith("./") and not re.search(
+                rf"(?m){re.escape(what)}[\"']? +# v\d[\w.]*$", text_of(path)
+            ):
+                yield f"{name}: {what} has no version as a comment"
+            if not PINNED.fullmatch(what):
+                yield f"{name}: {what} is not one commit"
+
+
+def uses_of(value: Any) -> Iterator[str]:
+    """Every action and workflow that it calls, wherever it stands."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from [str(inner)] if key == "uses" else uses_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from uses_of(inner)
+
+
+# The stack
+
+
+def the_stack_listens_on_this_machine_alone(root: Path) -> Iterator[str]:
+    """Its API and its Redis ask nobody who they are."""
+    for path in files_of(root):
+        name = path.relative_to(root)
+        if name.parts[0] != "stack" or "compose" not in name.name:
+            continue
+        for service, settings in (yaml_of(path).get("services") or {}).items():
+            for port in settings.get("ports") or ():
+                if not str(port.get("host_ip") if isinstance(port, dict) else port).startswith("127.0.0.1"):
+                    yield f"{name}: {service} publishes {port} to every network of the machine"
+            if settings.get("network_mode") == "host":
+                yield f"{name}: {service} is in the machine's own network"
+
+
 POLICIES: list[Policy] = [
     the_engine_knows_no_story,
     no_file_names_a_machine,
@@ -328,6 +374,8 @@ POLICIES: list[Policy] = [
     a_module_has_its_test,
     a_modules_answer_passes_its_action,
     the_map_shows_every_folder,
+    an_action_is_one_commit,
+    the_stack_listens_on_this_machine_alone,
 ]
 
 
@@ -379,7 +427,14 @@ options:
 """
 '''
 SOUND = {
-    "README.md": "library/ playbooks/ plugins/ roles/ tests/ docs/ (docs/guide.md)",
+    "README.md": ".github/ library/ playbooks/ plugins/ roles/ stack/ tests/ docs/ (docs/guide.md)",
+    ".github/workflows/test.yml": """
+      - uses: actions/checkout@0123456789abcdef0123456789abcdef01234567  # v5.0.0
+      - uses: ./.github/actions/own
+""",
+    "stack/docker-compose.yml": """
+services: {api: {ports: ["127.0.0.1:80:8000", {host_ip: 127.0.0.1, target: 8000, published: 80}]}}
+""",
     "docs/guide.md": "A guide.",
     "library/orders.py": MODULE,
     "plugins/doc_fragments/login.py": FRAGMENT,
@@ -421,6 +476,8 @@ def test_a_sound_repository_breaks_no_policy(policy: Policy, tmp_path: Path) -> 
 
 MACHINE, OUTSIDE = "/work" + "/main/", "../" + "shared"  # in two parts: this file is looked at as well
 ROLE = "roles/ship/defaults/main.yml"
+PIN = "@0123456789abcdef0123456789abcdef01234567  # v5.0.0"
+WORKFLOW, COMPOSE = ".github/workflows/test.yml", "stack/docker-compose.yml"
 SHIP_SPECS = "roles/ship/meta/argument_specs.yml"
 BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (the_engine_knows_no_story, "library/orders.py", "Orders.", "Drawings.", "library/orders.py:5: Drawing"),
@@ -491,6 +548,23 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
         "orders: its action keeps whatever",
     ),
     (a_modules_answer_passes_its_action, "plugins/action/orders.py", "__file__", "'x'", "what another module declares"),
+    (an_action_is_one_commit, WORKFLOW, PIN, "@v5", "test.yml: actions/checkout@v5 is not one commit"),
+    (an_action_is_one_commit, WORKFLOW, PIN, "@main", "actions/checkout@main is not"),
+    (an_action_is_one_commit, WORKFLOW, PIN, "", "actions/checkout is not"),
+    (an_action_is_one_commit, WORKFLOW, PIN, "@0123456  # v5.0.0", "@0123456 is not"),
+    (an_action_is_one_commit, WORKFLOW, "  # v5.0.0", "", "has no version"),
+    (an_action_is_one_commit, WORKFLOW, "actions/checkout@", "docker://alpine@", "docker://alpine@0123"),
+    (
+        an_action_is_one_commit,
+        ".github/actions/a/action.yaml",
+        "",
+        "- {'uses': 'a/b@v1'}",
+        "yaml: a/b@v1 is not",
+    ),
+    (the_stack_listens_on_this_machine_alone, COMPOSE, "127.0.0.1:", "", "api publishes 80:8000"),
+    (the_stack_listens_on_this_machine_alone, COMPOSE, "127.0.0.1", "10.0.0.7", "api publishes 10.0.0.7:80:8000"),
+    (the_stack_listens_on_this_machine_alone, COMPOSE, "host_ip: 127.0.0.1, ", "", "api publishes {'target'"),
+    (the_stack_listens_on_this_machine_alone, COMPOSE, "{api", "{db: {network_mode: host}, api", "db is in the"),
     (the_map_shows_every_folder, "README.md", "library/", "", "README.md does not name library/"),
     (the_map_shows_every_folder, "docs/more.md", "", "x", "README.md does not name docs/more.md"),
 ]

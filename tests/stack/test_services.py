@@ -24,6 +24,14 @@ def test_backend_publishes_port_8001(backend: Container) -> None:
     assert host_port(backend, "8000/tcp") == "8001"
 
 
+def test_nothing_of_the_stack_listens_beyond_this_machine(containers: dict[str, Container]) -> None:
+    published = [
+        port for container in containers.values() for ports in container.ports.values() for port in ports or ()
+    ]
+    assert published
+    assert {port["HostIp"] for port in published} == {"127.0.0.1"}
+
+
 @pytest.mark.parametrize(
     ("name", "command", "expected"),
     [
@@ -81,7 +89,17 @@ def test_worker_processes_a_new_drawing(containers: dict[str, Container], suffix
 
 @pytest.mark.parametrize(
     "setting",
-    ["ROWS=0", "ROWS=-1", "ROWS=ten", "ROWS=1.5", "ROWS=1000000000000", "APP_PHASE=C", "POSTGRES_SUITE=sarge"],
+    [
+        "ROWS=0",
+        "ROWS=-1",
+        "ROWS=ten",
+        "ROWS=1.5",
+        "ROWS=1000000000000",
+        "APP_PHASE=C",
+        "DB_OWNER=pg_owner",
+        "DB_OWNER=a'b",
+        "POSTGRES_SUITE=sarge",
+    ],
 )
 def test_up_refuses_a_wrong_setting_in_one_sentence(setting: str) -> None:
     name, value = setting.split("=")

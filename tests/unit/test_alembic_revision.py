@@ -24,7 +24,7 @@ from urllib.parse import quote
 import alembic_revision as module
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease import alembic, sessions
+from ansible.module_utils.dbrelease import alembic, alembic_role, sessions
 from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
 from ansible.module_utils.dbrelease.alembic_preview import preview
 from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
@@ -525,6 +525,76 @@ class TestFailure:
 def blocker(database: Login) -> Iterator[psycopg2.extensions.connection]:
     with closing(connect(database, "nightly report")) as session:
         yield session
+
+
+class TestOwner:
+    """db_user owns the database and is no superuser, and the backend connects as another role."""
+
+    @pytest.fixture
+    def owner(self, session: psycopg2.extensions.connection, database: Login) -> Iterator[Login]:
+        role = f'an "owner" \\ {secrets.token_hex(4)}'
+        quoted, cursor = '"' + role.replace('"', '""') + '"', session.cursor()
+        cursor.execute(f"CREATE ROLE {quoted} LOGIN PASSWORD %s", (PASSWORD,))
+        cursor.execute(f'ALTER DATABASE "{database.database}" OWNER TO {quoted}; GRANT {quoted} TO CURRENT_USER')
+        cursor.execute(f"ALTER SCHEMA public OWNER TO {quoted}")
+        yield replace(database, user=role, password=PASSWORD)
+        cursor.execute(f"REASSIGN OWNED BY {quoted} TO CURRENT_USER; DROP OWNED BY {quoted}; DROP ROLE {quoted}")
+
+    def owned(self, cursor: psycopg2.extensions.cursor, login: Login) -> None:
+        for table in ("orders", "alembic_version"):
+            cursor.execute("ALTER TABLE {} OWNER TO {}".format(table, '"' + login.user.replace('"', '""') + '"'))
+
+    @pytest.mark.parametrize("asked", [True, False])
+    def test_what_a_superuser_of_the_backend_makes_is_the_owners(
+        self,
+        project: Project,
+        parameters: Make,
+        owner: Login,
+        database: Login,
+        session: psycopg2.extensions.connection,
+        asked: bool,
+    ) -> None:
+        folder = project()
+        self.owned(session.cursor(), owner)
+        login = {"login_user": owner.user, "login_password": PASSWORD}
+        result = module.act(parameters(folder, act_as_owner=asked, **login), False)
+        assert (result["message"], revisions(database)) == ("", [SECOND])
+        made_by = query(database, "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname = 'order_items'")
+        assert made_by == [owner.user if asked else database.user]
+        back = parameters(folder, act_as_owner=asked, direction="downgrade", from_revision=SECOND, revision=FIRST)
+        assert module.act({**back, **login}, False)["message"] == ""
+
+    def test_a_backend_that_may_not_act_as_the_owner_goes_on_as_itself(
+        self,
+        project: Project,
+        parameters: Make,
+        owner: Login,
+        database: Login,
+        session: psycopg2.extensions.connection,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        folder, role, cursor = project(), f"backend_{secrets.token_hex(4)}", session.cursor()
+        self.owned(cursor, owner)
+        cursor.execute(f"CREATE ROLE {role} LOGIN PASSWORD %s; GRANT ALL ON SCHEMA public TO {role}", (PASSWORD,))
+        cursor.execute(f"GRANT ALL ON alembic_version TO {role}")
+        monkeypatch.setenv("TEST_DATABASE_URL", url_of(replace(database, user=role, password=PASSWORD)))
+        try:
+            asked = parameters(folder, act_as_owner=True, login_user=owner.user, login_password=PASSWORD)
+            assert module.act(asked, False)["message"] == ""
+            made_by = "SELECT pg_get_userbyid(relowner)::text FROM pg_class WHERE relname = 'order_items'"
+            assert query(database, made_by) == [role]
+        finally:
+            cursor.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+    @pytest.mark.parametrize("who", ["superuser", "stranger"])
+    def test_only_an_owner_is_acted_for(
+        self, project: Project, owner: Login, database: Login, session: psycopg2.extensions.connection, who: str
+    ) -> None:
+        project()
+        if who == "superuser":
+            self.owned(session.cursor(), owner)
+        asking = database if who == "superuser" else owner
+        assert alembic_role.owner_of(asking, "alembic_version") == ""
 
 
 class TestLocks:

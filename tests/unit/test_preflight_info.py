@@ -278,6 +278,56 @@ def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
         world.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None:
+    owner, database = f"owner_{secrets.token_hex(4)}", world.parameters["login_db"]
+    told = lambda: next(proof for proof in world.look()["proofs"] if proof["name"] == "preflight.rights")  # noqa: E731
+    assert (told()["status"], told()["observed"]) == ("pass", "superuser")
+    world.sql(f"CREATE ROLE {owner} LOGIN PASSWORD 'of-the-tests'; GRANT pg_read_all_stats TO {owner}")
+    world.sql(f'GRANT ALL ON SCHEMA public TO {owner}; GRANT TEMP ON DATABASE "{database}" TO {owner}')
+    world.sql(f"GRANT SELECT ON accounts, alembic_version TO {owner}")
+    world.parameters.update(login_user=owner, login_password="of-the-tests")
+    try:
+        assert red(world.look()) >= {"rights"}
+        assert f"The role {owner} may not read orders." in told()["detail"]
+        world.sql(f"GRANT SELECT ON orders TO {owner}")
+        assert told()["status"] == "inconclusive"
+        assert "who owns accounts, alembic_version, orders" in told()["detail"]
+        for table in ("accounts", "orders", "alembic_version"):
+            world.sql(f"ALTER TABLE {table} OWNER TO {owner}")
+        assert (world.look()["state"], told()["status"]) == ("ready", "inconclusive")
+        assert told()["detail"] == (
+            f"The role {owner} may not create databases and does not own this one: "
+            "a restore of the backup would be refused."
+        )
+        world.sql(f'ALTER ROLE {owner} CREATEDB; ALTER DATABASE "{database}" OWNER TO {owner}')
+        assert (told()["status"], told()["observed"]) == ("pass", f"owner ({owner})")
+    finally:
+        world.sql(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
+def test_a_backend_that_may_not_act_as_the_owner_is_told(world: World) -> None:
+    """Its Alembic is refused by the server where it asks to be the owner, and answers as itself."""
+    owner = f"owner_{secrets.token_hex(4)}"
+    world.sql(f"CREATE ROLE {owner} LOGIN CREATEDB PASSWORD 'of-the-tests'; GRANT pg_read_all_stats TO {owner}")
+    world.sql(
+        f'ALTER DATABASE "{world.parameters["login_db"]}" OWNER TO {owner}; GRANT ALL ON SCHEMA public TO {owner}'
+    )
+    for table in ("accounts", "orders", "alembic_version"):
+        world.sql(f"ALTER TABLE {table} OWNER TO {owner}")
+    world.parameters.update(login_user=owner, login_password="of-the-tests")
+    script = world.folder / "alembic.sh"
+    script.write_text(f'case "$PGOPTIONS" in *"-c role={owner}"*) exit 1 ;; esac\n' + script.read_text())
+    try:
+        (proof,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.rights"]
+        assert proof["status"] == "inconclusive"
+        assert f"The backend's role may not act as {owner}" in proof["detail"]
+        assert proof["remedy"] == f"Grant {owner} to the role of the backend."
+        world.release["migration"]["finalize"] = []
+        assert statuses(world.look())["rights"] == "pass"
+    finally:
+        world.sql(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
+
+
 def test_a_renamed_table_that_keeps_the_names_of_its_indexes_is_named(world: World) -> None:
     world.sql(MIGRATION.split("ALTER TABLE")[0])
     (there,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.created_absent"]
@@ -426,7 +476,7 @@ def service(**state: str) -> Break:
 
 
 # What is broken, the rule that says so, what it says, and the rules that cannot be judged any more.
-ON_DATABASE = ["server", "dump_tools", "revision", "tables", "created_absent", "added_absent", "checks_plan",
+ON_DATABASE = ["server", "dump_tools", "revision", "tables", "rights", "created_absent", "added_absent", "checks_plan",
                "prepared_transactions", "old_transactions", "dump_room", "table_room"]  # fmt: skip
 ABSENT = ["created_absent", "added_absent"]
 BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
@@ -565,7 +615,7 @@ def test_that_very_rule_goes_red(world: World, break_it: Break, rule: str, says:
 
 
 def test_every_rule_has_been_seen_red() -> None:
-    elsewhere = {"prepared_transactions", "old_transactions", "table_room"}
+    elsewhere = {"rights", "prepared_transactions", "old_transactions", "table_room"}
     assert {rule for _, rule, _, _ in BROKEN.values()} | elsewhere == set(places_of_rules())
 
 

@@ -11,7 +11,15 @@ from ansible.module_utils.dbrelease.http import Answer
 from ansible.module_utils.dbrelease.preflight import demands as demanded
 from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
 from ansible.module_utils.dbrelease.preflight.demands import Demands
-from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Payload, StateDir, Table, Unseen
+from ansible.module_utils.dbrelease.preflight.facts import (
+    Database,
+    Facts,
+    Payload,
+    Rights,
+    StateDir,
+    Table,
+    Unseen,
+)
 from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
 from ansible.module_utils.dbrelease.preflight.unreconciled import is_cut_short
 from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
@@ -108,6 +116,7 @@ RED: dict[str, tuple[Facts, str]] = {
         seen(prepared=[{"gid": "x", "user": "u", "since": "2026-01-02"}]),
         "prepared_transactions",
     ),
+    "table that db_user may not read": (seen(rights=Rights("deployer", False, unreadable=("orders",))), "rights"),
     "materialized view": (seen(tables={**SEEN.tables, "orders": Table("m", ("id",), 2)}), "tables"),
     "no room for the dump by one byte": (
         replace(HEALTHY, state_dir=StateDir("/state", 144 * MIB - 1)),
@@ -126,6 +135,7 @@ RED: dict[str, tuple[Facts, str]] = {
         replace(HEALTHY, state_dir=StateDir("/state", 1000 * MIB, "It is read-only: move.")),
         "dump_room",
     ),
+    "link that leads out of the folder": (replace(HEALTHY, payload=Payload({DESTINATION: "outside"})), "payload"),
     "folder that is read-only": (replace(HEALTHY, payload=Payload({DESTINATION: "read_only"})), "payload"),
     "file that cannot be read": (replace(HEALTHY, payload=Payload({DESTINATION: "unreadable"})), "payload"),
     "deployed, and its files lost": (
@@ -219,6 +229,19 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
     "altered table locked while planning": (
         replace(HEALTHY, planned=Unseen("Planning the declared queries failed (canceled (55P03)): it is locked.")),
         "checks_plan",
+        "inconclusive",
+    ),
+    "db_user that owns everything": (seen(rights=Rights("shop", False, owner="shop")), "rights", "pass"),
+    "db_user that makes no databases": (seen(rights=Rights("shop", False, False)), "rights", "inconclusive"),
+    "db_user that owns no database": (seen(rights=Rights("shop", False, True, False)), "rights", "inconclusive"),
+    "tables of another role": (
+        seen(rights=Rights("deployer", False, strangers={"shop": ("orders",)})),
+        "rights",
+        "inconclusive",
+    ),
+    "backend that may not act as the owner": (
+        replace(seen(rights=Rights("shop", False, owner="shop")), backend_takes_owner=False),
+        "rights",
         "inconclusive",
     ),
     "no address of the API": (replace(HEALTHY, answers={}), "api", "skipped"),

@@ -17,8 +17,9 @@ from ..errors import ReleaseError
 from ..locks import mask_literals
 from ..taken_names import read_taken
 from .demands import Demands
-from .facts import Database, Table, Unseen
+from .facts import Database, Rights, Table, Unseen
 
+BOOKKEEPING = "alembic_version"
 LIMITS = "SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '20s', true)"
 
 SERVER = """
@@ -68,6 +69,19 @@ SELECT gid, owner::text AS "user", to_char(prepared AT TIME ZONE 'UTC', 'YYYY-MM
 FROM pg_prepared_xacts WHERE database = current_database() ORDER BY prepared
 """
 
+RIGHTS = """
+SELECT me.rolname::text AS "user", me.rolsuper AS superuser, me.rolcreatedb AS creates_databases,
+       (SELECT datdba = me.oid FROM pg_database WHERE datname = current_database()) AS owns_database
+FROM pg_roles me WHERE me.rolname = current_user
+"""
+OWNERS = """
+SELECT declared.name, pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS may_act,
+       has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') AS may_read
+FROM unnest(%s::text[]) AS declared (name)
+JOIN pg_class c ON c.oid = to_regclass(declared.name) AND c.relkind IN ('r', 'p')
+ORDER BY declared.name
+"""
+
 # Of another user's session an unprivileged one sees neither the age nor the kind: it is counted, not judged.
 TRANSACTIONS = """
 SELECT a.pid, a.usename::text AS "user", a.application_name AS application, a.state,
@@ -106,6 +120,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             prepared=_look(connection, lambda cursor: select(cursor, PREPARED)),
             old_transactions=old_transactions(sessions, demands.age_limit_s),
             hidden=sum(session["age_s"] is None for session in sessions),
+            rights=_look(connection, lambda cursor: read_rights(cursor, demands)),
         )
     except psycopg2.Error as error:
         raise ReleaseError(
@@ -121,6 +136,24 @@ def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
         row["name"]: Table(row["kind"], tuple(row["columns"]), row["oid"]) if row["oid"] else None
         for row in select(cursor, TABLES, (names,))
     }
+
+
+def read_rights(cursor: Cursor, demands: Demands) -> Rights:
+    """What db_user may do with the database and with the declared tables."""
+    (role,) = select(cursor, RIGHTS)
+    if role["superuser"]:
+        return Rights(role["user"])
+    rows = select(cursor, OWNERS, ([*demands.existing, BOOKKEEPING],))
+    strange = [row for row in rows if not row["may_act"]]
+    return Rights(
+        **role,
+        unreadable=tuple(row["name"] for row in rows if not row["may_read"]),
+        strangers={
+            owner: tuple(row["name"] for row in strange if row["owner"] == owner)
+            for owner in dict.fromkeys(row["owner"] for row in strange)
+        },
+        owner=next((row["owner"] for row in rows if row["name"] == BOOKKEEPING and row["may_act"]), ""),
+    )
 
 
 def old_transactions(sessions: Sequence[Row], limit_s: int) -> list[Row]:

@@ -20,11 +20,17 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|%)")
 
 @dataclass(frozen=True)
 class PayloadFile:
-    """A file that the release brings, and where the backend must have it."""
+    """A file that the release brings, and where the backend must have it; `folder` is the one that it may not leave."""
 
     source: str
     destination: str
     sha256: str
+    folder: str = ""
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> PayloadFile:
+        """From an item of the payload, as release_info returns it."""
+        return cls(item["source"], item["destination"], item["sha256"], item.get("folder", ""))
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,7 @@ class Demands:
     queries: tuple[Statement, ...]
     steps: tuple[Statement, ...]
     reconcile_command: str = ""
+    finalizes: bool = False
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -102,10 +109,7 @@ class Demands:
             command=tuple(migration["command"]),
             from_revision=migration["from_revision"],
             to_revision=migration["to_revision"],
-            payload=tuple(
-                PayloadFile(item["source"], item["destination"], item["sha256"])
-                for item in migration.get("payload") or ()
-            ),
+            payload=tuple(PayloadFile.of(item) for item in migration.get("payload") or ()),
             growth_factor=float(migration.get("growth_factor", 0)),
             existing={name: tuple(columns) for name, columns in (tables.get("existing") or {}).items()},
             created={name: table["columns"] for name, table in (tables.get("created") or {}).items()},
@@ -122,6 +126,7 @@ class Demands:
             ),
             queries=tuple(_queries(release)),
             steps=tuple(_steps(release)),
+            finalizes=bool(migration.get("finalize")),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 

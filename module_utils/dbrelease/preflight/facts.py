@@ -38,6 +38,23 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Rights:
+    """What db_user is and may; the defaults are a superuser's, who may everything.
+
+    `unreadable` are declared tables that it may not read; `strangers` the owners of tables that it may not act as, each
+    with its tables; `owner` who owns Alembic's table, where it may act as that one.
+    """
+
+    user: str = ""
+    superuser: bool = True
+    creates_databases: bool = True
+    owns_database: bool = True
+    unreadable: tuple[str, ...] = ()
+    strangers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    owner: str = ""
+
+
+@dataclass(frozen=True)
 class Database:
     """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
 
@@ -58,6 +75,7 @@ class Database:
     prepared: list[Row] = field(default_factory=list)
     old_transactions: list[Row] = field(default_factory=list)
     hidden: int = 0
+    rights: Rights = field(default_factory=Rights)
 
 
 @dataclass(frozen=True)
@@ -99,6 +117,8 @@ class Facts:
     answers: Mapping[str, Answer] | Unseen
     staging: Mapping[str, Any] | Unseen | None
     unverified: str = ""
+    # Whether the backend may act as `rights.owner`; None where that need not be known, or cannot be.
+    backend_takes_owner: bool | None = None
 
     @property
     def revisions(self) -> list[str]:

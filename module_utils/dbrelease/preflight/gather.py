@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..alembic import alembic_current, script_heads
+from ..alembic_role import takes
 from ..commands import Commands, commands_in
 from ..database import Connection, Login, connect
 from ..errors import ReleaseError
@@ -65,6 +66,7 @@ def gather(place: Place, demands: Demands) -> Facts:
         answers = pool.submit(api_of, place, demands, backend_down or db_down)
         near = pool.submit(near_state_dir, place)
         database, planned = look_at_database(place, demands)
+        takes_owner = attempt(lambda: takes_owner_of(backend(), demands, database), backend_down or db_down)
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
             services=place.services,
@@ -80,6 +82,7 @@ def gather(place: Place, demands: Demands) -> Facts:
             answers=answers.result(),
             staging=staging_of(place.staging_evidence_path),
             unverified=caveat(place.login.host, place.login.ssl_mode),
+            backend_takes_owner=None if isinstance(takes_owner, Unseen) else takes_owner,
         )
     return with_history(facts, demands, backend)
 
@@ -151,6 +154,13 @@ def payload_of(place: Place, demands: Demands) -> Payload:
     """The release's files, looked at as the one who copies them: root in the container, this user on the target."""
     commands = commands_in(place.backend_container, workdir=place.workdir, user=ROOT)
     return look_at_payload(commands, demands.payload, demands.to_revision)
+
+
+def takes_owner_of(commands: Commands, demands: Demands, database: Database | Unseen) -> bool | None:
+    """Whether what the migration makes can be db_user's to finish; None where that need not be asked."""
+    if isinstance(database, Unseen) or not demands.finalizes or not database.rights.owner:
+        return None
+    return takes(commands, demands.command, database.rights.owner)
 
 
 def api_of(place: Place, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:

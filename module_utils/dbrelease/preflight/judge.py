@@ -24,6 +24,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "revision": on_server.revision,
     "history": on_target.history,
     "tables": on_server.tables,
+    "rights": on_server.rights,
     "created_absent": on_server.created_absent,
     "added_absent": on_server.added_absent,
     "payload": on_target.payload,
@@ -38,7 +39,7 @@ RULES: Mapping[str, on_server.Rule] = {
 }
 CHANGING = ("upgrade", "finalize")
 ENDS = ("verify", "downgrade", "rolled_back", "restored")
-ONLY_BEFORE = ("dump_tools", "prepared_transactions", "old_transactions", "table_room")
+ONLY_BEFORE = ("dump_tools", "rights", "prepared_transactions", "old_transactions", "table_room")
 
 
 def judge(demands: Demands, facts: Facts) -> list[Proof]:

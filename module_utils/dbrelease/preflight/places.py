@@ -22,16 +22,34 @@ TOOL_VERSION = re.compile(r"\(PostgreSQL\) (\d+(?:\.\d+|\w+)*)")
 HISTORY_LINE = re.compile(r"(?P<down>[^\s,]+(?:, [^\s,]+)*)(?: \([^)]*\))* -> (?P<revision>\w+)\b")
 
 # One word or one sha256 a destination, in their order; then the scripts that define the release's revision.
+# Each destination comes with the folder that it may not leave, or with nothing. Where a link in its last place leads is
+# asked for with a mark behind it, for a name may end with a line break.
 PAYLOAD_SCRIPT = r"""
+inside() {
+  [ -n "$2" ] || return 0
+  root=$(cd -P -- "$2" 2>/dev/null && pwd -P && echo /) || return 0
+  place=$1; met=
+  while [ -L "$place" ]; do
+    met="$met."; [ "${#met}" -lt 40 ] || return 1
+    next=$(readlink -- "$place" && echo /) || return 1
+    next=${next%??}
+    case $next in /*) place=$next ;; *) place=${place%/*}/$next ;; esac
+  done
+  case $place in */. | */.. | */) return 1 ;; esac
+  folder=$(cd -P -- "${place%/*}/" 2>/dev/null && pwd -P && echo /) || return 0
+  case ${folder%??}/ in "${root%??}"/*) return 0 ;; esac
+  return 1
+}
 pattern=$1; shift
 while [ "$1" != -- ]; do
-  if [ -f "$1" ]; then sum=$(sha256sum < "$1") && echo "${sum%% *}" || echo unreadable
+  if ! inside "$1" "$2"; then echo outside
+  elif [ -f "$1" ]; then sum=$(sha256sum < "$1") && echo "${sum%% *}" || echo unreadable
   elif [ -e "$1" ] || [ -L "$1" ]; then echo no_file
   elif [ ! -d "${1%/*}/" ]; then echo no_folder
   elif [ ! -w "${1%/*}/" ]; then echo read_only
   else echo missing
   fi
-  shift
+  shift 2
 done
 shift
 for folder in "$@"; do
@@ -65,7 +83,8 @@ def look_at_payload(commands: Commands, payload: Sequence[PayloadFile], revision
     destinations = [item.destination for item in payload]
     folders = sorted({str(PurePosixPath(path).parent) for path in destinations if path.endswith(".py")})
     pattern = rf"""^revision *(:[^=]*)?= *['"]{re.escape(revision)}['"]"""
-    argv = ["sh", "-c", PAYLOAD_SCRIPT, "sh", pattern, *destinations, "--", *folders]
+    asked = [word for item in payload for word in (item.destination, item.folder)]
+    argv = ["sh", "-c", PAYLOAD_SCRIPT, "sh", pattern, *asked, "--", *folders]
     finished = commands.run(argv, timeout_s=TIMEOUT_S)
     lines = finished.stdout.splitlines()
     if finished.status != 0 or len(lines) < len(destinations):

@@ -172,6 +172,59 @@ def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
             yield f"Table {name} has no column {', '.join(missing)}."
 
 
+@on_database("rights")
+def rights(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """It may read the tables, finish what the migration makes, and restore the backup; a superuser may."""
+    mine = seen.rights
+    if mine.unreadable:
+        return broken(
+            "rights",
+            f"The role {mine.user} may not read {', '.join(mine.unreadable)}.",
+            f"Grant {mine.user} SELECT on them, or let the role that owns them be db_user.",
+            observed=list(mine.unreadable),
+        )
+    doubts = [*_doubts_of_finalizing(demands, facts, seen), *_doubts_of_restoring(seen)]
+    if doubts:
+        details, remedies = zip(*doubts, strict=True)
+        return undecided("rights", " ".join(details), " ".join(remedies))
+    return holds("rights", observed="superuser" if mine.superuser else f"owner ({mine.owner or mine.user})")
+
+
+def _doubts_of_finalizing(demands: Demands, facts: Facts, seen: Database) -> Iterator[tuple[str, str]]:
+    mine = seen.rights
+    if not demands.finalizes:
+        return
+    for owner, owned in mine.strangers.items():
+        yield (
+            f"The role {mine.user} may not act as {owner}, who owns {', '.join(owned)}: it may be refused to finish "
+            "what the migration makes.",
+            f"Grant {owner} to {mine.user}, or let {owner} be db_user.",
+        )
+    if facts.backend_takes_owner is False:
+        yield (
+            f"The backend's role may not act as {mine.owner}: what the migration makes may be another role's, which "
+            f"{mine.user} cannot finish.",
+            f"Grant {mine.owner} to the role of the backend.",
+        )
+
+
+def _doubts_of_restoring(seen: Database) -> Iterator[tuple[str, str]]:
+    mine = seen.rights
+    if not (mine.superuser or (mine.creates_databases and mine.owns_database)):
+        lacks = " and ".join(
+            word
+            for word, there in (
+                ("may not create databases", mine.creates_databases),
+                ("does not own this one", mine.owns_database),
+            )
+            if not there
+        )
+        yield (
+            f"The role {mine.user} {lacks}: a restore of the backup would be refused.",
+            f"Give {mine.user} CREATEDB and let it own the database, or restore as a role that may.",
+        )
+
+
 @on_database("created_absent")
 def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """The new tables are not there before the release, nor the names of their indexes; and are there after it."""

@@ -151,6 +151,7 @@ def _wrong_file(item: PayloadFile, state: str) -> str:
         "no_folder": f"There is no folder {folder} for {item.source}: correct the destination, or create the folder.",
         "read_only": f"The folder {folder} for {item.source} cannot be written: mount it writable.",
         "no_file": f"{item.destination} is there, but is no file: move it away.",
+        "outside": f"{item.destination} leads out of {item.folder} by a link: find out who made it, and take it away.",
         "unreadable": f"{item.destination} is there, but cannot be read: see its mode and owner.",
     }.get(
         state,

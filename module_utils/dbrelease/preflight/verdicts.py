@@ -16,6 +16,7 @@ TITLES = {
     "revision": "The database is at the revision that the release starts from",
     "history": "The migration history has one head, and it is the release's",
     "tables": "The tables that the release builds on are there with their columns",
+    "rights": "db_user may do what the release needs",
     "created_absent": "The tables that the release creates are there only after it",
     "added_absent": "The columns that the release adds are there only after it",
     "payload": "The release's files are in their place, or can be put there",

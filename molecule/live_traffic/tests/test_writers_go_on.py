@@ -1,6 +1,7 @@
 """A deploy while clients write through the API: it ends deployed, no acknowledged write is lost, none waits for it.
 
-What they write after it is drift, and no reason to call the release broken; damage is.
+What they write after it is drift, and no reason to call the release broken; damage is. All of it, and both ways back,
+as a role that owns the database and is no superuser.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import requests
-from outside import API, Psql, play
+from outside import API, Psql, patient, play
 
 LONGEST_ACCEPTABLE_WRITE_S = 5.0  # of a request, on a machine that has much to do; bench/ measures the database's share
 
@@ -69,6 +70,8 @@ def test_the_deploy_succeeds_and_every_acknowledged_write_is_there(psql: Psql) -
         run = play("deploy_8_1a.yml")
     assert run.status == 0, run.output
     assert run.evidence["outcome"] == "deployed"
+    (rights,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "preflight.rights"]
+    assert (rights["status"], rights["observed"]) == ("pass", "owner (app_owner)")
     assert len(client.acknowledged) > 20
     assert client.errors == []
     assert client.longest_s < LONGEST_ACCEPTABLE_WRITE_S
@@ -118,3 +121,21 @@ def test_reconcile_brings_both_in_line() -> None:
     repaired = play("reconcile_8_1a.yml")
     assert (repaired.status, repaired.evidence["outcome"]) == (0, "already_deployed"), repaired.output
     assert set(verdicts(repaired.evidence).values()) == {"pass"}
+
+
+def test_it_needed_no_superuser(psql: Psql) -> None:
+    owners = "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'"
+    assert psql.lines(owners) == ["app_owner"]
+    assert psql.value("SELECT rolsuper FROM pg_roles WHERE rolname = 'app_owner'") == "f"
+
+
+def test_its_owner_rolls_it_back_and_restores_it(psql: Psql) -> None:
+    drawings = psql.value("SELECT count(*) FROM drawings")
+    back = play("rollback_8_1a.yml")
+    assert (back.status, back.evidence["outcome"]) == (0, "rolled_back"), back.output
+    assert play("deploy_8_1a.yml", *patient()).status == 0
+    restored = play("restore_8_1a.yml")
+    assert (restored.status, restored.evidence["outcome"]) == (0, "restored"), restored.output
+    assert psql.value("SELECT count(*) FROM drawings") == drawings
+    owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
+    assert psql.value(owner) == "app_owner"
