@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ReleaseError
-from .markdown import CONTROLS
+from .plain_text import printable
 
 MIB = 1024 * 1024
 BYTES_AT_MOST = 64 * MIB
@@ -54,8 +54,8 @@ def declared(module: Path) -> dict[str, str]:
 
 
 def shown(text: str) -> str:
-    """A text without what steers a terminal or turns its direction."""
-    return CONTROLS.sub("", text)
+    """A text in which every character that is not seen is written out."""
+    return printable(text, lines=True)
 
 
 def keep(answer: Mapping[str, Any], keys: Declared, what: str) -> dict[str, Any]:
