@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import quoted
+from .catalog import quoted, resolved
 from .database import Row, select
 from .locks import LockLimits, describe
 from .proof import Proof
@@ -39,7 +39,7 @@ STRANGERS = """
 SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application
 FROM pg_locks l
 JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.relation = to_regclass(%s)
+WHERE l.relation = %s
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND a.xact_start >= %s
   AND a.application_name NOT LIKE 'dbrelease%%'
@@ -75,7 +75,8 @@ class Reach:
     def _look_for_it(self, cursor: Cursor) -> None:
         self.named = select(cursor, NAMED, (self.name,))[0]["found"]
         if not self.named and not self.strangers and time.monotonic() >= self._next:
-            self.strangers = select(cursor, STRANGERS, (quoted(self.table), self._since))
+            (relation,) = resolved(cursor, [quoted(self.table)])
+            self.strangers = select(cursor, STRANGERS, (relation, self._since))
             self._next = time.monotonic() + STRANGERS_EVERY_S
 
     def _end_overdue(self, cursor: Cursor) -> None:

@@ -22,8 +22,10 @@ from psycopg2.extensions import (
     PYDATETIMETZARRAY,
     PYINTERVAL,
     PYINTERVALARRAY,
+    TRANSACTION_STATUS_INERROR,
 )
 
+from .beyond import refuse_reaching_out
 from .errors import ReleaseError
 
 Connection = psycopg2.extensions.connection
@@ -48,6 +50,19 @@ SESSION_SETTINGS = {
     "default_transaction_read_only": "off",
     **LOST_CLIENT,
 }
+# What our own statements run with. Others may make functions and operators in a schema on the role's own path, and the
+# server takes theirs where they fit better than its own: with this path they are not found. Temporary tables come last.
+# A view or a foreign table in the place of a table, which runs what its maker wrote in it, is not read either, where
+# the server can refuse it.
+PATH, KINDS = "search_path", "restrict_nonsystem_relation_kind"
+OWN_SETTINGS = {PATH: "pg_catalog, pg_temp", KINDS: "view, foreign-table"}
+# The first statement of a session, so it names nothing that is looked for on the path.
+PIN_SESSION = """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
+       pg_catalog.current_setting('restrict_nonsystem_relation_kind', true),
+       CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %(told)s
+         THEN pg_catalog.set_config('search_path', %(path)s, false) END
+"""
 # A setting that this server does not know is not worth a failure; in a session of a pooler nothing is set.
 BEGIN_SESSION = """
 SELECT pg_backend_pid(), count(set_config(known.name, wanted.setting, false))
@@ -102,8 +117,28 @@ class Login:
         return f"database {self.database} at {self.host}:{self.port} as {self.user}"
 
 
-def connect(login: Login, application_name: str) -> Connection:
-    """A session with fixed text settings, in autocommit; raises ReleaseError with what to do."""
+class Session(psycopg2.extensions.connection):
+    """A session whose own statements find nothing but what is the server's own.
+
+    role_settings: with which path, and which kinds of relations, its role finds things; own_settings: what is set for
+    our statements; declared: whether the role's are in force now.
+    """
+
+    role_settings: Mapping[str, str]
+    own_settings: Mapping[str, str]
+    declared: bool = False
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.role_settings = self.own_settings = {}
+
+
+def connect(login: Login, application_name: str, *, read_only: bool = False) -> Session:
+    """A session with fixed text settings, in autocommit; raises ReleaseError with what to do.
+
+    Our statements see the server's own functions, operators and types alone: see as_declared(). With read_only no
+    transaction writes that does not say so itself.
+    """
     try:
         connection = psycopg2.connect(
             host=login.host,
@@ -119,6 +154,7 @@ def connect(login: Login, application_name: str) -> Connection:
             keepalives_count=3,
             # What was sent and is not acknowledged stops the keepalives.
             tcp_user_timeout=60_000,
+            connection_factory=Session,
         )
     except psycopg2.OperationalError as error:
         raise ReleaseError(connect_failure(login, str(error))) from None
@@ -126,7 +162,7 @@ def connect(login: Login, application_name: str) -> Connection:
     _take_every_moment(connection)
     # A server tells whom it lets in which of its processes serves them; a pooler tells a number of its own.
     told = connection.info.backend_pid
-    if begin_session(connection, told) != told:
+    if begin_session(connection, told, read_only=read_only) != told:
         connection.close()
         raise ReleaseError(connect_failure(login, POOLED))
     return connection
@@ -155,11 +191,17 @@ def _take_every_moment(connection: Connection) -> None:
         psycopg2.extensions.register_type(psycopg2.extensions.new_array_type(many.values, many.name, kept), connection)
 
 
-def begin_session(connection: Connection, told: int) -> int:
+def begin_session(connection: Session, told: int, *, read_only: bool = False) -> int:
     """Have its settings where that process serves it; says which one does."""
-    settings = {"names": list(SESSION_SETTINGS), "settings": list(SESSION_SETTINGS.values())}
+    settings = {**SESSION_SETTINGS, "default_transaction_read_only": "on" if read_only else "off"}
     with connection.cursor() as cursor:
-        cursor.execute(BEGIN_SESSION, {**settings, "told": told})
+        cursor.execute(PIN_SESSION, {"told": told, "path": OWN_SETTINGS[PATH]})
+        ((serving, path, kinds, _),) = cursor.fetchall()
+        if serving == told:
+            connection.role_settings = {PATH: path} if kinds is None else {PATH: path, KINDS: kinds}
+            connection.own_settings = {name: OWN_SETTINGS[name] for name in connection.role_settings}
+            settings |= connection.own_settings
+        cursor.execute(BEGIN_SESSION, {"names": list(settings), "settings": list(settings.values()), "told": told})
         ((serving, _),) = cursor.fetchall()
     return int(serving)
 
@@ -211,18 +253,78 @@ def select(
     return [dict(row) for row in cursor.fetchall()]
 
 
+@contextmanager
+def as_declared(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
+    """Within the block names are found as the role itself finds them: for what a release declares, and nothing else.
+
+    What of our own text runs here names the schema of each function, operator and type. A failed statement leaves the
+    role's settings to the rollback, of the transaction or to a savepoint from before the block. Other sessions than
+    connect() makes are left as they are. The cursor keeps its result.
+    """
+    session = cursor.connection
+    if not isinstance(session, Session) or session.declared:
+        yield
+        return
+    _set(session, session.role_settings)
+    session.declared = True
+    try:
+        yield
+    finally:
+        session.declared = False
+        if not session.closed and session.info.transaction_status != TRANSACTION_STATUS_INERROR:
+            _set(session, session.own_settings)
+
+
+def _set(session: Session, settings: Mapping[str, str]) -> None:
+    if settings:
+        values = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings)
+        with session.cursor() as cursor:
+            cursor.execute(f"SELECT {values}", [part for pair in settings.items() for part in pair])
+
+
+def select_as_declared(
+    cursor: psycopg2.extensions.cursor, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[Row]:
+    """As select(), with names found as the role finds them: the text names the schema of all that is the server's."""
+    with as_declared(cursor):
+        return select(cursor, sql, parameters)
+
+
+@contextmanager
+def only_reading(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
+    """Within the block nothing of the caller's transaction writes, nor does a function that is called."""
+    cursor.execute("SAVEPOINT dbrelease_reading")
+    try:
+        # It ends with the savepoint, which nothing else can end.
+        cursor.execute("SET LOCAL transaction_read_only = on")
+        yield
+    except BaseException:
+        if not cursor.connection.closed:
+            cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_reading")
+            cursor.execute("RELEASE SAVEPOINT dbrelease_reading")
+        raise
+    cursor.execute("RELEASE SAVEPOINT dbrelease_reading")
+
+
 def select_declared(cursor: psycopg2.extensions.cursor, sql: str, *, limit: int | None = None) -> list[Row]:
-    """Rows of a SELECT that a release declares.
+    """Rows of a SELECT that a release declares, in the caller's transaction.
 
     The text reaches the server as a *value*: query_to_xml() plans it read-only, so that a second statement, a COMMIT,
-    a DELETE or a COPY in it is refused by the server itself, whatever the session may do.
+    a DELETE or a COPY in it is refused by the server itself, whatever the session may do. A function that it calls can
+    write no row either, as the transaction only reads meanwhile. One that reaches beyond the database is refused where
+    the text names it.
     """
+    refuse_reaching_out(sql)
     # With .* a column of the same name is not taken for the row.
-    wrapped = f"SELECT row_to_json(declared.*)::text AS line FROM (\n{strip_terminator(sql)}\n) AS declared"
+    wrapped = (
+        "SELECT pg_catalog.row_to_json(declared.*)::pg_catalog.text AS line FROM (\n"
+        f"{strip_terminator(sql)}\n) AS declared"
+    )
     if limit is not None:
         wrapped += f" LIMIT {int(limit)}"
-    cursor.execute("SELECT query_to_xml(%s, true, true, '') AS document", (wrapped,))
-    answer = cursor.fetchone()
+    with only_reading(cursor), as_declared(cursor):
+        cursor.execute("SELECT pg_catalog.query_to_xml(%s, true, true, '') AS document", (wrapped,))
+        answer = cursor.fetchone()
     document = answer["document"] if isinstance(answer, Mapping) else answer[0]  # type: ignore[index]
     return [json.loads(html.unescape(line)) for line in _LINE.findall(document)]
 

@@ -16,15 +16,15 @@ SELECT a.attname::text AS name,
             THEN format('(%%s)::%%s', pg_get_expr(d.adbin, d.adrelid), format_type(a.atttypid, a.atttypmod))
             ELSE 'NULL' END AS value
 FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-WHERE a.attrelid = to_regclass(%s) AND a.attname = ANY(%s) AND NOT a.attisdropped AND a.attgenerated = ''
+WHERE a.attrelid = %s AND a.attname = ANY(%s) AND NOT a.attisdropped AND a.attgenerated = ''
 ORDER BY a.attnum
 """
 
 
-def given_values(cursor: Cursor, table: str, names: Sequence[str]) -> dict[str, sql.Composed]:
+def given_values(cursor: Cursor, table: int, names: Sequence[str]) -> dict[str, sql.Composed]:
     """For each of these columns that is there, and not computed from others: the condition that its value was given.
 
-    table: as to_regclass() must get it.
+    table: its oid. The conditions are not for select_declared().
     """
     return {
         row["name"]: sql.SQL(

@@ -11,7 +11,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import cursor as Cursor
 
 from .checks import run_checks
-from .database import Connection, select, select_declared, server_reason, transaction
+from .database import Connection, as_declared, select, select_declared, server_reason, transaction
 from .drift import Instant
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits
@@ -103,8 +103,12 @@ def attempt_step(
                 "SELECT set_config(%s, 'open', true), set_config(%s, %s, true)",
                 (MARK, BATCH_ROWS, str(step.batch_rows or "")),
             )
-            cursor.execute(step.sql)
-            rows = max(cursor.rowcount, 0)
+            with as_declared(cursor):
+                cursor.execute(step.sql)
+                rows = max(cursor.rowcount, 0)
+                # What waits for the commit is of the application, too, and finds names as it does.
+                if cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS:
+                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _demand_own_transaction(cursor, step)
             if 0 < step.batch_rows <= rows:
                 return Attempt(rows, [], Instant.now(cursor), more=True)

@@ -19,17 +19,11 @@ import psycopg2
 import pytest
 import sql_check_info
 from ansible.module_utils.dbrelease import restore_copy
-from ansible.module_utils.dbrelease.database import (
-    LOST_CLIENT,
-    SESSION_SETTINGS,
-    Login,
-    begin_session,
-    connect,
-    connect_failure,
-)
+from ansible.module_utils.dbrelease.database import LOST_CLIENT, SESSION_SETTINGS, Login, begin_session, connect_failure
 from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.readiness import backup
+from own_sessions import connect
 
 KEY = re.compile(rb"(?<=K\x00\x00\x00\x0c).{4}", re.DOTALL)
 SHOWN = {**LOST_CLIENT, "client_connection_check_interval": "500ms"}

@@ -12,9 +12,10 @@ import pytest
 import shared_database
 import sql_check_info
 from ansible.module_utils.dbrelease.checks import run_checks
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.drift import Instant, proved
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
 Session = psycopg2.extensions.connection

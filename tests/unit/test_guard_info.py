@@ -18,11 +18,12 @@ import psycopg2.extensions
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import guards_database
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.guards import Seen, judge
 from ansible.module_utils.dbrelease.guards_services import Services, shown
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from guard_info import act
+from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
 

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.locks import (
     ContendedError,
@@ -22,6 +22,7 @@ from ansible.module_utils.dbrelease.locks import (
     retrying,
     watch_blockers,
 )
+from own_sessions import connect
 
 MASKED = [
     ("plain string", "SELECT 'secret'", "SELECT ?"),

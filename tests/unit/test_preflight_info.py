@@ -15,10 +15,11 @@ import psycopg2.extensions
 import pytest
 import server_in_container
 from ansible.module_utils.dbrelease.catalog import read_back
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.preflight import gather, places
 from ansible.module_utils.dbrelease.target import Service
+from own_sessions import connect
 from preflight_world import (
     ALEMBIC,
     HISTORY,

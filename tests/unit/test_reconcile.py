@@ -15,11 +15,12 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.leftover import diagnose, is_unchanged
 from ansible.module_utils.dbrelease.outcome import judge
 from ansible.module_utils.dbrelease.stages import stages_of
+from own_sessions import connect
 from reconcile import act
 
 database, emptied = shared_database.database, shared_database.emptied

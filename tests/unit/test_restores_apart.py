@@ -18,10 +18,11 @@ import restore_world
 from ansible.module_utils.dbrelease import advisory, restore_copy, swap, swap_rename, swap_services
 from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.advisory import NameLock, advisory_lock
-from ansible.module_utils.dbrelease.database import Connection, connect
+from ansible.module_utils.dbrelease.database import Connection
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.restore_names import copy_name
+from own_sessions import connect
 from restore_world import World
 
 ROOT = Path(__file__).resolve().parents[2]
