@@ -13,7 +13,7 @@ NAMES = re.compile(
       pg_read_(?:binary_)?file(?:_old|_all)? | pg_stat_file | pg_ls_\w+ | pg_logdir_ls | pg_file_\w+
     | lo_import | lo_export | lo_creat(?:e)? | lo_unlink | lo_put | lo_from_bytea | lo_truncate(?:64)? | lo_open
     | lowrite
-    | dblink\w* | postgres_fdw_disconnect\w*
+    | dblink(?:_\w+)? | postgres_fdw_disconnect\w*
     | pg_terminate_backend | pg_cancel_backend | pg_log_backend_memory_contexts | pg_notify
     | pg_reload_conf | pg_rotate_logfile\w* | pg_promote | pg_switch_(?:wal|xlog) | pg_create_restore_point
     | pg_(?:start_backup|stop_backup|backup_start|backup_stop) | pg_wal_replay_(?:pause|resume)

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from .database import Login, Row, connect, select, select_declared, server_reason, strip_terminator, transaction
+from .database import Login, Row, connect, select, server_reason, strip_terminator, transaction
+from .declared import select_declared
 from .drift import Instant
 from .proof import Proof, Status
 from .statement import advice, limit_statements, readable, readable_row, still_connected

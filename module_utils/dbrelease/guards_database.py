@@ -15,7 +15,8 @@ from psycopg2.extras import RealDictCursor
 
 from .catalog import find_relation, quoted, read_catalog, resolved
 from .checks import SAMPLE_SIZE, counting
-from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
+from .database import Connection, Login, Row, connect, select, server_reason, transaction
+from .declared import select_declared
 from .dependents import dependents_of
 from .given_values import given_values
 from .guards import Guard, Seen, kind_of

@@ -15,15 +15,8 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .catalog import identifier, quoted, read_catalog, resolved
-from .database import (
-    Row,
-    as_declared,
-    select,
-    select_as_declared,
-    select_declared,
-    server_reason,
-    strip_terminator,
-)
+from .database import Row, as_declared, select, select_as_declared, server_reason, strip_terminator
+from .declared import select_declared
 from .dependents import dependents_of
 from .statement import readable_row
 

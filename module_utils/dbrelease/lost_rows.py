@@ -53,13 +53,13 @@ HEAD = """\
 -- script; so does one that the table refuses (its columns or what it refers to are gone), with the server's own words.
 -- Then nothing is changed. A sequence that a column owns is set as far as the rows, which only its owner may do.
 \\set ON_ERROR_STOP on
-SELECT pg_catalog.set_config('dbrelease.path', pg_catalog.current_setting('search_path'), false) AS path \\gset replay_
-SET search_path = pg_catalog, pg_temp;
 SET client_encoding = '{encoding}';
 BEGIN;
+DO 'BEGIN PERFORM pg_catalog.set_config(''dbrelease.path'', pg_catalog.current_setting(''search_path''), true); END';
+SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL lock_timeout = '5s';
 CREATE TEMPORARY TABLE lost_rows ({definition}) ON COMMIT DROP;
-COPY pg_temp.lost_rows FROM STDIN;
+COPY lost_rows FROM STDIN;
 """
 TAIL = """\
 \\.

@@ -12,7 +12,8 @@ import psycopg2
 import psycopg2.extensions
 
 from .catalog import resolved
-from .database import Login, connect, select, select_as_declared, select_declared, server_reason, transaction
+from .database import Login, connect, select, select_as_declared, server_reason, transaction
+from .declared import select_declared
 from .plan_tree import Node, fetched, indexes_of, seeking, serves
 from .proof import Proof
 from .statement import EXECUTE, advice, limit_statements, prepare, still_connected

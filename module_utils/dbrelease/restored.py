@@ -11,7 +11,8 @@ import psycopg2
 
 from .catalog import find_relation, present
 from .catalog_text import fingerprint, read_lines
-from .database import Login, Row, connect, select_declared, server_reason, transaction, without_timeouts
+from .database import Login, Row, connect, server_reason, transaction, without_timeouts
+from .declared import select_declared
 from .errors import ReleaseError
 from .fingerprints import read_tables, table_key
 from .proof import Proof

@@ -20,7 +20,7 @@ WITH RECURSIVE asking AS (
   SELECT oid FROM pg_roles WHERE rolname IN (session_user, current_user)
 ), known AS (
   SELECT oid FROM asking
-  UNION SELECT oid FROM pg_roles WHERE rolsuper
+  UNION SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
   UNION SELECT datdba FROM pg_database WHERE datname = %(database)s
   UNION SELECT m.member FROM pg_auth_members m JOIN known ON known.oid = m.roleid
 ), above AS (

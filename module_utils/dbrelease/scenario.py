@@ -14,17 +14,8 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extras import Json
 
-from .database import (
-    Connection,
-    Login,
-    Row,
-    as_declared,
-    connect,
-    select,
-    select_declared,
-    server_reason,
-    transaction,
-)
+from .database import Connection, Login, Row, as_declared, connect, select, server_reason, transaction
+from .declared import select_declared
 from .errors import ReleaseError
 from .proof import Proof
 from .statement import (

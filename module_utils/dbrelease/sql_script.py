@@ -20,6 +20,7 @@ from .migration_log import MigrationLog
 from .proof import Proof
 from .secret import masked
 from .sessions import end_sessions
+from .strangers import refuse_planted
 
 PROOF = "rollback.downgrade"
 
@@ -80,6 +81,7 @@ class Script:
                     cursor.execute("SELECT set_config(%s, %s, false)", (setting, value))
                 try:
                     # Without parameters the text goes as it is, in one message: one transaction of the server.
+                    refuse_planted(cursor)
                     with as_declared(cursor):
                         cursor.execute(self.text)
                     footer = "committed"

@@ -13,6 +13,7 @@ import psycopg2.extensions
 from .beyond import refuse_reaching_out
 from .database import as_declared, strip_terminator, without_timeouts
 from .errors import ReleaseError
+from .strangers import refuse_planted
 
 Cursor = psycopg2.extensions.cursor
 
@@ -53,6 +54,7 @@ def prepare(cursor: Cursor, sql: str) -> None:
     EXECUTE must run within as_declared(), too: the server plans anew where names are found otherwise.
     """
     refuse_reaching_out(sql)
+    refuse_planted(cursor)
     # Prepared statements outlive a rollback.
     cursor.execute("SELECT set_config('dbrelease.statement', %s, true)", (strip_terminator(sql),))
     cursor.execute("SELECT name FROM pg_prepared_statements WHERE name = 'declared_statement'")

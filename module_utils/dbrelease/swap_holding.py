@@ -37,7 +37,8 @@ CREATE OR REPLACE PROCEDURE {PLAN}(target regclass, number int, key text[], stat
 DECLARE
   same text;
   -- Some types know no equality.
-  texts text := format('ARRAY[%s]::text[]', (SELECT string_agg(format('now.%I::text COLLATE "C"', name), ', ')
+  texts text := format('ARRAY[%s]::text[]', (SELECT string_agg(format(
+    'CASE WHEN now.%1$I IS DISTINCT FROM NULL THEN concat(now.%1$I) END COLLATE "C"', name), ', ')
     FROM unnest(key) AS name));
 BEGIN
   IF state IS NULL THEN

@@ -1,7 +1,7 @@
-"""A role that may connect and create in `public`, as everyone may by default up to PostgreSQL 14, and what it plants there.
+"""A role that may connect and create in `public`, as everyone may by default up to PostgreSQL 14, and what it plants.
 
-Each trap fits better than what is the server's own, for an argument that has to be converted: an oid beside an integer, a
-name beside a text. Whoever meets one makes its maker a superuser, if he can, and is told so.
+Each trap fits better than what is the server's own, for an argument that has to be converted: an oid beside an integer,
+a name beside a text. Whoever meets one makes its maker a superuser, if he can, and is told so.
 """
 
 from __future__ import annotations
@@ -56,21 +56,23 @@ OPERATORS = ("=", "<>", "<", ">", "<=", ">=", "||", "-", "+", "*", "/", "~", "!~
 # Functions by what our statements call with arguments that have to be converted.
 FUNCTIONS = (
     "format(text, name)", "format(text, name, name)", "format(text, text, name)", "format(text, text)",
-    "format(text, oid)", "format(text, regclass)", "concat_ws(text, oid)", "concat_ws(text, text)", "concat(text, text)",
-    "concat_ws(text, oid, numeric, text)", "md5(name)", "mod(bigint, integer)", "mod(integer, bigint)",
-    "count(integer)", "count(text)", "to_regclass(varchar)", "to_regclass(name)", "quote_ident(name)",
-    "quote_literal(name)", "format_type(oid, smallint)", "format_type(regtype, integer)", "pg_get_indexdef(regclass)",
-    "pg_get_userbyid(regrole)", "left(text, smallint)", "left(varchar, integer)", "set_config(text, varchar, boolean)",
-    "set_config(varchar, text, boolean)", "current_setting(varchar)", "current_setting(name)", "has_table_privilege(oid, oid, varchar)",
-    "pg_terminate_backend(integer)", "pg_try_advisory_lock(integer)", "age(varchar)", "row_to_json(name)",
-    "array_position(smallint[], smallint)", "pg_describe_object(regclass, oid, integer)", "split_part(name, text, integer)",
-    "starts_with(name, name)", "starts_with(varchar, varchar)", "pg_has_role(varchar, text)", "pg_has_role(oid, text)",
-    "pg_get_expr(pg_node_tree, regclass)", "pg_total_relation_size(oid)", "sum(name)", "hashtextextended(varchar, bigint)",
-    "hashtextextended(text, integer)", "hash_record_extended(record, integer)", "host(cidr)", "to_char(timestamptz, varchar)",
-    "to_char(timestamp, varchar)", "json_build_array(name, name)", "pg_size_bytes(varchar)", "coalesce_(text)",
-    "pg_blocking_pids(oid)", "pg_partition_tree(oid)", "unnest(oidvector)", "unnest(int2vector)", "to_jsonb(name)",
-    "pg_xact_status(xid)", "query_to_xml(varchar, boolean, boolean, varchar)", "query_to_xml(varchar, boolean, boolean, text)",
-    "jsonb_object_agg_(text)",
+    "format(text, oid)", "format(text, regclass)", "concat_ws(text, oid)", "concat_ws(text, text)",
+    "concat(text, text)", "concat_ws(text, oid, numeric, text)", "md5(name)", "mod(bigint, integer)",
+    "mod(integer, bigint)", "count(integer)", "count(text)", "to_regclass(varchar)", "to_regclass(name)",
+    "quote_ident(name)", "quote_literal(name)", "format_type(oid, smallint)", "format_type(regtype, integer)",
+    "pg_get_indexdef(regclass)", "pg_get_userbyid(regrole)", "left(text, smallint)", "left(varchar, integer)",
+    "set_config(text, varchar, boolean)", "set_config(varchar, text, boolean)", "current_setting(varchar)",
+    "current_setting(name)", "has_table_privilege(oid, oid, varchar)", "pg_terminate_backend(integer)",
+    "pg_try_advisory_lock(integer)", "age(varchar)", "row_to_json(name)",
+    "array_position(smallint[], smallint)", "pg_describe_object(regclass, oid, integer)",
+    "split_part(name, text, integer)", "starts_with(name, name)", "starts_with(varchar, varchar)",
+    "pg_has_role(varchar, text)", "pg_has_role(oid, text)", "pg_get_expr(pg_node_tree, regclass)",
+    "pg_total_relation_size(oid)", "sum(name)", "hashtextextended(varchar, bigint)",
+    "hashtextextended(text, integer)", "hash_record_extended(record, integer)", "host(cidr)",
+    "to_char(timestamptz, varchar)", "to_char(timestamp, varchar)", "json_build_array(name, name)",
+    "pg_size_bytes(varchar)", "pg_blocking_pids(oid)", "pg_partition_tree(oid)", "unnest(oidvector)",
+    "unnest(int2vector)", "to_jsonb(name)", "pg_xact_status(xid)",
+    "query_to_xml(varchar, boolean, boolean, varchar)", "query_to_xml(varchar, boolean, boolean, text)",
 )  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from psycopg2.extensions import cursor as Cursor
 from ..alembic import database_revisions
 from ..catalog import quoted, resolved
 from ..checks import run_checks
-from ..database import Login, connect, select, select_declared, server_reason, transaction
+from ..database import Login, connect, select, server_reason, transaction
+from ..declared import select_declared
 from ..errors import ReleaseError
 from ..sessions import OF_CLIENTS
 from ..statement import limit_statements, readable_row, still_connected

@@ -15,6 +15,7 @@ from ..catalog import identifier, resolved, written
 from ..database import Connection, Row, select, select_as_declared, server_reason, transaction
 from ..errors import ReleaseError
 from ..locks import mask_literals
+from ..strangers import read_strangers
 from ..taken_names import read_taken
 from .demands import Demands
 from .facts import Database, Table, Unseen
@@ -25,6 +26,7 @@ SERVER = """
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int / 10000 AS major,
        pg_is_in_recovery() AS standby,
+       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false) AS superuser,
        (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only') AS read_only,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory
 """
@@ -95,6 +97,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
         existing = [table.oid for name in demands.existing if (table := tables[name]) and table.is_table]
         (sizes,) = _sizes(connection, {"existing": existing})
         oids = [table.oid for table in tables.values() if table]
+        planted, open_schemas = _look(connection, read_strangers)
         sessions = _look(connection, lambda cursor: _sessions(cursor, oids))
         return Database(
             **server,
@@ -106,6 +109,8 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             prepared=_look(connection, lambda cursor: select(cursor, PREPARED)),
             old_transactions=old_transactions(sessions, demands.age_limit_s),
             hidden=sum(session["age_s"] is None for session in sessions),
+            planted=planted,
+            open_schemas=open_schemas,
         )
     except psycopg2.Error as error:
         raise ReleaseError(

@@ -129,6 +129,8 @@ def planned_of(connection: Connection, demands: Demands, database: Database) -> 
     """The plans of the declared queries, unless the server would not let the stand-ins be made."""
     if database.standby or database.read_only:
         return Unseen("The server takes no writes, not even ones that are rolled back.", "server")
+    if database.planted:
+        return Unseen("To plan them could call what is there.", "strangers")
     return attempt(lambda: plan_statements(connection, demands, database))
 
 

@@ -1,8 +1,10 @@
-"""The rules on what other sessions hold: pure functions from what was seen to a proof."""
+"""The rules on what others hold, or have made: pure functions from what was seen to a proof."""
 
 from __future__ import annotations
 
 from ..proof import Proof
+from ..roles import quoted_text
+from ..strangers import planted_words
 from .demands import Demands
 from .facts import Database, Facts
 from .rules_database import on_database
@@ -42,3 +44,36 @@ def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
             expected=limit,
         )
     return holds("old_transactions", expected=limit, observed=0)
+
+
+@on_database("strangers")
+def strangers(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """Where the release's text finds functions and operators nobody else has made any that the server calls instead."""
+    trusted = "superusers, db_user, the database's owner, whoever may become one of them, or may write the revision"
+    if seen.planted:
+        return broken(
+            "strangers",
+            f"Where db_user finds names {planted_words(seen.planted)}: the release's text may call it, as db_user.",
+            "See what each does, and drop it, or give it to a role that is trusted.",
+            expected=f"made by {trusted} alone",
+            observed=len(seen.planted),
+            sample=seen.planted,
+        )
+    if seen.open_schemas:
+        said = "; ".join(
+            f"in {quoted_text(row['schema'])}: {', '.join(map(quoted_text, row['roles'][:5]))}"
+            for row in seen.open_schemas
+        )
+        return undecided(
+            "strangers",
+            f"There is none, but where db_user finds names others may make some at any time ({said}).",
+            "Take that right from them: REVOKE CREATE ON SCHEMA public FROM PUBLIC, for one.",
+            expected=f"may be made by {trusted} alone",
+        )
+    detail = (
+        "db_user is a superuser, so what a declared query calls may do anything on the server: a db_user that only "
+        "owns the database is safer."
+        if seen.superuser
+        else ""
+    )
+    return holds("strangers", detail, expected=f"made by {trusted} alone")
