@@ -34,7 +34,7 @@ WAIT_S = 3.0
 POLL_S = 0.2
 LOCK_NAME = "dbrelease-lock-"
 # Of a session that holds a database without the number, before the database's mark and the run's id.
-HELD_NAME = "dbrelease-held-"
+HELD_NAME = "dbrelease-lock-held-"
 FOREIGN_PROOF = "run.database_lock"
 # The session may be idle for hours.
 IDLE = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
@@ -63,10 +63,11 @@ WHERE a.application_name LIKE %(held)s AND a.application_name !~ %(own)s AND a.p
 WORKERS = f"""{WHO}
 FROM pg_stat_activity a
 WHERE a.datname = %(database)s AND a.application_name ~ %(pattern)s
-  AND a.application_name !~ %(own)s AND a.application_name NOT LIKE %(locks)s AND a.application_name NOT LIKE %(held)s
+  AND a.application_name !~ %(own)s AND a.application_name NOT LIKE %(locks)s
   AND a.usesysid = ANY (%(trusted)s::oid[])
 """
-NOBODY = "^$"
+# Not even who has no name.
+NOBODY = "x^"
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ POLL_S = 0.1
 def end_sessions(login: Login, name: str) -> int:
     """End the server sessions of that name and wait until they are gone; returns how many were ended."""
     try:
-        with closing(connect(login, "dbrelease end sessions")) as connection:
+        with closing(connect(login, "dbrelease end sessions", read_only=True)) as connection:
             return _end_sessions(connection, name)
     except Ended:
         raise

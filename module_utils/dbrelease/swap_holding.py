@@ -157,7 +157,7 @@ BEGIN
       EXIT;
     EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
       IF clock_timestamp() > until THEN
-        SELECT string_agg(DISTINCT format('%s (%s)', pid, coalesce(nullif(application_name, ''), usename, '?')), ', ')
+        SELECT string_agg(DISTINCT format('%s (%L)', pid, coalesce(nullif(application_name, ''), usename, '?')), ', ')
         INTO holders FROM pg_locks AS l LEFT JOIN pg_stat_activity USING (pid)
         WHERE l.granted AND l.relation = ANY (tables) AND pid <> pg_backend_pid()
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());

@@ -122,7 +122,7 @@ GUARDS = [
 SERVICES = {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 1}
 TABLES = {"existing": {"orders": ["id"]}, "created": {"items": ITEMS}}
 NO_ALEMBIC = ("preflight.history", "preflight.revision")
-READS = {
+READS: dict[str, tuple[Any, dict[str, Any]]] = {
     "structure": (structure_info, {"tables": TABLES, "revision": "b2"}),
     "checks": (sql_check_info, {"checks": CHECKS}),
     "plans": (
@@ -302,17 +302,20 @@ def two(tmp_path: Path) -> Run:
 
 @pytest.fixture
 def blocked(shop: Login, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The stranger has every number, and a session with the name of each of ours."""
+    """The stranger has every number, one in a session without a name, and a session with the name of each of ours."""
     monkeypatch.setattr(advisory, "WAIT_S", 0.5)
     names = (
         f"dbrelease-lock-{ONE}",
         f"dbrelease-upgrade-{TWO}",
-        f"dbrelease-held-{name_key(shop.database):016x}-{TWO}",
+        f"dbrelease-lock-held-{name_key(shop.database):016x}-{TWO}",
     )
     sessions = [connect(stranger.login, name) for name in names]
-    for key in (KEY, name_key(shop.database)):
-        with sessions[0].cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_lock(%s)", (key,))
+    sessions.append(connect(stranger.login, "a stranger"))
+    for key, session in ((KEY, sessions[-1]), (name_key(shop.database), sessions[0])):
+        with session.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s), set_config('application_name', '', false)", (key,))
+            if session is sessions[0]:
+                cursor.execute("SELECT set_config('application_name', %s, false)", (names[0],))
     yield
     for session in sessions:
         session.close()
@@ -335,7 +338,7 @@ def test_a_stranger_keeps_no_run_from_its_database(shop: Login, stranger: Strang
 @pytest.mark.parametrize("named", [False, True], ids=["database", "name"])
 def test_and_does_not_let_two_runs_in(shop: Login, blocked: None, one: Run, two: Run, named: bool) -> None:
     with advisory_lock(shop, one):
-        with pytest.raises(ReleaseError, match=f"dbrelease-held-[0-9a-f]+-{ONE}") as refused:
+        with pytest.raises(ReleaseError, match=f"dbrelease-lock-held-[0-9a-f]+-{ONE}") as refused:
             if named:
                 NameLock(replace(shop, database="postgres"), shop.database, two).take()
             else:

@@ -641,7 +641,7 @@ class TestLimitsThatDoNotReachIt:
         result = module.act(parameters(folder), False)
         doubts = [proof for proof in result["proofs"] if proof["name"] == "migrate.lock_limits"]
         assert [proof["status"] for proof in doubts] == ["inconclusive"] * doubted
-        assert all("application shop" in proof["detail"] for proof in doubts)
+        assert all('application "shop"' in proof["detail"] for proof in doubts)
         assert revisions(database) == [SECOND]
 
     def test_nobody_elses_session_is_ended(

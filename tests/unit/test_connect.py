@@ -19,7 +19,14 @@ import psycopg2
 import pytest
 import sql_check_info
 from ansible.module_utils.dbrelease import restore_copy
-from ansible.module_utils.dbrelease.database import LOST_CLIENT, SESSION_SETTINGS, Login, begin_session, connect_failure
+from ansible.module_utils.dbrelease.database import (
+    LOST_CLIENT,
+    SESSION_SETTINGS,
+    Login,
+    Session,
+    begin_session,
+    connect_failure,
+)
 from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.readiness import backup
@@ -128,7 +135,7 @@ def test_a_pooler_is_refused_and_keeps_no_session(database: Login, session: psyc
             time.sleep(0.1)
 
 
-def test_nothing_is_set_in_a_session_of_a_pooler(session: psycopg2.extensions.connection) -> None:
+def test_nothing_is_set_in_a_session_of_a_pooler(session: Session) -> None:
     with session.cursor() as cursor:
         cursor.execute("SET tcp_keepalives_idle = 77")
     assert begin_session(session, 7) == session.info.backend_pid

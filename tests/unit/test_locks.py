@@ -22,6 +22,7 @@ from ansible.module_utils.dbrelease.locks import (
     retrying,
     watch_blockers,
 )
+from ansible.module_utils.dbrelease.roles import trusted_roles
 from own_sessions import connect
 
 MASKED = [
@@ -88,7 +89,7 @@ def test_retries_are_bounded_and_name_the_blockers(limits: LockLimits, said: str
     with pytest.raises(ReleaseError, match=said) as caught:
         retrying(contended_for(10**6), limits, what="Testing", watch=watch, pause=lambda _: None)
     if limits.attempts:
-        assert "pid 7 (user u, application worker" in caught.value.message
+        assert 'pid 7 (user "u", application "worker"' in caught.value.message
         assert caught.value.facts["lock_waits"] == [row]
 
 
@@ -135,11 +136,14 @@ def claim_worker_is_named(found: list[dict[str, Any]]) -> None:
 def test_blockers_are_named_with_their_masked_query(session: psycopg2.extensions.connection, blocked: Any) -> None:
     with session.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
         deadline = time.monotonic() + 30
-        while not (found := blockers(cursor, "migrator")) and time.monotonic() < deadline:
+        while (
+            not (found := blockers(cursor, "migrator", trusted_roles(cursor, database.database)))
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         claim_worker_is_named(found)
         assert found[0]["pid"] == blocked.get_backend_pid()
-        assert blockers(cursor, "somebody else") == []
+        assert blockers(cursor, "somebody else", trusted_roles(cursor, database.database)) == []
 
 
 def test_the_watch_sees_blockers_once_each(database: Login, blocked: Any) -> None:

@@ -946,7 +946,7 @@ def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
                 while before.run(waits) == [(0,)] and time.monotonic() < deadline:
                     time.sleep(0.01)
                 time.sleep(0.4)
-            looking.execute("SELECT count(*) AS rows FROM links")
+            looking.execute("SELECT count(*) AS rows FROM public.links")
             seen.append(dict(looking.fetchone())["rows"])
             return is_unchanged(looking, one)
 

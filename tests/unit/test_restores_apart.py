@@ -134,7 +134,7 @@ def test_while_one_restores_another_is_refused_and_touches_nothing(
     restored = world.restore(state="live")
     (refusal,) = met
     assert refusal.refused
-    assert f"dbrelease-lock-{world.run['run_id']} (pid " in refusal.message
+    assert f'"dbrelease-lock-{world.run["run_id"]}" (pid ' in refusal.message
     assert ", since 20" in refusal.message
     assert world.databases() == {world.login.database: True, restored["swap"]["kept"]: True}
     assert not other.restore(state="live", backup=dump_of(world))["changed"], "it may when the first has ended"

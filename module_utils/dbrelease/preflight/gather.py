@@ -115,7 +115,7 @@ def look_at_database(place: Place, demands: Demands) -> tuple[Database | Unseen,
     try:
         if place.address_problem:
             raise ReleaseError(place.address_problem)
-        with closing(connect(place.login, APPLICATION)) as connection:
+        with closing(connect(place.login, APPLICATION, read_only=True)) as connection:
             database = read_database(connection, demands)
             return database, planned_of(connection, demands, database)
     except ReleaseError as error:

@@ -15,7 +15,9 @@ from .verdicts import broken, holds, undecided
 def prepared_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """A prepared transaction keeps its locks without a session, for ever."""
     if seen.prepared:
-        names = ", ".join(f"{row['gid']} of {row['user']} since {row['since']}" for row in seen.prepared)
+        names = ", ".join(
+            f"{quoted_text(row['gid'])} of {quoted_text(row['user'])} since {row['since']}" for row in seen.prepared
+        )
         remedy = "End each with COMMIT PREPARED or ROLLBACK PREPARED, as its owner decides."
         return broken("prepared_transactions", f"Left: {names}.", remedy, sample=seen.prepared)
     return holds("prepared_transactions", observed=0)
@@ -27,7 +29,7 @@ def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
     limit = f"none older than {demands.age_limit_s} s"
     if seen.old_transactions:
         names = "; ".join(
-            f"pid {row['pid']} of {row['user']} ({row['application'] or 'no application name'}, {row['state']}, "
+            f"pid {row['pid']} of {quoted_text(row['user'])} ({quoted_text(row['application'])}, {row['state']}, "
             f"since {row['since']}) on {', '.join(row['tables'])}: {row['query']}"
             for row in seen.old_transactions
         )
