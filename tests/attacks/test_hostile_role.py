@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import secrets
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +33,7 @@ from ansible.module_utils.dbrelease.declared import select_declared
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.lost_rows import save_rows
 from ansible.module_utils.dbrelease.sessions import end_sessions, sessions_of
 from attacks.hostile_role import CAUGHT, Stranger, stranger_in
 from own_sessions import connect
@@ -469,3 +472,56 @@ def test_a_function_that_a_check_calls_cannot_write_where_the_step_may(shop: Log
         cursor.execute("ROLLBACK TO SAVEPOINT before")
         assert select_declared(cursor, "SELECT count(*) AS rows FROM items") == [{"rows": 20}]
         cursor.execute("UPDATE public.orders SET title = 'still writes' WHERE id OPERATOR(pg_catalog.=) 1")
+
+
+def test_a_script_that_puts_rows_back_meets_no_trap(shop: Login, stranger: Stranger, tmp_path: Path) -> None:
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute("CREATE TABLE notes (id serial PRIMARY KEY, code varchar(9) UNIQUE DEFERRABLE, mood mood)")
+        cursor.execute("INSERT INTO notes (code, mood) SELECT n, 'glad' FROM generate_series(1, 3) n")
+        with closing(engine.connect(shop, "tests")) as saving, transaction(saving, read_only=True) as reading:
+            saved = save_rows(reading, "SELECT * FROM notes", "public.notes", tmp_path, ONE, "notes")
+        cursor.execute("DELETE FROM notes")
+        argv = ["psql", "--no-psqlrc", f"--host={shop.host}", f"--port={shop.port}", f"--username={shop.user}"]
+        played = subprocess.run(
+            [*argv, f"--dbname={shop.database}", f"--file={saved['replay']}"],
+            env={**os.environ, "PGPASSWORD": shop.password or ""},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (played.returncode, CAUGHT in played.stderr) == (0, False), played.stderr
+        cursor.execute("SELECT array_agg(id ORDER BY id) FROM notes")
+        assert cursor.fetchall() == [([1, 2, 3],)]
+        cursor.execute("DROP TABLE notes")
+    assert not stranger.is_superuser
+
+
+@pytest.mark.parametrize("name", ["structure", "checks", "plans", "scenario", "backup", "leftovers", "preflight"])
+def test_a_db_user_that_owns_the_database_and_is_no_superuser_will_do(
+    database: Login, server: Login, run_parameters: dict[str, Any], name: str
+) -> None:
+    owner = replace(database, user=f"owner_{secrets.token_hex(4)}", password="owner")
+    module, given = READS[name]
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {owner.user} LOGIN PASSWORD 'owner'")
+        cursor.execute(f"ALTER DATABASE {owner.database} OWNER TO {owner.user}")
+        try:
+            with closing(connect(owner, "tests")) as inside, inside.cursor() as making:
+                making.execute(SCHEMA)
+            who = {"login_user": owner.user, "login_db": owner.database, "login_password": owner.password}
+            where = {"login_host": owner.host, "login_port": owner.port, "ssl_mode": owner.ssl_mode}
+            defaults = {key: option.get("default") for key, option in module.OPTIONS.items()}
+            answer = module.act({**defaults, **who, **where, "run": run_parameters, **given}, False)
+            proofs = {proof["name"]: proof for proof in answer["proofs"]}
+            red = {key for key, proof in proofs.items() if proof["status"] == "fail"}
+            assert red == (set(NO_ALEMBIC) if name == "preflight" else set())
+            if name == "preflight":
+                assert (proofs["preflight.strangers"]["status"], proofs["preflight.strangers"]["detail"]) == (
+                    "pass",
+                    "",
+                )
+        finally:
+            cursor.execute(f"ALTER DATABASE {owner.database} OWNER TO CURRENT_USER")
+            with closing(connect(database, "tests")) as inside, inside.cursor() as dropping:
+                dropping.execute(f"DROP OWNED BY {owner.user} CASCADE")
+            cursor.execute(f"DROP ROLE {owner.user}")

@@ -135,15 +135,13 @@ def claim_worker_is_named(found: list[dict[str, Any]]) -> None:
 
 def test_blockers_are_named_with_their_masked_query(session: psycopg2.extensions.connection, blocked: Any) -> None:
     with session.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
-        deadline = time.monotonic() + 30
-        while (
-            not (found := blockers(cursor, "migrator", trusted_roles(cursor, database.database)))
-            and time.monotonic() < deadline
-        ):
+        deadline, trusted = time.monotonic() + 30, trusted_roles(cursor, session.info.dbname)
+        while not (found := blockers(cursor, "migrator", trusted)) and time.monotonic() < deadline:
             time.sleep(0.02)
         claim_worker_is_named(found)
         assert found[0]["pid"] == blocked.get_backend_pid()
-        assert blockers(cursor, "somebody else", trusted_roles(cursor, database.database)) == []
+        assert blockers(cursor, "somebody else", trusted) == []
+        assert blockers(cursor, "migrator", []) == [], "a stranger has the name"
 
 
 def test_the_watch_sees_blockers_once_each(database: Login, blocked: Any) -> None:

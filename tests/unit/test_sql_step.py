@@ -353,10 +353,22 @@ def test_a_serialization_failure_is_tried_again(params: dict[str, Any], cursor: 
         }
     ]
     writer = connect(database, "writer")
-    timer = threading.Timer(0.3, lambda: writer.cursor().execute("UPDATE accounts SET region = 9 WHERE id = 5"))
-    timer.start()
+
+    def write() -> None:
+        with writer.cursor() as writing:
+            for _ in range(500):
+                writing.execute(
+                    "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+                )
+                if writing.fetchall():
+                    break
+                time.sleep(0.01)
+            writing.execute("UPDATE accounts SET region = 9 WHERE id = 5")
+
+    writing = threading.Thread(target=write)
+    writing.start()
     result = act(params, False)
-    timer.join()
+    writing.join()
     writer.close()
     assert result["steps"][0]["attempts"] == 2
     assert value(cursor, "SELECT region FROM accounts WHERE id = 5") == 109
