@@ -19,6 +19,10 @@ description:
     release will create, without foreign keys, so that no other table is locked; and a temporary one for a table that
     lacks what the release will add to it, which takes C(ACCESS SHARE) on that table. A temporary table is found by its
     bare name only; where a statement names the schema and needs what is added, the proof says so.
+  - Nothing is planned where the release's text could call an operator or a function that has a name of the server's own
+    and belongs to a role that is not trusted. Where such roles may make one, the proof is inconclusive and names the
+    schema. Trusted are superusers, the user with the roles that it may become, the owner of the database, whoever may
+    become one of them, and whoever may write the table with the revision.
   - A declared service that is still starting is waited for, up to 30 seconds.
 extends_documentation_fragment: [login, run]
 options:

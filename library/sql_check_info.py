@@ -10,7 +10,8 @@ description:
   - Runs every check in one transaction that is REPEATABLE READ and READ ONLY and is always rolled back, so that all of
     them describe the same instant.
   - The text of a check reaches the server as a value, which the server plans read-only. A check that would write is
-    refused by the server and is a failed proof.
+    refused by the server and is a failed proof. So is one that names a function which reaches beyond the database (its
+    server's files, other servers, other sessions), and any where it could call what a role made that is not trusted.
   - A check that is red, broken, forbidden or too slow is a failed proof and never a failed module, and it hides no
     other check. Fails only if the database cannot be asked, or the journal cannot be written.
   - The journal of O(run) knows at which instant a check was proved, right after the release was finalized or brought

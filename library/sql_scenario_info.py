@@ -10,7 +10,7 @@ description:
   - Plays each scenario in one transaction that is always rolled back, and compares what its steps return with what they
     must.
   - A step is one SELECT, INSERT, UPDATE, DELETE or MERGE. The server refuses everything else before any of it has run,
-    a second statement and a COMMIT among it.
+    a second statement and a COMMIT among it. What names a function that reaches beyond the database is refused, too.
   - After the rollback a new transaction that cannot write proves that the scenario's transaction was aborted and that
     none of its rows is left. The numbers that it took from sequences are gone.
   - Waits for locks of other sessions only as long as O(lock_timeout_ms), and is tried three times. If one is still in

@@ -2,10 +2,15 @@
 
 A run that works in a database locks it there. A restore closes and renames the database, and ends every session in it:
 it locks the database's name, from another database of the server. Each looks for the other's lock, too.
+
+Any role may take the number of an advisory lock, and give its sessions any name. So only sessions of trusted roles are
+counted (see roles.py). Where a stranger has the number, a run goes on without it, and says by the name of its session
+that it holds the database: a stranger's session of that name is a stranger's all the same.
 """
 
 from __future__ import annotations
 
+import random
 import re
 import time
 from collections.abc import Collection, Iterator
@@ -17,15 +22,20 @@ import psycopg2
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
-from .database import Connection, Login, connect, select, server_reason
+from .database import Connection, Login, Row, connect, select, server_reason
 from .errors import ReleaseError
 from .journal import RUN_ID, Run
+from .proof import Proof
+from .roles import all_words, session_words, trusted_roles
 
 # The engine's own number; the server counts such locks for each database by itself.
 KEY = 0x6462_7265_6C65
 WAIT_S = 3.0
 POLL_S = 0.2
 LOCK_NAME = "dbrelease-lock-"
+# Of a session that holds a database without the number, before the database's mark and the run's id.
+HELD_NAME = "dbrelease-lock-held-"
+FOREIGN_PROOF = "run.database_lock"
 # The session may be idle for hours.
 IDLE = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 
@@ -41,15 +51,23 @@ WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.pid <> pg_b
   AND (l.classid = %(high)s AND l.objid = %(low)s
          AND l.database = (SELECT oid FROM pg_database WHERE datname = %(database)s)
        OR l.classid = %(name_high)s AND l.objid = %(name_low)s)
-  AND a.application_name !~ %(own)s
+  AND coalesce(a.application_name, '') !~ %(own)s AND (a.usesysid = ANY (%(trusted)s::oid[])) = %(are_trusted)s
+"""
+# Those that go without the number.
+ANNOUNCED = f"""{WHO}
+FROM pg_stat_activity a
+WHERE a.application_name LIKE %(held)s AND a.application_name !~ %(own)s AND a.pid <> pg_backend_pid()
+  AND a.usesysid = ANY (%(trusted)s::oid[])
 """
 # What a run has left working when its module was killed: its lock is gone, its program's session is not.
 WORKERS = f"""{WHO}
 FROM pg_stat_activity a
 WHERE a.datname = %(database)s AND a.application_name ~ %(pattern)s
   AND a.application_name !~ %(own)s AND a.application_name NOT LIKE %(locks)s
+  AND a.usesysid = ANY (%(trusted)s::oid[])
 """
-NOBODY = "^$"
+# Not even who has no name.
+NOBODY = "x^"
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,11 @@ class _Wanted:
     own: str
 
     @property
-    def parameters(self) -> dict[str, object]:
+    def announced(self) -> str:
+        """The name of the session that holds it without the number."""
+        return f"{HELD_NAME}{name_key(self.login.database):016x}-{self.run.run_id}"[:63]
+
+    def parameters(self, trusted: list[int]) -> dict[str, object]:
         name = name_key(self.login.database)
         return {
             "database": self.login.database,
@@ -72,7 +94,10 @@ class _Wanted:
             "name_low": name & 0xFFFFFFFF,
             "pattern": f"^dbrelease-[a-z_]+-{RUN_ID}",
             "locks": f"{LOCK_NAME}%",
+            "held": f"{HELD_NAME}{name:016x}-%",
             "own": self.own,
+            "trusted": trusted,
+            "are_trusted": True,
         }
 
 
@@ -83,16 +108,17 @@ def name_key(database: str) -> int:
 
 
 @contextmanager
-def advisory_lock(login: Login, run: Run) -> Iterator[None]:
+def advisory_lock(login: Login, run: Run) -> Iterator[list[Proof]]:
     """Hold the database for a run; raises ReleaseError, naming the holder, where another one has it.
 
-    Its session is idle and holds no snapshot: nothing waits for it.
+    Its session is idle and holds no snapshot: nothing waits for it. Yields what is told of a stranger that has the
+    number, which keeps nobody from anything.
     """
     connection = _session(login, run)
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
-            _acquire(cursor, _Wanted(KEY, login, run, re.escape(run.run_id)))
-        yield
+            foreign = _acquire(cursor, _Wanted(KEY, login, run, re.escape(run.run_id)))
+        yield [_told(foreign, login)] if foreign else []
     finally:
         _end(connection)
 
@@ -147,7 +173,7 @@ class NameLock:
 
 
 def _session(login: Login, run: Run) -> Connection:
-    connection = connect(login, f"{LOCK_NAME}{run.run_id}"[:63])
+    connection = connect(login, f"{LOCK_NAME}{run.run_id}"[:63], read_only=True)
     with connection.cursor() as cursor:
         cursor.execute(IDLE)
     return connection
@@ -158,7 +184,8 @@ def _end(connection: Connection) -> None:
         connection.close()
 
 
-def _acquire(cursor: Cursor, wanted: _Wanted) -> None:
+def _acquire(cursor: Cursor, wanted: _Wanted) -> list[Row]:
+    """Returns the strangers that have the number, if they do: then it is held without it."""
     deadline = time.monotonic() + WAIT_S
     try:
         while True:
@@ -168,13 +195,20 @@ def _acquire(cursor: Cursor, wanted: _Wanted) -> None:
             if not others:
                 (row,) = select(cursor, "SELECT pg_try_advisory_lock(%s) AS taken", (wanted.key,))
                 others = _others(cursor, wanted) if row["taken"] else _holders(cursor, wanted, NOBODY)
-                if row["taken"] and not others:
-                    return
+                foreign = _foreign(cursor, wanted) if not row["taken"] and not others else []
+                if foreign:
+                    # Two that do so at once see each other, and both step back, for a while of their own.
+                    _name_session(cursor, wanted.announced)
+                    others = _others(cursor, wanted)
+                if (row["taken"] or foreign) and not others:
+                    return foreign
+                if foreign:
+                    _name_session(cursor, f"{LOCK_NAME}{wanted.run.run_id}"[:63])
                 if row["taken"]:
                     select(cursor, "SELECT pg_advisory_unlock(%s)", (wanted.key,))
             if time.monotonic() > deadline:
                 break
-            time.sleep(POLL_S)
+            time.sleep(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads attempts, guards nothing
     except psycopg2.Error as error:
         raise ReleaseError(f"Locking the {wanted.login.label} failed ({server_reason(error)}): run again.") from error
     raise _refusal(wanted, others)
@@ -190,15 +224,32 @@ def _refusal(wanted: _Wanted, others: list[str]) -> ReleaseError:
 
 
 def _others(cursor: Cursor, wanted: _Wanted) -> list[str]:
-    return _holders(cursor, wanted, wanted.own) + _words(select(cursor, WORKERS, wanted.parameters))
+    parameters = wanted.parameters(trusted_roles(cursor, wanted.login.database))
+    found = [row for asked in (HOLDERS, ANNOUNCED, WORKERS) for row in select(cursor, asked, parameters)]
+    return [session_words(row) for row in found]
 
 
 def _holders(cursor: Cursor, wanted: _Wanted, own: str) -> list[str]:
-    return _words(select(cursor, HOLDERS, {**wanted.parameters, "own": own}))
+    trusted = trusted_roles(cursor, wanted.login.database)
+    return [session_words(row) for row in select(cursor, HOLDERS, {**wanted.parameters(trusted), "own": own})]
 
 
-def _words(rows: list[dict[str, object]]) -> list[str]:
-    return [
-        f"{row['application']} (pid {row['pid']}, user {row['user']}, from {row['host']}, since {row['since']})"
-        for row in rows
-    ]
+def _foreign(cursor: Cursor, wanted: _Wanted) -> list[Row]:
+    """The strangers that have one of the numbers."""
+    parameters = wanted.parameters(trusted_roles(cursor, wanted.login.database))
+    return select(cursor, HOLDERS, {**parameters, "own": NOBODY, "are_trusted": False})
+
+
+def _name_session(cursor: Cursor, name: str) -> None:
+    select(cursor, "SELECT set_config('application_name', %s, false)", (name,))
+
+
+def _told(foreign: list[Row], login: Login) -> Proof:
+    return Proof(
+        FOREIGN_PROOF,
+        "The run holds the lock of its database",
+        "inconclusive",
+        observed=[{key: str(value) for key, value in row.items()} for row in foreign[:3]],
+        detail=f"A stranger has its number: {all_words(foreign)}. It is held by the name of the run's session instead.",
+        remedy=f"End that session with pg_terminate_backend, and ask who may connect to {login.database}.",
+    )

@@ -9,7 +9,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
-from .catalog import identifier, quoted
+from .catalog import find_relation, quoted
 from .commands import Commands, Finished
 from .database import select, server_reason
 from .errors import ReleaseError
@@ -30,10 +30,15 @@ _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.[A-Za-z_]\w*|\w*(?:Error|Exceptio
 def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "alembic_version") -> list[str]:
     """The rows of the bookkeeping table, sorted; none where the table is missing. Raises ReleaseError."""
     try:
-        found = select(cursor, "SELECT to_regclass(%s) IS NOT NULL AS there", (quoted(table),))
-        if not found[0]["there"]:
+        found = find_relation(cursor, quoted(table))
+        if not found:
             return []
-        rows = select(cursor, _select_revisions(table).as_string(cursor))
+        if found["kind"] not in ("r", "p"):
+            raise ReleaseError(
+                f"Reading the revision from the table {table} was refused (what is found under that name is no table): "
+                "see who made it, and that db_user finds the bookkeeping table under its bare name."
+            )
+        rows = select(cursor, _select_revisions(found["schema"], found["name"]).as_string(cursor))
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the revision from the table {table} failed ({server_reason(error)}): "
@@ -86,5 +91,5 @@ def _revisions(output: str) -> list[tuple[str, str]]:
     return [(match["revision"], match["notes"]) for match in matches if match]
 
 
-def _select_revisions(table: str) -> sql.Composed:
-    return sql.SQL("SELECT version_num FROM {}").format(identifier(table))
+def _select_revisions(schema: str, table: str) -> sql.Composed:
+    return sql.SQL("SELECT version_num FROM {}").format(sql.Identifier(schema, table))

@@ -9,10 +9,11 @@ from typing import Any
 import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import quoted
+from .catalog import quoted, resolved
 from .database import Row, select
 from .locks import LockLimits, describe
 from .proof import Proof
+from .roles import quoted_text, trusted_roles
 
 PROOF = "migrate.lock_limits"
 # All locks are listed for it, and who is done sooner has kept nobody waiting.
@@ -22,14 +23,17 @@ ADVICE = (
     "their place, and some drivers know neither)"
 )
 
-NAMED = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name = %s AND pid <> pg_backend_pid()) AS found"
+NAMED = """
+SELECT EXISTS (SELECT FROM pg_stat_activity
+               WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])) AS found
+"""
 # A wait is so long only where no lock_timeout ends it. Who builds an index concurrently waits for transactions to end
 # (virtualxid), and nobody behind it. Before PostgreSQL 14 a server does not tell since when, and nobody is found.
 OVERDUE = """
 SELECT waiting.pid, extract(epoch FROM clock_timestamp() - (to_jsonb(l) ->> 'waitstart')::timestamptz)::float AS seconds
 FROM pg_stat_activity waiting
 JOIN pg_locks l ON l.pid = waiting.pid AND NOT l.granted
-WHERE waiting.application_name = %s
+WHERE waiting.application_name = %s AND waiting.usesysid = ANY (%s::oid[])
   AND waiting.datname = current_database()
   AND l.locktype <> 'virtualxid'
   AND (to_jsonb(l) ->> 'waitstart')::timestamptz < clock_timestamp() - %s * interval '1 second'
@@ -39,7 +43,7 @@ STRANGERS = """
 SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application
 FROM pg_locks l
 JOIN pg_stat_activity a ON a.pid = l.pid
-WHERE l.relation = to_regclass(%s)
+WHERE l.relation = %s
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
   AND a.xact_start >= %s
   AND a.application_name NOT LIKE 'dbrelease%%'
@@ -61,28 +65,31 @@ class Reach:
     overdue: list[Row] = field(default_factory=list, init=False)
     strangers: list[Row] = field(default_factory=list, init=False)
     _since: Any = field(default=None, init=False)
+    _trusted: list[int] = field(default_factory=list, init=False)
     _next: float = field(default=0.0, init=False)
 
     def look(self, cursor: Cursor, blocked_by: list[Row]) -> None:
         """Once more; the cursor must return dicts. A session of its name that waits for too long is ended."""
         if self._since is None:
             self._since = select(cursor, "SELECT clock_timestamp() AS now")[0]["now"]
+            self._trusted = trusted_roles(cursor, cursor.connection.info.dbname, quoted(self.table))
         if not self.named:
             self._look_for_it(cursor)
         if blocked_by:
             self._end_overdue(cursor)
 
     def _look_for_it(self, cursor: Cursor) -> None:
-        self.named = select(cursor, NAMED, (self.name,))[0]["found"]
+        self.named = select(cursor, NAMED, (self.name, self._trusted))[0]["found"]
         if not self.named and not self.strangers and time.monotonic() >= self._next:
-            self.strangers = select(cursor, STRANGERS, (quoted(self.table), self._since))
+            (relation,) = resolved(cursor, [quoted(self.table)])
+            self.strangers = select(cursor, STRANGERS, (relation, self._since))
             self._next = time.monotonic() + STRANGERS_EVERY_S
 
     def _end_overdue(self, cursor: Cursor) -> None:
         # However busy the server is, its own limit would have come by then.
         longest_s = 3 * self.limits.timeout_ms / 1000 + 2
         known = {row["pid"] for row in self.overdue}
-        for row in select(cursor, OVERDUE, (self.name, longest_s)):
+        for row in select(cursor, OVERDUE, (self.name, self._trusted, longest_s)):
             if row["pid"] in known:
                 continue
             try:
@@ -107,9 +114,9 @@ class Reach:
             row = self.strangers[0]
             detail = (
                 f"No session was seen that has the name {self.name}, which Alembic was given, and pid {row['pid']} "
-                f"(user {row['user']}, application {row['application'] or 'without a name'}), which began since, used "
-                f"its table {self.table}. So it is not proved that lock_timeout reached Alembic: it may have waited "
-                f"for a lock for as long as it was held, with writers behind it. Before the next run, {ADVICE}."
+                f"(user {quoted_text(row['user'])}, application {quoted_text(row['application'])}), which began since, "
+                f"used its table {self.table}. So it is not proved that lock_timeout reached Alembic: it may have "
+                f"waited for a lock for as long as it was held, with writers behind it. Before the next run, {ADVICE}."
             )
         else:
             return []

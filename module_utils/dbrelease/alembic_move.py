@@ -183,7 +183,7 @@ def read_counters_before(login: Login) -> Row:
 @contextmanager
 def _asking(login: Login, application: str) -> Iterator[RealDictCursor]:
     with (
-        closing(connect(login, application)) as connection,
+        closing(connect(login, application, read_only=True)) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
         yield cursor

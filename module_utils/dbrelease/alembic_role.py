@@ -9,7 +9,7 @@ from contextlib import closing
 from psycopg2.extras import RealDictCursor
 
 from .alembic import READ_TIMEOUT_S, READER_ENVIRONMENT
-from .catalog import quoted
+from .catalog import quoted, resolved
 from .commands import Commands
 from .database import Login, connect, select
 
@@ -20,7 +20,7 @@ OWNER = """
 SELECT pg_get_userbyid(c.relowner)::text AS owner
 FROM pg_class c
 JOIN pg_roles me ON me.rolname = current_user
-WHERE c.oid = to_regclass(%s) AND NOT me.rolsuper AND pg_has_role(c.relowner, 'USAGE')
+WHERE c.oid = %s AND NOT me.rolsuper AND pg_has_role(c.relowner, 'USAGE')
 """
 
 
@@ -39,7 +39,7 @@ def owner_of(login: Login, table: str) -> str:
         closing(connect(login, "dbrelease role")) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
-        found = select(cursor, OWNER, (quoted(table),))
+        found = select(cursor, OWNER, (resolved(cursor, [quoted(table)])[0],))
     return str(found[0]["owner"]) if found else ""
 
 

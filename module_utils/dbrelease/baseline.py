@@ -13,7 +13,8 @@ from psycopg2.extras import RealDictCursor
 
 from .alembic import database_revisions
 from .catalog_text import read_lines
-from .database import Row, select, select_declared, server_reason, without_timeouts
+from .database import Row, select, server_reason, without_timeouts
+from .declared import select_declared
 from .errors import ReleaseError
 from .fingerprints import READING, read_tables
 from .journal import utc_now

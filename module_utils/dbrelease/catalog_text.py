@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from psycopg2.extensions import cursor as Cursor
 
-from .database import select
+from .database import OWN_SETTINGS, PATH, select
 
 # Names are written out in full, whoever asks. What belongs to an extension is named by the extension's version. Of a
 # setting only the hash is kept, for it may be a secret. As JSON stands what one server has and an older one has not. Of
@@ -146,7 +146,8 @@ def read_lines(cursor: Cursor) -> list[str]:
     """The lines as the transaction of the cursor sees them; its settings stay what they were."""
     (kept,) = select(cursor, "SELECT current_setting('search_path') AS path, current_setting('jit') AS jit")
     set_both = "SELECT set_config('search_path', %s, true), set_config('jit', %s, true)"
-    cursor.execute(set_both, ("", "off"))  # to compile this statement takes seconds, and to run it milliseconds
+    # To compile this statement takes seconds, and to run it milliseconds.
+    cursor.execute(set_both, (OWN_SETTINGS[PATH], "off"))
     lines = sorted(str(row["line"]) for row in select(cursor, LINES))
     cursor.execute(set_both, (kept["path"], kept["jit"]))
     return lines

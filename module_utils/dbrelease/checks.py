@@ -10,7 +10,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from .database import Login, Row, connect, select, select_declared, server_reason, strip_terminator, transaction
+from .database import Login, Row, connect, select, server_reason, strip_terminator, transaction
+from .declared import select_declared
 from .drift import Instant
 from .proof import Proof, Status
 from .statement import advice, limit_statements, readable, readable_row, still_connected
@@ -94,13 +95,15 @@ def counting(sql: str, sample_size: int, since: str = "false") -> str:
     """One evaluation of a declared query that yields how many rows it has and the first few of them.
 
     `since` is a condition on `declared`; how many rows meet it is `drifted`, and the sample shows the others first.
+    It is for select_declared(): of what is the server's it names the schema.
     """
-    place = "row_number() OVER ()" if since == "false" else f"row_number() OVER (ORDER BY {since})"
+    order = "" if since == "false" else f"ORDER BY {since}"
     return f"""
-        SELECT count(*) AS count, count(*) FILTER (WHERE since) AS drifted,
-               json_agg(line) FILTER (WHERE line IS NOT NULL) AS sample
+        SELECT pg_catalog.count(*) AS count, pg_catalog.count(*) FILTER (WHERE since) AS drifted,
+               pg_catalog.json_agg(line) FILTER (WHERE line IS NOT NULL) AS sample
         FROM (
-            SELECT {since} AS since, CASE WHEN {place} <= {int(sample_size)} THEN row_to_json(declared.*) END AS line
+            SELECT {since} AS since, CASE WHEN pg_catalog.row_number() OVER ({order})
+                     OPERATOR(pg_catalog.<=) {int(sample_size)} THEN pg_catalog.row_to_json(declared.*) END AS line
             FROM (\n{strip_terminator(sql)}\n) AS declared
         ) AS numbered"""
 
@@ -110,10 +113,11 @@ def comparing(sql: str) -> str:
 
     The server compares: two numbers are equal as numbers (1 and 1.0), to the last digit, and null equals null.
     """
+    each = "pg_catalog.json_each(pg_catalog.row_to_json(declared.*))"
     return f"""
-        SELECT row_to_json(declared.*) AS line,
-               (SELECT count(*) FROM json_each(row_to_json(declared.*))) AS columns,
-               (SELECT count(DISTINCT value::text::jsonb) FROM json_each(row_to_json(declared.*))) AS differing
+        SELECT pg_catalog.row_to_json(declared.*) AS line,
+               (SELECT pg_catalog.count(*) FROM {each}) AS columns,
+               (SELECT pg_catalog.count(DISTINCT value::pg_catalog.text::pg_catalog.jsonb) FROM {each}) AS differing
         FROM (\n{strip_terminator(sql)}\n) AS declared"""
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from psycopg2.extensions import (
     PYDATETIMETZARRAY,
     PYINTERVAL,
     PYINTERVALARRAY,
+    TRANSACTION_STATUS_INERROR,
 )
 
 from . import transport
@@ -50,6 +49,19 @@ SESSION_SETTINGS = {
     "default_transaction_read_only": "off",
     **LOST_CLIENT,
 }
+# What our own statements run with. Others may make functions and operators in a schema on the role's own path, and the
+# server takes theirs where they fit better than its own: with this path they are not found. Temporary tables come last.
+# A view or a foreign table in the place of a table, which runs what its maker wrote in it, is not read either, where
+# the server can refuse it.
+PATH, KINDS = "search_path", "restrict_nonsystem_relation_kind"
+OWN_SETTINGS = {PATH: "pg_catalog, pg_temp", KINDS: "view, foreign-table"}
+# The first statement of a session, so it names nothing that is looked for on the path.
+PIN_SESSION = """
+SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
+       pg_catalog.current_setting('restrict_nonsystem_relation_kind', true),
+       CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %(told)s
+         THEN pg_catalog.set_config('search_path', %(path)s, false) END
+"""
 # A setting that this server does not know is not worth a failure; in a session of a pooler nothing is set.
 BEGIN_SESSION = """
 SELECT pg_backend_pid(), count(set_config(known.name, wanted.setting, false))
@@ -107,8 +119,30 @@ class Login:
         return f"database {self.database} at {self.host}:{self.port} as {self.user}"
 
 
-def connect(login: Login, application_name: str) -> Connection:
-    """A session with fixed text settings, in autocommit; raises ReleaseError with what to do."""
+class Session(psycopg2.extensions.connection):
+    """A session whose own statements find nothing but what is the server's own.
+
+    role_settings: with which path, and which kinds of relations, its role finds things; own_settings: what is set for
+    our statements; declared: whether the role's are in force now; planted: what strangers have made on the role's path,
+    in words, None as long as nobody has asked.
+    """
+
+    role_settings: Mapping[str, str]
+    own_settings: Mapping[str, str]
+    declared: bool = False
+    planted: str | None = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.role_settings = self.own_settings = {}
+
+
+def connect(login: Login, application_name: str, *, read_only: bool = False) -> Session:
+    """A session with fixed text settings, in autocommit; raises ReleaseError with what to do.
+
+    Our statements see the server's own functions, operators and types alone: see as_declared(). With read_only no
+    transaction writes that does not say so itself.
+    """
     try:
         connection: Connection = psycopg2.connect(
             host=login.host,
@@ -124,6 +158,7 @@ def connect(login: Login, application_name: str) -> Connection:
             keepalives_count=3,
             # What was sent and is not acknowledged stops the keepalives.
             tcp_user_timeout=60_000,
+            connection_factory=Session,
         )
     except psycopg2.OperationalError as error:
         raise ReleaseError(connect_failure(login, str(error))) from None
@@ -131,7 +166,7 @@ def connect(login: Login, application_name: str) -> Connection:
     _take_every_moment(connection)
     # A server tells whom it lets in which of its processes serves them; a pooler tells a number of its own.
     told = connection.info.backend_pid
-    if begin_session(connection, told) != told:
+    if begin_session(connection, told, read_only=read_only) != told:
         connection.close()
         raise ReleaseError(connect_failure(login, POOLED))
     return connection
@@ -160,11 +195,17 @@ def _take_every_moment(connection: Connection) -> None:
         psycopg2.extensions.register_type(psycopg2.extensions.new_array_type(many.values, many.name, kept), connection)
 
 
-def begin_session(connection: Connection, told: int) -> int:
+def begin_session(connection: Session, told: int, *, read_only: bool = False) -> int:
     """Have its settings where that process serves it; says which one does."""
-    settings = {"names": list(SESSION_SETTINGS), "settings": list(SESSION_SETTINGS.values())}
+    settings = {**SESSION_SETTINGS, "default_transaction_read_only": "on" if read_only else "off"}
     with connection.cursor() as cursor:
-        cursor.execute(BEGIN_SESSION, {**settings, "told": told})
+        cursor.execute(PIN_SESSION, {"told": told, "path": OWN_SETTINGS[PATH]})
+        ((serving, path, kinds, _),) = cursor.fetchall()
+        if serving == told:
+            connection.role_settings = {PATH: path} if kinds is None else {PATH: path, KINDS: kinds}
+            connection.own_settings = {name: OWN_SETTINGS[name] for name in connection.role_settings}
+            settings |= connection.own_settings
+        cursor.execute(BEGIN_SESSION, {"names": list(settings), "settings": list(settings.values()), "told": told})
         ((serving, _),) = cursor.fetchall()
     return int(serving)
 
@@ -218,23 +259,41 @@ def select(
     return [dict(row) for row in cursor.fetchall()]
 
 
-def select_declared(cursor: psycopg2.extensions.cursor, sql: str, *, limit: int | None = None) -> list[Row]:
-    """Rows of a SELECT that a release declares.
+@contextmanager
+def as_declared(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
+    """Within the block names are found as the role itself finds them: for what a release declares, and nothing else.
 
-    The text reaches the server as a *value*: query_to_xml() plans it read-only, so that a second statement, a COMMIT,
-    a DELETE or a COPY in it is refused by the server itself, whatever the session may do.
+    What of our own text runs here names the schema of each function, operator and type. A failed statement leaves the
+    role's settings to the rollback, of the transaction or to a savepoint from before the block. Other sessions than
+    connect() makes are left as they are. The cursor keeps its result.
     """
-    # With .* a column of the same name is not taken for the row.
-    wrapped = f"SELECT row_to_json(declared.*)::text AS line FROM (\n{strip_terminator(sql)}\n) AS declared"
-    if limit is not None:
-        wrapped += f" LIMIT {int(limit)}"
-    cursor.execute("SELECT query_to_xml(%s, true, true, '') AS document", (wrapped,))
-    answer = cursor.fetchone()
-    document = answer["document"] if isinstance(answer, Mapping) else answer[0]  # type: ignore[index]
-    return [json.loads(html.unescape(line)) for line in _LINE.findall(document)]
+    session = cursor.connection
+    if not isinstance(session, Session) or session.declared:
+        yield
+        return
+    _set(session, session.role_settings)
+    session.declared = True
+    try:
+        yield
+    finally:
+        session.declared = False
+        if not session.closed and session.info.transaction_status != TRANSACTION_STATUS_INERROR:
+            _set(session, session.own_settings)
 
 
-_LINE = re.compile(r"<line>(.*?)</line>", re.DOTALL)
+def _set(session: Session, settings: Mapping[str, str]) -> None:
+    if settings:
+        values = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in settings)
+        with session.cursor() as cursor:
+            cursor.execute(f"SELECT {values}", [part for pair in settings.items() for part in pair])
+
+
+def select_as_declared(
+    cursor: psycopg2.extensions.cursor, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
+) -> list[Row]:
+    """As select(), with names found as the role finds them: the text names the schema of all that is the server's."""
+    with as_declared(cursor):
+        return select(cursor, sql, parameters)
 
 
 def strip_terminator(sql: str) -> str:

@@ -18,10 +18,15 @@ SNAPSHOT = re.compile(r"\d+:\d+:[\d,]*")
 # A row holds the lower 32 bits of the transaction that wrote it; it is no newer than the counter is now.
 # Not by pg_visible_in_snapshot(), which knows nothing of subtransactions: a row that was written within a savepoint, in
 # a transaction that was open then, would pass for one that was seen. What ended shortly before counts as written since.
+# A check reads it with the names that its role finds, so it names the schema of all that is the server's.
 SINCE = """
-coalesce({full} >= pg_snapshot_xmin({snapshot}::pg_snapshot)::text::bigint AND {full} <> {transaction}, false)"""
-FULL = "{now} - mod({now} - {written_in}::text::bigint + 4294967296, 4294967296)"
-NOW = "(SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)"
+coalesce({full} OPERATOR(pg_catalog.>=)
+           pg_catalog.pg_snapshot_xmin({snapshot}::pg_catalog.pg_snapshot)::pg_catalog.text::pg_catalog.int8
+         AND {full} OPERATOR(pg_catalog.<>) {transaction}::pg_catalog.int8, false)"""
+FULL = """({now} OPERATOR(pg_catalog.-) pg_catalog.mod(
+  {now} OPERATOR(pg_catalog.-) {written_in}::pg_catalog.text::pg_catalog.int8
+    OPERATOR(pg_catalog.+) 4294967296, 4294967296))"""
+NOW = "(SELECT pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::pg_catalog.text::pg_catalog.int8)"
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,8 @@ class Instant:
 def written_in(query: str, column: str) -> str:
     """What must be plannable where a check tells drift by this column of its query."""
     quoted = column.replace('"', '""')
-    return f'SELECT "{quoted}"::text::bigint AS written_in FROM (\n{strip_terminator(query)}\n) AS declared'
+    value = f'"{quoted}"::pg_catalog.text::pg_catalog.int8'
+    return f"SELECT {value} AS written_in FROM (\n{strip_terminator(query)}\n) AS declared"
 
 
 def proved(lines: Iterable[Mapping[str, Any]], *, release: str, environment: str) -> dict[str, Instant]:

@@ -11,8 +11,8 @@ from psycopg2 import sql
 from psycopg2.extras import RealDictCursor
 
 from .acting import acting
-from .catalog import quoted
-from .database import Login, connect, select, strip_terminator, transaction
+from .catalog import equal_operators, find_relation, quoted
+from .database import Login, connect, strip_terminator, transaction
 from .errors import ReleaseError
 from .guards_database import LOCK_WAIT_S, counting_settings, declared_by, describe, unfinished_writers
 from .journal import Run
@@ -23,11 +23,6 @@ from .statement import limit_statements, prepare
 APPLICATION = "dbrelease lost rows"
 SAVED_PROOF = "rollback.lost_rows"
 TITLE = "The rows that will be lost are saved, with a script to put them back"
-
-NAME = """
-SELECT n.nspname AS schema, c.relname AS name, c.relkind = 'p' AS partitioned
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(%s)
-"""
 
 
 @dataclass(frozen=True)
@@ -79,10 +74,10 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
 
 
 def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
-    found = select(cursor, NAME, (quoted(loss["table"]),))
+    found = find_relation(cursor, quoted(loss["table"]))
     if not found:
         raise ReleaseError(f"Saving the rows of {loss['table']} failed (there is no such table).")
-    statement = _rows(loss, found[0]).as_string(cursor)
+    statement = _rows(cursor, loss, found).as_string(cursor)
     try:
         prepare(cursor, statement)  # one statement, and one that only reads, or the server refuses it unrun
     except Exception as error:
@@ -90,23 +85,27 @@ def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
             f"Saving the rows of {loss['table']} failed ({' '.join(str(error).split())}): nothing was rolled back; "
             "remove the cause, or correct the release, and run again."
         ) from error
-    name = f"{found[0]['schema']}.{found[0]['name']}"
+    name = f"{found['schema']}.{found['name']}"
     return save_rows(cursor, statement, name, run.state_dir, run.run_id, f"lost_rows_{loss['table']}")
 
 
-def _rows(loss: Mapping[str, Any], table: Mapping[str, Any]) -> sql.Composed:
+def _rows(cursor: RealDictCursor, loss: Mapping[str, Any], table: Mapping[str, Any]) -> sql.Composed:
     """The rows of the table whose key the release's query names, or all; not those of tables that inherit from it."""
     every = sql.SQL("SELECT kept.* FROM {only} {name} AS kept").format(
-        only=sql.SQL("" if table["partitioned"] else "ONLY"),
+        only=sql.SQL("" if table["kind"] == "p" else "ONLY"),
         name=sql.Identifier(table["schema"], table["name"]),
     )
     if not loss.get("rows"):
         return every
+    same = sql.SQL(" AND ").join(
+        sql.SQL("{} {} {}").format(sql.Identifier("kept", column), equal, sql.Identifier("declared", column))
+        for column, equal in equal_operators(cursor, table["oid"], loss["key"]).items()
+    )
     return sql.SQL(
-        "{every} WHERE ({kept_key}) IN (SELECT {key} FROM (\n{declared}\n) AS declared) ORDER BY {kept_key}"
+        "{every} WHERE EXISTS (SELECT FROM (\n{declared}\n) AS declared WHERE {same}) ORDER BY {kept_key}"
     ).format(
         every=every,
-        key=sql.SQL(", ").join(sql.Identifier(column) for column in loss["key"]),
+        same=same,
         kept_key=sql.SQL(", ").join(sql.Identifier("kept", column) for column in loss["key"]),
         declared=sql.SQL(strip_terminator(loss["rows"])),  # the release's own text, as it is
     )

@@ -128,7 +128,7 @@ def tool_environment(login: Login, application_name: str, *, inside: bool) -> di
 
 def _own_port(login: Login) -> str:
     """What the server itself calls its port, and names its socket by; from outside another may lead to it."""
-    with closing(connect(login, "dbrelease port")) as session, session.cursor() as cursor:
+    with closing(connect(login, "dbrelease port", read_only=True)) as session, session.cursor() as cursor:
         cursor.execute("SHOW port")
         ((port,),) = cursor.fetchall()
     return str(port)

@@ -36,16 +36,21 @@ ORDER BY n.nspname, c.relname
 # would go unseen, and so would 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
 # jsonb or a range; an array's leaves out its dimensions and bounds. That of an enum and of regclass hashes an oid,
 # which a restored copy has otherwise. The text form is hashed for those, as for types without a hash (json, point);
-# connect() fixes the settings it depends on.
+# connect() fixes the settings it depends on. Who owns a type may make a function that tells how it becomes text. One of
+# another role is not called: what the type's output function writes, which is a superuser's, is hashed instead.
 COLUMNS = """
 SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS type, t.oid::bigint AS type_oid,
        t.typnamespace <> 'pg_catalog'::regnamespace
          OR t.typcategory = 'A'
          OR t.typname ~ '^(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
-         OR NOT coalesce(l.collisdeterministic, true) AS by_text
+         OR NOT coalesce(l.collisdeterministic, true) AS by_text,
+       EXISTS (SELECT FROM pg_cast x JOIN pg_proc f ON f.oid = x.castfunc JOIN pg_roles o ON o.oid = f.proowner
+               WHERE x.castsource = CASE t.typtype WHEN 'd' THEN b.oid ELSE t.oid END
+                 AND x.casttarget = 'text'::regtype AND NOT o.rolsuper AND o.rolname <> current_user) AS by_output
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type b ON b.oid = t.typbasetype
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s)
 ORDER BY a.attrelid, a.attnum
@@ -77,6 +82,7 @@ class _Table:
 class _Column:
     name: str
     by_text: bool
+    by_output: bool = False
 
 
 def state_of(row: Mapping[str, Any]) -> State:
@@ -177,7 +183,7 @@ def _columns(cursor: Cursor, oids: list[int]) -> defaultdict[int, list[_Column]]
             if kind not in hashable:
                 hashable[kind] = _has_hash(cursor, row["type"])
             by_text = not hashable[kind]
-        found[row["oid"]].append(_Column(row["name"], by_text))
+        found[row["oid"]].append(_Column(row["name"], by_text, row["by_output"]))
     return found
 
 
@@ -246,11 +252,20 @@ def _statement(table: _Table, columns: Sequence[_Column]) -> sql.Composed:
     )
 
 
+def text_of(column: sql.Composable) -> sql.Composed:
+    """A value as the server writes it, by the output function of its type; a cast may call anybody's function."""
+    return sql.SQL("CASE WHEN {column} IS DISTINCT FROM NULL THEN concat({column}) END").format(column=column)
+
+
 def _row_hash(columns: Sequence[_Column]) -> sql.Composed:
     parts = [
-        sql.SQL('hashtextextended({}::text COLLATE "C", 0)' if column.by_text else "{}").format(
-            sql.Identifier(column.name)
+        sql.SQL('hashtextextended({} COLLATE "C", 0)').format(
+            text_of(sql.Identifier(column.name))
+            if column.by_output
+            else sql.SQL("{}::text").format(sql.Identifier(column.name))
         )
+        if column.by_text
+        else sql.Identifier(column.name)
         for column in columns
     ]
     # That of a record is a sum of its columns' hashes: added up over rows it is the same whichever row has which value.
@@ -264,4 +279,5 @@ def row_hash(cursor: Cursor, table: str, wanted: Sequence[str], by_text: Collect
     """The expression that hashes those columns of one row of a table (`schema.table`), some of them as text."""
     (oid,) = (found.oid for found in _tables(cursor) if found.key == table)
     columns = {column.name: column for column in _columns(cursor, [oid])[oid]}
-    return _row_hash([_Column(name, columns[name].by_text or name in by_text) for name in wanted])
+    chosen = (columns[name] for name in wanted)
+    return _row_hash([_Column(one.name, one.by_text or one.name in by_text, one.by_output) for one in chosen])

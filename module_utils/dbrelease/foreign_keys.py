@@ -14,7 +14,7 @@ from typing import Any
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import identifier, quoted
+from .catalog import equal_operators, find_relation, identifier, quoted
 from .database import Row, select
 from .errors import ReleaseError
 from .proof import Proof
@@ -30,7 +30,6 @@ ACTIONS = {
 }
 MATCHES = {"simple": "MATCH SIMPLE", "full": "MATCH FULL"}
 LONGEST_NAME = 63
-IS_PARTITIONED = "SELECT relkind = 'p' AS partitioned FROM pg_class WHERE oid = to_regclass(%s)"
 # The first server that takes NOT VALID for a foreign key of a partitioned table.
 NOT_VALID_OF_PARTITIONED = 180_000
 ORPHANS = """
@@ -113,17 +112,23 @@ class ForeignKey:
 
     def orphans(self, cursor: Cursor) -> tuple[int, list[Row]]:
         """How many rows lead nowhere, and some of them."""
-        pairs = list(zip(self.columns, self.referenced_columns, strict=True))
+        child, parent = (find_relation(cursor, quoted(name)) for name in (self.table, self.referenced))
+        if child is None or parent is None:
+            gone = self.table if child is None else self.referenced
+            raise ReleaseError(
+                f"Looking for rows that {self.name} forbids failed (there is no table {gone}): run again."
+            )
+        equal = equal_operators(cursor, parent["oid"], self.referenced_columns)
         statement = sql.SQL(ORPHANS).format(
-            table=identifier(self.table),
-            referenced=identifier(self.referenced),
+            table=sql.Identifier(child["schema"], child["name"]),
+            referenced=sql.Identifier(parent["schema"], parent["name"]),
             # A full match allows no row that is filled in part, and such a one has no parent.
             filled=sql.SQL(" OR " if self.match == "full" else " AND ").join(
                 sql.SQL("child.{} IS NOT NULL").format(sql.Identifier(c)) for c in self.columns
             ),
             same=sql.SQL(" AND ").join(
-                sql.SQL("parent.{} = child.{}").format(sql.Identifier(parent), sql.Identifier(child))
-                for child, parent in pairs
+                sql.SQL("parent.{} {} child.{}").format(sql.Identifier(key), equal[key], sql.Identifier(column))
+                for column, key in zip(self.columns, self.referenced_columns, strict=True)
             ),
         )
         (row,) = select(cursor, statement.as_string(cursor))
@@ -144,7 +149,8 @@ def demand_rebuildable(cursor: Cursor, table: str, keys: Sequence[ForeignKey]) -
     rebuilt = [key for key in keys if key.rebuild]
     if not rebuilt or cursor.connection.server_version >= NOT_VALID_OF_PARTITIONED:
         return
-    if not select(cursor, IS_PARTITIONED, (quoted(table),))[0]["partitioned"]:
+    found = find_relation(cursor, quoted(table))
+    if not found or found["kind"] != "p":
         return
     wrong = ", ".join(f"{key.name} ({key.wrong})" for key in rebuilt)
     statements = " ".join(f"{key.at_once().as_string(cursor)};" for key in rebuilt)

@@ -13,9 +13,10 @@ from psycopg2 import sql
 from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extras import RealDictCursor
 
-from .catalog import identifier, quoted, read_catalog
+from .catalog import find_relation, quoted, read_catalog, resolved
 from .checks import SAMPLE_SIZE, counting
-from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
+from .database import Connection, Login, Row, connect, select, server_reason, transaction
+from .declared import select_declared
 from .dependents import dependents_of
 from .given_values import given_values
 from .guards import Guard, Seen, kind_of
@@ -46,7 +47,7 @@ SELECT coalesce(
          pg_snapshot_xmax(pg_current_snapshot())::xid)::text AS counted_at,
        concat_ws('@', (SELECT oid FROM pg_database WHERE datname = current_database()),
            extract(epoch FROM pg_postmaster_start_time()),
-           (SELECT string_agg(DISTINCT to_regclass(name)::oid::text, ',') FROM unnest(%s::text[]) AS name)
+           (SELECT string_agg(DISTINCT relation::text, ',') FROM unnest(%s::oid[]) AS relation)
          ) AS counted_in
 """
 
@@ -55,7 +56,7 @@ GOING_ON = "SELECT array_agg(DISTINCT virtualtransaction) AS transactions FROM p
 # Who writes to a partition, or to a table that inherits, by its own name has locked that one alone.
 WRITERS = """
 WITH RECURSIVE counted AS (
-    SELECT name, to_regclass(name)::oid AS relation FROM unnest(%(tables)s::text[] || %(busy)s::text[]) AS name
+    SELECT name, relation FROM unnest(%(names)s::text[], %(relations)s::oid[]) AS asked (name, relation)
     UNION
     SELECT counted.name, h.inhrelid FROM counted JOIN pg_inherits h ON h.inhparent = counted.relation
 )
@@ -117,7 +118,7 @@ def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str
     in their order as text.
     """
     with transaction(connection, read_only=True) as cursor:
-        (row,) = select(cursor, COUNTING, ([quoted(table) for table in tables],))
+        (row,) = select(cursor, COUNTING, (resolved(cursor, [quoted(table) for table in tables]),))
     return {
         COUNTED_AT: str(row["counted_at"]),
         COUNTED_IN: str(row["counted_in"]),
@@ -134,11 +135,13 @@ def unfinished_writers(connection: Connection, tables: Sequence[str], busy: Sequ
     deadline = time.monotonic() + SETTLE_S
     with transaction(connection, read_only=True) as cursor:
         (going_on,) = select(cursor, GOING_ON)
-    asked = {
-        "tables": [quoted(table) for table in tables],
-        "busy": [quoted(table) for table in busy],
-        "going_on": going_on["transactions"],
-    }
+        names = [quoted(table) for table in [*tables, *busy]]
+        asked = {
+            "tables": [quoted(table) for table in tables],
+            "names": names,
+            "relations": resolved(cursor, names),
+            "going_on": going_on["transactions"],
+        }
     while True:
         with transaction(connection, read_only=True) as cursor:
             found = select(cursor, WRITERS, asked)
@@ -173,7 +176,8 @@ def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> See
     if losses.get("rows"):
         key = ", ".join(f'"{column}"' for column in losses["key"])
         (distinct,) = select_declared(
-            cursor, f"SELECT count(*) AS keys FROM (SELECT DISTINCT {key} FROM (\n{rows}\n) AS declared) AS k"
+            cursor,
+            f"SELECT pg_catalog.count(*) AS keys FROM (SELECT DISTINCT {key} FROM (\n{rows}\n) AS declared) AS k",
         )
         if distinct["keys"] != row["count"]:
             told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
@@ -188,11 +192,15 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
         cursor,
         """
         SELECT wanted.name, wanted.column
-        FROM unnest(%s::text[], %s::text[], %s::text[]) AS wanted (name, "column", quoted)
-        WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = to_regclass(wanted.quoted)
+        FROM unnest(%s::text[], %s::text[], %s::oid[]) AS wanted (name, "column", relation)
+        WHERE NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = wanted.relation
                           AND a.attname = wanted.column AND a.attnum > 0 AND NOT a.attisdropped)
         """,
-        ([table for table, _ in wanted], [column for _, column in wanted], [quoted(table) for table, _ in wanted]),
+        (
+            [table for table, _ in wanted],
+            [column for _, column in wanted],
+            resolved(cursor, [quoted(table) for table, _ in wanted]),
+        ),
     )
     missing = [f"{row['name']}.{row['column']}" for row in found]
     expected = [f"{table}.{column}" for table, column in wanted]
@@ -225,15 +233,18 @@ def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row])
 
 def _values(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
     table = guard["values"]["table"]
-    given = given_values(cursor, quoted(table), guard["values"]["columns"])
-    if not given:
+    found = find_relation(cursor, quoted(table))
+    given = given_values(cursor, found["oid"], guard["values"]["columns"]) if found else {}
+    if not found or not given:
         return Seen("pass", "None of them is there.", 0, 0)
     constraints = read_catalog(cursor, table).constraints.values()
     key: list[str] = next((one["columns"] for one in constraints if one["type"] == "primary_key"), [])
     shown = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys([*key, *given])))
     condition = sql.SQL(" OR ").join(given.values())
-    text = sql.SQL("SELECT {} FROM {} WHERE {}").format(shown, identifier(table), condition).as_string(cursor)
-    (row,) = select_declared(cursor, counting(text, SAMPLE_SIZE))
+    # All of it is ours, and nothing is looked for on the role's path.
+    name = sql.Identifier(found["schema"], found["name"])
+    text = sql.SQL("SELECT {} FROM {} WHERE {}").format(shown, name, condition).as_string(cursor)
+    (row,) = select(cursor, counting(text, SAMPLE_SIZE))
     return _unless_written(_rows(row, text, "would lose one"), [table], writers)
 
 

@@ -14,20 +14,24 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import identifier, quoted, read_catalog
-from .database import Row, select, select_declared, server_reason, strip_terminator
+from .catalog import identifier, quoted, read_catalog, resolved
+from .database import Row, as_declared, select, select_as_declared, server_reason, strip_terminator
+from .declared import select_declared
 from .dependents import dependents_of
 from .statement import readable_row
 
 RELATION = """
 SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
        pg_snapshot_xmin(pg_current_snapshot())::xid::text AS oldest_transaction
-FROM pg_class c WHERE c.oid = to_regclass(%s)
+FROM pg_class c WHERE c.oid = %s
 """
 KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
 # Of a transaction that began before the oldest one that was open then: nothing else can be new since.
-UNCHANGED = "SELECT NOT EXISTS (SELECT FROM {} WHERE age(xmin) <= age({}::xid)) AS unchanged"
+UNCHANGED = """
+SELECT NOT EXISTS (SELECT FROM {} WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid))
+  AS unchanged
+"""
 SAMPLE_SIZE = 5
 
 
@@ -78,7 +82,7 @@ def diagnose(
 
     beside: tables that go together with it, if they are there; what belongs to them does not depend on it.
     """
-    found = select(cursor, RELATION, (quoted(table),))
+    found = select(cursor, RELATION, tuple(resolved(cursor, [quoted(table)])))
     if not found:
         return None
     kind, owner = found[0]["kind"], found[0]["owner"]
@@ -87,10 +91,10 @@ def diagnose(
     catalog = read_catalog(cursor, table)
     name = identifier(table)
     every_row = sql.SQL("SELECT * FROM {}").format(name).as_string(cursor)
-    (counted,) = select(cursor, f"SELECT count(*) AS rows FROM ({every_row}) AS t")
+    (counted,) = select_as_declared(cursor, f"SELECT pg_catalog.count(*) AS rows FROM ({every_row}) AS t")
     writers, losses, unjudged = _judge(cursor, catalog.columns, columns, declared)
     if unjudged:
-        (losses,) = select(cursor, _losses(every_row))
+        (losses,) = select_as_declared(cursor, _losses(every_row))
     return Leftover(
         table,
         KINDS[kind],
@@ -116,7 +120,7 @@ def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
     """
     # No parameter: a percent sign in a name would be taken for the place of one.
     table, oldest = identifier(one.table), sql.Literal(one.oldest_transaction)
-    return bool(select(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
+    return bool(select_as_declared(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
 
 
 def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
@@ -165,7 +169,8 @@ def _judge(
     try:
         writers = select_declared(cursor, declared["writers"], limit=SAMPLE_SIZE) if declared.get("writers") else []
         (losses,) = select_declared(cursor, _losses(declared["losses"]))
-        cursor.execute(f"SELECT * FROM (\n{strip_terminator(declared['losses'])}\n) AS lost LIMIT 0")
+        with as_declared(cursor):
+            cursor.execute(f"SELECT * FROM (\n{strip_terminator(declared['losses'])}\n) AS lost LIMIT 0")
         given = [column.name for column in cursor.description or ()]
     except psycopg2.Error as error:
         if cursor.connection.closed or error.pgcode == "55P03":
@@ -182,7 +187,8 @@ def _judge(
 def _losses(query: str) -> str:
     """How many rows a query has, and one value that changes with any of them."""
     return (
-        "SELECT count(*) AS losses, coalesce(sum(hashtextextended((lost.*)::text, 0)), 0)::text AS fingerprint"
+        "SELECT pg_catalog.count(*) AS losses, coalesce(pg_catalog.sum("
+        "pg_catalog.hashtextextended((lost.*)::pg_catalog.text, 0)), 0)::pg_catalog.text AS fingerprint"
         f" FROM (\n{strip_terminator(query)}\n) AS lost"
     )
 

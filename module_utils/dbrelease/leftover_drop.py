@@ -10,14 +10,14 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import identifier, quoted
-from .database import select
+from .catalog import identifier, quoted, resolved
+from .database import as_declared, select
 from .leftover import Leftover, is_unchanged
 from .locks import ContendedError
 from .patient import PatientSession
 
 WAITED_FOR = """
-SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND relation = ANY (%s::regclass[])
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND relation = ANY (%s::oid[])
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS waited_for
 """
 
@@ -59,19 +59,19 @@ class Dropping:
         self.look(cursor)
         everything = _locking("ACCESS EXCLUSIVE", _with_references(self.leftovers))
         if self.alone:
-            cursor.execute(_locking("SHARE ROW EXCLUSIVE", self.tables))
+            _execute(cursor, _locking("SHARE ROW EXCLUSIVE", self.tables))
             limit_statement(cursor, round(self.session.limits.deadline_seconds * 1000))
             self.demand(cursor)
             # Whoever waits for one may hold what it refers to: waiting for that one could make the server end it.
-            if select(cursor, WAITED_FOR, ([*map(quoted, self.tables)],))[0]["waited_for"]:
+            if select(cursor, WAITED_FOR, (resolved(cursor, [*map(quoted, self.tables)]),))[0]["waited_for"]:
                 raise ContendedError(f"another session waited to write to {' or '.join(self.tables)}")
             limit_statement(cursor, 0)
-            cursor.execute(everything)
+            _execute(cursor, everything)
         else:
-            cursor.execute(everything)
+            _execute(cursor, everything)
             self._demand_quickly(cursor)
             limit_statement(cursor, 0)
-        cursor.execute(self.statement)
+        _execute(cursor, self.statement)
 
     def _demand_quickly(self, cursor: Cursor) -> None:
         """Everyone waits for the answer."""
@@ -86,6 +86,12 @@ class Dropping:
 def limit_statement(cursor: Cursor, timeout_ms: int) -> None:
     """For the transaction: no statement takes longer; 0 takes the limit away."""
     cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{timeout_ms}ms",))
+
+
+def _execute(cursor: Cursor, statement: sql.Composed) -> None:
+    """By the names that the release declares."""
+    with as_declared(cursor):
+        cursor.execute(statement)
 
 
 def _with_references(leftovers: Sequence[Leftover]) -> list[str]:

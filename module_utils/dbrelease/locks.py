@@ -6,7 +6,7 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -17,6 +17,7 @@ from psycopg2.extras import RealDictCursor
 
 from .database import Login, Row, connect, select
 from .errors import ReleaseError
+from .roles import quoted_text, trusted_roles
 
 # lock_not_available, serialization_failure, deadlock_detected: the same statement may succeed a moment later.
 RETRYABLE = ("55P03", "40001", "40P01")
@@ -34,7 +35,7 @@ SELECT DISTINCT blocking.pid, a.usename AS "user",
 FROM pg_stat_activity waiting
 CROSS JOIN LATERAL unnest(pg_blocking_pids(waiting.pid)) AS blocking (pid)
 LEFT JOIN pg_stat_activity a ON a.pid = blocking.pid
-WHERE waiting.application_name = left(%s, 63)
+WHERE waiting.application_name = left(%s, 63) AND waiting.usesysid = ANY (%s::oid[])
   AND waiting.pid <> pg_backend_pid()
   AND waiting.datname = current_database()
 ORDER BY 1
@@ -106,10 +107,10 @@ def mask_literals(sql: str) -> str:
     return " ".join(_TOKENS.sub(replace, sql).split())[:KEPT_QUERY_CHARACTERS]
 
 
-def blockers(cursor: Cursor, application_name: str) -> list[Row]:
+def blockers(cursor: Cursor, application_name: str, trusted: Sequence[int]) -> list[Row]:
     """The sessions that sessions of this name wait for: pid, user, application, state, since, query with `?`.
 
-    Pid 0 is a prepared transaction. The cursor must return dicts.
+    trusted: the roles whose sessions have the name rightly. Pid 0 is a prepared transaction. The cursor returns dicts.
     """
     return [
         {
@@ -117,7 +118,7 @@ def blockers(cursor: Cursor, application_name: str) -> list[Row]:
             "application": row["application"] or ("prepared transaction" if row["pid"] == 0 else "ended meanwhile"),
             "query": mask_literals(row["query"] or ""),
         }
-        for row in select(cursor, BLOCKERS, (application_name,))
+        for row in select(cursor, BLOCKERS, (application_name, list(trusted)))
     ]
 
 
@@ -132,9 +133,12 @@ def watch_blockers(
     """
     watch = LockWatch()
     ready, ended = threading.Event(), threading.Event()
+    trusted: list[int] = []
 
     def look(cursor: Cursor) -> None:
-        found = blockers(cursor, application_name)
+        nonlocal trusted
+        trusted = trusted or trusted_roles(cursor, login.database)
+        found = blockers(cursor, application_name, trusted)
         watch.note(found)
         if also:
             also(cursor, found)
@@ -151,7 +155,7 @@ def watch_blockers(
 
 def _poll(login: Login, look: Callable[[Cursor], None], ready: threading.Event, ended: threading.Event) -> None:
     try:
-        connection = connect(login, "dbrelease lock watch")
+        connection = connect(login, "dbrelease lock watch", read_only=True)
     except ReleaseError:
         return
     finally:
@@ -214,6 +218,6 @@ def describe(seen: list[Row]) -> str:
 def session_in_words(row: Row) -> str:
     """One session of a server; its query must be masked."""
     return (
-        f"pid {row['pid']} (user {row['user']}, application {row['application']}, {row['state']}, "
-        f"since {row['since']}, last query: {row['query']})"
+        f"pid {row['pid']} (user {quoted_text(row['user'])}, application {quoted_text(row['application'])}, "
+        f"{row['state']}, since {row['since']}, last query: {row['query']})"
     )

@@ -15,8 +15,8 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extensions import encodings
 
-from .catalog import quoted_part
-from .database import Row, select, server_reason, strip_terminator
+from .catalog import equal_operators, find_relation, quoted_part
+from .database import Row, as_declared, select, server_reason, strip_terminator
 from .errors import ReleaseError
 from .journal import stamp
 from .own_files import reading
@@ -26,7 +26,7 @@ from .private_files import create_private, publish, temporary_name, unused, writ
 INSERTABLE = """
 SELECT a.attname::text AS name, c.relkind = 'p' AS partitioned
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
-WHERE c.oid = to_regclass(%s) AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+WHERE c.oid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 """
 # With -1 a type without its length stays one: char(n) is bpchar, and not char(1), which NULL would make of it.
 TYPES = """
@@ -40,7 +40,7 @@ SELECT array(
   JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = place
   WHERE i.indisunique AND i.indpred IS NULL AND i.indexprs IS NULL) AS columns
 FROM pg_index i
-WHERE i.indrelid = to_regclass(%s)
+WHERE i.indrelid = %s
   AND EXISTS (SELECT FROM pg_index late WHERE late.indrelid = i.indrelid AND NOT late.indimmediate)
 ORDER BY i.indexrelid
 """
@@ -56,6 +56,8 @@ HEAD = """\
 \\set ON_ERROR_STOP on
 SET client_encoding = '{encoding}';
 BEGIN;
+DO 'BEGIN PERFORM pg_catalog.set_config(''dbrelease.path'', pg_catalog.current_setting(''search_path''), true); END';
+SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL lock_timeout = '5s';
 CREATE TEMPORARY TABLE lost_rows ({definition}) ON COMMIT DROP;
 COPY lost_rows FROM STDIN;
@@ -75,9 +77,13 @@ BEGIN
 {sequences}
     DELETE FROM lost_rows WHERE {is_there};
     GET DIAGNOSTICS replay_there = ROW_COUNT;
+    -- What the database does by itself as rows are written finds names as in any session of this role.
+    PERFORM set_config('search_path', current_setting('dbrelease.path'), true);
     INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
-    SELECT {columns} FROM lost_rows {unless_there};
+    SELECT {columns} FROM pg_temp.lost_rows {unless_there};
     GET DIAGNOSTICS replay_written = ROW_COUNT;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     replay_differing := {rows} - replay_there - replay_written;
     IF replay_differing <> 0 THEN
         RAISE EXCEPTION 'No row was put back: of % the unique values are there, in rows that differ from them',
@@ -185,7 +191,8 @@ def _remove(path: Path) -> None:
 
 def _columns(cursor: Cursor, select_sql: str) -> tuple[list[str], list[str]]:
     """The names and the types of what the query gives."""
-    cursor.execute(f"SELECT * FROM (\n{strip_terminator(select_sql)}\n) AS lost LIMIT 0")
+    with as_declared(cursor):
+        cursor.execute(f"SELECT * FROM (\n{strip_terminator(select_sql)}\n) AS lost LIMIT 0")
     described = cursor.description or ()
     names, oids = [column.name for column in described], [column.type_code for column in described]
     return names, [row["type"] for row in select(cursor, TYPES, (oids,))]
@@ -203,7 +210,8 @@ def _write(path: Path, fill: Callable[[IO[bytes]], int]) -> tuple[int, str]:
 
 def _copy_rows(cursor: Cursor, select_sql: str, columns: list[str], file: IO[bytes]) -> int:
     file.write(_encoded(cursor, "\t".join(columns) + "\n"))
-    cursor.copy_expert(f"COPY (\n{strip_terminator(select_sql)}\n) TO STDOUT", file)
+    with as_declared(cursor):
+        cursor.copy_expert(f"COPY (\n{strip_terminator(select_sql)}\n) TO STDOUT", file)
     return int(cursor.rowcount)
 
 
@@ -234,15 +242,16 @@ def _head(cursor: Cursor, table: str, run_id: str, path: Path, columns: list[str
 
 
 def _tail(cursor: Cursor, table: str, columns: list[str], rows: int) -> str:
-    quoted = ".".join(quoted_part(part) for part in table.split(".", 1))
-    insertable = {row["name"]: row["partitioned"] for row in select(cursor, INSERTABLE, (quoted,))}
+    found = find_relation(cursor, ".".join(quoted_part(part) for part in table.split(".", 1)))
+    oid, quoted = (found["oid"], f"{quoted_part(found['schema'])}.{quoted_part(found['name'])}") if found else (0, "")
+    insertable = {row["name"]: row["partitioned"] for row in select(cursor, INSERTABLE, (oid,))}
     kept = [quoted_part(column) for column in columns if column in insertable]
     if not kept:
         raise ReleaseError(f"Saving rows of {table} failed (the query gives none of its columns): correct the query.")
-    late = select(cursor, LATE, (quoted,))
+    late = select(cursor, LATE, (oid,))
     only = "" if any(insertable.values()) else "ONLY "
     keys = [key for key in late if key["columns"] and {*key["columns"]} <= {*columns}]
-    absent = [_absent(f"{only}{quoted}", key) for key in keys]
+    absent = [_absent(cursor, oid, f"{only}{quoted}", key) for key in keys]
     now, lost = (", ".join(f"{name}.{column}" for column in kept) for name in ("now", "lost_rows"))
     return TAIL.format(
         table=quoted,
@@ -261,8 +270,11 @@ def _literal(cursor: Cursor, text: str) -> str:
     return sql.Literal(text).as_string(cursor).lstrip()
 
 
-def _absent(table: str, key: Row) -> str:
+def _absent(cursor: Cursor, oid: int, table: str, key: Row) -> str:
     """Of a row of lost_rows: that the table itself has none with the same values in a unique constraint."""
-    named = [quoted_part(column) for column in key["columns"]]
-    same = " AND ".join(f"now.{name} = lost_rows.{name}" for name in named)
+    equal = equal_operators(cursor, oid, key["columns"])
+    same = " AND ".join(
+        f"now.{quoted_part(column)} {equal[column].as_string(cursor)} lost_rows.{quoted_part(column)}"
+        for column in key["columns"]
+    )
     return f"NOT EXISTS (SELECT FROM {table} AS now WHERE {same})"

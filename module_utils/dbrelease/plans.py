@@ -11,7 +11,9 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from .database import Login, connect, select, select_declared, server_reason, transaction
+from .catalog import resolved
+from .database import Login, connect, select, select_as_declared, server_reason, transaction
+from .declared import select_declared
 from .plan_tree import Node, fetched, indexes_of, seeking, serves
 from .proof import Proof
 from .statement import EXECUTE, advice, limit_statements, prepare, still_connected
@@ -33,6 +35,9 @@ BY_INDEX += (
     # No look-up row by row and no walk through an index from end to end: what is left seeks by a condition of its own.
     {**BY_INDEX[0], "enable_nestloop": "off", "enable_indexscan": "off", "enable_indexonlyscan": "off"},
 )
+
+# As a plan writes it.
+FIRST_COLUMN = "SELECT pg_catalog.pg_get_indexdef(%s, 1, false) AS name"
 
 # A query that fetches less of a table than this is cheaper by the index with any usual cost settings. The planner's
 # total cost cannot say so: what it chose is always the cheapest by its own settings, wrong ones too.
@@ -134,18 +139,19 @@ def look_up(cursor: Cursor, table: str, index: str) -> Index:
                  SELECT c.relname::text FROM pg_index o JOIN pg_class c ON c.oid = o.indexrelid
                  WHERE o.indrelid = t.oid AND o.indexrelid <> i.indexrelid
                ) AS others,
-               CASE WHEN i.indpred IS NULL THEN pg_get_indexdef(i.indexrelid, 1, false) END AS first_column
+               CASE WHEN i.indpred IS NULL THEN i.indexrelid::bigint END AS whole
         FROM pg_class t
         JOIN pg_namespace n ON n.oid = t.relnamespace
         LEFT JOIN (pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = %s) ON i.indrelid = t.oid
-        WHERE t.oid = to_regclass(%s)
+        WHERE t.oid = %s
         """,
-        (index, table),
+        (index, *resolved(cursor, [table])),
     )
     if not rows:
         return Index(table_found=False)
     names = tuple(dict.fromkeys((index, *rows[0]["names"])))
     row = rows[0]
+    first = select_as_declared(cursor, FIRST_COLUMN, (row["whole"],)) if row["whole"] else []
     return Index(
         table_found=True,
         found=row["found"],
@@ -154,7 +160,7 @@ def look_up(cursor: Cursor, table: str, index: str) -> Index:
         analyzed=row["analyzed"],
         names=names,
         others=tuple(row["others"]),
-        first_column=row["first_column"] or "",
+        first_column=(first[0]["name"] or "") if first else "",
     )
 
 
@@ -184,7 +190,7 @@ def explain(cursor: Cursor, sql: str, settings: Mapping[str, str]) -> Node:
         cursor.execute("SELECT set_config(%s, %s, true)", (name, value))
     # Prepared each time: a plan that was made under other settings would be used again.
     prepare(cursor, sql)
-    answer = select(cursor, f"EXPLAIN (FORMAT JSON) {EXECUTE}")
+    answer = select_as_declared(cursor, f"EXPLAIN (FORMAT JSON) {EXECUTE}")
     cursor.execute("ROLLBACK TO SAVEPOINT planner_settings")
     cursor.execute("RELEASE SAVEPOINT planner_settings")
     root: Node = answer[0]["QUERY PLAN"][0]["Plan"]

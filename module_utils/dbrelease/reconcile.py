@@ -11,7 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .catalog import read_catalog, read_revisions
-from .database import Login, Row, connect
+from .database import Login, Row, as_declared, connect
 from .errors import ReleaseError
 from .finalize import Finalizer
 from .foreign_keys import ForeignKey, demand_rebuildable, plan
@@ -202,8 +202,9 @@ class Reconciler:
             return
 
         def attempt(cursor: Cursor) -> None:
-            for statement in statements:
-                cursor.execute(statement)
+            with as_declared(cursor):
+                for statement in statements:
+                    cursor.execute(statement)
 
         locks = len({key.table, key.referenced})
         self.session.write(f"Rebuilding the foreign key {key.name}", attempt, locks=locks)
@@ -223,7 +224,7 @@ class Reconciler:
             self.done.proofs.append(self._orphaned(key, count, sample))
             return
         try:
-            self.session.write(f"Validating {key.name}", lambda cursor: cursor.execute(key.validating()))
+            self.session.write(f"Validating {key.name}", lambda cursor: _execute(cursor, key.validating()))
         except ReleaseError as error:
             if error.facts.get("sqlstate") != FOREIGN_KEY_VIOLATION:
                 raise
@@ -252,6 +253,12 @@ class Reconciler:
 
 def _lost(leftovers: Sequence[Leftover]) -> list[tuple[str, int, str]]:
     return [(one.table, one.losses, one.fingerprint) for one in leftovers]
+
+
+def _execute(cursor: Cursor, statement: sql.Composable) -> None:
+    """By the names that a release declares."""
+    with as_declared(cursor):
+        cursor.execute(statement)
 
 
 def _revisions(cursor: Cursor) -> list[str] | None:

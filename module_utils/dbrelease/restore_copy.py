@@ -19,6 +19,7 @@ from .database import (
     LOST_CLIENT_OPTIONS,
     Connection,
     Login,
+    as_declared,
     connect,
     server_reason,
     transaction,
@@ -230,7 +231,9 @@ def _analyze(place: Place) -> None:
             without_timeouts(cursor, local=False)
             # What the settings of the database say would have it pass over tables of others, or give way to autovacuum.
             cursor.execute("SET ROLE NONE; SET lock_timeout = 0")
-            cursor.execute("ANALYZE")
+            # It evaluates expressions of indexes, as the owner of each, and these find names as sessions do.
+            with as_declared(cursor):
+                cursor.execute("ANALYZE")
     except psycopg2.Error as error:
         raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import psycopg2
 
-from .catalog import present
+from .catalog import find_relation, present
 from .catalog_text import fingerprint, read_lines
-from .database import Login, Row, connect, select, select_declared, server_reason, transaction, without_timeouts
+from .database import Login, Row, connect, server_reason, transaction, without_timeouts
+from .declared import select_declared
 from .errors import ReleaseError
 from .fingerprints import read_tables, table_key
 from .proof import Proof
@@ -132,13 +133,8 @@ def _bookkeeping(
     cursor: psycopg2.extensions.cursor, before: Mapping[str, Row], bookkeeping_table: str
 ) -> Iterable[Proof]:
     """Its rows must be equal, whoever wrote them."""
-    found = select(
-        cursor,
-        "SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-        "WHERE c.oid = to_regclass(%s)",
-        (bookkeeping_table,),
-    )
-    key = table_key(found[0]["schema"], found[0]["name"]) if found else f"public.{bookkeeping_table}"
+    found = find_relation(cursor, bookkeeping_table)
+    key = table_key(found["schema"], found["name"]) if found else f"public.{bookkeeping_table}"
     if key not in before:
         return []
     now = read_tables(cursor, only={key: before[key]["columns"]})[key]

@@ -14,7 +14,8 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extras import Json
 
-from .database import Connection, Login, Row, connect, select, select_declared, server_reason, transaction
+from .database import Connection, Login, Row, as_declared, connect, select, server_reason, transaction
+from .declared import select_declared
 from .errors import ReleaseError
 from .proof import Proof
 from .statement import (
@@ -150,7 +151,8 @@ def _step(cursor: Cursor, step: Mapping[str, Any], played: Played) -> bool:
     expected = step.get("expect") or None
     try:
         prepare(cursor, fill(step["sql"], played.values, cursor.connection))
-        cursor.execute(EXECUTE)
+        with as_declared(cursor):
+            cursor.execute(EXECUTE)
         rows: list[Row] = [dict(row) for row in cursor.fetchall()] if cursor.description else []
     except psycopg2.Error as error:
         still_connected(cursor, error)

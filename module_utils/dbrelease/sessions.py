@@ -13,11 +13,17 @@ from psycopg2.extras import RealDictCursor
 from .database import Login, connect, select
 from .errors import ReleaseError
 from .interrupts import Ended
+from .roles import trusted_roles
 
 # Rows of pg_stat_activity. Of other users' sessions state and kind are hidden from whoever has no pg_monitor, and not
 # that they are.
 OF_CLIENTS = "coalesce(backend_type, 'client backend') = 'client backend' AND datid IS NOT NULL"
 
+# A stranger's session may have any name, and may not be ours to end.
+END = """
+SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])
+"""
 END_SESSIONS_S = 15.0
 POLL_S = 0.1
 
@@ -25,7 +31,7 @@ POLL_S = 0.1
 def end_sessions(login: Login, name: str) -> int:
     """End the server sessions of that name and wait until they are gone; returns how many were ended."""
     try:
-        with closing(connect(login, "dbrelease end sessions")) as connection:
+        with closing(connect(login, "dbrelease end sessions", read_only=True)) as connection:
             return _end_sessions(connection, name)
     except Ended:
         raise
@@ -39,12 +45,7 @@ def _end_sessions(connection: psycopg2.extensions.connection, name: str) -> int:
     deadline = time.monotonic() + END_SESSIONS_S
     with connection.cursor(cursor_factory=RealDictCursor) as cursor:
         while time.monotonic() < deadline:
-            found = select(
-                cursor,
-                "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE application_name = %s AND pid <> pg_backend_pid()",
-                (name,),
-            )
+            found = select(cursor, END, (name, trusted_roles(cursor, connection.info.dbname)))
             ended.update(row["pid"] for row in found)
             if not found:
                 break
@@ -58,7 +59,7 @@ def sessions_of(connection: psycopg2.extensions.connection, run_ids: Sequence[st
         found = select(
             cursor,
             "SELECT application_name AS name FROM pg_stat_activity WHERE application_name LIKE 'dbrelease-%%' "
-            "AND application_name LIKE ANY (%s) AND pid <> pg_backend_pid()",
-            ([f"%-{run_id}" for run_id in run_ids],),
+            "AND application_name LIKE ANY (%s) AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])",
+            ([f"%-{run_id}" for run_id in run_ids], trusted_roles(cursor, connection.info.dbname)),
         )
     return [row["name"] for row in found]

@@ -12,13 +12,14 @@ import psycopg2
 
 from .alembic_move import Moved, application_name, read_counters, read_counters_before, revisions_or_none
 from .alembic_outcome import Move
-from .database import Login, connect, server_reason, without_timeouts
+from .database import Login, as_declared, connect, server_reason, without_timeouts
 from .errors import ReleaseError
 from .journal import Run, utc_now
 from .locks import RETRYABLE, ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from .migration_log import MigrationLog
 from .proof import Proof
 from .sessions import end_sessions
+from .strangers import refuse_planted
 
 PROOF = "rollback.downgrade"
 
@@ -79,7 +80,9 @@ class Script:
                     cursor.execute("SELECT set_config(%s, %s, false)", (setting, value))
                 try:
                     # Without parameters the text goes as it is, in one message: one transaction of the server.
-                    cursor.execute(self.text)
+                    refuse_planted(cursor)
+                    with as_declared(cursor):
+                        cursor.execute(self.text)
                     footer = "committed"
                 except psycopg2.Error as error:
                     reason = server_reason(error)

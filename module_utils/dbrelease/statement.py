@@ -10,23 +10,26 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from .database import strip_terminator, without_timeouts
+from .beyond import refuse_reaching_out
+from .database import as_declared, strip_terminator, without_timeouts
 from .errors import ReleaseError
+from .strangers import refuse_planted
 
 Cursor = psycopg2.extensions.cursor
 
 # The declared text is a value here, never a part of what this session sends. A cursor takes exactly one statement, and
 # EXPLAIN only one that is planned: a second statement is refused before the first has run. PREPARE then takes SELECT,
 # INSERT, UPDATE, DELETE and MERGE, and no command that ends a transaction, changes the schema or copies to a program.
+# It finds names as its role does, so this names the schema of all that is the server's.
 _PREPARE = """
 DO $prepare$
 DECLARE
-    declared text := current_setting('dbrelease.statement');
-    single refcursor;
+    declared pg_catalog.text := pg_catalog.current_setting('dbrelease.statement');
+    single pg_catalog.refcursor;
 BEGIN
-    OPEN single FOR EXECUTE 'EXPLAIN (ANALYZE false) ' || declared;
+    OPEN single FOR EXECUTE pg_catalog.concat('EXPLAIN (ANALYZE false) ', declared);
     CLOSE single;
-    EXECUTE 'PREPARE declared_statement AS ' || declared;
+    EXECUTE pg_catalog.concat('PREPARE declared_statement AS ', declared);
 END
 $prepare$
 """
@@ -46,13 +49,19 @@ _LONGEST_TEXT = 200
 
 
 def prepare(cursor: Cursor, sql: str) -> None:
-    """Prepare one SELECT, INSERT, UPDATE, DELETE or MERGE for EXECUTE; anything else raises psycopg2.Error, unrun."""
+    """Prepare one SELECT, INSERT, UPDATE, DELETE or MERGE for EXECUTE; anything else raises psycopg2.Error, unrun.
+
+    EXECUTE must run within as_declared(), too: the server plans anew where names are found otherwise.
+    """
+    refuse_reaching_out(sql)
+    refuse_planted(cursor)
     # Prepared statements outlive a rollback.
     cursor.execute("SELECT set_config('dbrelease.statement', %s, true)", (strip_terminator(sql),))
     cursor.execute("SELECT name FROM pg_prepared_statements WHERE name = 'declared_statement'")
     if cursor.fetchall():
         cursor.execute("DEALLOCATE declared_statement")
-    cursor.execute(_PREPARE)
+    with as_declared(cursor):
+        cursor.execute(_PREPARE)
 
 
 def advice(error: psycopg2.Error, otherwise: str) -> str:

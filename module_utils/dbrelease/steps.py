@@ -11,12 +11,14 @@ from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
 from psycopg2.extensions import cursor as Cursor
 
 from .checks import run_checks
-from .database import Connection, select, select_declared, server_reason, transaction
+from .database import Connection, as_declared, select, server_reason, transaction
+from .declared import select_declared
 from .drift import Instant
 from .errors import ReleaseError
 from .locks import RETRYABLE, ContendedError, LockLimits
 from .proof import Proof
 from .statement import limit_statements
+from .strangers import refuse_planted
 
 # What the plan may ask for and the migration has yet to make: schema, table, column, function, object.
 NOT_YET_THERE = ("3F000", "42P01", "42703", "42883", "42704")
@@ -103,8 +105,13 @@ def attempt_step(
                 "SELECT set_config(%s, 'open', true), set_config(%s, %s, true)",
                 (MARK, BATCH_ROWS, str(step.batch_rows or "")),
             )
-            cursor.execute(step.sql)
-            rows = max(cursor.rowcount, 0)
+            refuse_planted(cursor)
+            with as_declared(cursor):
+                cursor.execute(step.sql)
+                rows = max(cursor.rowcount, 0)
+                # What waits for the commit is of the application, too, and finds names as it does.
+                if cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS:
+                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _demand_own_transaction(cursor, step)
             if 0 < step.batch_rows <= rows:
                 return Attempt(rows, [], Instant.now(cursor), more=True)

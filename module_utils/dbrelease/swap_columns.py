@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from .catalog import find_relation
 from .given_values import given_values
 from .swap_statements import qualified
 from .swap_tables import Table
@@ -25,7 +26,8 @@ def only_live(cursor: Cursor, live: Table, other: Table) -> Columns | None:
     names = [name for name in live.columns if name not in other.columns and name not in live.generated]
     if not names:
         return None
-    given = given_values(cursor, qualified(live.schema, live.name), names)
+    relation = find_relation(cursor, qualified(live.schema, live.name))
+    given = given_values(cursor, relation["oid"] if relation else 0, names)
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(condition) for condition in given.values()]
     any_given = sql.SQL("count(*) FILTER (WHERE {})").format(sql.SQL(" OR ").join(given.values()))
     cursor.execute(

@@ -37,7 +37,8 @@ CREATE OR REPLACE PROCEDURE {PLAN}(target regclass, number int, key text[], stat
 DECLARE
   same text;
   -- Some types know no equality.
-  texts text := format('ARRAY[%s]::text[]', (SELECT string_agg(format('now.%I::text COLLATE "C"', name), ', ')
+  texts text := format('ARRAY[%s]::text[]', (SELECT string_agg(format(
+    'CASE WHEN now.%1$I IS DISTINCT FROM NULL THEN concat(now.%1$I) END COLLATE "C"', name), ', ')
     FROM unnest(key) AS name));
 BEGIN
   IF state IS NULL THEN
@@ -156,7 +157,7 @@ BEGIN
       EXIT;
     EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
       IF clock_timestamp() > until THEN
-        SELECT string_agg(DISTINCT format('%s (%s)', pid, coalesce(nullif(application_name, ''), usename, '?')), ', ')
+        SELECT string_agg(DISTINCT format('%s (%L)', pid, coalesce(nullif(application_name, ''), usename, '?')), ', ')
         INTO holders FROM pg_locks AS l LEFT JOIN pg_stat_activity USING (pid)
         WHERE l.granted AND l.relation = ANY (tables) AND pid <> pg_backend_pid()
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());

@@ -14,6 +14,7 @@ from psycopg2.extras import RealDictCursor
 
 from .database import Login, connect, select, server_reason, transaction
 from .errors import ReleaseError
+from .roles import quoted_text
 
 POLL_S = 0.05
 END_DEADLINE_S = 30.0
@@ -103,7 +104,9 @@ def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | N
         if not left:
             return
         if time.monotonic() > deadline:
-            said = ", ".join(f"pid {row['pid']} of {row['user']} ({row['application']})" for row in left)
+            said = ", ".join(
+                f"pid {row['pid']} of {quoted_text(row['user'])} ({quoted_text(row['application'])})" for row in left
+            )
             raise ReleaseError(
                 f"Ending the sessions in {', '.join(databases)} failed within {END_DEADLINE_S:.0f} s ({said}): "
                 "end them, and run again."

@@ -26,6 +26,7 @@ from .swap_columns import Columns
 from .swap_rows import Difference
 from .swap_statements import (
     ENDING,
+    PINNED,
     beginning,
     delete_statement,
     given,
@@ -179,7 +180,7 @@ class Keeper:
         """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
         if self.saved.directory:
             with _let_go(self._create(REPLAY)) as script:
-                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN READ WRITE;\n{beginning()}")
+                _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN READ WRITE;\n{PINNED}{beginning()}")
                 for text in _read_back(self._staging) if self._staging else ():
                     _write(script, text)
                 _write(script, held_statement())

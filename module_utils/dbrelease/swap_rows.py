@@ -11,7 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .database import Connection
-from .fingerprints import row_hash
+from .fingerprints import row_hash, text_of
 from .swap_tables import Pair
 
 # Rows are spread over so many sums; a written row makes one of them differ, and only its rows are then fetched.
@@ -111,6 +111,4 @@ def _hashes(cursor: Cursor, pair: Pair) -> tuple[sql.Composed, sql.Composed]:
 def _texts(columns: Sequence[str]) -> sql.Composable:
     if not columns:
         return sql.SQL("'{}'::text[]")
-    return sql.SQL("ARRAY[{}]").format(
-        sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(c)) for c in columns)
-    )
+    return sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(text_of(sql.Identifier(column)) for column in columns))

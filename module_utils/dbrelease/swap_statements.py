@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from .catalog import quoted_part
-from .database import LOST_CLIENT, SESSION_SETTINGS, TIMEOUTS
+from .database import LOST_CLIENT, OWN_SETTINGS, PATH, SESSION_SETTINGS, TIMEOUTS
 from .swap_holding import HOLDING
 from .swap_procedures import (
     CHANGED,
@@ -32,6 +32,8 @@ SETTINGS = {
     "client_encoding": "UTF8",
     "row_security": "off",
 }
+# Before anything is looked for: whoever runs the script calls nobody's functions and operators but the server's.
+PINNED = f"SET LOCAL {PATH} = {OWN_SETTINGS[PATH]};\n"
 NOT_REPLAYED = (*LOST_CLIENT, "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.

@@ -10,21 +10,22 @@ from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import quoted
-from .database import Row, select
+from .catalog import quoted, resolved, written
+from .database import Row, select, select_as_declared
 from .leftover import KINDS
 
 WITH_AN_INDEX = ("primary_key", "unique", "exclusion")
 # A table that is left over under its own name goes with its indexes.
 TAKEN = """
-SELECT needed.needs, needed.name, c.relkind::text AS kind, i.indrelid::regclass::text AS of
-FROM unnest(%s::text[], %s::text[], %s::text[], %s::text[]) AS needed (needs, quoted, schema, name)
-JOIN pg_namespace n ON n.nspname = coalesce(needed.schema, current_schema())
+SELECT needed.needs, needed.name, c.relkind::text AS kind, i.indrelid::bigint AS of
+FROM unnest(%s::text[], %s::oid[], %s::text[], %s::text[]) AS needed (needs, relation, schema, name)
+JOIN pg_namespace n ON n.nspname = needed.schema
 JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = needed.name
 LEFT JOIN pg_index i ON i.indexrelid = c.oid
-WHERE NOT coalesce(i.indrelid = to_regclass(needed.quoted), false)
+WHERE NOT coalesce(i.indrelid = needed.relation, false)
 ORDER BY needed.needs, needed.name
 """
+SCHEMA = "SELECT pg_catalog.current_schema()::pg_catalog.text AS name"
 FREE_THEM = (
     "Rename each that has such a name (ALTER INDEX ... RENAME TO ...), or drop its table if nobody needs it: "
     "the migration fails on a name that is taken."
@@ -49,9 +50,14 @@ def names_needed(created: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[st
 def read_taken(cursor: Cursor, needed: Mapping[str, Iterable[str]]) -> list[Row]:
     """Which names are taken: `needs` (the table), `name`, `kind` (the letter of pg_class), `of` (an index's table)."""
     pairs = [(table, name) for table, names in needed.items() for name in names]
-    schemas = [table.split(".", 1)[0] if "." in table else None for table, _ in pairs]
+    if not pairs:
+        return []
+    (made_in,) = select_as_declared(cursor, SCHEMA)
+    schemas = [table.split(".", 1)[0] if "." in table else made_in["name"] for table, _ in pairs]
     tables, names = [table for table, _ in pairs], [name for _, name in pairs]
-    return select(cursor, TAKEN, (tables, [quoted(table) for table in tables], schemas, names))
+    found = select(cursor, TAKEN, (tables, resolved(cursor, [quoted(table) for table in tables]), schemas, names))
+    known = written(cursor, {row["of"] for row in found if row["of"]})
+    return [{**row, "of": known.get(row["of"])} for row in found]
 
 
 def in_words(taken: Sequence[Row]) -> str:

@@ -11,7 +11,18 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .database import Connection, Login, Row, connect, select, server_reason, transaction, without_timeouts
+from .catalog import resolved
+from .database import (
+    Connection,
+    Login,
+    Row,
+    connect,
+    select,
+    select_as_declared,
+    server_reason,
+    transaction,
+    without_timeouts,
+)
 from .errors import ReleaseError
 from .fingerprints import READING, read_tables, table_key, write_counters
 from .proof import Proof
@@ -172,7 +183,7 @@ def _window(key: str, upgrade: Mapping[str, Any] | None, migration: Sequence[int
 
 def _keys(cursor: Cursor, names: Sequence[str]) -> set[str]:
     """The names as `schema.table`: an unqualified one in every schema of the search path."""
-    (row,) = select(cursor, "SELECT current_schemas(false)::text[] AS schemas")
+    (row,) = select_as_declared(cursor, "SELECT pg_catalog.current_schemas(false)::pg_catalog.text[] AS schemas")
     return {key for name in names for key in ([name] if "." in name else [table_key(s, name) for s in row["schemas"]])}
 
 
@@ -194,10 +205,10 @@ def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Seque
     now = _now(cursor)
     found = set()
     for name in bookkeeping_tables:
-        (table,) = select(cursor, "SELECT to_regclass(%s)::oid::bigint AS oid", (name,))
-        if table["oid"] is None:
+        (oid,) = resolved(cursor, [name])
+        if oid is None:
             continue
-        statement = sql.SQL("SELECT DISTINCT xmin::text::bigint AS xid FROM {}").format(_name(cursor, table["oid"]))
+        statement = sql.SQL("SELECT DISTINCT xmin::text::bigint AS xid FROM {}").format(_name(cursor, oid))
         cursor.execute(statement)
         for row in (dict(row) for row in cursor.fetchall()):
             xid = now - (now - row["xid"]) % XIDS

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from outside import POSTGRES, ROOT, STATE, docker
+from own_sessions import connect
 
 from faults.moments import sessions
 from faults.running import Running, kill_all, programs, server_process, until

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import psycopg2
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
+from own_sessions import connect
 
 from faults.running import Running, programs, until
 

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker
+from own_sessions import connect
 
 from faults.client import Key, Ledger, State
 from faults.running import Running, kill_all, lines, until

@@ -13,8 +13,9 @@ import docker
 import psycopg2
 import pytest
 import requests
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from docker.models.containers import Container
+from own_sessions import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("drawing_postgres", "drawing_redis", "drawing_backend", "drawing_celery_worker")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
+from own_sessions import connect
 
 from .conftest import Sql, alembic, seeded_database
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import closing
 
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
+from own_sessions import connect
 
 ENGINES = """
 SELECT application_name FROM pg_stat_activity

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
+from own_sessions import connect
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
 

@@ -12,8 +12,9 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.fingerprints import write_counters
+from own_sessions import connect
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ import pytest
 import restored_database
 import sql_step
 from ansible.module_utils.dbrelease.claiming import claim
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from own_sessions import connect
 
 OTHER = "20260102T030406Z-bbbbbb"
 STEP = {"name": "fill", "title": "Fill", "sql": "INSERT INTO t VALUES (2)", "pending": "SELECT 1", "proves": []}

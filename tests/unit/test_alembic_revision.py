@@ -28,10 +28,11 @@ from ansible.module_utils.dbrelease import alembic, alembic_role, sessions
 from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
 from ansible.module_utils.dbrelease.alembic_preview import preview
 from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
-from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login, connect
+from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.secret import masked, url_passwords
 from left_sessions import left_sessions
+from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
@@ -710,7 +711,7 @@ class TestLimitsThatDoNotReachIt:
         result = module.act(parameters(folder), False)
         doubts = [proof for proof in result["proofs"] if proof["name"] == "migrate.lock_limits"]
         assert [proof["status"] for proof in doubts] == ["inconclusive"] * doubted
-        assert all("application shop" in proof["detail"] for proof in doubts)
+        assert all('application "shop"' in proof["detail"] for proof in doubts)
         assert revisions(database) == [SECOND]
 
     def test_nobody_elses_session_is_ended(

@@ -25,10 +25,11 @@ import pytest
 import server_in_container
 from ansible.module_utils.dbrelease import backup, baseline, dump, manifest
 from ansible.module_utils.dbrelease.commands import ContainerCommands
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables
 from left_sessions import left_sessions
+from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from server_in_container import PASSWORD
 

@@ -23,10 +23,11 @@ from ansible.module_utils.dbrelease.advisory import advisory_lock
 from ansible.module_utils.dbrelease.claim import Claim, claimed_later, decide, decode, encode, life_of, standing
 from ansible.module_utils.dbrelease.claim_file import path_in, peek, try_lock
 from ansible.module_utils.dbrelease.claiming import alone, claim, holder_of, present, release
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.machine import Machine, Process, is_running, process_of, this_machine
+from own_sessions import connect
 
 HERE = Machine("boot-1", "pid:[1]")
 REBOOTED = Machine("boot-2", "pid:[1]")

@@ -23,13 +23,14 @@ from ansible.module_utils.dbrelease.database import (
     LOST_CLIENT,
     SESSION_SETTINGS,
     Login,
+    Session,
     begin_session,
-    connect,
     connect_failure,
 )
 from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.readiness import backup
+from own_sessions import connect
 
 KEY = re.compile(rb"(?<=K\x00\x00\x00\x0c).{4}", re.DOTALL)
 SHOWN = {**LOST_CLIENT, "client_connection_check_interval": "500ms"}
@@ -134,7 +135,7 @@ def test_a_pooler_is_refused_and_keeps_no_session(database: Login, session: psyc
             time.sleep(0.1)
 
 
-def test_nothing_is_set_in_a_session_of_a_pooler(session: psycopg2.extensions.connection) -> None:
+def test_nothing_is_set_in_a_session_of_a_pooler(session: Session) -> None:
     with session.cursor() as cursor:
         cursor.execute("SET tcp_keepalives_idle = 77")
     assert begin_session(session, 7) == session.info.backend_pid

@@ -33,11 +33,12 @@ from ansible.module_utils.dbrelease import (
     swap_replay,
     swap_services,
 )
-from ansible.module_utils.dbrelease.database import Login, connect, select, transaction
+from ansible.module_utils.dbrelease.database import Login, select, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import utc_now
 from ansible.module_utils.dbrelease.swap_rows import differences
 from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
+from own_sessions import connect
 from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
 
 ROOT = Path(__file__).resolve().parents[2]

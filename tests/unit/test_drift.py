@@ -12,9 +12,10 @@ import pytest
 import shared_database
 import sql_check_info
 from ansible.module_utils.dbrelease.checks import run_checks
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
-from ansible.module_utils.dbrelease.drift import Instant, proved
+from ansible.module_utils.dbrelease.database import Login, transaction
+from ansible.module_utils.dbrelease.drift import NOW, Instant, proved
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
 Session = psycopg2.extensions.connection
@@ -221,7 +222,7 @@ def test_the_numbers_wrap_around(shop: Session) -> None:
     """A row holds 32 bits; of the counter's whole, which is far greater, they are the lower ones."""
     with shop.cursor() as cursor:
         since = Instant(1, f"{2**33 + 50}:{2**33 + 50}:", 7).since("written", cursor)
-        since = since.replace("(SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint)", f"{2**33 + 90}::bigint")
+        since = since.replace(NOW, f"{2**33 + 90}::bigint")
         cursor.execute(
             f"SELECT array_agg({since} ORDER BY place) FROM (VALUES (1, {2**32 - 5}), (2, 49), (3, 50), (4, 89)) "
             "AS declared (place, written)"

@@ -12,10 +12,11 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from dropped_rows import act
+from own_sessions import connect
 from test_lost_rows import replay
 
 database, emptied = shared_database.database, shared_database.emptied

@@ -7,9 +7,10 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables, write_counters
+from own_sessions import connect
 
 
 @pytest.fixture

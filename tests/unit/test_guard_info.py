@@ -18,11 +18,12 @@ import psycopg2.extensions
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import guards_database
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.guards import Seen, judge
 from ansible.module_utils.dbrelease.guards_services import Services, shown
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from guard_info import act
+from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
 
@@ -549,7 +550,7 @@ def test_a_row_that_is_not_committed_yet_makes_the_number_unknown(look: Look, da
     execute(other, FOREIGN)
     result = look()
     assert (result["state"], statuses(result)["nothing_lost"]) == ("refused", "inconclusive")
-    assert "application slow writer" in result["message"]
+    assert 'application "slow writer"' in result["message"]
     execute(other, "COMMIT")
     other.close()
     assert look()["rows_lost"] == 1
@@ -600,7 +601,7 @@ def test_what_is_not_committed_yet_leaves_the_guard_of_its_table_undecided(
         result = look(**options)
         execute(other, "COMMIT")
     assert (result["state"], statuses(result)) == ("refused", {**statuses(before), guard: "inconclusive"})
-    assert "application slow writer" in result["message"]
+    assert 'application "slow writer"' in result["message"]
     assert f"has written to {table} and has not committed" in result["message"]
     assert statuses(look(**options))[guard] == "fail"
 
@@ -655,7 +656,7 @@ def test_who_went_on_before_and_writes_only_while_another_is_awaited_is_seen(
         monkeypatch.setattr(guards_database, "time", Clock(slow_writes))
         result = look(**NOTED)
     assert (result["state"], statuses(result)["no_value_lost.orders"]) == ("refused", "inconclusive")
-    assert "application slow writer" in result["message"] and "application short" not in result["message"]
+    assert 'application "slow writer"' in result["message"] and 'application "short"' not in result["message"]
 
 
 def test_whoever_keeps_a_table_for_itself_is_named_and_not_awaited_for_long(
@@ -668,7 +669,7 @@ def test_whoever_keeps_a_table_for_itself_is_named_and_not_awaited_for_long(
     guards = [{**SINGLE, "violations": "SELECT id FROM orders WHERE account_id IS NULL"}, LOSSES]
     result = look(guards=guards)
     assert (result["state"], statuses(result)["single"]) == ("refused", "inconclusive")
-    assert "blocked by pid" in result["message"] and "application keeper" in result["message"]
+    assert "blocked by pid" in result["message"] and 'application "keeper"' in result["message"]
     other.close()
     assert look(guards=guards)["state"] == "allowed"
 

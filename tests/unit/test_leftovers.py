@@ -15,7 +15,7 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease import restore_leftovers
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.interrupted import (
     Interrupted,
     interrupted_runs,
@@ -28,6 +28,7 @@ from ansible.module_utils.dbrelease.interrupted import (
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.machine import Process, process_of, this_machine
 from ansible.module_utils.dbrelease.restore_names import REPLAY, copy_name, kept_name, rows_folder
+from own_sessions import connect
 from psycopg2 import sql
 
 DEAD, VERIFYING, OTHER = "20260102T030400Z-dead00", "20260102T030401Z-beef00", "20260102T030402Z-feed00"

@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.locks import (
     ContendedError,
@@ -22,6 +22,8 @@ from ansible.module_utils.dbrelease.locks import (
     retrying,
     watch_blockers,
 )
+from ansible.module_utils.dbrelease.roles import trusted_roles
+from own_sessions import connect
 
 MASKED = [
     ("plain string", "SELECT 'secret'", "SELECT ?"),
@@ -87,7 +89,7 @@ def test_retries_are_bounded_and_name_the_blockers(limits: LockLimits, said: str
     with pytest.raises(ReleaseError, match=said) as caught:
         retrying(contended_for(10**6), limits, what="Testing", watch=watch, pause=lambda _: None)
     if limits.attempts:
-        assert "pid 7 (user u, application worker" in caught.value.message
+        assert 'pid 7 (user "u", application "worker"' in caught.value.message
         assert caught.value.facts["lock_waits"] == [row]
 
 
@@ -133,12 +135,13 @@ def claim_worker_is_named(found: list[dict[str, Any]]) -> None:
 
 def test_blockers_are_named_with_their_masked_query(session: psycopg2.extensions.connection, blocked: Any) -> None:
     with session.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
-        deadline = time.monotonic() + 30
-        while not (found := blockers(cursor, "migrator")) and time.monotonic() < deadline:
+        deadline, trusted = time.monotonic() + 30, trusted_roles(cursor, session.info.dbname)
+        while not (found := blockers(cursor, "migrator", trusted)) and time.monotonic() < deadline:
             time.sleep(0.02)
         claim_worker_is_named(found)
         assert found[0]["pid"] == blocked.get_backend_pid()
-        assert blockers(cursor, "somebody else") == []
+        assert blockers(cursor, "somebody else", trusted) == []
+        assert blockers(cursor, "migrator", []) == [], "a stranger has the name"
 
 
 def test_the_watch_sees_blockers_once_each(database: Login, blocked: Any) -> None:

@@ -17,10 +17,11 @@ import psycopg2
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import lost_rows
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.lost_rows import NOTHING, Saved, save_rows
 from ansible.module_utils.dbrelease.private_files import publish
+from own_sessions import connect
 from psycopg2 import sql
 
 database, emptied = shared_database.database, shared_database.emptied

@@ -23,8 +23,9 @@ import sqlalchemy.exc
 import yaml
 from alembic import command
 from alembic.config import Config
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.guards_database import counting_settings
+from own_sessions import connect
 
 ROOT = Path(__file__).resolve().parents[2]
 BACKEND = ROOT / "stack" / "backend"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import module
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
+from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
 

@@ -15,10 +15,11 @@ import psycopg2.extensions
 import pytest
 import server_in_container
 from ansible.module_utils.dbrelease.catalog import read_back
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.preflight import gather, places
 from ansible.module_utils.dbrelease.target import Service
+from own_sessions import connect
 from preflight_world import (
     ALEMBIC,
     HISTORY,
@@ -453,6 +454,15 @@ def broken_tool(world: World) -> None:
     (world.folder / "bin/pg_dump").write_text("#!/bin/sh\necho 'no library' >&2; exit 1\n")
 
 
+def plant(world: World) -> None:
+    """An operator of a role that is not trusted, as one may be that everybody has."""
+    world.sql(
+        "CREATE FUNCTION equals(oid, integer) RETURNS bool LANGUAGE sql AS 'SELECT true';"
+        "CREATE OPERATOR = (LEFTARG = oid, RIGHTARG = integer, FUNCTION = equals);"
+        "ALTER OPERATOR = (oid, integer) OWNER TO pg_monitor"
+    )
+
+
 def read_only_database(world: World) -> None:
     world.sql(f'ALTER DATABASE "{world.parameters["login_db"]}" SET default_transaction_read_only = on')
 
@@ -477,7 +487,7 @@ def service(**state: str) -> Break:
 
 # What is broken, the rule that says so, what it says, and the rules that cannot be judged any more.
 ON_DATABASE = ["server", "dump_tools", "revision", "tables", "rights", "created_absent", "added_absent", "checks_plan",
-               "prepared_transactions", "old_transactions", "dump_room", "table_room"]  # fmt: skip
+               "prepared_transactions", "old_transactions", "dump_room", "table_room", "strangers"]  # fmt: skip
 ABSENT = ["created_absent", "added_absent"]
 BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "a service is not named": (option("services", {}), "services", "set db_container", []),
@@ -490,6 +500,7 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "wrong port": (option("login_port", 1), "database", "db_host and db_port lead to it", ON_DATABASE),
     "old server": (change("server.minimum_major", 99), "server", "upgrade it to 99", ["checks_plan"]),
     "read-only database": (read_only_database, "server", "default_transaction_read_only", ["checks_plan"]),
+    "an operator of a stranger": (plant, "strangers", '"=" in "public" is "pg_monitor"', ["checks_plan"]),
     "old dump tool": (old_tool, "dump_tools", "pg_restore 9.1 cannot dump", []),
     "broken dump tool": (broken_tool, "dump_tools", "no library", []),
     "older revision": (lambda world: world.at(OLDER), "revision", f"older than {START}", ABSENT),

@@ -158,6 +158,10 @@ RED: dict[str, tuple[Facts, str]] = {
         seen(tables={**SEEN.tables, "orders": Table("r", ("id", "account_id", "code"), 2)}),
         "added_absent",
     ),
+    "an operator of a stranger": (
+        seen(planted=[{"kind": "operator", "schema": "public", "name": "=", "owner": "nobody"}]),
+        "strangers",
+    ),
     "query that cannot be planned": (
         replace(HEALTHY, planned=[*PLANNED[1:], Proof("x", "", "fail", detail="no such column (42703).")]),
         "checks_plan",
@@ -220,6 +224,12 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
     ),
     "head is the release's own": (replace(HEALTHY, heads=[OWN]), "history", "pass"),
     "no health check": (replace(HEALTHY, services={"db": Service("x", "running", "none")}), "services", "pass"),
+    "a schema that is open to everyone": (
+        seen(open_schemas=[{"schema": "public", "roles": ["PUBLIC"]}]),
+        "strangers",
+        "inconclusive",
+    ),
+    "db_user is a superuser": (seen(superuser=True), "strangers", "pass"),
     "hidden transactions": (seen(hidden=2), "old_transactions", "inconclusive"),
     "table locked while planning": (
         replace(HEALTHY, planned=[*PLANNED[1:], Proof("x", "", "fail", detail="canceled (55P03).")]),

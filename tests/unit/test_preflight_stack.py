@@ -15,7 +15,8 @@ import pytest
 import release_info
 import server_in_container
 from ansible.module_utils.dbrelease import target
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
+from own_sessions import connect
 from preflight_world import POSTGRES_IMAGE, red, statuses
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,10 @@ import pytest
 import server_in_container
 from ansible.module_utils.dbrelease import commands
 from ansible.module_utils.dbrelease.commands import ContainerCommands, Finished, HostCommands
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.programs import end_programs
+from own_sessions import connect
 from server_in_container import PASSWORD
 
 engine, container = server_in_container.engine, server_in_container.container

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import read_tables
 from ansible.module_utils.dbrelease.readiness import backup
+from own_sessions import connect
 from psycopg2.extensions import connection as Connection
 from psycopg2.extras import RealDictCursor
 from readiness_info import act

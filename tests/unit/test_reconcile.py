@@ -15,11 +15,12 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.leftover import diagnose, is_unchanged
 from ansible.module_utils.dbrelease.outcome import judge
 from ansible.module_utils.dbrelease.stages import stages_of
+from own_sessions import connect
 from reconcile import act
 
 database, emptied = shared_database.database, shared_database.emptied
@@ -945,7 +946,7 @@ def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
                 while before.run(waits) == [(0,)] and time.monotonic() < deadline:
                     time.sleep(0.01)
                 time.sleep(0.4)
-            looking.execute("SELECT count(*) AS rows FROM links")
+            looking.execute("SELECT count(*) AS rows FROM public.links")
             seen.append(dict(looking.fetchone())["rows"])
             return is_unchanged(looking, one)
 

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import swap_look, swap_services
-from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login, connect
+from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.large_objects import read_large_objects
 from ansible.module_utils.dbrelease.swap_statements import beginning
 from ansible.module_utils.dbrelease.swap_tables import Table, read_shapes
+from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import World
 

@@ -13,7 +13,7 @@ from contextlib import closing
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import swap_statements
-from ansible.module_utils.dbrelease.database import connect
+from own_sessions import connect
 from restore_world import World
 
 world = restore_world.world

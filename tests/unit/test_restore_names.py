@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from ansible.module_utils.dbrelease.advisory import name_key
 from ansible.module_utils.dbrelease.commands import HostCommands
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.restore_leftovers import remove_dumps, settle
 from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, dump_folder, is_kept, kept_name
+from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 
 OTHER = "20200101T000000Z-abcdef"

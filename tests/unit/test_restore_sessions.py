@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import restore_equal, swap_compare, swap_services
-from ansible.module_utils.dbrelease.database import Connection, Login, connect
+from ansible.module_utils.dbrelease.database import Connection, Login
 from ansible.module_utils.dbrelease.swap_look import Looking
 from ansible.module_utils.dbrelease.swap_replay import Keeper
+from own_sessions import connect
 from restore_world import World
 
 SOON_S = 15

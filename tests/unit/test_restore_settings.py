@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import restore_world
 from ansible.module_utils.dbrelease import swap_services
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.readiness import backup as readiness
 from ansible.module_utils.dbrelease.restore_settings import create_statement, prove_settings
+from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import World
 

@@ -16,7 +16,7 @@ import pytest
 import restore_world
 from ansible.module_utils.dbrelease import restore_copy, restore_schema, restore_server
 from ansible.module_utils.dbrelease.commands import HostCommands
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.dump import tool_environment
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
@@ -26,6 +26,7 @@ from ansible.module_utils.dbrelease.restore_compare import read_state
 from ansible.module_utils.dbrelease.restore_leftovers import settle
 from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
 from ansible.module_utils.dbrelease.restore_settings import setting
+from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import WRITTEN, World
 

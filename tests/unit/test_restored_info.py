@@ -12,8 +12,9 @@ import shared_database
 from ansible.module_utils.dbrelease.alembic_move import read_counters
 from ansible.module_utils.dbrelease.baseline import read_baseline
 from ansible.module_utils.dbrelease.catalog_text import read_lines
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from own_sessions import connect
 from restored_info import act
 
 database, emptied = shared_database.database, shared_database.emptied

@@ -20,10 +20,11 @@ import restore_world
 from ansible.module_utils.dbrelease import advisory, restore_copy, swap, swap_rename, swap_services
 from ansible.module_utils.dbrelease.acting import acting
 from ansible.module_utils.dbrelease.advisory import NameLock, advisory_lock
-from ansible.module_utils.dbrelease.database import Connection, connect
+from ansible.module_utils.dbrelease.database import Connection
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.restore_names import copy_name
+from own_sessions import connect
 from restore_world import World
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -144,7 +145,7 @@ def test_while_one_restores_another_is_refused_and_touches_nothing(
     restored = world.restore(state="live")
     (refusal,) = met
     assert refusal.refused
-    assert f"dbrelease-lock-{world.run['run_id']} (pid " in refusal.message
+    assert f'"dbrelease-lock-{world.run["run_id"]}" (pid ' in refusal.message
     assert ", since 20" in refusal.message
     assert world.databases() == {world.login.database: True, restored["swap"]["kept"]: True}
     assert not other.restore(state="live", **backup_of(world, other))["changed"], "it may when the first has ended"

@@ -15,9 +15,10 @@ import pytest
 import shared_database
 import sql_scenario_info
 from ansible.module_utils.dbrelease import scenario as engine
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.scenario import Left, Played, StepSeen, fill, judge, mismatch, unsaved_values
+from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
 

@@ -12,10 +12,11 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login, connect
+from ansible.module_utils.dbrelease.database import Login
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.guards_database import counting_settings
 from ansible.module_utils.dbrelease.journal import Journal, Run
+from own_sessions import connect
 from sql_script import act
 
 database, emptied = shared_database.database, shared_database.emptied

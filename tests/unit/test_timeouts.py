@@ -8,11 +8,12 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.database import Login, connect, select, transaction, without_timeouts
+from ansible.module_utils.dbrelease.database import Login, select, transaction, without_timeouts
 from ansible.module_utils.dbrelease.locks import LockLimits, LockWatch
 from ansible.module_utils.dbrelease.patient import PatientSession
 from ansible.module_utils.dbrelease.statement import limit_statements
 from ansible.module_utils.dbrelease.steps import Step, attempt_step, count_pending, limit_lock_waits
+from own_sessions import connect
 
 Session = psycopg2.extensions.connection
 LIMITS = LockLimits()

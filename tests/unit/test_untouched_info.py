@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dbrelease.alembic_move import read_counters, read_counters_before
-from ansible.module_utils.dbrelease.database import Login, connect, transaction
+from ansible.module_utils.dbrelease.database import Login, transaction
 from ansible.module_utils.dbrelease.errors import ReleaseError
 from ansible.module_utils.dbrelease.fingerprints import READING, read_tables, write_counters
 from ansible.module_utils.dbrelease.journal import Journal, Run
 from ansible.module_utils.dbrelease.untouched import Evidence, Trace, Window, judge, rewritten
+from own_sessions import connect
 from shared_database import await_inserts
 from untouched_info import act
 

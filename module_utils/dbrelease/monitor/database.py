@@ -10,9 +10,10 @@ import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
 from ..alembic import database_revisions
-from ..catalog import quoted
+from ..catalog import quoted, resolved
 from ..checks import run_checks
-from ..database import Login, connect, select, select_declared, server_reason, transaction
+from ..database import Login, connect, select, server_reason, transaction
+from ..declared import select_declared
 from ..errors import ReleaseError
 from ..sessions import OF_CLIENTS
 from ..statement import limit_statements, readable_row, still_connected
@@ -47,7 +48,7 @@ CROSS JOIN LATERAL (
     SELECT 28 + sum(avg_width * (1 - null_frac)) AS width FROM pg_stats
     WHERE (schemaname, tablename) = (s.schemaname, s.relname)
 ) AS columns
-WHERE s.relid = to_regclass(%s)
+WHERE s.relid = %s
 """
 
 MARK = "DO $$ BEGIN RAISE LOG 'dbrelease takes a sample'; END $$"
@@ -214,7 +215,7 @@ def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str], b
     facts: dict[str, Any] = {}
     worst = ""
     for table in tables:
-        found = select(cursor, ROWS, (quoted(table),))
+        found = select(cursor, ROWS, tuple(resolved(cursor, [quoted(table)])))
         if not found:
             continue
         known = before.get(found[0].pop("name")) or 0

@@ -11,10 +11,11 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..alembic import database_revisions
-from ..catalog import identifier
-from ..database import Connection, Row, select, server_reason, transaction
+from ..catalog import identifier, resolved, written
+from ..database import Connection, Row, select, select_as_declared, server_reason, transaction
 from ..errors import ReleaseError
 from ..locks import mask_literals
+from ..strangers import read_strangers
 from ..taken_names import read_taken
 from .demands import Demands
 from .facts import Database, Rights, Table, Unseen
@@ -26,6 +27,7 @@ SERVER = """
 SELECT current_setting('server_version') AS version,
        current_setting('server_version_num')::int / 10000 AS major,
        pg_is_in_recovery() AS standby,
+       coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false) AS superuser,
        (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only') AS read_only,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory
 """
@@ -34,8 +36,8 @@ TABLES = """
 SELECT declared.name, c.oid::bigint AS oid, c.relkind::text AS kind,
        ARRAY(SELECT attname::text FROM pg_attribute
              WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped ORDER BY attnum) AS columns
-FROM unnest(%s::text[]) AS declared (name)
-LEFT JOIN pg_class c ON c.oid = to_regclass(declared.name)
+FROM unnest(%s::text[], %s::oid[]) AS declared (name, relation)
+LEFT JOIN pg_class c ON c.oid = declared.relation
 """
 
 # A dump holds no indexes; what it holds is compressed, so the tables' own size is more than it takes.
@@ -77,8 +79,8 @@ FROM pg_roles me WHERE me.rolname = current_user
 OWNERS = """
 SELECT declared.name, pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS may_act,
        has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') AS may_read
-FROM unnest(%s::text[]) AS declared (name)
-JOIN pg_class c ON c.oid = to_regclass(declared.name) AND c.relkind IN ('r', 'p')
+FROM unnest(%s::text[], %s::oid[]) AS declared (name, oid)
+JOIN pg_class c ON c.oid = declared.oid AND c.relkind IN ('r', 'p')
 ORDER BY declared.name
 """
 
@@ -87,7 +89,7 @@ TRANSACTIONS = """
 SELECT a.pid, a.usename::text AS "user", a.application_name AS application, a.state,
        to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since,
        extract(epoch FROM clock_timestamp() - a.xact_start)::float AS age_s, a.query,
-       array_agg(DISTINCT l.relation::regclass::text) AS tables
+       array_agg(DISTINCT l.relation::bigint) AS tables
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'relation' AND l.relation = ANY (%(oids)s::oid[])
   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -109,7 +111,8 @@ def read_database(connection: Connection, demands: Demands) -> Database:
         existing = [table.oid for name in demands.existing if (table := tables[name]) and table.is_table]
         (sizes,) = _sizes(connection, {"existing": existing})
         oids = [table.oid for table in tables.values() if table]
-        sessions = _look(connection, lambda cursor: select(cursor, TRANSACTIONS, {"oids": oids}))
+        planted, open_schemas = _look(connection, read_strangers)
+        sessions = _look(connection, lambda cursor: _sessions(cursor, oids))
         return Database(
             **server,
             tables=tables,
@@ -121,6 +124,8 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             old_transactions=old_transactions(sessions, demands.age_limit_s),
             hidden=sum(session["age_s"] is None for session in sessions),
             rights=_look(connection, lambda cursor: read_rights(cursor, demands)),
+            planted=planted,
+            open_schemas=open_schemas,
         )
     except psycopg2.Error as error:
         raise ReleaseError(
@@ -134,7 +139,7 @@ def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
     names = [*demands.existing, *demands.created]
     return {
         row["name"]: Table(row["kind"], tuple(row["columns"]), row["oid"]) if row["oid"] else None
-        for row in select(cursor, TABLES, (names,))
+        for row in select(cursor, TABLES, (names, resolved(cursor, names)))
     }
 
 
@@ -143,7 +148,8 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
     (role,) = select(cursor, RIGHTS)
     if role["superuser"]:
         return Rights(role["user"])
-    rows = select(cursor, OWNERS, ([*demands.existing, BOOKKEEPING],))
+    names = [*demands.existing, BOOKKEEPING]
+    rows = select(cursor, OWNERS, (names, resolved(cursor, names)))
     strange = [row for row in rows if not row["may_act"]]
     return Rights(
         **role,
@@ -154,6 +160,12 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
         },
         owner=next((row["owner"] for row in rows if row["name"] == BOOKKEEPING and row["may_act"]), ""),
     )
+
+
+def _sessions(cursor: Cursor, oids: Sequence[int]) -> list[Row]:
+    found = select(cursor, TRANSACTIONS, {"oids": list(oids)})
+    known = written(cursor, {oid for row in found for oid in row["tables"]})
+    return [{**row, "tables": sorted(known[oid] for oid in row["tables"])} for row in found]
 
 
 def old_transactions(sessions: Sequence[Row], limit_s: int) -> list[Row]:
@@ -188,12 +200,11 @@ def _sizes(connection: Connection, parameters: Mapping[str, list[int]]) -> list[
 
 def _count(connection: Connection, name: str) -> int | None:
     """How many rows; None where that cannot be told in time, or at all."""
-    counted = sql.SQL("SELECT count(*) AS rows FROM {}").format(identifier(name))
+    counted = sql.SQL("SELECT pg_catalog.count(*) AS rows FROM {}").format(identifier(name))
     try:
         with transaction(connection, read_only=True) as cursor:
             cursor.execute(LIMITS)
             cursor.execute("SET LOCAL statement_timeout = '2s'")
-            cursor.execute(counted)
-            return int(cursor.fetchall()[0]["rows"])
+            return int(select_as_declared(cursor, counted.as_string(cursor))[0]["rows"])
     except psycopg2.Error:
         return None

@@ -58,7 +58,8 @@ class Rights:
 class Database:
     """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
 
-    `taken`: who has a name that an index of a new table needs, as taken_names.py reads it.
+    `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
+    what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
     """
 
     version: str
@@ -76,6 +77,9 @@ class Database:
     old_transactions: list[Row] = field(default_factory=list)
     hidden: int = 0
     rights: Rights = field(default_factory=Rights)
+    superuser: bool = False
+    planted: list[Row] = field(default_factory=list)
+    open_schemas: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

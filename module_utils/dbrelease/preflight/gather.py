@@ -133,7 +133,7 @@ def look_at_database(place: Place, demands: Demands) -> tuple[Database | Unseen,
     try:
         if place.address_problem:
             raise ReleaseError(place.address_problem)
-        with closing(connect(place.login, APPLICATION)) as connection:
+        with closing(connect(place.login, APPLICATION, read_only=True)) as connection:
             database = read_database(connection, demands)
             return database, planned_of(connection, demands, database)
     except ReleaseError as error:
@@ -147,6 +147,8 @@ def planned_of(connection: Connection, demands: Demands, database: Database) -> 
     """The plans of the declared queries, unless the server would not let the stand-ins be made."""
     if database.standby or database.read_only:
         return Unseen("The server takes no writes, not even ones that are rolled back.", "server")
+    if database.planted:
+        return Unseen("To plan them could call what is there.", "strangers")
     return attempt(lambda: plan_statements(connection, demands, database))
 
 

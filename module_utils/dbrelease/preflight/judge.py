@@ -28,6 +28,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "created_absent": on_server.created_absent,
     "added_absent": on_server.added_absent,
     "payload": on_target.payload,
+    "strangers": on_sessions.strangers,
     "checks_plan": on_server.checks_plan,
     "prepared_transactions": on_sessions.prepared_transactions,
     "old_transactions": on_sessions.old_transactions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..catalog import identifier
-from ..database import Row, select, server_reason
+from ..database import PATH, Connection, Row, Session, as_declared, select, select_as_declared, server_reason
 from ..errors import ReleaseError
 from .demands import Demands, Key
 from .facts import Database
@@ -29,12 +30,7 @@ KEYS = """
 SELECT conname AS name, contype = 'p' AS primary, pg_get_constraintdef(oid) AS definition
 FROM pg_constraint WHERE conrelid = %s AND contype IN ('p', 'u', 'x') ORDER BY conname
 """
-
-# A server finds temporary tables first, unless search_path has them elsewhere.
-TEMPORARY_FIRST = """
-SELECT set_config('search_path', 'pg_temp, ' || current_setting('search_path'), true)
-WHERE current_setting('search_path') LIKE '%pg\\_temp%'
-"""
+TYPE = "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::pg_catalog.int8 AS oid"
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,9 @@ def stand_in_for_created(cursor: Cursor, demands: Demands, database: Database) -
     for name, columns in demands.created.items():
         if database.tables[name] is None:
             parts = [*_columns(cursor, f"created.{name}", columns), *map(_key, demands.keys[name])]
-            cursor.execute(sql.SQL("CREATE TABLE {} ({})").format(identifier(name), sql.SQL(", ").join(parts)))
+            statement = sql.SQL("CREATE TABLE {} ({})")
+            with as_declared(cursor):
+                cursor.execute(statement.format(identifier(name), sql.SQL(", ").join(parts)))
 
 
 def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database) -> list[StandIn]:
@@ -73,10 +71,23 @@ def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database) -
             ]
             made.append(StandIn(**real))
             statement = sql.SQL("CREATE TEMPORARY TABLE {} ({})")
-            cursor.execute(statement.format(sql.Identifier(name), sql.SQL(", ").join(parts)))
-    if made:
-        cursor.execute(TEMPORARY_FIRST)
+            with as_declared(cursor):
+                cursor.execute(statement.format(sql.Identifier(name), sql.SQL(", ").join(parts)))
     return made
+
+
+@contextmanager
+def found_first(connection: Connection) -> Iterator[None]:
+    """Within the block what a release declares finds stand-ins first, wherever its role's path has temporary tables."""
+    if not isinstance(connection, Session) or "pg_temp" not in connection.role_settings[PATH]:
+        yield
+        return
+    kept = connection.role_settings
+    connection.role_settings = {**kept, PATH: f"pg_temp, {kept[PATH]}"}
+    try:
+        yield
+    finally:
+        connection.role_settings = kept
 
 
 def _as_it_is(row: Row) -> sql.Composed:
@@ -102,9 +113,9 @@ def _type(cursor: Cursor, place: str, declared: str) -> str:
     """The server's own name of a type, so that declared text never becomes a part of a statement."""
     reason = "there is no such type"
     try:
-        name: str | None = select(cursor, "SELECT to_regtype(%s)::text AS name", (declared,))[0]["name"]
-        if name:
-            return name
+        (found,) = select_as_declared(cursor, TYPE, (declared,))
+        if found["oid"] is not None:
+            return str(select(cursor, "SELECT format_type(%s, %s) AS name", (found["oid"], None))[0]["name"])
     except psycopg2.Error as error:
         reason = server_reason(error)
     raise ReleaseError(f"{place} is {declared!r}, which is no type of this server ({reason}): correct it.")

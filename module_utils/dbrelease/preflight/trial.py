@@ -18,7 +18,7 @@ from ..statement import advice, prepare
 from .catalog import LIMITS
 from .demands import Demands, Statement
 from .facts import Database
-from .stand_ins import StandIn, stand_in_for_altered, stand_in_for_created
+from .stand_ins import StandIn, found_first, stand_in_for_altered, stand_in_for_created
 
 # There is no such column, and no such key.
 WITHOUT_THE_STAND_IN = ("42703", "42704")
@@ -41,7 +41,11 @@ def plan_statements(connection: Connection, demands: Demands, database: Database
             observations = _plan_queries(cursor, demands.observations)
             stand_in_for_created(cursor, demands, database)
             stand_ins = stand_in_for_altered(cursor, demands, database)
-            planned = [*_plan_queries(cursor, demands.queries), *(_plan_step(cursor, step) for step in demands.steps)]
+            with found_first(connection):
+                planned = [
+                    *_plan_queries(cursor, demands.queries),
+                    *(_plan_step(cursor, step) for step in demands.steps),
+                ]
             return [*observations, *(_with_the_bare_name(proof, stand_ins) for proof in planned)]
     except psycopg2.Error as error:
         advised = (

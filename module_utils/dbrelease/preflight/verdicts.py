@@ -20,6 +20,7 @@ TITLES = {
     "created_absent": "The tables that the release creates are there only after it",
     "added_absent": "The columns that the release adds are there only after it",
     "payload": "The release's files are in their place, or can be put there",
+    "strangers": "What the release declares calls nothing that a role which is not trusted has made",
     "checks_plan": "Every declared query can be planned and only reads",
     "prepared_transactions": "No prepared transaction is left in the database",
     "old_transactions": "No old transaction is on the release's tables",

@@ -60,7 +60,8 @@ BEGIN
     SET LOCAL row_security = off;
     IF counted_at IS NULL THEN
         IF EXISTS (SELECT FROM pg_stat_activity
-                   WHERE datname = current_database() AND application_name LIKE 'dbrelease-lock-%') THEN
+                   WHERE datname = current_database() AND application_name LIKE 'dbrelease-lock-%'
+                     AND has_table_privilege(usesysid, '{TABLE}', 'DELETE')) THEN
             RAISE EXCEPTION 'Phase A is not rolled back: a run acts here, and did not tell this session when it counted'
                 USING HINT = 'Nothing was changed. Let PGOPTIONS reach the server, or use the SQL file.';
         END IF;
