@@ -89,7 +89,7 @@ class _StrictLoader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """As the parent, within the bounds."""
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if self._depth >= LIMIT_DEPTH:
             self._refuse(line, f"{LIMIT_DEPTH} levels at most", "one more")

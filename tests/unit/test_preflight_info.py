@@ -281,7 +281,10 @@ def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
 
 def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None:
     owner, database = f"owner_{secrets.token_hex(4)}", world.parameters["login_db"]
-    told = lambda: next(proof for proof in world.look()["proofs"] if proof["name"] == "preflight.rights")  # noqa: E731
+
+    def told() -> dict[str, Any]:
+        return next(proof for proof in world.look()["proofs"] if proof["name"] == "preflight.rights")
+
     assert (told()["status"], told()["observed"]) == ("pass", "superuser")
     world.sql(f"CREATE ROLE {owner} LOGIN PASSWORD 'of-the-tests'; GRANT pg_read_all_stats TO {owner}")
     world.sql(f'GRANT ALL ON SCHEMA public TO {owner}; GRANT TEMP ON DATABASE "{database}" TO {owner}')
