@@ -17,10 +17,10 @@ description:
     release will create, without foreign keys, so that no other table is locked; and a temporary one for a table that
     lacks what the release will add to it, which takes C(ACCESS SHARE) on that table. A temporary table is found by its
     bare name only; where a statement names the schema and needs what is added, the proof says so.
-  - Nothing is planned where the release's text could call an operator or a function, of a name of the server's own, that
-    a role has made which is not trusted. Where such roles may make one, the proof is inconclusive and says in which
-    schema. Trusted are superusers, the user with the roles that it may become, the owner of the database, whoever may
-    become one of them, and whoever may write the table with the revision.
+  - Nothing is planned where the release's text could call an operator or a function, of a name of the server's own,
+    that a role has made which is not trusted. Where such roles may make one, the proof is inconclusive and says in
+    which schema. Trusted are superusers, the user with the roles that it may become, the owner of the database, whoever
+    may become one of them, and whoever may write the table with the revision.
   - A declared service that is still starting is waited for, up to 30 seconds.
 extends_documentation_fragment: [login, run]
 options:
