@@ -648,7 +648,7 @@ def test_old_transaction_on_a_table_is_named_without_its_data(world: World, data
         world.release["server"]["transaction_age_limit_seconds"] = 0
         result = world.look()
         assert red(result) == {"old_transactions"}
-        assert "a forgotten console, idle in transaction" in result["message"]
+        assert '"a forgotten console", idle in transaction' in result["message"]
         assert "on accounts, accounts_pkey" in result["message"] or "on accounts:" in result["message"]
         assert "secret@example.org" not in str(result)
         cursor.execute("ROLLBACK")
@@ -787,7 +787,7 @@ def test_prepared_transaction_is_named(contained: World) -> None:
     finally:
         contained.sql("ROLLBACK PREPARED 'left behind'")
     assert red(result) == {"prepared_transactions"}
-    assert "left behind of postgres since 20" in result["message"]
+    assert '"left behind" of "postgres" since 20' in result["message"]
 
 
 def test_age_that_an_unprivileged_user_cannot_see_is_not_called_young(contained: World) -> None:
