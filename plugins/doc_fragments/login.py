@@ -20,10 +20,10 @@ options:
     required: true
   login_password:
     description:
-      - Password of that role. It is masked, in every form in which programs print one, in messages, logs, the journal's texts
-        and results. Names, paths and what else later tasks read are left as they are.
-      - One that may as well be a word (fewer than 8 characters, or up to 15 of one kind) is masked only where it stands by
-        itself, not within names and paths.
+      - Password of that role. It is masked, in every form in which programs print one, in messages, logs, the journal's
+        texts and results. Names, paths and what else later tasks read are left as they are.
+      - One that may as well be a word (fewer than 8 characters, or up to 15 of one kind) is masked only where it stands
+        by itself, not within names and paths.
     type: str
   login_db:
     description: Database to connect to.
