@@ -525,7 +525,10 @@ def test_the_check_of_a_schedule_has_no_login_in_its_argument_list(tmp_path: Pat
     values = unsafe({"api_base_url": url, "db_password": CANARY, "db_user": USER})
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": values}}))
     (tmp_path / "play.yml").write_text(SCHEDULE)
-    extra = {"tasks": str(ROOT / "roles/monitor/tasks/schedule.yml"), "role_path": str(ROOT / "roles/monitor")}
+    extra: dict[str, object] = {
+        "tasks": str(ROOT / "roles/monitor/tasks/schedule.yml"),
+        "role_path": str(ROOT / "roles/monitor"),
+    }
     extra |= {"__monitor_tools": str(tmp_path), "monitor_scheduled": False, "state": str(tmp_path / "state"), **given}
     argv = [str(tools / "ansible-playbook"), "-vvv", "-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.yml")]
     ended = subprocess.run(
