@@ -144,7 +144,7 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
     transaction writes that does not say so itself.
     """
     try:
-        connection: Session = psycopg2.connect(  # type: ignore[call-overload]
+        connection: Session = psycopg2.connect(
             host=login.host,
             port=login.port,
             user=login.user,
