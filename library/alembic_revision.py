@@ -182,8 +182,9 @@ preview_sql:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.alembic_session import bring_to_revision
-from ansible.module_utils.dbrelease.module import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.migrate.session import bring_to_revision
+from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -150,8 +150,9 @@ compared:
   returned: always
 """
 
-from ansible.module_utils.dbrelease.looks import api
-from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import api
 
 OPTIONS: Options = {**RUN_OPTIONS, **api.OPTIONS}
 act = api.act

@@ -138,8 +138,9 @@ baseline:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.backup import back_up
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.backup.take import back_up
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

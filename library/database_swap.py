@@ -119,8 +119,9 @@ started:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options, run_module
-from ansible.module_utils.dbrelease.swap import swap
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.restore.swap.swap import swap
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -89,8 +89,9 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.dropped_rows_session import save_lost_rows
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.rollback.dropped_rows import save_lost_rows
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

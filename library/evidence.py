@@ -150,12 +150,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
-from ansible.module_utils.dbrelease.claiming import alone, release
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.evidence import Model, build, evidence_proof
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS, is_written, write_evidence
-from ansible.module_utils.dbrelease.journal import Event, Journal, Run
-from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Event, Journal, Run
+from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.report.files import RENDERERS, is_written, write_evidence
+from ansible.module_utils.dbrelease.report.model import Model, build, evidence_proof
+from ansible.module_utils.dbrelease.runs.holder import alone, release
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
 OPTIONS: Options = {

@@ -162,8 +162,9 @@ proofs:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.guards_session import look_at_guards
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.rollback.session import look_at_guards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

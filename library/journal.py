@@ -66,8 +66,9 @@ line:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **RUN_OPTIONS,

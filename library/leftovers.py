@@ -136,8 +136,9 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.leftovers import settle
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.recovery.recovery import settle
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -75,11 +75,12 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.core.clock import SECOND_NS
+from ansible.module_utils.dbrelease.core.history import BASELINE, Memory
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.monitor.logs import logs_of, usual_errors
-from ansible.module_utils.dbrelease.monitor.memory import BASELINE, Memory
-from ansible.module_utils.dbrelease.monitor.moments import SECOND_NS
 from ansible.module_utils.dbrelease.monitor.queue import read_queue
 
 OPTIONS: Options = {

@@ -133,13 +133,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.acting import demand_not_taken_over
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.monitor.memory import SAMPLE, Before, Memory, Sample, last_sample_ns
+from ansible.module_utils.dbrelease.core.history import SAMPLE, Before, Memory, Sample, last_sample_ns
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.monitor.sample import Target, line, release_tables, take
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.runs.exclusive import demand_not_taken_over
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

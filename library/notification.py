@@ -150,10 +150,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.notify import event_of, message_of
-from ansible.module_utils.dbrelease.notify_send import Delivery, channels_of, deliver
-from ansible.module_utils.dbrelease.proof import Proof, Status
+from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.proof import Proof, Status
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.report.notify import event_of, message_of
+from ansible.module_utils.dbrelease.report.notify_send import Delivery, channels_of, deliver
 
 EVENTS = ["start", "success", "failure", "rollback", "readiness"]
 OPTIONS: Options = {

@@ -63,14 +63,15 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.commands import commands_in
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import RUN_OPTIONS, run_module, run_of
-from ansible.module_utils.dbrelease.payload import in_place
-from ansible.module_utils.dbrelease.preflight.demands import PayloadFile
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, run_of
+from ansible.module_utils.dbrelease.core.proof import sentence
+from ansible.module_utils.dbrelease.host.commands import commands_in
+from ansible.module_utils.dbrelease.migrate.payload import in_place
+from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.preflight.gather import ROOT
 from ansible.module_utils.dbrelease.preflight.places import look_at_payload
-from ansible.module_utils.dbrelease.proof import sentence
+from ansible.module_utils.dbrelease.release.requirements import PayloadFile
 
 OPTIONS: dict[str, dict[str, Any]] = {
     **RUN_OPTIONS,

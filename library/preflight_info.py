@@ -148,7 +148,8 @@ target_facts:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.preflight.session import preflight
 
 OPTIONS: Options = {

@@ -121,8 +121,9 @@ duration_ms:
   sample: 9
 """
 
-from ansible.module_utils.dbrelease.looks import plans
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import plans
 
 OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **plans.OPTIONS}
 act = plans.act

@@ -75,10 +75,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
-from ansible.module_utils.dbrelease.readiness.answer import answer, judge
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.monitor.readiness.answer import answer, judge
+from ansible.module_utils.dbrelease.postgres.session import Login
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

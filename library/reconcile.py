@@ -167,22 +167,22 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.acting import acting
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.locks import LockLimits
-from ansible.module_utils.dbrelease.module import (
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import (
     LOCK_OPTIONS,
     LOGIN_OPTIONS,
     RUN_OPTIONS,
     SERVICES_OPTIONS,
     Options,
-    run_module,
     run_of,
 )
-from ansible.module_utils.dbrelease.reconcile import reconcile
-from ansible.module_utils.dbrelease.reconciled import Wanted
-from ansible.module_utils.dbrelease.step_guards import StepGuards
+from ansible.module_utils.dbrelease.migrate.step_guards import StepGuards
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.reconcile.plan import Wanted
+from ansible.module_utils.dbrelease.reconcile.reconcile import reconcile
+from ansible.module_utils.dbrelease.runs.exclusive import acting
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -81,7 +81,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.release import load
+from ansible.module_utils.dbrelease.release.load import load
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "directory": {"type": "path", "required": True},

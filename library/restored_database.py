@@ -167,8 +167,9 @@ swap:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options, run_module
-from ansible.module_utils.dbrelease.restore import remove, restore
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.restore.restore import remove, restore
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -75,8 +75,9 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
-from ansible.module_utils.dbrelease.restored_session import compare_restored
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_restored
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -166,10 +166,11 @@ address_problem:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease import target
-from ansible.module_utils.dbrelease.module import Options, run_module
-from ansible.module_utils.dbrelease.opening import open_run
-from ansible.module_utils.dbrelease.own_files import demand_own_folder
+from ansible.module_utils.dbrelease.core.options import Options
+from ansible.module_utils.dbrelease.core.own_files import demand_own_folder
+from ansible.module_utils.dbrelease.host import inspect
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.runs.open import open_run
 
 OPTIONS: Options = {
     **{key: {"type": "str", "required": True} for key in ("release", "environment", "playbook")},
@@ -193,7 +194,7 @@ OPTIONS: Options = {
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Look at the target, then open the run; first of all, whether what it keeps would be kept for us alone."""
     demand_own_folder(params["state_dir"])
-    seen = target.look(params["containers"], params["db_host"], params["db_port"])
+    seen = inspect.look(params["containers"], params["db_host"], params["db_port"])
     return {**open_run(params, check_mode), **seen}
 
 

@@ -131,8 +131,9 @@ duration_ms:
   sample: 240
 """
 
-from ansible.module_utils.dbrelease.looks import checks
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import checks
 
 OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **checks.OPTIONS}
 act = checks.act

@@ -141,8 +141,9 @@ duration_ms:
   sample: 24
 """
 
-from ansible.module_utils.dbrelease.looks import scenarios
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import scenarios
 
 OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **scenarios.OPTIONS}
 act = scenarios.act

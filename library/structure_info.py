@@ -119,8 +119,9 @@ message:
   sample: ""
 """
 
-from ansible.module_utils.dbrelease.looks import structure
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import structure
 
 OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **structure.OPTIONS}
 act = structure.act

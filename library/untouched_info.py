@@ -84,11 +84,12 @@ message:
   sample: ""
 """
 
-from ansible.module_utils.dbrelease.looks import untouched
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import unchanged
 
-OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **untouched.OPTIONS}
-act = untouched.act
+OPTIONS: Options = {**LOGIN_OPTIONS, **RUN_OPTIONS, **unchanged.OPTIONS}
+act = unchanged.act
 
 
 def main() -> None:

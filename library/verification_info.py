@@ -79,17 +79,18 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal
-from ansible.module_utils.dbrelease.looks import api, checks, plans, scenarios, structure, untouched
-from ansible.module_utils.dbrelease.module import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_module, run_of
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.verify import api, checks, plans, scenarios, structure, unchanged
 
 LOOKS = {
     "structure": structure,
     "checks": checks,
     "scenarios": scenarios,
     "plans": plans,
-    "untouched": untouched,
+    "untouched": unchanged,
     "api": api,
 }
 OPTIONS: Options = {

@@ -20,7 +20,7 @@ import ansible.module_utils  # noqa: E402
 # The engine is found where Ansible would find it: as ansible.module_utils.dbrelease.
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
-from ansible.module_utils.dbrelease.database import Login  # noqa: E402
+from ansible.module_utils.dbrelease.postgres.session import Login  # noqa: E402
 from declared_answers import pytest_collection_modifyitems  # noqa: E402, F401
 from own_sessions import connect  # noqa: E402
 

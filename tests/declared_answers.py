@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.answer import ALWAYS, ON_FAILURE, declared, keep
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.answer import ALWAYS, ON_FAILURE, declared, keep
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 
 LIBRARY = Path(__file__).resolve().parents[1] / "library"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ansible.module_utils.dbrelease import database
-from ansible.module_utils.dbrelease.database import Login, Session
+from ansible.module_utils.dbrelease.postgres import session as database
+from ansible.module_utils.dbrelease.postgres.session import Login, Session
 
 
 def connect(login: Login, application_name: str) -> Session:

@@ -9,84 +9,13 @@ from typing import Any, NoReturn
 
 from ansible.module_utils import basic
 
-from .claiming import present
-from .errors import ReleaseError
-from .for_people import cleaned, invocation_of, result_for_people, sentence_for_people
-from .journal import Run
-from .secret import learn, secrets_of
-
-Options = dict[str, dict[str, Any]]
-
-LOGIN_OPTIONS: Options = {
-    "login_host": {"type": "str", "required": True},
-    "login_port": {"type": "int", "default": 5432},
-    "login_user": {"type": "str", "required": True},
-    "login_password": {"type": "str", "no_log": True},
-    "login_db": {"type": "str", "required": True},
-    "ssl_mode": {"type": "str", "choices": ["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},
-    "ssl_root_cert": {"type": "path"},
-}
-
-RUN_OPTIONS: Options = {
-    "run": {
-        "type": "dict",
-        "required": True,
-        "options": {
-            "run_id": {"type": "str", "required": True},
-            "release": {"type": "str", "required": True},
-            "environment": {"type": "str", "required": True},
-            "playbook": {"type": "str", "required": True},
-            "state_dir": {"type": "path", "required": True},
-        },
-    },
-}
-
-LOCK_OPTIONS: Options = {
-    "lock": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "timeout_ms": {"type": "int", "default": 500},
-            "attempts": {"type": "int", "default": 10},
-            "deadline_seconds": {"type": "int", "default": 120},
-        },
-    },
-}
-
-SERVICES_OPTIONS: Options = {
-    "services": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "guards": {"type": "list", "elements": "dict", "default": []},
-            "containers": {"type": "dict", "default": {}},
-            "api_base_url": {"type": "str", "default": ""},
-            "timeout_seconds": {"type": "float", "default": 5},
-        },
-    },
-}
-
-SWAP_OPTIONS: Options = {
-    "swap": {
-        "type": "dict",
-        "default": {},
-        "options": {
-            "containers": {"type": "list", "elements": "str", "default": []},
-            "bookkeeping_table": {"type": "str", "default": "alembic_version"},
-            "stop_seconds": {"type": "int", "default": 10},
-            "healthy_seconds": {"type": "int", "default": 120},
-            "swap_back_command": {"type": "str", "default": ""},
-            "drop_command": {"type": "str", "default": ""},
-        },
-    },
-}
+from .core.display import cleaned, invocation_of, result_for_people, sentence_for_people
+from .core.errors import ReleaseError
+from .core.options import Options, run_of
+from .core.redaction import learn, secrets_of
+from .runs.holder import present
 
 Act = Callable[[Mapping[str, Any], bool], dict[str, Any]]
-
-
-def run_of(params: Mapping[str, Any]) -> Run:
-    """The run that a module was called for."""
-    return Run(**params["run"])
 
 
 class AnsibleModule(basic.AnsibleModule):
@@ -146,7 +75,7 @@ def _database_reason(error: Exception) -> str:
         return ""
     import psycopg2
 
-    from .database import server_reason
+    from .postgres.session import server_reason
 
     return server_reason(error) if isinstance(error, psycopg2.Error) else ""
 

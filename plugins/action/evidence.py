@@ -14,19 +14,14 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.answer import MIB, untrusted  # noqa: E402
-from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
-from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json  # noqa: E402
-from ansible.module_utils.dbrelease.evidence_page import PAGE_NAME, page_of  # noqa: E402
-from ansible.module_utils.dbrelease.journal import RUN_ID, Run  # noqa: E402
-from ansible.module_utils.dbrelease.private_files import (  # noqa: E402
-    create_private,
-    put_command,
-    replace_private,
-    write_failure,
-)
-from ansible.module_utils.dbrelease.safe_names import line_problem, name_problem  # noqa: E402
+from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.core.answer import MIB, untrusted  # noqa: E402
+from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.core.files import create_private, put_command, replace_private, write_failure  # noqa: E402
+from ansible.module_utils.dbrelease.core.journal import RUN_ID, Run  # noqa: E402
+from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
+from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json  # noqa: E402
+from ansible.module_utils.dbrelease.report.page import PAGE_NAME, page_of  # noqa: E402
 
 MODEL = "evidence.json"
 TEXT_AT_MOST = 32 * MIB

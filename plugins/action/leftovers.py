@@ -12,10 +12,10 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.answer import untrusted  # noqa: E402
-from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
-from ansible.module_utils.dbrelease.journal import RUN_ID  # noqa: E402
-from ansible.module_utils.dbrelease.safe_names import name_problem  # noqa: E402
+from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.core.answer import untrusted  # noqa: E402
+from ansible.module_utils.dbrelease.core.journal import RUN_ID  # noqa: E402
+from ansible.module_utils.dbrelease.core.safe_names import name_problem  # noqa: E402
 
 REPORTED_AT_MOST = 20
 

@@ -10,7 +10,7 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
 from ansible.module_utils.dbrelease.monitor.window import LONGEST_S, most_samples  # noqa: E402
 
 

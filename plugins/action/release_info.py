@@ -11,8 +11,8 @@ from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
-from ansible.module_utils.dbrelease.release import load  # noqa: E402
+from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.release.load import load  # noqa: E402
 
 OPTIONS = {
     "directory": {"type": "path", "required": True},

@@ -11,11 +11,11 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.answer import untrusted  # noqa: E402
-from ansible.module_utils.dbrelease.answer_action import DeclaredAction, declared_by  # noqa: E402
-from ansible.module_utils.dbrelease.errors import ReleaseError  # noqa: E402
-from ansible.module_utils.dbrelease.journal import RUN_ID  # noqa: E402
-from ansible.module_utils.dbrelease.safe_names import line_problem, name_problem  # noqa: E402
+from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.core.answer import untrusted  # noqa: E402
+from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.core.journal import RUN_ID  # noqa: E402
+from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
 
 GIVEN_BY = {
     "release": (name_problem, "release"),

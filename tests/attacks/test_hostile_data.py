@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.evidence import build
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS
-from ansible.module_utils.dbrelease.evidence_page import page_of
-from ansible.module_utils.dbrelease.for_people import cleaned, json_text, result_for_people, sentence_for_people
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.notify import message_of, payload_of
-from ansible.module_utils.dbrelease.notify_send import letter
-from ansible.module_utils.dbrelease.plain_text import is_printable, printable, printable_parts
+from ansible.module_utils.dbrelease.core.display import cleaned, json_text, result_for_people, sentence_for_people
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.plain_text import is_printable, printable, printable_parts
+from ansible.module_utils.dbrelease.report.files import RENDERERS
+from ansible.module_utils.dbrelease.report.model import build
+from ansible.module_utils.dbrelease.report.notify import message_of, payload_of
+from ansible.module_utils.dbrelease.report.notify_send import letter
+from ansible.module_utils.dbrelease.report.page import page_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = [

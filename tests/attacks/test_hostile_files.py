@@ -19,30 +19,31 @@ import leftovers
 import psycopg2.extensions
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import evidence_files, own_files
-from ansible.module_utils.dbrelease.claim import Claim, decode, encode
-from ansible.module_utils.dbrelease.claim_file import path_in, peek, try_lock
-from ansible.module_utils.dbrelease.claiming import claim, end_module
-from ansible.module_utils.dbrelease.dump import DumpFile
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import MOST_BYTES, MOST_LINES, Journal, Run
-from ansible.module_utils.dbrelease.lost_rows import save_rows
-from ansible.module_utils.dbrelease.machine import Process, process_of, this_machine
-from ansible.module_utils.dbrelease.manifest import hash_file
-from ansible.module_utils.dbrelease.manifest import read as read_manifest
-from ansible.module_utils.dbrelease.migration_log import MigrationLog
-from ansible.module_utils.dbrelease.own_files import finding_on, open_own, reading
-from ansible.module_utils.dbrelease.private_files import (
+from ansible.module_utils.dbrelease.backup.dump import DumpFile
+from ansible.module_utils.dbrelease.backup.manifest import hash_file
+from ansible.module_utils.dbrelease.backup.manifest import read as read_manifest
+from ansible.module_utils.dbrelease.core import own_files
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.files import (
     create_private,
     put_command,
     replace_private,
     unused,
     write_private,
 )
-from ansible.module_utils.dbrelease.readiness.backup import kept
-from ansible.module_utils.dbrelease.restore_backup import find_backup, read_backup
-from ansible.module_utils.dbrelease.restore_copy import ONLY_OURS
-from ansible.module_utils.dbrelease.unsettled import look
+from ansible.module_utils.dbrelease.core.journal import MOST_BYTES, MOST_LINES, Journal, Run
+from ansible.module_utils.dbrelease.core.own_files import finding_on, open_own, reading
+from ansible.module_utils.dbrelease.core.process import Process, process_of, this_machine
+from ansible.module_utils.dbrelease.migrate.log import MigrationLog
+from ansible.module_utils.dbrelease.monitor.readiness.backup import kept
+from ansible.module_utils.dbrelease.report import files
+from ansible.module_utils.dbrelease.restore.copy import ONLY_OURS
+from ansible.module_utils.dbrelease.restore.source import find_backup, read_backup
+from ansible.module_utils.dbrelease.rollback.lost_rows import save_rows
+from ansible.module_utils.dbrelease.runs.claim import Claim, decode, encode
+from ansible.module_utils.dbrelease.runs.claim_file import path_in, peek, try_lock
+from ansible.module_utils.dbrelease.runs.holder import claim, end_module
+from ansible.module_utils.dbrelease.runs.scan import look
 from psycopg2.extras import RealDictCursor
 from restore_world import World
 from run import act as open_run
@@ -210,7 +211,7 @@ WRITERS: dict[str, Opening] = {
     "a whole file": lambda path: write_private(path, "ours", RUN),
     "a file in its place": lambda path: replace_private(path, b"ours", RUN),
     "a log": lambda path: MigrationLog(path, None),
-    "the evidence": lambda path: evidence_files._write(path, b"ours"),
+    "the evidence": lambda path: files._write(path, b"ours"),
     "a dump": DumpFile,
 }
 READERS: dict[str, Opening] = {

@@ -14,12 +14,12 @@ from typing import Any
 import payload_info
 import pytest
 import yaml
-from ansible.module_utils.dbrelease.commands import commands_in
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.preflight.demands import PayloadFile
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host.commands import commands_in
 from ansible.module_utils.dbrelease.preflight.places import look_at_payload
-from ansible.module_utils.dbrelease.release import load
-from ansible.module_utils.dbrelease.release_schema import Schemas
+from ansible.module_utils.dbrelease.release.load import load
+from ansible.module_utils.dbrelease.release.requirements import PayloadFile
+from ansible.module_utils.dbrelease.release.schema_errors import Schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "schemas"

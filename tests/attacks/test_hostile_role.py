@@ -23,18 +23,20 @@ import query_plan_info
 import sql_check_info
 import sql_scenario_info
 import structure_info
-from ansible.module_utils.dbrelease import advisory, declared, sql_script, statement, steps
-from ansible.module_utils.dbrelease import database as engine
-from ansible.module_utils.dbrelease.acting import acting
-from ansible.module_utils.dbrelease.advisory import KEY, NameLock, advisory_lock, name_key
-from ansible.module_utils.dbrelease.beyond import BeyondError, refuse_reaching_out
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.declared import select_declared
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.fingerprints import read_tables
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.lost_rows import save_rows
-from ansible.module_utils.dbrelease.sessions import end_sessions, sessions_of
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.migrate import sql_script, steps
+from ansible.module_utils.dbrelease.postgres import declared_select, declared_sql
+from ansible.module_utils.dbrelease.postgres import session as engine
+from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
+from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
+from ansible.module_utils.dbrelease.postgres.outside_functions import BeyondError, refuse_reaching_out
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.postgres.terminate import end_sessions, sessions_of
+from ansible.module_utils.dbrelease.rollback.lost_rows import save_rows
+from ansible.module_utils.dbrelease.runs import database_lock
+from ansible.module_utils.dbrelease.runs.database_lock import KEY, NameLock, advisory_lock, name_key
+from ansible.module_utils.dbrelease.runs.exclusive import acting
 from attacks.hostile_role import CAUGHT, Stranger, stranger_in
 from own_sessions import connect
 
@@ -156,7 +158,7 @@ def refuse_nothing(cursor: Any) -> None:
 @pytest.fixture
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
     """The texts of the release are run: they meet no trap, and what the engine puts around them must not either."""
-    for module in (declared, statement, steps, sql_script):
+    for module in (declared_select, declared_sql, steps, sql_script):
         monkeypatch.setattr(module, "refuse_planted", refuse_nothing)
 
 
@@ -205,7 +207,7 @@ def test_preflight_refuses_and_plans_nothing(shop: Login, stranger: Stranger, as
 def test_the_traps_would_be_met(shop: Login) -> None:
     """On the role's own path, where the engine was."""
     with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
-        for statement in (
+        for declared_sql in (
             "SELECT 1 FROM pg_class c WHERE c.oid = 1259",
             "SELECT format('%s', relname) FROM pg_class",
             "SELECT 1 FROM pg_index WHERE indexrelid::regclass = indrelid",
@@ -213,7 +215,7 @@ def test_the_traps_would_be_met(shop: Login) -> None:
             # With the right to write it would not only be told.
             cursor.execute("BEGIN READ ONLY")
             with pytest.raises(psycopg2.Error, match=CAUGHT):
-                cursor.execute(statement)
+                cursor.execute(declared_sql)
             cursor.execute("ROLLBACK")
 
 
@@ -306,7 +308,7 @@ def two(tmp_path: Path) -> Run:
 @pytest.fixture
 def blocked(shop: Login, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The stranger has every number, one in a session without a name, and a session with the name of each of ours."""
-    monkeypatch.setattr(advisory, "WAIT_S", 0.5)
+    monkeypatch.setattr(database_lock, "WAIT_S", 0.5)
     names = (
         f"dbrelease-lock-{ONE}",
         f"dbrelease-upgrade-{TWO}",
@@ -378,7 +380,7 @@ def test_a_lock_that_is_held_by_its_number_is_seen_by_one_without(
     shop: Login, stranger: Stranger, one: Run, two: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the other way round: the stranger comes and goes."""
-    monkeypatch.setattr(advisory, "WAIT_S", 0.3)
+    monkeypatch.setattr(database_lock, "WAIT_S", 0.3)
     with closing(connect(stranger.login, "a stranger")) as session, session.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", (KEY,))
         with advisory_lock(shop, one) as told:
@@ -451,7 +453,7 @@ def test_what_reaches_beyond_the_database_is_refused_by_its_name(shop: Login, ca
         transaction(session) as cursor,
         pytest.raises(BeyondError),
     ):
-        statement.prepare(cursor, text)
+        declared_sql.prepare(cursor, text)
 
 
 def test_a_table_of_such_a_name_is_no_such_function() -> None:

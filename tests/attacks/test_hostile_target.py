@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.answer import DEPTH_AT_MOST, VALUES_AT_MOST, declared, keep
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.evidence import build
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS
-from ansible.module_utils.dbrelease.journal import Run
-from ansible.module_utils.dbrelease.safe_names import name_problem
+from ansible.module_utils.dbrelease.core.answer import DEPTH_AT_MOST, VALUES_AT_MOST, declared, keep
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.core.safe_names import name_problem
+from ansible.module_utils.dbrelease.report.files import RENDERERS
+from ansible.module_utils.dbrelease.report.model import build
 from hostile_target import ROOT, RUN_ID, Played, gathered, kept, opened, play, wrapper
 
 OWN = "{{ lookup('pipe', 'touch OWNED') }}"
@@ -187,7 +187,7 @@ def test_an_answer_without_an_end_is_refused_while_it_is_read() -> None:
 import sys
 import ansible.module_utils
 ansible.module_utils.__path__.append({str(ROOT / "module_utils")!r})
-from ansible.module_utils.dbrelease import answer_action
+from ansible.module_utils.dbrelease. import action as answer_action
 answer_action.MEMORY_AT_MOST = 32 * 1024 * 1024
 try:
     with answer_action.bounded_memory("it on a"):

@@ -21,13 +21,13 @@ from xml.sax.saxutils import escape, quoteattr
 
 import pytest
 import yaml
-from ansible.module_utils.dbrelease import secret
-from ansible.module_utils.dbrelease.database import Login, connect
-from ansible.module_utils.dbrelease.for_people import DATA, WORDS, facts_for_people, last_words, result_for_people
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.migration_log import MigrationLog
-from ansible.module_utils.dbrelease.plain_text import unseen
-from ansible.module_utils.dbrelease.secret import Secret, is_word, masked, masked_sql
+from ansible.module_utils.dbrelease.core import redaction
+from ansible.module_utils.dbrelease.core.display import DATA, WORDS, facts_for_people, last_words, result_for_people
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.plain_text import unseen
+from ansible.module_utils.dbrelease.core.redaction import Secret, is_word, masked, masked_sql
+from ansible.module_utils.dbrelease.migrate.log import MigrationLog
+from ansible.module_utils.dbrelease.postgres.session import Login, connect
 from psycopg2.extensions import QuotedString
 from receivers import webhook
 
@@ -127,14 +127,14 @@ FORMS: dict[str, Form] = {
 
 @pytest.fixture(autouse=True)
 def nothing_is_known() -> Iterator[None]:
-    secret.forget()
+    redaction.forget()
     yield
-    secret.forget()
+    redaction.forget()
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_form_is_masked(form: Form) -> None:
-    secret.learn([Secret(CANARY, USER)])
+    redaction.learn([Secret(CANARY, USER)])
     printed = form(CANARY)
     kept = masked(f"before {printed} after")
     assert kept.startswith("before ") and kept.endswith(" after")
@@ -150,7 +150,7 @@ def leaks(text: str) -> list[str]:
 
 
 def test_a_secret_is_masked_before_a_text_is_cut() -> None:
-    secret.learn([Secret("hunter2-hunter2-hunter2")])
+    redaction.learn([Secret("hunter2-hunter2-hunter2")])
     assert last_words("x " * 50 + "it is hunter2-hunter2-hunter2", 12).endswith("s ***")
 
 
@@ -165,7 +165,7 @@ def test_the_output_that_a_pattern_is_searched_in_is_as_it_came(tmp_path: Path) 
 
 
 def test_the_journal_holds_no_secret_and_shows_nothing_unseen(run_parameters: dict[str, Any]) -> None:
-    secret.learn([Secret(CANARY)])
+    redaction.learn([Secret(CANARY)])
     journal = Journal(Run(**run_parameters))
     hostile = f"\x9b2J\u202e{CANARY}\ud800\x7f"
     journal.append("verify", "failed", {"message": hostile, "tables": {"\u200b\n": 1}})
@@ -206,7 +206,7 @@ def test_a_word_within_names_and_paths_is_none(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "kept"), WORDS_MASKED)
 def test_a_word_by_itself_is_masked(text: str, kept: str) -> None:
-    secret.learn([Secret("app", "user")])
+    redaction.learn([Secret("app", "user")])
     assert masked(text) == kept
 
 
@@ -228,7 +228,7 @@ def test_which_secrets_may_be_words(text: str, word: bool) -> None:
 
 @pytest.mark.parametrize("password", ["app", "f4c8a2b5e1d9", "upgrade", "pass"])
 def test_what_later_tasks_read_is_what_it_is(password: str) -> None:
-    secret.learn([Secret(password)])
+    redaction.learn([Secret(password)])
     result: dict[str, Any] = {
         "payload_missing": [f"/{password}/migrations/versions/{password}.py"],
         "run": {"run_id": password, "state_dir": f"/{password}/state"},
@@ -247,7 +247,7 @@ def test_what_later_tasks_read_is_what_it_is(password: str) -> None:
 
 
 def test_a_row_has_no_names_that_are_trusted() -> None:
-    secret.learn([Secret(CANARY)])
+    redaction.learn([Secret(CANARY)])
     result = {"sample": [{"name": CANARY, "run": f"\x1b{CANARY}", "files": [CANARY]}], "message": f"{CANARY}\nok"}
     assert result_for_people(result) == {
         "sample": [{"name": "***", "run": r"\x1b***", "files": ["***"]}],

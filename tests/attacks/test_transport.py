@@ -17,13 +17,14 @@ from typing import Any
 
 import docker
 import pytest
-from ansible.module_utils.dbrelease import commands, transport
-from ansible.module_utils.dbrelease.database import Login, connect
-from ansible.module_utils.dbrelease.dump import tool_environment
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.http import HttpSession
-from ansible.module_utils.dbrelease.notify_send import post
+from ansible.module_utils.dbrelease.backup.dump import tool_environment
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host import commands
+from ansible.module_utils.dbrelease.host.http import HttpSession
+from ansible.module_utils.dbrelease.postgres import transport
+from ansible.module_utils.dbrelease.postgres.session import Login, connect
 from ansible.module_utils.dbrelease.preflight import rules_database
+from ansible.module_utils.dbrelease.report.notify_send import post
 from test_preflight_rules import DEMANDS, HEALTHY
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from outside import POSTGRES, ROOT, STATE, docker
 from own_sessions import connect
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import psycopg2
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 
 from faults.running import Running, programs, until

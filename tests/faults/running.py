@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from outside import ARTIFACTS, ROOT, STATE, descendants, docker, patient
 
 LONGEST_RUN_S = 400

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from outside import BACKEND, POSTGRES, REDIS, ROOT, STATE, WORKER, Psql, docker
 from own_sessions import connect
 

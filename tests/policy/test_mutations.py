@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.dbrelease.guards import KINDS_OF_DATABASE, KINDS_OF_SERVICES
 from ansible.module_utils.dbrelease.preflight.judge import RULES
+from ansible.module_utils.dbrelease.release.guard_kinds import KINDS_OF_DATABASE, KINDS_OF_SERVICES
 from mutations.table import Mutation, rows
 
 ROOT = Path(__file__).resolve().parents[2]

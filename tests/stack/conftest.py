@@ -13,7 +13,7 @@ import docker
 import psycopg2
 import pytest
 import requests
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from docker.models.containers import Container
 from own_sessions import connect
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 
 from .conftest import Api

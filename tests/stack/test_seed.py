@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 
 from .conftest import Sql, alembic, seeded_database

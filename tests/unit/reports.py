@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.dbrelease.evidence import Model, build
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS
-from ansible.module_utils.dbrelease.evidence_html import as_html
-from ansible.module_utils.dbrelease.journal import Run
+from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.report.files import RENDERERS
+from ansible.module_utils.dbrelease.report.html import as_html
+from ansible.module_utils.dbrelease.report.model import Model, build
 from test_evidence import (
     API,
     BASELINE,

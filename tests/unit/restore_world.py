@@ -16,9 +16,9 @@ import backup as backup_module
 import database_swap
 import pytest
 import restored_database
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.module import SWAP_OPTIONS
-from ansible.module_utils.dbrelease.restore_compare import read_state
+from ansible.module_utils.dbrelease.core.options import SWAP_OPTIONS
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.restore.compare import read_state
 from own_sessions import connect
 
 SCHEMA = """

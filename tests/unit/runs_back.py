@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ansible.module_utils.dbrelease.evidence_ways import GONE, NOTHING_BEGUN
+from ansible.module_utils.dbrelease.report.next_actions import GONE, NOTHING_BEGUN
 from test_evidence import FULL, NO_RESULT, UNVERIFIED, Event, closed, proof
 
 SWAP_BACK = "ansible-playbook restore_x.yml -i test -e restore_swap_back=app_old_1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.module_utils.dbrelease.evidence_ways import NOTHING_BEGUN
+from ansible.module_utils.dbrelease.report.next_actions import NOTHING_BEGUN
 from runs_back import ALLOWED, BOTH, RED, Case, gave_up, guards
 from test_evidence import DEPLOYED, FULL, NO_RESULT, READY, RED_CHECK, closed
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import docker
 import pytest
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'

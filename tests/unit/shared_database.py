@@ -12,8 +12,8 @@ from contextlib import closing
 from dataclasses import replace
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.fingerprints import write_counters
+from ansible.module_utils.dbrelease.postgres.fingerprints import write_counters
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 
 

@@ -13,10 +13,10 @@ import psycopg2.extensions
 import pytest
 import restored_database
 import sql_step
-from ansible.module_utils.dbrelease.claiming import claim
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.runs.holder import claim
 from own_sessions import connect
 
 OTHER = "20260102T030406Z-bbbbbb"

@@ -24,13 +24,15 @@ from urllib.parse import quote
 import alembic_revision as module
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease import alembic, alembic_role, sessions
-from ansible.module_utils.dbrelease.alembic_outcome import Move, Outcome, judge
-from ansible.module_utils.dbrelease.alembic_preview import preview
-from ansible.module_utils.dbrelease.commands import Finished, HostCommands, commands_in
-from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.secret import masked, url_passwords
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.redaction import masked, url_passwords
+from ansible.module_utils.dbrelease.host.commands import Finished, HostCommands, commands_in
+from ansible.module_utils.dbrelease.migrate import alembic
+from ansible.module_utils.dbrelease.migrate import role as alembic_role
+from ansible.module_utils.dbrelease.migrate.outcome import Move, Outcome, judge
+from ansible.module_utils.dbrelease.migrate.preview import preview
+from ansible.module_utils.dbrelease.postgres import terminate
+from ansible.module_utils.dbrelease.postgres.session import LOST_CLIENT, Login
 from left_sessions import left_sessions
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
@@ -503,10 +505,10 @@ class TestFailure:
             dbname=database.database,
             application_name="dbrelease-left-behind",
         )
-        assert sessions.end_sessions(database, "dbrelease-left-behind") == 1
+        assert terminate.end_sessions(database, "dbrelease-left-behind") == 1
         with pytest.raises(psycopg2.OperationalError):
             left.cursor().execute("SELECT 1")
-        assert sessions.end_sessions(database, "dbrelease-left-behind") == 0
+        assert terminate.end_sessions(database, "dbrelease-left-behind") == 0
 
     def test_log_that_cannot_be_written_does_not_stop_the_migration(
         self, project: Project, parameters: Make, database: Login, monkeypatch: pytest.MonkeyPatch
@@ -514,8 +516,8 @@ class TestFailure:
         def full(*_: Any) -> int:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("ansible.module_utils.dbrelease.migration_log.os.write", full, raising=True)
-        monkeypatch.setattr("ansible.module_utils.dbrelease.journal.Journal._write", lambda *_: None)
+        monkeypatch.setattr("ansible.module_utils.dbrelease.migrate.log.os.write", full, raising=True)
+        monkeypatch.setattr("ansible.module_utils.dbrelease.core.journal.Journal._write", lambda *_: None)
         with pytest.raises(ReleaseError, match=r"The migration's output is saved: .*make room there") as raised:
             module.act(parameters(project()), False)
         assert revisions(database) == [SECOND]
@@ -763,7 +765,7 @@ class TestPreview:
     def test_preview_that_hangs_leaves_nothing(
         self, project: Project, parameters: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("ansible.module_utils.dbrelease.alembic_preview.PREVIEW_TIMEOUT_S", 4)
+        monkeypatch.setattr("ansible.module_utils.dbrelease.migrate.preview.PREVIEW_TIMEOUT_S", 4)
         folder, temporary = project(), left_in_temporary_folder()
         (folder / "migrations" / "versions" / "second.py").unlink()
         hanging = [{"name": "second.py", "content": "import time; time.sleep(60)"}]

@@ -16,9 +16,9 @@ from typing import Any
 import api_contract_info
 import pytest
 import yaml
-from ansible.module_utils.dbrelease.api import percentile
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.verify.api import percentile
 
 Proofs = dict[str, dict[str, Any]]
 ORDERS = [{"id": n, "title": f"o'{n} | 🧾", "account_id": n % 3} for n in range(5)]

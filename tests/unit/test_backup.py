@@ -23,11 +23,11 @@ import docker
 import psycopg2
 import pytest
 import server_in_container
-from ansible.module_utils.dbrelease import backup, baseline, dump, manifest
-from ansible.module_utils.dbrelease.commands import ContainerCommands
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.fingerprints import read_tables
+from ansible.module_utils.dbrelease.backup import baseline, dump, manifest, take
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host.commands import ContainerCommands
+from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from left_sessions import left_sessions
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
@@ -294,7 +294,7 @@ def test_damage_between_write_and_decode_is_found(
         damage(path)
         return dump.verify_dump(path, *rest)
 
-    monkeypatch.setattr(backup, "verify_dump", damaged)
+    monkeypatch.setattr(take, "verify_dump", damaged)
     with pytest.raises(ReleaseError, match="take a new backup"):
         module.act(parameters(), False)
     assert_no_backup(state, shop)

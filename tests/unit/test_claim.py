@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease import claiming
-from ansible.module_utils.dbrelease.acting import acting
-from ansible.module_utils.dbrelease.advisory import advisory_lock
-from ansible.module_utils.dbrelease.claim import Claim, claimed_later, decide, decode, encode, life_of, standing
-from ansible.module_utils.dbrelease.claim_file import path_in, peek, try_lock
-from ansible.module_utils.dbrelease.claiming import alone, claim, holder_of, present, release
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.machine import Machine, Process, is_running, process_of, this_machine
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.process import Machine, Process, is_running, process_of, this_machine
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.runs import holder as claiming
+from ansible.module_utils.dbrelease.runs.claim import Claim, claimed_later, decide, decode, encode, life_of, standing
+from ansible.module_utils.dbrelease.runs.claim_file import path_in, peek, try_lock
+from ansible.module_utils.dbrelease.runs.database_lock import advisory_lock
+from ansible.module_utils.dbrelease.runs.exclusive import acting
+from ansible.module_utils.dbrelease.runs.holder import alone, claim, holder_of, present, release
 from own_sessions import connect
 
 HERE = Machine("boot-1", "pid:[1]")
@@ -141,8 +141,8 @@ MODULE = """
 import json, sys, time
 import ansible.module_utils
 ansible.module_utils.__path__.append(sys.argv[1])
-from ansible.module_utils.dbrelease.acting import acting
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.runs.exclusive import acting
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
 run = Run(**json.loads(sys.argv[2]))
 with Journal(run).step("upgrade"), acting(run):
     print("acting", flush=True)
@@ -209,7 +209,7 @@ def test_a_dead_runs_module_is_ended(one: Run, two: Run, sleeper: subprocess.Pop
 
 def test_a_module_that_was_started_twice_is_no_refusal(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SSH does whose connection broke: the first one works on, and may change what the second would."""
-    monkeypatch.setattr("ansible.module_utils.dbrelease.acting.LOOK_S", 0.2)
+    monkeypatch.setattr("ansible.module_utils.dbrelease.runs.exclusive.LOOK_S", 0.2)
     opened(one, own())
     with (
         module_of(one),

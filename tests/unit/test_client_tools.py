@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import restore_server
-from ansible.module_utils.dbrelease.client_tools import fitting_clients, in_words
-from ansible.module_utils.dbrelease.database import select
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.client_tools import fitting_clients, in_words
+from ansible.module_utils.dbrelease.postgres.session import select
+from ansible.module_utils.dbrelease.restore import server as restore_server
 from restore_world import WRITTEN, World
 from test_restored_database import rewrite
 

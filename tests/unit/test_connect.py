@@ -18,8 +18,10 @@ from typing import Any
 import psycopg2
 import pytest
 import sql_check_info
-from ansible.module_utils.dbrelease import restore_copy
-from ansible.module_utils.dbrelease.database import (
+from ansible.module_utils.dbrelease.backup.dump import tool_environment
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.monitor.readiness import backup
+from ansible.module_utils.dbrelease.postgres.session import (
     LOST_CLIENT,
     SESSION_SETTINGS,
     Login,
@@ -27,9 +29,7 @@ from ansible.module_utils.dbrelease.database import (
     begin_session,
     connect_failure,
 )
-from ansible.module_utils.dbrelease.dump import tool_environment
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.readiness import backup
+from ansible.module_utils.dbrelease.restore import copy
 from own_sessions import connect
 
 KEY = re.compile(rb"(?<=K\x00\x00\x00\x0c).{4}", re.DOTALL)
@@ -73,7 +73,7 @@ def test_a_client_notices_a_server_that_is_gone(session: psycopg2.extensions.con
     assert session.info.dsn_parameters["tcp_user_timeout"] == "60000"
 
 
-@pytest.mark.parametrize("module", [restore_copy, backup])
+@pytest.mark.parametrize("module", [copy, backup])
 def test_it_notices_a_pg_restore_that_is_gone(database: Login, module: Any) -> None:
     where: dict[str, Any] = {"host": database.host, "port": database.port, "dbname": database.database}
     who: dict[str, Any] = {"user": database.user, "password": database.password}

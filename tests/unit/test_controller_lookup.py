@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.dbrelease.machine import Machine, Process, is_running, this_machine
+from ansible.module_utils.dbrelease.core.process import Machine, Process, is_running, this_machine
 
 PLUGIN = Path(__file__).resolve().parents[2] / "plugins/lookup/controller.py"
 

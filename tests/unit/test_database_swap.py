@@ -23,21 +23,16 @@ import database_swap
 import docker
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease import (
-    restore_copy,
-    restore_server,
-    swap,
-    swap_compare,
-    swap_look,
-    swap_rename,
-    swap_replay,
-    swap_services,
-)
-from ansible.module_utils.dbrelease.database import Login, select, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import utc_now
-from ansible.module_utils.dbrelease.swap_rows import differences
-from ansible.module_utils.dbrelease.swap_tables import Table, parents_first
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import utc_now
+from ansible.module_utils.dbrelease.host import lifecycle
+from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
+from ansible.module_utils.dbrelease.postgres.table_shape import Table, parents_first
+from ansible.module_utils.dbrelease.restore import copy as restore_copy
+from ansible.module_utils.dbrelease.restore import server as restore_server
+from ansible.module_utils.dbrelease.restore.swap import archive, live_compare, live_scan, swap
+from ansible.module_utils.dbrelease.restore.swap import rename as swap_rename
+from ansible.module_utils.dbrelease.restore.swap.row_diff import differences
 from own_sessions import connect
 from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
 
@@ -66,7 +61,7 @@ SLOW = ["sh", "-c", "trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done"]
 @pytest.fixture
 def container(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[str]:
     """A container that stands for the application: it runs, and has no health check, so that it is watched a while."""
-    monkeypatch.setattr(swap_services, "STEADY_S", 0.2)
+    monkeypatch.setattr(lifecycle, "STEADY_S", 0.2)
     client = docker.from_env()
     image = client.images.list(filters={"reference": "drawing-redis*"})[0]
     name, command = f"test_swap_{secrets.token_hex(4)}", getattr(request, "param", ["sleep", "600"])
@@ -265,13 +260,13 @@ def test_a_row_that_is_written_to_the_very_last_is_saved(
     world: World, copy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One writer commits after the comparison was prepared; another is still at it when the tables are locked."""
-    stopped = swap_services.stop
+    stopped = lifecycle.stop
 
     def stop_and_write(*arguments: Any) -> None:
         stopped(*arguments)
         world.execute("INSERT INTO accounts (name) VALUES ('at the last moment')")
 
-    monkeypatch.setattr(swap_services, "stop", stop_and_write)
+    monkeypatch.setattr(lifecycle, "stop", stop_and_write)
     idle = connect(world.login, "idle in transaction")
     with idle.cursor() as cursor:
         cursor.execute("BEGIN; INSERT INTO accounts (name) VALUES ('never committed')")
@@ -295,7 +290,7 @@ def test_nobody_writes_while_the_rows_are_saved(world: World, copy: str, monkeyp
         refused.append(error.value.pgcode)
         return differences(*arguments)
 
-    monkeypatch.setattr(swap_compare, "differences", compare_while_another_writes)
+    monkeypatch.setattr(live_compare, "differences", compare_while_another_writes)
     world.swap(copy)
     assert set(refused) == {"55P03"}
 
@@ -383,12 +378,12 @@ def rename_one_and_fail(cursor: Any, names: Any) -> None:
 
 FAILURES: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("comparing beforehand", swap, "prepare", fail),
-    ("looking which containers run", swap_services, "running", fail),
-    ("stopping", swap_services, "stop", fail),
-    ("locking the tables", swap_compare.Comparison, "_hold_still", fail_sql),
-    ("comparing", swap_compare, "differences", fail),
-    ("writing the rows", swap_replay, "_write", fail),
-    ("closing the script", swap_replay.Keeper, "finish", fail),
+    ("looking which containers run", lifecycle, "running", fail),
+    ("stopping", lifecycle, "stop", fail),
+    ("locking the tables", live_compare.Comparison, "_hold_still", fail_sql),
+    ("comparing", live_compare, "differences", fail),
+    ("writing the rows", archive, "_write", fail),
+    ("closing the script", archive.Keeper, "finish", fail),
     ("beginning the swap", swap, "exchange", fail),
     ("ending the sessions", swap_rename, "end_sessions_in", fail),
     ("renaming", swap_rename, "_rename", fail_sql),
@@ -415,7 +410,7 @@ def test_after_a_failure_anywhere_all_is_as_it_was(
 def test_containers_that_do_not_come_up_are_told_and_the_swap_stands(
     world: World, copy: str, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap_services, "start", lambda _: None)
+    monkeypatch.setattr(lifecycle, "start", lambda _: None)
     with pytest.raises(ReleaseError, match=f"Container {container} .* is exited") as raised:
         world.swap(copy, containers=[container], stop_seconds=1, healthy_seconds=1)
     assert raised.value.facts["kept"] in world.databases()
@@ -426,7 +421,7 @@ def test_a_container_that_a_swap_could_not_start_is_started_by_the_next(
     world: World, copy: str, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(swap_services, "start", lambda _: None)
+        patched.setattr(lifecycle, "start", lambda _: None)
         with pytest.raises(ReleaseError) as raised:
             world.swap(copy, containers=[container], stop_seconds=1, healthy_seconds=1)
     world.next_run()
@@ -443,7 +438,7 @@ def test_a_container_that_a_swap_could_not_start_is_started_where_nothing_is_lef
     }
     world.execute(WRITTEN)
     with monkeypatch.context() as patched:
-        patched.setattr(swap_services, "start", lambda _: None)
+        patched.setattr(lifecycle, "start", lambda _: None)
         patched.setitem(asked["swap"], "healthy_seconds", 1)
         with pytest.raises(ReleaseError, match="is exited"):
             world.restore(**asked)
@@ -468,16 +463,16 @@ def test_a_container_that_a_swap_could_not_start_is_started_where_nothing_is_lef
 def test_a_container_that_is_still_stopping_is_started_when_it_has(
     container: str, monkeypatch: pytest.MonkeyPatch, asked_ago_s: float, stops: bool, at_once: bool
 ) -> None:
-    monkeypatch.setattr(swap_services, "KILLED_WITHIN", timedelta(seconds=0.5))
+    monkeypatch.setattr(lifecycle, "KILLED_WITHIN", timedelta(seconds=0.5))
     since = utc_now() - timedelta(seconds=asked_ago_s)
-    limits = swap_services.Limits(stop_s=2, healthy_s=1)
-    stopper = threading.Thread(target=swap_services.stop, args=([container], limits))
+    limits = lifecycle.Limits(stop_s=2, healthy_s=1)
+    stopper = threading.Thread(target=lifecycle.stop, args=([container], limits))
     if stops:
         stopper.start()
         time.sleep(0.3)
         assert status(container) == "running"
     begun = time.monotonic()
-    swap_services.start(swap_services.Stopping([container], since, limits.stop_s))
+    lifecycle.start(lifecycle.Stopping([container], since, limits.stop_s))
     assert (time.monotonic() - begun < 0.8) is at_once
     if stops:
         stopper.join()
@@ -569,13 +564,13 @@ def looked(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dic
     """Restore and swap in one; the SQL is run in the live database after it was looked at."""
 
     def restore_after(sql: str) -> dict[str, Any]:
-        finish = swap_look.Looking.finish
+        finish = live_scan.Looking.finish
 
-        def finish_and_write(looking: swap_look.Looking) -> None:
+        def finish_and_write(looking: live_scan.Looking) -> None:
             finish(looking)
             world.execute(sql)
 
-        monkeypatch.setattr(swap_look.Looking, "finish", finish_and_write)
+        monkeypatch.setattr(live_scan.Looking, "finish", finish_and_write)
         world.execute("UPDATE accounts SET name = 'changed' WHERE id = 1")
         world.execute("CREATE TABLE notes (id int, doubled int GENERATED ALWAYS AS (id * 2) STORED, said text)")
         world.execute("INSERT INTO notes (id, said) SELECT n, 'note ' || n FROM generate_series(1, 9) n")
@@ -645,7 +640,7 @@ def test_what_is_written_after_the_first_look_is_saved_too(
 
 @pytest.mark.parametrize(
     ("place", "name"),
-    [(restore_copy, "_restore"), (restore_copy, "_read"), (swap_look, "take_look"), (swap, "exchange")],
+    [(restore_copy, "_restore"), (restore_copy, "_read"), (live_scan, "take_look"), (swap, "exchange")],
 )
 def test_a_failure_leaves_no_saved_rows(world: World, monkeypatch: pytest.MonkeyPatch, place: Any, name: str) -> None:
     world.execute(WRITTEN)
@@ -692,7 +687,7 @@ import json, os, sys, time
 sys.path[:0] = {paths!r}
 import conftest
 import database_swap
-from ansible.module_utils.dbrelease import swap_rename
+from ansible.module_utils.dbrelease.restore.swap import rename as swap_rename
 rename = swap_rename._rename
 
 def wait(cursor, names):

@@ -11,8 +11,8 @@ import shared_database
 import sql_check_info
 import sql_scenario_info
 import yaml
-from ansible.module_utils.dbrelease.checks import plan_checks
-from ansible.module_utils.dbrelease.database import transaction
+from ansible.module_utils.dbrelease.postgres.declared_checks import plan_checks
+from ansible.module_utils.dbrelease.postgres.session import transaction
 from story_8_1a import (
     DRAWING,
     OTHER,

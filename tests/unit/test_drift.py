@@ -11,10 +11,10 @@ import psycopg2.extensions
 import pytest
 import shared_database
 import sql_check_info
-from ansible.module_utils.dbrelease.checks import run_checks
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.drift import NOW, Instant, proved
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.postgres.declared_checks import run_checks
+from ansible.module_utils.dbrelease.postgres.proof_instant import NOW, Instant, proved
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied

@@ -12,9 +12,9 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.postgres.session import Login
 from dropped_rows import act
 from own_sessions import connect
 from test_lost_rows import replay
@@ -233,7 +233,7 @@ def test_a_writer_that_has_not_committed_refuses(
     does: str,
     write: str,
 ) -> None:
-    monkeypatch.setattr("ansible.module_utils.dbrelease.guards_database.SETTLE_S", 0.2)
+    monkeypatch.setattr("ansible.module_utils.dbrelease.rollback.in_database.SETTLE_S", 0.2)
     other = connect(database, "slow writer")
     with other.cursor() as cursor:
         for statement in (does, "BEGIN", write):

@@ -15,19 +15,20 @@ from xml.etree import ElementTree
 import evidence
 import jsonschema
 import pytest
-from ansible.module_utils.dbrelease import claiming, evidence_files
-from ansible.module_utils.dbrelease.claim import is_closed
-from ansible.module_utils.dbrelease.claim_file import path_in
-from ansible.module_utils.dbrelease.claiming import claim
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.evidence import Model, build, plain
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json
-from ansible.module_utils.dbrelease.evidence_junit import as_junit
-from ansible.module_utils.dbrelease.evidence_markdown import as_markdown
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.markdown import block, code, duration, text
-from ansible.module_utils.dbrelease.proof import Proof
-from ansible.module_utils.dbrelease.restored_session import NO_BASELINE
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.markdown import block, code, duration, text
+from ansible.module_utils.dbrelease.core.proof import Proof
+from ansible.module_utils.dbrelease.report import files as evidence_files
+from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json
+from ansible.module_utils.dbrelease.report.junit import as_junit
+from ansible.module_utils.dbrelease.report.markdown_report import as_markdown
+from ansible.module_utils.dbrelease.report.model import Model, build, plain
+from ansible.module_utils.dbrelease.rollback.back_to_baseline import NO_BASELINE
+from ansible.module_utils.dbrelease.runs import holder
+from ansible.module_utils.dbrelease.runs.claim import is_closed
+from ansible.module_utils.dbrelease.runs.claim_file import path_in
+from ansible.module_utils.dbrelease.runs.holder import claim
 from markdown_it import MarkdownIt
 from test_claim import module_of
 
@@ -838,8 +839,8 @@ def test_a_module_that_outlived_its_connection_is_ended_first(call: Call, run: R
 def test_where_such_a_module_does_not_end_the_run_stays_open(
     call: Call, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(claiming, "end", lambda *_: False)
-    monkeypatch.setattr(claiming, "IN_ORDER_S", 0.2)
+    monkeypatch.setattr(holder, "end", lambda *_: False)
+    monkeypatch.setattr(holder, "IN_ORDER_S", 0.2)
     claim(run, {})
     with (
         module_of(run) as module,

@@ -6,10 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.evidence import build
-from ansible.module_utils.dbrelease.evidence_markdown import as_markdown
-from ansible.module_utils.dbrelease.evidence_markdown_monitoring import QUIET_SHOWN, monitoring
-from ansible.module_utils.dbrelease.journal import Run
+from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.report.markdown_report import QUIET_SHOWN, as_markdown, monitoring
+from ansible.module_utils.dbrelease.report.model import build
 from markdown_it import MarkdownIt
 from reports import SAMPLES, WATCHED
 from test_evidence import FULL, HOSTILE, RELEASE, RUN, SAMPLE, WINDOW, Event, closed, lines_of

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.evidence_charts import draw, is_logarithmic
-from ansible.module_utils.dbrelease.evidence_html import anchors, newest_sample, timeline
-from ansible.module_utils.dbrelease.evidence_page import page_of
-from ansible.module_utils.dbrelease.evidence_series import (
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.report.charts import draw, is_logarithmic
+from ansible.module_utils.dbrelease.report.html import anchors, newest_sample, timeline
+from ansible.module_utils.dbrelease.report.page import page_of
+from ansible.module_utils.dbrelease.report.series import (
     POINTS_AT_MOST,
     Chart,
     Series,
@@ -21,7 +22,6 @@ from ansible.module_utils.dbrelease.evidence_series import (
     monitoring_charts,
     row_counts,
 )
-from ansible.module_utils.dbrelease.journal import Run
 from reports import SAMPLES, SITUATIONS, TEMPLATES, model_of, report_of
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -37,8 +37,8 @@ def test_a_missing_template_or_library_is_named(run: Run, monkeypatch: pytest.Mo
     assert page_of(model, TEMPLATES) == report_of("deployed", run)
     with pytest.raises(ReleaseError, match=r"holds no report\.html\.j2"):
         page_of(model, Path("/nowhere"))
-    monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.evidence_html")
-    monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.evidence_charts")
+    monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.report.html")
+    monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.report.charts")
     monkeypatch.setitem(sys.modules, "pygal", None)
     with pytest.raises(ReleaseError, match="pygal is not there"):
         page_of(model, TEMPLATES)

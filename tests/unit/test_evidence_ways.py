@@ -7,12 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.evidence import Model, build
-from ansible.module_utils.dbrelease.evidence_files import RENDERERS, as_json
-from ansible.module_utils.dbrelease.evidence_html import as_html
-from ansible.module_utils.dbrelease.evidence_markdown import as_markdown
-from ansible.module_utils.dbrelease.evidence_ways import GONE, NONE_NAMED, NOTHING_BEGUN, is_of
-from ansible.module_utils.dbrelease.journal import Run
+from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json
+from ansible.module_utils.dbrelease.report.html import as_html
+from ansible.module_utils.dbrelease.report.markdown_report import as_markdown
+from ansible.module_utils.dbrelease.report.model import Model, build
+from ansible.module_utils.dbrelease.report.next_actions import GONE, NONE_NAMED, NOTHING_BEGUN, is_of
 from reports import TEMPLATES
 from runs_back import ALLOWED, BOTH, DOWNGRADED, LIVE, RESTORES, ROLLBACKS, SWAP_BACK, Case
 from runs_beside import DEPLOYS, LOOKS, RECONCILES

@@ -7,9 +7,9 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.fingerprints import read_tables, write_counters
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables, write_counters
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 
 

@@ -17,11 +17,11 @@ import dropped_rows
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease import guards_database
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.guards import Seen, judge
-from ansible.module_utils.dbrelease.guards_services import Services, shown
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.rollback import in_database
+from ansible.module_utils.dbrelease.rollback.in_services import Services, shown
+from ansible.module_utils.dbrelease.rollback.verdict import Seen, judge
 from guard_info import act
 from own_sessions import connect
 
@@ -451,7 +451,7 @@ def test_what_an_extension_brings_along_does_not_depend_on_a_releases_tables(loo
 def test_a_table_may_have_capitals_in_its_name(
     look: Look, session: Session, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards_database, "SETTLE_S", 0.2)
+    monkeypatch.setattr(in_database, "SETTLE_S", 0.2)
     rows = """SELECT id FROM "Items" WHERE made_by <> 'migration'"""
     declared = {"table": "Items", "key": ["id"], "rows": rows}
     guards = [{**LOSSES, "losses": declared}, {**COLUMNS, "columns": {"Items": ["id"]}}]
@@ -501,7 +501,7 @@ def test_rows_of_which_no_losses_are_declared_are_saved_like_the_others(
 def test_a_row_of_such_a_table_that_is_not_committed_yet_makes_the_number_unknown(
     look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards_database, "SETTLE_S", 0.2)
+    monkeypatch.setattr(in_database, "SETTLE_S", 0.2)
     assert look(NOTES, created=WITH_NOTES)["rows_lost"] == 2
     with closing(connect(database, "slow writer")) as other:
         execute(other, "BEGIN", "INSERT INTO notes VALUES (3, NULL)")
@@ -593,7 +593,7 @@ def test_what_is_not_committed_yet_leaves_the_guard_of_its_table_undecided(
     guard: str,
     table: str,
 ) -> None:
-    monkeypatch.setattr(guards_database, "SETTLE_S", 0.2)
+    monkeypatch.setattr(in_database, "SETTLE_S", 0.2)
     before = look(*does, **options)
     assert statuses(before)[guard] == "pass"
     with closing(connect(database, "slow writer")) as other:
@@ -635,8 +635,8 @@ def test_a_table_that_always_has_a_writer_is_undecided_only_where_rows_are_count
             execute(beginning, "BEGIN", write.format(1 + writers.index(first)))
             execute(ending, "COMMIT")
 
-        monkeypatch.setattr(guards_database, "SETTLE_S", 1.0)
-        monkeypatch.setattr(guards_database, "time", Clock(next_begins))
+        monkeypatch.setattr(in_database, "SETTLE_S", 1.0)
+        monkeypatch.setattr(in_database, "time", Clock(next_begins))
         assert look(**NOTED)["state"] == state
 
 
@@ -652,8 +652,8 @@ def test_who_went_on_before_and_writes_only_while_another_is_awaited_is_seen(
             execute(slow, NOTE)
             execute(short, "ROLLBACK")
 
-        monkeypatch.setattr(guards_database, "SETTLE_S", 0.5)
-        monkeypatch.setattr(guards_database, "time", Clock(slow_writes))
+        monkeypatch.setattr(in_database, "SETTLE_S", 0.5)
+        monkeypatch.setattr(in_database, "time", Clock(slow_writes))
         result = look(**NOTED)
     assert (result["state"], statuses(result)["no_value_lost.orders"]) == ("refused", "inconclusive")
     assert 'application "slow writer"' in result["message"] and 'application "short"' not in result["message"]
@@ -662,7 +662,7 @@ def test_who_went_on_before_and_writes_only_while_another_is_awaited_is_seen(
 def test_whoever_keeps_a_table_for_itself_is_named_and_not_awaited_for_long(
     look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guards_database, "LOCK_WAIT_S", 0.5)
+    monkeypatch.setattr(in_database, "LOCK_WAIT_S", 0.5)
     look()
     other = connect(database, "keeper")
     execute(other, "BEGIN", "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")

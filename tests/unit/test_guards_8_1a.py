@@ -12,7 +12,7 @@ import docker
 import pytest
 import shared_database
 import yaml
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from guard_info import act
 from preflight_world import serve
 from story_8_1a import DRAWING, PROJECT_OF_OTHER, RELEASE, ROWS, SCHEMA, WITHOUT, Session, execute

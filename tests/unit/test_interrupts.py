@@ -10,8 +10,8 @@ from contextlib import suppress
 from types import FrameType
 
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.interrupts import ASKING, Ended, ending_in_order
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.signals import ASKING, Ended, ending_in_order
 
 
 class UnheardError(Exception):

@@ -11,9 +11,9 @@ from typing import Any
 
 import journal
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run, last_facts
-from ansible.module_utils.dbrelease.proof import Proof
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run, last_facts
+from ansible.module_utils.dbrelease.core.proof import Proof
 
 KEYS = {"ts", "run_id", "release", "environment", "playbook", "step", "event", "facts"}
 HOLDS = Proof("checks.a", "A holds", "pass").as_dict()

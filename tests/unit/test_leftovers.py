@@ -14,9 +14,12 @@ import leftovers
 import psycopg2
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease import restore_leftovers
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.interrupted import (
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.process import Process, process_of, this_machine
+from ansible.module_utils.dbrelease.core.restore_names import REPLAY, copy_name, kept_name, rows_folder
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.restore import cleanup
+from ansible.module_utils.dbrelease.runs.interrupted import (
     Interrupted,
     interrupted_runs,
     may_live,
@@ -25,9 +28,6 @@ from ansible.module_utils.dbrelease.interrupted import (
     stray_dumps,
     stray_temporaries,
 )
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.machine import Process, process_of, this_machine
-from ansible.module_utils.dbrelease.restore_names import REPLAY, copy_name, kept_name, rows_folder
 from own_sessions import connect
 from psycopg2 import sql
 
@@ -270,7 +270,7 @@ def test_a_closed_database_is_opened_from_where_the_restore_renames(
     server: Login,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(restore_leftovers, "MAINTENANCE", "not_there")
+    monkeypatch.setattr(cleanup, "MAINTENANCE", "not_there")
     journal = journal_of(parameters, DEAD, "restore")
     begin(journal)
     journal.append("restore.services", "started", {"containers": [], "maintenance_db": server.database})

@@ -10,9 +10,8 @@ from typing import Any
 import psycopg2
 import psycopg2.extras
 import pytest
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.locks import (
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.lock_retry import (
     ContendedError,
     LockLimits,
     LockWatch,
@@ -22,7 +21,8 @@ from ansible.module_utils.dbrelease.locks import (
     retrying,
     watch_blockers,
 )
-from ansible.module_utils.dbrelease.roles import trusted_roles
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
 from own_sessions import connect
 
 MASKED = [

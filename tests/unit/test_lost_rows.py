@@ -16,11 +16,11 @@ from typing import Any
 import psycopg2
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease import lost_rows
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.lost_rows import NOTHING, Saved, save_rows
-from ansible.module_utils.dbrelease.private_files import publish
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.files import publish
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.rollback import lost_rows
+from ansible.module_utils.dbrelease.rollback.lost_rows import NOTHING, Saved, save_rows
 from own_sessions import connect
 from psycopg2 import sql
 

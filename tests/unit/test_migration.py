@@ -23,8 +23,8 @@ import sqlalchemy.exc
 import yaml
 from alembic import command
 from alembic.config import Config
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.guards_database import counting_settings
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.rollback.in_database import counting_settings
 from own_sessions import connect
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import module
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied

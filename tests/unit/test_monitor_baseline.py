@@ -13,9 +13,9 @@ from typing import Any
 import docker
 import monitor_baseline
 import pytest
-from ansible.module_utils.dbrelease.commands import HostCommands
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.monitor.memory import Before
+from ansible.module_utils.dbrelease.core.history import Before
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.host.commands import HostCommands
 
 LOG = {
     "name": "app_log",

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.module_utils.dbrelease.monitor.container_log import Container, Window, split, window_lines
-from ansible.module_utils.dbrelease.monitor.events import Line, Rules, Seen, read
+from ansible.module_utils.dbrelease.core.clock import moment, nanoseconds
+from ansible.module_utils.dbrelease.host.container_log import Container, Window, split, window_lines
+from ansible.module_utils.dbrelease.host.log_events import Line, Rules, Seen, read
 from ansible.module_utils.dbrelease.monitor.known import known_kinds, recurring
 from ansible.module_utils.dbrelease.monitor.logs import Log, doubts, judge
-from ansible.module_utils.dbrelease.monitor.moments import moment, nanoseconds
 
 ROOT = Path(__file__).resolve().parents[2]
 MONITORING = yaml.safe_load((ROOT / "releases/8_1a/release.yml").read_text())["monitoring"]

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.clock import moment
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.monitor.database import connections_allowed
-from ansible.module_utils.dbrelease.monitor.moments import moment
 from ansible.module_utils.dbrelease.monitor.queue import sample_queue
 from monitor_sample import act
 from psycopg2.extensions import connection as Connection

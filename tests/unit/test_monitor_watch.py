@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.machine import process_of, this_machine
-from ansible.module_utils.dbrelease.monitor.memory import Memory, Sample
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.history import Memory, Sample
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.process import process_of, this_machine
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded, longest_gap
 from monitor_watch import act
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import notification
 import pytest
-from ansible.module_utils.dbrelease.notify import event_of, kind_of
+from ansible.module_utils.dbrelease.report.notify import event_of, kind_of
 from receivers import closed_port, mailbox, silent, trickling, webhook
 
 HOSTILE = "O'Brien <!channel> <http://h|l> *b* [l](http://h)\r\nBcc: x@y.z \U0001f9fe " + "long " * 500

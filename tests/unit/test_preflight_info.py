@@ -14,11 +14,11 @@ import docker
 import psycopg2.extensions
 import pytest
 import server_in_container
-from ansible.module_utils.dbrelease.catalog import read_back
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.host.inspect import Service
+from ansible.module_utils.dbrelease.postgres.catalog import read_back
+from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.preflight import gather, places
-from ansible.module_utils.dbrelease.target import Service
 from own_sessions import connect
 from preflight_world import (
     ALEMBIC,
@@ -775,7 +775,7 @@ def test_room_is_that_of_the_folder_in_the_container(own_server: tuple[str, Logi
 
 
 def places_in(container: str) -> Any:
-    from ansible.module_utils.dbrelease.commands import commands_in
+    from ansible.module_utils.dbrelease.host.commands import commands_in
 
     return commands_in(container)
 

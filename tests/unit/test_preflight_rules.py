@@ -7,24 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.http import Answer
-from ansible.module_utils.dbrelease.preflight import demands as demanded
+from ansible.module_utils.dbrelease.core.proof import Proof
+from ansible.module_utils.dbrelease.host.http import Answer
+from ansible.module_utils.dbrelease.host.inspect import Service
 from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
-from ansible.module_utils.dbrelease.preflight.demands import Demands
-from ansible.module_utils.dbrelease.preflight.facts import (
-    Database,
-    Facts,
-    Payload,
-    Rights,
-    StateDir,
-    Table,
-    Unseen,
-)
+from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Payload, Rights, StateDir, Table, Unseen
 from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
 from ansible.module_utils.dbrelease.preflight.unreconciled import is_cut_short
 from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
-from ansible.module_utils.dbrelease.proof import Proof
-from ansible.module_utils.dbrelease.target import Service
+from ansible.module_utils.dbrelease.release import requirements as demanded
+from ansible.module_utils.dbrelease.release.requirements import Demands
 from preflight_world import HISTORY, NEWER, OLDER, OWN, START, release
 
 MIB = 1 << 20

@@ -14,8 +14,8 @@ import preflight_info
 import pytest
 import release_info
 import server_in_container
-from ansible.module_utils.dbrelease import target
-from ansible.module_utils.dbrelease.database import Login
+from ansible.module_utils.dbrelease.host import inspect
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 from preflight_world import POSTGRES_IMAGE, red, statuses
 
@@ -79,7 +79,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, 
 def stack(containers: tuple[Any, Any, Path], run_parameters: dict[str, Any]) -> Stack:
     """At the revision that the release starts from, with no file of the release."""
     database, backend, migrations = containers
-    found = target.look({"db": database.name, "backend": backend.name}, "", 5432)
+    found = inspect.look({"db": database.name, "backend": backend.name}, "", 5432)
     login = Login(found["login_host"], found["login_port"], "postgres", "postgres", PASSWORD)
     server_in_container.wait_for(login)
     for path in migrations.iterdir():
@@ -166,7 +166,7 @@ def test_stopped_backend_is_said_once(stack: Stack) -> None:
     stack.backend.stop(timeout=0)
     try:
         services = {name: service["container"] for name, service in stack.parameters["services"].items()}
-        found = target.look(services, "", 5432)
+        found = inspect.look(services, "", 5432)
         stack.parameters["services"] = found["services"]
         result = stack.look()
     finally:

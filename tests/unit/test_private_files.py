@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease import lost_rows
-from ansible.module_utils.dbrelease.dump import DumpFile
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.migration_log import MigrationLog
-from ansible.module_utils.dbrelease.private_files import create_private, publish, replace_private, write_private
+from ansible.module_utils.dbrelease.backup.dump import DumpFile
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.files import create_private, publish, replace_private, write_private
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.migrate.log import MigrationLog
+from ansible.module_utils.dbrelease.rollback import lost_rows
 
 RUN = "20260102T030405Z-abcdef"
 

@@ -14,11 +14,11 @@ import docker.errors
 import psycopg2.extensions
 import pytest
 import server_in_container
-from ansible.module_utils.dbrelease import commands
-from ansible.module_utils.dbrelease.commands import ContainerCommands, Finished, HostCommands
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.programs import end_programs
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host import commands
+from ansible.module_utils.dbrelease.host.commands import ContainerCommands, Finished, HostCommands
+from ansible.module_utils.dbrelease.host.orphan_programs import end_programs
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 from server_in_container import PASSWORD
 

@@ -11,8 +11,8 @@ import psycopg2.extensions
 import pytest
 import query_plan_info
 import shared_database
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.plan_tree import fetched, seeking, serves
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.verify.plans import fetched, seeking, serves
 
 database, emptied = shared_database.database, shared_database.emptied
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.fingerprints import read_tables
-from ansible.module_utils.dbrelease.readiness import backup
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.monitor.readiness import backup
+from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 from psycopg2.extensions import connection as Connection
 from psycopg2.extras import RealDictCursor

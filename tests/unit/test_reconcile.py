@@ -15,11 +15,11 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.leftover import diagnose, is_unchanged
-from ansible.module_utils.dbrelease.outcome import judge
-from ansible.module_utils.dbrelease.stages import stages_of
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.outcome import judge
+from ansible.module_utils.dbrelease.core.stages import stages_of
+from ansible.module_utils.dbrelease.postgres.orphan_table import diagnose, is_unchanged
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 from reconcile import act
 
@@ -388,7 +388,7 @@ def test_a_table_that_changes_meanwhile_is_not_dropped(
             before.run("UPDATE links SET by = 'ann' WHERE order_id = 2")
         return found
 
-    monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.diagnose", late)
+    monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.reconcile.diagnose", late)
     assert "changed while it was looked at" in before.refused().message
     assert len(calls) == looks + 1 and before.run("SELECT count(*) FROM links") == [(20,)]
 
@@ -487,7 +487,7 @@ def test_tables_of_which_one_changes_meanwhile_are_not_dropped(
             before.run(change)
         return found
 
-    monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.diagnose", late)
+    monkeypatch.setattr("ansible.module_utils.dbrelease.reconcile.reconcile.diagnose", late)
     assert "nothing was dropped" in before.refused(**BOTH).message
     assert before.run("SELECT to_regclass('kinds') IS NULL OR to_regclass('links') IS NULL") == [(False,)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease import unsettled
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Run, last_facts
-from ansible.module_utils.dbrelease.restore_backup import find_backup
-from ansible.module_utils.dbrelease.restore_leftovers import left_stopped, never_started
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Run, last_facts
+from ansible.module_utils.dbrelease.restore.cleanup import left_stopped, never_started
+from ansible.module_utils.dbrelease.restore.source import find_backup
+from ansible.module_utils.dbrelease.runs import scan
 
 RUN = "20260102T030405Z-abcdef"
 TABLE = {"rows": 1, "fingerprint": "1", "columns": ["a"], "inserted": 0, "updated": 0, "deleted": 0}
@@ -79,5 +79,5 @@ def test_what_a_swap_has_stopped_is_read_from_the_newest_line_that_says_it(
 )
 def test_a_run_with_odd_facts_is_settled_as_any_other(tmp_path: Path, facts: dict[str, Any]) -> None:
     run = Run("20260103T030405Z-fedcba", "sample", "test", "deploy", str(tmp_path))
-    (found,) = unsettled.look(run, [line("run", "started", **facts), line("backup", "started")], dry=False).runs
+    (found,) = scan.look(run, [line("run", "started", **facts), line("backup", "started")], dry=False).runs
     assert (found.run.run_id, found.steps, found.asked, found.user) == (RUN, ("backup",), (), "unknown")

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import swap_look, swap_services
-from ansible.module_utils.dbrelease.database import LOST_CLIENT, Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.large_objects import read_large_objects
-from ansible.module_utils.dbrelease.swap_statements import beginning
-from ansible.module_utils.dbrelease.swap_tables import Table, read_shapes
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host import lifecycle
+from ansible.module_utils.dbrelease.postgres.large_objects import read_large_objects
+from ansible.module_utils.dbrelease.postgres.session import LOST_CLIENT, Login
+from ansible.module_utils.dbrelease.postgres.table_shape import Table, read_shapes
+from ansible.module_utils.dbrelease.restore.swap import live_scan
+from ansible.module_utils.dbrelease.restore.swap.replay_sql import beginning
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import World
@@ -124,7 +125,7 @@ def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatc
     world.execute(f"ALTER DATABASE {world.login.database} SET idle_in_transaction_session_timeout = '100ms'")
     world.back_up()
     world.execute("UPDATE orders SET title = 'changed' WHERE id = 1")
-    monkeypatch.setattr(swap_services, "stop", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(lifecycle, "stop", lambda *_: time.sleep(0.5))
     result = world.swap(world.restore()["database"])
     assert result["rows"]["tables"]["public.orders"]["changed"] == 1
 
@@ -260,7 +261,7 @@ def test_a_table_that_is_dropped_during_the_look_ends_nothing(world: World, monk
         world.execute("DROP TABLE IF EXISTS extra")
         return found
 
-    monkeypatch.setattr(swap_look, "read_shapes", late)
+    monkeypatch.setattr(live_scan, "read_shapes", late)
     assert world.restore(state="live")["swap"]["rows"]["tables"].keys() == {"public.orders"}
     assert world.execute("SELECT count(*) FROM orders") == [(3000,)]
 

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import swap_statements
+from ansible.module_utils.dbrelease.restore.swap import replay_sql
 from own_sessions import connect
 from restore_world import World
 
@@ -433,7 +433,7 @@ def test_rows_of_columns_that_became_wider_are_neither_counted_nor_written_again
 def test_a_table_that_others_use_is_waited_for_and_then_they_are_named(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap_statements, "HOLD_DEADLINE", "1 s")
+    monkeypatch.setattr(replay_sql, "HOLD_DEADLINE", "1 s")
     _, live = world.written_since(CODES, "UPDATE codes SET code = 'saved'; INSERT INTO plain VALUES (1)")
     waits: list[float] = []
     refused = threading.Event()

@@ -9,11 +9,11 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from ansible.module_utils.dbrelease.advisory import name_key
-from ansible.module_utils.dbrelease.commands import HostCommands
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.restore_leftovers import remove_dumps, settle
-from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, dump_folder, is_kept, kept_name
+from ansible.module_utils.dbrelease.core.restore_names import copied_by, copy_name, dump_folder, is_kept, kept_name
+from ansible.module_utils.dbrelease.host.commands import HostCommands
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.restore.cleanup import remove_dumps, settle
+from ansible.module_utils.dbrelease.runs.database_lock import name_key
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 

@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import restore_equal, swap_compare, swap_services
-from ansible.module_utils.dbrelease.database import Connection, Login
-from ansible.module_utils.dbrelease.swap_look import Looking
-from ansible.module_utils.dbrelease.swap_replay import Keeper
+from ansible.module_utils.dbrelease.host import lifecycle
+from ansible.module_utils.dbrelease.postgres.session import Connection, Login
+from ansible.module_utils.dbrelease.restore import compare
+from ansible.module_utils.dbrelease.restore.swap import live_compare
+from ansible.module_utils.dbrelease.restore.swap.archive import Keeper
+from ansible.module_utils.dbrelease.restore.swap.live_scan import Looking
 from own_sessions import connect
 from restore_world import World
 
@@ -83,7 +85,7 @@ HELD = ["orders", "accounts", "order_items", "orders, accounts, order_items, ale
 def test_a_session_that_holds_tables_ends_with_the_swap_and_every_row_is_saved(
     world: World, monkeypatch: pytest.MonkeyPatch, tables: str
 ) -> None:
-    monkeypatch.setattr(restore_equal, "LOCK_TIMEOUT_MS", 200)
+    monkeypatch.setattr(compare, "LOCK_TIMEOUT_MS", 200)
     live, begun = world.tables(), time.monotonic()
     with closing(holding(world, f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")):
         swapped = world.restore(state="live")["swap"]
@@ -99,7 +101,7 @@ def test_a_session_that_holds_tables_ends_with_the_swap_and_every_row_is_saved(
 
 
 def test_check_mode_waits_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(restore_equal, "LOCK_TIMEOUT_MS", 200)
+    monkeypatch.setattr(compare, "LOCK_TIMEOUT_MS", 200)
     world.back_up()
     begun = time.monotonic()
     with closing(holding(world, "LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")):
@@ -123,7 +125,7 @@ def test_what_is_committed_while_the_lock_is_waited_for_is_saved_whatever_the_is
 ) -> None:
     copy = world.restore()["database"]
     world.execute(f"ALTER DATABASE {world.login.database} SET default_transaction_isolation = 'repeatable read'")
-    monkeypatch.setattr(swap_compare, "LOCK_TIMEOUT_MS", 20_000)
+    monkeypatch.setattr(live_compare, "LOCK_TIMEOUT_MS", 20_000)
     writer = holding(
         world,
         "INSERT INTO accounts (name) VALUES ('at the last moment'); CREATE TABLE late AS SELECT generate_series(1, 3);"
@@ -135,7 +137,7 @@ def test_what_is_committed_while_the_lock_is_waited_for_is_saved_whatever_the_is
         writer.cursor().execute("COMMIT")
 
     thread = threading.Thread(target=commit, daemon=True)
-    monkeypatch.setattr(swap_services, "stop", lambda *_: thread.start())
+    monkeypatch.setattr(lifecycle, "stop", lambda *_: thread.start())
     with closing(writer):
         swapped = world.swap(copy)
         thread.join()
@@ -183,7 +185,7 @@ def hurried(world: World) -> Iterator[None]:
 @pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(("options", "reason"), VACUUMS.values(), ids=VACUUMS)
 def test_a_slow_autovacuum_gives_way(world: World, monkeypatch: pytest.MonkeyPatch, options: str, reason: str) -> None:
-    monkeypatch.setattr(swap_compare, "LOCK_DEADLINE_S", 6.0)
+    monkeypatch.setattr(live_compare, "LOCK_DEADLINE_S", 6.0)
     world.execute(HEAPS)
     copy = world.restore()["database"]
     world.execute(f"ALTER TABLE heaps SET ({options})")

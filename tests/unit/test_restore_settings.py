@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import swap_services
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.readiness import backup as readiness
-from ansible.module_utils.dbrelease.restore_settings import create_statement, prove_settings
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host import lifecycle
+from ansible.module_utils.dbrelease.monitor.readiness import backup as readiness
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.restore.settings import create_statement, prove_settings
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import World
@@ -67,7 +67,7 @@ def test_values_that_a_setting_words_are_compared_by_that_setting(world: World, 
 def test_a_database_that_only_reads_and_ends_idle_sessions_is_restored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swap_services, "stop", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(lifecycle, "stop", lambda *_: time.sleep(0.5))
     for setting in (
         "default_transaction_read_only = on",
         "idle_session_timeout = '200ms'",

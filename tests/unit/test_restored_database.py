@@ -14,18 +14,20 @@ from typing import Any
 
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import restore_copy, restore_schema, restore_server
-from ansible.module_utils.dbrelease.commands import HostCommands
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.dump import tool_environment
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.preflight.places import Room
-from ansible.module_utils.dbrelease.restore_backup import Backup, find_backup, read_backup
-from ansible.module_utils.dbrelease.restore_compare import read_state
-from ansible.module_utils.dbrelease.restore_leftovers import settle
-from ansible.module_utils.dbrelease.restore_names import copied_by, copy_name, is_kept, kept_name
-from ansible.module_utils.dbrelease.restore_settings import setting
+from ansible.module_utils.dbrelease.backup import schema_text
+from ansible.module_utils.dbrelease.backup.dump import tool_environment
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.restore_names import copied_by, copy_name, is_kept, kept_name
+from ansible.module_utils.dbrelease.host.commands import HostCommands
+from ansible.module_utils.dbrelease.host.disk import Room
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.restore import copy as restore_copy
+from ansible.module_utils.dbrelease.restore import server as restore_server
+from ansible.module_utils.dbrelease.restore.cleanup import settle
+from ansible.module_utils.dbrelease.restore.compare import read_state
+from ansible.module_utils.dbrelease.restore.settings import setting
+from ansible.module_utils.dbrelease.restore.source import Backup, find_backup, read_backup
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import WRITTEN, World
@@ -87,7 +89,7 @@ def test_what_compares_bears_the_runs_name(world: World, monkeypatch: pytest.Mon
         names.append(name)
         return tool_environment(login, name, **given)
 
-    monkeypatch.setattr(restore_schema, "tool_environment", named)
+    monkeypatch.setattr(schema_text, "tool_environment", named)
     world.back_up()
     world.restore()
     assert names == [f"dbrelease-compare-{world.run['run_id']}"]

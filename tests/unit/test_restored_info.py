@@ -9,11 +9,11 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-from ansible.module_utils.dbrelease.alembic_move import read_counters
-from ansible.module_utils.dbrelease.baseline import read_baseline
-from ansible.module_utils.dbrelease.catalog_text import read_lines
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.backup.baseline import read_baseline
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.migrate.move import read_counters
+from ansible.module_utils.dbrelease.postgres.catalog_text import read_lines
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 from restored_info import act
 

@@ -17,13 +17,16 @@ import database_swap
 import leftovers
 import pytest
 import restore_world
-from ansible.module_utils.dbrelease import advisory, restore_copy, swap, swap_rename, swap_services
-from ansible.module_utils.dbrelease.acting import acting
-from ansible.module_utils.dbrelease.advisory import NameLock, advisory_lock
-from ansible.module_utils.dbrelease.database import Connection
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.restore_names import copy_name
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.restore_names import copy_name
+from ansible.module_utils.dbrelease.host import lifecycle
+from ansible.module_utils.dbrelease.postgres.session import Connection
+from ansible.module_utils.dbrelease.restore import copy as restore_copy
+from ansible.module_utils.dbrelease.restore.swap import rename, swap
+from ansible.module_utils.dbrelease.runs import database_lock
+from ansible.module_utils.dbrelease.runs.database_lock import NameLock, advisory_lock
+from ansible.module_utils.dbrelease.runs.exclusive import acting
 from own_sessions import connect
 from restore_world import World
 
@@ -36,7 +39,7 @@ world = restore_world.written_world
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advisory, "WAIT_S", 0.5)
+    monkeypatch.setattr(database_lock, "WAIT_S", 0.5)
 
 
 def elsewhere(world: World) -> World:
@@ -110,7 +113,7 @@ def of_the_server(world: World) -> list[tuple[Any, ...]]:
         return cursor.fetchall()
 
 
-COPYING, PREPARING, RENAMING = (restore_copy, "_restore"), (swap, "prepare"), (swap_rename, "_rename")
+COPYING, PREPARING, RENAMING = (restore_copy, "_restore"), (swap, "prepare"), (rename, "_rename")
 MEETINGS = [
     pytest.param(restores, *COPYING, id="restores while the copy is made"),
     pytest.param(restores, *PREPARING, id="restores before the swap"),
@@ -154,7 +157,7 @@ def test_while_one_restores_another_is_refused_and_touches_nothing(
 def test_a_recovery_opens_no_database_that_another_restore_has_closed(
     world: World, monkeypatch: pytest.MonkeyPatch, login_parameters: dict[str, Any]
 ) -> None:
-    other, original, said = elsewhere(world), swap_rename._rename, []
+    other, original, said = elsewhere(world), rename._rename, []
     journal = Journal(Run(**{**other.run, "run_id": OTHER, "playbook": "restore"}))
     for step, event in (("run", "started"), ("claim", "passed"), ("restore.swap", "started")):
         journal.append(step, event)  # type: ignore[arg-type]
@@ -169,7 +172,7 @@ def test_a_recovery_opens_no_database_that_another_restore_has_closed(
         said.append(result["proofs"][0]["detail"])
         original(*given)
 
-    monkeypatch.setattr(swap_rename, "_rename", meet)
+    monkeypatch.setattr(rename, "_rename", meet)
     assert world.restore(state="live")["changed"]
     assert f"dbrelease-lock-{world.run['run_id']}" in said[0]
     assert leftovers.act({**asked, "run": other.run}, False)["settled"]
@@ -198,13 +201,13 @@ def begin_a_deploy(world: World) -> Connection:
 def test_no_session_is_ended_for_a_swap_that_does_not_have_the_database_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, happens: Callable[[World], Any], said: str
 ) -> None:
-    used, stop, begun = connect(world.login, "an application"), swap_services.stop, []
+    used, stop, begun = connect(world.login, "an application"), lifecycle.stop, []
 
     def stop_and_meet(*given: Any) -> None:
         stop(*given)
         begun.append(happens(world))
 
-    monkeypatch.setattr(swap_services, "stop", stop_and_meet)
+    monkeypatch.setattr(lifecycle, "stop", stop_and_meet)
     with pytest.raises(ReleaseError, match=said):
         world.restore(state="live")
     with used.cursor() as cursor:
@@ -216,10 +219,10 @@ HOLDER = """
 import json, os, sys, time
 sys.path[:0] = {paths!r}
 import conftest
-from ansible.module_utils.dbrelease.advisory import NameLock
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.guardian import guarded
-from ansible.module_utils.dbrelease.journal import Run
+from ansible.module_utils.dbrelease.runs.database_lock import NameLock
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.core.crash_guard import guarded
+from ansible.module_utils.dbrelease.core.journal import Run
 lock = NameLock(Login(**{login!r}), {database!r}, Run(**{run!r}))
 lock.take()
 with guarded(lambda: time.sleep(1)):
@@ -246,16 +249,16 @@ def test_a_killed_holders_lock_lasts_until_its_guardian_has_repaired_and_no_long
 def test_a_lock_that_is_taken_between_the_look_and_ones_own_is_seen(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks, deploy = advisory._others, Run(**elsewhere(world).run)
+    looks, deploy = database_lock._others, Run(**elsewhere(world).run)
     with ExitStack() as deploying, closing(lock_of(world, Run(**world.run))) as lock:
 
         def look(*given: Any) -> list[str]:
-            monkeypatch.setattr(advisory, "_others", looks)
+            monkeypatch.setattr(database_lock, "_others", looks)
             seen = looks(*given)
             deploying.enter_context(advisory_lock(world.login, deploy))
             return seen
 
-        monkeypatch.setattr(advisory, "_others", look)
+        monkeypatch.setattr(database_lock, "_others", look)
         with pytest.raises(ReleaseError, match=f"dbrelease-lock-{deploy.run_id}"):
             lock.take()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.journal import Event, Journal, Run, stamp
-from ansible.module_utils.dbrelease.machine import process_of, this_machine
+from ansible.module_utils.dbrelease.core.journal import Event, Journal, Run, stamp
+from ansible.module_utils.dbrelease.core.process import process_of, this_machine
 from run import act
 
 NOWHERE = {"containers": {}, "db_host": "db.example.com", "db_port": 5433}

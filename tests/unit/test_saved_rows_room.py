@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.session import Login
 from restore_world import World, world_of
 
 ROOM = 100_000

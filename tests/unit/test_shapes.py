@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.manifest import read
-from ansible.module_utils.dbrelease.shapes import EACH, difference
+from ansible.module_utils.dbrelease.backup.manifest import read
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.json_shape import EACH, difference
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,14 @@ import psycopg2.extensions
 import pytest
 import shared_database
 import sql_check_info
-from ansible.module_utils.dbrelease.checks import judge_equal, judge_violations, plan_checks, run_checks
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.declared_checks import (
+    judge_equal,
+    judge_violations,
+    plan_checks,
+    run_checks,
+)
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied

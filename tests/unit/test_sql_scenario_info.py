@@ -14,10 +14,18 @@ import psycopg2.extensions
 import pytest
 import shared_database
 import sql_scenario_info
-from ansible.module_utils.dbrelease import scenario as engine
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.scenario import Left, Played, StepSeen, fill, judge, mismatch, unsaved_values
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.verify import scenarios as engine
+from ansible.module_utils.dbrelease.verify.scenarios import (
+    Left,
+    Played,
+    StepSeen,
+    fill,
+    judge,
+    mismatch,
+    unsaved_values,
+)
 from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied

@@ -12,9 +12,9 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.database import Login
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.journal import Journal, Run
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 from preflight_world import serve
 from sql_step import act

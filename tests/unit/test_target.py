@@ -9,9 +9,9 @@ from typing import Any
 import docker
 import pytest
 import server_in_container
-from ansible.module_utils.dbrelease import target
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.target import Address, Service, container_address, moment, service_of
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host import inspect
+from ansible.module_utils.dbrelease.host.inspect import Address, Service, container_address, moment, service_of
 from preflight_world import POSTGRES_IMAGE
 
 Start = Callable[..., str]
@@ -20,7 +20,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104
 
 
 def look(**given: Any) -> dict[str, Any]:
-    return target.look(**{"containers": {}, "db_host": None, "db_port": None, **given})
+    return inspect.look(**{"containers": {}, "db_host": None, "db_port": None, **given})
 
 
 engine = server_in_container.engine
@@ -50,7 +50,7 @@ def test_running_database_is_found_on_its_network() -> None:
     assert found["services"]["db"]["status"] == "running"
     assert found["services"]["db"]["health"] == "healthy"
     assert found["address_problem"] == ""
-    assert target.reachable(found["login_host"], found["login_port"])
+    assert inspect.reachable(found["login_host"], found["login_port"])
 
 
 def test_same_answer_twice() -> None:
@@ -185,4 +185,4 @@ REMEDIES = [
 
 @pytest.mark.parametrize(("status", "remedy"), REMEDIES)
 def test_container_that_does_not_run_comes_with_what_to_do(status: str, remedy: str) -> None:
-    assert remedy in target.not_running("db", Service("shop_postgres", status))
+    assert remedy in inspect.not_running("db", Service("shop_postgres", status))

@@ -8,11 +8,10 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.database import Login, select, transaction, without_timeouts
-from ansible.module_utils.dbrelease.locks import LockLimits, LockWatch
-from ansible.module_utils.dbrelease.patient import PatientSession
-from ansible.module_utils.dbrelease.statement import limit_statements
-from ansible.module_utils.dbrelease.steps import Step, attempt_step, count_pending, limit_lock_waits
+from ansible.module_utils.dbrelease.migrate.steps import Step, attempt_step, count_pending, limit_lock_waits
+from ansible.module_utils.dbrelease.postgres.declared_sql import limit_statements
+from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits, LockWatch, PatientSession
+from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction, without_timeouts
 from own_sessions import connect
 
 Session = psycopg2.extensions.connection

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.alembic_move import read_counters, read_counters_before
-from ansible.module_utils.dbrelease.database import Login, transaction
-from ansible.module_utils.dbrelease.errors import ReleaseError
-from ansible.module_utils.dbrelease.fingerprints import READING, read_tables, write_counters
-from ansible.module_utils.dbrelease.journal import Journal, Run
-from ansible.module_utils.dbrelease.untouched import Evidence, Trace, Window, judge, rewritten
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.migrate.move import read_counters, read_counters_before
+from ansible.module_utils.dbrelease.postgres.fingerprints import READING, read_tables, write_counters
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.verify.unchanged_verdict import Evidence, Trace, Window, judge, rewritten
 from own_sessions import connect
 from shared_database import await_inserts
 from untouched_info import act

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.testing import patch_module_args  # type: ignore[import-untyped]
 from test_structure_info import PROOFS, SQL, TABLES
 from verification_info import act, main

@@ -9,14 +9,14 @@ from typing import Any
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from ..alembic import database_revisions
-from ..catalog import quoted, resolved
-from ..checks import run_checks
-from ..database import Login, connect, select, server_reason, transaction
-from ..declared import select_declared
-from ..errors import ReleaseError
-from ..sessions import OF_CLIENTS
-from ..statement import limit_statements, readable_row, still_connected
+from ..core.errors import ReleaseError
+from ..postgres.catalog import quoted, resolved
+from ..postgres.declared_checks import run_checks
+from ..postgres.declared_select import select_declared
+from ..postgres.declared_sql import limit_statements, readable_row, still_connected
+from ..postgres.revision import database_revisions
+from ..postgres.session import Login, connect, select, server_reason, transaction
+from ..postgres.terminate import OF_CLIENTS
 from .verdicts import WORSE, Claim
 
 STATEMENT_TIMEOUT_MS = 60_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..api import Endpoint, Latency, observe, verify_proofs
-from ..errors import ReleaseError
-from ..http import HttpSession
-from ..proof import Proof
+from ..core.errors import ReleaseError
+from ..core.proof import Proof
+from ..host.http import HttpSession
+from ..verify.api import Endpoint, Latency, observe, verify_proofs
 from .verdicts import Claim
 
 CONTRACT = (".status", ".shape")

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from .container_log import Window
-from .events import Seen
-from .moments import SECOND_NS
+from ..core.clock import SECOND_NS
+from ..host.container_log import Window
+from ..host.log_events import Seen
 from .verdicts import WORSE
 
 # What came once may have been anything; what comes again goes on.

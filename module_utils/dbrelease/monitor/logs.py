@@ -9,13 +9,13 @@ from typing import Any
 import docker
 import docker.errors
 
-from ..commands import docker_client
-from ..errors import ReleaseError
-from ..target import DATABASE_SERVICE
-from .container_log import Container, Window, look, window_lines
-from .events import Rules, Seen, read
+from ..core.clock import moment, nanoseconds
+from ..core.errors import ReleaseError
+from ..host.commands import docker_client
+from ..host.container_log import Container, Window, look, window_lines
+from ..host.inspect import DATABASE_SERVICE
+from ..host.log_events import Rules, Seen, read
 from .known import known_kinds, recurring
-from .moments import moment, nanoseconds
 from .verdicts import Claim
 
 Facts = dict[str, Any]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..alembic import missing_program
-from ..commands import commands_in
-from ..errors import ReleaseError
-from ..secret import masked
+from ..core.errors import ReleaseError
+from ..core.redaction import masked
+from ..host.commands import commands_in, missing_program
 from .verdicts import WORSE, Claim
 
 TIMEOUT_S = 15

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..database import Login
-from ..target import no_container
+from ..core.clock import moment
+from ..core.history import Before, Memory
+from ..host.inspect import no_container
+from ..postgres.session import Login
 from .database import leave_a_line, sample_database
 from .endpoints import sample_api
 from .logs import logs_of, sample_logs
-from .memory import Before, Memory
-from .moments import moment
 from .queue import sample_queue
 from .verdicts import Claim, findings, verdict_of
 

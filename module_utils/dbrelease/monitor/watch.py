@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..errors import ReleaseError
-from ..journal import Journal
-from ..proof import failures, sentence
-from ..unsettled import is_at_work
-from .memory import WATCH, Memory
-from .moments import SECOND_NS
+from ..core.clock import SECOND_NS
+from ..core.errors import ReleaseError
+from ..core.history import WATCH, Memory
+from ..core.journal import Journal
+from ..core.proof import failures, sentence
+from ..runs.scan import is_at_work
 from .window import LONGEST_S, Watch, judge, longest_gap, unwatched
 
 MILLISECOND_NS = 1_000_000

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..proof import Proof, Status
-from .memory import Sample
-from .moments import SECOND_NS, moment, nanoseconds
+from ..core.clock import SECOND_NS, moment, nanoseconds
+from ..core.history import Sample
+from ..core.proof import Proof, Status
 
 TITLES = {
     "api": "The API keeps its contract",

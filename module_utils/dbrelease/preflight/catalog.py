@@ -10,14 +10,14 @@ import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from ..alembic import database_revisions
-from ..catalog import identifier, resolved, written
-from ..database import Connection, Row, select, select_as_declared, server_reason, transaction
-from ..errors import ReleaseError
-from ..locks import mask_literals
-from ..strangers import read_strangers
-from ..taken_names import read_taken
-from .demands import Demands
+from ..core.errors import ReleaseError
+from ..postgres.catalog import identifier, resolved, written
+from ..postgres.lock_retry import mask_literals
+from ..postgres.revision import database_revisions
+from ..postgres.session import Connection, Row, select, select_as_declared, server_reason, transaction
+from ..postgres.strangers import read_strangers
+from ..postgres.taken_names import read_taken
+from ..release.requirements import Demands
 from .facts import Database, Rights, Table, Unseen
 
 BOOKKEEPING = "alembic_version"

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..database import Row
-from ..http import Answer
-from ..proof import Proof
-from ..target import Service
-
-MIB = 1 << 20
-MARGIN_BYTES = 64 * MIB
+from ..core.proof import Proof
+from ..host.http import Answer
+from ..host.inspect import Service
+from ..postgres.session import Row
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,8 @@ class Rights:
 class Database:
     """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
 
-    `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
-    what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
+    `taken`: who has a name that an index of a new table needs, as postgres/taken_names.py reads it. `planted`, `open_schemas`:
+    what roles that are not trusted have made, and may make, on the role's path, as postgres/strangers.py reads it.
     """
 
     version: str

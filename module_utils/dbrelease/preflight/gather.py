@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..alembic import alembic_current, script_heads
-from ..alembic_role import takes
-from ..commands import Commands, commands_in
-from ..database import Connection, Login, connect
-from ..errors import ReleaseError
-from ..http import Answer
-from ..own_files import read_own
-from ..proof import Proof
-from ..target import DATABASE_SERVICE, Service, inspect, not_running, service_of
-from ..transport import caveat
+from ..core.errors import ReleaseError
+from ..core.own_files import read_own
+from ..core.proof import Proof
+from ..host.client_programs import tool_versions
+from ..host.commands import Commands, commands_in
+from ..host.disk import room_at
+from ..host.http import Answer
+from ..host.inspect import DATABASE_SERVICE, Service, inspect, not_running, service_of
+from ..migrate.alembic import alembic_current, script_heads
+from ..migrate.role import takes
+from ..postgres.session import Connection, Login, connect
+from ..postgres.transport import caveat
+from ..release.requirements import Demands
 from .catalog import read_database
-from .demands import Demands
 from .facts import Database, Facts, Payload, Unseen
-from .places import ask_api, look_at_payload, look_at_state_dir, mounted_into, read_history, room_at, tool_versions
+from .places import ask_api, look_at_payload, look_at_state_dir, mounted_into, read_history
 from .trial import plan_statements
 
 SETTLE_S = 30.0

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
-from ..proof import Proof
+from ..core.proof import Proof
+from ..release.requirements import Demands
 from . import rules_database as on_server
 from . import rules_sessions as on_sessions
 from . import rules_target as on_target
-from .demands import Demands
 from .facts import Facts, Unseen
 from .verdicts import skipped
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..commands import Commands
-from ..errors import ReleaseError
-from ..http import Answer, HttpSession
-from ..own_files import finding_on
-from .demands import Endpoint, PayloadFile
-from .facts import MARGIN_BYTES, Payload, StateDir, Unseen
+from ..core.errors import ReleaseError
+from ..core.own_files import finding_on
+from ..host.commands import Commands
+from ..host.http import Answer, HttpSession
+from ..release.requirements import Endpoint, PayloadFile
+from .facts import Payload, StateDir, Unseen
 
 TIMEOUT_S = 30
-DUMP_TOOLS = ("pg_dump", "pg_restore")
-TOOL_VERSION = re.compile(r"\(PostgreSQL\) (\d+(?:\.\d+|\w+)*)")
 HISTORY_LINE = re.compile(r"(?P<down>[^\s,]+(?:, [^\s,]+)*)(?: \([^)]*\))* -> (?P<revision>\w+)\b")
 
 # One word or one sha256 a destination, in their order; then the scripts that define the release's revision.
@@ -59,23 +56,6 @@ exit 0
 """
 
 
-def tool_versions(commands: Commands) -> Mapping[str, str]:
-    """The versions of pg_dump and pg_restore; raises ReleaseError where one is not there."""
-    return {tool: _tool_version(commands, tool) for tool in DUMP_TOOLS}
-
-
-def _tool_version(commands: Commands, tool: str) -> str:
-    finished = commands.run([tool, "--version"], timeout_s=TIMEOUT_S)
-    found = TOOL_VERSION.search(finished.stdout)
-    if finished.status != 0 or not found:
-        reason = " ".join(finished.stderr.split()) or f"status {finished.status}"
-        raise ReleaseError(
-            f"Asking {tool} in {commands.place} for its version failed ({reason}): "
-            "install the server's client programs there."
-        )
-    return found.group(1)
-
-
 def look_at_payload(commands: Commands, payload: Sequence[PayloadFile], revision: str) -> Payload:
     """What stands at each destination, and which files there define the revision of the release."""
     if not payload:
@@ -109,29 +89,6 @@ def parse_history(text: str) -> Mapping[str, tuple[str, ...]]:
     return {
         line["revision"]: tuple(down for down in line["down"].split(", ") if down != "<base>") for line in found if line
     }
-
-
-@dataclass(frozen=True)
-class Room:
-    """What is free on the file system that is mounted there."""
-
-    mount: str
-    free: int
-
-    def is_that_of(self, other: Room) -> bool:
-        """Whether both are one disk: most likely so with the same room free, as of a container and a volume of it."""
-        return self.mount == other.mount or abs(self.free - other.free) <= MARGIN_BYTES
-
-
-def room_at(commands: Commands, folder: str) -> Room:
-    """The room for what is written to a folder there; raises ReleaseError where that cannot be told."""
-    finished = commands.run(["df", "-Pk", folder], timeout_s=TIMEOUT_S)
-    # Filesystem 1024-blocks Used Available Capacity Mounted-on; only the last may hold blanks.
-    fields = finished.stdout.splitlines()[-1].split(maxsplit=5) if finished.stdout.strip() else []
-    if finished.status != 0 or len(fields) < 6 or not fields[3].isdigit():
-        reason = " ".join(finished.stderr.split()) or f"status {finished.status}"
-        raise ReleaseError(f"Asking for the room at {folder} in {commands.place} failed ({reason}).")
-    return Room(fields[5], int(fields[3]) * 1024)
 
 
 def look_at_state_dir(path: str, near: Sequence[str] = ()) -> StateDir:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from ..proof import Proof
-from ..taken_names import FREE_THEM, in_words
-from .demands import Demands
+from ..core.proof import Proof
+from ..postgres.taken_names import FREE_THEM, in_words
+from ..release.requirements import Demands
 from .facts import Database, Facts, Unseen
 from .rules_target import BECAUSE_OF_DATABASE
 from .verdicts import broken, holds, skipped, undecided, unseen

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..proof import Proof
-from ..roles import quoted_text
-from ..strangers import planted_words
-from .demands import Demands
+from ..core.proof import Proof
+from ..postgres.strangers import planted_words
+from ..postgres.trusted_roles import quoted_text
+from ..release.requirements import Demands
 from .facts import Database, Facts
 from .rules_database import on_database
 from .verdicts import broken, holds, undecided

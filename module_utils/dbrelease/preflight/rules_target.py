@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from ..client_tools import fitting_clients, in_words
-from ..proof import Proof
-from ..target import not_running
-from .demands import Demands, PayloadFile
-from .facts import MARGIN_BYTES, MIB, Facts, Unseen
+from ..core.proof import Proof
+from ..host.disk import MARGIN_BYTES, MIB
+from ..host.inspect import not_running
+from ..postgres.client_tools import fitting_clients, in_words
+from ..release.requirements import Demands, PayloadFile
+from .facts import Facts, Unseen
 from .verdicts import broken, holds, skipped, undecided, unseen
 
 BECAUSE_OF_DATABASE = "Not looked at because of preflight.database."

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..database import Login
-from ..journal import Journal
-from ..module import run_of
-from ..monitor.memory import Memory
-from ..proof import sentence
-from ..target import Service
-from .demands import Demands
+from ..core.history import Memory
+from ..core.journal import Journal
+from ..core.options import run_of
+from ..core.proof import sentence
+from ..host.inspect import Service
+from ..postgres.session import Login
+from ..release.requirements import Demands
 from .gather import Place, gather, settle
 from .judge import is_begun, judge, state_of, summary
 from .places import look_at_state_dir

@@ -11,10 +11,10 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from ..catalog import identifier
-from ..database import PATH, Connection, Row, Session, as_declared, select, select_as_declared, server_reason
-from ..errors import ReleaseError
-from .demands import Demands, Key
+from ..core.errors import ReleaseError
+from ..postgres.catalog import identifier
+from ..postgres.session import PATH, Connection, Row, Session, as_declared, select, select_as_declared, server_reason
+from ..release.requirements import Demands, Key
 from .facts import Database
 
 # Columns, and which of them nobody may write to; it takes ACCESS SHARE on the table, as a query does.

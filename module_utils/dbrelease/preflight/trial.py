@@ -10,13 +10,13 @@ import psycopg2
 import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 
-from ..checks import plan_checks
-from ..database import Connection, server_reason, transaction
-from ..errors import ReleaseError
-from ..proof import Proof
-from ..statement import advice, prepare
+from ..core.errors import ReleaseError
+from ..core.proof import Proof
+from ..postgres.declared_checks import plan_checks
+from ..postgres.declared_sql import advice, prepare
+from ..postgres.session import Connection, server_reason, transaction
+from ..release.requirements import Demands, Statement
 from .catalog import LIMITS
-from .demands import Demands, Statement
 from .facts import Database
 from .stand_ins import StandIn, found_first, stand_in_for_altered, stand_in_for_created
 

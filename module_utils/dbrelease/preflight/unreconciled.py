@@ -8,11 +8,11 @@ from typing import Any
 
 import psycopg2
 
-from ..catalog import read_catalog
-from ..database import Login, connect, transaction
-from ..errors import ReleaseError
-from ..foreign_keys import plan
-from ..stages import RECONCILED
+from ..core.errors import ReleaseError
+from ..core.stages import RECONCILED
+from ..postgres.catalog import read_catalog
+from ..postgres.foreign_keys import plan
+from ..postgres.session import Login, connect, transaction
 from .catalog import LIMITS
 from .judge import ENDS
 

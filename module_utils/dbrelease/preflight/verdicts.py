@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..proof import Proof
+from ..core.proof import Proof
 from .facts import Unseen
 
 TITLES = {

@@ -1,0 +1,105 @@
+"""The action of every module: it runs on the target, and what the target answers is kept as data only."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
+
+from .core.answer import BYTES_AT_MOST, MIB, Declared, declared, keep, shown, untrusted
+from .core.errors import ReleaseError
+
+LIBRARY = Path(__file__).resolve().parents[2] / "library"
+MEMORY_AT_MOST = 1024 * MIB  # more than an honest answer of the greatest size takes while it is read
+LOOK_EVERY_S = 0.05  # of the worker's own time
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+def declared_by(plugin: str) -> dict[str, str]:
+    """What the module of a plugin's file declares; read where Ansible loads the plugin, once for all its tasks."""
+    return declared(LIBRARY / Path(plugin).name)
+
+
+class DeclaredAction(ActionBase):  # type: ignore[misc]
+    """Runs the module of its task. A module has a file, or a link, of its name in plugins/action."""
+
+    _supports_check_mode = True
+    declared: Declared
+    target: str
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """The declared part of the module's result, or one sentence on why nothing of it is used."""
+        super().run(tmp, task_vars)
+        self.target = str((task_vars or {}).get("inventory_hostname", ""))
+        try:
+            self.refuse()
+            with bounded_memory(self._what()):
+                answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
+                kept = keep(answer, self.declared, self._what())
+            result = self.judged(kept)
+        except ReleaseError as error:
+            return {"failed": True, "msg": error.message, "refused": error.refused, **error.facts}
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        if self._discovered_interpreter_key:  # found by Ansible itself, for the next tasks on this target
+            result["ansible_facts"] = {self._discovered_interpreter_key: self._discovered_interpreter}
+        return result
+
+    def refuse(self) -> None:
+        """Raise ReleaseError where the module is not to be run with these arguments."""
+
+    def judged(self, result: dict[str, Any]) -> dict[str, Any]:
+        """The result, with the controller's own values where they decide something there."""
+        return result
+
+    def _what(self) -> str:
+        return f"{self._task.action} on {self._task.delegate_to or self.target}"
+
+    def _low_level_execute_command(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        result: dict[str, Any] = super()._low_level_execute_command(*args, **kwargs)
+        if len(result["stdout"]) + len(result["stderr"]) > BYTES_AT_MOST:
+            raise untrusted(self._what(), f"it is greater than {BYTES_AT_MOST // MIB} MiB")
+        # Ansible shows what is before or behind an answer. No JSON has these characters but in escapes.
+        return {**result, **{name: shown(result[name]) for name in ("stdout", "stderr")}}
+
+    def _parse_returned_data(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        try:
+            answer = super()._parse_returned_data(*args, **kwargs)
+        except ReleaseError:
+            raise
+        except Exception as error:  # whatever it is that Ansible does not take, this is about the answer
+            raise untrusted(self._what(), f"reading it ended in {type(error).__name__}") from error
+        # Before Ansible warns of keys that it drops, in the words of whoever sent them.
+        return keep(answer, self.declared, self._what())
+
+
+@contextmanager
+def bounded_memory(what: str) -> Iterator[None]:
+    """An answer without an end is refused while it is read.
+
+    The timer runs while this process works, not while it waits.
+    """
+    if threading.current_thread() is not threading.main_thread():  # where Ansible's worker would be none
+        yield
+        return
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    def look(*_: Any) -> None:
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * MAXRSS_UNIT
+        if grown > MEMORY_AT_MOST:
+            raise untrusted(what, f"reading it takes more than {MEMORY_AT_MOST // MIB} MiB of memory")
+
+    handler = signal.signal(signal.SIGPROF, look)
+    signal.setitimer(signal.ITIMER_PROF, LOOK_EVERY_S, LOOK_EVERY_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, handler)

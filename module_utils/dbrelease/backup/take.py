@@ -1,0 +1,248 @@
+"""Baseline and backup, one act on one exported snapshot: both describe the same instant, while others write."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.extras import RealDictCursor
+
+from ..core.display import json_text
+from ..core.errors import ReleaseError
+from ..core.files import publish, temporary_name, write_failure, write_private
+from ..core.journal import Journal, Run, Step
+from ..core.options import run_of
+from ..core.own_files import read_own
+from ..core.proof import Proof, Status, sentence
+from ..core.signals import ending_in_order
+from ..host.commands import Commands, commands_in
+from ..postgres.sequences import read_values
+from ..postgres.session import Login, connect, server_reason, transaction
+from ..runs.exclusive import acting
+from . import dump, manifest
+from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
+from .dump import Dumped, DumpFile, Limits, dumping, tool_version, verify_dump
+
+BASELINE_PROOF = "baseline.documented"
+SAVED_PROOF = "backup.saved"
+DECODED_PROOF = "backup.decoded"
+TITLES = {
+    BASELINE_PROOF: "The pre-migration state is documented",
+    SAVED_PROOF: "The database backup is saved",
+    DECODED_PROOF: "The backup was read back and decoded in full",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be dumped and recorded, and where to."""
+
+    login: Login
+    run: Run
+    label: str
+    inside: bool
+    observations: list[Mapping[str, Any]]
+    bookkeeping_table: str
+    timeout_s: int
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """The files of this run."""
+        return manifest.paths(self.run, self.label)
+
+    @property
+    def dump(self) -> Limits:
+        """Who dumps, under which name, and for how long."""
+        return Limits(self.login, f"dbrelease-dump-{self.run.run_id}"[:63], self.inside, self.timeout_s)
+
+
+def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act; `changed` is false only where this run's backup is there already and is whole."""
+    container = params["db_container"]
+    plan = Plan(
+        Login.of(params),
+        run_of(params),
+        params["label"],
+        bool(container),
+        params["observations"],
+        params["bookkeeping_table"],
+        params["timeout_seconds"],
+    )
+    if check_mode:
+        return _planned(plan)
+    journal = Journal(plan.run)
+    existing = _existing(plan, journal)
+    if existing is not None:
+        return existing
+    commands = commands_in(container)
+    with journal.step("backup") as step, acting(plan.run, plan.login), ending_in_order():
+        tool = tool_version(commands, "pg_dump")
+        tool_version(commands, "pg_restore")
+        temporary = temporary_name(plan.paths["path"], plan.run.run_id)
+        try:
+            baseline, dumped = _take(plan, journal, commands, temporary)
+            result = _keep(plan, commands, tool, baseline, dumped, step)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return result
+
+
+def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
+    """Read the baseline while pg_dump runs; the snapshot's session is closed when this returns or raises."""
+    # Only this run writes under this name: what is there was left when it was killed.
+    temporary.unlink(missing_ok=True)
+    try:
+        with (
+            closing(connect(plan.login, f"dbrelease-baseline-{plan.run.run_id}"[:63])) as connection,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
+        ):
+            snapshot = export_snapshot(cursor)
+            # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
+            # Before pg_dump reads them: no snapshot holds them still, and the dump must not hold less than is recorded.
+            sequences = read_values(cursor)
+            with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
+                with journal.step("baseline") as step:
+                    baseline = _document(plan, cursor, step)
+                dumped = dumped_meanwhile.result()
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Reading the baseline of the {plan.login.label} failed ({server_reason(error)}): "
+            "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
+        ) from error
+    return Baseline({**baseline.facts, "sequences": sequences}), dumped
+
+
+def _document(plan: Plan, cursor: RealDictCursor, step: Step) -> Baseline:
+    baseline = read_baseline(cursor, plan.observations, plan.bookkeeping_table)
+    files = {key: str(plan.paths[key]) for key in ("json", "txt")}
+    kept = json_text(baseline.facts, indent=1, default=str) + "\n"
+    write_private(plan.paths["json"], kept, plan.run.run_id)
+    write_private(plan.paths["txt"], as_text(baseline), plan.run.run_id)
+    step.facts.update({key: value for key, value in baseline.facts.items() if key != "settings"}, files=files)
+    summary = baseline.summary()
+    step.prove(
+        _proof(
+            BASELINE_PROOF,
+            "pass",
+            f"{summary['row_count']} rows in {summary['table_count']} tables, "
+            f"{len(plan.observations)} observations: {files['txt']}.",
+            observed={key: summary[key] for key in ("table_count", "row_count", "revision")},
+        )
+    )
+    return baseline
+
+
+def _keep(plan: Plan, commands: Commands, tool: str, baseline: Baseline, dumped: Dumped, step: Step) -> dict[str, Any]:
+    """Decode what is on disk, then give it its name, then write the manifest."""
+    path = plan.paths["path"]
+    decoded = verify_dump(dumped.path, dumped.sha256, commands, plan.timeout_s)
+    try:
+        publish(dumped.path, path)
+    except OSError as error:
+        raise write_failure(path, error) from error
+    content = manifest.build(plan.run, plan.label, baseline, tool, dumped, decoded, path.name)
+    try:
+        manifest.write(plan.paths["manifest"], content, plan.run.run_id)
+    except ReleaseError:
+        # Without its manifest it is no backup, and must not look like one.
+        if not os.path.lexists(plan.paths["manifest"]):
+            path.unlink(missing_ok=True)
+        raise
+    proofs = [
+        _proof(SAVED_PROOF, "pass", f"{path}, {dumped.bytes} bytes, sha256 {dumped.sha256}.", observed=dumped.sha256),
+        _proof(DECODED_PROOF, "pass", f"pg_restore decoded all {decoded.bytes} bytes.", observed=decoded.sha256),
+    ]
+    facts = {**_facts(plan, content, baseline.facts["server_version"]), "duration_ms": dumped.duration_ms}
+    step.facts.update(facts)
+    step.prove(*proofs)
+    documented = _proof(BASELINE_PROOF, "pass", f"See {plan.paths['txt']}.")
+    return _result(plan, changed=True, facts=facts, baseline=baseline.summary(), proofs=[documented, *proofs])
+
+
+def _facts(plan: Plan, content: manifest.Manifest, server_version: str) -> dict[str, Any]:
+    return {
+        "path": str(plan.paths["path"]),
+        "manifest": str(plan.paths["manifest"]),
+        "sha256": content["sha256"],
+        "bytes": content["bytes"],
+        "duration_ms": 0,
+        "tool_version": content["tool_version"],
+        "server_version": server_version,
+        "decoded": True,
+    }
+
+
+def _existing(plan: Plan, journal: Journal) -> dict[str, Any] | None:
+    """The result of this run's backup where it is there and whole; raises ReleaseError where its names are taken."""
+    content = manifest.read(plan.paths["manifest"])
+    if content is None:
+        taken = next((path for path in plan.paths.values() if os.path.lexists(path)), None)
+        if taken is not None:
+            raise _refused(journal, f"{taken} exists without a manifest, and a run never overwrites a file")
+        return None
+    if content["run_id"] != plan.run.run_id:
+        raise _refused(journal, f"{plan.paths['manifest']} belongs to run {content['run_id']}")
+    if manifest.hash_file(plan.paths["path"]) != (content["sha256"], content["bytes"]):
+        raise _refused(journal, f"{plan.paths['path']} is not what its manifest says")
+    facts = _facts(plan, content, content["server_version"])
+    try:
+        baseline = json.loads(read_own(plan.paths["json"]))
+    except (OSError, ValueError) as error:
+        raise _refused(journal, f"the baseline {plan.paths['json']} cannot be read") from error
+    detail = "This run's backup is there already and has the sha256 of its manifest."
+    proofs = [_proof(name, "pass", detail, observed=content["sha256"]) for name in TITLES]
+    journal.append("backup", "skipped", {**facts, "proofs": [proof.as_dict() for proof in proofs]})
+    return _result(plan, changed=False, facts=facts, baseline=Baseline(baseline).summary(), proofs=proofs)
+
+
+def _refused(journal: Journal, reason: str) -> ReleaseError:
+    error = ReleaseError(f"Taking the backup was refused ({reason}): start a new run.", refused=True)
+    journal.append("backup", "refused", {"message": error.message})
+    return error
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    """Check mode: what would be dumped, and how large it is at most; reads, and writes nothing."""
+    with (
+        closing(connect(plan.login, f"dbrelease-plan-{plan.run.run_id}"[:63])) as connection,
+        transaction(connection, read_only=True) as cursor,
+    ):
+        identity = read_identity(cursor)
+    facts = {
+        **{key: str(plan.paths[key]) for key in ("path", "manifest")},
+        "sha256": "",
+        "bytes": 0,
+        "duration_ms": 0,
+        "tool_version": "",
+        "server_version": identity["server_version"],
+        "decoded": False,
+    }
+    proofs = [_proof(name, "skipped", "Planned; check mode takes no backup.") for name in TITLES]
+    return _result(plan, changed=True, facts=facts, baseline=identity, proofs=proofs)
+
+
+def _result(
+    plan: Plan, *, changed: bool, facts: dict[str, Any], baseline: dict[str, Any], proofs: list[Proof]
+) -> dict[str, Any]:
+    listed = [proof.as_dict() for proof in proofs]
+    # Not `path`: Ansible adds a file's owner, mode and size to a result that has that key.
+    told = {("dump" if key == "path" else key): value for key, value in facts.items()}
+    return {
+        "changed": changed,
+        **told,
+        "files": {key: str(plan.paths[key]) for key in ("json", "txt")},
+        "baseline": baseline,
+        "proofs": listed,
+        "message": sentence(listed),
+    }
+
+
+def _proof(name: str, status: Status, detail: str, *, observed: object = None) -> Proof:
+    return Proof(name, TITLES[name], status, observed=observed, detail=detail)

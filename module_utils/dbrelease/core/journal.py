@@ -1,0 +1,245 @@
+"""The journal: one JSON object a line, append-only, fsynced: the one memory of what happened on a target."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from .display import facts_for_people, json_text
+from .errors import ReleaseError
+from .journal_schema import odd
+from .own_files import make_private_directory, open_own, reading
+from .proof import Proof, failures, sentence
+
+Event = Literal["started", "passed", "failed", "refused", "skipped"]
+JOURNAL_NAME = "journal.jsonl"
+RUN_ID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
+TEXTS = ("ts", "run_id", "release", "environment", "playbook", "step", "event")
+LONGEST_TEXT = 200
+# Every module of a run reads all of it, and keeps it in memory. A run writes some 50 lines, one of them with what is
+# recorded of each table.
+MOST_BYTES = 128 << 20
+MOST_LINES = 200_000
+
+
+def utc_now() -> datetime:
+    """The present moment, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+def new_run_id(now: datetime) -> str:
+    """Sortable by time and unique: `20261123T164500Z-1a2b3c`."""
+    return f"{now:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+@cache
+def stamp(run_id: str) -> str:
+    """The time part of a run id in the runbook's file-name form: `20261123_164500`."""
+    moment = datetime.strptime(run_id.split("-")[0], "%Y%m%dT%H%M%SZ")
+    return f"{moment:%Y%m%d_%H%M%S}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of a playbook on a target; every journal line carries these."""
+
+    run_id: str
+    release: str
+    environment: str
+    playbook: str
+    state_dir: str
+
+    @property
+    def directory(self) -> Path:
+        """Where this run's evidence goes."""
+        return Path(self.state_dir) / "runs" / self.run_id
+
+
+class Journal:
+    """Appends events of one run, and reads every run's.
+
+    A dry journal (check mode) writes nothing; `events` holds what it wrote or would have written.
+    """
+
+    def __init__(self, run: Run, *, dry: bool = False) -> None:
+        self.run = run
+        self.dry = dry
+        self.path = Path(run.state_dir) / JOURNAL_NAME
+        self.events: list[dict[str, Any]] = []
+
+    def append(self, step: str, event: Event, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write one line and return it; raises ReleaseError when the state directory cannot take it."""
+        line = {
+            "ts": utc_now().isoformat(timespec="milliseconds"),
+            "run_id": self.run.run_id,
+            "release": self.run.release,
+            "environment": self.run.environment,
+            "playbook": self.run.playbook,
+            "step": step,
+            "event": event,
+            "facts": facts_for_people(dict(facts or {})),
+        }
+        self.events.append(line)
+        if not self.dry:
+            self._write([line])
+        return line
+
+    def adopt(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Write lines that dry journals of other runs hold, all or none; see append."""
+        if lines:
+            self._write(lines)
+
+    def judge(
+        self, step: str, proofs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write and return the line that closes a stage by its proofs; raises ReleaseError where one is red."""
+        message, red = sentence(proofs), [proof["name"] for proof in failures(proofs)]
+        judged = {**(facts or {}), "claims": len(proofs), "red": red, "message": message}
+        line = self.append(step, "failed" if red else "passed", judged)
+        if red:
+            raise ReleaseError(message, line=line)
+        return line
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        text = "".join(f"{json_text(line, default=str)}\n" for line in lines)
+        try:
+            make_private_directory(self.path.parent)
+            descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
+            try:
+                # A run that was killed while it wrote may have left half a line: never continue it.
+                size = os.fstat(descriptor).st_size
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                _write_whole(descriptor, ("\n" if torn else "").encode() + text.encode())
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise ReleaseError(
+                f"Writing the journal {self.path} failed ({error.strerror}): "
+                "make release_state_dir a folder that the deploying user can write, with room left, and run again."
+            ) from error
+
+    def read(self) -> list[dict[str, Any]]:
+        """Every whole line of the journal, oldest first; a torn or foreign one is left out.
+
+        Raises ReleaseError where the journal cannot be read, is not ours alone, or is larger than any that runs write.
+        """
+        try:
+            with reading(self.path) as file:
+                return list(_whole_lines(self.path, file))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ReleaseError(
+                f"Reading the journal {self.path} failed ({error.strerror}): "
+                "make release_state_dir a folder that the deploying user can read."
+            ) from error
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Journal `started`, then `passed`, `failed` or `refused`, whatever happens inside."""
+        self.append(name, "started")
+        step = Step()
+        try:
+            yield step
+        except ReleaseError as error:
+            facts = {**step.facts, **error.facts, "message": error.message}
+            self.append(name, "refused" if error.refused else "failed", facts)
+            raise
+        except BaseException as error:
+            self.append(name, "failed", {**step.facts, "message": f"{type(error).__name__} in {name}"})
+            raise
+        failed = any(proof["status"] == "fail" for proof in step.facts.get("proofs", ()))
+        self.append(name, "refused" if step.refused else "failed" if failed else "passed", step.facts)
+
+
+@dataclass
+class Step:
+    """What a step reports about itself; it becomes the facts of its closing journal line."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    refused: bool = False
+
+    def refuse(self) -> None:
+        """Close the step as refused: nothing was begun because a rule forbids it."""
+        self.refused = True
+
+    def prove(self, *proofs: Proof) -> None:
+        """Add proofs; one that fails closes the step as failed."""
+        self.facts.setdefault("proofs", []).extend(proof.as_dict() for proof in proofs)
+
+
+def _write_whole(descriptor: int, line: bytes) -> None:
+    """All of a line or nothing: a full disk takes the beginning of one, and says so only to what comes after it."""
+    begun = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+    except OSError:
+        # Unless somebody has written behind it.
+        if os.fstat(descriptor).st_size == begun + written:
+            os.ftruncate(descriptor, begun)
+        raise
+
+
+def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
+    if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+        raise _too_large(path, f"it has {size} bytes, of {MOST_BYTES} at most")
+    for number, line in enumerate(file, 1):
+        if number > MOST_LINES:
+            raise _too_large(path, f"it has more than {MOST_LINES} lines")
+        try:
+            value = json.loads(line.decode(errors="replace"))
+        except (ValueError, RecursionError):
+            continue
+        if _is_event(value):
+            yield value
+
+
+def _too_large(path: Path, why: str) -> ReleaseError:
+    return ReleaseError(
+        f"Reading the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
+        "lines of releases that nobody will take back, and run again.",
+        refused=True,
+    )
+
+
+def _is_event(value: Any) -> bool:
+    """Whether it has all that `append` writes, as readers rely on it; what it has besides is a later version's."""
+    if not isinstance(value, dict) or not isinstance(value.get("facts"), dict):
+        return False
+    if not all(isinstance(text := value.get(key), str) and len(text) <= LONGEST_TEXT for key in TEXTS):
+        return False
+    if not re.fullmatch(RUN_ID, value["run_id"]):
+        return False
+    try:
+        stamp(value["run_id"])
+        return datetime.fromisoformat(value["ts"]).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def last_facts(
+    events: list[dict[str, Any]], *, release: str, environment: str, step: str, event: Event = "passed"
+) -> dict[str, Any] | None:
+    """The facts of the newest such line for a release in an environment, or None; raises ReleaseError for odd ones."""
+    for line in reversed(events):
+        if (line["release"], line["environment"], line["step"], line["event"]) == (release, environment, step, event):
+            if wrong := odd(line):
+                raise ReleaseError(
+                    f"Reading the journal failed (in the last line of step {step}, of run {line['run_id']}, {wrong}): "
+                    "correct that line, or take it out."
+                )
+            facts: dict[str, Any] = line["facts"]
+            return facts
+    return None

@@ -1,0 +1,37 @@
+"""What lines of the journal must say for whoever reads them later, by their step; not everything in it may be ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .json_shape import EACH, Shape, difference
+
+_POSITION: Shape = {"xid": int, "running?": int, "since?": int, "tables": {EACH: {"updated": int, "deleted": int}}}
+_MOVE: Shape = {"before?": (_POSITION, None), "after?": (_POSITION, None)}
+_TABLE: Shape = {
+    **{"rows": int, "fingerprint": str, "columns": [str], "oid?": int},
+    **{"inserted": int, "updated": int, "deleted": int},
+}
+FACTS: Mapping[str, Shape] = {
+    "run": {"asked?": ([str], None), "controller?": ({"pid?": (int, None)}, None)},
+    "baseline": {
+        "xid": int,
+        "tables": {EACH: _TABLE},
+        "database_oid?": (int, None),
+        "catalog?": ([str], None),
+        "observations?": ([{"name": str, "title": str, "sql": str, "rows": [{}]}], None),
+    },
+    "backup": {"path": str, "manifest": str, "sha256": str, "bytes": int},
+    "upgrade": _MOVE,
+    "downgrade": _MOVE,
+    "guards": {"migration_xids?": ([int], None)},
+    "lost_rows": {"rows": int, "session_settings": {}, "files": [{"path": str, "sha256": str}], "proofs": [{}]},
+    # Without containers where another run gave the step its end.
+    "restore.services": {"containers?": [str], "stop_seconds?": int, "maintenance_db?": str},
+}
+
+
+def odd(line: Mapping[str, Any], step: str = "") -> str:
+    """What the facts of a line say otherwise than those of its step, or of `step`, must; empty where nothing."""
+    return difference(line["facts"], FACTS.get(step or line["step"], {}), "facts")

@@ -1,0 +1,74 @@
+"""The options that modules share, as argument specifications; nothing here knows Ansible itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .journal import Run
+
+Options = dict[str, dict[str, Any]]
+LOGIN_OPTIONS: Options = {
+    "login_host": {"type": "str", "required": True},
+    "login_port": {"type": "int", "default": 5432},
+    "login_user": {"type": "str", "required": True},
+    "login_password": {"type": "str", "no_log": True},
+    "login_db": {"type": "str", "required": True},
+    "ssl_mode": {"type": "str", "choices": ["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},
+    "ssl_root_cert": {"type": "path"},
+}
+RUN_OPTIONS: Options = {
+    "run": {
+        "type": "dict",
+        "required": True,
+        "options": {
+            "run_id": {"type": "str", "required": True},
+            "release": {"type": "str", "required": True},
+            "environment": {"type": "str", "required": True},
+            "playbook": {"type": "str", "required": True},
+            "state_dir": {"type": "path", "required": True},
+        },
+    },
+}
+LOCK_OPTIONS: Options = {
+    "lock": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "timeout_ms": {"type": "int", "default": 500},
+            "attempts": {"type": "int", "default": 10},
+            "deadline_seconds": {"type": "int", "default": 120},
+        },
+    },
+}
+SERVICES_OPTIONS: Options = {
+    "services": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "guards": {"type": "list", "elements": "dict", "default": []},
+            "containers": {"type": "dict", "default": {}},
+            "api_base_url": {"type": "str", "default": ""},
+            "timeout_seconds": {"type": "float", "default": 5},
+        },
+    },
+}
+SWAP_OPTIONS: Options = {
+    "swap": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "containers": {"type": "list", "elements": "str", "default": []},
+            "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+            "stop_seconds": {"type": "int", "default": 10},
+            "healthy_seconds": {"type": "int", "default": 120},
+            "swap_back_command": {"type": "str", "default": ""},
+            "drop_command": {"type": "str", "default": ""},
+        },
+    },
+}
+
+
+def run_of(params: Mapping[str, Any]) -> Run:
+    """The run that a module was called for."""
+    return Run(**params["run"])

@@ -1,0 +1,317 @@
+"""Run a command where it belongs, in a container or on the target itself, with its exit status believed."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import IO, Any, Protocol, cast
+
+import docker
+import docker.errors
+from docker.utils.socket import frames_iter
+
+from ..core.errors import ReleaseError
+
+CHUNK = 1 << 20
+KEPT_ERROR_BYTES = 64 << 10
+KILL_GRACE_S = 5
+# By default `timeout` ends its whole group, itself included, before it has seen the program's end. The orphan would go
+# to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
+# Busybox' `timeout` has no such option, and no such default.
+BOUNDED = """
+case $(sed -n 's/^Name:[[:space:]]*//p' /proc/1/status) in post*)
+  timeout --foreground 0 true 2>/dev/null && exec timeout --foreground -k "$@"
+esac
+exec timeout -k "$@"
+"""
+LATE_S = 20
+TIMEOUT_STATUSES = (124, 137)
+STDOUT_STREAM = 1
+
+Consumer = Callable[[bytes], None]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended. `stdout` is empty where a consumer took it; `stderr` is its last 64 KiB.
+
+    timed_out: the deadline, not the command or whoever killed it, ended it.
+    """
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+    duration_ms: int
+    timed_out: bool = False
+
+
+class Commands(Protocol):
+    """A place that runs commands."""
+
+    @property
+    def place(self) -> str:
+        """For messages: `container shop_postgres`, `the target`."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: int,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        on_stdout: Consumer | None = None,
+        workdir: str | None = None,
+    ) -> Finished:
+        """Run to the end or to the deadline; never raises for an exit status."""
+
+
+class _Output:
+    """Collects both streams; stdout goes to a consumer instead where there is one."""
+
+    def __init__(self, on_stdout: Consumer | None) -> None:
+        self._stdout = bytearray()
+        self._stderr = bytearray()
+        self._consume = on_stdout or self._stdout.extend
+
+    def out(self, data: bytes) -> None:
+        self._consume(data)
+
+    def err(self, data: bytes) -> None:
+        self._stderr.extend(data)
+        del self._stderr[:-KEPT_ERROR_BYTES]
+
+    def finished(self, argv: Sequence[str], status: int, begun: float, timeout_s: int) -> Finished:
+        duration_s = time.monotonic() - begun
+        return Finished(
+            argv=tuple(argv),
+            status=status,
+            stdout=self._stdout.decode(errors="replace"),
+            stderr=self._stderr.decode(errors="replace"),
+            duration_ms=round(duration_s * 1000),
+            # A killed container gives the same status much earlier.
+            timed_out=status in TIMEOUT_STATUSES and duration_s >= timeout_s,
+        )
+
+
+class ContainerCommands:
+    """Commands inside one running container, by the Docker API: no shell reads them, and nothing secret is in them."""
+
+    def __init__(self, client: docker.DockerClient, name: str, *, user: str = "") -> None:
+        self._client = client
+        self._name = name
+        self._user = user
+
+    @property
+    def place(self) -> str:
+        """See Commands.place."""
+        return f"container {self._name}"
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: int,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        on_stdout: Consumer | None = None,
+        workdir: str | None = None,
+    ) -> Finished:
+        """See Commands.run.
+
+        The Docker API cannot end what it started, so `timeout` inside the container keeps the deadline, also when this
+        process is killed.
+        """
+        begun = time.monotonic()
+        bounded = ["sh", "-c", BOUNDED, "sh", str(KILL_GRACE_S), str(timeout_s), *argv]
+        output = _Output(on_stdout)
+        api = self._client.api
+        try:
+            execution = api.exec_create(
+                self._name,
+                bounded,
+                stdin=stdin is not None,
+                environment=dict(environment or {}),
+                workdir=workdir,
+                user=self._user,
+            )["Id"]
+            stream = api.exec_start(execution, socket=True)
+            raw: Any = getattr(stream, "_sock", stream)
+            raw.settimeout(None)
+            with _hanging_up(raw, timeout_s + KILL_GRACE_S + LATE_S) as hung_up:
+                feeder = _feed_in_background(raw, stdin) if stdin is not None else None
+                for kind, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+                    (output.out if kind == STDOUT_STREAM else output.err)(data)
+                if feeder is not None:
+                    feeder.join()
+            if hung_up.is_set():
+                raise ReleaseError(
+                    f"Running {argv[0]} in {self.place} was given up: it did not end within {timeout_s} s, nor was it "
+                    "seen to end; see with `docker ps` whether the container is paused, and run again."
+                )
+            status = _settled_exit_status(api, execution)
+        except (docker.errors.DockerException, OSError) as error:
+            raise ReleaseError(
+                f"Running {argv[0]} in {self.place} failed ({_docker_reason(error)}): "
+                "check with `docker ps` that the container runs."
+            ) from error
+        return output.finished(argv, status, begun, timeout_s)
+
+
+class HostCommands:
+    """Commands on the target itself, for a target without the container."""
+
+    place = "the target"
+
+    def __init__(self, workdir: str | None = None) -> None:
+        self._workdir = workdir
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: int,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        on_stdout: Consumer | None = None,
+        workdir: str | None = None,
+    ) -> Finished:
+        """See Commands.run."""
+        begun = time.monotonic()
+        output = _Output(on_stdout)
+        try:
+            process = subprocess.Popen(
+                ["timeout", "-k", str(KILL_GRACE_S), str(timeout_s), *argv],
+                stdin=stdin or subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**os.environ, **(environment or {})},
+                cwd=workdir or self._workdir,
+            )
+        except OSError as error:
+            raise ReleaseError(
+                f"Running {argv[0]} on the target failed ({error.strerror}): install it there."
+            ) from error
+        stdout, stderr = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
+        errors = threading.Thread(target=_drain, args=(stderr, output.err), daemon=True)
+        errors.start()
+        try:
+            _drain(stdout, output.out)
+        except BaseException:
+            # `timeout` hands it on; killed itself, it would leave the program working.
+            process.terminate()
+            raise
+        finally:
+            status = process.wait()
+            errors.join()
+        return output.finished(argv, status, begun, timeout_s)
+
+
+class EngineApi(docker.APIClient):
+    """What asks the engine, without a login: one of ~/.netrc would go to an engine that is reached by TCP."""
+
+    @property
+    def auth(self) -> Callable[[Any], Any]:
+        """Not that of the session, which has none until its first request."""
+        return lambda request: request
+
+    @auth.setter
+    def auth(self, _: Any) -> None:
+        pass
+
+
+class Engine(docker.DockerClient):
+    """The client of the SDK, with that."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """As there."""
+        self.api = EngineApi(*arguments, **options)
+
+
+def docker_client() -> docker.DockerClient:
+    """The target's container engine; raises ReleaseError when there is none."""
+    try:
+        return Engine.from_env(timeout=60)
+    except docker.errors.DockerException as error:
+        raise ReleaseError(
+            f"Reaching the container engine on the target failed ({_docker_reason(error)}): "
+            "start it, or let the deploying user use its socket."
+        ) from error
+
+
+def commands_in(container: str | None, *, workdir: str | None = None, user: str = "") -> Commands:
+    """Where the commands of a container's program run: in it, or on the target when the inventory names none.
+
+    user: whose commands they are in the container; by default those of the program in it.
+    """
+    return ContainerCommands(docker_client(), container, user=user) if container else HostCommands(workdir)
+
+
+def _drain(stream: IO[bytes], consume: Consumer) -> None:
+    while data := stream.read1(CHUNK):  # type: ignore[attr-defined]
+        consume(data)
+
+
+@contextmanager
+def _hanging_up(raw: Any, after_s: float) -> Iterator[threading.Event]:
+    """Hang up after that time, and set the event: a container that is paused keeps no deadline."""
+    hung_up = threading.Event()
+
+    def hang_up() -> None:
+        hung_up.set()
+        with suppress(OSError):
+            raw.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(after_s, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield hung_up
+    finally:
+        timer.cancel()
+
+
+def _feed_in_background(raw: Any, stdin: IO[bytes]) -> threading.Thread:
+    def feed() -> None:
+        try:
+            while data := stdin.read(CHUNK):
+                raw.sendall(data)
+        except OSError:
+            return  # The command ended before it read everything; its exit status says why.
+        finally:
+            _half_close(raw)
+
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    return thread
+
+
+def _half_close(raw: Any) -> None:
+    with suppress(OSError):
+        raw.shutdown(socket.SHUT_WR)
+
+
+def _settled_exit_status(api: Any, execution: str) -> int:
+    """The engine may report an exit a moment after the streams close."""
+    for _ in range(100):
+        code = api.exec_inspect(execution)["ExitCode"]
+        if code is not None:
+            return int(code)
+        time.sleep(0.05)
+    raise ReleaseError("The container engine never reported how a command ended: restart the container and run again.")
+
+
+def _docker_reason(error: Exception) -> str:
+    explanation = getattr(error, "explanation", None)
+    return " ".join(str(explanation or error).split())
+
+
+def missing_program(finished: Finished) -> bool:
+    """True when the command itself, not what it did, was missing or could not be started."""
+    return finished.status in (126, 127)

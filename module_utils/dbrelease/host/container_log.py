@@ -1,0 +1,88 @@
+"""The thin session with the container engine: the lines of one exact window, and what would make it unreliable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import docker
+import docker.errors
+
+from ..core.clock import SECOND_NS, nanoseconds
+from .inspect import SHORTEST_ID
+from .log_events import Line
+
+
+@dataclass(frozen=True)
+class Window:
+    """From `begin_ns` on, and before `end_ns`."""
+
+    begin_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container as the engine describes it, and its oldest line that is still there."""
+
+    id: str
+    status: str
+    created_ns: int
+    started_ns: int
+    oldest_ns: int | None
+
+
+def look(client: docker.DockerClient, name: str) -> Container | None:
+    """The container of a name, None where there is none; raises DockerException."""
+    try:
+        attributes = client.api.inspect_container(name)
+    except docker.errors.NotFound:
+        return None
+    by_name = attributes["Name"].removeprefix("/") == name
+    if not by_name and not (len(name) >= SHORTEST_ID and attributes["Id"].startswith(name)):
+        return None
+    return Container(
+        id=attributes["Id"][:SHORTEST_ID],
+        status=attributes["State"]["Status"],
+        created_ns=nanoseconds(attributes["Created"]) or 0,
+        started_ns=nanoseconds(attributes["State"]["StartedAt"]) or 0,
+        oldest_ns=next((line.at_ns for line in _lines(client, name)), None),
+    )
+
+
+def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iterator[Line]:
+    """Its lines in the window. The engine is asked for whole seconds around it; each line's own moment decides."""
+    seconds = {"since": window.begin_ns // SECOND_NS, "until": -(-window.end_ns // SECOND_NS)}
+    for line in _lines(client, name, **seconds):
+        if window.begin_ns <= line.at_ns < window.end_ns:
+            yield line
+
+
+def _lines(client: docker.DockerClient, name: str, **window: int) -> Iterator[Line]:
+    chunks = client.api.logs(name, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, **window)
+    try:
+        yield from split(chunks)
+    finally:
+        close = getattr(chunks, "close", None)
+        if close:
+            close()
+
+
+def split(chunks: Iterable[bytes]) -> Iterator[Line]:
+    """Whole lines out of chunks; what has no moment in front belongs to the line before it."""
+    rest, at_ns = b"", 0
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for raw in whole:
+            line = _line(raw, at_ns)
+            at_ns = line.at_ns
+            yield line
+    if rest:
+        yield _line(rest, at_ns)
+
+
+def _line(raw: bytes, at_ns: int) -> Line:
+    text = raw.decode(errors="replace").rstrip("\r")
+    stamp, _, message = text.partition(" ")
+    own_ns = nanoseconds(stamp)
+    return Line(at_ns, text) if own_ns is None else Line(own_ns, message)

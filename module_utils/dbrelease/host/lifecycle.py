@@ -1,0 +1,174 @@
+"""The application's containers: stopped for the swap, started again in every outcome, and waited for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import docker
+import docker.errors
+
+from ..core.errors import ReleaseError
+from ..core.journal import utc_now
+from ..core.proof import Proof, Status
+from .commands import docker_client
+from .inspect import Service, inspect, not_running, service_of
+
+SERVICES_STEP = SERVICES_PROOF = "restore.services"
+SERVICES_TITLE = "The application is up again"
+POLL_S = 0.1
+# The engine itself may be restarting.
+ENGINE_DEADLINE_S = 90.0
+# A container without a health check has come up when it still runs after this time.
+STEADY_S = 2.0
+# What the engine needs to kill a container that did not stop in its time.
+KILLED_WITHIN = timedelta(seconds=5)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a container may take to stop before it is killed, and to be healthy again."""
+
+    stop_s: int
+    healthy_s: int
+
+    @classmethod
+    def of(cls, asked: Mapping[str, Any]) -> Limits:
+        """From a module's option `swap`."""
+        return cls(asked["stop_seconds"], asked["healthy_seconds"])
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """Containers that were asked to stop: when, and how long each may take before it is killed."""
+
+    containers: Sequence[str]
+    since: datetime
+    stop_s: int
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> Stopping:
+        """From the line of the journal that was written before the first was asked."""
+        facts = line["facts"]
+        return cls(tuple(facts["containers"]), datetime.fromisoformat(line["ts"]), facts.get("stop_seconds", 0))
+
+    def may_go_on(self, service: Service) -> bool:
+        """Whether the engine may still be stopping it, as it does also when whoever asked is gone."""
+        if service.status != "running" or utc_now() > self.since + timedelta(seconds=self.stop_s) + KILLED_WITHIN:
+            return False
+        return not service.since or datetime.fromisoformat(service.since) < self.since
+
+
+def running(containers: Sequence[str]) -> list[str]:
+    """Those that run: only they are stopped, and started again."""
+    seen = inspect({name: name for name in containers})
+    return [name for name in containers if service_of(name, seen[name]).status == "running"]
+
+
+def stop(containers: Sequence[str], limits: Limits) -> None:
+    """All at once; raises ReleaseError where one does not stop."""
+    _each(containers, lambda client, name: client.api.stop(name, timeout=limits.stop_s), "Stopping")
+
+
+def start(stopping: Stopping) -> None:
+    """All at once, each when it has stopped, and again and again while the engine does not answer.
+
+    A container that is started while it stops is taken for one that runs. Raises ReleaseError at last.
+    """
+    deadline = time.monotonic() + ENGINE_DEADLINE_S
+    while True:
+        try:
+            return _each(stopping.containers, lambda client, name: _start(client, name, stopping), "Starting")
+        except ReleaseError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(1)
+
+
+def _start(client: docker.DockerClient, name: str, stopping: Stopping) -> None:
+    while stopping.may_go_on(service_of(name, client.api.inspect_container(name))):
+        time.sleep(POLL_S)
+    client.api.start(name)
+
+
+def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, Service]:
+    """Until each is healthy, or runs steadily where it has no health check, or the time is up; how each is then."""
+    begun = time.monotonic()
+    services: dict[str, Service] = {}
+    while True:
+        try:
+            seen = inspect({name: name for name in containers})
+            services = {name: service_of(name, seen[name]) for name in containers}
+        except ReleaseError:
+            if time.monotonic() - begun > limits.healthy_s:
+                raise
+        else:
+            if all(_is_up(service, time.monotonic() - begun) for service in services.values()):
+                return services
+        if time.monotonic() - begun > limits.healthy_s:
+            return services
+        time.sleep(POLL_S)
+
+
+def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str], unstarted: Sequence[str] = ()) -> Proof:
+    """Each container that was stopped runs again and is healthy; what did not run before is left so.
+
+    `unstarted` are those that an earlier swap had stopped.
+    """
+    down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
+    said = [
+        f"Container {name} is {service.health}: see `docker logs {name}`."
+        if service.status == "running"
+        else not_running(name, service)
+        for name, service in down.items()
+    ]
+    status: Status = "fail" if down else "inconclusive" if left else "pass" if services else "skipped"
+    if services and not down:
+        said.append(f"It was away for {away_ms} ms.")
+        said += [f"{name} had been away since an earlier swap, which could not start it." for name in unstarted]
+    if left:
+        said.append(
+            f"{' and '.join(left)} did not run before either, and {'was' if len(left) == 1 else 'were'} left so."
+        )
+    return Proof(
+        SERVICES_PROOF,
+        SERVICES_TITLE,
+        status,
+        expected=dict.fromkeys(services, "healthy"),
+        observed={name: f"{service.status}, {service.health}" for name, service in services.items()},
+        detail=" ".join(said) or "No container of the application is named.",
+        remedy=f"Start what should run: `docker start {' '.join(left)}`." if left else "",
+        duration_ms=away_ms,
+    )
+
+
+def _is_up(service: Service, seconds: float) -> bool:
+    if service.status != "running":
+        return False
+    return service.health == "healthy" or (service.health == "none" and seconds >= STEADY_S)
+
+
+def _each(containers: Sequence[str], act: Callable[[docker.DockerClient, str], Any], doing: str) -> None:
+    if not containers:
+        return
+    client = docker_client()
+    try:
+        with ThreadPoolExecutor(len(containers)) as pool:
+            failures = list(pool.map(lambda name: _tried(act, client, name), containers))
+    finally:
+        client.close()
+    said = [f"{name} ({failure})" for name, failure in zip(containers, failures, strict=True) if failure]
+    if said:
+        raise ReleaseError(f"{doing} the application's containers failed: {', '.join(said)}; see `docker ps --all`.")
+
+
+def _tried(act: Callable[[docker.DockerClient, str], Any], client: docker.DockerClient, name: str) -> str:
+    try:
+        act(client, name)
+    except (docker.errors.DockerException, OSError) as error:
+        return " ".join(str(error).split())
+    return ""

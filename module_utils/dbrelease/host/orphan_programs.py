@@ -1,0 +1,72 @@
+"""Programs that work for a run, wherever its commands run, and may have lost whoever began them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..core.errors import ReleaseError
+from .commands import Commands
+
+TIMEOUT_S = 30
+# The engine has no call that ends what `exec` began; the run is in the environment of its programs.
+# A parent is ended before its child, or a script would go on to its next command; but for `timeout`, which ends by
+# itself when it has seen the program's end. An orphan's end is seen by the container's first process. Where that is
+# Postgres, it takes an orphan that a signal ended for one of its own that crashed: it ends every session, and recovers.
+# So an orphan there is only asked to end itself, if it is one that exits then; it says so into a pipe that nobody reads
+# any more, which would be another signal, and so somebody reads it.
+END_PROGRAMS = r"""
+exec 2>/dev/null
+own="^PGAPPNAME=dbrelease-.*-($1)$"
+: | grep -z x
+if [ $? -eq 1 ]; then
+  programs() { grep -lEz "$own" /proc/[0-9]*/environ; }
+else # a smaller grep, asked for each process
+  programs() { for file in /proc/[0-9]*/environ; do tr '\0' '\n' < $file | grep -Eq "$own" && echo $file; done; }
+fi
+told() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
+round=0
+while [ $round -lt 25 ]; do
+  round=$((round + 1)) left=
+  parents=" $(sed -n 's/^PPid:[[:space:]]*//p' /proc/[0-9]*/status | tr '\n' ' ')"
+  found=$(programs) ours=
+  for file in $found; do pid=${file#/proc/} ours="$ours ${pid%/environ} "; done
+  for pid in $ours; do
+    process=/proc/$pid name=$(told $pid Name) parent=$(told $pid PPid)
+    above=$(told "$parent" Name) left="$left
+works $pid $name"
+    case $name,$parents in timeout,*" $pid "*) kill -CONT $pid; continue ;; esac
+    case $above,$ours in timeout,*) ;; *" $parent "*) continue ;; esac
+    case $above,$name in
+      post*,pg_dump | post*,pg_restore)
+        (exec 3< $process/fd/1 4< $process/fd/2
+         kill -TERM $pid && kill -CONT $pid && echo "ended $pid"
+         while kill -0 $pid; do sleep 0.1; done) ;;
+      postgres,* | postmaster,*) ;;
+      *) kill -KILL $pid && echo "ended $pid" ;;
+    esac
+  done
+  [ "$left" ] || break
+  sleep 0.2
+done
+echo "$left"
+echo done
+"""
+
+
+def end_programs(commands: Commands, run_ids: Sequence[str]) -> int:
+    """End those of these runs; returns how many there were.
+
+    Raises ReleaseError where nothing can be run there, or where one works on.
+    """
+    finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", "|".join(run_ids)], timeout_s=TIMEOUT_S)
+    lines = [line.split(maxsplit=1) for line in finished.stdout.splitlines() if line]
+    left = sorted(what for word, *rest in lines if word == "works" for what in rest)
+    if left or lines[-1:] != [["done"]]:
+        why = f"{', '.join(left)} (process, program) would not end, or Postgres would take its end for a crash"
+        if not left:
+            why = f"not done within {TIMEOUT_S} s" if finished.timed_out else f"status {finished.status}"
+        raise ReleaseError(
+            f"Ending the programs of run {' and '.join(run_ids)} in {commands.place} failed ({why}): "
+            "see what still works there, wait until it has ended, and run again."
+        )
+    return len({pid for word, *rest in lines if word == "ended" for pid in rest})

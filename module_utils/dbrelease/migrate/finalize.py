@@ -1,0 +1,232 @@
+"""Finalize a migration: run what its declared steps have pending, and prove what they must."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..core.errors import ReleaseError
+from ..core.journal import Step as JournalStep
+from ..core.proof import Proof, failures, sentence
+from ..postgres.lock_retry import LockLimits, LockWatch, retrying, watch_blockers
+from ..postgres.proof_instant import Instant
+from ..postgres.session import Connection, Login, Row, connect
+from .step_guards import StepGuards
+from .steps import Attempt, Step, attempt_step, check_alone, count_pending
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step did."""
+
+    name: str
+    changed: bool
+    pending: int | None
+    rows: int
+    attempts: int
+    duration_ms: int
+
+
+@dataclass
+class Finalized:
+    """What all steps did. `would_run`: what check mode found pending. `proven`: which checks held, and when.
+
+    unproven: the checks by which a step failed, as what it must prove does not hold.
+    """
+
+    steps: list[Outcome] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
+    proven: dict[str, Instant] = field(default_factory=dict)
+    unproven: list[str] = field(default_factory=list)
+    would_run: list[str] = field(default_factory=list)
+    lock_waits: list[Row] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """For the journal and the module's result."""
+        return {
+            "steps": [asdict(step) for step in self.steps],
+            "proven": {name: instant.facts() for name, instant in self.proven.items()},
+            "unproven": self.unproven,
+            "would_run": self.would_run,
+            "lock_waits": self.lock_waits,
+        }
+
+
+@dataclass(frozen=True)
+class Finalizer:
+    """The thin session: runs the steps in their order and stops at the first that fails."""
+
+    login: Login
+    application_name: str
+    limits: LockLimits
+    guards: StepGuards
+    checks: Sequence[Mapping[str, Any]] = ()
+    keep_unproven: bool = False  # a step whose checks are red is kept, and the proofs say which
+
+    def plan(self, steps: Sequence[Step]) -> Finalized:
+        """Which steps would run; reads only."""
+        done = Finalized()
+        connection = connect(self.login, self.application_name)
+        try:
+            with watch_blockers(self.login, self.application_name) as watch:
+                done.lock_waits = watch.seen
+                for step in steps:
+                    self._chosen(step)
+                    pending = self._pending(connection, step, watch, absent_is_pending=True)
+                    done.steps.append(Outcome(step.name, pending != 0, pending, 0, 0, 0))
+                    if pending == 0:
+                        done.proofs.append(step.proof("pass", 0, "Nothing was pending."))
+                        continue
+                    if pending:
+                        self.guards.demand(step)
+                    said = "it follows the migration" if pending is None else f"{pending} pending"
+                    done.would_run.append(step.name)
+                    done.proofs.append(step.proof("skipped", pending, f"Would run: {said}."))
+        finally:
+            connection.close()
+        return done
+
+    def run(self, steps: Sequence[Step], done: Finalized) -> None:
+        """Run what is pending, filling `done`; raises ReleaseError at the first step that fails."""
+        for step in steps:
+            self._chosen(step)
+        connection = connect(self.login, self.application_name)
+        try:
+            with watch_blockers(self.login, self.application_name) as watch:
+                done.lock_waits = watch.seen
+                for number, step in enumerate(steps):
+                    try:
+                        self._run_step(connection, step, watch, done)
+                    except ReleaseError as error:
+                        failed = failures(proof.as_dict() for proof in done.proofs)
+                        if step.proof_name not in {proof["name"] for proof in failed}:
+                            done.proofs.append(step.proof("fail", None, error.message))
+                        done.proofs.extend(
+                            later.proof("skipped", None, f"Not reached: {step.name} failed before.")
+                            for later in steps[number + 1 :]
+                        )
+                        raise
+        finally:
+            connection.close()
+
+    def _chosen(self, step: Step) -> list[Mapping[str, Any]]:
+        declared = {check["name"]: check for check in self.checks}
+        unknown = [name for name in step.proves if name not in declared]
+        if unknown:
+            raise ReleaseError(
+                f"Step {step.name} proves {', '.join(unknown)}, which no check of the release is named: "
+                "correct `proves` in the release file.",
+                refused=True,
+            )
+        return [declared[name] for name in step.proves]
+
+    def _pending(
+        self, connection: Connection, step: Step, watch: LockWatch, *, absent_is_pending: bool = False
+    ) -> int | None:
+        return retrying(
+            lambda: count_pending(connection, step, self.limits, absent_is_pending=absent_is_pending),
+            self.limits,
+            what=f"Counting what step {step.name} ({step.title}) has left to do",
+            watch=watch,
+        ).value
+
+    def _run_step(self, connection: Connection, step: Step, watch: LockWatch, done: Finalized) -> None:
+        begun = time.monotonic()
+        checks = self._chosen(step)
+        pending = self._pending(connection, step, watch)
+        if pending == 0 and not checks:
+            done.steps.append(Outcome(step.name, False, 0, 0, 0, _ms(begun)))
+            done.proofs.append(step.proof("pass", 0, "Nothing was pending.", duration_ms=_ms(begun)))
+            return
+        if pending:
+            self.guards.demand(step)
+        if pending == 0:
+            attempt, attempts = check_alone(connection, step, checks, self.limits), 0
+            self._demand(step, attempt.proofs, done, "nothing was pending")
+        else:
+            attempt, attempts = self._attempt(connection, step, checks, pending or 0, watch)
+            self._demand(step, attempt.proofs, done, "what it did last was rolled back")
+        spent = _ms(begun)
+        said = (
+            "Nothing was pending" if pending == 0 else f"{pending} pending before, the step changed {attempt.rows} rows"
+        )
+        done.steps.append(Outcome(step.name, pending != 0, pending, attempt.rows, attempts, spent))
+        done.proofs.append(step.proof("pass", 0 if not checks else None, f"{said}.", duration_ms=spent))
+        done.proofs.extend(attempt.proofs)
+        names = (proof.name.removeprefix("checks.") for proof in attempt.proofs if proof.status == "pass")
+        done.proven.update(dict.fromkeys(names, attempt.instant))
+
+    def _attempt(
+        self, connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], pending: int, watch: LockWatch
+    ) -> tuple[Attempt, int]:
+        """The step's last batch with the rows of all, and how many attempts there were."""
+        rows = attempts = 0
+        # What others write meanwhile is in a batch of its own; more than twice as many would never end.
+        for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
+            retried = retrying(
+                lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
+                self.limits,
+                what=f"Step {step.name} ({step.title})",
+                watch=watch,
+            )
+            rows, attempts = rows + retried.value.rows, attempts + retried.attempts
+            if not retried.value.more:
+                return replace(retried.value, rows=rows), attempts
+        raise ReleaseError(
+            f"Step {step.name} ({step.title}) changed {rows} rows in batches of {step.batch_rows}, and {pending} were "
+            "pending: its `sql` does not come to an end; correct it in the release file."
+        )
+
+    def _demand(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
+        red = failures(proof.as_dict() for proof in proofs)
+        if not red or self.keep_unproven:
+            return
+        done.unproven = [proof["name"].removeprefix("checks.") for proof in red]
+        names = ", ".join(proof["name"] for proof in red)
+        done.proofs.append(step.proof("fail", names, f"Not all that it proves holds ({names}); {what}."))
+        done.proofs.extend(proofs)
+        raise ReleaseError(f"Step {step.name} ({step.title}) does not prove what it must, and {what}: {sentence(red)}")
+
+
+def finalize(
+    login: Login,
+    steps: Sequence[Mapping[str, Any]],
+    checks: Sequence[Mapping[str, Any]],
+    lock: Mapping[str, Any],
+    services: Mapping[str, Any],
+    application_name: str,
+    journal_step: JournalStep,
+    *,
+    check_mode: bool,
+) -> dict[str, Any]:
+    """The module's whole result; a failure carries the same facts."""
+    declared = [Step.of(step) for step in steps]
+    finalizer = Finalizer(login, application_name, LockLimits.of(lock), StepGuards.of(services), checks)
+    done = Finalized()
+    try:
+        if check_mode:
+            done = finalizer.plan(declared)
+        else:
+            finalizer.run(declared, done)
+    except ReleaseError as error:
+        error.facts.update(done.facts(), proofs=[proof.as_dict() for proof in done.proofs])
+        raise
+    finally:
+        journal_step.prove(*done.proofs)
+        journal_step.facts.update(done.facts())
+    proofs = [proof.as_dict() for proof in done.proofs]
+    ran = {step.name for step in done.steps if step.changed}
+    shown = "".join(f"-- {step.title}\n{step.sql.strip()}\n" for step in declared if step.name in ran)
+    return {
+        "changed": bool(ran),
+        **done.facts(),
+        "proofs": proofs,
+        "message": sentence(proofs),
+        "diff": {"before": "", "after": shown},
+    }
+
+
+def _ms(begun: float) -> int:
+    return round((time.monotonic() - begun) * 1000)

@@ -1,0 +1,57 @@
+"""As whom Alembic makes what a later step of the engine must own: PostgreSQL lets only an owner finish a table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+
+from psycopg2.extras import RealDictCursor
+
+from ..host.commands import Commands
+from ..postgres.catalog import quoted, resolved
+from ..postgres.session import Login, connect, select
+from .alembic import READ_TIMEOUT_S, READER_ENVIRONMENT
+
+# In PGOPTIONS a backslash keeps what follows it.
+BLANK, ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
+# A superuser may finish anybody's table. Whoever may not act as the owner gains nothing by its owning more.
+OWNER = """
+SELECT pg_get_userbyid(c.relowner)::text AS owner
+FROM pg_class c
+JOIN pg_roles me ON me.rolname = current_user
+WHERE c.oid = %s AND NOT me.rolsuper AND pg_has_role(c.relowner, 'USAGE')
+"""
+
+
+def settings_for(login: Login, commands: Commands, command: Sequence[str], table: str) -> dict[str, str]:
+    """The setting that lets Alembic's sessions act as the owner of its table, where they may and db_user needs it.
+
+    The backend's own role may be another than db_user, and what it makes would be that one's.
+    """
+    owner = owner_of(login, table)
+    return {"role": owner} if owner and takes(commands, command, owner) else {}
+
+
+def owner_of(login: Login, table: str) -> str:
+    """Who owns Alembic's table, where db_user may act as it and is no superuser; else empty."""
+    with (
+        closing(connect(login, "dbrelease role")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        found = select(cursor, OWNER, (resolved(cursor, [quoted(table)])[0],))
+    return str(found[0]["owner"]) if found else ""
+
+
+def takes(commands: Commands, command: Sequence[str], role: str) -> bool:
+    """Whether Alembic's sessions may act as the role: it is asked for its revision so, which only reads."""
+    environment = {**READER_ENVIRONMENT, "PGOPTIONS": libpq_options(commands, {"role": role})}
+    return commands.run([*command, "current"], timeout_s=READ_TIMEOUT_S, environment=environment).status == 0
+
+
+def libpq_options(commands: Commands, settings: Mapping[str, str], *options: str) -> str:
+    """PGOPTIONS of a session there: the place's own stay in front, then those, then the settings."""
+    own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
+    given = [own.stdout.strip()] if own.status == 0 else []
+    given += [*options, *(f"-c {setting}={BLANK.sub(ESCAPED, value)}" for setting, value in settings.items())]
+    return " ".join(filter(None, given))

@@ -1,0 +1,42 @@
+"""Whether what a step writes is still the release's alone: guards of its way back that ask the application."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.errors import ReleaseError
+from ..release.guard_kinds import Guard
+from ..rollback.in_services import Services
+from .steps import Step
+
+
+@dataclass(frozen=True)
+class StepGuards:
+    """The guards by name, and the services that they ask."""
+
+    guards: Mapping[str, Guard]
+    services: Services
+
+    @classmethod
+    def of(cls, services: Mapping[str, Any]) -> StepGuards:
+        """From the option `services` of a module."""
+        asked = Services(services["api_base_url"], services["containers"], services["timeout_seconds"])
+        return cls({guard["name"]: guard for guard in services["guards"]}, asked)
+
+    def demand(self, step: Step) -> None:
+        """Raise ReleaseError where one does not hold, or where those that could be asked were all undecided.
+
+        One that is decided is enough: an API that is down says nothing, and its container does.
+        """
+        guards = [self.guards[name] for name in step.guarded_by]
+        looked = [(guard, self.services.look(guard)) for guard in guards]
+        red = [(guard, seen) for guard, seen in looked if seen.status == "fail"]
+        if not red and any(seen.status == "pass" for _, seen in looked):
+            return
+        for guard, seen in [*red, *(found for found in looked if found[1].status == "inconclusive")]:
+            raise ReleaseError(
+                f"Step {step.name} ({step.title}) was not run, as its rows may be no longer the release's alone. "
+                f"{guard['title']}: {seen.detail} {guard['road']}"
+            )

@@ -1,0 +1,207 @@
+"""The steps that a release declares for after its migration: each idempotent, in a transaction of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import TRANSACTION_STATUS_INTRANS
+from psycopg2.extensions import cursor as Cursor
+
+from ..core.errors import ReleaseError
+from ..core.proof import Proof
+from ..postgres.declared_checks import run_checks
+from ..postgres.declared_select import select_declared
+from ..postgres.declared_sql import limit_statements
+from ..postgres.lock_retry import RETRYABLE, ContendedError, LockLimits
+from ..postgres.proof_instant import Instant
+from ..postgres.session import Connection, as_declared, select, server_reason, transaction
+from ..postgres.strangers import refuse_planted
+
+# What the plan may ask for and the migration has yet to make: schema, table, column, function, object.
+NOT_YET_THERE = ("3F000", "42P01", "42703", "42883", "42704")
+RERUN = "Correct it and run again: what is done is not done twice."
+MARK = "dbrelease.step"
+BATCH_ROWS = "dbrelease.batch_rows"
+SAMPLE_SIZE = 5
+
+
+@dataclass(frozen=True)
+class Step:
+    """One declared step: `pending` counts what is left to do, `proves` names checks that must hold when it commits.
+
+    guarded_by: names of guards without which it is not run.
+    batch_rows: the most rows that it changes at once, and reads from the setting dbrelease.batch_rows; 0: all.
+    """
+
+    name: str
+    title: str
+    sql: str
+    pending: str
+    proves: tuple[str, ...] = ()
+    batch_rows: int = 0
+    guarded_by: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, declared: Mapping[str, Any]) -> Step:
+        """From an item of the module's `steps`."""
+        keys = ("name", "title", "sql", "pending")
+        return cls(
+            **{key: declared[key] for key in keys},
+            proves=tuple(declared.get("proves") or ()),
+            batch_rows=declared.get("batch_rows") or 0,
+            guarded_by=tuple(declared.get("guarded_by") or ()),
+        )
+
+    @property
+    def proof_name(self) -> str:
+        """The name of its proof."""
+        return f"migrate.finalize.{self.name}"
+
+    def proof(self, status: Any, observed: Any, detail: str, *, remedy: str = "", duration_ms: int = 0) -> Proof:
+        """Its proof, with this verdict."""
+        return Proof(
+            self.proof_name,
+            self.title,
+            status,
+            expected="nothing pending",
+            observed=observed,
+            detail=detail,
+            remedy=remedy,
+            sql=self.sql,
+            duration_ms=duration_ms,
+        )
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How many rows a step changed, and what it proved at which instant; more: it was a full batch, not the last."""
+
+    rows: int
+    proofs: list[Proof]
+    instant: Instant
+    more: bool = False
+
+
+def attempt_step(
+    connection: Connection,
+    step: Step,
+    checks: Sequence[Mapping[str, Any]],
+    limits: LockLimits,
+    *,
+    keep_unproven: bool = False,
+) -> Attempt:
+    """Run a step once; its changes, the checks that it proves and `pending` are all of one instant.
+
+    It commits unless a check is red: the proofs then say which. With `keep_unproven` it commits then too, if it has
+    left nothing pending. A full batch proves nothing and commits. Raises ContendedError where another try may help.
+    """
+    try:
+        with transaction(connection, isolation="REPEATABLE READ") as cursor:
+            limit_lock_waits(cursor, limits)
+            cursor.execute(
+                "SELECT set_config(%s, 'open', true), set_config(%s, %s, true)",
+                (MARK, BATCH_ROWS, str(step.batch_rows or "")),
+            )
+            refuse_planted(cursor)
+            with as_declared(cursor):
+                cursor.execute(step.sql)
+                rows = max(cursor.rowcount, 0)
+                # What waits for the commit is of the application, too, and finds names as it does.
+                if cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS:
+                    cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+            _demand_own_transaction(cursor, step)
+            if 0 < step.batch_rows <= rows:
+                return Attempt(rows, [], Instant.now(cursor), more=True)
+            proofs = run_checks(cursor, checks, SAMPLE_SIZE) if checks else []
+            attempt = Attempt(rows, proofs, Instant.now(cursor))
+            red = any(proof.status == "fail" for proof in proofs)
+            if red and not keep_unproven:
+                raise _RedError(replace(attempt, rows=0))
+            # A step that proves something may be declared to run every time; for others this is the proof.
+            if (not checks or red) and (left := read_pending(cursor, step)) != 0:
+                raise ReleaseError(
+                    f"Step {step.name} ({step.title}) ran, but left {left} pending, and was rolled back: "
+                    f"its `sql` does not do what its `pending` counts. {RERUN}"
+                )
+    except _RedError as red:
+        return red.attempt
+    except psycopg2.Error as error:
+        if error.pgcode in RETRYABLE:
+            raise ContendedError(server_reason(error)) from error
+        if connection.closed:
+            said = f"lost its session ({server_reason(error)}): run again, which finds out what is left to do."
+        else:
+            said = f"failed ({server_reason(error)}) and was rolled back. {RERUN}"
+        raise ReleaseError(f"Step {step.name} ({step.title}) {said}", sqlstate=error.pgcode) from error
+    return attempt
+
+
+class _RedError(Exception):
+    """Rolls the step back; not for callers."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__()
+        self.attempt = attempt
+
+
+def count_pending(
+    connection: Connection, step: Step, limits: LockLimits, *, absent_is_pending: bool = False
+) -> int | None:
+    """What a step has left to do; None where what it asks for is not there yet, if that may be."""
+    try:
+        with transaction(connection, read_only=True, commit=False) as cursor:
+            limit_lock_waits(cursor, limits)
+            return read_pending(cursor, step)
+    except psycopg2.Error as error:
+        if error.pgcode in RETRYABLE:
+            raise ContendedError(server_reason(error)) from error
+        if absent_is_pending and error.pgcode in NOT_YET_THERE:
+            return None
+        raise ReleaseError(
+            f"Counting what step {step.name} has left to do failed ({server_reason(error)}): "
+            "correct its `pending` in the release file."
+        ) from error
+
+
+def check_alone(connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits) -> Attempt:
+    """What a step proves, where nothing is left to do; reads only."""
+    try:
+        with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+            limit_lock_waits(cursor, limits)
+            return Attempt(0, run_checks(cursor, checks, SAMPLE_SIZE), Instant.now(cursor))
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Checking what step {step.name} proves failed ({server_reason(error)}): run again."
+        ) from error
+
+
+def limit_lock_waits(cursor: Cursor, limits: LockLimits) -> None:
+    """For the transaction: it may take long, but waits briefly for a lock, as everyone behind it waits as long."""
+    limit_statements(cursor, 0, lock_timeout=limits.timeout_ms)
+
+
+def read_pending(cursor: Cursor, step: Step) -> int:
+    """The one number that `pending` selects; it cannot write."""
+    rows = select_declared(cursor, step.pending, limit=2)
+    values = [value for row in rows for value in row.values()]
+    if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], int) or values[0] < 0:
+        raise ReleaseError(
+            f"`pending` of step {step.name} gave {values!r}, not one whole number: correct it in the release file."
+        )
+    return values[0]
+
+
+def _demand_own_transaction(cursor: Cursor, step: Step) -> None:
+    """A COMMIT in a step's text would make what came before it final, unproven."""
+    inside = cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS
+    if inside:
+        (mark,) = select(cursor, "SELECT current_setting(%s, true) AS value", (MARK,))
+        inside = mark["value"] == "open"
+    if not inside:
+        raise ReleaseError(
+            f"Step {step.name} ({step.title}) ended the transaction that it was run in, so what it did is final and "
+            "unproven: take BEGIN, COMMIT and ROLLBACK out of its `sql`, and look at what it did."
+        )

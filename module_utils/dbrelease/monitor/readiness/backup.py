@@ -1,0 +1,170 @@
+"""Is the backup of the release still there, unchanged, and can it be restored?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import make_dsn
+from psycopg2.extras import RealDictCursor
+
+from ...backup.baseline import read_settings
+from ...backup.dump import tool_environment
+from ...backup.manifest import Manifest, hash_file, read
+from ...core.display import last_words
+from ...core.errors import ReleaseError
+from ...core.own_files import kept_in, reading
+from ...core.proof import Proof
+from ...core.restore_names import proof_name
+from ...host.commands import commands_in
+from ...postgres.fingerprints import read_tables
+from ...postgres.session import LOST_CLIENT_OPTIONS, Login, connect, select, server_reason, transaction
+from ...restore.copy import drop_database
+from ...restore.settings import apply_session_settings, create_statement
+
+KEPT = "The backup from before the release is there, unchanged"
+RESTORABLE = "The backup can be restored"
+SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} -c default_transaction_read_only=off -c idle_session_timeout=0"
+RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
+TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
+
+
+def kept(facts: Mapping[str, Any] | None, state_dir: str) -> tuple[Proof, Manifest | None]:
+    """The journal's newest backup of the release: its file is what journal and manifest say."""
+    if not facts:
+        return Proof("readiness.backup", KEPT, "fail", detail="The journal knows no backup.", remedy=TAKE_CARE), None
+    path, expected = kept_in(state_dir, facts["path"]), {"sha256": facts["sha256"], "bytes": facts["bytes"]}
+    try:
+        manifest = read(kept_in(state_dir, facts["manifest"]))
+        sha256, size = hash_file(path)
+    except ReleaseError as error:
+        return Proof("readiness.backup", KEPT, "fail", expected=expected, detail=error.message, remedy=TAKE_CARE), None
+    observed = {"sha256": sha256, "bytes": size}
+    wrong = ""
+    if manifest is None:
+        wrong = f"There is no manifest {facts['manifest']}."
+    elif observed != expected or manifest["sha256"] != sha256:
+        wrong = f"{path} has {size} bytes and sha256 {sha256[:12]}..., not what was written."
+    if wrong:
+        proof = Proof(
+            "readiness.backup", KEPT, "fail", expected=expected, observed=observed, detail=wrong, remedy=TAKE_CARE
+        )
+        return proof, None
+    detail = f"{path}, {size} bytes, hashed again now."
+    return Proof("readiness.backup", KEPT, "pass", expected=expected, observed=observed, detail=detail), manifest
+
+
+def restorable(
+    manifest: Manifest | None, path: str, login: Login, container: str, run_id: str, *, now: bool, timeout_s: int
+) -> Proof:
+    """It was restored for proof before, or is now (`now`), and what came of it is what the manifest says."""
+    name = "readiness.restorable"
+    if manifest is None:
+        return Proof(name, RESTORABLE, "fail", detail="There is no whole backup to restore.", remedy=TAKE_CARE)
+    if not now:
+        if manifest.get("restored"):
+            return Proof(
+                name, RESTORABLE, "pass", detail="It was restored for proof before.", observed=manifest["restored"]
+            )
+        return Proof(name, RESTORABLE, "inconclusive", detail="It was never restored for proof.", remedy=RESTORE_NOW)
+    begun = time.monotonic()
+    try:
+        with throwaway(login, run_id, manifest.get("settings") or {}) as copy:
+            restore(path, copy, container, timeout_s)
+            different = compare(copy, manifest)
+    except ReleaseError as error:
+        return Proof(name, RESTORABLE, "fail", detail=error.message, remedy=TAKE_CARE)
+    spent = round((time.monotonic() - begun) * 1000)
+    if different:
+        detail = f"The restored tables differ from the manifest: {', '.join(different)}."
+        return Proof(name, RESTORABLE, "fail", observed=different, detail=detail, remedy=TAKE_CARE, duration_ms=spent)
+    detail = f"Restored into a throwaway database now: rows and fingerprints of {len(manifest['tables'])} tables match."
+    return Proof(name, RESTORABLE, "pass", observed=[], detail=detail, duration_ms=spent)
+
+
+@contextmanager
+def throwaway(login: Login, run_id: str, settings: Mapping[str, Any]) -> Iterator[Login]:
+    """An empty database beside the application's, gone afterwards in every outcome; raises ReleaseError.
+
+    settings: of the backup; what a session begins with is applied.
+    """
+    # By this name the next run finds and removes it, should this one be killed.
+    name = proof_name(login.database, run_id)
+    with (
+        closing(connect(login, "dbrelease readiness")) as session,
+        session.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        try:
+            # A backup of before settings were kept is of a database like the live one. What is in it gets no owner.
+            like, (me,) = settings or read_settings(cursor), select(cursor, "SELECT current_user AS owner")
+            major = session.server_version // 10_000
+            cursor.execute(create_statement(name, {**like, **me}, major, tablespaces=()))
+        except psycopg2.Error as error:
+            raise ReleaseError(
+                f"Making a throwaway database beside {login.label} failed ({server_reason(error)}): "
+                "let the deploying user create databases, of the encoding and the locale that the backup is of."
+            ) from error
+        try:
+            _set(cursor, name, settings)
+            yield replace(login, database=name)
+        finally:
+            drop_database(login, name)
+
+
+def _set(cursor: RealDictCursor, name: str, settings: Mapping[str, Any]) -> None:
+    try:
+        apply_session_settings(cursor, name, settings)
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Applying the settings of the backup to {name} failed ({server_reason(error)}): "
+            "let the deploying user set what the manifest says."
+        ) from error
+
+
+def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
+    """pg_restore the dump into an empty database, to its end; raises ReleaseError."""
+    commands = commands_in(container or None)
+    argv = [
+        "pg_restore",
+        "--exit-on-error",
+        "--no-subscriptions",
+        "--no-password",
+        "--no-owner",
+        "--no-privileges",
+        # As a connection string: a bare name with = in it would be taken for one.
+        f"--dbname={make_dsn(dbname=copy.database)}",
+    ]
+    environment = tool_environment(copy, "dbrelease readiness", inside=bool(container))
+    try:
+        with reading(Path(path)) as file:
+            finished = commands.run(
+                argv, timeout_s=timeout_s, environment={**environment, "PGOPTIONS": SESSION_OPTIONS}, stdin=file
+            )
+    except OSError as error:
+        raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
+    if finished.status != 0:
+        reason = last_words(finished.stderr, 300, copy.password) or f"status {finished.status}"
+        raise ReleaseError(f"Restoring {path} by pg_restore in {commands.place} failed ({reason}): use another backup.")
+
+
+def compare(copy: Login, manifest: Manifest) -> list[str]:
+    """The tables of which the copy holds something else than the manifest says."""
+    tables = manifest["tables"]
+    with closing(connect(copy, "dbrelease readiness")) as session:
+        try:
+            with transaction(session, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
+                restored = read_tables(cursor, only={name: table["columns"] for name, table in tables.items()})
+                present = read_tables(cursor)
+        except psycopg2.Error as error:
+            raise ReleaseError(f"Reading the restored copy failed ({server_reason(error)}): run again.") from error
+    different = [
+        name
+        for name, table in tables.items()
+        if (restored[name]["rows"], restored[name]["fingerprint"]) != (table["rows"], table["fingerprint"])
+    ]
+    return sorted({*different, *(name for name in present if name not in tables)})

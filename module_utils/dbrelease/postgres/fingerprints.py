@@ -1,0 +1,283 @@
+"""What every table of the database holds, as numbers: rows, an order-independent fingerprint, and write counters."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from ..core.errors import ReleaseError
+from .session import Row, select, server_reason
+
+# What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
+READING = 4
+INSUFFICIENT_PRIVILEGE = "42501"
+# The server's answers that mean "it is gone", not "it cannot be read".
+VANISHED = ("42P01", "42703", "3F000")
+
+TABLES = """
+SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name,
+       coalesce(pg_stat_get_tuples_inserted(c.oid), 0) AS inserted,
+       coalesce(pg_stat_get_tuples_updated(c.oid), 0) AS updated,
+       coalesce(pg_stat_get_tuples_deleted(c.oid), 0) AS deleted
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ORDER BY n.nspname, c.relname
+"""
+
+# A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
+# would go unseen, and so would 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
+# jsonb or a range; an array's leaves out its dimensions and bounds. That of an enum and of regclass hashes an oid,
+# which a restored copy has otherwise. The text form is hashed for those, as for types without a hash (json, point);
+# connect() fixes the settings it depends on. Who owns a type may make a function that tells how it becomes text. One of
+# another role is not called: what the type's output function writes, which is a superuser's, is hashed instead.
+COLUMNS = """
+SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS type, t.oid::bigint AS type_oid,
+       t.typnamespace <> 'pg_catalog'::regnamespace
+         OR t.typcategory = 'A'
+         OR t.typname ~ '^(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
+         OR NOT coalesce(l.collisdeterministic, true) AS by_text,
+       EXISTS (SELECT FROM pg_cast x JOIN pg_proc f ON f.oid = x.castfunc JOIN pg_roles o ON o.oid = f.proowner
+               WHERE x.castsource = CASE t.typtype WHEN 'd' THEN b.oid ELSE t.oid END
+                 AND x.casttarget = 'text'::regtype AND NOT o.rolsuper AND o.rolname <> current_user) AS by_output
+FROM pg_attribute a
+JOIN pg_class c ON c.oid = a.attrelid
+JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_type b ON b.oid = t.typbasetype
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s)
+ORDER BY a.attrelid, a.attnum
+"""
+
+
+@dataclass(frozen=True)
+class State:
+    """What a table holds: equal states are equal rows."""
+
+    rows: int
+    fingerprint: str
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Table:
+    oid: int
+    schema: str
+    name: str
+    counters: dict[str, int]
+
+    @property
+    def key(self) -> str:
+        return table_key(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    by_text: bool
+    by_output: bool = False
+
+
+def state_of(row: Mapping[str, Any]) -> State:
+    """Of an answer of read_tables(), or of a manifest, which holds them."""
+    return State(row["rows"], row["fingerprint"], tuple(row["columns"]))
+
+
+def table_key(schema: str, name: str) -> str:
+    """`schema.table`; a part that holds a dot or a quote is quoted, so that no two tables share a key."""
+    return ".".join(_part(part) for part in (schema, name))
+
+
+def _part(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"' if "." in name or '"' in name else name
+
+
+def read_tables(
+    cursor: Cursor, only: Mapping[str, Sequence[str]] | None = None, left_out: Collection[str] = ()
+) -> dict[str, Row]:
+    """Every user table's rows, fingerprint, columns and write counters, by `schema.table`.
+
+    With `only` exactly those tables and columns are read, and each answer says also whether the table is `absent` and
+    which columns are `missing` (what is left is then fingerprinted); a table that cannot be read for one of the reasons
+    (SQLSTATE) in `left_out` has no answer. Call it inside one transaction of `transaction()`;
+    REPEATABLE READ makes all answers describe one instant. Raises ReleaseError for a table that cannot be read.
+    """
+    tables = _tables(cursor)
+    if only is None:
+        columns = _columns(cursor, [table.oid for table in tables])
+        return {table.key: _read(cursor, table, columns[table.oid]) for table in tables}
+    present = {table.key: table for table in tables}
+    columns = _columns(cursor, [present[key].oid for key in only if key in present])
+    answers: dict[str, Row] = {}
+    for key, wanted in only.items():
+        table = present.get(key)
+        try:
+            answers[key] = _read_columns(cursor, table, columns[table.oid], wanted) if table else absent(wanted)
+        except ReleaseError as error:
+            if error.facts.get("sqlstate") not in left_out:
+                raise
+    return answers
+
+
+def absent(wanted: Sequence[str]) -> Row:
+    """The answer for a table that is not there."""
+    return {
+        "rows": 0,
+        "fingerprint": "0",
+        "columns": [],
+        "oid": None,
+        "inserted": 0,
+        "updated": 0,
+        "deleted": 0,
+        "absent": True,
+        "missing": list(wanted),
+    }
+
+
+def write_counters(cursor: Cursor) -> Row:
+    """How much was ever written to each table, and the moment as `position` tells it.
+
+    The counters also hold what was rolled back; those of another session arrive up to a second late, and up to ten when
+    that session then idles.
+    """
+    cursor.execute("SELECT pg_stat_clear_snapshot()")
+    return {**position(cursor), "tables": {table.key: table.counters for table in _tables(cursor)}}
+
+
+def position(cursor: Cursor) -> Row:
+    """The next transaction id as `xid`; `running` counts the transactions below it that have not ended."""
+    (now,) = select(
+        cursor,
+        "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid, "
+        "(SELECT count(*) FROM pg_snapshot_xip(pg_current_snapshot())) AS running",
+    )
+    return now
+
+
+def _tables(cursor: Cursor) -> list[_Table]:
+    return [
+        _Table(
+            row["oid"],
+            row["schema"],
+            row["name"],
+            {counter: int(row[counter]) for counter in ("inserted", "updated", "deleted")},
+        )
+        for row in select(cursor, TABLES)
+    ]
+
+
+def _columns(cursor: Cursor, oids: list[int]) -> defaultdict[int, list[_Column]]:
+    found: defaultdict[int, list[_Column]] = defaultdict(list)
+    hashable: dict[int, bool] = {}
+    for row in select(cursor, COLUMNS, (oids,)):
+        kind = row["type_oid"]
+        by_text = row["by_text"]
+        if not by_text:
+            if kind not in hashable:
+                hashable[kind] = _has_hash(cursor, row["type"])
+            by_text = not hashable[kind]
+        found[row["oid"]].append(_Column(row["name"], by_text, row["by_output"]))
+    return found
+
+
+def _has_hash(cursor: Cursor, type_name: str) -> bool:
+    """Whether the server can hash values of a type: it refuses a type without a hash even where the value is NULL."""
+    try:
+        with _savepoint(cursor):
+            # format_type() quotes what needs quotes.
+            cursor.execute(f"SELECT hash_record_extended(ROW(NULL::{type_name}), 0)")
+    except psycopg2.Error:
+        return False
+    return True
+
+
+@contextmanager
+def _savepoint(cursor: Cursor) -> Iterator[None]:
+    """A failure inside leaves the transaction usable."""
+    cursor.execute("SAVEPOINT dbrelease_fingerprint")
+    try:
+        yield
+    except psycopg2.Error:
+        if not cursor.connection.closed:
+            cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_fingerprint")
+        raise
+    cursor.execute("RELEASE SAVEPOINT dbrelease_fingerprint")
+
+
+def _read_columns(cursor: Cursor, table: _Table, columns: Sequence[_Column], wanted: Sequence[str]) -> Row:
+    by_name = {column.name: column for column in columns}
+    chosen = [by_name[name] for name in wanted if name in by_name]
+    try:
+        row = _read(cursor, table, chosen)
+    except ReleaseError as error:
+        if error.facts.get("sqlstate") in VANISHED:
+            return absent(wanted)
+        raise
+    return {**row, "absent": False, "missing": [name for name in wanted if name not in by_name]}
+
+
+def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
+    try:
+        with _savepoint(cursor):
+            cursor.execute(_statement(table, columns))
+            (row,) = (dict(answer) for answer in cursor.fetchall())
+    except psycopg2.Error as error:
+        forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
+        advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
+        raise ReleaseError(
+            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}, and run again.",
+            table=table.key,
+            sqlstate=error.pgcode,
+        ) from error
+    return {
+        "rows": int(row["rows"]),
+        "fingerprint": str(row["fingerprint"]),
+        "columns": [column.name for column in columns],
+        "oid": table.oid,
+        **table.counters,
+    }
+
+
+def _statement(table: _Table, columns: Sequence[_Column]) -> sql.Composed:
+    # ONLY: the rows of a table that inherits are that table's own.
+    return sql.SQL("SELECT count(*) AS rows, coalesce(sum({}), 0)::text AS fingerprint FROM ONLY {}").format(
+        _row_hash(columns), sql.Identifier(table.schema, table.name)
+    )
+
+
+def text_of(column: sql.Composable) -> sql.Composed:
+    """A value as the server writes it, by the output function of its type; a cast may call anybody's function."""
+    return sql.SQL("CASE WHEN {column} IS DISTINCT FROM NULL THEN concat({column}) END").format(column=column)
+
+
+def _row_hash(columns: Sequence[_Column]) -> sql.Composed:
+    parts = [
+        sql.SQL('hashtextextended({} COLLATE "C", 0)').format(
+            text_of(sql.Identifier(column.name))
+            if column.by_output
+            else sql.SQL("{}::text").format(sql.Identifier(column.name))
+        )
+        if column.by_text
+        else sql.Identifier(column.name)
+        for column in columns
+    ]
+    # That of a record is a sum of its columns' hashes: added up over rows it is the same whichever row has which value.
+    # Hashed once more it is not.
+    return sql.SQL('hashtextextended(hash_record_extended(ROW({}), 0)::text COLLATE "C", 0)').format(
+        sql.SQL(", ").join(parts)
+    )
+
+
+def row_hash(cursor: Cursor, table: str, wanted: Sequence[str], by_text: Collection[str] = ()) -> sql.Composed:
+    """The expression that hashes those columns of one row of a table (`schema.table`), some of them as text."""
+    (oid,) = (found.oid for found in _tables(cursor) if found.key == table)
+    columns = {column.name: column for column in _columns(cursor, [oid])[oid]}
+    chosen = (columns[name] for name in wanted)
+    return _row_hash([_Column(one.name, one.by_text or one.name in by_text, one.by_output) for one in chosen])

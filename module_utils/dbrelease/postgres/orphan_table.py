@@ -1,0 +1,201 @@
+"""A table that a release has yet to create and that is there already: what it holds, and whether it may go.
+
+It is there after an interrupted run, or it is somebody else's. It may go only if nothing is lost with it, or if the
+operator accepts exactly the number of rows that would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .catalog import identifier, quoted, read_catalog, resolved
+from .declared_select import select_declared
+from .declared_sql import readable_row
+from .dependents import dependents_of
+from .session import Row, as_declared, select, select_as_declared, server_reason, strip_terminator
+
+RELATION = """
+SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
+       pg_snapshot_xmin(pg_current_snapshot())::xid::text AS oldest_transaction
+FROM pg_class c WHERE c.oid = %s
+"""
+KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
+
+# Of a transaction that began before the oldest one that was open then: nothing else can be new since.
+UNCHANGED = """
+SELECT NOT EXISTS (SELECT FROM {} WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid))
+  AS unchanged
+"""
+SAMPLE_SIZE = 5
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """What was found. `losses` counts the rows that nobody else has; all of them where `unjudged` says why."""
+
+    table: str
+    kind: str
+    owner: str
+    columns: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
+    rows: int = 0
+    writers: list[Row] = field(default_factory=list)
+    sample: list[Row] = field(default_factory=list)
+    losses: int = 0
+    fingerprint: str = ""
+    lost_rows_sql: str = ""
+    oldest_transaction: str = ""
+    unjudged: str = ""
+    dependents: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """For the journal and the module's result."""
+        return asdict(self)
+
+    @property
+    def description(self) -> str:
+        """What it is, in one sentence."""
+        said = (
+            f"{self.kind} of {self.owner} with {_counted(self.rows, 'row')} and the columns {', '.join(self.columns)}"
+        )
+        if self.writers:
+            said += f"; written by {'; '.join(_said(row) for row in self.writers)}"
+        if self.sample:
+            said += f"; for example {_said(self.sample[0])}"
+        return said
+
+
+def diagnose(
+    cursor: Cursor,
+    table: str,
+    columns: Mapping[str, Mapping[str, Any]],
+    declared: Mapping[str, str],
+    beside: Collection[str] = (),
+) -> Leftover | None:
+    """What stands under the table's name; None where nothing does. Reads only; the rows are of one instant.
+
+    beside: tables that go together with it, if they are there; what belongs to them does not depend on it.
+    """
+    found = select(cursor, RELATION, tuple(resolved(cursor, [quoted(table)])))
+    if not found:
+        return None
+    kind, owner = found[0]["kind"], found[0]["owner"]
+    if kind not in ("r", "p"):
+        return Leftover(table, KINDS.get(kind, "relation of another kind"), owner)
+    catalog = read_catalog(cursor, table)
+    name = identifier(table)
+    every_row = sql.SQL("SELECT * FROM {}").format(name).as_string(cursor)
+    (counted,) = select_as_declared(cursor, f"SELECT pg_catalog.count(*) AS rows FROM ({every_row}) AS t")
+    writers, losses, unjudged = _judge(cursor, catalog.columns, columns, declared)
+    if unjudged:
+        (losses,) = select_as_declared(cursor, _losses(every_row))
+    return Leftover(
+        table,
+        KINDS[kind],
+        owner,
+        columns=[f"{name} {column['type']}" for name, column in catalog.columns.items()],
+        references=sorted({c["references"]["table"] for c in catalog.constraints.values() if "references" in c}),
+        rows=counted["rows"],
+        writers=writers,
+        sample=[readable_row(row) for row in select_declared(cursor, every_row, limit=SAMPLE_SIZE)],
+        losses=losses["losses"],
+        fingerprint=losses["fingerprint"],
+        lost_rows_sql=every_row if unjudged else declared["losses"],
+        oldest_transaction=found[0]["oldest_transaction"],
+        unjudged=unjudged,
+        dependents=dependents_of(cursor, [table], beside),
+    )
+
+
+def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
+    """Whether no row can have been written since the diagnosis; where this says no, only another diagnosis can tell.
+
+    One look at the rows without any of the release's queries, so that it can be afforded while others wait.
+    """
+    # No parameter: a percent sign in a name would be taken for the place of one.
+    table, oldest = identifier(one.table), sql.Literal(one.oldest_transaction)
+    return bool(select_as_declared(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
+
+
+def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
+    """Why these may not go; empty where they may."""
+    for one in leftovers:
+        if one.kind != "table":
+            return f"{one.table} is a {one.kind} of {one.owner}, no table: whoever made it must rename or drop it."
+        if one.dependents:
+            return (
+                f"{', '.join(one.dependents)} would be left without the table {one.table} ({one.description}): "
+                "drop or change what depends on it first, and run again."
+            )
+    losses = sum(one.losses for one in leftovers)
+    if accept_loss == str(losses) or (accept_loss is None and losses == 0):
+        return ""
+    described = " ".join(
+        f"The table {one.table} is a {one.description}."
+        + (f" Its rows cannot be judged ({one.unjudged}), so every row counts as lost." if one.unjudged else "")
+        for one in leftovers
+    )
+    if accept_loss is None:
+        return (
+            f"{described} {_counted(losses, 'row')} would be lost with it: look at them; "
+            f"-e accept_loss={losses} saves them to a file with a replay script, and then drops it."
+        )
+    return (
+        f"accept_loss is {accept_loss}, but {_counted(losses, 'row')} would be lost. {described} "
+        f"Only {f'-e accept_loss={losses}' if losses else 'to leave accept_loss out'} goes on."
+    )
+
+
+def _judge(
+    cursor: Cursor,
+    found: Mapping[str, Row],
+    wanted: Mapping[str, Mapping[str, Any]],
+    declared: Mapping[str, str],
+) -> tuple[list[Row], Row, str]:
+    """Who wrote the rows, what would be lost of them, and why that cannot be said."""
+    nothing: Row = {"losses": 0, "fingerprint": ""}
+    # A column that the release does not know may hold what no query of the release looks at.
+    if {name: row["type"] for name, row in found.items()} != {name: row["type"] for name, row in wanted.items()}:
+        return [], nothing, "its columns are not those that the release declares"
+    if not declared.get("losses"):
+        return [], nothing, "the release does not declare which rows would be lost"
+    cursor.execute("SAVEPOINT judged")
+    try:
+        writers = select_declared(cursor, declared["writers"], limit=SAMPLE_SIZE) if declared.get("writers") else []
+        (losses,) = select_declared(cursor, _losses(declared["losses"]))
+        with as_declared(cursor):
+            cursor.execute(f"SELECT * FROM (\n{strip_terminator(declared['losses'])}\n) AS lost LIMIT 0")
+        given = [column.name for column in cursor.description or ()]
+    except psycopg2.Error as error:
+        if cursor.connection.closed or error.pgcode == "55P03":
+            raise
+        cursor.execute("ROLLBACK TO SAVEPOINT judged")
+        return [], nothing, f"the release's query failed: {server_reason(error)}"
+    written = [readable_row(row) for row in writers]
+    # What the query gives is saved, and everything is dropped.
+    if sorted(given) != sorted(found):
+        return written, nothing, "the release's query does not give whole rows"
+    return written, losses, ""
+
+
+def _losses(query: str) -> str:
+    """How many rows a query has, and one value that changes with any of them."""
+    return (
+        "SELECT pg_catalog.count(*) AS losses, coalesce(pg_catalog.sum("
+        "pg_catalog.hashtextextended((lost.*)::pg_catalog.text, 0)), 0)::pg_catalog.text AS fingerprint"
+        f" FROM (\n{strip_terminator(query)}\n) AS lost"
+    )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _said(row: Row) -> str:
+    return ", ".join(f"{name} {value}" for name, value in row.items())

@@ -1,0 +1,84 @@
+"""What roles that are not trusted have made, or may make, where a release's text finds functions and operators."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from psycopg2.extensions import cursor as Cursor
+
+from .outside_functions import BeyondError
+from .session import Row, Session, select, select_as_declared
+from .trusted_roles import quoted_text, trusted_roles
+
+SHOWN = 5
+SCHEMAS = """
+SELECT pg_catalog.current_schemas(true)::pg_catalog.text[] AS schemas, pg_catalog.current_database() AS database
+"""
+# Of two that fit the better one is called, wherever on the path it is.
+PLANTED = """
+WITH places AS (
+  SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (%(schemas)s) AND nspname <> 'pg_catalog'
+)
+SELECT 'operator' AS kind, p.nspname::text AS schema, o.oprname::text AS name,
+       pg_get_userbyid(o.oprowner)::text AS owner
+FROM pg_operator o JOIN places p ON p.oid = o.oprnamespace
+WHERE o.oprowner <> ALL (%(trusted)s::oid[])
+  AND EXISTS (SELECT FROM pg_operator s WHERE s.oprname = o.oprname AND s.oprnamespace = 'pg_catalog'::regnamespace)
+UNION
+SELECT 'function', p.nspname, f.proname, pg_get_userbyid(f.proowner)
+FROM pg_proc f JOIN places p ON p.oid = f.pronamespace
+WHERE f.proowner <> ALL (%(trusted)s::oid[])
+  AND EXISTS (SELECT FROM pg_proc s WHERE s.proname = f.proname AND s.pronamespace = 'pg_catalog'::regnamespace)
+ORDER BY 1, 2, 3, 4
+"""
+# A schema of the role's own name is looked for first by default, and whoever may create in the database may make it.
+OPEN = """
+SELECT n.nspname::text AS schema,
+       array_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END) AS roles
+FROM pg_namespace n CROSS JOIN LATERAL aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
+WHERE n.nspname = ANY (%(schemas)s) AND n.nspname !~ '^pg_' AND a.privilege_type = 'CREATE'
+  AND a.grantee <> ALL (%(trusted)s::oid[])
+GROUP BY n.nspname
+UNION ALL
+SELECT current_user::text,
+       array_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END)
+FROM pg_database d CROSS JOIN LATERAL aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+WHERE d.datname = current_database() AND a.privilege_type = 'CREATE' AND a.grantee <> ALL (%(trusted)s::oid[])
+  AND %(own_first)s AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = current_user)
+HAVING count(*) > 0
+ORDER BY 1
+"""
+
+
+def read_strangers(cursor: Cursor) -> tuple[list[Row], list[Row]]:
+    """Their operators and functions that have a name of the server's own, and the schemas in which they may create."""
+    (found,) = select_as_declared(cursor, SCHEMAS)
+    session = cursor.connection
+    path = session.role_settings.get("search_path", "") if isinstance(session, Session) else ""
+    asked = {
+        "schemas": found["schemas"],
+        "trusted": trusted_roles(cursor, found["database"]),
+        "own_first": "$user" in path,
+    }
+    return select(cursor, PLANTED, asked), select(cursor, OPEN, asked)
+
+
+def planted_words(planted: Sequence[Row]) -> str:
+    """What was made, by whom, and where."""
+    said = [
+        f"the {row['kind']} {quoted_text(row['name'])} in {quoted_text(row['schema'])} is {quoted_text(row['owner'])}'s"
+        for row in planted[:SHOWN]
+    ]
+    return ", ".join([*said, *([f"and {len(planted) - SHOWN} more are there"] if len(planted) > SHOWN else [])])
+
+
+def refuse_planted(cursor: Cursor) -> None:
+    """Raise BeyondError where what a release declares could call what a stranger has made; asked once a session."""
+    session = cursor.connection
+    if not isinstance(session, Session):
+        return
+    if session.planted is None:
+        planted, _ = read_strangers(cursor)
+        session.planted = planted_words(planted)
+    if session.planted:
+        raise BeyondError(f"it may call what a role made that is not trusted: {session.planted}")

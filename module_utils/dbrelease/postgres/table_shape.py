@@ -1,0 +1,117 @@
+"""The shape of every table of a database, as far as comparing and replaying rows must know it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from .fingerprints import table_key
+from .session import select
+
+SHAPES = """
+SELECT n.nspname AS schema, c.relname AS name,
+       coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
+       coalesce((SELECT array_agg(format_type(a.atttypid, NULL) ORDER BY a.attnum) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS types,
+       coalesce((SELECT array_agg(a.attname::text) FROM pg_attribute a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND a.attgenerated <> ''), '{}') AS generated,
+       -- What a key INCLUDEs comes after its own columns. Without a primary key another one that is whole does.
+       coalesce((SELECT array_agg(a.attname::text ORDER BY array_position(k.indkey::int2[], a.attnum))
+        FROM pg_index k JOIN pg_attribute a ON a.attrelid = k.indrelid
+         AND a.attnum = ANY((k.indkey::int2[])[0:k.indnkeyatts - 1])
+        WHERE k.indexrelid = (SELECT i.indexrelid FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+         WHERE i.indrelid = c.oid AND (i.indisprimary OR i.indisunique AND i.indisvalid AND i.indpred IS NULL
+          AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid
+           AND n.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT n.attnotnull))
+         ORDER BY i.indisprimary DESC, x.relname LIMIT 1)), '{}') AS unique_key,
+       coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
+        FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid
+         OR p.oid IN (SELECT relid FROM pg_partition_tree(x.confrelid))
+        JOIN pg_namespace pn ON pn.oid = p.relnamespace
+        WHERE x.conrelid = c.oid AND x.contype = 'f'), '[]') AS parents
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+ORDER BY n.nspname, c.relname
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table; `parents` are those that its foreign keys lead to.
+
+    unique_key: what tells its rows apart, empty where nothing does; generated: columns that take no value.
+    """
+
+    schema: str
+    name: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    generated: frozenset[str]
+    unique_key: tuple[str, ...]
+    parents: frozenset[str]
+
+    @property
+    def key(self) -> str:
+        """As everywhere: `schema.table`."""
+        return table_key(self.schema, self.name)
+
+    @property
+    def identifier(self) -> sql.Identifier:
+        """For statements."""
+        return sql.Identifier(self.schema, self.name)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A table that both databases have: what is compared of it, and what tells one row from another.
+
+    retyped: columns that have another type in one of them, of which the texts are compared.
+    """
+
+    live: Table
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    keyed: bool
+    retyped: frozenset[str]
+
+
+def read_shapes(cursor: Cursor) -> dict[str, Table]:
+    """Every table of the database by `schema.table`."""
+    tables = [
+        Table(
+            row["schema"],
+            row["name"],
+            tuple(row["columns"]),
+            tuple(row["types"]),
+            frozenset(row["generated"]),
+            tuple(row["unique_key"]),
+            frozenset(table_key(schema, name) for schema, name in row["parents"]),
+        )
+        for row in select(cursor, SHAPES)
+    ]
+    return {table.key: table for table in tables}
+
+
+def pair(live: Table, other: Table) -> Pair:
+    """What both have; without the same key a row is told by all of its columns."""
+    columns = tuple(column for column in live.columns if column in other.columns)
+    keyed = bool(live.unique_key) and live.unique_key == other.unique_key
+    types = dict(zip(other.columns, other.types, strict=True))
+    typed = dict(zip(live.columns, live.types, strict=True))
+    retyped = frozenset(column for column in columns if typed[column] != types[column])
+    return Pair(live, columns, live.unique_key if keyed else columns, keyed, retyped)
+
+
+def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[str]:
+    """An order in which rows can be inserted; within a circle of foreign keys there is none, and any will do."""
+    ordered: list[str] = []
+    waiting = sorted(chosen)
+    while waiting:
+        free = [key for key in waiting if not (tables[key].parents & set(waiting)) - {key}] or waiting[:1]
+        ordered += free
+        waiting = [key for key in waiting if key not in free]
+    return ordered

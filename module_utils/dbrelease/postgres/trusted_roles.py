@@ -1,0 +1,61 @@
+"""Which roles of a server are trusted: whose sessions and objects count, and whose are a stranger's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from psycopg2.extensions import cursor as Cursor
+
+from .catalog import resolved
+from .session import select
+
+BOOKKEEPING = "alembic_version"
+# Superusers, the role that asks and the database's owner, with everyone who may become one of them; what the role that
+# asks may become; and whoever may write the revision, as the application's migrations do. From version 16 on who made a
+# role is a member of it, without being able to become it.
+TRUSTED = """
+WITH RECURSIVE asking AS (
+  SELECT oid FROM pg_roles WHERE rolname IN (session_user, current_user)
+), known AS (
+  SELECT oid FROM asking
+  UNION SELECT oid FROM pg_roles WHERE rolsuper OR rolname = 'pg_database_owner'
+  UNION SELECT datdba FROM pg_database WHERE datname = %(database)s
+  UNION SELECT m.member FROM pg_auth_members m JOIN known ON known.oid = m.roleid
+), above AS (
+  SELECT oid FROM asking
+  UNION SELECT m.roleid FROM pg_auth_members m JOIN above ON above.oid = m.member
+  WHERE coalesce((to_jsonb(m) ->> 'set_option')::bool, true)
+)
+SELECT oid::bigint AS oid FROM known
+UNION SELECT oid::bigint FROM above
+UNION SELECT oid::bigint FROM pg_roles WHERE has_table_privilege(oid, %(table)s::oid, 'UPDATE')
+ORDER BY oid
+"""
+LONGEST = 63
+
+
+def trusted_roles(cursor: Cursor, database: str, bookkeeping: str = BOOKKEEPING) -> list[int]:
+    """Their oids, for a database of the server; whoever may write the revision is known in that database alone."""
+    (table,) = resolved(cursor, [bookkeeping]) if cursor.connection.info.dbname == database else [None]
+    return [int(row["oid"]) for row in select(cursor, TRUSTED, {"database": database, "table": table})]
+
+
+def quoted_text(text: Any, longest: int = LONGEST) -> str:
+    """What a session says of itself, or somebody has named: quoted and short, so that nobody takes it for our words."""
+    said = str(text)
+    return json.dumps(said if len(said) <= longest else f"{said[:longest]}…", ensure_ascii=False)
+
+
+def session_words(row: Mapping[str, Any]) -> str:
+    """One session, as statements that ask for pid, user, application, host and since give it."""
+    return (
+        f"{quoted_text(row['application'])} (pid {row['pid']}, user {quoted_text(row['user'])}, from {row['host']}, "
+        f"since {row['since']})"
+    )
+
+
+def all_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Some of them, in words."""
+    return " and ".join([*map(session_words, rows[:3]), *([f"{len(rows) - 3} more"] if len(rows) > 3 else [])])

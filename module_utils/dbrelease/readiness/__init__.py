@@ -1,1 +1,0 @@
-"""Whether the next release may begin: criteria over the journal, the backup and the database."""

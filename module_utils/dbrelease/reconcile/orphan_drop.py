@@ -1,0 +1,112 @@
+"""Drop tables that are left over, so that nobody who uses what they refer to waits for the look at their rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from ..postgres.catalog import identifier, quoted, resolved
+from ..postgres.lock_retry import ContendedError, PatientSession
+from ..postgres.orphan_table import Leftover, is_unchanged
+from ..postgres.session import as_declared, select
+
+WAITED_FOR = """
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND relation = ANY (%s::oid[])
+               AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS waited_for
+"""
+
+
+@dataclass
+class Dropping:
+    """All or none of them. `demand` is asked when nobody can write to them any more, and raises where they may not go.
+
+    Locks may be waited for for long: `look` is asked before each attempt, when nobody waits yet, and raises as well.
+    Dropping them locks what they refer to, for readers as well. Where the look at their rows is quick, all is locked
+    first, and what one refers to before it, as deletes that cascade do. Where it is not, or proves not to be, they are
+    locked `alone` for it: then only those wait who write to them, or delete what they refer to.
+    """
+
+    session: PatientSession
+    leftovers: Sequence[Leftover]
+    look: Callable[[Cursor], None]
+    demand: Callable[[Cursor], None]
+    alone: bool = False
+
+    @property
+    def statement(self) -> sql.Composed:
+        """What drops them: one statement, as they may refer to each other."""
+        return sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(map(identifier, self.tables)))
+
+    @property
+    def tables(self) -> list[str]:
+        """Their names."""
+        return [one.table for one in self.leftovers]
+
+    def drop(self) -> None:
+        """Look how long a look takes, and drop them."""
+        begun, named = time.monotonic(), " and ".join(self.tables)
+        self.session.read(f"Looking at {named}", lambda cursor: [is_unchanged(cursor, one) for one in self.leftovers])
+        self.alone = (time.monotonic() - begun) * 1000 > self.session.limits.timeout_ms / 2
+        self.session.write(f"Dropping {named}", self._attempt, locks=len(_with_references(self.leftovers)))
+
+    def _attempt(self, cursor: Cursor) -> None:
+        self.look(cursor)
+        everything = _locking("ACCESS EXCLUSIVE", _with_references(self.leftovers))
+        if self.alone:
+            _execute(cursor, _locking("SHARE ROW EXCLUSIVE", self.tables))
+            limit_statement(cursor, round(self.session.limits.deadline_seconds * 1000))
+            self.demand(cursor)
+            # Whoever waits for one may hold what it refers to: waiting for that one could make the server end it.
+            if select(cursor, WAITED_FOR, (resolved(cursor, [*map(quoted, self.tables)]),))[0]["waited_for"]:
+                raise ContendedError(f"another session waited to write to {' or '.join(self.tables)}")
+            limit_statement(cursor, 0)
+            _execute(cursor, everything)
+        else:
+            _execute(cursor, everything)
+            self._demand_quickly(cursor)
+            limit_statement(cursor, 0)
+        _execute(cursor, self.statement)
+
+    def _demand_quickly(self, cursor: Cursor) -> None:
+        """Everyone waits for the answer."""
+        limit_statement(cursor, self.session.limits.timeout_ms)
+        try:
+            self.demand(cursor)
+        except psycopg2.errors.QueryCanceled as error:
+            self.alone = True
+            raise ContendedError("looking at the rows took too long") from error
+
+
+def limit_statement(cursor: Cursor, timeout_ms: int) -> None:
+    """For the transaction: no statement takes longer; 0 takes the limit away."""
+    cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{timeout_ms}ms",))
+
+
+def _execute(cursor: Cursor, statement: sql.Composed) -> None:
+    """By the names that the release declares."""
+    with as_declared(cursor):
+        cursor.execute(statement)
+
+
+def _with_references(leftovers: Sequence[Leftover]) -> list[str]:
+    """The tables and all that they refer to, each after what it refers to."""
+    references, ordered = {one.table: one.references for one in leftovers}, dict[str, None]()
+
+    def add(table: str, on_the_way: frozenset[str]) -> None:
+        for referenced in references.get(table, ()):
+            if referenced not in on_the_way:
+                add(referenced, on_the_way | {table, referenced})
+        ordered.setdefault(table)
+
+    for table in references:
+        add(table, frozenset({table}))
+    return [*ordered]
+
+
+def _locking(mode: str, tables: Iterable[str]) -> sql.Composed:
+    return sql.SQL("LOCK TABLE {} IN {} MODE").format(sql.SQL(", ").join(map(identifier, tables)), sql.SQL(mode))

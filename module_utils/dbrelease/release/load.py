@@ -1,0 +1,135 @@
+"""A release as data: read, validated as a whole before anything is touched, and completed with what its files hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import ReleaseError
+from .documents import Parts
+from .files import UnfitError, place_of, read_file
+from .payload_folders import checked_folders, folder_of, strays
+from .rules import RULES
+from .schema_errors import Schemas
+from .yaml_reader import LIMIT_PROBLEMS, Problem, read
+
+RELEASE_FILE = "release.yml"
+CHECKS_FILE = "checks.yml"
+RELEASE_LISTS = ("services", "checklist", "ways_back")
+CHECK_LISTS = ("observations", "checks", "scenarios", "plans")
+Release = dict[str, Any]
+
+
+def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None = None) -> Release:
+    """The release of a folder; raises ReleaseError with every problem that it has.
+
+    `payload_folders` are those below which its payload may be put; each payload item has the one that it is for as
+    `folder`. Left out, its destinations are not confined.
+
+    Lists that may be left out are empty then, `migration.success_pattern` is empty text; `api` stays left out. Each
+    payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` holds
+    the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
+    `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are empty where it is left out,
+    and so is `tables.altered`.
+    """
+    directory = directory.resolve()
+    if not directory.is_dir():
+        raise ReleaseError(_missing(directory), refused=True)
+    folders = () if payload_folders is None else checked_folders(payload_folders)
+    release, checks, problems = _validated(directory, Schemas(schemas))
+    if payload_folders is not None:
+        problems += strays(release, folders, _shown(directory, RELEASE_FILE))
+    if problems:
+        more = len(problems) - LIMIT_PROBLEMS
+        told = [*map(str, problems[:LIMIT_PROBLEMS]), *([f"There are {more} more problems."] if more > 0 else [])]
+        raise ReleaseError(
+            " ".join(told),
+            refused=True,
+            problems=[vars(problem) for problem in problems[:LIMIT_PROBLEMS]],
+        )
+    return _completed(directory, release, checks, folders)
+
+
+def releases_in(folder: Path) -> list[str]:
+    """The names of the releases in a folder."""
+    return sorted(path.parent.name for path in folder.glob(f"*/{RELEASE_FILE}"))
+
+
+def _missing(directory: Path) -> str:
+    there = ", ".join(releases_in(directory.parent)) or "none"
+    return (
+        f"Reading the release {directory.name} failed (there is no folder {directory}): "
+        f"name one of the releases there are ({there})."
+    )
+
+
+def _shown(directory: Path, name: str) -> str:
+    return f"{directory.parent.name}/{directory.name}/{name}"
+
+
+def _validated(directory: Path, schemas: Schemas) -> tuple[Release, Release, list[Problem]]:
+    documents: list[Release] = []
+    problems: list[Problem] = []
+    shown = [_shown(directory, name) for name in (RELEASE_FILE, CHECKS_FILE)]
+    for name, file in zip((RELEASE_FILE, CHECKS_FILE), shown, strict=True):
+        document, unreadable = read(directory, name, file)
+        problems += unreadable
+        if document is not None or not unreadable:
+            problems += schemas.problems(name.replace(".yml", ".schema.json"), document, file)
+        documents.append(document if isinstance(document, dict) else {})
+    release, checks = documents
+    parts = Parts(directory, release, checks, *shown)
+    # Without one of the documents, every name in the other would seem to lead nowhere.
+    if release and (checks or (directory / CHECKS_FILE).is_file()):
+        problems += [problem for rule in RULES for problem in rule(parts)]
+    return release, checks, problems
+
+
+def _text(directory: Path, name: str) -> str:
+    try:
+        return _content(directory, name).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _unreadable(directory, name, "it is no text in UTF-8") from error
+
+
+def _content(directory: Path, name: str) -> bytes:
+    """A file that the rules have found fit: it may be another one by now."""
+    try:
+        return read_file(directory, name)
+    except UnfitError as error:
+        raise _unreadable(directory, name, f"found {error}") from error
+    except OSError as error:
+        raise _unreadable(directory, name, error.strerror or "it cannot be read") from error
+
+
+def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
+    return ReleaseError(f"Reading {directory / name} failed ({reason}): correct the file, and run again.", refused=True)
+
+
+def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
+    migration = {"payload": [], "finalize": [], "success_pattern": "", **release["migration"]}
+    for item in migration["payload"]:
+        sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
+        item |= {"path": str(place_of(directory, item["source"])), "sha256": sha256}
+        if folder := folder_of(item["destination"], folders):
+            item["folder"] = folder
+    migration["revision_files"] = [
+        {"name": Path(item["source"]).name, "content": _text(directory, item["source"])}
+        for item in migration["payload"]
+        if item["source"].endswith(".py")
+    ]
+    for step in migration["finalize"]:
+        if "file" in step:
+            step["sql"] = _text(directory, step["file"])
+    rollback = {"guards": [], "sql": "", **release.get("rollback", {})}
+    rollback["script"] = _text(directory, rollback["sql"]) if rollback["sql"] else ""
+    empty: Release = {section: [] for section in (*RELEASE_LISTS, *CHECK_LISTS)}
+    completed = {
+        "migration": migration,
+        "rollback": rollback,
+        "tables": {"altered": {}, **release["tables"]},
+        "directory": str(directory),
+    }
+    return {**empty, **release, **checks, **completed}

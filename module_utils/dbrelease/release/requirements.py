@@ -1,0 +1,167 @@
+"""What a release demands of a target, taken from its data once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.advice import command_for
+from ..postgres.proof_instant import written_in
+from ..postgres.taken_names import names_needed
+
+Release = Mapping[str, Any]
+
+DEFAULT_AGE_LIMIT_S = 300
+DEFAULT_API_TIMEOUT_S = 10
+PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|%)")
+
+
+@dataclass(frozen=True)
+class PayloadFile:
+    """A file that the release brings, and where the backend must have it; `folder` is the one that it may not leave."""
+
+    source: str
+    destination: str
+    sha256: str
+    folder: str = ""
+
+    @classmethod
+    def of(cls, item: Mapping[str, Any]) -> PayloadFile:
+        """From an item of the payload, as release_info returns it."""
+        return cls(item["source"], item["destination"], item["sha256"], item.get("folder", ""))
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path of the API and the status that it must answer with."""
+
+    name: str
+    path: str
+    status: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A declared statement: `place` says where it stands, for whoever has to mend it."""
+
+    place: str
+    title: str
+    sql: str
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that a statement may lean on: ON CONFLICT may name it, and GROUP BY may follow the primary one."""
+
+    name: str
+    columns: tuple[str, ...]
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Demands:
+    """A release as the rules see it; a section that it does not declare is empty.
+
+    `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table; `needed` the
+    names of indexes that its new tables need. `observations` are asked before the release, `queries` and `steps` after.
+    """
+
+    release: str
+    services: tuple[str, ...]
+    minimum_major: int
+    age_limit_s: int
+    command: tuple[str, ...]
+    from_revision: str
+    to_revision: str
+    payload: tuple[PayloadFile, ...]
+    growth_factor: float
+    existing: Mapping[str, tuple[str, ...]]
+    created: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    altered: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    keys: Mapping[str, tuple[Key, ...]]
+    needed: Mapping[str, tuple[str, ...]]
+    endpoints: tuple[Endpoint, ...]
+    api_timeout_s: int
+    observations: tuple[Statement, ...]
+    queries: tuple[Statement, ...]
+    steps: tuple[Statement, ...]
+    reconcile_command: str = ""
+    finalizes: bool = False
+
+    @property
+    def statements(self) -> tuple[Statement, ...]:
+        """All that the release declares to be asked, or to be tried and rolled back."""
+        return self.observations + self.queries + self.steps
+
+    @classmethod
+    def of(cls, release: Release, environment: str = "") -> Demands:
+        """From the whole release, as release_info returns it; commands name the environment."""
+        server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
+        migration = release["migration"]
+        altered = tables.get("altered") or {}
+        return cls(
+            release=release["release"],
+            services=tuple(release.get("services") or ()),
+            minimum_major=int(server.get("minimum_major", 0)),
+            age_limit_s=int(server.get("transaction_age_limit_seconds", DEFAULT_AGE_LIMIT_S)),
+            command=tuple(migration["command"]),
+            from_revision=migration["from_revision"],
+            to_revision=migration["to_revision"],
+            payload=tuple(PayloadFile.of(item) for item in migration.get("payload") or ()),
+            growth_factor=float(migration.get("growth_factor", 0)),
+            existing={name: tuple(columns) for name, columns in (tables.get("existing") or {}).items()},
+            created={name: table["columns"] for name, table in (tables.get("created") or {}).items()},
+            altered={name: table.get("columns") or {} for name, table in altered.items()},
+            keys={name: tuple(_keys(table)) for name, table in {**(tables.get("created") or {}), **altered}.items()},
+            needed=names_needed(tables.get("created") or {}),
+            endpoints=tuple(
+                Endpoint(item["name"], item["path"], int(item["status"])) for item in api.get("endpoints") or ()
+            ),
+            api_timeout_s=int(api.get("timeout_seconds", DEFAULT_API_TIMEOUT_S)),
+            observations=tuple(
+                Statement(f"checks.yml: observations.{item['name']}", item["title"], item["sql"])
+                for item in release.get("observations") or ()
+            ),
+            queries=tuple(_queries(release)),
+            steps=tuple(_steps(release)),
+            finalizes=bool(migration.get("finalize")),
+            reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
+        )
+
+
+def _keys(table: Mapping[str, Any]) -> Iterator[Key]:
+    for name, declared in (table.get("constraints") or {}).items():
+        # The server takes no deferrable one for either.
+        if declared["type"] in ("primary_key", "unique") and not declared.get("deferrable"):
+            yield Key(name, tuple(declared["columns"]), declared["type"] == "primary_key")
+
+
+def _queries(release: Release) -> Iterator[Statement]:
+    for item in release.get("checks") or ():
+        yield Statement(f"checks.yml: checks.{item['name']}", item["title"], item.get("violations") or item["equal"])
+        if item.get("written_in"):
+            place = f"checks.yml: checks.{item['name']}.written_in"
+            yield Statement(place, item["title"], written_in(item["violations"], item["written_in"]))
+    for item in release.get("scenarios") or ():
+        if item.get("leaves_nothing"):
+            place = f"checks.yml: scenarios.{item['name']}.leaves_nothing"
+            yield Statement(place, item["title"], without_placeholders(item["leaves_nothing"]))
+    for item in release.get("plans") or ():
+        yield Statement(f"checks.yml: plans.{item['name']}", item["title"], item["sql"])
+    for item in release["migration"].get("finalize") or ():
+        if item.get("pending"):
+            yield Statement(f"release.yml: migration.finalize.{item['name']}.pending", item["title"], item["pending"])
+
+
+def _steps(release: Release) -> Iterator[Statement]:
+    for item in release.get("scenarios") or ():
+        for number, step in enumerate(item.get("steps") or (), start=1):
+            place = f"checks.yml: scenarios.{item['name']}.steps[{number}]"
+            yield Statement(place, step["title"], without_placeholders(step["sql"]))
+
+
+def without_placeholders(sql: str) -> str:
+    """The statement with NULL for every `%(name)s`, so that it can be planned without its values."""
+    return PLACEHOLDER.sub(lambda found: "%" if found.group() == "%%" else "NULL", sql)

@@ -1,0 +1,240 @@
+"""What must hold between the parts of a release, which no schema can say: names that lead somewhere, files that exist.
+
+Each rule takes what it can read and leaves the rest to the schema, so that all problems show at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .documents import Parts, items, listed, mapping, names, texts
+from .files import UnfitError, read_file
+from .guard_kinds import KINDS_OF_SERVICES
+from .table_rules import altered_tables_are_there_before, plans_name_known_tables, tables_fit_together
+from .yaml_reader import Problem
+
+PLACEHOLDER = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
+
+
+def folder_is_named_like_the_release(parts: Parts) -> Iterator[Problem]:
+    """The folder's name is the release's."""
+    release = parts.release.get("release")
+    if isinstance(release, str) and release != parts.directory.name:
+        yield parts.in_release("release", f"`{parts.directory.name}`, the name of its folder", f"`{release}`")
+
+
+def revisions_differ(parts: Parts) -> Iterator[Problem]:
+    """A release goes from one revision to another."""
+    migration = mapping(parts.release, "migration")
+    if isinstance(migration.get("to_revision"), str) and migration["to_revision"] == migration.get("from_revision"):
+        yield parts.in_release("migration.to_revision", "another revision than from_revision", "the same")
+
+
+def names_are_unique(parts: Parts) -> Iterator[Problem]:
+    """A name means one thing within its list."""
+    places = [
+        (parts.in_release, parts.release, ("migration", "finalize")),
+        (parts.in_release, parts.release, ("api", "endpoints")),
+        (parts.in_release, parts.release, ("monitoring", "logs")),
+        (parts.in_release, parts.release, ("rollback", "guards")),
+        *((parts.in_checks, parts.checks, (key,)) for key in ("observations", "checks", "scenarios", "plans")),
+    ]
+    for problem, document, path in places:
+        for name, count in Counter(names(document, *path)).items():
+            if count > 1:
+                yield problem(f"{'.'.join(path)}[{name}].name", "a name of its own", f"`{name}` {count} times")
+
+
+def clients_are_services(parts: Parts) -> Iterator[Problem]:
+    """Whoever is stopped for a swap is a service of the release, and not the database."""
+    known = [name for name in texts(parts.release.get("services")) if name != "db"]
+    for name in texts(parts.release.get("clients")):
+        if name not in known:
+            yield parts.in_release("clients", listed(known), f"`{name}`")
+
+
+def payload_is_there(parts: Parts) -> Iterator[Problem]:
+    """Each file of the payload exists, and none is meant for a place twice."""
+    payload = items(parts.release, "migration", "payload")
+    for index, item in enumerate(payload):
+        yield from _file_is_there(parts, f"migration.payload[{index}].source", item.get("source"))
+    for place, count in Counter(texts([item.get("destination") for item in payload])).items():
+        if count > 1:
+            yield parts.in_release("migration.payload", "each destination once", f"`{place}` {count} times")
+
+
+def finalize_files_are_there(parts: Parts) -> Iterator[Problem]:
+    """Each finalize file exists and holds a statement."""
+    for index, step in enumerate(items(parts.release, "migration", "finalize")):
+        key = f"migration.finalize[{step.get('name', index)}].file"
+        yield from _sql_is_there(parts, key, step.get("file"), "one SQL statement")
+
+
+def rollback_fits(parts: Parts) -> Iterator[Problem]:
+    """The file of the way back holds something; a guard names services, tables and columns that are declared."""
+    yield from _sql_is_there(parts, "rollback.sql", mapping(parts.release, "rollback").get("sql"), "SQL statements")
+    created = mapping(parts.release, "tables", "created")
+    services = texts(parts.release.get("services"))
+    for guard in items(parts.release, "rollback", "guards"):
+        key = f"rollback.guards[{guard.get('name')}]"
+        for kind in ("container", "log"):
+            service = mapping(guard, kind).get("service")
+            if isinstance(service, str) and service not in services:
+                yield parts.in_release(f"{key}.{kind}.service", listed(services), f"`{service}`")
+        for name, columns in mapping(guard, "values_of").items():
+            added = [*mapping(parts.release, "tables", "altered", name, "columns")]
+            for column in texts(columns):
+                if column not in added:
+                    yield parts.in_release(f"{key}.values_of.{name}", listed(added), f"`{column}`")
+        losses = mapping(guard, "losses")
+        table = losses.get("table")
+        if isinstance(table, str) and table not in created:
+            yield parts.in_release(f"{key}.losses.table", listed([*created]), f"`{table}`")
+        elif isinstance(table, str):
+            known = [*mapping(created, table, "columns")]
+            for column in texts(losses.get("key")):
+                if column not in known:
+                    yield parts.in_release(f"{key}.losses.key", listed(known), f"`{column}`")
+
+
+def _sql_is_there(parts: Parts, key: str, source: Any, held: str) -> Iterator[Problem]:
+    problems = list(_file_is_there(parts, key, source))
+    yield from problems
+    if isinstance(source, str) and not problems:
+        try:
+            empty = not read_file(parts.directory, source).decode("utf-8").strip()
+        except UnicodeDecodeError as error:
+            yield parts.in_release(key, "a file of UTF-8 text", f"one that cannot be read ({type(error).__name__})")
+        else:
+            if empty:
+                yield parts.in_release(key, f"a file that holds {held}", "an empty one")
+
+
+def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
+    if not isinstance(source, str) or not source:
+        return
+    try:
+        read_file(parts.directory, source)
+    except UnfitError as error:
+        yield parts.in_release(key, "a file in the release's folder", str(error))
+    except (OSError, ValueError) as error:
+        yield parts.in_release(key, "a file that can be read", f"`{source}` ({getattr(error, 'strerror', error)})")
+
+
+def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
+    """`proves` names checks that checks.yml declares, and `follows` those that can tell drift."""
+    known = names(parts.checks, "checks")
+    checks = items(parts.checks, "checks")
+    telling = texts([check.get("name") for check in checks if check.get("written_in")])
+    for check in checks:
+        for name in texts(check.get("follows")):
+            if name not in telling:
+                expected = f"{listed(telling)} (a check with written_in)"
+                yield parts.in_checks(f"checks[{check.get('name')}].follows", expected, f"`{name}`")
+    for index, step in enumerate(items(parts.release, "migration", "finalize")):
+        for name in texts(step.get("proves")):
+            if name not in known:
+                key = f"migration.finalize[{step.get('name', index)}].proves"
+                yield parts.in_release(key, listed(known), f"`{name}`")
+
+
+def guards_of_steps_exist(parts: Parts) -> Iterator[Problem]:
+    """`guarded_by` names guards of rollback.guards that ask what a service is now."""
+    guards = items(parts.release, "rollback", "guards")
+    # A log tells what was, and not what is.
+    kinds = set(KINDS_OF_SERVICES) - {"log"}
+    known = texts([guard.get("name") for guard in guards if kinds & guard.keys()])
+    for index, step in enumerate(items(parts.release, "migration", "finalize")):
+        for name in texts(step.get("guarded_by")):
+            if name not in known:
+                key = f"migration.finalize[{step.get('name', index)}].guarded_by"
+                yield parts.in_release(key, f"{listed(known)} (a guard that asks the API or a container)", f"`{name}`")
+
+
+def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
+    """Repairs are of created tables, and by steps of migration.finalize."""
+    created, steps = mapping(parts.release, "tables", "created"), names(parts.release, "migration", "finalize")
+    for table in mapping(parts.release, "repairs", "leftover"):
+        if table not in created:
+            yield parts.in_release(f"repairs.leftover.{table}", listed([*created]), f"`{table}`")
+    for name in texts(mapping(parts.release, "repairs").get("steps")):
+        if name not in steps:
+            yield parts.in_release("repairs.steps", listed(steps), f"`{name}`")
+
+
+def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
+    """A proof without * that names something of this release names something that it has."""
+    owners: dict[str, list[str]] = {
+        "guard.": names(parts.release, "rollback", "guards"),
+        "checks.": names(parts.checks, "checks"),
+        "scenario.": names(parts.checks, "scenarios"),
+        "plans.": names(parts.checks, "plans"),
+        "api.": names(parts.release, "api", "endpoints"),
+        "migrate.finalize.": names(parts.release, "migration", "finalize"),
+        "structure.": [
+            "revision",
+            *(str(table) for kind in ("created", "altered") for table in mapping(parts.release, "tables", kind)),
+        ],
+    }
+    for section in items(parts.release, "checklist"):
+        for item in items(section, "items"):
+            for proof in texts(item.get("proofs")):
+                for prefix, known in owners.items():
+                    name = proof.removeprefix(prefix).split(".")[0]
+                    if proof.startswith(prefix) and "*" not in name and name not in known:
+                        key = f"checklist[{section.get('section')}][{item.get('item')}].proofs"
+                        yield parts.in_release(key, f"after `{prefix}` {listed(known)}", f"`{proof}`")
+
+
+def scenario_values_are_saved_first(parts: Parts) -> Iterator[Problem]:
+    """%(name)s stands for what an earlier step saved."""
+    for scenario in items(parts.checks, "scenarios"):
+        saved: set[str] = set()
+        key = f"scenarios[{scenario.get('name')}]"
+        uses = [(f"{key}.steps[{index}]", step) for index, step in enumerate(items(scenario, "steps"))]
+        for place, step in [*uses, (key, {"sql": scenario.get("leaves_nothing")})]:
+            place = f"{place}.{'leaves_nothing' if place == key else 'sql'}"
+            for name in PLACEHOLDER.findall(step["sql"]) if isinstance(step.get("sql"), str) else ():
+                if name not in saved:
+                    yield parts.in_checks(place, "values that an earlier step saves", f"%({name})s")
+            saved.update(texts(step.get("save")))
+
+
+def monitoring_names_what_exists(parts: Parts) -> Iterator[Problem]:
+    """Drift is counted by checks that list violations; latency and logs are of an API and services that there are."""
+    monitoring = mapping(parts.release, "monitoring")
+    known = [str(check["name"]) for check in items(parts.checks, "checks") if "violations" in check and "name" in check]
+    for name in texts(monitoring.get("drift")):
+        if name not in known:
+            yield parts.in_release("monitoring.drift", f"a check with violations, {listed(known)}", f"`{name}`")
+    services = texts(parts.release.get("services"))
+    used = [(f"monitoring.logs[{log.get('name')}].service", log.get("service")) for log in items(monitoring, "logs")]
+    used.append(("monitoring.queue.service", mapping(monitoring, "queue").get("service")))
+    for key, service in used:
+        if isinstance(service, str) and services and service not in services:
+            yield parts.in_release(key, listed(services), f"`{service}`")
+    if "latency" in monitoring and not mapping(parts.release, "api"):
+        yield parts.in_release("monitoring.latency", "nothing, for the release declares no api", "a mapping")
+
+
+RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
+    folder_is_named_like_the_release,
+    revisions_differ,
+    names_are_unique,
+    clients_are_services,
+    payload_is_there,
+    finalize_files_are_there,
+    rollback_fits,
+    checks_that_are_named_exist,
+    guards_of_steps_exist,
+    repairs_name_what_exists,
+    checklist_names_what_exists,
+    tables_fit_together,
+    altered_tables_are_there_before,
+    plans_name_known_tables,
+    scenario_values_are_saved_first,
+    monitoring_names_what_exists,
+)

@@ -1,0 +1,304 @@
+"""A backup as a new database beside the live one: restored, analyzed, compared with its manifest; or not there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import make_dsn
+
+from ..backup.baseline import read_settings
+from ..backup.dump import tool_environment
+from ..backup.schema_text import hashed, schema_of
+from ..core.display import last_words
+from ..core.errors import ReleaseError
+from ..core.journal import Journal
+from ..core.own_files import reading
+from ..core.proof import Proof
+from ..core.redaction import masked
+from ..core.restore_names import dump_folder
+from ..host.commands import Commands, Finished
+from ..postgres.session import (
+    LOST_CLIENT_OPTIONS,
+    Connection,
+    Login,
+    as_declared,
+    connect,
+    server_reason,
+    transaction,
+    without_timeouts,
+)
+from ..postgres.terminate import end_sessions
+from .compare import compare, read_state
+from .settings import apply_session_settings, apply_settings, create_statement, prove_settings
+from .source import Backup
+
+REMOVE_TIMEOUT_S = 60
+DROP_STEP = "restore.drop"
+SUBSCRIPTION = re.compile(r"^\d+; \d+ \d+ SUBSCRIPTION - (.+) \S+$", re.MULTILINE)
+# Of the template's own the right to use it is asked for only where it is named, and nobody but a superuser has it.
+TABLESPACES = """
+SELECT spcname FROM pg_tablespace WHERE oid <> (SELECT dattablespace FROM pg_database WHERE datname = 'template0')
+"""
+# mkdir takes no folder and follows no link that somebody else has put there; but where /tmp is not sticky, others could
+# exchange what was made in it.
+ONLY_OURS = """
+found=$(find "${1%/*}/" -maxdepth 0 -perm -2 ! -perm -1000) || exit
+if [ "$found" ]; then echo "${1%/*} is writable by others, and not sticky: chmod +t it" >&2; exit 1; fi
+"""
+QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
+# The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
+SESSION_OPTIONS = (
+    f"-c synchronous_commit=off -c maintenance_work_mem=256MB {LOST_CLIENT_OPTIONS} "
+    "-c default_transaction_read_only=off -c idle_session_timeout=0 -c role=none"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how a copy is made: `login` names the copy, `maintenance` another database of the same server."""
+
+    login: Login
+    maintenance: Login
+    commands: Commands
+    inside: bool
+    run_id: str
+    jobs: int
+    timeout_s: int
+
+    @property
+    def application_name(self) -> str:
+        """Of pg_restore's sessions."""
+        return f"dbrelease-restore-{self.run_id}"[:63]
+
+    @property
+    def comparing_name(self) -> str:
+        """Of the sessions that compare."""
+        return f"dbrelease-compare-{self.run_id}"[:63]
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What is known of a copy; the hash of its schema is empty where that could not be read."""
+
+    proofs: list[Proof]
+    schema_sha256: str
+
+
+def make_copy(
+    place: Place, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
+) -> Copy:
+    """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy.
+
+    meanwhile: work beside pg_restore, which loads a large table with one processor.
+    """
+    created = False
+    try:
+        with reachable_dump(place, backup) as path:
+            _create(place, backup, major)
+            created = True
+            # Rows are loaded, and compared, as the sessions of the database write and read them.
+            _apply_session_settings(place, backup)
+            left_out = _subscriptions(place, path)
+            with meanwhile:
+                _restore(place, path)
+                copy = _read(place, backup)
+                copy.proofs.append(_apply_settings(place, backup, left_out))
+    except BaseException as error:
+        if created:
+            with suppress(ReleaseError):  # where the server is gone, so are they
+                end_sessions(place.maintenance, place.application_name)
+            drop_or_leave(place.maintenance, place.login.database, journal, error)
+        raise
+    if any(proof.status == "fail" for proof in copy.proofs):
+        drop_database(place.maintenance, place.login.database)
+    return copy
+
+
+def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseException | None) -> None:
+    """A copy is dropped; where the server is gone, a step that stays open in the journal has the next run drop it."""
+    try:
+        drop_database(maintenance, name)
+    except ReleaseError as error:
+        with suppress(ReleaseError):
+            journal.append(DROP_STEP, "started", {"database": name, "message": error.message})
+        # What broke first is what the operator is to read.
+        if isinstance(cause, ReleaseError):
+            cause.message += f" (The copy {name} is still there; the next run drops it.)"
+
+
+@contextmanager
+def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
+    """The dump where pg_restore can seek in it: in the container a copy for its owner only, gone afterwards."""
+    if not place.inside:
+        yield str(backup.path)
+        return
+    folder = dump_folder(place.run_id)
+    # One program, which the deadline ends with nothing left of it.
+    script = ONLY_OURS + 'umask 077; rm -rf "$1"; mkdir "$1" && exec dd of="$1/dump" bs=1M'
+    try:
+        with reading(backup.path) as file:
+            finished = place.commands.run(["sh", "-c", script, "sh", folder], timeout_s=place.timeout_s, stdin=file)
+        if finished.status == 0:
+            finished = place.commands.run(["sha256sum", f"{folder}/dump"], timeout_s=place.timeout_s)
+        if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
+            reason = last_words(finished.stderr, 300) or "what arrived is not the file"
+            raise ReleaseError(
+                f"Copying {backup.path} into {place.commands.place} failed ({reason}): see that its /tmp has room "
+                "and is sticky, and run again."
+            )
+        yield f"{folder}/dump"
+    except BaseException:
+        # Where the container is gone, that is the cause; the next restore removes what is left.
+        with suppress(ReleaseError):
+            place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
+        raise
+    place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
+
+
+def _create(place: Place, backup: Backup, major: int) -> None:
+    name = place.login.database
+    try:
+        with (
+            closing(connect(place.maintenance, place.application_name)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(TABLESPACES)
+            tablespaces = [row[0] for row in cursor.fetchall()]
+            cursor.execute(create_statement(name, backup.content["settings"], major, tablespaces))
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Creating the database {name} failed ({server_reason(error)}): see what the server lacks, and run again."
+        ) from error
+
+
+def _restore(place: Place, path: str) -> None:
+    """First every row, then what acts on rows: jobs side by side make the triggers of a partitioned table before its
+    partitions are filled, as that table itself has no rows to wait for.
+    """
+    for sections in (("--section=pre-data", "--section=data"), ("--section=post-data",)):
+        _restore_sections(place, path, sections)
+
+
+def _restore_sections(place: Place, path: str, sections: Sequence[str]) -> None:
+    # No database can be dropped that has a subscription, and two must not take from one.
+    argv = ["pg_restore", "--exit-on-error", "--no-subscriptions", f"--jobs={place.jobs}", "--no-password", *sections]
+    # As a connection string: a bare name with = in it would be taken for one.
+    argv += [f"--dbname={make_dsn(dbname=place.login.database)}", path]
+    environment = tool_environment(place.login, place.application_name, inside=place.inside)
+    finished = place.commands.run(
+        argv, timeout_s=place.timeout_s, environment={**environment, "PGOPTIONS": SESSION_OPTIONS}
+    )
+    if finished.status != 0:
+        raise _restore_failure(place, finished)
+
+
+def _subscriptions(place: Place, path: str) -> list[str]:
+    """What is told of those in the dump, which are not restored."""
+    listed = place.commands.run(["pg_restore", "--list", path], timeout_s=place.timeout_s)
+    return [f"the subscription {name}, to be made anew" for name in SUBSCRIPTION.findall(listed.stdout)]
+
+
+def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
+    text = " ".join(finished.stderr.split())
+    # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
+    text = masked(QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip(), place.login.password)[:400]
+    reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
+    return ReleaseError(
+        f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "
+        f"({reason}): the live database was not touched; remove the cause, and run again."
+    )
+
+
+def _read(place: Place, backup: Backup) -> Copy:
+    """Compare, gather statistics, which are in no dump, and read the schema; side by side, for none of them writes."""
+    with ThreadPoolExecutor(2) as pool:
+        analyzed, schema = pool.submit(_analyze, place), pool.submit(_schema_sha256, place)
+        seen, _ = read_state(place.login, place.comparing_name)
+    analyzed.result()
+    return Copy([compare(backup.content, seen)], schema.result())
+
+
+def _analyze(place: Place) -> None:
+    try:
+        with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
+            without_timeouts(cursor, local=False)
+            # What the settings of the database say would have it pass over tables of others, or give way to autovacuum.
+            cursor.execute("SET ROLE NONE; SET lock_timeout = 0")
+            # It evaluates expressions of indexes, as the owner of each, and these find names as sessions do.
+            with as_declared(cursor):
+                cursor.execute("ANALYZE")
+    except psycopg2.Error as error:
+        raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error
+
+
+def _schema_sha256(place: Place) -> str:
+    """It only spares a later restore some work."""
+    try:
+        return hashed(
+            schema_of(place.login, place.commands, place.timeout_s, place.comparing_name, inside=place.inside)
+        )
+    except ReleaseError:
+        return ""
+
+
+def _apply_session_settings(place: Place, backup: Backup) -> None:
+    with _applying(place) as connection, transaction(connection) as cursor:
+        apply_session_settings(cursor, place.login.database, backup.content["settings"])
+
+
+def _apply_settings(place: Place, backup: Backup, left_out: Sequence[str]) -> Proof:
+    expected = backup.content["settings"]
+    with _applying(place) as connection:
+        with transaction(connection) as cursor:
+            apply_settings(cursor, place.login.database, expected)
+        seen = _settings_of(place.login)
+        with transaction(connection, read_only=True) as cursor:
+            return prove_settings(cursor, expected, seen, left_out)
+
+
+@contextmanager
+def _applying(place: Place) -> Iterator[Connection]:
+    """A session in another database of the server; raises ReleaseError."""
+    try:
+        with closing(connect(place.maintenance, place.application_name)) as connection:
+            yield connection
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Applying the settings of the backup to {place.login.database} failed ({server_reason(error)}): "
+            "let db_user set what the manifest says, and run again."
+        ) from error
+
+
+def _settings_of(login: Login) -> dict[str, Any]:
+    with (
+        closing(connect(login, "dbrelease restore settings")) as connection,
+        transaction(connection, read_only=True) as cursor,
+    ):
+        return read_settings(cursor)
+
+
+def drop_database(maintenance: Login, name: str) -> bool:
+    """The database gone with its sessions; says whether there was one."""
+    try:
+        with closing(connect(maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if cursor.fetchone() is None:
+                return False
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+            return True
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Dropping the database {name} failed ({server_reason(error)}): drop it with `dropdb --force {name}`."
+        ) from error
+
+
+def login_to(login: Login, database: str) -> Login:
+    """The same server and role, another database."""
+    return replace(login, database=database)

@@ -1,0 +1,277 @@
+"""The restored copy of a backup: everything that refuses, then everything that is done before a swap."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2.extras import RealDictCursor
+
+from ..backup import manifest
+from ..core.errors import ReleaseError
+from ..core.journal import Journal, Run, utc_now
+from ..core.options import run_of
+from ..core.proof import Proof, sentence
+from ..core.restore_names import copied_by, copy_name, is_kept
+from ..core.signals import ending_in_order
+from ..host.commands import Commands, commands_in
+from ..host.lifecycle import Limits
+from ..postgres.fingerprints import state_of
+from ..postgres.session import Login, connect, select
+from ..runs.database_lock import NameLock
+from ..runs.exclusive import acting
+from .cleanup import foreign_copies, remove_dumps, runs_of, settle
+from .compare import VERIFIED_PROOF, is_restored
+from .copy import Place, drop_database, login_to, make_copy
+from .server import Server, check_maintenance, check_room, check_server
+from .settings import SETTINGS_PROOF
+from .source import Backup, Demand, find_backup, read_backup, verify_backup
+from .swap.live_scan import Looking
+from .swap.outage import start_left
+from .swap.swap import looking_of, swap_in
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for."""
+
+    login: Login
+    maintenance: Login
+    run: Run
+    label: str
+    backup: str
+    container: str
+    jobs: int
+    timeout_s: int
+    unknown_backup: bool
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> Plan:
+        """From the module's options."""
+        login = Login.of(params)
+        return cls(
+            login,
+            login_to(login, params["maintenance_db"]),
+            run_of(params),
+            params["label"],
+            params["backup"],
+            params["db_container"],
+            params["jobs"],
+            params["timeout_seconds"],
+            params["unknown_backup"],
+        )
+
+    def lock(self) -> NameLock:
+        """The lock of the live database's name, yet to be taken."""
+        return NameLock(self.maintenance, self.login.database, self.run)
+
+    def place(self, commands: Commands) -> Place:
+        """Where the copy is made."""
+        copy = login_to(self.login, copy_name(self.login.database, self.run.run_id))
+        inside = bool(self.container)
+        return Place(copy, self.maintenance, commands, inside, self.run.run_id, self.jobs, self.timeout_s)
+
+
+def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act for state=present, and for state=live with the swap."""
+    plan = Plan.of(params)
+    looking = looking_of(plan.run) if params["state"] == "live" else None
+    # Held to the end of the swap: in between, another target's run must not take the copy for a dead one's.
+    with closing(plan.lock()) as lock:
+        backup, made = _copy(plan, check_mode, looking, lock)
+        if not looking:
+            return made
+        if not made["database"]:
+            return _started(plan, params["swap"], made, check_mode)
+        there = {key: state_of(row) for key, row in backup.content["tables"].items()}
+        swapped = swap_in(params, check_mode, made["database"], lock, looking, there)
+    diff = {side: made["diff"][side] + swapped["diff"][side] for side in ("before", "after")}
+    both = {"started": swapped["started"], "proofs": [*made["proofs"], *swapped["proofs"]]}
+    return {**made, "swap": swapped, "diff": diff, **both}
+
+
+def _started(plan: Plan, asked: Mapping[str, Any], made: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Where there is nothing to swap: what an earlier swap of this backup could not start runs again."""
+    with acting(plan.run, dry=check_mode):
+        journal, named = Journal(plan.run, dry=check_mode), [name for name in asked["containers"] if name]
+        proofs = start_left(journal, named, Limits.of(asked), plan.maintenance.database)
+    listed = [*made["proofs"], *(proof.as_dict() for proof in proofs)]
+    if message := sentence(listed):
+        raise ReleaseError(message, proofs=listed)
+    started = sorted(name for proof in proofs for name in proof.expected or ())
+    return {**made, "changed": bool(proofs), "started": started, "proofs": listed}
+
+
+def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock) -> tuple[Backup, dict[str, Any]]:
+    """The backup and the module's result without a swap; the live database is looked at meanwhile."""
+    journal = Journal(plan.run, dry=check_mode)
+    with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
+        check_maintenance(f"Restoring {plan.login.database}", plan.maintenance, plan.login.database)
+        if not check_mode:
+            lock.take()
+        events = journal.read()
+        backup = read_backup(find_backup(plan.backup, plan.run, events), plan.run, plan.label, plan.login.database)
+        commands = commands_in(plan.container or None)
+        demand = Demand.of(events, plan.run, plan.login.user, waived=plan.unknown_backup)
+        proofs = [verify_backup(backup, commands, plan.timeout_s, demand)]
+        server, exists = _look(plan, backup, commands)
+        proofs.append(check_room(server, backup, commands, inside=bool(plan.container)))
+        step.facts.update(path=str(backup.path), sha256=backup.content["sha256"], bytes=backup.content["bytes"])
+        if not check_mode:
+            step.facts["tidied"], exists, foreign = _tidy(plan, commands, runs_of(journal.read()))
+            proofs += foreign
+        step.prove(*proofs)
+    place = plan.place(commands)
+    if exists and is_restored(plan.login, backup, commands, plan.timeout_s, place.comparing_name, inside=place.inside):
+        return backup, _told(plan, backup, "", [*proofs, *_already(backup)])
+    if check_mode:
+        return backup, _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
+    with (
+        journal.step("restore.copy") as step,
+        acting(plan.run, plan.login if exists else None),
+        ending_in_order(),
+    ):
+        begun = utc_now()
+        step.facts.update(database=place.login.database)
+        looked = _looked(looking, backup, plan.login) if looking and exists else nullcontext()
+        copy = make_copy(place, backup, server.major, journal, looked)
+        step.facts["duration_ms"] = round((utc_now() - begun).total_seconds() * 1000)
+        step.prove(*copy.proofs)
+        proofs += copy.proofs
+        listed = [proof.as_dict() for proof in proofs]
+        if message := sentence(listed):
+            if looking:
+                looking.cancel()
+            raise ReleaseError(message, proofs=listed)
+        step.facts.update(_mark(plan, backup, place, copy.schema_sha256))
+    return backup, _told(plan, backup, place.login.database, proofs, live=exists)
+
+
+@contextmanager
+def _looked(looking: Looking, backup: Backup, live: Login) -> Iterator[None]:
+    """Look at the live database within the block; where that or the block fails, nothing is left of it."""
+    try:
+        looking.begin(live, backup.content["tables"])
+        yield
+        looking.finish()
+    except BaseException:
+        looking.cancel()
+        raise
+
+
+def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act for state=absent: a copy, or a database that a swap put aside, is dropped."""
+    plan, name = Plan.of(params), params["name"]
+    if not (copied_by(name, plan.login.database) or is_kept(name, plan.login.database)):
+        raise ReleaseError(
+            f"Dropping {name} was refused (it is no database that a restore of {plan.login.database} made): "
+            "name one that it made.",
+            refused=True,
+        )
+    with closing(connect(plan.maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+        found = cursor.fetchone() is not None
+    if found and not check_mode:
+        with acting(plan.run), closing(plan.lock()) as lock:
+            lock.take()
+            drop_database(plan.maintenance, name)
+    return {**_empty(), "changed": found, "diff": {"before": f"{name}\n" if found else "", "after": ""}}
+
+
+def _look(plan: Plan, backup: Backup, commands: Commands) -> tuple[Server, bool]:
+    """The server, and whether the live database is there and open."""
+    with (
+        closing(connect(plan.maintenance, "dbrelease restore")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        server = check_server(cursor, backup, plan.login.database, commands)
+        return server, _is_open(cursor, plan.login.database)
+
+
+def _tidy(plan: Plan, commands: Commands, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
+    """What a killed restore of these runs left is put right: copies, dumps in the container, a closed database.
+
+    Returns what was done, whether the live database is there and open, and what is told of others' copies.
+    """
+    with (
+        closing(connect(plan.maintenance, "dbrelease restore")) as connection,
+        connection.cursor(cursor_factory=RealDictCursor) as cursor,
+    ):
+        database = plan.login.database
+        done = settle(cursor, database, runs)
+        if plan.container:
+            done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands, runs)]
+        return done, _is_open(cursor, database), foreign_copies(cursor, database, runs)
+
+
+def _is_open(cursor: RealDictCursor, database: str) -> bool:
+    found = select(cursor, "SELECT datallowconn AS open FROM pg_database WHERE datname = %s", (database,))
+    return bool(found) and bool(found[0]["open"])
+
+
+def _mark(plan: Plan, backup: Backup, place: Place, schema_sha256: str) -> dict[str, Any]:
+    """Note it in the manifest; a backup that cannot be written to is restored all the same."""
+    try:
+        restored = {
+            "at": utc_now().isoformat(timespec="milliseconds"),
+            "run_id": plan.run.run_id,
+            "database": place.login.database,
+            "fingerprints_equal": True,
+            "schema_sha256": schema_sha256,
+        }
+        manifest.mark_restored(backup.manifest_path, backup.content, restored, plan.run.run_id)
+    except ReleaseError as error:
+        return {"not_noted_in_manifest": error.message}
+    return {}
+
+
+def _already(backup: Backup) -> list[Proof]:
+    detail = "The live database holds exactly this already: rows, sequences, settings and schema."
+    return [
+        Proof(VERIFIED_PROOF, "The database holds exactly what was backed up", "pass", detail=detail),
+        Proof(SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup", "pass", detail=detail),
+    ]
+
+
+def _planned() -> list[Proof]:
+    return [
+        Proof(name, title, "skipped", detail="Planned; check mode restores nothing.")
+        for name, title in (
+            (VERIFIED_PROOF, "The restored copy holds exactly what was backed up"),
+            (SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup"),
+        )
+    ]
+
+
+def _empty() -> dict[str, Any]:
+    return {
+        "changed": False,
+        "database": "",
+        "dump": "",
+        "snapshot_at": "",
+        "revision": "",
+        "tables": [],
+        "started": [],
+        "proofs": [],
+        "message": "",
+        "diff": {"before": "", "after": ""},
+    }
+
+
+def _told(plan: Plan, backup: Backup, database: str, proofs: list[Proof], *, live: bool = True) -> dict[str, Any]:
+    content, name = backup.content, plan.login.database
+    after = f"{name}: revision {content['revision']}, as of {content.get('snapshot_at', '')}, from {backup.path.name}\n"
+    before = f"{name}: as it is\n" if live else ""
+    return {
+        **_empty(),
+        "changed": bool(database),
+        "database": database,
+        "dump": str(backup.path),
+        "snapshot_at": content.get("snapshot_at", ""),
+        "revision": content["revision"],
+        "tables": sorted(content["tables"]),
+        "proofs": [proof.as_dict() for proof in proofs],
+        "diff": {"before": before if database else after, "after": after},
+    }

@@ -1,0 +1,195 @@
+"""The live database against the one that takes its place: prepared beforehand, exact once the application stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import closing, suppress
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
+
+from ...core.errors import ReleaseError
+from ...postgres.declared_sql import limit_statements
+from ...postgres.fingerprints import State, read_tables, state_of
+from ...postgres.large_objects import compare_large_objects, read_large_objects
+from ...postgres.lock_retry import RETRYABLE
+from ...postgres.session import Connection, Login, connect, server_reason, without_timeouts
+from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
+from .added_columns import only_live
+from .archive import Keeper, Saved
+from .live_scan import Looking, take_look
+from .rename import end_sessions_in
+from .row_diff import Sums, differences, differing, state_expression, sums
+from .sequences import Position, read_sequences
+
+LOCK_TIMEOUT_MS = 500
+LOCK_DEADLINE_S = 30.0
+APPLICATION = "dbrelease rows"
+CHANGING = (
+    f"Saving the rows written since the backup failed (somebody has changed tables again and again for "
+    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end who does, and run again."
+)
+DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
+CANCEL_WRAPAROUND = """
+SELECT pg_cancel_backend(pid) FROM pg_stat_activity
+WHERE datname = %s AND backend_type = 'autovacuum worker' AND query LIKE '%%(to prevent wraparound)'
+"""
+
+
+class Comparison:
+    """Two sessions, and what both databases hold; `save` makes the live one hold still and looks at what was written.
+
+    there: what each table of the incoming database holds.
+    """
+
+    def __init__(
+        self, live: Connection, other: Connection, bookkeeping: str, looking: Looking, there: Mapping[str, State]
+    ) -> None:
+        self._live, self._other, self._bookkeeping = live, other, bookkeeping
+        self._keeper, self._there = looking.keeper, there
+        self._sums: dict[str, tuple[Pair, Sums]] = {}
+        self.pid: int = live.get_backend_pid()
+        # Of the live database, as far as save() found them.
+        self.sequences: dict[str, Position] = {}
+        with _cursor(other) as cursor:
+            self._known = read_shapes(cursor)
+            self._large_objects = read_large_objects(cursor)
+        self._look = looking.look or take_look(live, there, self._keeper)
+        with _cursor(live) as cursor:
+            tables = read_shapes(cursor)
+        for key, table in tables.items():
+            if key in self._known and self._look.states.get(key) != there.get(key):
+                self._sums_of(table)
+
+    def close(self) -> None:
+        """End both sessions, and with the live one its locks."""
+        self._live.close()
+        self._other.close()
+
+    def save(self, maintenance: Login, header: str) -> Saved:
+        """Save every row that the incoming database does not hold; the live one is held still until close()."""
+        try:
+            tables = self._hold_still(maintenance)
+            with closing(self._keeper) as keeper, _cursor(self._live) as cursor:
+                for key in parents_first(tables, [key for key in tables if key in self._known]):
+                    self._save_known(keeper, cursor, tables[key])
+                for key in sorted(tables.keys() - self._known.keys()):
+                    self._save_unknown(keeper, cursor, tables[key])
+                keeper.saved.large_objects = compare_large_objects(self._large_objects, read_large_objects(cursor))
+                self.sequences = read_sequences(cursor)
+                return keeper.finish(header)
+        except psycopg2.Error as error:
+            raise ReleaseError(
+                f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
+                "remove the cause, and run again."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ReleaseError(
+                f"Saving the rows written since the backup failed (the database says {error.encoding} of text that is "
+                "none, as SQL_ASCII does): nothing was swapped; restore this database by hand, with pg_restore."
+            ) from error
+
+    def _hold_still(self, maintenance: Login) -> dict[str, Table]:
+        """Lock every table against writers; whoever stands in the way is ended, as the swap would do anyway."""
+        deadline, timeout_ms = time.monotonic() + LOCK_DEADLINE_S, LOCK_TIMEOUT_MS
+        while True:
+            with _cursor(self._live) as cursor:
+                try:
+                    # Whatever the database's default is: what is committed while the lock is waited for must be seen.
+                    cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
+                    limit_statements(cursor, 0, lock_timeout=timeout_ms)
+                    tables = read_shapes(cursor)
+                    if tables:
+                        names = sql.SQL(", ").join(
+                            sql.SQL("ONLY {}").format(table.identifier) for table in tables.values()
+                        )
+                        cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
+                    cursor.execute("SET LOCAL row_security = off")
+                    # Whoever was waited for may have made a table, or a column, that is not held or not known yet.
+                    if read_shapes(cursor) == tables:
+                        return tables
+                    cursor.execute("ROLLBACK")
+                    if time.monotonic() > deadline:
+                        raise ReleaseError(CHANGING)
+                    continue
+                except psycopg2.Error as error:
+                    if self._live.closed or error.pgcode not in RETRYABLE or time.monotonic() > deadline:
+                        raise
+                    cursor.execute("ROLLBACK")
+                    # Only one who has waited that long has the server cancel an autovacuum.
+                    cursor.execute(DEADLOCK_TIMEOUT)
+                    (server,) = map(dict, cursor.fetchall())
+                    timeout_ms = LOCK_TIMEOUT_MS + server["ms"]
+            self._end_others(maintenance)
+
+    def _end_others(self, maintenance: Login) -> None:
+        database = self._live.info.dbname
+        with closing(connect(maintenance, APPLICATION)) as connection, _cursor(connection) as cursor:
+            end_sessions_in(cursor, [database], spared=self.pid)
+            # This one the server cancels for nobody, and not everyone may.
+            with suppress(psycopg2.Error):
+                cursor.execute(CANCEL_WRAPAROUND, (database,))
+
+    def _sums_of(self, table: Table) -> tuple[Pair, Sums]:
+        """Of the incoming database, which does not change: read once."""
+        both = pair(table, self._known[table.key])
+        found = self._sums.get(table.key)
+        if found is None or found[0] != both:
+            with _cursor(self._other) as cursor:
+                found = (both, sums(cursor, both))
+            self._sums[table.key] = found
+        return found
+
+    def _save_known(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
+        if columns := only_live(cursor, table, self._known[table.key]):
+            keeper.saved.columns[table.key] = columns
+        if self._look.states.get(table.key) == self._there.get(table.key) and self._look.is_unchanged(cursor, table):
+            return
+        both, there = self._sums_of(table)
+        buckets = differing(sums(cursor, both), there)
+        if buckets:
+            # The revision is the schema's, which is not replayed.
+            replay = self._bookkeeping not in (table.name, table.key)
+            keeper.note(table.key if replay else f"{table.key}: of the schema, not replayed")
+            with _cursor(self._other) as other:
+                state = state_expression(other, both).as_string(other)
+                keeper.keep(both, differences(self._live, cursor, other, both, buckets), state, replay=replay)
+
+    def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
+        unchanged = self._look.is_unchanged(cursor, table)
+        keeper.note_copied(table, self._look.copied[table.key].rows if unchanged else keeper.copy(cursor, table))
+
+
+def prepare(
+    live: Login, incoming: Login, bookkeeping: str, looking: Looking, there: Mapping[str, State] | None
+) -> Comparison:
+    """Look at both before the application is stopped: the longer part of the comparison. `there`: None if not known."""
+    opened: list[Connection] = []
+    try:
+        opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
+        with _cursor(opened[0]) as cursor:
+            # It is idle while the application is stopped.
+            without_timeouts(cursor, local=False)
+        with _cursor(opened[1]) as cursor:
+            # One transaction for all that is asked of it: postgres/fingerprints.py needs savepoints.
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            limit_statements(cursor, 0, lock_timeout=round(LOCK_DEADLINE_S * 1000))
+            cursor.execute("SET LOCAL row_security = off")
+            if there is None:
+                there = {key: state_of(row) for key, row in read_tables(cursor).items()}
+        return Comparison(opened[0], opened[1], bookkeeping, looking, there)
+    except BaseException as error:
+        for connection in opened:
+            connection.close()
+        if not isinstance(error, psycopg2.Error):
+            raise
+        raise ReleaseError(
+            f"Comparing {live.database} with {incoming.database} failed ({server_reason(error)}): see the server's log."
+        ) from error
+
+
+def _cursor(connection: Connection) -> RealDictCursor:
+    return connection.cursor(cursor_factory=RealDictCursor)

@@ -1,0 +1,138 @@
+"""The live database while the application still runs: what it holds, and the rows of tables that the other one lacks.
+
+It is the longer part of saving rows. Once nobody writes any more, only what was written since is looked at again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass
+
+import psycopg2
+import psycopg2.errors
+from psycopg2 import sql
+from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
+from psycopg2.extensions import cursor as Cursor
+
+from ...core.errors import ReleaseError
+from ...postgres.declared_sql import limit_statements
+from ...postgres.fingerprints import State, read_tables, state_of
+from ...postgres.session import Connection, Login, connect, server_reason, transaction
+from ...postgres.table_shape import Table, read_shapes
+from .archive import Keeper
+
+APPLICATION = "dbrelease look"
+LOCK_TIMEOUT_MS = 500
+HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
+# A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
+SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM ONLY {}"
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A table that the other database lacks, whose rows were copied: a hash of them would say nothing more."""
+
+    rows: int
+    columns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Look:
+    """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then.
+
+    states: of the tables that the other database has too; copied: of those that it lacks. In neither is a table that
+    somebody held: it is read when the sessions were ended.
+    """
+
+    horizon: str
+    states: Mapping[str, State]
+    copied: Mapping[str, Copied]
+
+    def is_unchanged(self, cursor: Cursor, table: Table) -> bool:
+        """Whether a table holds what it held; call it only while nobody writes. The cursor gives rows as mappings."""
+        before = self.states.get(table.key) or self.copied.get(table.key)
+        if before is None or before.columns != table.columns:
+            return False
+        # No parameter: a percent sign in a name would be taken for the place of one.
+        cursor.execute(sql.SQL(SINCE).format(sql.Literal(self.horizon), table.identifier))
+        (now,) = map(dict, cursor.fetchall())
+        return (now["rows"], now["written"]) == (before.rows, 0)
+
+
+def take_look(connection: Connection, known: Collection[str], keeper: Keeper) -> Look:
+    """Look at every table that is known (`schema.table`), and save the rows of the others."""
+    with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
+        limit_statements(cursor, 0, lock_timeout=LOCK_TIMEOUT_MS)
+        cursor.execute(HORIZON)
+        (first,) = map(dict, cursor.fetchall())
+        tables = read_shapes(cursor)
+        wanted = {key: table.columns for key, table in tables.items() if key in known}
+        read = read_tables(cursor, wanted, left_out=[LOCK_NOT_AVAILABLE])
+        others = {key: table for key, table in tables.items() if key not in known}
+        copied = {key: found for key, table in others.items() if (found := _copy(cursor, table, keeper))}
+        return Look(first["horizon"], {key: state_of(row) for key, row in read.items()}, copied)
+
+
+def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied | None:
+    """None where somebody holds it, or has dropped it since."""
+    cursor.execute("SAVEPOINT dbrelease_look")
+    try:
+        # It also locks the table and its indexes for the copy.
+        cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
+    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
+        cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_look")
+        return None
+    (found,) = map(dict, cursor.fetchall())
+    cursor.execute("RELEASE SAVEPOINT dbrelease_look")
+    return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
+
+
+class Looking:
+    """A look that is taken beside other work, in a session and a thread of its own."""
+
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper = keeper
+        self.look: Look | None = None
+        self._connection: Connection | None = None
+        self._error: psycopg2.Error | ReleaseError | None = None
+        self._thread: threading.Thread | None = None
+
+    def begin(self, live: Login, known: Collection[str]) -> None:
+        """Begin it; ends in finish() or cancel()."""
+        self._connection = connect(live, APPLICATION)
+        self._thread = threading.Thread(target=self._run, args=(self._connection, known), daemon=True)
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for it; raises ReleaseError where it failed."""
+        if self._thread is None:
+            return
+        self._thread.join()
+        if isinstance(self._error, psycopg2.Error):
+            raise ReleaseError(
+                f"Looking at the live database failed ({server_reason(self._error)}): nothing was swapped; "
+                "remove the cause, and run again."
+            ) from self._error
+        if self._error is not None:
+            raise self._error
+
+    def cancel(self) -> None:
+        """End it, and leave no file of it."""
+        if self._connection is not None and self._thread is not None and self._thread.is_alive():
+            # Where the server is gone, so is the look; and that is not what broke first.
+            with suppress(psycopg2.Error):
+                self._connection.cancel()
+            self._thread.join()
+        self.keeper.discard()
+
+    def _run(self, connection: Connection, known: Collection[str]) -> None:
+        try:
+            with closing(connection):
+                with connection.cursor() as cursor:
+                    # The work beside it is what is waited for: one processor is left to it.
+                    cursor.execute("SET max_parallel_workers_per_gather = 0")
+                self.look = take_look(connection, known, self.keeper)
+        except (psycopg2.Error, ReleaseError) as error:
+            self._error = error

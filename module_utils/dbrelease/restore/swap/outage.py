@@ -1,0 +1,68 @@
+"""The application away from its database: what runs is stopped, and started again in every outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from ...core.errors import ReleaseError
+from ...core.journal import Journal
+from ...core.proof import Proof
+from ...host import lifecycle as services
+from ...host.lifecycle import SERVICES_PROOF, SERVICES_STEP, SERVICES_TITLE, Limits, Stopping
+from ..cleanup import never_started
+
+
+def unstarted(journal: Journal, containers: Collection[str]) -> list[str]:
+    """Those of the containers that the newest swap stopped and could not start again."""
+    return [name for name in never_started(journal.read()) if name in containers]
+
+
+class Away:
+    """Those of `named` that run, or that the newest swap could not start, are stopped, and come back by end()."""
+
+    def __init__(self, journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> None:
+        self._unstarted = unstarted(journal, named)
+        stopped = list(dict.fromkeys([*services.running(named), *self._unstarted]))
+        facts = {"stop_seconds": limits.stop_s, "maintenance_db": maintenance_db}
+        # This is on disk before the first is stopped, for whoever comes after a kill.
+        self.stopping = Stopping.of(journal.append(SERVICES_STEP, "started", {"containers": stopped, **facts}))
+        self._journal, self._named, self._limits = journal, named, limits
+        self._begun = time.monotonic()
+
+    def stop(self) -> None:
+        """All at once; raises ReleaseError where one does not stop."""
+        services.stop(self.stopping.containers, self._limits)
+
+    def end(self, failure: BaseException | None) -> Proof | None:
+        """Start them and wait for them. Where that fails it raises, or answers None so as not to hide the failure."""
+        stopped = self.stopping.containers
+        try:
+            services.start(self.stopping)
+            seen = services.wait_until_healthy(stopped, self._limits)
+        except ReleaseError as error:
+            self._journal.append(SERVICES_STEP, "failed", {"containers": stopped, "message": error.message})
+            if failure is None:
+                raise
+            return None
+        away_ms = round((time.monotonic() - self._begun) * 1000) if stopped else 0
+        left = [name for name in self._named if name not in stopped]
+        proof = services.prove(seen, away_ms, left, self._unstarted)
+        facts = {"containers": stopped, "away_ms": away_ms, "proofs": [proof.as_dict()]}
+        self._journal.append(SERVICES_STEP, "failed" if proof.status == "fail" else "passed", facts)
+        return proof
+
+
+def start_left(journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> list[Proof]:
+    """Start what the newest swap could not: where there is nothing more to swap, nobody else would.
+
+    Returns what is proved of it, nothing where it left none. Raises ReleaseError where it cannot be started.
+    """
+    left = unstarted(journal, named)
+    if not left:
+        return []
+    if journal.dry:
+        detail = f"Planned: {' and '.join(left)}, which an earlier swap could not start, would be started."
+        return [Proof(SERVICES_PROOF, SERVICES_TITLE, "skipped", detail=detail)]
+    proof = Away(journal, left, limits, maintenance_db).end(None)
+    return [proof] if proof else []

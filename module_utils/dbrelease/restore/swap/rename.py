@@ -1,0 +1,137 @@
+"""Two databases change their names in one transaction, with no session in either; then both take connections."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
+
+from ...core.errors import ReleaseError
+from ...postgres.session import Login, connect, select, server_reason, transaction
+from ...postgres.trusted_roles import quoted_text
+
+POLL_S = 0.05
+END_DEADLINE_S = 30.0
+REOPEN_DEADLINE_S = 90.0
+APPLICATION = "dbrelease swap"
+
+
+@dataclass(frozen=True)
+class Names:
+    """`incoming` becomes `live`, and what was `live` is kept as `kept`; empty where there is no live database."""
+
+    live: str
+    incoming: str
+    kept: str
+
+
+def exchange(
+    maintenance: Login, names: Names, reading: int | None, release: Callable[[], None], again: Callable[[], Login]
+) -> None:
+    """Close both, end every session, rename both and open them, the last three in one transaction.
+
+    `reading` is the session that still holds the live database's tables against writers; `release` ends it, after every
+    other session was ended; `again` says where the server is if its container got another address. On any failure both
+    have their old names, and connections are allowed again.
+    """
+    old = [name for name in (names.live if names.kept else "", names.incoming) if name]
+    try:
+        with closing(connect(maintenance, APPLICATION)) as connection:
+            with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+                for name in old:
+                    cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+                end_sessions_in(cursor, old, spared=reading)
+                release()
+                end_sessions_in(cursor, old)
+            with transaction(connection) as cursor:
+                _rename(cursor, names)
+    except BaseException as error:
+        allow_connections(maintenance, [*old, *((names.kept,) if names.kept else ())], again)
+        if isinstance(error, psycopg2.Error):
+            # The answer to a commit may be lost where the commit was not.
+            if is_exchanged(again(), names):
+                return
+            raise ReleaseError(
+                f"Renaming the databases failed ({server_reason(error)}): both have the names they had, and "
+                "connections are allowed; remove the cause, and run again."
+            ) from error
+        raise
+
+
+def is_exchanged(maintenance: Login, names: Names) -> bool | None:
+    """Whether the databases have their new names; None where nobody can be asked."""
+    try:
+        with closing(connect(maintenance, APPLICATION)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT datname FROM pg_database WHERE datname IN %s", ((*vars(names).values(), ""),))
+            there = {row[0] for row in cursor.fetchall()}
+    except (psycopg2.Error, ReleaseError):
+        return None
+    return names.live in there and names.incoming not in there
+
+
+def _rename(cursor: Cursor, names: Names) -> None:
+    """Connections are allowed by the same commit: no moment is left at which a kill could leave them forbidden."""
+    # A rename waits for a session that is just beginning; it must not wait for ever.
+    cursor.execute("SET LOCAL lock_timeout = '10s'")
+    rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
+    opened = [names.live]
+    if names.kept:
+        cursor.execute(rename.format(sql.Identifier(names.live), sql.Identifier(names.kept)))
+        opened.append(names.kept)
+    cursor.execute(rename.format(sql.Identifier(names.incoming), sql.Identifier(names.live)))
+    for name in opened:
+        cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
+
+
+def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | None = None) -> None:
+    """End every session in these databases but one, and wait until they are gone; raises ReleaseError, naming them."""
+    deadline = time.monotonic() + END_DEADLINE_S
+    while True:
+        left = select(
+            cursor,
+            'SELECT pid, usename AS "user", application_name AS application, pg_terminate_backend(pid) AS asked '
+            "FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND pid IS DISTINCT FROM %s "
+            # Not everyone may end these, and the rename ends them by itself.
+            "AND backend_type IS DISTINCT FROM 'autovacuum worker'",
+            (list(databases), spared),
+        )
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            said = ", ".join(
+                f"pid {row['pid']} of {quoted_text(row['user'])} ({quoted_text(row['application'])})" for row in left
+            )
+            raise ReleaseError(
+                f"Ending the sessions in {', '.join(databases)} failed within {END_DEADLINE_S:.0f} s ({said}): "
+                "end them, and run again."
+            )
+        time.sleep(POLL_S)
+
+
+def allow_connections(maintenance: Login, databases: Sequence[str], again: Callable[[], Login]) -> None:
+    """Whichever of these are there take connections again; tried until the server answers, or for a long time."""
+    deadline = time.monotonic() + REOPEN_DEADLINE_S
+    login = maintenance
+    while True:
+        try:
+            with closing(connect(login, APPLICATION)) as connection, connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT datname FROM pg_database WHERE datname = ANY(%s) AND NOT datallowconn", (list(databases),)
+                )
+                for row in cursor.fetchall():
+                    cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(row[0])))
+                return
+        except (psycopg2.Error, ReleaseError) as error:
+            if time.monotonic() > deadline:
+                raise ReleaseError(
+                    f"Allowing connections to {', '.join(databases)} again failed ({' '.join(str(error).split())}): "
+                    "run the playbook again, or `ALTER DATABASE ... ALLOW_CONNECTIONS true` yourself."
+                ) from error
+            time.sleep(1)
+            login = again()

@@ -1,0 +1,88 @@
+"""What is told of a swap: its claims, and the first lines of the script that writes rows again."""
+
+from __future__ import annotations
+
+from ...core.journal import Run, utc_now
+from ...core.proof import Proof
+from ...core.restore_names import REPLAY
+from ...host.lifecycle import SERVICES_PROOF, SERVICES_TITLE
+from .archive import Saved
+from .rename import Names
+from .sequences import Advance
+
+ROWS_PROOF = "restore.rows_saved"
+SWAPPED_PROOF = "restore.swapped"
+TITLES = {
+    ROWS_PROOF: "Rows that only the replaced database has are saved, with a script that writes them again",
+    SWAPPED_PROOF: "The restored database is in place, and the one before it is kept",
+    SERVICES_PROOF: SERVICES_TITLE,
+}
+
+
+def header(names: Names, run: Run) -> str:
+    """Comments that tell what the script is."""
+    return (
+        f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
+        f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
+        "-- As the owner of the tables, whose triggers and rules hold still meanwhile; it writes all of them or none.\n"
+        "-- It is refused where a row with such a key was written since; of tables without a key it knows none.\n"
+        f"-- Read it before you run it: psql --dbname={names.live} --file={REPLAY}\n"
+    )
+
+
+def rows_proof(saved: Saved) -> Proof:
+    """What was saved of each table, and what could not be."""
+    facts = saved.facts()
+    counted = "; ".join(
+        f"{table}: {counts['new']} new, {counts['changed']} changed, {counts['deleted']} deleted"
+        + ("" if counts["known"] else " (a table that is not in the database that takes its place)")
+        for table, counts in facts["tables"].items()
+    )
+    detail = f"{counted}: {saved.directory}." if saved.rows else "There are none."
+    left = [
+        f"values of {table} in {', '.join(found.names)} ({found.rows} row{'' if found.rows == 1 else 's'}), "
+        "which the database that takes its place has no column for"
+        for table, found in saved.columns.items()
+    ]
+    if saved.large_objects.differing:
+        left.append(f"{saved.large_objects.differing} large objects that differ")
+    if saved.large_objects.unread:
+        left.append(
+            f"what {saved.large_objects.unread} large objects hold, which this user may not read, if they differ"
+        )
+    if left:
+        detail += f" Only in the database that was replaced: {'; '.join(left)}."
+    return Proof(
+        ROWS_PROOF,
+        TITLES[ROWS_PROOF],
+        "inconclusive" if left else "pass",
+        observed=facts,
+        detail=detail,
+        remedy="Copy what is needed from the database that was kept." if left else "",
+    )
+
+
+def swapped_proof(names: Names, swap_back: str, drop: str, advanced: Advance, duration_ms: int) -> Proof:
+    """Which database is live, and the ways back and on from there."""
+    way = f" Swap it back: {swap_back} . Drop it: {drop} ." if names.kept else ""
+    count = len(advanced.steps)
+    moved = f" {count} sequence{' was' if count == 1 else 's were'} set as far as the replaced one's." if count else ""
+    if advanced.left:
+        moved += f" Behind those, and may give out keys again: {', '.join(advanced.left)}."
+    kept = f" What was there stays as {names.kept}.{way}" if names.kept else " There was none before."
+    return Proof(
+        SWAPPED_PROOF,
+        TITLES[SWAPPED_PROOF],
+        "pass",
+        expected={"live": names.incoming},
+        observed={"live": names.incoming, "kept": names.kept},
+        detail=f"{names.incoming} is now {names.live}.{moved}{kept}",
+        duration_ms=duration_ms,
+    )
+
+
+def planned() -> list[Proof]:
+    """The claims of check mode, which swaps nothing."""
+    return [
+        Proof(name, title, "skipped", detail="Planned; check mode swaps nothing.") for name, title in TITLES.items()
+    ]

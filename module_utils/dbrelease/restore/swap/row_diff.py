@@ -1,0 +1,114 @@
+"""Which rows the live database has otherwise than another one: sums of hashes find the few that must be looked at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+
+from ...postgres.fingerprints import row_hash, text_of
+from ...postgres.session import Connection
+from ...postgres.table_shape import Pair
+
+# Rows are spread over so many sums; a written row makes one of them differ, and only its rows are then fetched.
+BUCKETS = 4096
+FETCH = 2000
+
+Change = Literal["new", "changed", "deleted"]
+Values = tuple[str | None, ...]
+Sums = dict[int, tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row: `values` are those of the live table's columns, or of the key alone where the row was deleted.
+
+    state: the hash of the row that the other database has in its place, None where it has none.
+    """
+
+    change: Change
+    values: Values
+    state: str | None = None
+
+
+def sums(cursor: Cursor, pair: Pair) -> Sums:
+    """For each bucket its number of rows and the sum of their hashes."""
+    key, row = _hashes(cursor, pair)
+    cursor.execute(
+        sql.SQL(
+            "SELECT bucket, count(*) AS rows, sum(hash)::text AS hashes FROM "
+            "(SELECT {} & {} AS bucket, {} AS hash FROM ONLY {}) hashed GROUP BY bucket"
+        ).format(key, sql.Literal(BUCKETS - 1), row, pair.live.identifier)
+    )
+    return {answer["bucket"]: (answer["rows"], answer["hashes"]) for answer in map(dict, cursor.fetchall())}
+
+
+def differing(live: Sums, other: Sums) -> list[int]:
+    """Buckets whose rows are not the same."""
+    return sorted(bucket for bucket in live.keys() | other.keys() if live.get(bucket) != other.get(bucket))
+
+
+def differences(
+    live: Connection, live_cursor: Cursor, other_cursor: Cursor, pair: Pair, buckets: Sequence[int]
+) -> Iterator[Difference]:
+    """Each row of these buckets that the live table has anew, has otherwise, or lacks."""
+    # No parameter: a percent sign in a name would be taken for the place of one.
+    chosen = sql.Literal(list(buckets))
+    key_hash, row_hash = _hashes(other_cursor, pair)
+    other_cursor.execute(
+        sql.SQL("SELECT ({})::text AS hash, {} AS key FROM ONLY {} WHERE {} & {} = ANY({})").format(
+            row_hash, _texts(pair.key), pair.live.identifier, key_hash, sql.Literal(BUCKETS - 1), chosen
+        )
+    )
+    known: dict[Values, str] = {}
+    counted: Counter[Values] = Counter()
+    for answer in map(dict, other_cursor.fetchall()):
+        known[tuple(answer["key"])] = answer["hash"]
+        counted[tuple(answer["key"])] += 1
+    key_hash, row_hash = _hashes(live_cursor, pair)
+    with live.cursor("dbrelease_rows", withhold=True) as stream:
+        stream.itersize = FETCH
+        stream.execute(
+            sql.SQL("SELECT ({})::text, {}, {} FROM ONLY {} WHERE {} & {} = ANY({})").format(
+                row_hash,
+                _texts(pair.key),
+                _texts(pair.live.columns),
+                pair.live.identifier,
+                key_hash,
+                sql.Literal(BUCKETS - 1),
+                chosen,
+            )
+        )
+        for hash_, key, values in stream:
+            found = tuple(key)
+            if counted[found] == 0:
+                yield Difference("new", tuple(values))
+                continue
+            counted[found] -= 1
+            if known[found] != hash_:
+                yield Difference("changed", tuple(values), known[found])
+    for key, count in counted.items():
+        for _ in range(count):
+            yield Difference("deleted", key, known[key])
+
+
+def state_expression(cursor: Cursor, pair: Pair) -> sql.Composed:
+    """What hashes a row of the table in the cursor's database, as far as one can write it."""
+    columns = [column for column in pair.columns if column not in pair.live.generated]
+    return row_hash(cursor, pair.live.key, columns, by_text=pair.retyped)
+
+
+def _hashes(cursor: Cursor, pair: Pair) -> tuple[sql.Composed, sql.Composed]:
+    """Of the key and of the whole row, but for what is computed of it."""
+    row = state_expression(cursor, pair)
+    return (row_hash(cursor, pair.live.key, pair.key, by_text=pair.retyped) if pair.keyed else row), row
+
+
+def _texts(columns: Sequence[str]) -> sql.Composable:
+    if not columns:
+        return sql.SQL("'{}'::text[]")
+    return sql.SQL("ARRAY[{}]").format(sql.SQL(", ").join(text_of(sql.Identifier(column)) for column in columns))

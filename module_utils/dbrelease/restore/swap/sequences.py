@@ -1,0 +1,107 @@
+"""Sequences of the database that comes in, set as far as the live one's: no key is given out a second time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg2
+from psycopg2 import sql
+from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
+
+from ...core.errors import ReleaseError
+from ...postgres.fingerprints import table_key
+from ...postgres.session import Login, connect, select, server_reason
+
+APPLICATION = "dbrelease sequences"
+SEQUENCES = """
+SELECT n.nspname AS schema, c.relname AS name, s.seqincrement AS step, s.seqmin AS minimum, s.seqmax AS maximum,
+       s.seqcycle AS cycle
+FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relpersistence <> 't' ORDER BY 1, 2
+"""
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a sequence is: `last` was given out already if it `is_called`, and is the next value otherwise."""
+
+    schema: str
+    name: str
+    step: int
+    minimum: int
+    maximum: int
+    cycle: bool
+    last: int
+    is_called: bool
+
+    @property
+    def next(self) -> int:
+        """The value that comes next, whether or not it is beyond the bounds."""
+        return self.last + self.step * self.is_called
+
+
+@dataclass
+class Advance:
+    """What becomes of them: where each is set to, and which stay behind, since the live one's value is beyond them."""
+
+    steps: list[Position] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+    def facts(self) -> dict[str, Any]:
+        """For the journal."""
+        return {"sequences": {"advanced": len(self.steps), "left": self.left}}
+
+
+def plan(live: Mapping[str, Position], incoming: Mapping[str, Position]) -> Advance:
+    """By name; one that only one database has stays as it is. One that goes round goes on where the live one is."""
+    advance = Advance()
+    for key, there in incoming.items():
+        now = live.get(key)
+        if now is None or not _is_behind(there, now):
+            continue
+        if there.minimum <= now.last <= there.maximum and (there.step > 0) == (now.step > 0):
+            advance.steps.append(now)
+        else:
+            advance.left.append(key)
+    return advance
+
+
+def _is_behind(there: Position, now: Position) -> bool:
+    if there.cycle:
+        return (there.last, there.is_called) != (now.last, now.is_called)
+    return now.next > there.next if there.step > 0 else now.next < there.next
+
+
+def read_sequences(cursor: Cursor) -> dict[str, Position]:
+    """Every sequence of the database by `schema.sequence`. The cursor gives rows as mappings."""
+    return {table_key(row["schema"], row["name"]): _position(cursor, row) for row in select(cursor, SEQUENCES)}
+
+
+def _position(cursor: Cursor, row: Mapping[str, Any]) -> Position:
+    name = sql.Identifier(row["schema"], row["name"])
+    cursor.execute(sql.SQL("SELECT last_value AS last, is_called FROM {}").format(name))
+    (found,) = map(dict, cursor.fetchall())
+    return Position(**row, **found)
+
+
+def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
+    """Set those that are behind; raises ReleaseError. Call it while nobody writes to the live database."""
+    try:
+        with (
+            closing(connect(incoming, APPLICATION)) as connection,
+            connection.cursor(cursor_factory=RealDictCursor) as cursor,
+        ):
+            planned = plan(live, read_sequences(cursor))
+            for one in planned.steps:
+                name = sql.Identifier(one.schema, one.name).as_string(cursor)
+                select(cursor, "SELECT setval(%s::regclass, %s, %s)", (name, one.last, one.is_called))
+    except psycopg2.Error as error:
+        raise ReleaseError(
+            f"Advancing the sequences of {incoming.database} failed ({server_reason(error)}): nothing was swapped; "
+            "remove the cause, and run again."
+        ) from error
+    return planned

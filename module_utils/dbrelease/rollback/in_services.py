@@ -1,0 +1,215 @@
+"""The guards that ask the API and the container engine. What cannot be seen is undecided, which refuses."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import docker.errors
+
+from ..core.errors import ReleaseError
+from ..core.redaction import masked
+from ..host.commands import docker_client
+from ..host.http import HttpSession
+from ..host.inspect import inspect, moment, no_container
+from ..host.log_events import COLOURS, without_data
+from ..release.guard_kinds import Guard, kind_of
+from .verdict import Seen
+
+SAMPLE_LINES = 3
+SHOWN_CHARACTERS = 200
+# What a client sent beside the path may be its key: behind a question mark, or as a value of its own in JSON.
+_QUERY = re.compile(r"""(?P<before>\?|"\w*(?:query|args)\w*"\s*:\s*")[^\s"']+""", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Services:
+    """Where the application is: an empty URL or no container name means that the target has none.
+
+    deployed_at: when the release was deployed, in UTC ISO 8601; empty where the journal does not know.
+    accept_log_gap: that a log which does not reach back so far is taken for all there is.
+    secret: the database's password, which no line of a log shows.
+    """
+
+    base_url: str
+    containers: Mapping[str, str]
+    timeout_s: float
+    deployed_at: str = ""
+    accept_log_gap: bool = False
+    secret: str | None = None
+
+    def look(self, guard: Guard) -> Seen:
+        """Look at one guard."""
+        begun = time.monotonic()
+        kind = kind_of(guard)
+        try:
+            seen = {
+                "answers": self._answers,
+                "openapi": self._openapi,
+                "container": self._container,
+                "log": self._log,
+            }[kind](guard[kind])
+        except ReleaseError as error:
+            seen = Seen("inconclusive", f"It could not be looked at: {error.message}")
+        except (docker.errors.DockerException, OSError) as error:
+            seen = Seen(
+                "inconclusive",
+                f"It could not be looked at ({masked(' '.join(str(error).split()))[:SHOWN_CHARACTERS]}).",
+            )
+        return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
+
+    def _answers(self, declared: Mapping[str, Any]) -> Seen:
+        if not self.base_url:
+            return Seen("skipped", "The inventory names no API (api_base_url).")
+        with HttpSession(self.base_url, self.timeout_s) as session:
+            answer = session.get(declared["path"])
+            asked = f"GET {session.url}{declared['path']}"
+        if answer.problem or answer.status != 200 or answer.kind not in ("list", "object"):
+            seen = answer.problem or f"answered with status {answer.status} and {answer.kind_label}."
+            return Seen("inconclusive", f"{asked} {seen}", {"absent": declared["keys"]})
+        present = sorted({key for keys in answer.items for key in (keys or ())} & set(declared["keys"]))
+        items = len(answer.items)
+        expected, observed = {"absent": declared["keys"]}, {"present": present, "items": items}
+        if present:
+            return Seen("fail", f"{asked} answers with {', '.join(present)}.", expected, observed)
+        return Seen(
+            "pass", f"None of the {items} items of {asked} has {', '.join(declared['keys'])}.", expected, observed
+        )
+
+    def _openapi(self, declared: Mapping[str, Any]) -> Seen:
+        if not self.base_url:
+            return Seen("skipped", "The inventory names no API (api_base_url).")
+        with HttpSession(self.base_url, self.timeout_s) as session:
+            answer = session.document(declared["path"])
+            asked = f"GET {session.url}{declared['path']}"
+        expected = {"absent": [*declared["paths"], *declared["properties"]]}
+        document = answer.value
+        paths = document.get("paths") if isinstance(document, dict) else None
+        if answer.problem or answer.status != 200 or not isinstance(paths, dict):
+            seen = answer.problem or f"answered with status {answer.status} and no OpenAPI document."
+            return Seen("inconclusive", f"{asked} {seen}", expected)
+        found = sorted(path for path in paths if any(re.search(pattern, path) for pattern in declared["paths"]))
+        found += sorted(set(_properties(document)) & set(declared["properties"]))
+        if found:
+            return Seen("fail", f"{asked} declares {', '.join(found)}.", expected, {"present": found})
+        return Seen("pass", f"None of it is in the {len(paths)} paths of {asked}.", expected, {"present": []})
+
+    def _container(self, declared: Mapping[str, Any]) -> Seen:
+        name = self.containers.get(declared["service"])
+        if not name:
+            return Seen("skipped", no_container(declared["service"]))
+        attributes = inspect({"one": name})["one"]
+        if attributes is None:
+            return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
+        config = attributes["Config"]
+        environment = dict(line.split("=", 1) for line in config.get("Env") or () if "=" in line)
+        found = [
+            f"{what} {key}={value}"
+            for what, wanted, actual in (
+                ("variable", declared.get("environment") or {}, environment),
+                ("label", declared.get("labels") or {}, config.get("Labels") or {}),
+            )
+            for key, value in wanted.items()
+            if actual.get(key, "").strip().lower() == value.strip().lower()
+        ]
+        if declared.get("image") and re.search(declared["image"], config["Image"]):
+            found.append(f"image {config['Image']}")
+        expected = {key: declared[key] for key in ("environment", "labels", "image") if declared.get(key)}
+        if found:
+            return Seen("fail", f"Container {name} has {', '.join(found)}.", expected, {"present": found})
+        detail = f"Container {name} (image {config['Image']}) has none of it."
+        return Seen("pass", detail, {"absent": expected}, {"present": [], "image": config["Image"]})
+
+    def _log(self, declared: Mapping[str, Any]) -> Seen:
+        name = self.containers.get(declared["service"])
+        if not name:
+            return Seen("skipped", no_container(declared["service"]))
+        attributes = inspect({"one": name})["one"]
+        if attributes is None:
+            return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
+        begins, lines, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
+        since = self.deployed_at or "its beginning"
+        expected = {"lines": 0, "since": since}
+        observed = {"lines": len(found), "looked_at": lines, "log_begins": begins}
+        if found:
+            sample = [{"line": shown(line, self.secret)} for line in found[:SAMPLE_LINES]]
+            many = "1 line" if len(found) == 1 else f"{len(found)} lines"
+            detail = f"The log of container {name} has {many} of it since {since}."
+            return Seen("fail", detail, expected, observed, sample=sample)
+        detail = f"None of the {lines} lines of container {name} since {since} is one."
+        gap = self._gap(name, begins, moment(attributes["Created"]), lines)
+        if gap and not self.accept_log_gap:
+            more = "Where an archive of the log shows that there is none, go on with `-e accept_log_gap=true`."
+            return Seen("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
+        return Seen("pass", f"{detail}{f' It was accepted that {gap}.' if gap else ''}", expected, observed)
+
+    def _gap(self, name: str, begins: str, created: str, lines: int) -> str:
+        """Why the log does not reach back to the deployment; empty where it does."""
+        if not lines:
+            return "the log has not one line since then: what is asked of it may be logged elsewhere, or not at all"
+        if not self.deployed_at:
+            return "the journal does not know when the release was deployed"
+        if begins and _time(begins) <= _time(self.deployed_at):
+            return ""
+        if _time(created) > _time(self.deployed_at):
+            return f"the container was created anew at {created}, after the deployment, and the log before is gone"
+        return f"the log begins at {begins or 'no time at all'}, after the deployment: it was rotated or cut"
+
+
+def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, list[str]]:
+    """When the log begins, how many lines it has since then, and those that match."""
+    client = docker_client()
+    with closing(client):
+        container = client.containers.get(name)
+        begins = next(
+            (line.partition(" ")[0] for line in _lines(container.logs(stream=True, follow=False, timestamps=True))), ""
+        )
+        # The engine takes a moment as seconds, so that no zone can be misread.
+        start = _time(since).timestamp() if since else None
+        count, found = 0, []
+        for line in _lines(container.logs(stream=True, follow=False, timestamps=True, since=start)):
+            count += 1
+            if pattern.search(line.partition(" ")[2]):
+                found.append(line)
+    return (moment(begins) if begins else ""), count, found
+
+
+def shown(line: str, secret: str | None) -> str:
+    """A line as a message may have it: no colours, nothing quoted, no passwords, and of a request only its path."""
+    return without_data(_QUERY.sub(r"\g<before>...", COLOURS.sub("", line)), secret)[:SHOWN_CHARACTERS]
+
+
+def _lines(chunks: Any) -> Iterator[str]:
+    """Whole lines, however the engine cuts its stream."""
+    rest = b""
+    try:
+        for chunk in chunks:
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from (line.decode(errors="replace") for line in whole)
+        if rest:
+            yield rest.decode(errors="replace")
+    finally:
+        if hasattr(chunks, "close"):
+            chunks.close()
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _properties(value: Any) -> Iterator[str]:
+    """The names of all properties of all schemas in a document."""
+    if isinstance(value, dict):
+        properties = value.get("properties")
+        if isinstance(properties, dict):
+            yield from properties
+        for item in value.values():
+            yield from _properties(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _properties(item)

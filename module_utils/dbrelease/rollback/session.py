@@ -1,0 +1,209 @@
+"""Look whether a release may be taken back, and journal it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+from ..core.journal import Journal
+from ..core.options import run_of
+from ..core.proof import Proof
+from ..postgres.catalog import present
+from ..postgres.revision import read_revisions
+from ..postgres.session import Login, connect, transaction
+from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
+from .in_database import COUNTED_AT, Looked, look
+from .in_services import Services
+from .verdict import Verdict, judge, skipped
+
+REVISION_PROOF = "guard.revision"
+NOTHING = Looked([], {}, [])
+# Of every release: its downgrade drops nothing of somebody else's.
+NOTHING_DEPENDS = {
+    "name": "nothing_depends",
+    "title": "Nothing else depends on the tables that are dropped",
+    "road": "Drop or change it first, or keep the release.",
+}
+NO_OTHER_COLUMN = {
+    "name": "no_other_column",
+    "title": "The tables that are dropped have no column that the release does not know",
+    "road": "No query of the release looks at what it holds: save that, drop the column, and run again.",
+}
+NO_SCRIPT = (
+    "The release has no SQL file that takes it back (rollback.sql), which rollback_method=sql asks for: "
+    "take the other road, `-e rollback_method=alembic`."
+)
+# No reason to refuse, as hardly ever there is such a row; but it limits what the count of the others proves.
+NOT_COUNTED_AGAIN = Proof(
+    "guard.counted_again",
+    "What is written after the count is found before it is dropped",
+    "inconclusive",
+    detail=f"What the release is taken back by does not mention {COUNTED_AT}, as far as its files show: rows and "
+    "values that are written between the count and the downgrade are not looked for.",
+)
+
+
+def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """The module's act: reads only."""
+    login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
+    guards = [*params["guards"], *_of_every_release(params)] if params["guards"] else []
+    with journal.step("guards") as step:
+        revisions = read_revisions(login, params["bookkeeping_table"])
+        left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
+        looked = NOTHING
+        deployed_at = deployed_since(journal)
+        deployed = revisions == [params["revision"]]
+        if deployed and params["method"] == "sql" and not params["script"].strip():
+            verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that takes it back."))
+        elif deployed:
+            verdict, looked = _look(params, login, guards, deployed_at)
+        else:
+            verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
+        losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
+        proofs = [_revision(params["revision"], revisions, verdict), *verdict.proofs]
+        counted = any(guard.get(kind) for guard in guards for kind in ("losses", "values", "values_of"))
+        if deployed and counted and COUNTED_AT not in _downgrade(params):
+            proofs.append(NOT_COUNTED_AGAIN)
+        facts = {
+            "state": verdict.state,
+            "rows_lost": verdict.rows_lost,
+            "accepted": verdict.accepted,
+            "losses": losses,
+            "session_settings": looked.session_settings,
+            "message": verdict.message,
+        }
+        step.facts.update(facts, revisions=revisions, deployed_at=deployed_at, migration_xids=looked.migration_xids)
+        step.prove(*proofs)
+        if verdict.state == "refused":
+            step.refuse()
+    return {"changed": False, **facts, "proofs": [proof.as_dict() for proof in proofs]}
+
+
+def _downgrade(params: Mapping[str, Any]) -> str:
+    """What the release has of the text that will run."""
+    if params["method"] == "sql":
+        return str(params["script"])
+    return "\n".join(file["content"] for file in params["revision_files"])
+
+
+def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:
+    """The guards that no release declares. Where it does not say which rows nothing else knows, it may be any."""
+    known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
+    values = _no_value_lost(params["guards"], params["altered"])
+    if not known:
+        return values
+    declared = {guard["losses"]["table"] for guard in params["guards"] if kind_of(guard) == "losses"}
+    return [
+        {
+            **NOTHING_DEPENDS,
+            "dependents": list(known),
+            "altered": params["altered"],
+            "downgrade": _downgrade(params),
+        },
+        {**NO_OTHER_COLUMN, "only_columns": known},
+        *(_no_row_lost(table) for table in known if table not in declared),
+        *values,
+    ]
+
+
+def _no_row_lost(table: str) -> Guard:
+    return {
+        "name": f"no_row_lost.{table}",  # no guard that a release declares has a dot in its name
+        "title": f"No row of {table} is lost",
+        "losses": {"table": table},
+        "road": f"The release has no guard with losses of {table}, so every row counts: add one, or keep the release.",
+    }
+
+
+def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, Any]]) -> list[Guard]:
+    """Of what the release adds to other tables: the columns for whose values none of its guards answers."""
+    answering = [answer for guard in guards for answer in (guard.get("values_of") or {}).items()]
+    answered = {(table, name) for table, columns in answering for name in columns}
+    left = {
+        table: [name for name in declared.get("columns") or {} if (table, name) not in answered]
+        for table, declared in altered.items()
+    }
+    return [
+        {
+            "name": f"no_value_lost.{table}",
+            "title": f"No value of what the release adds to {table} is lost",
+            "values": {"table": table, "columns": columns},
+            "road": f"The columns {', '.join(columns)} go, and no guard of the release answers for their values "
+            "(values_of): save what is needed and clear it, keep the release, or restore the backup.",
+        }
+        for table, columns in left.items()
+        if columns
+    ]
+
+
+def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str) -> tuple[Verdict, Looked]:
+    services = Services(
+        params["api_base_url"] or "",
+        params["containers"],
+        params["request_timeout_seconds"],
+        deployed_at,
+        params["accept_log_gap"],
+        login.password,
+    )
+    asked = [(guard, services.look(guard)) for guard in guards if kind_of(guard) not in KINDS_OF_DATABASE]
+    # The database last: between its answer and the downgrade the least may happen.
+    of_database = [guard for guard in guards if kind_of(guard) in KINDS_OF_DATABASE]
+    looked = look(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
+    seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
+    return judge([seen[guard["name"]] for guard in guards], params["accept_loss"]), looked
+
+
+def elsewhere(
+    from_revision: str, revision: str, revisions: Sequence[str], left: Sequence[str], guards: Sequence[Guard]
+) -> Verdict:
+    """The verdict where the database is not at the release's revision: nothing to do, or not for this release."""
+    unseen = skipped(guards, "The database is not at the release's revision.")
+    if list(revisions) == [from_revision] and not left:
+        return Verdict("not_deployed", "", guards=unseen)
+    if list(revisions) == [from_revision]:
+        message = (
+            f"The database is at {from_revision}, before the release, and yet {' and '.join(left)} is there: an "
+            "interrupted run or somebody else left it; look at what it holds, and reconcile."
+        )
+    else:
+        at = " and ".join(revisions) or "no revision"
+        message = (
+            f"The database is at {at}, and only {revision} can be taken back; find out what came after it, and take "
+            "that back first, or restore a backup."
+        )
+    return Verdict("refused", message, guards=unseen)
+
+
+def _revision(revision: str, revisions: Sequence[str], verdict: Verdict) -> Proof:
+    at = list(revisions) == [revision]
+    nothing = verdict.state == "not_deployed"
+    return Proof(
+        REVISION_PROOF,
+        "The database is at the revision that is taken back",
+        "pass" if at else "skipped" if nothing else "fail",
+        expected=[revision],
+        observed=list(revisions),
+        detail=""
+        if at
+        else "The release is not deployed: there is nothing to roll back."
+        if nothing
+        else verdict.message,
+    )
+
+
+def deployed_since(journal: Journal) -> str:
+    """When the newest upgrade of this release began, empty where the journal has none."""
+    run = journal.run
+    found = (
+        line["ts"]
+        for line in reversed(journal.read())
+        if (line["release"], line["environment"], line["step"], line["event"])
+        == (run.release, run.environment, "upgrade", "started")
+    )
+    return str(next(found, ""))
+
+
+def _present(login: Login, tables: Sequence[str]) -> list[str]:
+    with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
+        return present(cursor, tables)

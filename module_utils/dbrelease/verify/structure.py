@@ -1,0 +1,42 @@
+"""Whether the database has the structure that a release declares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.advice import advise, command_for
+from ..core.journal import Journal
+from ..core.options import Options, run_of
+from ..core.proof import Proof, sentence
+from ..postgres.catalog import read_back
+from ..postgres.foreign_keys import repairs
+from ..postgres.session import Login
+
+OPTIONS: Options = {
+    "tables": {
+        "type": "dict",
+        "required": True,
+        "options": {name: {"type": "dict", "default": {}} for name in ("existing", "created", "altered")},
+    },
+    "revision": {"type": "str", "required": True},
+    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+    "reconcile_command": {"type": "str", "default": ""},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    run = run_of(params)
+    command = command_for(params["reconcile_command"], run.environment)
+    with Journal(run, dry=check_mode).step("structure") as step:
+        proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
+        proofs = advise(proofs, command, _concerns_reconcile)
+        step.prove(*proofs)
+    found = [proof.as_dict() for proof in proofs]
+    return {"proofs": found, "message": sentence(found)}
+
+
+def _concerns_reconcile(proof: Proof) -> bool:
+    # Of a table that is gone nothing was observed.
+    return proof.name.endswith(".constraints") and bool(proof.observed) and repairs(proof)

@@ -1,0 +1,52 @@
+"""Whether the tables that a release leaves alone hold what the baseline says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import ReleaseError
+from ..core.journal import Journal, last_facts
+from ..core.options import Options, run_of
+from ..core.proof import sentence
+from ..postgres.session import Login
+from .write_attribution import Memory, compare
+
+STEP = "untouched"
+OPTIONS: Options = {
+    "except_tables": {"type": "list", "elements": "str", "default": []},
+    "altered_tables": {"type": "list", "elements": "str", "default": []},
+    "bookkeeping_tables": {"type": "list", "elements": "str", "default": ["alembic_version"]},
+    "settle_seconds": {"type": "float", "default": 11.0},
+}
+
+
+def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Read in both modes."""
+    journal = Journal(run_of(params), dry=check_mode)
+    with journal.step(STEP) as step:
+        proofs = compare(
+            Login.of(params),
+            remembered(journal),
+            except_tables=params["except_tables"],
+            altered_tables=params["altered_tables"],
+            bookkeeping_tables=params["bookkeeping_tables"],
+            settle_seconds=params["settle_seconds"],
+        )
+        step.prove(*proofs)
+        step.facts["tables"] = len(proofs)
+    found = [proof.as_dict() for proof in proofs]
+    return {"tables": len(proofs), "proofs": found, "message": sentence(found)}
+
+
+def remembered(journal: Journal) -> Memory:
+    """The baseline and the upgrade of this release in this environment; raises ReleaseError without a baseline."""
+    run, events = journal.run, journal.read()
+    baseline = last_facts(events, release=run.release, environment=run.environment, step="baseline")
+    if baseline is None:
+        raise ReleaseError(
+            f"Comparing with the baseline is not possible, as {journal.path} holds none of release {run.release} in "
+            f"environment {run.environment}: run the playbook that deploys it, which takes one."
+        )
+    upgrade = last_facts(events, release=run.release, environment=run.environment, step="upgrade")
+    return Memory.of(baseline, upgrade)

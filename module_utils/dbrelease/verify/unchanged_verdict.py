@@ -1,0 +1,183 @@
+"""Whether a table is as it was in the baseline, and who changed it if not: decides on what verify/write_attribution.py saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..core.proof import Proof, Status
+from ..postgres.session import Row
+
+COUNTERS = ("inserted", "updated", "deleted")
+LOOK = "Find out what wrote it before you go on; the backup of the baseline holds the rows as they were."
+
+
+@dataclass(frozen=True)
+class Window:
+    """Between two readings of the counters: writes to one table; and the transactions, other than the migration's, that
+    can have made them."""
+
+    updated: int
+    deleted: int
+    other_transactions: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the rows themselves say of who wrote them, by their transaction ids."""
+
+    by_migration: int = 0  # rows that the migration's transaction wrote
+    older: int = 0  # rows that nobody wrote since the baseline
+    others: int = 0  # rows that another transaction wrote between the baseline and the end of the upgrade
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything known of one table whose content is not the baseline's."""
+
+    before: Row
+    now: Row
+    trace: Trace
+    written: Mapping[str, int]  # since the baseline, by anyone, also what was rolled back
+    window: Window | None = None  # the upgrade's, if it was recorded
+    not_comparable: str = ""  # why counters and transaction ids say nothing
+    altered: bool = False  # the release adds to it, so that the migration may write its rows to fill what it adds
+
+    @property
+    def newer(self) -> int:
+        """Rows that someone wrote since the baseline."""
+        return int(self.now["rows"]) - self.trace.older
+
+    @property
+    def by_migration_alone(self) -> bool:
+        """Whether nobody else wrote: a table that is made anew for a column counts no updates, a filled one all."""
+        written = self.written
+        return (
+            self.newer == self.trace.by_migration
+            and not written["inserted"] + written["deleted"]
+            and written["updated"] in (0, self.trace.by_migration)
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer for one table; `provisional` where counters that arrive late may still turn it."""
+
+    status: Status
+    detail: str
+    remedy: str = ""
+    provisional: bool = False
+
+
+def same(before: Row, now: Row) -> bool:
+    """Whether a table holds exactly what it held."""
+    whole = not now["absent"] and not now["missing"]
+    return whole and (now["rows"], now["fingerprint"]) == (before["rows"], before["fingerprint"])
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Who changed the table: the migration (fail), the application (inconclusive), someone without a trace (fail)."""
+    now, before, trace, written = evidence.now, evidence.before, evidence.trace, evidence.written
+    if now["absent"]:
+        return Verdict("fail", "The table is gone.", LOOK)
+    if now["missing"]:
+        return Verdict("fail", f"Of its columns {', '.join(now['missing'])} are gone.", LOOK)
+    if trace.by_migration and not evidence.altered:
+        return Verdict("fail", f"The migration itself wrote {trace.by_migration} rows of it.", LOOK)
+    if evidence.not_comparable:
+        return Verdict(
+            "inconclusive", f"Changed since the baseline; who wrote cannot be told: {evidence.not_comparable}."
+        )
+    if before.get("oid") and now["oid"] != before["oid"]:
+        return Verdict("fail", "The table was dropped and made anew since the baseline.", LOOK)
+    if not evidence.newer and not any(written.values()):
+        return Verdict("fail", "It changed, and no session is known to have written to it.", LOOK, provisional=True)
+    if trace.by_migration and evidence.by_migration_alone:
+        detail = f"The migration wrote {trace.by_migration} rows of it, nobody else did, and what they held is changed."
+        return Verdict("fail", detail, LOOK, provisional=True)
+    gone = before["rows"] - trace.older - trace.by_migration
+    lost = before["rows"] - now["rows"]
+    # A row that names another transaction tells of its update before the counters do.
+    updated = max(written["updated"], evidence.newer - trace.by_migration - written["inserted"])
+    if gone > written["deleted"] + updated or lost > written["deleted"]:
+        return Verdict(
+            "fail",
+            f"Of the {before['rows']} rows of the baseline {gone} are gone or rewritten and the table is "
+            f"{max(lost, 0)} rows shorter, but only {written['deleted']} deletes and {updated} updates are "
+            "known of: it was truncated or rewritten.",
+            LOOK,
+            provisional=True,
+        )
+    unexplained = _unexplained(trace, evidence.window, altered=evidence.altered) if evidence.window else ""
+    if unexplained:
+        return Verdict("fail", unexplained, LOOK)
+    counts = f"+{written['inserted']} ~{written['updated']} -{written['deleted']} rows"
+    if evidence.altered:
+        return Verdict(
+            "inconclusive",
+            f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows, "
+            "and whether it changed more of them than it adds cannot be told from what others wrote.",
+        )
+    return Verdict(
+        "inconclusive",
+        f"Changed by the application since the baseline: {counts}; no row of it is the migration's"
+        f"{_unattributed(written['deleted'], evidence.window)}.",
+    )
+
+
+def _unattributed(deleted: int, window: Window | None) -> str:
+    """A deleted row names no one: say how far the claim goes."""
+    if window is None:
+        return ", as far as the rows show (its counters were not recorded)" if deleted else ""
+    if not window.deleted:
+        return ""
+    return f"; a deleted one names nobody: {window.deleted} were, and {window.other_transactions} others ran meanwhile"
+
+
+def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
+    """Writes during the upgrade for which there are too few transactions beside the migration's, if one wrote one row.
+
+    An update leaves its row with the writer's id, so that only updates without such a row need explaining; where the
+    migration may update, none does.
+    """
+    updated = 0 if altered else window.updated - trace.others
+    for what, count in (("deleted", window.deleted), ("updated", updated)):
+        if count > window.other_transactions:
+            return (
+                f"While the upgrade ran {count} rows were {what}, by at most {window.other_transactions} transactions "
+                f"other than the migration's: the migration {what} them, or one transaction of the application wrote "
+                "many rows."
+            )
+    return ""
+
+
+def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict: Verdict) -> Proof:
+    """The proof for one table."""
+    observed: dict[str, Any] = {"rows": now["rows"], "fingerprint": now["fingerprint"]}
+    if evidence is not None and not evidence.not_comparable:
+        observed |= {
+            **{counter: evidence.written[counter] for counter in COUNTERS},
+            "by_migration": evidence.trace.by_migration,
+        }
+    return Proof(
+        f"untouched.{table}",
+        f"Table {table} holds what it held before",
+        verdict.status,
+        expected={"rows": before["rows"], "fingerprint": before["fingerprint"]},
+        observed=observed,
+        detail=verdict.detail,
+        remedy=verdict.remedy,
+    )
+
+
+def rewritten(proofs: Iterable[Mapping[str, Any]]) -> int | None:
+    """How many rows of the tables others have deleted or changed, by the tables' proofs; None where nobody can tell."""
+    changed = [proof["observed"] for proof in proofs if proof["status"] != "pass" and _is_of_table(proof["observed"])]
+    if any("deleted" not in observed for observed in changed):
+        return None
+    return sum(int(observed["deleted"]) + int(observed["updated"]) for observed in changed)
+
+
+def _is_of_table(observed: Any) -> bool:
+    return isinstance(observed, Mapping) and "fingerprint" in observed
