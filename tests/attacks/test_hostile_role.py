@@ -37,7 +37,7 @@ from ansible.module_utils.dbrelease.rollback.lost_rows import save_rows
 from ansible.module_utils.dbrelease.runs import database_lock
 from ansible.module_utils.dbrelease.runs.database_lock import KEY, NameLock, advisory_lock, name_key
 from ansible.module_utils.dbrelease.runs.exclusive import acting
-from attacks.hostile_role import CAUGHT, Stranger, stranger_in
+from hostile_role import CAUGHT, Stranger, stranger_in
 from own_sessions import connect
 
 ONE, TWO = "20260102T030405Z-aaaaaa", "20260102T030406Z-bbbbbb"

@@ -25,7 +25,7 @@ from ansible.module_utils.dbrelease.postgres import transport
 from ansible.module_utils.dbrelease.postgres.session import Login, connect
 from ansible.module_utils.dbrelease.preflight import rules_database
 from ansible.module_utils.dbrelease.report.notify_send import post
-from test_preflight_rules import DEMANDS, HEALTHY
+from preflight_facts import DEMANDS, HEALTHY
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 ASKS_IN_CLEAR = b"R" + struct.pack("!ii", 8, 3)
