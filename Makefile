@@ -42,7 +42,7 @@ clients: ## PostgreSQL's client tools; on Debian as root, installed if there are
 
 unit: stack browser clients ## the Python tests, on the stack's Postgres
 	@mkdir -p artifacts/junit
-	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/
+	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/ releases/
 
 # A guard or a safety step is taken out at a time: see docs/testing.md.
 MUTATIONS ?=

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT / "library"))
 import ansible.module_utils  # noqa: E402
 

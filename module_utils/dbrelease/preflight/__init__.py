@@ -1,1 +1,5 @@
-"""Preflight: everything that must be true before a release may begin, looked at without changing anything."""
+"""Everything that must be true before a release may begin.
+
+Promises every problem at once, each with its remedy; never changes anything.
+Begin with judge.py: it lists the rules.
+"""

@@ -55,8 +55,8 @@ class Rights:
 class Database:
     """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
 
-    `taken`: who has a name that an index of a new table needs, as postgres/taken_names.py reads it. `planted`, `open_schemas`:
-    what roles that are not trusted have made, and may make, on the role's path, as postgres/strangers.py reads it.
+    `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
+    what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
     """
 
     version: str

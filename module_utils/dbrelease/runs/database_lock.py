@@ -4,8 +4,8 @@ A run that works in a database locks it there. A restore closes and renames the 
 it locks the database's name, from another database of the server. Each looks for the other's lock, too.
 
 Any role may take the number of an advisory lock, and give its sessions any name. So only sessions of trusted roles are
-counted (see postgres/trusted_roles.py). Where a stranger has the number, a run goes on without it, and says by the name of its session
-that it holds the database: a stranger's session of that name is a stranger's all the same.
+counted (see postgres/trusted_roles.py). Where a stranger has the number, a run goes on without it, and the name of its
+session says that it holds the database; a stranger's session of that name does not count.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs that were interrupted: found in the journal, and told in plain words. Pure; recovery/recovery.py looks and cleans."""
+"""Runs that were interrupted: found in the journal, and told in plain words. Pure; recovery/recovery.py cleans."""
 
 from __future__ import annotations
 

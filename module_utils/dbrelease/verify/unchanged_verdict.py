@@ -1,4 +1,4 @@
-"""Whether a table is as it was in the baseline, and who changed it if not: decides on what verify/write_attribution.py saw."""
+"""Whether a table is as it was in the baseline, and who changed it if not: judges what write_attribution.py saw."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ from ansible.module_utils.dbrelease.migrate import alembic
 from ansible.module_utils.dbrelease.migrate import role as alembic_role
 from ansible.module_utils.dbrelease.migrate.outcome import Move, Outcome, judge
 from ansible.module_utils.dbrelease.migrate.preview import preview
+from ansible.module_utils.dbrelease.postgres import revision as version_table
 from ansible.module_utils.dbrelease.postgres import terminate
 from ansible.module_utils.dbrelease.postgres.session import LOST_CLIENT, Login
 from left_sessions import left_sessions
@@ -853,11 +854,11 @@ class TestReaders:
         with session.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute('CREATE SCHEMA book; CREATE TABLE book."Kept" (version_num text)')
             cursor.execute("""INSERT INTO book."Kept" VALUES ('b'), ('a')""")
-            assert alembic.database_revisions(cursor, "book.Kept") == ["a", "b"]
-            assert alembic.database_revisions(cursor, "book.kept") == []
+            assert version_table.database_revisions(cursor, "book.Kept") == ["a", "b"]
+            assert version_table.database_revisions(cursor, "book.kept") == []
             cursor.execute("CREATE TABLE wrong (id int)")
             with pytest.raises(ReleaseError, match=r"version_num.*check that it is Alembic's"):
-                alembic.database_revisions(cursor, "wrong")
+                version_table.database_revisions(cursor, "wrong")
 
 
 @pytest.mark.parametrize(

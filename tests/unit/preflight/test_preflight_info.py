@@ -15,10 +15,11 @@ import psycopg2.extensions
 import pytest
 import server_in_container
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.host import disk
 from ansible.module_utils.dbrelease.host.inspect import Service
 from ansible.module_utils.dbrelease.postgres.catalog import read_back
 from ansible.module_utils.dbrelease.postgres.session import Login
-from ansible.module_utils.dbrelease.preflight import gather, places
+from ansible.module_utils.dbrelease.preflight import gather
 from own_sessions import connect
 from preflight_world import (
     ALEMBIC,
@@ -771,7 +772,7 @@ def test_no_room_for_the_new_table(contained: World) -> None:
 
 
 def test_room_is_that_of_the_folder_in_the_container(own_server: tuple[str, Login]) -> None:
-    assert places.room_at(places_in(own_server[0]), "/small") == places.Room("/small", 1 << 20)
+    assert disk.room_at(places_in(own_server[0]), "/small") == disk.Room("/small", 1 << 20)
 
 
 def places_in(container: str) -> Any:

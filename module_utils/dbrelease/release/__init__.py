@@ -1,0 +1,5 @@
+"""The release as data: read, validated as a whole, and turned into what it requires of a target.
+
+Promises one sentence for each problem, with the place in the document; never touches a target.
+Begin with load.py.
+"""
