@@ -187,7 +187,7 @@ def test_an_answer_without_an_end_is_refused_while_it_is_read() -> None:
 import sys
 import ansible.module_utils
 ansible.module_utils.__path__.append({str(ROOT / "module_utils")!r})
-from ansible.module_utils.dbrelease. import action as answer_action
+from ansible.module_utils.dbrelease import action as answer_action
 answer_action.MEMORY_AT_MOST = 32 * 1024 * 1024
 try:
     with answer_action.bounded_memory("it on a"):
@@ -462,7 +462,7 @@ if module == 'run':
                         "deploy_environment": "test",
                         "app_root": "/nowhere",
                         "release_state_dir": str(tmp_path / "state"),
-                        "run_releases": str(ROOT / "tests/unit/data"),
+                        "run_releases": str(ROOT / "tests/unit/release/data"),
                         "report_artifacts": str(tmp_path / "artifacts"),
                         **{"db_host": "db.example.com", "db_name": "x", "db_user": "x", "db_password": "x"},
                     },
