@@ -30,7 +30,7 @@ def copy_to_target(item: PayloadFile, content: bytes) -> None:
     except OSError as error:
         raise _failed(item, os.strerror(error.errno or 0)) from error
     try:
-        really = Path(os.readlink(f"/proc/self/fd/{folder}"))
+        really = Path(f"/proc/self/fd/{folder}").readlink()
         if item.folder and not really.is_relative_to(os.path.realpath(item.folder)):
             raise ReleaseError(
                 f"Copying {item.destination} was refused (a link leads to {really}, out of {item.folder}), and it was "
