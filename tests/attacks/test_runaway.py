@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import resource
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import docker
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
-from ansible.module_utils.dbrelease.host import commands
+from ansible.module_utils.dbrelease.host import commands, container_log
 from ansible.module_utils.dbrelease.host.commands import ContainerCommands, HostCommands
+from ansible.module_utils.dbrelease.host.container_log import TooMuchError, Window, whole_lines, window_lines
+from ansible.module_utils.dbrelease.host.http import Answer, HttpSession
+from ansible.module_utils.dbrelease.migrate import log as migration_log
+from ansible.module_utils.dbrelease.migrate.log import MigrationLog
+from ansible.module_utils.dbrelease.rollback.in_services import Services
 from preflight_world import POSTGRES_IMAGE
 
 ENDLESS = ["sh", "-c", "exec 2>/dev/null; while echo 0123456789abcdef0123456789abcdef; do :; done"]
@@ -61,3 +71,149 @@ def test_a_program_that_is_left_behind_holds_nobody_up(monkeypatch: pytest.Monke
     assert time.monotonic() - begun < 15
     if left:
         subprocess.run(["kill", left.strip()], check=False)
+
+
+# Logs of containers.
+
+
+def test_a_line_without_an_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(container_log, "LINE_BYTES_AT_MOST", 1000)
+    read = []
+
+    def chunks() -> Iterator[bytes]:
+        for number in range(10_000):
+            read.append(number)
+            yield b"x" * 100
+
+    with pytest.raises(TooMuchError, match="it has a line of more than 1000 bytes"):
+        list(whole_lines(chunks()))
+    assert len(read) < 20
+    assert list(whole_lines([b"a\nb", b"c", b"\n\nd"])) == [b"a", b"bc", b"", b"d"]
+
+
+class Talking:
+    """An engine with one log."""
+
+    def __init__(self, lines: int) -> None:
+        """Of so many lines in the first second."""
+        self.api = self
+        self.lines = lines
+
+    def logs(self, *_: Any, **__: Any) -> Iterator[bytes]:
+        return (b"1970-01-01T00:00:00.5Z INFO: x\n" for _ in range(self.lines))
+
+
+@pytest.mark.parametrize(("name", "most"), [("WINDOW_LINES_AT_MOST", 100), ("WINDOW_BYTES_AT_MOST", 700)])
+def test_a_window_of_a_log_that_holds_too_much_is_not_judged(
+    monkeypatch: pytest.MonkeyPatch, name: str, most: int
+) -> None:
+    monkeypatch.setattr(container_log, name, most)
+    engine: Any = Talking(101)
+    with pytest.raises(TooMuchError, match=r"see `docker logs shop` for what writes so much"):
+        list(window_lines(engine, "shop", Window(0, 10**9)))
+    engine.lines = 100
+    assert len(list(window_lines(engine, "shop", Window(0, 10**9)))) == 100
+
+
+def test_a_guard_reads_a_log_that_grows_faster_than_it_is_read_up_to_now(container: Any) -> None:
+    """What writes to it writes on; of what matches a few lines are kept, and all are counted."""
+    writer = "while :; do echo 'GET /api/v2/'; done > /proc/1/fd/1"
+    container.exec_run(["sh", "-c", f'timeout 60 sh -c "{writer}" 2>/dev/null'], detach=True)
+    deadline = time.monotonic() + 20
+    while not container.logs(tail=1):
+        assert time.monotonic() < deadline
+    seen = Services("", {"backend": container.id}, 5).look({"log": {"service": "backend", "pattern": "GET /api/v2/"}})
+    assert seen.status == "fail" and time.monotonic() < deadline + 20
+    assert seen.observed["lines"] == seen.observed["looked_at"] >= 1 and len(seen.sample) <= 3
+
+
+# What a migration prints.
+
+
+def test_a_migration_that_prints_without_an_end_fills_no_disk(
+    monkeypatch: pytest.MonkeyPatch, run_parameters: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(migration_log, "LOG_BYTES_AT_MOST", 10_000)
+    path = Path(run_parameters["state_dir"]) / "migration.log"
+    log = MigrationLog(path, "the secret")
+    log.begin("begun")
+    for _ in range(10_000):
+        log.feed(b"0123456789\n" * 10)
+    kept = log.end("ended")
+    proof = log.close()
+    assert path.stat().st_size < 11_000 and path.read_text().endswith(
+        "what came after 10000 bytes is left out\n=== ended\n"
+    )
+    assert proof.status == "inconclusive" and "bytes, but what came after 10000 bytes is left out." in proof.detail
+    assert kept.endswith("0123456789\n"), "the end of it decides"
+
+
+def test_a_migrations_line_without_an_end_is_left_out_whole(
+    monkeypatch: pytest.MonkeyPatch, run_parameters: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(migration_log, "LINE_BYTES_AT_MOST", 1000)
+    path = Path(run_parameters["state_dir"]) / "migration.log"
+    log = MigrationLog(path, "Secr3t-pass!word")
+    for _ in range(100):
+        log.feed(b"x" * 10)
+    log.feed(b"Secr3t-pass!word")
+    assert len(log._rest) <= 1000
+    log.feed(b"\nthe next\n")
+    assert log.end("ended") == "the next\n" and log.close().status == "inconclusive"
+    assert path.read_text() == "=== a line of more than 1000 bytes is left out\nthe next\n=== ended\n"
+
+
+# What an API answers.
+
+Ask = Callable[[bytes, str], Answer]
+ZEROS = bytes(256 << 20)
+
+
+@pytest.fixture
+def ask() -> Iterator[Ask]:
+    """What comes of an answer with this body in this coding."""
+    said: dict[str, Any] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", said["coding"])
+            self.send_header("Content-Length", str(len(said["body"])))
+            self.end_headers()
+            self.wfile.write(said["body"])
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def asking(body: bytes, coding: str) -> Answer:
+        said.update(body=body, coding=coding)
+        with HttpSession(f"http://127.0.0.1:{server.server_address[1]}", 60) as session:
+            return session.get("/")
+
+    yield asking
+    server.shutdown()
+    server.server_close()
+
+
+def test_an_answer_in_one_coding_is_read(ask: Ask) -> None:
+    body = json.dumps([{"id": 1}]).encode()
+    for coding, sent in (("identity", body), ("gzip", gzip.compress(body)), (" GZIP", gzip.compress(body))):
+        assert (answer := ask(sent, coding)).items == (frozenset({"id"}),), answer
+
+
+@pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "gzip, gzip, gzip", "br", "zstd", "unknown"])
+def test_a_small_answer_that_stands_for_a_large_one_is_refused(ask: Ask, coding: str) -> None:
+    body = gzip.compress(ZEROS, 1)
+    for _ in range(coding.count("gzip") - 1):
+        body = gzip.compress(body)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer = ask(body, coding)
+    assert answer.problem == "answered more than can be read, or in a broken encoding."
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_an_answer_that_is_cut_off_is_refused(ask: Ask) -> None:
+    assert ask(gzip.compress(b"[]" * 1000)[:-20], "gzip").problem.endswith("in a broken encoding.")

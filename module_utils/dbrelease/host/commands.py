@@ -274,7 +274,7 @@ def commands_in(container: str | None, *, workdir: str | None = None, user: str 
 
 
 def _drain(stream: IO[bytes], consume: Consumer, until: float) -> bool:
-    """To the end, or to that moment: what a program leaves behind may hold the stream for ever. Says whether it ended."""
+    """Up to its end, or that moment: what a program leaves behind may hold a stream for ever. Says whether it ended."""
     while select.select([stream], [], [], max(until - time.monotonic(), 0))[0]:
         if not (data := os.read(stream.fileno(), CHUNK)):
             return True
