@@ -14,7 +14,7 @@ import ansible.module_utils
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.action import DeclaredAction, bounded_work, declared_by  # noqa: E402
 from ansible.module_utils.dbrelease.core.answer import MIB, untrusted  # noqa: E402
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.core.files import create_private, put_command, replace_private, write_failure  # noqa: E402
@@ -50,9 +50,11 @@ class ActionModule(DeclaredAction):
         if not texts:  # in check mode, or where the module has failed
             return result
         try:
-            model = self._model(texts)
+            with bounded_work(f"Reading {MODEL} of {self.target}", "find out what runs there in place of its Python."):
+                model = self._model(texts)
+                text = as_json(model)
             folder = self._folder()
-            self._bring(folder / MODEL, as_json(model))
+            self._bring(folder / MODEL, text)
         except ReleaseError as error:
             said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
             return {**result, "failed": True, "msg": f"{error.message}{said}"}
@@ -121,7 +123,15 @@ class ActionModule(DeclaredAction):
 
     def _rendered(self, name: str, model: Any) -> str:
         try:
-            return page_of(model, Path(self._task.args["templates"])) if name == PAGE_NAME else RENDERERS[name](model)
+            with bounded_work(f"Rendering {name} of {self.target}", f"read {MODEL}."):
+                text = page_of(model, self._templates) if name == PAGE_NAME else RENDERERS[name](model)
+            if len(text) > TEXT_AT_MOST:
+                raise ReleaseError(
+                    f"Writing {name} of {self.target} was refused (it is greater than {TEXT_AT_MOST // MIB} MiB): "
+                    f"read {MODEL}.",
+                    refused=True,
+                )
+            return text
         except ReleaseError:
             raise
         # Whatever is wrong with it: the evidence is the target's, and may have any form.
@@ -130,6 +140,10 @@ class ActionModule(DeclaredAction):
                 f"Rendering {name} failed ({MODEL} of {self.target} has not the form of evidence: "
                 f"{type(error).__name__}): read {MODEL}."
             ) from error
+
+    @property
+    def _templates(self) -> Path:
+        return Path(self._task.args["templates"])
 
     def _there(self, answered: str) -> str:
         """The folder on the target: by the run, or as the target says where only it can expand the state directory."""

@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease import action as answer_action
 from ansible.module_utils.dbrelease.core.answer import DEPTH_AT_MOST, VALUES_AT_MOST, declared, keep
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
@@ -330,6 +332,33 @@ def test_evidence_of_any_form_is_a_warning_and_no_page(acting: Callable[..., Any
     result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": text}})
     (warning,) = result["warnings"]
     assert "Rendering report.md failed (evidence.json of a has not the form of evidence: " in warning
+    assert {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()} == {"evidence.json"}
+
+
+def test_evidence_that_stands_for_endless_work_is_no_page(
+    acting: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each endpoint is a chart: of those that 32 MiB have room for the page would take an hour, and a gigabyte."""
+    monkeypatch.setattr(answer_action, "WORK_AT_MOST_S", 1.0)
+    before = {f"/{number}": {"latency_ms": {"p50": 1}} for number in range(20_000)}
+    model = {**json.loads(RENDERED["evidence.json"]), "api": {"before": before, "after": {}}}
+    begun = time.process_time()
+    result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": json.dumps(model)}})
+    assert time.process_time() - begun < 15
+    (warning,) = result["warnings"]
+    assert warning == "Rendering report.html of a was given up (it takes more than 1 s of work): read evidence.json."
+    there = {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()}
+    assert there == {"evidence.json", "report.md", "junit.xml"}
+
+
+def test_a_rendering_that_is_larger_than_any_evidence_is_not_written(
+    acting: Callable[..., Any], tmp_path: Path
+) -> None:
+    action = evidence(acting, tmp_path)
+    own = type(action)._rendered.__globals__  # of this very action, which was loaded for this test
+    own |= {"TEXT_AT_MOST": 50_000, "RENDERERS": {"evidence.json": str, "junit.xml": lambda _: "x" * 50_001}}
+    result = action.judged({"texts": {"evidence.json": RENDERED["evidence.json"]}})
+    assert "Writing junit.xml of a was refused (it is greater than " in result["warnings"][0]
     assert {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()} == {"evidence.json"}
 
 
