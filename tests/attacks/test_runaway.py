@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import resource
 import subprocess
 import threading
@@ -15,6 +16,7 @@ from typing import Any
 
 import docker
 import pytest
+from ansible.module_utils.dbrelease.backup import dump
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.host import commands, container_log
 from ansible.module_utils.dbrelease.host.commands import ContainerCommands, HostCommands
@@ -175,6 +177,22 @@ def test_a_migrations_line_without_an_end_is_left_out_whole(
     log.feed(b"\nthe next\n")
     assert log.end("ended") == "the next\n" and log.close().status == "inconclusive"
     assert path.read_text() == "=== a line of more than 1000 bytes is left out\nthe next\n=== ended\n"
+
+
+def test_a_dump_without_an_end_leaves_room_on_the_disk(
+    monkeypatch: pytest.MonkeyPatch, run_parameters: dict[str, Any]
+) -> None:
+    path = Path(run_parameters["state_dir"]) / "a.dump"
+    path.parent.mkdir(mode=0o700)
+    free = os.statvfs(path.parent)
+    monkeypatch.setattr(dump, "RESERVE_BYTES", free.f_bavail * free.f_frsize * 2)
+    monkeypatch.setattr(dump, "LOOK_EVERY_BYTES", 1 << 20)
+    file = dump.DumpFile(path)
+    for _ in range(100):
+        file.write(bytes(1 << 20))
+    with pytest.raises(ReleaseError, match=r"a\.dump failed \(No space left on device\): make room there"):
+        file.close()
+    assert path.stat().st_size <= 1 << 20
 
 
 # What an API answers.
