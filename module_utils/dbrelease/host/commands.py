@@ -22,7 +22,7 @@ from ..core.errors import ReleaseError
 CHUNK = 1 << 20
 KEPT_ERROR_BYTES = 64 << 10
 # What is read whole: revisions, a preview's SQL, versions. A container may answer without an end.
-OUTPUT_BYTES_AT_MOST = 64 << 20
+OUTPUT_BYTES_AT_MOST = 128 << 20
 KILL_GRACE_S = 5
 # By default `timeout` ends its whole group, itself included, before it has seen the program's end. The orphan would go
 # to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
