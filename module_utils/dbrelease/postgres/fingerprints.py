@@ -45,12 +45,15 @@ SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS
          OR t.typname ~ '^(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
          OR NOT coalesce(l.collisdeterministic, true) AS by_text,
        EXISTS (SELECT FROM pg_cast x JOIN pg_proc f ON f.oid = x.castfunc JOIN pg_roles o ON o.oid = f.proowner
-               WHERE x.castsource = CASE t.typtype WHEN 'd' THEN b.oid ELSE t.oid END
+               WHERE x.castsource IN (
+                 -- Below a domain there may be another one.
+                 WITH RECURSIVE base AS (
+                   SELECT t.oid UNION SELECT d.typbasetype FROM base JOIN pg_type d USING (oid) WHERE d.typtype = 'd'
+                 ) SELECT oid FROM base)
                  AND x.casttarget = 'text'::regtype AND NOT o.rolsuper AND o.rolname <> current_user) AS by_output
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_type b ON b.oid = t.typbasetype
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s)
 ORDER BY a.attrelid, a.attnum

@@ -14,7 +14,8 @@ SHOWN = 5
 SCHEMAS = """
 SELECT pg_catalog.current_schemas(true)::pg_catalog.text[] AS schemas, pg_catalog.current_database() AS database
 """
-# Of two that fit the better one is called, wherever on the path it is.
+# Of two that fit the better one is called, wherever on the path it is. Of two relations of one name the first is found;
+# and a schema of the role's own name comes first, so that whatever its maker puts there is found before all else.
 PLANTED = """
 WITH places AS (
   SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (%(schemas)s) AND nspname <> 'pg_catalog'
@@ -29,6 +30,16 @@ SELECT 'function', p.nspname, f.proname, pg_get_userbyid(f.proowner)
 FROM pg_proc f JOIN places p ON p.oid = f.pronamespace
 WHERE f.proowner <> ALL (%(trusted)s::oid[])
   AND EXISTS (SELECT FROM pg_proc s WHERE s.proname = f.proname AND s.pronamespace = 'pg_catalog'::regnamespace)
+UNION
+SELECT 'relation', p.nspname, c.relname, pg_get_userbyid(c.relowner)
+FROM pg_class c JOIN places p ON p.oid = c.relnamespace
+WHERE c.relowner <> ALL (%(trusted)s::oid[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  AND EXISTS (SELECT FROM pg_class s JOIN places q ON q.oid = s.relnamespace WHERE s.relname = c.relname
+              AND array_position(%(schemas)s, q.nspname::text) > array_position(%(schemas)s, p.nspname::text))
+UNION
+SELECT 'schema', p.nspname, p.nspname, pg_get_userbyid(n.nspowner)
+FROM pg_namespace n JOIN places p USING (oid)
+WHERE p.nspname = current_user AND %(own_first)s AND n.nspowner <> ALL (%(trusted)s::oid[])
 ORDER BY 1, 2, 3, 4
 """
 # A schema of the role's own name is looked for first by default, and whoever may create in the database may make it.

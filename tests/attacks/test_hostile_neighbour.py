@@ -1,0 +1,192 @@
+"""A role that nobody trusts has tables of its own in the database: what it wrote is not run, and nobody waits for it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import preflight_info
+import pytest
+import reconcile
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres import session as engine
+from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
+from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
+from ansible.module_utils.dbrelease.postgres.outside_functions import BeyondError
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
+from hostile_role import Stranger, stranger_in
+from own_sessions import connect
+
+SCHEMA = """
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('a1');
+CREATE TABLE orders (id int PRIMARY KEY, title text);
+INSERT INTO orders SELECT n, 'order ' || n FROM generate_series(1, 20) n;
+"""
+# Whoever runs it would do what the stranger wants, and is told nothing of it. The server counts the calls.
+SPRING = """
+CREATE FUNCTION public.spring() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$
+"""
+CALLS = "SELECT coalesce(sum(pg_stat_get_function_calls(oid)), 0) FROM pg_proc WHERE proname = 'spring'"
+OURS = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+ITEMS = {
+    "columns": {"id": {"type": "integer", "nullable": False}},
+    "indexes": {},
+    "constraints": {"items_pkey": {"type": "primary_key", "columns": ["id"]}},
+}
+RELEASE = {
+    "release": "sample",
+    "migration": {"command": ["true"], "from_revision": "a1", "to_revision": "b2"},
+    "tables": {"existing": {"orders": ["id"]}, "created": {"items": ITEMS}},
+}
+
+
+@pytest.fixture
+def stranger(server: Login) -> Iterator[Stranger]:
+    """In a database in which each call of a function is counted."""
+    name = f"test_{secrets.token_hex(6)}"
+    shop = replace(server, database=name)
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        cursor.execute(f"ALTER DATABASE {name} SET track_functions = 'all'")
+        try:
+            with closing(connect(shop, "tests")) as inside, inside.cursor() as making:
+                making.execute(SCHEMA)
+            with stranger_in(shop, server) as found:
+                found.runs(SPRING)
+                yield found
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def shop(stranger: Stranger) -> Login:
+    """As the engine comes."""
+    return replace(stranger.server, database=stranger.login.database)
+
+
+@pytest.fixture
+def given(shop: Login, run_parameters: dict[str, Any]) -> dict[str, Any]:
+    """The options that every module has."""
+    where = {"login_host": shop.host, "login_port": shop.port, "login_user": shop.user, "login_db": shop.database}
+    return {**where, "login_password": shop.password, "ssl_mode": shop.ssl_mode, "run": run_parameters}
+
+
+def options(module: Any, given: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """The defaults of a module, and what a test says."""
+    return {**{name: option.get("default") for name, option in module.OPTIONS.items()}, **given, **more}
+
+
+def calls(shop: Login) -> int:
+    """How often the stranger's function was called by sessions that have ended; all of the engine's have."""
+    with closing(connect(shop, "tests counting")) as session, session.cursor() as cursor:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            cursor.execute(OURS)
+            if cursor.fetchall() == [(0,)]:
+                break
+            time.sleep(0.02)
+        cursor.execute(CALLS)
+        ((found,),) = cursor.fetchall()
+    return int(found)
+
+
+PREFLIGHT: dict[str, Any] = {
+    "release": RELEASE, "services": {}, "address_problem": "", "backend_container": "", "db_container": "",
+    "workdir": "", "api_base_url": "", "staging_evidence_path": "", "require_staging_evidence": False,
+}  # fmt: skip
+
+
+def test_a_view_under_the_name_of_a_new_table_is_not_counted(
+    shop: Login, stranger: Stranger, given: dict[str, Any]
+) -> None:
+    stranger.runs(
+        "CREATE VIEW public.items AS SELECT id FROM (SELECT public.spring() AS id OFFSET 0) AS s WHERE id = 1"
+    )
+    before = calls(shop)
+    answer = preflight_info.act(options(preflight_info, given, **PREFLIGHT), True)
+    proofs = {proof["name"]: proof for proof in answer["proofs"]}
+    assert calls(shop) == before
+    assert proofs["preflight.created_absent"]["detail"] == "items is there already (a view)."
+
+
+RECONCILE: dict[str, Any] = {
+    "created": {"items": ITEMS}, "from_revision": "a1", "to_revision": "b2",
+    "services": {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 1},
+}  # fmt: skip
+CASTS = [
+    "CREATE TYPE public.bait AS ENUM ('worm')",
+    "CREATE FUNCTION public.swallow_json(public.bait) RETURNS json LANGUAGE plpgsql AS "
+    "$$ BEGIN PERFORM public.spring(); RETURN '1'; END $$",
+    "CREATE CAST (public.bait AS json) WITH FUNCTION public.swallow_json(public.bait)",
+    "CREATE FUNCTION public.swallow_text(public.bait) RETURNS text LANGUAGE plpgsql AS "
+    "$$ BEGIN PERFORM public.spring(); RETURN ''; END $$",
+    "CREATE CAST (public.bait AS text) WITH FUNCTION public.swallow_text(public.bait)",
+    "CREATE DOMAIN public.bait_one AS public.bait",
+    "CREATE DOMAIN public.bait_two AS public.bait_one",
+]
+
+
+def test_a_cast_to_json_of_a_strangers_type_is_not_called(
+    shop: Login, stranger: Stranger, given: dict[str, Any]
+) -> None:
+    """Where it has made a table under the name of one that a release creates, whose rows are shown."""
+    stranger.runs(*CASTS, "CREATE TABLE public.items (id int, one public.bait)")
+    stranger.runs("INSERT INTO public.items VALUES (1, 'worm')")
+    before = calls(shop)
+    try:
+        answer: Any = reconcile.act(options(reconcile, given, **RECONCILE), True)
+    except ReleaseError as error:
+        answer = error.message
+    assert calls(shop) == before
+    assert stranger.role in str(answer) and "1 row" in str(answer), answer
+
+
+def test_a_cast_to_text_below_two_domains_is_not_called(shop: Login, stranger: Stranger) -> None:
+    stranger.runs(*CASTS, "CREATE TABLE public.lure (of_two public.bait_two)")
+    stranger.runs("INSERT INTO public.lure VALUES ('worm')")
+    before = calls(shop)
+    with closing(engine.connect(shop, "tests")) as session, transaction(session, isolation="REPEATABLE READ") as cursor:
+        assert read_tables(cursor)["public.lure"]["rows"] == 1
+    assert calls(shop) == before
+
+
+@pytest.mark.parametrize("where", ["a schema of db_user's name", "a schema that comes first"])
+def test_a_table_that_is_found_in_place_of_the_applications_is_reported_and_makes_nobody_trusted(
+    shop: Login, stranger: Stranger, given: dict[str, Any], where: str
+) -> None:
+    """Whoever may write the revision is trusted; and whoever makes the table that is found may write it."""
+    own = shop.user if "name" in where else "early"
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"GRANT CREATE ON DATABASE {shop.database} TO {stranger.role}")
+        if own == "early":
+            cursor.execute(f'ALTER DATABASE {shop.database} SET search_path = "$user", early, public')
+    stranger.runs(
+        f'CREATE SCHEMA "{own}"',
+        f'CREATE TABLE "{own}".alembic_version (version_num text)',
+        f"INSERT INTO \"{own}\".alembic_version VALUES ('b2')",
+        f'CREATE TABLE "{own}".orders (id int)',
+        f'GRANT USAGE ON SCHEMA "{own}" TO PUBLIC',
+    )
+    with closing(engine.connect(shop, "tests")) as session, transaction(session) as cursor:
+        cursor.execute("SELECT oid::bigint FROM pg_roles WHERE rolname = %s", (stranger.role,))
+        (row,) = cursor.fetchall()
+        assert row["oid"] not in trusted_roles(cursor, shop.database)
+    answer = preflight_info.act(options(preflight_info, given, **PREFLIGHT), True)
+    proofs = {proof["name"]: proof for proof in answer["proofs"]}
+    assert proofs["preflight.strangers"]["status"] == "fail"
+    assert f'the relation "orders" in "{own}" is "{stranger.role}"\'s' in proofs["preflight.strangers"]["detail"]
+    with (
+        closing(engine.connect(shop, "tests")) as session,
+        transaction(session) as cursor,
+        pytest.raises(BeyondError, match="not trusted"),
+    ):
+        select_declared(cursor, "SELECT count(*) AS many FROM orders")
