@@ -1,8 +1,9 @@
-"""A role that nobody trusts has tables of its own in the database: what it wrote is not run, and nobody waits for it."""
+"""A role that nobody trusts has tables of its own in the database: what it wrote is not run, and nobody awaits it."""
 
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,13 +13,19 @@ from typing import Any
 import preflight_info
 import pytest
 import reconcile
+from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres import session as engine
 from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
 from ansible.module_utils.dbrelease.postgres.outside_functions import BeyondError
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
+from ansible.module_utils.dbrelease.restore.swap.added_columns import only_live
+from ansible.module_utils.dbrelease.rollback import back_to_baseline
+from ansible.module_utils.dbrelease.verify import write_attribution
+from ansible.module_utils.dbrelease.verify.write_attribution import Memory, compare
 from hostile_role import Stranger, stranger_in
 from own_sessions import connect
 
@@ -190,3 +197,116 @@ def test_a_table_that_is_found_in_place_of_the_applications_is_reported_and_make
         pytest.raises(BeyondError, match="not trusted"),
     ):
         select_declared(cursor, "SELECT count(*) AS many FROM orders")
+
+
+def test_the_default_of_a_strangers_domain_is_not_checked_for_it(shop: Login, stranger: Stranger) -> None:
+    """A column that only the live database has is counted at a swap: to write its default is to check it."""
+    stranger.runs(
+        "CREATE DOMAIN public.bait AS text CHECK (public.spring() = 1)",
+        "CREATE DOMAIN public.bait_two AS public.bait",
+        "CREATE TYPE public.bait_row AS (one public.bait)",
+        "CREATE TABLE public.lure (a int, b public.bait DEFAULT 'x', c public.bait_two DEFAULT 'x',"
+        " d public.bait[] DEFAULT '{x}', e public.bait_row DEFAULT '(x)')",
+        "INSERT INTO public.lure VALUES (1)",
+    )
+    before = calls(shop)
+    with closing(engine.connect(shop, "tests")) as session, transaction(session) as cursor:
+        live = read_shapes(cursor)["public.lure"]
+        found = only_live(cursor, live, replace(live, columns=("a",)))
+    assert calls(shop) == before
+    assert found is not None and found.names == ("b", "c", "d", "e")
+
+
+BASELINE = """
+CREATE TABLE public.lure (a int, b text);
+INSERT INTO public.lure VALUES (1, 'x');
+CREATE VIEW public.lure_seen AS SELECT a FROM public.lure;
+GRANT SELECT ON public.lure TO PUBLIC
+"""
+
+
+@pytest.fixture
+def memory(shop: Login, stranger: Stranger) -> Memory:
+    """What was recorded while the stranger behaved."""
+    stranger.runs(*BASELINE.split(";"))
+    with closing(engine.connect(shop, "tests")) as session, transaction(session, isolation="REPEATABLE READ") as cursor:
+        return Memory(read_baseline(cursor, [], "alembic_version").facts, None)
+
+
+def statuses(login: Login, memory: Memory) -> dict[str, str]:
+    """As verify finds the tables."""
+    given: dict[str, Any] = {"except_tables": [], "altered_tables": [], "bookkeeping_tables": ["alembic_version"]}
+    proofs = compare(login, memory, **given, settle_seconds=0)
+    return {proof.name.removeprefix("untouched.public."): proof.status for proof in proofs}
+
+
+@pytest.mark.parametrize(
+    "deed",
+    [
+        "DROP TABLE public.lure CASCADE",
+        "TRUNCATE public.lure",
+        "ALTER TABLE public.lure DROP COLUMN b",
+        "DROP TABLE public.lure CASCADE; CREATE TABLE public.lure (a int, b text)",
+        "DROP TABLE public.lure CASCADE; CREATE VIEW public.lure AS SELECT public.spring() AS a, 'x' AS b",
+    ],
+)
+def test_what_a_stranger_does_to_its_own_table_turns_no_release_red(
+    shop: Login, stranger: Stranger, memory: Memory, deed: str
+) -> None:
+    """A red table is taken back by default, and with it a good release."""
+    stranger.runs(deed)
+    assert statuses(shop, memory) == {"lure": "inconclusive", "orders": "pass"}
+
+
+def test_the_applications_own_table_still_turns_it_red(shop: Login, stranger: Stranger, memory: Memory) -> None:
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute("TRUNCATE orders")
+    assert statuses(shop, memory) == {"lure": "pass", "orders": "fail"}
+
+
+def test_a_table_that_its_owner_lets_nobody_read_turns_no_release_red(
+    shop: Login, stranger: Stranger, memory: Memory
+) -> None:
+    """db_user owns the database, and is no superuser."""
+    owner = replace(shop, user=f"owner_{secrets.token_hex(4)}", password="owner")
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {owner.user} LOGIN PASSWORD 'owner'")
+        try:
+            cursor.execute(f"GRANT SELECT ON orders, alembic_version TO {owner.user}")
+            assert statuses(owner, memory) == {"lure": "pass", "orders": "pass"}
+            stranger.runs("REVOKE ALL ON public.lure FROM PUBLIC")
+            assert statuses(owner, memory) == {"lure": "inconclusive", "orders": "pass"}
+        finally:
+            cursor.execute(f"DROP OWNED BY {owner.user}")
+            cursor.execute(f"DROP ROLE {owner.user}")
+
+
+def test_nobody_waits_for_a_table_that_a_stranger_holds(
+    shop: Login, stranger: Stranger, memory: Memory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be held for hours, and so may what a view of the stranger's reads."""
+    monkeypatch.setattr(write_attribution, "LOCK_WAIT_MS", 300)
+    monkeypatch.setattr(back_to_baseline, "LOCK_WAIT_MS", 300)
+    compared: list[dict[str, str]] = []
+
+    def compares() -> None:
+        proofs = back_to_baseline.compare_with_baseline(
+            shop, memory, None, bookkeeping_table="alembic_version", created=[], altered=[], settle_seconds=0
+        )
+        compared.append({proof.name.removeprefix("restored."): proof.status for proof in proofs})
+
+    with closing(connect(stranger.login, "a stranger")) as holder, holder.cursor() as holding:
+        holding.execute("BEGIN")
+        holding.execute("LOCK TABLE public.lure IN ACCESS EXCLUSIVE MODE")
+        comparing = threading.Thread(target=compares, daemon=True)
+        comparing.start()
+        comparing.join(10)
+        assert not comparing.is_alive(), "It waits for the stranger."
+    assert compared == [
+        {
+            "catalog": "inconclusive",
+            "public.alembic_version": "pass",
+            "public.lure": "inconclusive",
+            "public.orders": "pass",
+        }
+    ]

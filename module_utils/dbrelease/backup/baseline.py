@@ -16,11 +16,12 @@ from ..core.journal import utc_now
 from ..core.plain_text import printable
 from ..postgres.catalog_text import read_lines
 from ..postgres.declared_select import select_declared
-from ..postgres.fingerprints import READING, read_tables
+from ..postgres.fingerprints import READING, read_tables, table_key
 from ..postgres.large_objects import fingerprint_of, read_large_objects
 from ..postgres.revision import database_revisions
 from ..postgres.session import Row, select, server_reason, without_timeouts
 from ..postgres.terminate import OF_CLIENTS
+from ..postgres.trusted_roles import trusted_roles
 
 IDENTITY = """
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
@@ -29,8 +30,15 @@ SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('se
 FROM pg_database d WHERE d.datname = current_database()
 """
 
+OF_STRANGERS = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND c.relowner <> ALL (%s::oid[])
+ORDER BY 1, 2
+"""
+
 # What a summary only counts, or leaves out.
-UNCOUNTED = ("tables", "sequences", "settings", "catalog")
+UNCOUNTED = ("tables", "sequences", "settings", "catalog", "untrusted")
 # How well the server was, for whoever watches it afterwards.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,
@@ -82,11 +90,18 @@ def read_baseline(
             "revision": " ".join(revisions),
             "tables": read_tables(cursor),
             "catalog": read_lines(cursor),
+            "untrusted": _untrusted(cursor, bookkeeping_table),
             "observations": [_observe(cursor, observation) for observation in observations],
             "settings": read_settings(cursor),
             "health": select(cursor, HEALTH)[0],
         }
     )
+
+
+def _untrusted(cursor: RealDictCursor, bookkeeping_table: str) -> list[str]:
+    """The tables whose owner is not trusted: what becomes of them is no claim on the release."""
+    trusted = trusted_roles(cursor, cursor.connection.info.dbname, bookkeeping_table)
+    return [table_key(row["schema"], row["name"]) for row in select(cursor, OF_STRANGERS, (trusted,))]
 
 
 def _observe(cursor: RealDictCursor, observation: Mapping[str, Any]) -> Row:
