@@ -12,7 +12,7 @@ from .trusted_roles import trusted_roles
 
 # A default that is computed is another one for each row, so that only a constant one tells that nobody wrote a value.
 # One of a type to which another role has made a cast is not looked at: to write it would call that role's function. Nor
-# is one that leads to a domain of a role that is not trusted: to write it is to check it, by whatever that role demands.
+# is one that leads to a domain of a role that is not trusted: to write it is to check it as that role demands.
 DEFAULTS = """
 SELECT a.attname::text AS name,
        CASE WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(''([^'']|'''')*''|[0-9.]+|true|false)(::[^'']*)?$'
