@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import preflight_info
@@ -15,14 +19,21 @@ import pytest
 import reconcile
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.restore_names import REPLAY
 from ansible.module_utils.dbrelease.postgres import session as engine
 from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
+from ansible.module_utils.dbrelease.postgres.dependents import dependents_of
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
+from ansible.module_utils.dbrelease.postgres.lock_retry import session_in_words
 from ansible.module_utils.dbrelease.postgres.outside_functions import BeyondError
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
 from ansible.module_utils.dbrelease.restore.swap.added_columns import only_live
+from ansible.module_utils.dbrelease.restore.swap.archive import Keeper
+from ansible.module_utils.dbrelease.restore.swap.live_compare import prepare
+from ansible.module_utils.dbrelease.restore.swap.live_scan import Looking
+from ansible.module_utils.dbrelease.restore.swap.result import rows_proof
 from ansible.module_utils.dbrelease.rollback import back_to_baseline
 from ansible.module_utils.dbrelease.verify import write_attribution
 from ansible.module_utils.dbrelease.verify.write_attribution import Memory, compare
@@ -310,3 +321,74 @@ def test_nobody_waits_for_a_table_that_a_stranger_holds(
             "public.orders": "pass",
         }
     ]
+
+
+def test_a_trigger_of_a_strangers_own_table_keeps_no_release_from_being_taken_back(
+    shop: Login, stranger: Stranger
+) -> None:
+    stranger.runs(
+        "CREATE TABLE public.lure (a int)",
+        "CREATE FUNCTION public.pulled() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM 1 FROM orders; RETURN NEW; END $$",
+        "CREATE TRIGGER pulls AFTER INSERT ON public.lure FOR EACH ROW EXECUTE FUNCTION public.pulled()",
+    )
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute("CREATE TABLE other (a int)")
+        cursor.execute(
+            "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN PERFORM 1 FROM orders; RETURN NEW; END $$"
+        )
+        cursor.execute("CREATE TRIGGER notes AFTER INSERT ON other FOR EACH ROW EXECUTE FUNCTION noted()")
+    with closing(engine.connect(shop, "tests")) as session, transaction(session, read_only=True) as reading:
+        found = dependents_of(reading, ["orders"])
+    assert found == ["trigger notes of other (its function noted() mentions orders)"]
+
+
+def test_a_strangers_rows_are_saved_and_the_script_does_not_check_them_as_it_demands(
+    shop: Login, stranger: Stranger, server: Login, tmp_path: Path
+) -> None:
+    """Whoever runs the script of a swap writes as a superuser, or as the owner of every table."""
+    stranger.runs("CREATE TABLE public.lure (a int PRIMARY KEY CHECK (public.spring() = 1))")
+    before = calls(shop)
+    incoming = replace(shop, database=f"{shop.database}_in")
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {incoming.database} TEMPLATE {shop.database}")
+        cursor.execute(f"ALTER DATABASE {incoming.database} SET track_functions = 'all'")
+        try:
+            stranger.runs("INSERT INTO public.lure VALUES (1)")
+            with closing(connect(shop, "tests")) as inside, inside.cursor() as writing:
+                writing.execute("INSERT INTO orders VALUES (21, 'new')")
+            folder = tmp_path / "rows"
+            comparison = prepare(shop, incoming, "alembic_version", Looking(Keeper(folder)), None)
+            with closing(comparison):
+                saved = comparison.save(server, "-- Rows\n")
+            assert saved.rows == 2
+            assert saved.not_replayed == ["public.lure"]
+            proof = rows_proof(saved)
+            assert (proof.status, '"public.lure"' in proof.detail) == ("inconclusive", True)
+            argv = ["psql", "--no-psqlrc", f"--host={shop.host}", f"--port={shop.port}", f"--username={shop.user}"]
+            played = subprocess.run(
+                [*argv, f"--dbname={incoming.database}", f"--file={folder / REPLAY}"],
+                env={**os.environ, "PGPASSWORD": shop.password or ""},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert played.returncode == 0, played.stderr
+            assert calls(incoming) == 0
+            assert calls(shop) == before + 1, "which was the stranger's own"
+            with closing(connect(incoming, "tests")) as inside, inside.cursor() as reading:
+                reading.execute("SELECT (SELECT count(*) FROM orders), (SELECT count(*) FROM lure)")
+                assert reading.fetchall() == [(21, 0)]
+        finally:
+            cursor.execute(f"DROP DATABASE {incoming.database} WITH (FORCE)")
+
+
+def test_what_a_strangers_session_runs_is_quoted_and_short_where_it_is_named() -> None:
+    """A name may be any words, and so may a query that names nothing."""
+    words = 'SELECT 1 AS all_is_well), and that is as it must be. Now run psql -c "DROP TABLE orders" ('
+    row = {"pid": 7, "user": "x", "application": "y", "state": "active", "since": "z", "query": words * 9}
+    said = session_in_words(row)
+    query, end = json.JSONDecoder().raw_decode(said.partition("last query: ")[2])
+    assert (query.startswith(words), said.partition("last query: ")[2][end:]) == (True, ")")
+    assert len(said) < 500

@@ -16,10 +16,11 @@ from ..core.journal import utc_now
 from ..core.plain_text import printable
 from ..postgres.catalog_text import read_lines
 from ..postgres.declared_select import select_declared
-from ..postgres.fingerprints import READING, read_tables, table_key
+from ..postgres.fingerprints import READING, read_tables
 from ..postgres.large_objects import fingerprint_of, read_large_objects
 from ..postgres.revision import database_revisions
 from ..postgres.session import Row, select, server_reason, without_timeouts
+from ..postgres.strangers import tables_of_strangers
 from ..postgres.terminate import OF_CLIENTS
 from ..postgres.trusted_roles import trusted_roles
 
@@ -28,13 +29,6 @@ SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('se
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid, pg_database_size(d.oid) AS database_bytes,
        has_function_privilege('pg_control_system()', 'EXECUTE') AS may_identify
 FROM pg_database d WHERE d.datname = current_database()
-"""
-
-OF_STRANGERS = """
-SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND c.relowner <> ALL (%s::oid[])
-ORDER BY 1, 2
 """
 
 # What a summary only counts, or leaves out.
@@ -100,8 +94,7 @@ def read_baseline(
 
 def _untrusted(cursor: RealDictCursor, bookkeeping_table: str) -> list[str]:
     """The tables whose owner is not trusted: what becomes of them is no claim on the release."""
-    trusted = trusted_roles(cursor, cursor.connection.info.dbname, bookkeeping_table)
-    return [table_key(row["schema"], row["name"]) for row in select(cursor, OF_STRANGERS, (trusted,))]
+    return tables_of_strangers(cursor, trusted_roles(cursor, cursor.connection.info.dbname, bookkeeping_table))
 
 
 def _observe(cursor: RealDictCursor, observation: Mapping[str, Any]) -> Row:

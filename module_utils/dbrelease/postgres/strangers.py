@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from psycopg2.extensions import cursor as Cursor
 
+from .fingerprints import table_key
 from .outside_functions import BeyondError
 from .session import Row, Session, select, select_as_declared
 from .trusted_roles import quoted_text, trusted_roles
@@ -59,6 +60,18 @@ WHERE d.datname = current_database() AND a.privilege_type = 'CREATE' AND a.grant
 HAVING count(*) > 0
 ORDER BY 1
 """
+
+OF_STRANGERS = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND c.relowner <> ALL (%s::oid[])
+ORDER BY 1, 2
+"""
+
+
+def tables_of_strangers(cursor: Cursor, trusted: Sequence[int]) -> list[str]:
+    """The tables (`schema.table`) whose owners are none of these roles."""
+    return [table_key(row["schema"], row["name"]) for row in select(cursor, OF_STRANGERS, (list(trusted),))]
 
 
 def read_strangers(cursor: Cursor) -> tuple[list[Row], list[Row]]:
