@@ -18,9 +18,12 @@ import preflight_info
 import pytest
 import reconcile
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
+from ansible.module_utils.dbrelease.core import journal
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.options import run_of
 from ansible.module_utils.dbrelease.core.restore_names import REPLAY
 from ansible.module_utils.dbrelease.postgres import session as engine
+from ansible.module_utils.dbrelease.postgres.catalog_text import bounded, read_lines
 from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
 from ansible.module_utils.dbrelease.postgres.dependents import dependents_of
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
@@ -392,3 +395,35 @@ def test_what_a_strangers_session_runs_is_quoted_and_short_where_it_is_named() -
     query, end = json.JSONDecoder().raw_decode(said.partition("last query: ")[2])
     assert (query.startswith(words), said.partition("last query: ")[2][end:]) == (True, ")")
     assert len(said) < 500
+
+
+def test_a_comment_of_any_length_is_a_short_line_that_changes_with_it(shop: Login, stranger: Stranger) -> None:
+    """All that is recorded of the catalog is kept in the journal, which is read by every module of every run."""
+    lines = []
+    stranger.runs("CREATE TABLE public.lure (a int)")
+    for end in "ab":
+        stranger.runs(f"DO $$ BEGIN EXECUTE 'COMMENT ON TABLE public.lure IS ' || quote_literal(repeat('%{{x', 2000000)"
+                      f" || '{end}'); END $$")  # fmt: skip
+        with closing(engine.connect(shop, "tests")) as session, transaction(session, read_only=True) as cursor:
+            lines.append(read_lines(cursor))
+    assert max(len(line) for line in lines[0]) < 5000
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(
+            "SELECT format('comment on %s: %L', 'table public.lure', obj_description('public.lure'::regclass))"
+        )
+        ((whole,),) = cursor.fetchall()
+    assert bounded(whole) in lines[1], "and so is what was recorded without a bound"
+    (before,), (after,) = (set(one) - set(other) for one, other in (lines, lines[::-1]))
+    assert before.startswith("comment on table public.lure: '%{x") and after.startswith("comment on table public.lure")
+
+
+def test_nothing_is_recorded_that_would_make_the_journal_unreadable(
+    run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MOST_BYTES", journal.ROOM_FOR_ENDS + 300_000)
+    kept = journal.Journal(run_of({"run": run_parameters}))
+    with pytest.raises(ReleaseError, match="put a copy of it aside") as refused, kept.step("baseline") as step:
+        step.facts["catalog"] = ["x" * 1000] * 400
+    assert refused.value.refused
+    kept.append("run", "failed", {"message": "refused"})
+    assert [(line["step"], line["event"]) for line in kept.read()] == [("baseline", "started"), ("run", "failed")]

@@ -29,6 +29,9 @@ LONGEST_TEXT = 200
 # recorded of each table.
 MOST_BYTES = 128 << 20
 MOST_LINES = 200_000
+# What is recorded may be as large as others make it. A line that large is refused before nothing could be read any
+# more; how the step ended is told in a short one, for which there is room.
+LONG_LINE, ROOM_FOR_ENDS = 64 << 10, 4 << 20
 
 
 def utc_now() -> datetime:
@@ -117,6 +120,8 @@ class Journal:
             try:
                 # A run that was killed while it wrote may have left half a line: never continue it.
                 size = os.fstat(descriptor).st_size
+                if len(text) > LONG_LINE and size + len(text.encode()) > MOST_BYTES - ROOM_FOR_ENDS:
+                    raise _too_large(self.path, f"{size} bytes, and {len(text)} more were to be written", "Writing")
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
                 _write_whole(descriptor, ("\n" if torn else "").encode() + text.encode())
                 os.fsync(descriptor)
@@ -206,9 +211,9 @@ def _whole_lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
             yield value
 
 
-def _too_large(path: Path, why: str) -> ReleaseError:
+def _too_large(path: Path, why: str, what: str = "Reading") -> ReleaseError:
     return ReleaseError(
-        f"Reading the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
+        f"{what} the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
         "lines of releases that nobody will take back, and run again.",
         refused=True,
     )

@@ -16,7 +16,7 @@ from ..core.options import run_of
 from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
 from ..postgres.catalog import find_relation, present
-from ..postgres.catalog_text import fingerprint, read_lines
+from ..postgres.catalog_text import bounded, fingerprint, read_lines
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import READING, read_tables, table_key
@@ -126,6 +126,7 @@ def prove_catalog(before: Sequence[str] | None, now: Sequence[str]) -> Proof:
             observed={"lines": len(now)},
             detail="The baseline recorded no catalog.",
         )
+    before = [*map(bounded, before)]
     gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
     expected = {"lines": len(before), "sha256": fingerprint(before)}
     observed = {"lines": len(now), "sha256": fingerprint(now), "gone": len(gone), "new": len(new)}
