@@ -17,7 +17,7 @@ from typing import Any
 import preflight_info
 import pytest
 import reconcile
-from ansible.module_utils.dbrelease.backup.baseline import read_baseline
+from ansible.module_utils.dbrelease.backup.baseline import read_baseline, read_settings
 from ansible.module_utils.dbrelease.core import journal
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.options import run_of
@@ -32,6 +32,12 @@ from ansible.module_utils.dbrelease.postgres.outside_functions import BeyondErro
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
+from ansible.module_utils.dbrelease.restore.settings import (
+    apply_session_settings,
+    apply_settings,
+    create_closed,
+    prove_settings,
+)
 from ansible.module_utils.dbrelease.restore.swap.added_columns import only_live
 from ansible.module_utils.dbrelease.restore.swap.archive import Keeper
 from ansible.module_utils.dbrelease.restore.swap.live_compare import prepare
@@ -427,3 +433,28 @@ def test_nothing_is_recorded_that_would_make_the_journal_unreadable(
     assert refused.value.refused
     kept.append("run", "failed", {"message": "refused"})
     assert [(line["step"], line["event"]) for line in kept.read()] == [("baseline", "started"), ("run", "failed")]
+
+
+def test_nobody_else_connects_to_a_copy_until_it_is_compared(shop: Login, stranger: Stranger, server: Login) -> None:
+    """By default anybody may, and whoever owns a table could change it there, or hold it for hours."""
+    copy = replace(shop, database=f"{shop.database}_copy")
+    stranger_there = replace(stranger.login, database=copy.database)
+    with closing(engine.connect(shop, "tests")) as session, transaction(session, read_only=True) as cursor:
+        recorded = read_settings(cursor)
+    assert recorded["acl"] is None
+    with closing(engine.connect(server, "tests")) as session:
+        try:
+            with session.cursor() as cursor:
+                create_closed(cursor, copy.database, recorded, session.server_version // 10000, [])
+                apply_session_settings(cursor, copy.database, recorded)
+            with pytest.raises(ReleaseError, match="permission denied for database"):
+                connect(stranger_there, "a stranger")
+            with transaction(session) as writing:
+                apply_settings(writing, copy.database, recorded)
+            connect(stranger_there, "a stranger").close()
+            with closing(connect(copy, "tests")) as inside, transaction(inside, read_only=True) as reading:
+                proof = prove_settings(reading, recorded, read_settings(reading))
+            assert proof.status == "pass", proof.observed
+        finally:
+            with session.cursor() as cursor:
+                cursor.execute(f"DROP DATABASE IF EXISTS {copy.database} WITH (FORCE)")
