@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,9 @@ LONGEST_TEXT = 200
 # recorded of each table.
 MOST_BYTES = 128 << 20
 MOST_LINES = 1_000_000
+# What is recorded may be as large as others make it. A line that large is refused before nothing could be read any
+# more; how the step ended is told in a short one, for which there is room.
+LONG_LINE, ROOM_FOR_ENDS = 64 << 10, 4 << 20
 
 
 def utc_now() -> datetime:
@@ -119,6 +123,8 @@ class Journal:
             try:
                 # A run that was killed while it wrote may have left half a line: never continue it.
                 size = os.fstat(descriptor).st_size
+                if len(text) > LONG_LINE and size + len(text.encode()) > MOST_BYTES - ROOM_FOR_ENDS:
+                    raise _too_large(self.path, f"{size} bytes, and {len(text)} more were to be written", "Writing")
                 torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
                 _write_whole(descriptor, ("\n" if torn else "").encode() + text.encode())
                 os.fsync(descriptor)
@@ -196,11 +202,10 @@ def _write_whole(descriptor: int, line: bytes) -> None:
 
 @dataclass
 class _Known:
-    """What this process has read of a journal: the lines of its first bytes, up to a line's end."""
+    """What this process has read of a journal: the events of its first bytes, up to a line's end, and their checksum."""
 
-    device: int
-    inode: int
-    read: int = 0
+    length: int = 0
+    checksum: int = 0
     lines: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -211,28 +216,24 @@ _KNOWN: dict[Path, _Known] = {}
 
 
 def _known_lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
-    status = os.fstat(file.fileno())
-    if status.st_size > MOST_BYTES:
-        raise _too_large(path, f"it has {status.st_size} bytes, of {MOST_BYTES} at most")
-    known = _KNOWN.get(path)
-    if known is None or (known.device, known.inode) != (status.st_dev, status.st_ino) or known.read > status.st_size:
-        known = _KNOWN[path] = _Known(status.st_dev, status.st_ino)
-    file.seek(known.read)
-    last: list[dict[str, Any]] = []
+    size = os.fstat(file.fileno()).st_size
+    if size > MOST_BYTES:
+        raise _too_large(path, f"it has {size} bytes, of {MOST_BYTES} at most")
+    text = memoryview(file.read(MOST_BYTES))
+    known = _KNOWN.get(path) or _Known()
+    if zlib.crc32(text[: known.length]) != known.checksum:  # it was not only added to
+        known = _Known()
+    whole = bytes(text[known.length :])
+    added, last = whole[: whole.rfind(b"\n") + 1], whole[whole.rfind(b"\n") + 1 :]  # which may be written on
+    known.lines += added.count(b"\n")
+    if known.lines > MOST_LINES:
+        raise _too_large(path, f"it has more than {MOST_LINES} lines")
     with _no_collection():
-        for line in file:
-            event = _event_of(line)
-            if not line.endswith(b"\n"):  # it may be written on
-                last = [event] if event else []
-                break
-            known.read += len(line)
-            known.lines += 1
-            if known.lines > MOST_LINES:
-                del _KNOWN[path]
-                raise _too_large(path, f"it has more than {MOST_LINES} lines")
-            if event:
-                known.events.append(event)
-    return chain(known.events, last)
+        known.events += filter(None, map(_event_of, added.splitlines()))
+    known.checksum = zlib.crc32(added, known.checksum)
+    known.length += len(added)
+    _KNOWN[path] = known
+    return chain(known.events, filter(None, [_event_of(last)] if last else []))
 
 
 @contextmanager
@@ -255,9 +256,9 @@ def _event_of(line: bytes) -> dict[str, Any] | None:
     return value if _is_event(value) else None
 
 
-def _too_large(path: Path, why: str) -> ReleaseError:
+def _too_large(path: Path, why: str, what: str = "Reading") -> ReleaseError:
     return ReleaseError(
-        f"Reading the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
+        f"{what} the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
         "lines of releases that nobody will take back, and run again.",
         refused=True,
     )
