@@ -202,7 +202,7 @@ def _write_whole(descriptor: int, line: bytes) -> None:
 
 @dataclass
 class _Known:
-    """What this process has read of a journal: the events of its first bytes, up to a line's end, and their checksum."""
+    """What this process has read of a journal: the events of its first lines, and the checksum of these."""
 
     length: int = 0
     checksum: int = 0
@@ -229,7 +229,7 @@ def _known_lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
     if known.lines > MOST_LINES:
         raise _too_large(path, f"it has more than {MOST_LINES} lines")
     with _no_collection():
-        known.events += filter(None, map(_event_of, added.splitlines()))
+        known.events += filter(None, map(_event_of, added.split(b"\n")[:-1]))
     known.checksum = zlib.crc32(added, known.checksum)
     known.length += len(added)
     _KNOWN[path] = known
