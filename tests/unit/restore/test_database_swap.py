@@ -712,7 +712,7 @@ def test_after_a_kill_connections_are_allowed_and_the_application_runs(
     world: World, copy: str, container: str, number: signal.Signals, where: str
 ) -> None:
     parameters = world.swap_parameters(copy, containers=[container], stop_seconds=1)
-    paths = [str(ROOT / "tests"), str(ROOT / "library")]
+    paths = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "library")]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED.format(paths=paths, where=where)],
         stdin=subprocess.PIPE,

@@ -232,7 +232,7 @@ with guarded(lambda: time.sleep(1)):
 
 
 def test_a_killed_holders_lock_lasts_until_its_guardian_has_repaired_and_no_longer(world: World) -> None:
-    paths = [str(ROOT / "tests"), str(ROOT / "library")]
+    paths = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "library")]
     code = HOLDER.format(paths=paths, login=vars(world.maintenance), database=world.login.database, run=world.run)
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout and process.stdout.readline() == b"now\n"
