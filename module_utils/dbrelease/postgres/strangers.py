@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
 
 from .outside_functions import BeyondError
 from .session import Row, Session, select, select_as_declared
@@ -78,7 +79,8 @@ def refuse_planted(cursor: Cursor) -> None:
     if not isinstance(session, Session):
         return
     if session.planted is None:
-        planted, _ = read_strangers(cursor)
+        with session.cursor(cursor_factory=RealDictCursor) as own:  # whatever rows that of the caller gives
+            planted, _ = read_strangers(own)
         session.planted = planted_words(planted)
     if session.planted:
         raise BeyondError(f"it may call what a role made that is not trusted: {session.planted}")
