@@ -175,8 +175,8 @@ def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, 
         count = matching = 0
         found: list[str] = []
         # Up to now: whatever writes faster than it is read would be read for ever.
-        window = {"since": start, "until": time.time()}
-        for line in _lines(container.logs(stream=True, follow=False, timestamps=True, **window)):
+        now = time.time()
+        for line in _lines(container.logs(stream=True, follow=False, timestamps=True, since=start, until=now)):
             count += 1
             if pattern.search(line.partition(" ")[2]):
                 matching += 1

@@ -80,6 +80,7 @@ def test_in_a_container_it_replaces_a_link(run_parameters: dict[str, Any]) -> No
         seen = container.exec_run(
             ["sh", "-c", "cat /app/versions/a.py; stat -c '%F %a %u' /app/versions/a.py; ls /app"]
         )
+        assert isinstance(seen.output, bytes)
         assert seen.output.decode().splitlines() == [CONTENT.decode().strip(), "regular file 644 0", "versions"]
     finally:
         container.remove(force=True)

@@ -49,6 +49,18 @@ def test_the_printed_commands_work_from_the_database_that_the_restore_worked_fro
     assert printed == [f"ansible-playbook restore_x.yml -i staging {swap_back}", drop]
 
 
+def test_an_address_that_the_target_found_is_one_word_of_the_printed_command() -> None:
+    given = {
+        "restore_maintenance_db": "postgres",
+        "restore_db_container": "",
+        "restore_login_host": "10.0.0.7; id",
+        "restore_login_port": 5432,
+        "restore_login_user": "shop",
+    }
+    drop = rendered(read("defaults")["restore_drop_command"], **given)
+    assert drop == "dropdb --host='10.0.0.7; id' --port=5432 --username=shop {database}"
+
+
 @pytest.mark.parametrize(
     ("backup", "swap_back", "allowed"),
     [("", "", True), ("x.dump", "", True), ("", "shop_before", True), ("x.dump", "shop_before", False)],
