@@ -319,7 +319,7 @@ def test_a_prepared_transaction_is_found_before_the_application_is_stopped(
         return [{"gid": "left"}] if "pg_prepared_xacts" in sql else select(cursor, sql, *rest)
 
     monkeypatch.setattr(swap, "select", selected)
-    with pytest.raises(ReleaseError, match=r"a prepared transaction \(left\) keeps the database") as raised:
+    with pytest.raises(ReleaseError, match=r'a prepared transaction \("left"\) keeps the database') as raised:
         world.swap(copy)
     assert raised.value.refused
     assert list(world.databases()) == [world.login.database]
