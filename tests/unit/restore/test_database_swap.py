@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import secrets
@@ -97,6 +98,41 @@ def test_the_copy_is_live_and_what_was_live_is_kept(world: World, copy: str) -> 
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     )
     assert comment == ("The shop's",)
+
+
+def payload_in(folder: Path) -> list[dict[str, Any]]:
+    """A file of the release where the backend has it: on the target itself."""
+    path = folder / "new.py"
+    path.write_text("revision = 'b2'\n", encoding="utf-8")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return [{"source": "new.py", "destination": str(path), "sha256": sha256}]
+
+
+def test_the_files_of_the_release_are_removed_and_what_was_swapped_in_is_recorded(
+    world: World, copy: str, tmp_path: Path
+) -> None:
+    files = payload_in(tmp_path)
+    world.swap(copy, check_mode=True, remove_payload=files)
+    assert Path(files[0]["destination"]).exists()
+    world.swap(copy, remove_payload=files)
+    assert not Path(files[0]["destination"]).exists()
+    (facts,) = [
+        line["facts"] for line in world.journal() if (line["step"], line["event"]) == ("restore.swap", "passed")
+    ]
+    assert facts["left"]["revisions"] == ["1a2b3c4d5e6f"]
+    assert facts["removed"] == [files[0]["destination"]]
+
+
+def test_the_files_of_the_release_are_put_back_before_the_application_starts_where_the_swap_fails(
+    world: World, copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = payload_in(tmp_path)
+    there: list[bool] = []
+    monkeypatch.setattr(swap, "exchange", fail)
+    monkeypatch.setattr(lifecycle, "start", lambda _: there.append(Path(files[0]["destination"]).exists()))
+    with pytest.raises((ReleaseError, ZeroDivisionError)):
+        world.swap(copy, remove_payload=files)
+    assert there == [True]
 
 
 def test_check_mode_swaps_nothing(world: World, copy: str) -> None:
@@ -712,7 +748,7 @@ def test_after_a_kill_connections_are_allowed_and_the_application_runs(
     world: World, copy: str, container: str, number: signal.Signals, where: str
 ) -> None:
     parameters = world.swap_parameters(copy, containers=[container], stop_seconds=1)
-    paths = [str(ROOT / "tests"), str(ROOT / "library")]
+    paths = [str(ROOT / "tests"), str(ROOT / "tests" / "support"), str(ROOT / "library")]
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED.format(paths=paths, where=where)],
         stdin=subprocess.PIPE,
