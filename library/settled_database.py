@@ -88,7 +88,7 @@ removed:
   returned: always
 proofs:
   description:
-    - The claims C(settled.revision), C(settled.structure) and C(settled.payload); C(settled.programs) where one runs on.
+    - The claims C(settled.revision), C(settled.structure) and C(settled.payload); C(settled.programs) where one runs.
   type: list
   elements: dict
   returned: always

@@ -17,6 +17,7 @@ from ..core.redaction import masked
 from ..host.commands import docker_client
 from ..host.http import HttpSession
 from ..host.inspect import inspect, moment, no_container
+from ..host.json_lists import MISSING, at, lists_in, objects_in
 from ..host.log_events import COLOURS, without_data
 from ..release.guard_kinds import Guard, kind_of
 from .verdict import Seen
@@ -67,16 +68,20 @@ class Services:
         if not self.base_url:
             return Seen("skipped", "The inventory names no API (api_base_url).")
         with HttpSession(self.base_url, self.timeout_s) as session:
-            answer = session.get(declared["path"])
+            answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
         if answer.problem or answer.status != 200 or answer.kind not in ("list", "object"):
             seen = answer.problem or f"answered with status {answer.status} and {answer.kind_label}."
             return Seen("inconclusive", f"{asked} {seen}", {"absent": declared["keys"]})
-        present = sorted({key for keys in answer.items for key in (keys or ())} & set(declared["keys"]))
-        items = len(answer.items)
+        place = declared.get("items")
+        meant = answer.value if place is None else at(answer.value, place)
+        present = sorted({key for one in objects_in(meant) for key in one} & set(declared["keys"]))
+        items = len(meant) if isinstance(meant, list) else 1
         expected, observed = {"absent": declared["keys"]}, {"present": present, "items": items}
         if present:
             return Seen("fail", f"{asked} answers with {', '.join(present)}.", expected, observed)
+        if unseen := _not_seen(meant, place):
+            return Seen("inconclusive", f"{asked} {unseen}", expected, observed)
         return Seen(
             "pass", f"None of the {items} items of {asked} has {', '.join(declared['keys'])}.", expected, observed
         )
@@ -159,6 +164,24 @@ class Services:
         if _time(created) > _time(self.deployed_at):
             return f"the container was created anew at {created}, after the deployment, and the log before is gone"
         return f"the log begins at {begins or 'no time at all'}, after the deployment: it was rotated or cut"
+
+
+def _not_seen(meant: Any, place: str | None) -> str:
+    """Why an answer without the keys does not show that they are absent; empty where it does."""
+    where = f" at `{place}`" if place else ""
+    if place and not isinstance(meant, list):
+        held = "nothing" if meant is MISSING else "an object" if isinstance(meant, dict) else "no list"
+        return f"has {held}{where}, where the guard's list should be."
+    if isinstance(meant, list):
+        if not meant:
+            return f"answered with an empty list{where}, which says nothing of the keys of its items."
+        return "" if all(isinstance(item, dict) for item in meant) else f"has items{where} that are no objects."
+    if place is None and next(lists_in(meant), None) is not None:
+        return (
+            "answered with an object that has lists in it, and the guard does not say which is meant: "
+            "declare it (`items`)."
+        )
+    return ""
 
 
 def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, list[str]]:

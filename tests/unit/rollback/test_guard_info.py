@@ -705,11 +705,33 @@ OPENAPI = {
     "openapi": {"path": "/openapi.json", "paths": ["/orders/[^/]+/items"], "properties": ["items"]},
     "road": "R.",
 }
+
+
+def wrapped(items: str) -> dict[str, Any]:
+    return {**ANSWERS, "answers": {**ANSWERS["answers"], "items": items}}
+
+
 OLD_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"id": {}}}}}, "paths": {"/orders": {}}}
 NEW_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"items": {}}}}}, "paths": {"/orders": {}}}
 SEEN = [
     (ANSWERS, {"/orders": [{"id": 1}]}, "pass"),
-    (ANSWERS, {"/orders": []}, "pass"),
+    (ANSWERS, {"/orders": []}, "inconclusive"),
+    (ANSWERS, {"/orders": [1]}, "inconclusive"),
+    (ANSWERS, {"/orders": [{"id": 1, "parts": [{"items": 2}]}]}, "fail"),
+    (ANSWERS, {"/orders": {"id": 1}}, "pass"),
+    (ANSWERS, {"/orders": {"rows": [{"id": 1}], "total": 1}}, "inconclusive"),
+    (ANSWERS, {"/orders": {"rows": [{"items": 1}], "total": 1}}, "fail"),
+    (wrapped("rows"), {"/orders": {"rows": [{"id": 1}], "items": 1}}, "pass"),
+    (wrapped("rows"), {"/orders": {"rows": [{"id": 1}, {"items": []}]}}, "fail"),
+    (wrapped("rows"), {"/orders": {"rows": []}}, "inconclusive"),
+    (wrapped("rows"), {"/orders": {"rows": {"id": 1}}}, "inconclusive"),
+    (wrapped("rows"), {"/orders": {"data": [{"id": 1}]}}, "inconclusive"),
+    (wrapped("rows"), {"/orders": [{"id": 1}]}, "inconclusive"),
+    (wrapped("/data/a~1b"), {"/orders": {"data": {"a/b": [{"id": 1}]}}}, "pass"),
+    (wrapped("/data/a~1b"), {"/orders": {"data": {"a/b": [{"items": 1}]}}}, "fail"),
+    (wrapped("/data/0"), {"/orders": {"data": [[{"id": 1}]]}}, "pass"),
+    (wrapped("/data/0"), {"/orders": {"data": []}}, "inconclusive"),
+    (wrapped(""), {"/orders": {"id": 1, "lines": [{"n": 1}]}}, "pass"),
     (ANSWERS, {"/orders": [{"id": 1}, {"items": []}]}, "fail"),
     (ANSWERS, {}, "inconclusive"),
     (ANSWERS, {"/orders": "text"}, "inconclusive"),
