@@ -82,7 +82,7 @@ options:
         count rows and those with C(covered_by_losses). Anything else is refused. Left out, none is accepted.
     type: str
   accept_log_gap:
-    description: Whether a log that does not reach back to the deployment is taken for all there is.
+    description: Whether a log that does not reach back to the deployment, or has no requests, is taken for all of it.
     type: bool
     default: false
   request_timeout_seconds:

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.errors import ReleaseError
 from ..release.guard_kinds import Guard
 from ..rollback.in_services import Services
+from ..rollback.verdict import in_words, remedy_of
 from .steps import Step
 
 
@@ -38,5 +39,5 @@ class StepGuards:
         for guard, seen in [*red, *(found for found in looked if found[1].status == "inconclusive")]:
             raise ReleaseError(
                 f"Step {step.name} ({step.title}) was not run, as its rows may be no longer the release's alone. "
-                f"{guard['title']}: {seen.detail} {guard['road']}"
+                f"{in_words(guard, seen)} {remedy_of(guard, seen)}"
             )
