@@ -16,6 +16,10 @@ options:
     description: Where the API answers. A login in it is used, and is in no message and in no journal line.
     type: str
     required: true
+  ca_file:
+    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
+    type: path
+    default: ""
   mode:
     description:
       - V(observe) records how the API answers, before the release, as step C(api_baseline) of the journal. It proves

@@ -34,7 +34,7 @@ options:
         elements: dict
         default: []
       stop_seconds:
-        description: How long a container may take to stop before it is killed.
+        description: How long a container may take to stop before it is killed; one whose own time is longer has that.
         type: int
         default: 10
       healthy_seconds:

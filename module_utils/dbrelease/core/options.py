@@ -49,6 +49,7 @@ SERVICES_OPTIONS: Options = {
             "guards": {"type": "list", "elements": "dict", "default": []},
             "containers": {"type": "dict", "default": {}},
             "api_base_url": {"type": "str", "default": ""},
+            "api_ca_file": {"type": "path", "default": ""},
             "timeout_seconds": {"type": "float", "default": 5},
         },
     },

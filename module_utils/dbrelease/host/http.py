@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -21,6 +22,11 @@ REDIRECTS = {301, 302, 303, 307, 308}
 REDIRECTS_AT_MOST = 5
 ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
 START_IT = "Start the service (its log says why it is down) or correct the base URL, and run again."
+
+NOT_TRUSTED = (
+    "Put the authority's certificate (PEM) in a file on the target, and name the file in the inventory (api_ca_file); "
+    "the system's own list and variables such as REQUESTS_CA_BUNDLE are not read."
+)
 
 
 @dataclass(frozen=True)
@@ -75,8 +81,11 @@ def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.Prepared
 class HttpSession:
     """Reads from one API: within a deadline, without proxies, never following a redirect to another place."""
 
-    def __init__(self, base_url: str, timeout_s: float) -> None:
-        """Opens no connection yet."""
+    def __init__(self, base_url: str, timeout_s: float, ca_file: str = "") -> None:
+        """Opens no connection yet.
+
+        ca_file: the authorities to trust, in PEM, in place of those that `requests` brings.
+        """
         parts = _split(base_url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ReleaseError(
@@ -88,6 +97,13 @@ class HttpSession:
         self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.trust_env = False
+        if ca_file:
+            if not os.access(ca_file, os.R_OK):
+                raise ReleaseError(
+                    f"Reading the API's authorities from {ca_file} on the target failed: put the file there, readable "
+                    "for the deploying user, or correct api_ca_file in the inventory, and run again."
+                )
+            self._session.verify = ca_file
         self._session.headers.update({"Accept": "application/json", "User-Agent": "dbrelease"})
         self._session.auth = login_in(base_url)
 
@@ -194,7 +210,7 @@ def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         return "failed: the host name is unknown.", START_IT
     if any(isinstance(cause, requests.exceptions.SSLError) for cause in chain):
-        return "failed: its certificate is not trusted.", "Give the target the authority's certificate, and run again."
+        return "failed: its certificate is not trusted.", NOT_TRUSTED
     if any(isinstance(cause, requests.exceptions.ContentDecodingError) for cause in chain):
         return "answered more than can be read, or in a broken encoding.", "Read the log of the service."
     return f"broke off ({type(chain[-1]).__name__}).", START_IT

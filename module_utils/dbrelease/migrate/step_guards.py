@@ -23,7 +23,12 @@ class StepGuards:
     @classmethod
     def of(cls, services: Mapping[str, Any]) -> StepGuards:
         """From the option `services` of a module."""
-        asked = Services(services["api_base_url"], services["containers"], services["timeout_seconds"])
+        asked = Services(
+            services["api_base_url"],
+            services["containers"],
+            services["timeout_seconds"],
+            ca_file=services.get("api_ca_file") or "",
+        )
         return cls({guard["name"]: guard for guard in services["guards"]}, asked)
 
     def demand(self, step: Step) -> None:

@@ -41,6 +41,7 @@ class Services:
     accept_log_gap: that a log which does not reach back so far, or has no requests, is taken for all there is.
     secret: the database's password, which no line of a log shows.
     paths: paths that the API is asked for anyway, which a request that looks for itself in a log may ask for, too.
+    ca_file: the authorities that the API's certificate is held to, where they are not the usual ones.
     """
 
     base_url: str
@@ -50,6 +51,7 @@ class Services:
     accept_log_gap: bool = False
     secret: str | None = None
     paths: tuple[str, ...] = ()
+    ca_file: str = ""
 
     def look(self, guard: Guard) -> Seen:
         """Look at one guard."""
@@ -81,7 +83,7 @@ class Services:
     def _answers(self, declared: Mapping[str, Any]) -> Seen:
         if not self.base_url:
             return Seen("skipped", "The inventory names no API (api_base_url).")
-        with HttpSession(self.base_url, self.timeout_s) as session:
+        with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
         if answer.problem or answer.status != 200 or answer.kind not in ("list", "object"):
@@ -103,7 +105,7 @@ class Services:
     def _openapi(self, declared: Mapping[str, Any]) -> Seen:
         if not self.base_url:
             return Seen("skipped", "The inventory names no API (api_base_url).")
-        with HttpSession(self.base_url, self.timeout_s) as session:
+        with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
         expected = {"absent": [*declared["paths"], *declared["properties"]]}
@@ -186,7 +188,7 @@ class Services:
         # One server logs the query, another the path alone; a proxy may send only known paths to this container.
         asked = [f"/{marker}", *(f"{path}{'&' if '?' in path else '?'}{PROBE}={marker}" for path in self.paths)]
         since = time.time() - 1
-        with HttpSession(self.base_url, self.timeout_s) as session:
+        with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answers = [session.get(path) for path in asked]
         if all(answer.problem for answer in answers):
             return f"no request could be made that would show whether requests are logged: it {answers[0].problem[:-1]}"

@@ -146,6 +146,7 @@ def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], depl
         params["accept_log_gap"],
         login.password,
         paths_of(guards),
+        params.get("api_ca_file") or "",
     )
     asked = [(guard, services.look(guard)) for guard in guards if kind_of(guard) not in KINDS_OF_DATABASE]
     # The database last: between its answer and the downgrade the least may happen.

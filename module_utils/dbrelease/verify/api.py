@@ -295,6 +295,7 @@ def _nothing_to_judge(endpoint: Endpoint) -> str:
 
 OPTIONS: Options = {
     "base_url": {"type": "str", "required": True},
+    "ca_file": {"type": "path", "default": ""},
     "other_rows": {"type": "bool", "default": False},
     "judge_latency": {"type": "bool", "default": True},
     "mode": {"type": "str", "choices": ["observe", "verify"], "required": True},
@@ -342,7 +343,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     endpoints: dict[str, Any] = {}
     with journal.step("api" if verifying else "api_baseline") as step:
         step.facts.update(taken_at=utc_now().isoformat(timespec="milliseconds"), endpoints=endpoints, proofs=[])
-        with HttpSession(params["base_url"], api["timeout_seconds"]) as session:
+        with HttpSession(params["base_url"], api["timeout_seconds"], params.get("ca_file") or "") as session:
             for endpoint in map(Endpoint.of, api["endpoints"]):
                 seen = observe(session, endpoint, latency.requests)
                 endpoints[endpoint.name] = seen.facts()
