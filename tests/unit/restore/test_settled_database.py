@@ -33,6 +33,7 @@ def claims(result: dict[str, Any]) -> dict[str, str]:
 
 
 def proof_of(result: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any]
     (found,) = [proof for proof in result["proofs"] if proof["name"] == f"settled.{name}"]
     return found
 
@@ -157,13 +158,18 @@ def test_files_are_put_back_into_a_container_that_is_stopped(container: str) -> 
     made = client.containers.get(container)
     write = "mkdir -p /srv/versions; echo x > /srv/versions/new.py; echo y > /srv/versions/old.py"
     made.exec_run(["sh", "-c", write], user="root")
+
+    def files() -> list[bytes]:
+        output: Any = made.exec_run(["ls", "/srv/versions"]).output
+        return [*output.split()]
+
     removed = RemovedFiles(container)
     removed.remove(["/srv/versions/new.py"])
-    assert made.exec_run(["ls", "/srv/versions"]).output.split() == [b"old.py"]
+    assert files() == [b"old.py"]
     made.stop(timeout=0)
     removed.put_back()
     made.start()
-    assert made.exec_run(["ls", "/srv/versions"]).output.split() == [b"new.py", b"old.py"]
+    assert files() == [b"new.py", b"old.py"]
     client.close()
 
 

@@ -708,7 +708,7 @@ OPENAPI = {
 
 
 def wrapped(items: str) -> dict[str, Any]:
-    return {**ANSWERS, "answers": {**ANSWERS["answers"], "items": items}}
+    return {**ANSWERS, "answers": {"path": "/orders", "keys": ["items"], "items": items}}
 
 
 OLD_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"id": {}}}}}, "paths": {"/orders": {}}}
