@@ -182,7 +182,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         **{key: params[key] for key in ("monitoring", "checks", "api", "revision")},
         "tables": release_tables(params["tables"]),
     }
-    target = Target(Login.of(params), params["containers"], params["api_base_url"], params["api_ca_file"])
+    target = Target(Login.of(params), params["containers"], params["api_base_url"], params.get("api_ca_file") or "")
     facts = take(target, release, memory, Before.of(lines, run), watch.begin_ns)
     now_ns = time.time_ns()
     journal.append(SAMPLE, "failed" if facts["verdict"] == "fail" else "passed", facts)
