@@ -16,6 +16,10 @@ options:
     description: Where the API answers. A login in it is used, and is in no message and in no journal line.
     type: str
     required: true
+  ca_file:
+    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
+    type: path
+    default: ""
   mode:
     description:
       - V(observe) records how the API answers, before the release, as step C(api_baseline) of the journal. It proves
@@ -88,8 +92,15 @@ options:
             type: str
             choices: [list, object]
             required: true
+          items:
+            description:
+              - Where in the answer its list is, as a key or as a JSON pointer such as V(/data/rows). Its items are then
+                held against the baseline.
+            type: str
           keys:
-            description: The keys that the object, or each item of the list, must have at least.
+            description:
+              - The keys that the object, or each item of the list, must have at least. With kind V(list) they are those
+                of the list at O(api.endpoints[].items).
             type: list
             elements: str
             required: true
@@ -131,8 +142,8 @@ endpoints:
   description:
     - How each endpoint answered, by its name. C(status) and C(kind) are those of the first answer that was not as
       declared, else of the last one; C(keys) those of any item and C(optional_keys) those of them that not every item
-      has; C(count) the number of items of a list; C(latency_ms) in milliseconds, of the answers with the declared
-      status.
+      has; C(below) those of what the lists of an object hold; C(count) the number of items of a list; C(latency_ms) in
+      milliseconds, of the answers with the declared status.
   type: dict
   returned: always
   sample:
@@ -141,6 +152,7 @@ endpoints:
       kind: list
       keys: [account_id, id, total]
       optional_keys: []
+      below: []
       count: 100
       latency_ms: {p50: 12.1, p95: 15.0, max: 15.3}
       requests: 10

@@ -76,13 +76,17 @@ options:
     description: Where the API answers; empty where the target has none.
     type: str
     default: ""
+  api_ca_file:
+    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
+    type: path
+    default: ""
   accept_loss:
     description:
       - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
         count rows and those with C(covered_by_losses). Anything else is refused. Left out, none is accepted.
     type: str
   accept_log_gap:
-    description: Whether a log that does not reach back to the deployment is taken for all there is.
+    description: Whether a log that does not reach back to the deployment, or has no requests, is taken for all of it.
     type: bool
     default: false
   request_timeout_seconds:
@@ -180,6 +184,7 @@ OPTIONS: Options = {
     "revision_files": {"type": "list", "elements": "dict", "default": []},
     "containers": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
+    "api_ca_file": {"type": "path", "default": ""},
     "accept_loss": {"type": "str"},
     "accept_log_gap": {"type": "bool", "default": False},
     "request_timeout_seconds": {"type": "float", "default": 10.0},

@@ -62,6 +62,10 @@ options:
     description: Where the API answers; empty where there is none.
     type: str
     default: ""
+  api_ca_file:
+    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
+    type: path
+    default: ""
   containers:
     description: The container of each service by the service's name; empty where the target has none.
     type: dict
@@ -160,6 +164,7 @@ OPTIONS: Options = {
     "tables": {"type": "dict", "default": {}},
     "api": {"type": "dict", "default": {}},
     "api_base_url": {"type": "str", "default": ""},
+    "api_ca_file": {"type": "path", "default": ""},
     "containers": {"type": "dict", "default": {}},
 }
 
@@ -177,7 +182,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         **{key: params[key] for key in ("monitoring", "checks", "api", "revision")},
         "tables": release_tables(params["tables"]),
     }
-    target = Target(Login.of(params), params["containers"], params["api_base_url"])
+    target = Target(Login.of(params), params["containers"], params["api_base_url"], params.get("api_ca_file") or "")
     facts = take(target, release, memory, Before.of(lines, run), watch.begin_ns)
     now_ns = time.time_ns()
     journal.append(SAMPLE, "failed" if facts["verdict"] == "fail" else "passed", facts)

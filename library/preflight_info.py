@@ -53,6 +53,10 @@ options:
     description: Where the API answers. It is not looked at if this is empty.
     type: str
     default: ""
+  api_ca_file:
+    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
+    type: path
+    default: ""
   require_staging_evidence:
     description: Whether a run that deployed this release in staging must be shown.
     type: bool
@@ -162,6 +166,7 @@ OPTIONS: Options = {
     "db_container": {"type": "str", "default": ""},
     "workdir": {"type": "path"},
     "api_base_url": {"type": "str", "default": ""},
+    "api_ca_file": {"type": "path", "default": ""},
     "require_staging_evidence": {"type": "bool", "default": False},
     "staging_evidence_path": {"type": "path", "default": ""},
 }

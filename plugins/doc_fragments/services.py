@@ -24,6 +24,10 @@ options:
         description: Where the API answers; empty where the target has none.
         type: str
         default: ""
+      api_ca_file:
+        description: File on the target with the authorities of the API's certificate; empty for the usual ones.
+        type: path
+        default: ""
       timeout_seconds:
         description: How long one request may take.
         type: float

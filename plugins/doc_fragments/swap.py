@@ -21,8 +21,20 @@ options:
         description: The table that holds the database's revision. Its row is saved, and left out of the script.
         type: str
         default: alembic_version
+      backend_container:
+        description: The container that holds the files of C(remove_payload); empty where they are on the target itself.
+        type: str
+        default: ""
+      remove_payload:
+        description:
+          - Files of the release, as M(release_info) returns its payload, that are removed before the application stops,
+            so that a backend which migrates when it starts finds nothing to apply. Only a file with the release's
+            sha256 is removed; all are put back where the swap fails.
+        type: list
+        elements: dict
+        default: []
       stop_seconds:
-        description: How long a container may take to stop before it is killed.
+        description: How long a container may take to stop before it is killed; one whose own time is longer has that.
         type: int
         default: 10
       healthy_seconds:

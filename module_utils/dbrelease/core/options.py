@@ -49,6 +49,7 @@ SERVICES_OPTIONS: Options = {
             "guards": {"type": "list", "elements": "dict", "default": []},
             "containers": {"type": "dict", "default": {}},
             "api_base_url": {"type": "str", "default": ""},
+            "api_ca_file": {"type": "path", "default": ""},
             "timeout_seconds": {"type": "float", "default": 5},
         },
     },
@@ -60,6 +61,8 @@ SWAP_OPTIONS: Options = {
         "options": {
             "containers": {"type": "list", "elements": "str", "default": []},
             "bookkeeping_table": {"type": "str", "default": "alembic_version"},
+            "backend_container": {"type": "str", "default": ""},
+            "remove_payload": {"type": "list", "elements": "dict", "default": []},
             "stop_seconds": {"type": "int", "default": 10},
             "healthy_seconds": {"type": "int", "default": 120},
             "swap_back_command": {"type": "str", "default": ""},

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
@@ -16,6 +17,7 @@ import requests
 import requests.auth
 
 from ..core.errors import ReleaseError
+from .json_lists import MISSING, Keys, at, keys_in_lists, keys_of_items
 
 REDIRECTS = {301, 302, 303, 307, 308}
 REDIRECTS_AT_MOST = 5
@@ -23,8 +25,10 @@ ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
 PACKED, GZIP_OR_ZLIB = ("gzip", "x-gzip", "deflate"), 47
 START_IT = "Start the service (its log says why it is down) or correct the base URL, and run again."
 
-# One answer's keys: of each item of a list, or of the object itself; None for an item that is no object.
-Keys = tuple[frozenset[str] | None, ...]
+NOT_TRUSTED = (
+    "Put the authority's certificate (PEM) in a file on the target, and name the file in the inventory (api_ca_file); "
+    "the system's own list and variables such as REQUESTS_CA_BUNDLE are not read."
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class Answer:
     problem: a clause (`did not answer within 10 s.`) if nothing usable came, with what to do in `remedy`.
     url: what was asked, without a login.
     kind: `list`, `object`, or what else it was.
+    outer: the keys of the object that has the list, where the list is not the answer itself.
+    below: of an object, the keys of what its lists hold.
     note: more to say of the status, as a clause with its comma.
     value: the whole answer, only where it was asked for as a document.
     """
@@ -42,6 +48,8 @@ class Answer:
     status: int | None = None
     kind: str = ""
     items: Keys = ()
+    outer: frozenset[str] = frozenset()
+    below: frozenset[str] = frozenset()
     note: str = ""
     problem: str = ""
     remedy: str = ""
@@ -75,8 +83,11 @@ def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.Prepared
 class HttpSession:
     """Reads from one API: within a deadline, without proxies, never following a redirect to another place."""
 
-    def __init__(self, base_url: str, timeout_s: float) -> None:
-        """Opens no connection yet."""
+    def __init__(self, base_url: str, timeout_s: float, ca_file: str = "") -> None:
+        """Opens no connection yet.
+
+        ca_file: the authorities to trust, in PEM, in place of those that `requests` brings.
+        """
         parts = _split(base_url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ReleaseError(
@@ -88,6 +99,13 @@ class HttpSession:
         self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.trust_env = False
+        if ca_file:
+            if not os.access(ca_file, os.R_OK):
+                raise ReleaseError(
+                    f"Reading the API's authorities from {ca_file} on the target failed: put the file there, readable "
+                    "for the deploying user, or correct api_ca_file in the inventory, and run again."
+                )
+            self._session.verify = ca_file
         self._session.headers.update(
             {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "dbrelease"}
         )
@@ -101,36 +119,40 @@ class HttpSession:
         """Close the connections."""
         self._session.close()
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str, items: str | None = None) -> Answer:
         """GET a path; whatever happens becomes an answer, within the timeout.
+
+        items: where in the answer its list is, a key or a JSON pointer; None where the answer is what is meant.
 
         The timeouts of `requests` bound the wait for each byte, not for the whole answer nor for the host's name: the
         thread that asks is therefore left behind when the time is over.
         """
-        return self._within(path, keep=False)
+        return self._within(path, items, keep=False)
 
     def document(self, path: str) -> Answer:
         """GET a path, and keep what it answers."""
-        return self._within(path, keep=True)
+        return self._within(path, None, keep=True)
 
-    def _within(self, path: str, *, keep: bool) -> Answer:
+    def _within(self, path: str, items: str | None, *, keep: bool) -> Answer:
         answers: list[Answer] = []
         begun = time.monotonic()
-        worker = threading.Thread(target=lambda: answers.append(self._ask(path, keep=keep)), daemon=True)
+        worker = threading.Thread(target=lambda: answers.append(self._ask(path, items, keep=keep)), daemon=True)
         worker.start()
         worker.join(self._timeout_s)
         return answers[0] if answers else self._no_answer(path, begun, requests.Timeout())
 
-    def _ask(self, path: str, *, keep: bool) -> Answer:
+    def _ask(self, path: str, place: str | None, *, keep: bool) -> Answer:
         begun = time.monotonic()
         try:
             response, note, body = self._follow(f"{self.url}{path}")
         except (OSError, ValueError, requests.RequestException) as error:
             return self._no_answer(path, begun, error)
         duration_ms = _milliseconds_since(begun)
-        kind, items = describe(body, response.headers.get("Content-Type", ""))
-        value = json.loads(body) if keep and kind in ("list", "object") else None
-        return Answer(duration_ms, response.status_code, kind, items, note, url=f"{self.url}{path}", value=value)
+        seen = describe(body, response.headers.get("Content-Type", ""), place)
+        value = json.loads(body) if keep and seen.kind in ("list", "object") else None
+        return replace(
+            seen, duration_ms=duration_ms, status=response.status_code, note=note, url=f"{self.url}{path}", value=value
+        )
 
     def _no_answer(self, path: str, begun: float, error: Exception) -> Answer:
         problem, remedy = explain(error, self._timeout_s)
@@ -169,17 +191,26 @@ def _body_of(response: requests.Response) -> bytes:
     return bytes(body)
 
 
-def describe(body: bytes, content_type: str) -> tuple[str, Keys]:
-    """The kind of a body, and the keys of its items."""
+def describe(body: bytes, content_type: str, place: str | None = None) -> Answer:
+    """The kind of a body, and the keys of its items; where a place is given, of the list that is there."""
     try:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
-        return f"no JSON ({content_type.split(';')[0].strip() or 'of no declared type'}, {len(body)} bytes)", ()
+        kind = f"no JSON ({content_type.split(';')[0].strip() or 'of no declared type'}, {len(body)} bytes)"
+        return Answer(0, kind=kind)
+    outer: frozenset[str] = frozenset()
+    if place is not None:
+        outer = frozenset(value) if isinstance(value, dict) else outer
+        there = at(value, place)
+        if not isinstance(there, list) and place:
+            held = "nothing" if there is MISSING else "an object" if isinstance(there, dict) else "no list"
+            return Answer(0, kind=f"{held} at `{place}`, where its list should be", outer=outer)
+        value = there
     if isinstance(value, list):
-        return "list", tuple(frozenset(item) if isinstance(item, dict) else None for item in value)
+        return Answer(0, kind="list", items=keys_of_items(value), outer=outer)
     if isinstance(value, dict):
-        return "object", (frozenset(value),)
-    return f"the JSON value {json.dumps(value)[:40]}", ()
+        return Answer(0, kind="object", items=(frozenset(value),), below=keys_in_lists(value))
+    return Answer(0, kind=f"the JSON value {json.dumps(value)[:40]}")
 
 
 def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
@@ -193,7 +224,7 @@ def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         return "failed: the host name is unknown.", START_IT
     if any(isinstance(cause, requests.exceptions.SSLError) for cause in chain):
-        return "failed: its certificate is not trusted.", "Give the target the authority's certificate, and run again."
+        return "failed: its certificate is not trusted.", NOT_TRUSTED
     if any(isinstance(cause, requests.exceptions.ContentDecodingError) for cause in chain):
         return "answered more than can be read, or in a broken encoding.", "Read the log of the service."
     return f"broke off ({type(chain[-1]).__name__}).", START_IT

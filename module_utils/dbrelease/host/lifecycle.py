@@ -27,11 +27,16 @@ ENGINE_DEADLINE_S = 90.0
 STEADY_S = 2.0
 # What the engine needs to kill a container that did not stop in its time.
 KILLED_WITHIN = timedelta(seconds=5)
+# What the engine says of a container whose program was ended by SIGKILL.
+KILLED_STATUS = 137
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a container may take to stop before it is killed, and to be healthy again."""
+    """How long a container may take to stop before it is killed, and to be healthy again.
+
+    One whose own time to stop is longer (Compose's `stop_grace_period`) has that.
+    """
 
     stop_s: int
     healthy_s: int
@@ -69,9 +74,30 @@ def running(containers: Sequence[str]) -> list[str]:
     return [name for name in containers if service_of(name, seen[name]).status == "running"]
 
 
+def stop_seconds(containers: Sequence[str], limits: Limits) -> int:
+    """The longest time that one of them may take to stop."""
+    seen = inspect({name: name for name in containers})
+    return max([limits.stop_s, *(_own_stop_seconds(attributes) for attributes in seen.values())])
+
+
+def _own_stop_seconds(attributes: Mapping[str, Any] | None) -> int:
+    return int(((attributes or {}).get("Config") or {}).get("StopTimeout") or 0)
+
+
 def stop(containers: Sequence[str], limits: Limits) -> None:
     """All at once; raises ReleaseError where one does not stop."""
-    _each(containers, lambda client, name: client.api.stop(name, timeout=limits.stop_s), "Stopping")
+    _each(containers, lambda client, name: _stop(client, name, limits), "Stopping")
+
+
+def _stop(client: docker.DockerClient, name: str, limits: Limits) -> None:
+    own = _own_stop_seconds(client.api.inspect_container(name))
+    client.api.stop(name, timeout=max(limits.stop_s, own))
+
+
+def killed(containers: Sequence[str]) -> list[str]:
+    """Those of the stopped containers that did not stop in their time, and were killed."""
+    seen = inspect({name: name for name in containers})
+    return [name for name in containers if ((seen[name] or {}).get("State") or {}).get("ExitCode") == KILLED_STATUS]
 
 
 def start(stopping: Stopping) -> None:
@@ -114,10 +140,16 @@ def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, S
         time.sleep(POLL_S)
 
 
-def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str], unstarted: Sequence[str] = ()) -> Proof:
+def prove(
+    services: Mapping[str, Service],
+    away_ms: int,
+    left: Sequence[str],
+    unstarted: Sequence[str] = (),
+    killed: Sequence[str] = (),
+) -> Proof:
     """Each container that was stopped runs again and is healthy; what did not run before is left so.
 
-    `unstarted` are those that an earlier swap had stopped.
+    `unstarted` are those that an earlier swap had stopped, `killed` those that did not stop in their time.
     """
     down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
     said = [
@@ -130,6 +162,8 @@ def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str], un
     if services and not down:
         said.append(f"It was away for {away_ms} ms.")
         said += [f"{name} had been away since an earlier swap, which could not start it." for name in unstarted]
+    if killed:
+        said.append(f"{' and '.join(killed)} did not stop in time and had to be killed: its work may be lost.")
     if left:
         said.append(
             f"{' and '.join(left)} did not run before either, and {'was' if len(left) == 1 else 'were'} left so."
@@ -141,7 +175,11 @@ def prove(services: Mapping[str, Service], away_ms: int, left: Sequence[str], un
         expected=dict.fromkeys(services, "healthy"),
         observed={name: f"{service.status}, {service.health}" for name, service in services.items()},
         detail=" ".join(said) or "No container of the application is named.",
-        remedy=f"Start what should run: `docker start {' '.join(left)}`." if left else "",
+        remedy=f"Start what should run: `docker start {' '.join(left)}`."
+        if left
+        else "Look for unfinished work, and give it more time: `stop_grace_period`, or restore_stop_seconds."
+        if killed
+        else "",
         duration_ms=away_ms,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.errors import ReleaseError
 from ..release.guard_kinds import Guard
 from ..rollback.in_services import Services
+from ..rollback.verdict import in_words, remedy_of
 from .steps import Step
 
 
@@ -22,7 +23,12 @@ class StepGuards:
     @classmethod
     def of(cls, services: Mapping[str, Any]) -> StepGuards:
         """From the option `services` of a module."""
-        asked = Services(services["api_base_url"], services["containers"], services["timeout_seconds"])
+        asked = Services(
+            services["api_base_url"],
+            services["containers"],
+            services["timeout_seconds"],
+            ca_file=services.get("api_ca_file") or "",
+        )
         return cls({guard["name"]: guard for guard in services["guards"]}, asked)
 
     def demand(self, step: Step) -> None:
@@ -38,5 +44,5 @@ class StepGuards:
         for guard, seen in [*red, *(found for found in looked if found[1].status == "inconclusive")]:
             raise ReleaseError(
                 f"Step {step.name} ({step.title}) was not run, as its rows may be no longer the release's alone. "
-                f"{guard['title']}: {seen.detail} {guard['road']}"
+                f"{in_words(guard, seen)} {remedy_of(guard, seen)}"
             )

@@ -15,14 +15,14 @@ CONTRACT = (".status", ".shape")
 
 
 def sample_api(
-    api: Mapping[str, Any], latency: Mapping[str, Any], base_url: str, baseline: Mapping[str, Any]
+    api: Mapping[str, Any], latency: Mapping[str, Any], base_url: str, baseline: Mapping[str, Any], ca_file: str = ""
 ) -> tuple[dict[str, Any], list[Claim]]:
     """The facts of each endpoint, and the claims `api` (status and structure) and `latency`."""
     limit = Latency.of(latency)
     facts: dict[str, Any] = {}
     proofs: list[Proof] = []
     try:
-        with HttpSession(base_url, api["timeout_seconds"]) as session:
+        with HttpSession(base_url, api["timeout_seconds"], ca_file) as session:
             for endpoint in map(Endpoint.of, api["endpoints"]):
                 seen = observe(session, endpoint, limit.requests)
                 facts[endpoint.name] = seen.facts()

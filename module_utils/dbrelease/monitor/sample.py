@@ -28,6 +28,7 @@ class Target:
     login: Login
     containers: Mapping[str, str]
     api_base_url: str
+    api_ca_file: str = ""
 
 
 def take(
@@ -48,7 +49,9 @@ def take(
     leave_a_line(target.login)
     marked = time.monotonic()
     if release.get("api") and monitoring.get("latency") and target.api_base_url:
-        facts["api"], made = sample_api(release["api"], monitoring["latency"], target.api_base_url, before.endpoints)
+        facts["api"], made = sample_api(
+            release["api"], monitoring["latency"], target.api_base_url, before.endpoints, target.api_ca_file
+        )
         claims += made
     queue = monitoring.get("queue")
     if queue and target.containers.get(queue["service"]):

@@ -50,6 +50,7 @@ class Place:
     api_base_url: str
     state_dir: str
     staging_evidence_path: str | None
+    api_ca_file: str = ""
 
 
 def gather(place: Place, demands: Demands) -> Facts:
@@ -171,7 +172,7 @@ def api_of(place: Place, demands: Demands, down: Unseen | None) -> Mapping[str, 
     """One answer of each declared endpoint."""
     if not demands.endpoints or not place.api_base_url:
         return {}
-    return down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s)
+    return down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s, place.api_ca_file)
 
 
 def room_on_server(place: Place, database: Database | Unseen) -> int | Unseen:

@@ -137,10 +137,12 @@ def mounted_into(path: str, mounts: Mapping[str, Sequence[Mapping[str, Any]]]) -
     return found
 
 
-def ask_api(base_url: str, endpoints: Sequence[Endpoint], timeout_s: int) -> Mapping[str, Answer] | Unseen:
+def ask_api(
+    base_url: str, endpoints: Sequence[Endpoint], timeout_s: int, ca_file: str = ""
+) -> Mapping[str, Answer] | Unseen:
     """One request to each endpoint."""
     try:
-        with HttpSession(base_url, timeout_s) as session:
+        with HttpSession(base_url, timeout_s, ca_file) as session:
             return {endpoint.name: session.get(endpoint.path) for endpoint in endpoints}
     except ReleaseError as error:
         return Unseen(error.message)

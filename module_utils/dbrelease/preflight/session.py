@@ -16,6 +16,7 @@ from .gather import Place, gather, settle
 from .judge import is_begun, judge, state_of, summary
 from .places import look_at_state_dir
 from .unreconciled import has_wrong_key, is_cut_short
+from .way_back import way_back
 
 
 def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -37,6 +38,15 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             state == "deployed"
             and is_cut_short(lines, run.release, run.environment)
             and has_wrong_key(Login.of(params), (params["release"].get("tables") or {}).get("created") or {})
+        )
+        proofs.append(
+            way_back(
+                params["release"],
+                facts.services,
+                params["api_base_url"],
+                params.get("api_ca_file") or "",
+                ready=state == "ready",
+            )
         )
         seen = summary(facts)
         step.prove(*proofs)
@@ -68,6 +78,7 @@ def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Place
         db_container=params["db_container"],
         workdir=params["workdir"] or None,
         api_base_url=params["api_base_url"],
+        api_ca_file=params.get("api_ca_file") or "",
         state_dir=state_dir,
         staging_evidence_path=params["staging_evidence_path"] if params["require_staging_evidence"] else None,
     )

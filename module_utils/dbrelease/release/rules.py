@@ -154,6 +154,22 @@ def guards_of_steps_exist(parts: Parts) -> Iterator[Problem]:
                 yield parts.in_release(key, f"{listed(known)} (a guard that asks the API or a container)", f"`{name}`")
 
 
+def lists_of_guards_are_those_of_the_api(parts: Parts) -> Iterator[Problem]:
+    """A guard that asks a path of api.endpoints finds the list where that endpoint has it."""
+    declared = {
+        endpoint["path"].partition("?")[0]: endpoint["items"]
+        for endpoint in items(parts.release, "api", "endpoints")
+        if isinstance(endpoint.get("path"), str) and isinstance(endpoint.get("items"), str)
+    }
+    for index, guard in enumerate(items(parts.release, "rollback", "guards")):
+        answers = mapping(guard, "answers")
+        path = answers.get("path")
+        place = declared.get(path.partition("?")[0]) if isinstance(path, str) else None
+        if place is not None and answers.get("items") != place:
+            key = f"rollback.guards[{guard.get('name', index)}].answers.items"
+            yield parts.in_release(key, f"`{place}`, as api.endpoints has it", f"`{answers.get('items', 'nothing')}`")
+
+
 def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
     """Repairs are of created tables, and by steps of migration.finalize."""
     created, steps = mapping(parts.release, "tables", "created"), names(parts.release, "migration", "finalize")
@@ -230,6 +246,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     rollback_fits,
     checks_that_are_named_exist,
     guards_of_steps_exist,
+    lists_of_guards_are_those_of_the_api,
     repairs_name_what_exists,
     checklist_names_what_exists,
     tables_fit_together,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,11 +19,16 @@ from ..host.commands import docker_client
 from ..host.container_log import whole_lines
 from ..host.http import HttpSession
 from ..host.inspect import inspect, moment, no_container
+from ..host.json_lists import MISSING, at, lists_in, objects_in
 from ..host.log_events import COLOURS, without_data
 from ..release.guard_kinds import Guard, kind_of
 from .verdict import Seen
 
 SAMPLE_LINES = 3
+# How long a request of our own may take to be in the log, and how that is found there.
+PROBE_WAIT_S = 5.0
+PROBE_POLL_S = 0.2
+PROBE = "dbrelease-probe"
 SHOWN_CHARACTERS = 200
 # What a client sent beside the path may be its key: behind a question mark, or as a value of its own in JSON.
 _QUERY = re.compile(r"""(?P<before>\?|"\w*(?:query|args)\w*"\s*:\s*")[^\s"']+""", re.IGNORECASE)
@@ -33,8 +39,10 @@ class Services:
     """Where the application is: an empty URL or no container name means that the target has none.
 
     deployed_at: when the release was deployed, in UTC ISO 8601; empty where the journal does not know.
-    accept_log_gap: that a log which does not reach back so far is taken for all there is.
+    accept_log_gap: that a log which does not reach back so far, or has no requests, is taken for all there is.
     secret: the database's password, which no line of a log shows.
+    paths: paths that the API is asked for anyway, which a request that looks for itself in a log may ask for, too.
+    ca_file: the authorities that the API's certificate is held to, where they are not the usual ones.
     """
 
     base_url: str
@@ -43,9 +51,18 @@ class Services:
     deployed_at: str = ""
     accept_log_gap: bool = False
     secret: str | None = None
+    paths: tuple[str, ...] = ()
+    ca_file: str = ""
 
     def look(self, guard: Guard) -> Seen:
         """Look at one guard."""
+        return self._look(guard, self._log)
+
+    def try_out(self, guard: Guard) -> Seen:
+        """Whether one could be decided here, before the release: of a log only whether it has the API's requests."""
+        return self._look(guard, self._log_has_requests)
+
+    def _look(self, guard: Guard, log: Callable[[Mapping[str, Any]], Seen]) -> Seen:
         begun = time.monotonic()
         kind = kind_of(guard)
         try:
@@ -53,7 +70,7 @@ class Services:
                 "answers": self._answers,
                 "openapi": self._openapi,
                 "container": self._container,
-                "log": self._log,
+                "log": log,
             }[kind](guard[kind])
         except ReleaseError as error:
             seen = Seen("inconclusive", f"It could not be looked at: {error.message}")
@@ -67,17 +84,21 @@ class Services:
     def _answers(self, declared: Mapping[str, Any]) -> Seen:
         if not self.base_url:
             return Seen("skipped", "The inventory names no API (api_base_url).")
-        with HttpSession(self.base_url, self.timeout_s) as session:
-            answer = session.get(declared["path"])
+        with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
+            answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
         if answer.problem or answer.status != 200 or answer.kind not in ("list", "object"):
             seen = answer.problem or f"answered with status {answer.status} and {answer.kind_label}."
             return Seen("inconclusive", f"{asked} {seen}", {"absent": declared["keys"]})
-        present = sorted({key for keys in answer.items for key in (keys or ())} & set(declared["keys"]))
-        items = len(answer.items)
+        place = declared.get("items")
+        meant = answer.value if place is None else at(answer.value, place)
+        present = sorted({key for one in objects_in(meant) for key in one} & set(declared["keys"]))
+        items = len(meant) if isinstance(meant, list) else 1
         expected, observed = {"absent": declared["keys"]}, {"present": present, "items": items}
         if present:
             return Seen("fail", f"{asked} answers with {', '.join(present)}.", expected, observed)
+        if unseen := _not_seen(meant, place):
+            return Seen("inconclusive", f"{asked} {unseen}", expected, observed)
         return Seen(
             "pass", f"None of the {items} items of {asked} has {', '.join(declared['keys'])}.", expected, observed
         )
@@ -85,7 +106,7 @@ class Services:
     def _openapi(self, declared: Mapping[str, Any]) -> Seen:
         if not self.base_url:
             return Seen("skipped", "The inventory names no API (api_base_url).")
-        with HttpSession(self.base_url, self.timeout_s) as session:
+        with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
         expected = {"absent": [*declared["paths"], *declared["properties"]]}
@@ -133,6 +154,8 @@ class Services:
         attributes = inspect({"one": name})["one"]
         if attributes is None:
             return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
+        # First, so that what was written before it is in the log, too.
+        unlogged = self._unlogged(name)
         begins, lines, matching, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
         since = self.deployed_at or "its beginning"
         expected = {"lines": 0, "since": since}
@@ -144,10 +167,41 @@ class Services:
             return Seen("fail", detail, expected, observed, sample=sample)
         detail = f"None of the {lines} lines of container {name} since {since} is one."
         gap = self._gap(name, begins, moment(attributes["Created"]), lines)
+        gap = "; ".join(filter(None, (gap, unlogged)))
         if gap and not self.accept_log_gap:
             more = "Where an archive of the log shows that there is none, go on with `-e accept_log_gap=true`."
             return Seen("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
         return Seen("pass", f"{detail}{f' It was accepted that {gap}.' if gap else ''}", expected, observed)
+
+    def _log_has_requests(self, declared: Mapping[str, Any]) -> Seen:
+        name = self.containers.get(declared["service"])
+        if not name:
+            return Seen("skipped", no_container(declared["service"]))
+        if unlogged := self._unlogged(name):
+            return Seen("inconclusive", f"{unlogged[0].upper()}{unlogged[1:]}.")
+        return Seen("pass", f"A request of this run's own is in the log of container {name}.")
+
+    def _unlogged(self, name: str) -> str:
+        """Why the absence of a request in the log proves nothing; empty where a request of our own is in it."""
+        if not self.base_url:
+            return "no request could be made that would show whether requests are logged (no api_base_url)"
+        marker = f"{PROBE}-{secrets.token_hex(8)}"
+        # One server logs the query, another the path alone; a proxy may send only known paths to this container.
+        asked = [f"/{marker}", *(f"{path}{'&' if '?' in path else '?'}{PROBE}={marker}" for path in self.paths)]
+        since = time.time() - 1
+        with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
+            answers = [session.get(path) for path in asked]
+        if all(answer.problem for answer in answers):
+            return f"no request could be made that would show whether requests are logged: it {answers[0].problem[:-1]}"
+        deadline = time.monotonic() + PROBE_WAIT_S
+        while not _is_logged(name, marker, since):
+            if time.monotonic() >= deadline:
+                return (
+                    f"a request of this run's own ({answers[0].url}) was not in the log of container {name} after "
+                    f"{PROBE_WAIT_S:g} s: requests are not logged there, and that there is none proves nothing"
+                )
+            time.sleep(PROBE_POLL_S)
+        return ""
 
     def _gap(self, name: str, begins: str, created: str, lines: int) -> str:
         """Why the log does not reach back to the deployment; empty where it does."""
@@ -160,6 +214,24 @@ class Services:
         if _time(created) > _time(self.deployed_at):
             return f"the container was created anew at {created}, after the deployment, and the log before is gone"
         return f"the log begins at {begins or 'no time at all'}, after the deployment: it was rotated or cut"
+
+
+def _not_seen(meant: Any, place: str | None) -> str:
+    """Why an answer without the keys does not show that they are absent; empty where it does."""
+    where = f" at `{place}`" if place else ""
+    if place and not isinstance(meant, list):
+        held = "nothing" if meant is MISSING else "an object" if isinstance(meant, dict) else "no list"
+        return f"has {held}{where}, where the guard's list should be."
+    if isinstance(meant, list):
+        if not meant:
+            return f"answered with an empty list{where}, which says nothing of the keys of its items."
+        return "" if all(isinstance(item, dict) for item in meant) else f"has items{where} that are no objects."
+    if place is None and next(lists_in(meant), None) is not None:
+        return (
+            "answered with an object that has lists in it, and the guard does not say which is meant: "
+            "declare it (`items`)."
+        )
+    return ""
 
 
 def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, int, list[str]]:
@@ -182,6 +254,13 @@ def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, 
                 matching += 1
                 found += [line] if matching <= SAMPLE_LINES else []
     return (moment(begins) if begins else ""), count, matching, found
+
+
+def _is_logged(name: str, marker: str, since: float) -> bool:
+    client = docker_client()
+    with closing(client):
+        logged = client.containers.get(name).logs(stream=True, follow=False, since=since)
+        return any(marker in line for line in _lines(logged))
 
 
 def shown(line: str, secret: str | None) -> str:

@@ -145,6 +145,8 @@ def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], depl
         deployed_at,
         params["accept_log_gap"],
         login.password,
+        paths_of(guards),
+        params.get("api_ca_file") or "",
     )
     asked = [(guard, services.look(guard)) for guard in guards if kind_of(guard) not in KINDS_OF_DATABASE]
     # The database last: between its answer and the downgrade the least may happen.
@@ -152,6 +154,11 @@ def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], depl
     looked = look(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
     seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
     return judge([seen[guard["name"]] for guard in guards], params["accept_loss"]), looked
+
+
+def paths_of(guards: Sequence[Guard]) -> tuple[str, ...]:
+    """The paths that guards ask the API for."""
+    return tuple(guard["answers"]["path"] for guard in guards if guard.get("answers"))
 
 
 def elsewhere(

@@ -10,6 +10,15 @@ from ..core.proof import Proof, Status
 from ..postgres.session import Row
 from ..release.guard_kinds import Guard, kind_of
 
+# What to do where a guard is undecided: its own remedy is for what it has seen.
+UNDECIDED = {
+    "answers": "Let the API answer there with at least one item, or declare where its list is (`items`).",
+    "openapi": "Publish the document on the target, or declare a guard that can be decided here in its place, "
+    "such as `answers` or `container`.",
+    "container": "Start the container, or correct its name in the inventory.",
+    "log": "Let the service log its requests, or declare a guard that can be decided here in its place.",
+}
+UNDECIDED_IN_DATABASE = "Remove what kept it from being decided, and run again."
 State = Literal["allowed", "refused", "not_deployed"]
 
 
@@ -36,7 +45,7 @@ class Seen:
             expected=self.expected,
             observed=self.observed,
             detail=self.detail,
-            remedy=" ".join(guard["road"].split()) if stands_in_the_way else "",
+            remedy=remedy_of(guard, self) if stands_in_the_way else "",
             sql=self.sql,
             sample=self.sample,
             duration_ms=self.duration_ms,
@@ -57,6 +66,19 @@ class Verdict:
     def proofs(self) -> list[Proof]:
         """One for each guard."""
         return [seen.proof(guard) for guard, seen in self.guards]
+
+
+def remedy_of(guard: Guard, seen: Seen) -> str:
+    """The guard's own remedy is for where it is red: where it is undecided, nobody saw that it is."""
+    if seen.status == "inconclusive":
+        return UNDECIDED.get(kind_of(guard), UNDECIDED_IN_DATABASE)
+    return " ".join(guard["road"].split())
+
+
+def in_words(guard: Guard, seen: Seen) -> str:
+    """What stands in the way, and what to do."""
+    undecided = "It is undecided whether this holds. " if seen.status == "inconclusive" else ""
+    return f"{guard['title']}: {undecided}{seen.detail}"
 
 
 def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: str | None) -> Verdict:
@@ -106,8 +128,8 @@ def _is_covered(guard: Guard, seen: Seen) -> bool:
 
 def _reason(guard: Guard, seen: Seen) -> str:
     shown = "; ".join(", ".join(f"{name} {value}" for name, value in row.items()) for row in seen.sample[:3])
-    text = f"{guard['title']}: {seen.detail}" + (f" Among them: {shown}." if shown else "")
-    return f"{text} {' '.join(guard['road'].split())}"
+    text = in_words(guard, seen) + (f" Among them: {shown}." if shown else "")
+    return f"{text} {remedy_of(guard, seen)}"
 
 
 def _rows(count: int) -> str:

@@ -22,18 +22,35 @@ NO_BASELINE = "This release has no baseline of this endpoint here, so there is n
 
 @dataclass(frozen=True)
 class Endpoint:
-    """What the release declares of one endpoint."""
+    """What the release declares of one endpoint.
+
+    items: where in an answer its list is; then `keys` are those of its items, and `outer_keys` those around it.
+    """
 
     name: str
     path: str
     status: int
     kind: str
     keys: tuple[str, ...]
+    items: str | None = None
+    outer_keys: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, declared: Mapping[str, Any]) -> Endpoint:
         """From an item of the release's `api.endpoints`."""
-        return cls(declared["name"], declared["path"], declared["status"], declared["kind"], tuple(declared["keys"]))
+        name, path, status, kind = (declared[key] for key in ("name", "path", "status", "kind"))
+        keys, items = tuple(declared["keys"]), declared.get("items")
+        if items and kind == "object":
+            # The keys are declared of the object; what its list holds is held against the baseline.
+            return cls(name, path, status, "list", (), items, keys)
+        return cls(name, path, status, kind, keys, items)
+
+    @property
+    def kind_label(self) -> str:
+        """What it answers with, for a title."""
+        if self.kind == "object":
+            return "an object"
+        return f"a list at `{self.items}`" if self.items else "a list"
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,7 @@ class Seen:
             "kind": last.kind,
             "keys": sorted(anywhere),
             "optional_keys": sorted(anywhere - everywhere),
+            "below": sorted(frozenset().union(*(page.below for page in self.pages))),
             "count": len(self.pages[-1].items) if self.pages and self.endpoint.kind == "list" else None,
             "latency_ms": {
                 "p50": round(median(times), 1) if times else None,
@@ -99,7 +117,7 @@ def observe(session: HttpSession, endpoint: Endpoint, requests: int) -> Seen:
     """Ask an endpoint so many times, one after the other; an API that cannot be reached is not asked again."""
     answers: list[Answer] = []
     for _ in range(max(1, requests)):
-        answers.append(session.get(endpoint.path))
+        answers.append(session.get(endpoint.path, endpoint.items))
         if answers[-1].problem:
             break
     return Seen(endpoint, tuple(answers))
@@ -164,7 +182,7 @@ def _status(seen: Seen, url: str, stage: str) -> Proof:
 
 def _shape(seen: Seen, baseline: Facts | None, stage: str, *, kind_only: bool) -> Proof:
     endpoint = seen.endpoint
-    title = f"{endpoint.path} answers with {'a list' if endpoint.kind == 'list' else 'an object'}"
+    title = f"{endpoint.path} answers with {endpoint.kind_label}"
     proof = _proof_of(seen, stage, "shape", title if kind_only else f"{title} of unchanged structure")
     if not seen.expected:
         return proof("skipped", expected=endpoint.kind, detail=_nothing_to_judge(endpoint))
@@ -172,6 +190,8 @@ def _shape(seen: Seen, baseline: Facts | None, stage: str, *, kind_only: bool) -
     if odd:
         detail = f"GET {endpoint.path} answered with {odd.kind_label}, where the release declares {endpoint.kind}."
         remedy = "Check that the base URL leads to the API itself, and no page or proxy before it."
+        if endpoint.items:
+            remedy = "Compare the answer with what the release declares: `items` says where its list is."
         return proof("fail", expected=endpoint.kind, observed=odd.kind, detail=detail, remedy=remedy)
     if kind_only:
         return proof("pass", expected=endpoint.kind, observed=endpoint.kind)
@@ -182,6 +202,11 @@ def _structure(seen: Seen, baseline: Facts | None, proof: Callable[..., Proof]) 
     """Every item has the declared keys; and the baseline's, both ways."""
     endpoint = seen.endpoint
     items = [keys for page in seen.pages for keys in page.items]
+    lacking = sorted({key for page in seen.pages for key in set(endpoint.outer_keys) - page.outer})
+    if lacking:
+        detail = f"GET {endpoint.path} answered without {', '.join(lacking)} around its list."
+        remedy = "Compare the API with what the release declares."
+        return proof("fail", expected=sorted(endpoint.outer_keys), detail=detail, remedy=remedy)
     expected = sorted({*endpoint.keys, *(baseline["keys"] if baseline else ())})
     if not items:
         detail = f"GET {endpoint.path} answered with an empty list, which says nothing about the keys of its items."
@@ -208,6 +233,15 @@ def _structure(seen: Seen, baseline: Facts | None, proof: Callable[..., Proof]) 
     if unseen:
         detail = f"Only some items had {', '.join(unseen)} in the baseline, and none has now."
         return proof("inconclusive", expected=expected, observed=present, detail=detail)
+    below = seen.facts()["below"]
+    before = baseline.get("below") if baseline else None
+    if before and below and before != below:
+        changed = sorted({*before} ^ {*below})
+        detail = (
+            f"Lists in the answer of GET {endpoint.path} hold other keys than in the baseline ({', '.join(changed)})."
+        )
+        remedy = "Declare where its list is (`items`), so that the keys of its items are judged."
+        return proof("inconclusive", expected=expected, observed=present, detail=detail, remedy=remedy)
     detail = "" if known else "Only the declared keys were judged: no baseline has keys of this endpoint."
     return proof("pass", expected=expected, observed=present, detail=detail)
 
@@ -261,6 +295,7 @@ def _nothing_to_judge(endpoint: Endpoint) -> str:
 
 OPTIONS: Options = {
     "base_url": {"type": "str", "required": True},
+    "ca_file": {"type": "path", "default": ""},
     "other_rows": {"type": "bool", "default": False},
     "judge_latency": {"type": "bool", "default": True},
     "mode": {"type": "str", "choices": ["observe", "verify"], "required": True},
@@ -287,6 +322,7 @@ OPTIONS: Options = {
                     "path": {"type": "str", "required": True},
                     "status": {"type": "int", "required": True},
                     "kind": {"type": "str", "choices": ["list", "object"], "required": True},
+                    "items": {"type": "str"},
                     "keys": {"type": "list", "elements": "str", "required": True, "no_log": False},
                 },
             },
@@ -307,7 +343,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     endpoints: dict[str, Any] = {}
     with journal.step("api" if verifying else "api_baseline") as step:
         step.facts.update(taken_at=utc_now().isoformat(timespec="milliseconds"), endpoints=endpoints, proofs=[])
-        with HttpSession(params["base_url"], api["timeout_seconds"]) as session:
+        with HttpSession(params["base_url"], api["timeout_seconds"], params.get("ca_file") or "") as session:
             for endpoint in map(Endpoint.of, api["endpoints"]):
                 seen = observe(session, endpoint, latency.requests)
                 endpoints[endpoint.name] = seen.facts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import secrets
@@ -24,7 +25,7 @@ import docker
 import psycopg2
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
-from ansible.module_utils.dbrelease.core.journal import utc_now
+from ansible.module_utils.dbrelease.core.journal import Journal, Run, utc_now
 from ansible.module_utils.dbrelease.host import lifecycle
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
 from ansible.module_utils.dbrelease.postgres.table_shape import Table, parents_first
@@ -32,6 +33,7 @@ from ansible.module_utils.dbrelease.restore import copy as restore_copy
 from ansible.module_utils.dbrelease.restore import server as restore_server
 from ansible.module_utils.dbrelease.restore.swap import archive, live_compare, live_scan, swap
 from ansible.module_utils.dbrelease.restore.swap import rename as swap_rename
+from ansible.module_utils.dbrelease.restore.swap.outage import Away
 from ansible.module_utils.dbrelease.restore.swap.row_diff import differences
 from own_sessions import connect
 from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
@@ -97,6 +99,41 @@ def test_the_copy_is_live_and_what_was_live_is_kept(world: World, copy: str) -> 
         "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = current_database()"
     )
     assert comment == ("The shop's",)
+
+
+def payload_in(folder: Path) -> list[dict[str, Any]]:
+    """A file of the release where the backend has it: on the target itself."""
+    path = folder / "new.py"
+    path.write_text("revision = 'b2'\n", encoding="utf-8")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return [{"source": "new.py", "destination": str(path), "sha256": sha256}]
+
+
+def test_the_files_of_the_release_are_removed_and_what_was_swapped_in_is_recorded(
+    world: World, copy: str, tmp_path: Path
+) -> None:
+    files = payload_in(tmp_path)
+    world.swap(copy, check_mode=True, remove_payload=files)
+    assert Path(files[0]["destination"]).exists()
+    world.swap(copy, remove_payload=files)
+    assert not Path(files[0]["destination"]).exists()
+    (facts,) = [
+        line["facts"] for line in world.journal() if (line["step"], line["event"]) == ("restore.swap", "passed")
+    ]
+    assert facts["left"]["revisions"] == ["1a2b3c4d5e6f"]
+    assert facts["removed"] == [files[0]["destination"]]
+
+
+def test_the_files_of_the_release_are_put_back_before_the_application_starts_where_the_swap_fails(
+    world: World, copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = payload_in(tmp_path)
+    there: list[bool] = []
+    monkeypatch.setattr(swap, "exchange", fail)
+    monkeypatch.setattr(lifecycle, "start", lambda _: there.append(Path(files[0]["destination"]).exists()))
+    with pytest.raises((ReleaseError, ZeroDivisionError)):
+        world.swap(copy, remove_payload=files)
+    assert there == [True]
 
 
 def test_check_mode_swaps_nothing(world: World, copy: str) -> None:
@@ -547,6 +584,40 @@ def test_only_containers_that_ran_are_started(world: World, copy: str, container
     assert status(container) == "exited"
     (proof,) = [proof for proof in result["proofs"] if proof["name"] == "restore.services"]
     assert (proof["status"], f"docker start {container}" in proof["remedy"]) == ("inconclusive", True)
+
+
+@pytest.mark.parametrize(
+    ("grace", "stop_s", "is_killed"),
+    [(30, 1, False), (None, 30, False), (None, 1, True)],
+    ids=["own", "given", "short"],
+)
+def test_a_container_has_its_own_time_to_stop_and_one_that_is_killed_is_named(
+    world: World, grace: int | None, stop_s: int, is_killed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "STEADY_S", 0.2)
+    client = docker.from_env()
+    image = client.images.list(filters={"reference": "drawing-redis*"})[0]
+    command = ["sh", "-c", "trap 'sleep 2.5; exit' TERM; touch /tmp/ready; while :; do sleep 0.1; done"]
+    name = f"test_swap_{secrets.token_hex(4)}"
+    host = client.api.create_host_config()
+    # The SDK's `run` knows no time to stop.
+    client.api.create_container(image.id, command, entrypoint=[], name=name, stop_timeout=grace, host_config=host)
+    made = client.containers.get(name)
+    try:
+        made.start()
+        while made.exec_run(["test", "-e", "/tmp/ready"]).exit_code:
+            time.sleep(0.05)
+        journal = Journal(Run(**world.run))
+        away = Away(journal, [name], lifecycle.Limits(stop_s, 10), "postgres")
+        away.stop()
+        proof = away.end(None)
+    finally:
+        made.remove(force=True, v=True)
+        client.close()
+    assert proof is not None
+    assert (proof.status, f"{name} did not stop in time" in proof.detail) == ("pass", is_killed), proof
+    (begun, _) = [line for line in journal.read() if line["step"] == "restore.services"]
+    assert begun["facts"]["stop_seconds"] == max(stop_s, grace or 0)
 
 
 def test_the_application_is_away_and_comes_back(world: World, copy: str, container: str) -> None:

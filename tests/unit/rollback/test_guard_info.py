@@ -19,9 +19,9 @@ import pytest
 import shared_database
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.postgres.session import Login
-from ansible.module_utils.dbrelease.rollback import in_database
+from ansible.module_utils.dbrelease.rollback import in_database, in_services
 from ansible.module_utils.dbrelease.rollback.in_services import Services, shown
-from ansible.module_utils.dbrelease.rollback.verdict import Seen, judge
+from ansible.module_utils.dbrelease.rollback.verdict import UNDECIDED, Seen, judge
 from guard_info import act
 from own_sessions import connect
 
@@ -705,11 +705,33 @@ OPENAPI = {
     "openapi": {"path": "/openapi.json", "paths": ["/orders/[^/]+/items"], "properties": ["items"]},
     "road": "R.",
 }
+
+
+def wrapped(items: str) -> dict[str, Any]:
+    return {**ANSWERS, "answers": {"path": "/orders", "keys": ["items"], "items": items}}
+
+
 OLD_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"id": {}}}}}, "paths": {"/orders": {}}}
 NEW_SCHEMA = {"components": {"schemas": {"Order": {"properties": {"items": {}}}}}, "paths": {"/orders": {}}}
 SEEN = [
     (ANSWERS, {"/orders": [{"id": 1}]}, "pass"),
-    (ANSWERS, {"/orders": []}, "pass"),
+    (ANSWERS, {"/orders": []}, "inconclusive"),
+    (ANSWERS, {"/orders": [1]}, "inconclusive"),
+    (ANSWERS, {"/orders": [{"id": 1, "parts": [{"items": 2}]}]}, "fail"),
+    (ANSWERS, {"/orders": {"id": 1}}, "pass"),
+    (ANSWERS, {"/orders": {"rows": [{"id": 1}], "total": 1}}, "inconclusive"),
+    (ANSWERS, {"/orders": {"rows": [{"items": 1}], "total": 1}}, "fail"),
+    (wrapped("rows"), {"/orders": {"rows": [{"id": 1}], "items": 1}}, "pass"),
+    (wrapped("rows"), {"/orders": {"rows": [{"id": 1}, {"items": []}]}}, "fail"),
+    (wrapped("rows"), {"/orders": {"rows": []}}, "inconclusive"),
+    (wrapped("rows"), {"/orders": {"rows": {"id": 1}}}, "inconclusive"),
+    (wrapped("rows"), {"/orders": {"data": [{"id": 1}]}}, "inconclusive"),
+    (wrapped("rows"), {"/orders": [{"id": 1}]}, "inconclusive"),
+    (wrapped("/data/a~1b"), {"/orders": {"data": {"a/b": [{"id": 1}]}}}, "pass"),
+    (wrapped("/data/a~1b"), {"/orders": {"data": {"a/b": [{"items": 1}]}}}, "fail"),
+    (wrapped("/data/0"), {"/orders": {"data": [[{"id": 1}]]}}, "pass"),
+    (wrapped("/data/0"), {"/orders": {"data": []}}, "inconclusive"),
+    (wrapped(""), {"/orders": {"id": 1, "lines": [{"n": 1}]}}, "pass"),
     (ANSWERS, {"/orders": [{"id": 1}, {"items": []}]}, "fail"),
     (ANSWERS, {}, "inconclusive"),
     (ANSWERS, {"/orders": "text"}, "inconclusive"),
@@ -791,10 +813,73 @@ def test_guards_of_a_log(container: str) -> None:
     assert look("GET /orders", "2020-01-01T00:00:00.000+00:00", accept=True).status == "fail"
     silent = look("POST", "2099-01-01T00:00:00.000+00:00")
     assert (silent.status, "not one line since then" in silent.detail) == ("inconclusive", True)
+    unseen = look("POST", first)
+    assert (unseen.status, "no api_base_url" in unseen.detail) == ("inconclusive", True)
     past = f"{first[:17]}{int(first[17:19]) + 1:02}{first[19:]}" if int(first[17:19]) < 59 else ""
     if past:
-        assert look("GET /items", past).status == "pass"
+        assert look("GET /items", past, accept=True).status == "pass"
         assert look("GET /orders", past).status == "fail"
+
+
+SERVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"[]")
+    def log_request(self, *_):
+        {log}
+print("up", file=sys.stderr, flush=True)
+http.server.ThreadingHTTPServer(("", 8000), Handler).serve_forever()
+"""
+EVERYTHING = "print(self.requestline, file=sys.stderr, flush=True)"
+PATHS = "print(self.path.partition('?')[0], file=sys.stderr, flush=True)"
+KNOWN = "self.path.startswith('/orders') and print(self.path, file=sys.stderr, flush=True)"
+NOTHING = "print('tick', file=sys.stderr, flush=True)"
+
+
+@pytest.fixture
+def logging(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """The container of an API that logs its requests as a test says, and the API's address."""
+    client, name = docker.from_env(), f"test_{secrets.token_hex(6)}"
+    image = client.images.list(filters={"reference": "drawing-backend*"})[0]
+    command = ["python3", "-c", SERVER.format(log=request.param)]
+    made = client.containers.run(image, command, entrypoint=[], name=name, detach=True)
+    deadline = time.monotonic() + 30
+    while b"up" not in made.logs() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    made.reload()
+    (network,) = made.attrs["NetworkSettings"]["Networks"].values()
+    yield name, f"http://{network['IPAddress']}:8000"
+    made.remove(force=True)
+    client.close()
+
+
+@pytest.mark.parametrize(
+    ("logging", "status"),
+    [(EVERYTHING, "pass"), (PATHS, "pass"), (KNOWN, "pass"), (NOTHING, "inconclusive")],
+    indirect=["logging"],
+)
+def test_a_log_without_the_requests_shows_nothing_of_them(
+    logging: tuple[str, str], status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_services, "PROBE_WAIT_S", 1.0)
+    name, url = logging
+    client = docker.from_env()
+    begun = client.containers.get(name).logs(timestamps=True).decode().split()[0][:23] + "+00:00"
+    client.close()
+
+    def services(**options: Any) -> Services:
+        return Services(url, {"web": name}, 5, begun, paths=("/orders?limit=1",), **options)
+
+    guard = log_guard("/orders/[^/]+/items")
+    seen = services().look(guard)
+    assert (seen.status, "requests are not logged there" in seen.detail) == (status, status != "pass"), seen
+    assert services().try_out(guard).status == status
+    accepted = services(accept_log_gap=True).look(guard)
+    assert (accepted.status, "It was accepted" in accepted.detail) == ("pass", status != "pass")
+    assert services().look(log_guard("up")).status == "fail"
 
 
 # A line of a log, and what a message has of it.
@@ -827,4 +912,7 @@ def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_s
 
 def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
     verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], None)
-    assert (verdict.state, verdict.message) == ("refused", "1) O: No answer. R.")
+    assert (verdict.state, verdict.message) == (
+        "refused",
+        f"1) O: It is undecided whether this holds. No answer. {UNDECIDED['openapi']}",
+    )

@@ -137,6 +137,51 @@ def test_unchanged_api_holds_its_contract(call: Call) -> None:
     assert (verified["changed"], verified["message"], verified["compared"]) == (False, "", True)
 
 
+ENVELOPE = {"name": "orders", "path": "/page", "status": 200, "kind": "list", "items": "rows", "keys": ["id", "title"]}
+AROUND = {**ENVELOPE, "kind": "object", "keys": ["rows", "total"]}
+
+
+def page(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"rows": list(rows), "total": len(rows), **more}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "after", "shape", "words"),
+    [
+        (ENVELOPE, page(*ORDERS), "pass", ""),
+        (ENVELOPE, page({**ORDERS[0], "parts": []}), "fail", "not there before: parts"),
+        (ENVELOPE, page({"id": 1}), "fail", "missing: account_id, title"),
+        (ENVELOPE, page(), "inconclusive", "empty list"),
+        (ENVELOPE, {"data": ORDERS}, "fail", "nothing at `rows`, where its list should be"),
+        (ENVELOPE, {"rows": {"id": 1}}, "fail", "an object at `rows`"),
+        (ENVELOPE, list(ORDERS), "fail", "nothing at `rows`"),
+        (AROUND, page(*ORDERS), "pass", ""),
+        (AROUND, page({**ORDERS[0], "parts": []}), "fail", "not there before: parts"),
+        (AROUND, {"rows": ORDERS}, "fail", "without total around its list"),
+    ],
+)
+def test_the_items_of_a_wrapped_list_are_held_to_the_contract(
+    call: Call, site: Site, endpoint: dict[str, Any], after: Any, shape: str, words: str
+) -> None:
+    site.bodies["/page"] = page(*ORDERS)
+    observed = call("observe", endpoints=[endpoint])
+    assert statuses(observed, "api_baseline.orders.") == {"status": "pass", "shape": "pass"}
+    assert observed["endpoints"]["orders"]["count"] == len(ORDERS)
+    site.bodies["/page"] = after
+    proof = by_name(call("verify", endpoints=[endpoint]))["api.orders.shape"]
+    assert (proof["status"], words in proof["detail"]) == (shape, True), proof
+
+
+def test_a_list_that_is_not_declared_leaves_its_shape_open_where_its_keys_change(call: Call, site: Site) -> None:
+    endpoint = {key: value for key, value in AROUND.items() if key != "items"}
+    site.bodies["/page"] = page(*ORDERS)
+    call("observe", endpoints=[endpoint])
+    assert statuses(call("verify", endpoints=[endpoint]))["shape"] == "pass"
+    site.bodies["/page"] = page({**ORDERS[0], "parts": []})
+    proof = by_name(call("verify", endpoints=[endpoint]))["api.orders.shape"]
+    assert (proof["status"], "parts" in proof["detail"], "`items`" in proof["remedy"]) == ("inconclusive", True, True)
+
+
 def test_facts_are_numbers_with_units(call: Call) -> None:
     facts = call("observe")["endpoints"]["orders"]
     assert (facts["status"], facts["kind"], facts["count"], facts["requests"]) == (200, "list", 5, 3)

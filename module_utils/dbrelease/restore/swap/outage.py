@@ -24,15 +24,18 @@ class Away:
     def __init__(self, journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> None:
         self._unstarted = unstarted(journal, named)
         stopped = list(dict.fromkeys([*services.running(named), *self._unstarted]))
-        facts = {"stop_seconds": limits.stop_s, "maintenance_db": maintenance_db}
+        facts = {"stop_seconds": services.stop_seconds(stopped, limits), "maintenance_db": maintenance_db}
         # This is on disk before the first is stopped, for whoever comes after a kill.
         self.stopping = Stopping.of(journal.append(SERVICES_STEP, "started", {"containers": stopped, **facts}))
         self._journal, self._named, self._limits = journal, named, limits
         self._begun = time.monotonic()
+        self._killed: list[str] = []
 
     def stop(self) -> None:
         """All at once; raises ReleaseError where one does not stop."""
         services.stop(self.stopping.containers, self._limits)
+        # What an earlier swap had stopped has a status from then.
+        self._killed = services.killed([name for name in self.stopping.containers if name not in self._unstarted])
 
     def end(self, failure: BaseException | None) -> Proof | None:
         """Start them and wait for them. Where that fails it raises, or answers None so as not to hide the failure."""
@@ -47,7 +50,7 @@ class Away:
             return None
         away_ms = round((time.monotonic() - self._begun) * 1000) if stopped else 0
         left = [name for name in self._named if name not in stopped]
-        proof = services.prove(seen, away_ms, left, self._unstarted)
+        proof = services.prove(seen, away_ms, left, self._unstarted, self._killed)
         facts = {"containers": stopped, "away_ms": away_ms, "proofs": [proof.as_dict()]}
         self._journal.append(SERVICES_STEP, "failed" if proof.status == "fail" else "passed", facts)
         return proof

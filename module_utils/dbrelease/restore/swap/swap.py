@@ -22,14 +22,17 @@ from ...core.signals import ending_in_order
 from ...host import lifecycle as services
 from ...host.inspect import DATABASE_SERVICE, look
 from ...host.lifecycle import SERVICES_STEP
+from ...host.removed_files import RemovedFiles
 from ...postgres.fingerprints import State
 from ...postgres.session import Login, connect, select
 from ...postgres.trusted_roles import quoted_text
+from ...release.requirements import PayloadFile
 from ...runs.database_lock import NameLock
 from ...runs.exclusive import acting
 from ..cleanup import runs_of
 from ..copy import drop_or_leave, login_to
 from ..server import check_maintenance, obstacle
+from ..settled import Left, read_left, still_there
 from ..source import WAIVER
 from .archive import Keeper, Saved
 from .live_compare import Comparison, prepare
@@ -61,6 +64,8 @@ class Plan:
     looking: Looking
     there: Mapping[str, State] | None
     unknown_backup: bool = False
+    removed: RemovedFiles = field(default_factory=lambda: RemovedFiles(""))
+    left: Left = field(default_factory=lambda: Left([], ""))
 
     @property
     def copy(self) -> bool:
@@ -131,6 +136,7 @@ def swap_in(
         looking or looking_of(run),
         there,
         params["unknown_backup"],
+        RemovedFiles(asked["backend_container"]),
     )
     done = Done()
     try:
@@ -140,12 +146,19 @@ def swap_in(
             plan = _checked(plan, check_mode)
         if check_mode:
             return _told(plan, Done(planned()), changed=True)
+        plan = replace(plan, left=read_left(login_to(login, database), plan.bookkeeping))
+        # Before the guardian begins, which puts them back where this process is killed before the exchange.
+        with acting(run):
+            files = [PayloadFile.of(item) for item in asked["remove_payload"]]
+            plan.removed.remove(still_there(asked["backend_container"], files))
         # The guardian shares the claim and the lock, so that no other run begins before it has repaired; and no other
         # session and no thread.
         with acting(run), guarded(lambda: repair(plan)), ending_in_order():
             _swap(plan, Journal(run), done)
     except BaseException as error:
         # Without the lock nothing was begun, and what it would undo is another run's.
+        if done.swapped is False:
+            plan.removed.put_back()
         if lock.held and not done.swapped:
             if done.swapped is False:
                 plan.looking.cancel()
@@ -217,6 +230,10 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
         _exchange(plan, journal, comparison, done)
     except BaseException as error:
         failure = error
+        if done.swapped is False:
+            # Before the containers start: they would not find the revision that the database is at.
+            with suppress(ReleaseError):
+                plan.removed.put_back()
         raise
     finally:
         if comparison is not None:
@@ -257,7 +274,7 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
         done.swapped = True
         duration_ms = round((time.monotonic() - begun) * 1000)
         proof = swapped_proof(plan.names, plan.swap_back, plan.drop, advanced, duration_ms)
-        step.facts.update(ways)
+        step.facts.update(ways, left=plan.left.facts(), removed=plan.removed.paths)
         step.prove(proof)
         done.proofs.append(proof)
 
@@ -267,6 +284,9 @@ def repair(plan: Plan) -> None:
     allow_connections(plan.maintenance, [plan.names.live, plan.names.incoming, plan.names.kept], plan.maintenance_again)
     journal = Journal(plan.run)
     last = [line for line in journal.read() if line["run_id"] == plan.run.run_id and line["step"] == SERVICES_STEP]
+    if plan.removed.paths and is_exchanged(plan.maintenance_again(), plan.names) is False:
+        with suppress(ReleaseError):
+            plan.removed.put_back()
     if last and last[-1]["event"] == "started":
         stopping = services.Stopping.of(last[-1])
         services.start(stopping)

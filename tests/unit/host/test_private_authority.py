@@ -1,0 +1,72 @@
+"""A private authority of the API: trusted where the inventory names its file, and only then."""
+
+from __future__ import annotations
+
+import http.server
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.host.http import HttpSession
+from ansible.module_utils.dbrelease.rollback.in_services import Services
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """An API on TLS, and the certificate that vouches for it."""
+    folder = tmp_path_factory.mktemp("authority")
+    key, certificate = folder / "key.pem", folder / "ca.crt"
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*argv, *names], check=True, capture_output=True)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(b'[{"id": 1}]')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_port}", certificate
+    server.shutdown()
+    server.server_close()
+
+
+def test_it_is_trusted_where_its_file_is_named(api: tuple[str, Path]) -> None:
+    url, certificate = api
+    with HttpSession(url, 5, str(certificate)) as session:
+        assert (session.get("/orders").status, session.get("/orders").problem) == (200, "")
+
+
+def test_else_the_advice_names_where_the_certificate_belongs(
+    api: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, certificate = api
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    with HttpSession(url, 5) as session:
+        answer = session.get("/orders")
+    assert (answer.status, "is not trusted" in answer.problem, "api_ca_file" in answer.remedy) == (None, True, True)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="correct api_ca_file in the inventory"):
+        HttpSession("https://localhost:1", 5, str(tmp_path / "none.crt"))
+
+
+def test_the_guards_of_the_way_back_trust_it_too(api: tuple[str, Path]) -> None:
+    url, certificate = api
+    guard = {"name": "a", "title": "A", "answers": {"path": "/orders", "keys": ["items"]}, "road": "R."}
+    assert Services(url, {}, 5, ca_file=str(certificate)).look(guard).status == "pass"
+    assert Services(url, {}, 5).look(guard).status == "inconclusive"
