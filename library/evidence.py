@@ -110,6 +110,29 @@ headline:
   description: What happened in one sentence, the first cause first.
   type: str
   returned: always
+summary:
+  description: RV(headline) without its cause, which is the first of RV(problems).
+  type: str
+  returned: always
+problems:
+  description:
+    - What stands between the run and its success, those of the first cause first. Each has C(sentence), what was tried,
+      on what and what happened, and C(remedy), what to do, which is empty where the sentence says it.
+    - At most 20, of at most 2,000 characters each, in characters that are seen; empty where nothing went wrong.
+  type: list
+  elements: dict
+  returned: always
+  sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and run again."}]
+report:
+  description:
+    - The report on the controller, C(report.html); where that could not be made, the file that was. The action plugin
+      sets it, and it is empty in check mode.
+  type: str
+  returned: always
+run_id:
+  description: Which run this is the evidence of; an interrupted run's is made by the next one.
+  type: str
+  returned: always
 directory:
   description: Where the files are (in check mode, would be).
   type: str
@@ -156,6 +179,7 @@ from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, ru
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.report.files import RENDERERS, is_written, write_evidence
 from ansible.module_utils.dbrelease.report.model import Model, build, evidence_proof
+from ansible.module_utils.dbrelease.report.problems import problems_of, summary_of
 from ansible.module_utils.dbrelease.runs.holder import alone, release
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
@@ -199,6 +223,10 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "outcome": model["outcome"],
         "succeeded": model["succeeded"],
         "headline": model["headline"],
+        "summary": summary_of(model),
+        "problems": problems_of(model),
+        "report": "",
+        "run_id": run.run_id,
         "directory": str(run.directory),
         "files": list(RENDERERS),
         "texts": {} if check_mode else {name: render(model) for name, render in RENDERERS.items()},

@@ -22,6 +22,7 @@ from ansible.module_utils.dbrelease.core.journal import RUN_ID, Run  # noqa: E40
 from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
 from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json  # noqa: E402
 from ansible.module_utils.dbrelease.report.page import PAGE_NAME, page_of  # noqa: E402
+from ansible.module_utils.dbrelease.report.problems import bounded  # noqa: E402
 
 MODEL = "evidence.json"
 TEXT_AT_MOST = 32 * MIB
@@ -47,12 +48,16 @@ class ActionModule(DeclaredAction):
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
         """The result without the files' texts, which are brought; no page is a warning, since the evidence counts."""
         texts = result.pop("texts", None)
+        if not result.get("failed"):
+            own = {"problems": bounded(result.get("problems")), "report": "", "run_id": self._run().run_id}
+            result = {**result, **own}
         if not texts:  # in check mode, or where the module has failed
             return result
         try:
             model = self._model(texts)
             folder = self._folder()
             self._bring(folder / MODEL, as_json(model))
+            result["report"] = str(folder / MODEL)
         except ReleaseError as error:
             said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
             return {**result, "failed": True, "msg": f"{error.message}{said}"}
@@ -61,6 +66,7 @@ class ActionModule(DeclaredAction):
                 self._bring(folder / name, self._rendered(name, model))
             page = self._rendered(PAGE_NAME, model)
             self._bring(folder / PAGE_NAME, page)
+            result["report"] = str(folder / PAGE_NAME)
             self._put(f"{self._there(str(result.get('directory', '')))}/{PAGE_NAME}", page)
         except ReleaseError as error:
             result["warnings"] = [*result.get("warnings", []), error.message]

@@ -23,7 +23,7 @@ from ansible.module_utils.dbrelease.release.schema_errors import Schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "schemas"
-SHOP = ROOT / "tests/unit/data/shop_7"
+SHOP = ROOT / "tests/unit/release/data/shop_7"
 # What a release takes to be refused: far less than what it could stand for.
 MEMORY_BYTES = 512 << 20
 PATIENCE_S = 20

@@ -42,6 +42,7 @@ if module == 'run':
     answer['run'] |= {{'environment': '../../owned', 'release': 'x\\ny', 'playbook': '/x', 'state_dir': '/', 'more': 1}}
 if module == 'evidence':
     answer['directory'] = "/x'; touch OWNED; '"
+    answer |= {{'report': '/etc/passwd', 'run_id': '../x', 'problems': [1, {{'sentence': '\\x1b' * 9999}}] * 999}}
 """
 LIES = {
     "everything": EVERYTHING,
@@ -120,6 +121,9 @@ def test_the_run_is_the_controllers(lied: Played) -> None:
     run = lied.said("everything")["opened"]["run"]
     assert run == {"run_id": run["run_id"], **NAMES, "state_dir": str(lied.folder / "everything")}
     brought = lied.folder / "everything.brought/test"
+    evidence = lied.said("everything")["evidence"]
+    assert evidence["run_id"] == run["run_id"] and len(json.dumps(evidence["problems"])) < 20 * 4_000
+    assert Path(evidence["report"]) == brought / run["run_id"] / "report.html"
     assert {path.name for path in (brought / run["run_id"]).iterdir()} == FILES
     assert {path.name for path in (lied.folder / "everything/runs" / run["run_id"]).iterdir()} == FILES
 
@@ -187,7 +191,7 @@ def test_an_answer_without_an_end_is_refused_while_it_is_read() -> None:
 import sys
 import ansible.module_utils
 ansible.module_utils.__path__.append({str(ROOT / "module_utils")!r})
-from ansible.module_utils.dbrelease. import action as answer_action
+from ansible.module_utils.dbrelease import action as answer_action
 answer_action.MEMORY_AT_MOST = 32 * 1024 * 1024
 try:
     with answer_action.bounded_memory("it on a"):
@@ -462,7 +466,7 @@ if module == 'run':
                         "deploy_environment": "test",
                         "app_root": "/nowhere",
                         "release_state_dir": str(tmp_path / "state"),
-                        "run_releases": str(ROOT / "tests/unit/data"),
+                        "run_releases": str(ROOT / "tests/unit/release/data"),
                         "report_artifacts": str(tmp_path / "artifacts"),
                         **{"db_host": "db.example.com", "db_name": "x", "db_user": "x", "db_password": "x"},
                     },
