@@ -38,8 +38,9 @@ options:
     required: true
   events:
     description:
-      - Lines of this run that are not in the journal, since nothing is written in check mode. Each has C(step) and
-        C(event), and may have C(facts) (C(proofs), C(message)) and C(ts).
+      - Lines of this run that may not be in the journal, since nothing is written in check mode, nor where preflight
+        refuses the journal. Each has C(step) and C(event), and may have C(facts) (C(proofs), C(message)) and C(ts).
+      - Those of a step that the journal has are ignored.
     type: list
     elements: dict
     default: []
@@ -214,7 +215,8 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     except ReleaseError as error:
         # The first cause must not be lost together with the place where it would have been written.
         message = f"{error.message} What came of the run: {model['headline']}"
-        raise ReleaseError(message, outcome=model["outcome"], headline=model["headline"]) from error
+        told: dict[str, Any] = {"outcome": model["outcome"], "headline": model["headline"], "problems": problems_of(model)}
+        raise ReleaseError(message, **told) from error
     finally:
         if not check_mode:
             give_back(run)
@@ -256,7 +258,8 @@ def model_of(params: Mapping[str, Any], check_mode: bool, lines: Sequence[Mappin
     """The model of the journal's lines and those that were handed over."""
     run = run_of(params)
     whose = {"run_id": run.run_id, "release": run.release, "environment": run.environment}
-    given = [{"ts": None, "facts": {}, **event, **whose} for event in params["events"]]
+    known = {line["step"] for line in lines if line["run_id"] == run.run_id}
+    given = [{"ts": None, "facts": {}, **event, **whose} for event in params["events"] if event["step"] not in known]
     return build(
         run,
         params["release"],

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
@@ -19,6 +20,7 @@ from ansible.module_utils.dbrelease.core.answer import MIB, untrusted  # noqa: E
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.core.files import create_private, put_command, replace_private, write_failure  # noqa: E402
 from ansible.module_utils.dbrelease.core.journal import RUN_ID, Run  # noqa: E402
+from ansible.module_utils.dbrelease.core.plain_text import printable  # noqa: E402
 from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
 from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json  # noqa: E402
 from ansible.module_utils.dbrelease.report.page import PAGE_NAME, page_of  # noqa: E402
@@ -28,12 +30,31 @@ MODEL = "evidence.json"
 TEXT_AT_MOST = 32 * MIB
 OWNERS = ".targets"  # beside the runs of an environment: whose each is
 SETTING = "report_artifacts"
+LOST = "make the target reachable"
 
 
 class ActionModule(DeclaredAction):
     """See library/evidence.py."""
 
     declared = declared_by(__file__)
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """The result; without evidence one sentence on what is not known, and what to do."""
+        try:
+            result = super().run(tmp, task_vars)
+        except AnsibleConnectionFailure as error:
+            return {"unreachable": True, "msg": self._unknown(f"The connection to {self.target} was lost", error, LOST)}
+        if result.get("failed") and not result.get("headline"):
+            result["msg"] = self._unknown("Gathering the evidence failed", result.get("msg"), "remove the cause")
+        return result
+
+    def _unknown(self, what: str, why: Any, remedy: str) -> str:
+        run = self._run()
+        reason = printable(str(why or "it gave no reason")).strip().removesuffix(".")
+        return (
+            f"{what} in run {run.run_id} of {run.playbook} ({reason}), and what came of the run is not known here: "
+            f"{remedy}, and run it again, which finishes or cleans up."
+        )
 
     def refuse(self) -> None:
         """A run whose name leads out of the folder of the artifacts."""

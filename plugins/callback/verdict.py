@@ -49,6 +49,7 @@ class Target:
     run_id: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)  # since the evidence, where there is any
+    unwritten: list[Problem] = field(default_factory=list)  # of evidence that could not be written
     unreachable: str = ""
 
     @property
@@ -65,7 +66,7 @@ class Target:
     def problems_of_tasks(self) -> list[Problem]:
         """What the first and the last task that failed said; of an unreachable target only where none did."""
         said = [self.failures[0], self.failures[-1]] if self.failures else [self.unreachable]
-        return bounded([{"sentence": message} for message in said])
+        return bounded([*self.unwritten, *({"sentence": message} for message in said)])
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
@@ -98,8 +99,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Keep what the task said."""
-        if not ignore_errors:
-            self._safely(self._failed, result)
+        self._safely(self._failed, result, ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
         """Keep the first reason."""
@@ -130,7 +130,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         elif action == "evidence" and target.run_id in ("", answer.get("run_id", "")):
             target.evidence, target.failures = answer, []
 
-    def _failed(self, result: Any) -> None:
+    def _failed(self, result: Any, ignored: bool) -> None:
+        if str(result.task.action).rpartition(".")[2] == "evidence":
+            self._target(result).unwritten = bounded(result.result.get("problems"))
+        if ignored:
+            return
         self._target(result).failures.append(f"The task “{result.task_name}” failed: {message_of(result.result)}")
 
     def _unreachable(self, result: Any) -> None:

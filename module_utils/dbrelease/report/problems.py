@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ..core.stages import one_line
@@ -60,14 +60,6 @@ def shortened(text: Any) -> str:
     """The text as one line in which every character is seen, and of a bounded length."""
     line = one_line(str(text or "")[: 2 * LENGTH_AT_MOST])
     return line if len(line) <= LENGTH_AT_MOST else f"{line[: LENGTH_AT_MOST - 3]}..."
-
-
-def named(rules: Iterable[str]) -> str:
-    """How many problems there are, and which claims they are, for a line that leaves the rest to the end of the run."""
-    names = [name.rpartition(".")[2] for name in rules]
-    if not names:
-        return ""
-    return f"{len(names)} {'problem' if len(names) == 1 else 'problems'}: {', '.join(names)}."
 
 
 def _problem(proof: Mapping[str, Any]) -> Problem:

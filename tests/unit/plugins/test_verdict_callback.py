@@ -119,6 +119,18 @@ def test_without_evidence_the_first_and_the_last_failure_are_told(callback: Any)
     ]
 
 
+def test_problems_of_evidence_that_could_not_be_written_are_told(callback: Any) -> None:
+    failed = of("a", "evidence", msg="The disk is full.", problems=[REDIS, LOGIN])
+    callback.v2_runner_on_failed(failed, ignore_errors=True)
+    callback.v2_runner_on_failed(of("a", "assert", msg="The disk is full."))
+    assert shown(callback, "a")[2:] == [
+        "  There is no report of this run.",
+        "  Problem 1: The services run: cache is stopped. Start it.",
+        "  Problem 2: The database can be reached: the password is wrong. Set db_password.",
+        "  Problem 3: The task “Do assert” failed: The disk is full.",
+    ]
+
+
 def test_an_unreachable_target_says_so(callback: Any) -> None:
     callback.v2_runner_on_unreachable(of("a", "run", msg="no route"))
     assert shown(callback, "a")[-1] == "  Problem: Reaching a failed: no route"

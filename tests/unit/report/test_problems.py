@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from ansible.module_utils.dbrelease.core.journal import Run
 from ansible.module_utils.dbrelease.core.plain_text import is_printable
+from ansible.module_utils.dbrelease.core.proof import named
 from ansible.module_utils.dbrelease.report.model import Model, build
-from ansible.module_utils.dbrelease.report.problems import bounded, named, problems_of, summary_of
+from ansible.module_utils.dbrelease.report.problems import bounded, problems_of, summary_of
 from evidence_lines import HOSTILE, RELEASE, Event, closed, proof
 
 RUN = Run("20260102T030405Z-abcdef", "orders", "test", "deploy", "/srv/state")
