@@ -215,7 +215,11 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     except ReleaseError as error:
         # The first cause must not be lost together with the place where it would have been written.
         message = f"{error.message} What came of the run: {model['headline']}"
-        told: dict[str, Any] = {"outcome": model["outcome"], "headline": model["headline"], "problems": problems_of(model)}
+        told: dict[str, Any] = {
+            "outcome": model["outcome"],
+            "headline": model["headline"],
+            "problems": problems_of(model),
+        }
         raise ReleaseError(message, **told) from error
     finally:
         if not check_mode:
