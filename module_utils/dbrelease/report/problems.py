@@ -23,7 +23,7 @@ def problems_of(model: Mapping[str, Any]) -> list[Problem]:
         return []
     red = [proof for proof in model["proofs"] if proof["status"] == "fail" and proof["step"] not in SAID_BY_MESSAGE]
     own = [proof for proof in red if proof["step"] == cause["step"]]
-    first = [] if own else [{"sentence": cause["message"], "remedy": ""}]
+    first = [] if own else [{"sentence": text, "remedy": ""} for text in numbered(cause["message"])]
     others = [proof for proof in red if proof["step"] != cause["step"]]
     return bounded([*first, *map(_problem, own + others)])
 
@@ -39,6 +39,16 @@ def summary_of(model: Mapping[str, Any]) -> str:
         if found:
             return f"{before}.{after}"
     return headline
+
+
+def numbered(message: str) -> list[str]:
+    """The sentences of a message that numbers them, as `core.proof.sentence` does; else the message itself."""
+    found, rest = [], message
+    while rest.startswith(f"{len(found) + 1}) "):
+        this, _, left = rest.partition(f" {len(found) + 2}) ")
+        found.append(this.partition(") ")[2])
+        rest = f"{len(found) + 1}) {left}" if left else ""
+    return found or [message]
 
 
 def bounded(problems: Any) -> list[Problem]:

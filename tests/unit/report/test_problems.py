@@ -54,6 +54,13 @@ def test_a_cause_without_a_claim_is_a_problem_in_its_own_words() -> None:
     assert problems_of(model) == [{"sentence": "The lock was not granted: run again.", "remedy": ""}]
 
 
+def test_numbered_sentences_of_a_message_are_problems_each() -> None:
+    model = modelled([], {"task": "Verify", "message": "1) A: it is red (x). Do y. 2) B: z. 3) C: 7) stays."})
+    assert sentences(model) == ["A: it is red (x). Do y.", "B: z.", "C: 7) stays."]
+    model = modelled([], {"task": "Verify", "message": "Of 2) nothing was seen."})
+    assert sentences(model) == ["Of 2) nothing was seen."]
+
+
 def test_what_was_held_stays_in_the_summary() -> None:
     gave_up: Event = ("playbook", "failed", {"task": "x", "message": "y"})
     model = modelled([*closed("checks", "failed", proofs=[CHECK]), gave_up, ("hold", "passed", {"message": HELD})])
