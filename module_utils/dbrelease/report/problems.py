@@ -43,7 +43,8 @@ def summary_of(model: Mapping[str, Any]) -> str:
 
 def numbered(message: str) -> list[str]:
     """The sentences of a message that numbers them, as `core.proof.sentence` does; else the message itself."""
-    found, rest = [], message
+    found: list[str] = []
+    rest = message
     while rest.startswith(f"{len(found) + 1}) "):
         this, _, left = rest.partition(f" {len(found) + 2}) ")
         found.append(this.partition(") ")[2])
