@@ -60,6 +60,14 @@ options:
     description: By journal step, why it was not taken; journalled as skipped, once, so that the evidence says it.
     type: dict
     default: {}
+  swap_back_command:
+    description:
+      - The command that swaps a database back, with C({database}) for its name, as M(restored_database) has it. By
+        default it is that of the role restore.
+      - Of the ways back that a target names the action keeps this one and those of O(release); others are left out, and
+        a warning says so.
+    type: str
+    default: ""
   artifacts:
     description: Folder on the controller; the files go to C(<environment>/<run_id>) in it.
     type: path
@@ -191,6 +199,7 @@ OPTIONS: Options = {
     "events": {"type": "list", "elements": "dict", "default": []},
     "failure": {"type": "dict", "default": {}, "options": {"task": {"type": "str"}, "message": {"type": "str"}}},
     "left_out": {"type": "dict", "default": {}},
+    "swap_back_command": {"type": "str", "default": ""},
     "artifacts": {"type": "path", "required": True},
     "templates": {"type": "path", "required": True},
 }

@@ -19,7 +19,7 @@ description:
     user and root could exchange a file. That is one that is a link or belongs to another user, one that its group or
     others may write, and one beneath a folder of which any of this is true. Above it a folder such as C(/tmp) may be
     written by others if it is sticky, and a link is followed if root made it in a folder that only root may write.
-  - Refuses a journal of more than 128 MiB or 200,000 lines, or with O(exclusive) of more than 1,000 runs without an
+  - Refuses a journal of more than 128 MiB or a million lines, or with O(exclusive) of more than 1,000 runs without an
     end, which no runs have written.
   - Apart from that it fails only if containers are named and the container engine cannot be
     reached, or the journal cannot be written.

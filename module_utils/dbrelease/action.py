@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from .core.errors import ReleaseError
 
 LIBRARY = Path(__file__).resolve().parents[2] / "library"
 MEMORY_AT_MOST = 1024 * MIB  # more than an honest answer of the greatest size takes while it is read
+WORK_AT_MOST_S = 60.0  # to render the evidence of a run: an honest one takes less than a second
 LOOK_EVERY_S = 0.05  # of the worker's own time
 # The callbacks on stdout that write for people, with a recap at the end: of ansible-core, and of the package `ansible`.
 FOR_PEOPLE = {
@@ -93,21 +96,34 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
         return keep(answer, self.declared, self._what())
 
 
-@contextmanager
-def bounded_memory(what: str) -> Iterator[None]:
-    """An answer without an end is refused while it is read.
+def bounded_memory(what: str) -> AbstractContextManager[None]:
+    """An answer without an end is refused while it is read."""
+    return _bounded(lambda why: untrusted(what, f"reading it takes more than {why}"), math.inf)
 
-    The timer runs while this process works, not while it waits.
-    """
+
+def bounded_work(doing: str, advice: str) -> AbstractContextManager[None]:
+    """What an answer stands for may be far more than itself: making that is given up, by ReleaseError."""
+
+    def given_up(why: str) -> ReleaseError:
+        return ReleaseError(f"{doing} was given up (it takes more than {why}): {advice}", refused=True)
+
+    return _bounded(given_up, WORK_AT_MOST_S)
+
+
+@contextmanager
+def _bounded(refusal: Callable[[str], ReleaseError], work_s: float) -> Iterator[None]:
+    """The timer runs while this process works, not while it waits."""
     if threading.current_thread() is not threading.main_thread():  # where Ansible's worker would be none
         yield
         return
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
 
     def look(*_: Any) -> None:
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * MAXRSS_UNIT
         if grown > MEMORY_AT_MOST:
-            raise untrusted(what, f"reading it takes more than {MEMORY_AT_MOST // MIB} MiB of memory")
+            raise refusal(f"{MEMORY_AT_MOST // MIB} MiB of memory")
+        if time.process_time() - begun > work_s:
+            raise refusal(f"{work_s:g} s of work")
 
     handler = signal.signal(signal.SIGPROF, look)
     signal.setitimer(signal.ITIMER_PROF, LOOK_EVERY_S, LOOK_EVERY_S)

@@ -15,7 +15,7 @@ from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-untyp
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.action import DeclaredAction, bounded_work, declared_by  # noqa: E402
 from ansible.module_utils.dbrelease.core.answer import MIB, untrusted  # noqa: E402
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.core.files import create_private, put_command, replace_private, write_failure  # noqa: E402
@@ -31,6 +31,8 @@ TEXT_AT_MOST = 32 * MIB
 OWNERS = ".targets"  # beside the runs of an environment: whose each is
 SETTING = "report_artifacts"
 LOST = "make the target reachable"
+# One word of a command line, and one value of -e in which Ansible finds no template.
+DATABASE = r"""(?:[\w.-]+|'"[^"'{}%\\\x00-\x1f\x7f]+"')"""
 
 
 class ActionModule(DeclaredAction):
@@ -71,17 +73,23 @@ class ActionModule(DeclaredAction):
         texts = result.pop("texts", None)
         if not result.get("failed"):
             own = {"problems": bounded(result.get("problems")), "report": "", "run_id": self._run().run_id}
-            result = {**result, **own}
+            ways = [way for way in result.get("ways_back") or [] if isinstance(way, dict) and self._is_own(way)]
+            result = {**result, **own, "ways_back": ways}
         if not texts:  # in check mode, or where the module has failed
             return result
         try:
-            model = self._model(texts)
+            with bounded_work(f"Reading {MODEL} of {self.target}", "find out what runs there in place of its Python."):
+                model = self._model(texts)
+                foreign = self._take_foreign_ways(model)
+                text = as_json(model)
             folder = self._folder()
-            self._bring(folder / MODEL, as_json(model))
+            self._bring(folder / MODEL, text)
             result["report"] = str(folder / MODEL)
         except ReleaseError as error:
             said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
             return {**result, "failed": True, "msg": f"{error.message}{said}"}
+        if foreign:
+            result["warnings"] = [*result.get("warnings", []), foreign]
         try:
             for name in RENDERERS:
                 self._bring(folder / name, self._rendered(name, model))
@@ -113,6 +121,40 @@ class ActionModule(DeclaredAction):
         if not isinstance(model, dict):
             raise untrusted(self._what(), f"its {MODEL} is no evidence")
         return model
+
+    def _take_foreign_ways(self, model: dict[str, Any]) -> str:
+        """Take out ways back that are none of this release's: an operator types here what a report says.
+
+        Returns a sentence where there were any.
+        """
+        ways = model.get("ways_back")
+        if not ways:
+            return ""
+        own = [way for way in ways if isinstance(way, dict) and self._is_own(way)] if isinstance(ways, list) else []
+        model["ways_back"] = own
+        if own == ways:
+            return ""
+        return (
+            f"{MODEL} of {self.target} named a way back that is no command of this release, and it was left out: find "
+            "out what runs there in place of its Python, and type no command that you do not know."
+        )
+
+    def _is_own(self, way: Mapping[str, Any]) -> bool:
+        run = self._run()
+        declared = [
+            {"title": one["title"], "command": one["command"].replace("{environment}", run.environment)}
+            for one in self._task.args["release"].get("ways_back") or ()
+        ]
+        asked = str(self._task.args.get("swap_back_command") or "")
+        swap_back = DATABASE.join(map(re.escape, asked.split("{database}"))) if asked else self._usual_swap_back
+        return way in declared or re.fullmatch(swap_back, str(way.get("command"))) is not None
+
+    @property
+    def _usual_swap_back(self) -> str:
+        """As the role restore has it by default: of an interrupted restore another playbook reports."""
+        release, environment = re.escape(self._run().release), re.escape(self._run().environment)
+        maintenance = r"(?:-e restore_maintenance_db=[\w.-]+ )?"
+        return rf"ansible-playbook restore_{release}\.yml -i {environment} {maintenance}-e restore_swap_back={DATABASE}"
 
     def _folder(self) -> Path:
         """Where the files go: within the artifacts, through no link, and this target's own."""
@@ -148,7 +190,15 @@ class ActionModule(DeclaredAction):
 
     def _rendered(self, name: str, model: Any) -> str:
         try:
-            return page_of(model, Path(self._task.args["templates"])) if name == PAGE_NAME else RENDERERS[name](model)
+            with bounded_work(f"Rendering {name} of {self.target}", f"read {MODEL}."):
+                text = page_of(model, self._templates) if name == PAGE_NAME else RENDERERS[name](model)
+            if len(text) > TEXT_AT_MOST:
+                raise ReleaseError(
+                    f"Writing {name} of {self.target} was refused (it is greater than {TEXT_AT_MOST // MIB} MiB): "
+                    f"read {MODEL}.",
+                    refused=True,
+                )
+            return text
         except ReleaseError:
             raise
         # Whatever is wrong with it: the evidence is the target's, and may have any form.
@@ -157,6 +207,10 @@ class ActionModule(DeclaredAction):
                 f"Rendering {name} failed ({MODEL} of {self.target} has not the form of evidence: "
                 f"{type(error).__name__}): read {MODEL}."
             ) from error
+
+    @property
+    def _templates(self) -> Path:
+        return Path(self._task.args["templates"])
 
     def _there(self, answered: str) -> str:
         """The folder on the target: by the run, or as the target says where only it can expand the state directory."""

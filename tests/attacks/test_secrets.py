@@ -27,7 +27,8 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.core.plain_text import unseen
 from ansible.module_utils.dbrelease.core.redaction import Secret, is_word, masked, masked_sql
 from ansible.module_utils.dbrelease.migrate.log import MigrationLog
-from ansible.module_utils.dbrelease.postgres.session import Login, connect
+from ansible.module_utils.dbrelease.postgres.session import Login
+from own_sessions import connect
 from psycopg2.extensions import QuotedString
 from receivers import webhook
 

@@ -300,6 +300,35 @@ def a_modules_answer_passes_its_action(root: Path) -> Iterator[str]:
             yield f"{path.stem}: its action keeps what another module declares"
 
 
+ON_THE_CONTROLLER = {
+    *("assert", "debug", "fail", "import_playbook", "import_role", "import_tasks", "include_role", "include_tasks"),
+}
+HOLD_TASKS = ("block", "rescue", "always", "tasks", "pre_tasks", "post_tasks", "handlers")
+A_MODULE = re.compile(r"ansible\.builtin\.\w+|\w+\.\w+\.\w+")
+
+
+def only_modules_of_ours_work_on_a_target(root: Path) -> Iterator[str]:
+    """What a module of others' is answered passes no action of ours: it would be kept whole, shown, and unbounded."""
+    for path, content in playbooks_and_tasks(root):
+        if path.relative_to(root).parts[0] != "molecule":
+            for task in content:
+                for module in modules_of_others(task):
+                    yield f"{path.relative_to(root)}: {module} works on the target"
+
+
+def modules_of_others(task: Any, *, local: bool = False) -> Iterator[str]:
+    """Those of a task or a play, and of the tasks in it."""
+    if not isinstance(task, dict) or task.get("hosts") == "localhost":
+        return
+    local = local or task.get("delegate_to") == "localhost"
+    for key, value in task.items():
+        if key in HOLD_TASKS:
+            for inner in value:
+                yield from modules_of_others(inner, local=local)
+        elif not local and A_MODULE.fullmatch(key) and key.removeprefix("ansible.builtin.") not in ON_THE_CONTROLLER:
+            yield key
+
+
 # Finding one's way
 
 
@@ -373,6 +402,7 @@ POLICIES: list[Policy] = [
     a_module_does_what_it_documents,
     a_module_has_its_test,
     a_modules_answer_passes_its_action,
+    only_modules_of_ours_work_on_a_target,
     the_map_shows_every_folder,
     an_action_is_one_commit,
     the_stack_listens_on_this_machine_alone,
@@ -445,6 +475,7 @@ services: {api: {ports: ["127.0.0.1:80:8000", {host_ip: 127.0.0.1, target: 8000,
 - name: Ship
   # No module ships.
   ansible.builtin.command: ship
+  delegate_to: localhost
 - name: An option of that name is no command
   orders:
     command: ship
@@ -548,6 +579,20 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
         "orders: its action keeps whatever",
     ),
     (a_modules_answer_passes_its_action, "plugins/action/orders.py", "__file__", "'x'", "what another module declares"),
+    (
+        only_modules_of_ours_work_on_a_target,
+        "roles/ship/tasks/main.yml",
+        "  delegate_to: localhost\n",
+        "",
+        "tasks/main.yml: ansible.builtin.command works",
+    ),
+    (
+        only_modules_of_ours_work_on_a_target,
+        "playbooks/look.yml",
+        "tags: [always]",
+        "tasks: [{block: [{community.docker.docker_container: {}}]}]",
+        "look.yml: community.docker.docker_container works",
+    ),
     (an_action_is_one_commit, WORKFLOW, PIN, "@v5", "test.yml: actions/checkout@v5 is not one commit"),
     (an_action_is_one_commit, WORKFLOW, PIN, "@main", "actions/checkout@main is not"),
     (an_action_is_one_commit, WORKFLOW, PIN, "", "actions/checkout is not"),

@@ -20,7 +20,9 @@ from ..postgres.fingerprints import READING, read_tables
 from ..postgres.large_objects import fingerprint_of, read_large_objects
 from ..postgres.revision import database_revisions
 from ..postgres.session import Row, select, server_reason, without_timeouts
+from ..postgres.strangers import tables_of_strangers
 from ..postgres.terminate import OF_CLIENTS
+from ..postgres.trusted_roles import trusted_roles
 
 IDENTITY = """
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
@@ -30,7 +32,7 @@ FROM pg_database d WHERE d.datname = current_database()
 """
 
 # What a summary only counts, or leaves out.
-UNCOUNTED = ("tables", "sequences", "settings", "catalog")
+UNCOUNTED = ("tables", "sequences", "settings", "catalog", "untrusted")
 # How well the server was, for whoever watches it afterwards.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,
@@ -82,11 +84,17 @@ def read_baseline(
             "revision": " ".join(revisions),
             "tables": read_tables(cursor),
             "catalog": read_lines(cursor),
+            "untrusted": _untrusted(cursor, bookkeeping_table),
             "observations": [_observe(cursor, observation) for observation in observations],
             "settings": read_settings(cursor),
             "health": select(cursor, HEALTH)[0],
         }
     )
+
+
+def _untrusted(cursor: RealDictCursor, bookkeeping_table: str) -> list[str]:
+    """The tables whose owner is not trusted: what becomes of them is no claim on the release."""
+    return tables_of_strangers(cursor, trusted_roles(cursor, cursor.connection.info.dbname, bookkeeping_table))
 
 
 def _observe(cursor: RealDictCursor, observation: Mapping[str, Any]) -> Row:

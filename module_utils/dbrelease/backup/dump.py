@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
@@ -25,6 +26,8 @@ FORMAT = "custom"
 TOOL_TIMEOUT_S = 60
 KILLED_STATUS = 137
 LOCK_WAIT_LIMIT_MS = 60_000
+# A dump may be the work of a container that was taken over; and the server may need the same disk.
+RESERVE_BYTES, LOOK_EVERY_BYTES = 256 << 20, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,10 @@ class Decoded:
 
 
 class DumpFile:
-    """Takes a stream to disk with its hash; after an error it takes the rest to nowhere, so that the stream can end."""
+    """Takes a stream to disk with its hash; after an error it takes the rest to nowhere, so that the stream can end.
+
+    It never takes the last of a disk.
+    """
 
     def __init__(self, path: Path) -> None:
         """Create the file; raises ReleaseError where that is not possible."""
@@ -55,6 +61,7 @@ class DumpFile:
         self.bytes = 0
         self.error: OSError | None = None
         self._hash = hashlib.sha256()
+        self._look_at = LOOK_EVERY_BYTES
         self._open = True
         try:
             self._descriptor = create_private(path)
@@ -74,6 +81,11 @@ class DumpFile:
             return
         self._hash.update(data)
         self.bytes += len(data)
+        if self.bytes >= self._look_at:
+            self._look_at = self.bytes + LOOK_EVERY_BYTES
+            room = os.fstatvfs(self._descriptor)
+            if room.f_bavail * room.f_frsize < RESERVE_BYTES:
+                self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> str:
         """Make it durable, and forget it in memory so that the next reader reads the disk; returns the sha256."""

@@ -20,6 +20,7 @@ FACTS: Mapping[str, Shape] = {
         "tables": {EACH: _TABLE},
         "database_oid?": (int, None),
         "catalog?": ([str], None),
+        "untrusted?": ([str], None),
         "observations?": ([{"name": str, "title": str, "sql": str, "rows": [{}]}], None),
     },
     "backup": {"path": str, "manifest": str, "sha256": str, "bytes": int},

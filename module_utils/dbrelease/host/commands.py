@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -20,6 +21,8 @@ from ..core.errors import ReleaseError
 
 CHUNK = 1 << 20
 KEPT_ERROR_BYTES = 64 << 10
+# What is read whole: revisions, a preview's SQL, versions. A container may answer without an end.
+OUTPUT_BYTES_AT_MOST = 128 << 20
 KILL_GRACE_S = 5
 # By default `timeout` ends its whole group, itself included, before it has seen the program's end. The orphan would go
 # to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
@@ -75,13 +78,22 @@ class Commands(Protocol):
 class _Output:
     """Collects both streams; stdout goes to a consumer instead where there is one."""
 
-    def __init__(self, on_stdout: Consumer | None) -> None:
+    def __init__(self, what: str, on_stdout: Consumer | None) -> None:
+        self._what = what
         self._stdout = bytearray()
         self._stderr = bytearray()
-        self._consume = on_stdout or self._stdout.extend
+        self._consume = on_stdout or self._collect
 
     def out(self, data: bytes) -> None:
         self._consume(data)
+
+    def _collect(self, data: bytes) -> None:
+        self._stdout.extend(data)
+        if len(self._stdout) > OUTPUT_BYTES_AT_MOST:
+            raise ReleaseError(
+                f"Running {self._what} was given up (it wrote more than {OUTPUT_BYTES_AT_MOST} bytes): see what runs "
+                "there in its place, and run again."
+            )
 
     def err(self, data: bytes) -> None:
         self._stderr.extend(data)
@@ -130,7 +142,7 @@ class ContainerCommands:
         """
         begun = time.monotonic()
         bounded = ["sh", "-c", BOUNDED, "sh", str(KILL_GRACE_S), str(timeout_s), *argv]
-        output = _Output(on_stdout)
+        output = _Output(f"{argv[0]} in {self.place}", on_stdout)
         api = self._client.api
         try:
             execution = api.exec_create(
@@ -184,7 +196,7 @@ class HostCommands:
     ) -> Finished:
         """See Commands.run."""
         begun = time.monotonic()
-        output = _Output(on_stdout)
+        output = _Output(f"{argv[0]} on the target", on_stdout)
         try:
             process = subprocess.Popen(
                 ["timeout", "-k", str(KILL_GRACE_S), str(timeout_s), *argv],
@@ -199,10 +211,11 @@ class HostCommands:
                 f"Running {argv[0]} on the target failed ({error.strerror}): install it there."
             ) from error
         stdout, stderr = cast(IO[bytes], process.stdout), cast(IO[bytes], process.stderr)
-        errors = threading.Thread(target=_drain, args=(stderr, output.err), daemon=True)
+        until = begun + timeout_s + KILL_GRACE_S + LATE_S
+        errors = threading.Thread(target=_drain, args=(stderr, output.err, until), daemon=True)
         errors.start()
         try:
-            _drain(stdout, output.out)
+            ended = _drain(stdout, output.out, until)
         except BaseException:
             # `timeout` hands it on; killed itself, it would leave the program working.
             process.terminate()
@@ -210,6 +223,13 @@ class HostCommands:
         finally:
             status = process.wait()
             errors.join()
+            stdout.close()
+            stderr.close()
+        if not ended:
+            raise ReleaseError(
+                f"Running {argv[0]} on the target was given up: a program that it left behind holds its output for "
+                f"longer than {timeout_s} s; see with `ps` what still works there, end it, and run again."
+            )
         return output.finished(argv, status, begun, timeout_s)
 
 
@@ -253,9 +273,13 @@ def commands_in(container: str | None, *, workdir: str | None = None, user: str 
     return ContainerCommands(docker_client(), container, user=user) if container else HostCommands(workdir)
 
 
-def _drain(stream: IO[bytes], consume: Consumer) -> None:
-    while data := stream.read1(CHUNK):  # type: ignore[attr-defined]
+def _drain(stream: IO[bytes], consume: Consumer, until: float) -> bool:
+    """Up to its end, or that moment: what a program leaves behind may hold a stream for ever. Says whether it ended."""
+    while select.select([stream], [], [], max(until - time.monotonic(), 0))[0]:
+        if not (data := os.read(stream.fileno(), CHUNK)):
+            return True
         consume(data)
+    return False
 
 
 @contextmanager

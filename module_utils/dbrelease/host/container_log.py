@@ -12,6 +12,15 @@ from ..core.clock import SECOND_NS, nanoseconds
 from .inspect import SHORTEST_ID
 from .log_events import Line
 
+# The engine keeps a line however long it is, and whatever writes to it may write without an end.
+LINE_BYTES_AT_MOST = 16 << 20
+# Of one window every event is held in memory.
+WINDOW_LINES_AT_MOST, WINDOW_BYTES_AT_MOST = 1_000_000, 256 << 20
+
+
+class TooMuchError(OSError):
+    """More than is read; its text says what. Part of it would prove nothing."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -51,10 +60,20 @@ def look(client: docker.DockerClient, name: str) -> Container | None:
 
 
 def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iterator[Line]:
-    """Its lines in the window. The engine is asked for whole seconds around it; each line's own moment decides."""
+    """Its lines in the window. The engine is asked for whole seconds around it; each line's own moment decides.
+
+    Raises TooMuchError where the window holds more than can be judged.
+    """
     seconds = {"since": window.begin_ns // SECOND_NS, "until": -(-window.end_ns // SECOND_NS)}
+    lines = size = 0
     for line in _lines(client, name, **seconds):
         if window.begin_ns <= line.at_ns < window.end_ns:
+            lines, size = lines + 1, size + len(line.text)
+            if lines > WINDOW_LINES_AT_MOST or size > WINDOW_BYTES_AT_MOST:
+                raise TooMuchError(
+                    f"it has more than {WINDOW_LINES_AT_MOST} lines or {WINDOW_BYTES_AT_MOST} bytes in one window: see "
+                    f"`docker logs {name}` for what writes so much"
+                )
             yield line
 
 
@@ -70,15 +89,26 @@ def _lines(client: docker.DockerClient, name: str, **window: int) -> Iterator[Li
 
 def split(chunks: Iterable[bytes]) -> Iterator[Line]:
     """Whole lines out of chunks; what has no moment in front belongs to the line before it."""
-    rest, at_ns = b"", 0
+    at_ns = 0
+    for raw in whole_lines(chunks):
+        line = _line(raw, at_ns)
+        at_ns = line.at_ns
+        yield line
+
+
+def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """However the engine cuts its stream; raises TooMuchError for a line that is longer than any that is read."""
+    rest = bytearray()
     for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        for raw in whole:
-            line = _line(raw, at_ns)
-            at_ns = line.at_ns
-            yield line
+        *ends, begun = chunk.split(b"\n")
+        for end in ends:
+            yield bytes(rest + end)
+            rest.clear()
+        rest += begun
+        if len(rest) > LINE_BYTES_AT_MOST:
+            raise TooMuchError(f"it has a line of more than {LINE_BYTES_AT_MOST} bytes")
     if rest:
-        yield _line(rest, at_ns)
+        yield bytes(rest)
 
 
 def _line(raw: bytes, at_ns: int) -> Line:

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ..core.errors import ReleaseError
 REDIRECTS = {301, 302, 303, 307, 308}
 REDIRECTS_AT_MOST = 5
 ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
+PACKED, GZIP_OR_ZLIB = ("gzip", "x-gzip", "deflate"), 47
 START_IT = "Start the service (its log says why it is down) or correct the base URL, and run again."
 
 # One answer's keys: of each item of a list, or of the object itself; None for an item that is no object.
@@ -86,7 +88,9 @@ class HttpSession:
         self._timeout_s = timeout_s
         self._session = requests.Session()
         self._session.trust_env = False
-        self._session.headers.update({"Accept": "application/json", "User-Agent": "dbrelease"})
+        self._session.headers.update(
+            {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "dbrelease"}
+        )
         self._session.auth = login_in(base_url)
 
     def __enter__(self) -> HttpSession:
@@ -147,12 +151,22 @@ class HttpSession:
 
 
 def _body_of(response: requests.Response) -> bytes:
-    body = b""
-    for chunk in response.iter_content(65536):
-        body += chunk
-        if len(body) > ANSWER_BYTES_AT_MOST:
-            raise requests.exceptions.ContentDecodingError
-    return body
+    """What was sent, unpacked here: libraries unpack a few bytes to whatever they stand for, and again and again."""
+    coding = response.raw.headers.pop("Content-Encoding", "identity").strip().lower()
+    if coding not in ("identity", *PACKED):
+        raise requests.exceptions.ContentDecodingError
+    unpacked = zlib.decompressobj(GZIP_OR_ZLIB) if coding in PACKED else None
+    body = bytearray()
+    try:
+        for chunk in response.iter_content(65536):
+            body += unpacked.decompress(chunk, ANSWER_BYTES_AT_MOST + 1 - len(body)) if unpacked else chunk
+            if len(body) > ANSWER_BYTES_AT_MOST:
+                raise requests.exceptions.ContentDecodingError
+    except zlib.error as error:
+        raise requests.exceptions.ContentDecodingError from error
+    if unpacked and not unpacked.eof and body:
+        raise requests.exceptions.ContentDecodingError
+    return bytes(body)
 
 
 def describe(body: bytes, content_type: str) -> tuple[str, Keys]:

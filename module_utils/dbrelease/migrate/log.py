@@ -12,6 +12,8 @@ from ..core.redaction import masked
 
 LOG_PROOF = "migrate.log"
 KEPT_BYTES = 1 << 20
+# A program may print without an end, and without a line's end, while it may run: an hour by default.
+LOG_BYTES_AT_MOST, LINE_BYTES_AT_MOST = 64 << 20, 1 << 20
 
 
 class MigrationLog:
@@ -23,8 +25,10 @@ class MigrationLog:
         self.bytes = 0
         self.error: OSError | None = None
         self._secret = secret
-        self._rest = b""
+        self._rest = bytearray()
         self._kept = bytearray()
+        self._too_long = False
+        self._left_out: list[str] = []
         self._descriptor: int | None = create_private(path)
 
     def begin(self, header: str) -> None:
@@ -34,20 +38,40 @@ class MigrationLog:
 
     def feed(self, data: bytes) -> None:
         """Take a piece of output; whole lines are written, so that no secret is cut in two."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            self._line(line.decode(errors="replace"))
+        *ends, begun = data.split(b"\n")
+        for end in ends:
+            self._add(end)
+            self._end_line()
+        self._add(begun)
+
+    def _add(self, part: bytes) -> None:
+        """A line that is longer than any that is kept is left out whole: cut, it could end with half a secret."""
+        room = LINE_BYTES_AT_MOST - len(self._rest)
+        self._too_long = self._too_long or len(part) > room
+        self._rest += part[: max(room, 0)]
+
+    def _end_line(self) -> None:
+        if self._too_long:
+            self._leave_out(f"a line of more than {LINE_BYTES_AT_MOST} bytes is left out")
+        else:
+            self._line(self._rest.decode(errors="replace"))
+        self._rest.clear()
+        self._too_long = False
+
+    def _leave_out(self, what: str) -> None:
+        if what not in self._left_out:
+            self._left_out.append(what)
+            self._write(f"=== {what}\n")
 
     def end(self, footer: str) -> str:
         """Close the attempt; returns its output (the last megabyte) as it came, for the next step to read."""
         if self._rest:
-            self._line(self._rest.decode(errors="replace"))
-            self._rest = b""
+            self._end_line()
         self._write(f"=== {footer}\n")
         return self._kept.decode(errors="replace")
 
     def close(self) -> Proof:
-        """Make it durable; the proof fails where any of it could not be written."""
+        """Make it durable; the proof fails where that is not possible, and is inconclusive where a part is left out."""
         if self._descriptor is not None:
             try:
                 os.fsync(self._descriptor)
@@ -59,17 +83,24 @@ class MigrationLog:
         return Proof(
             LOG_PROOF,
             "The migration's output is saved",
-            "fail" if self.error else "pass",
+            "fail" if self.error else "inconclusive" if self._left_out else "pass",
             expected=str(self.path),
             observed={"bytes": self.bytes},
-            detail=write_failure(self.path, self.error).message if self.error else f"{self.path}, {self.bytes} bytes.",
+            detail=write_failure(self.path, self.error).message if self.error else self._detail(),
         )
+
+    def _detail(self) -> str:
+        left_out = f", but {' and '.join(self._left_out)}" if self._left_out else ""
+        return f"{self.path}, {self.bytes} bytes{left_out}."
 
     def _line(self, line: str) -> None:
         self._kept.extend(line.encode(errors="replace") + b"\n")
         if len(self._kept) > 2 * KEPT_BYTES:
             del self._kept[:-KEPT_BYTES]
-        self._write(f"{line}\n")
+        if self.bytes < LOG_BYTES_AT_MOST:
+            self._write(f"{line}\n")
+        else:
+            self._leave_out(f"what came after {LOG_BYTES_AT_MOST} bytes is left out")
 
     def _write(self, text: str) -> None:
         if self._descriptor is None or self.error is not None:

@@ -142,15 +142,33 @@ WHERE b.datname = current_database()
 """
 
 
+# Anybody may write a comment of any length, and every line is kept in the journal: of a long one the beginning, and a
+# hash that changes with the rest.
+LONGEST, SHOWN = 4000, 1000
+BOUNDED = f"""
+SELECT CASE WHEN length(line) > {LONGEST} THEN concat(left(line, {SHOWN}), '... ', length(line), ' characters, md5 ',
+                                                      md5(line)) ELSE line END AS line
+FROM ({LINES}) AS every (line)
+"""
+
+
 def read_lines(cursor: Cursor) -> list[str]:
     """The lines as the transaction of the cursor sees them; its settings stay what they were."""
     (kept,) = select(cursor, "SELECT current_setting('search_path') AS path, current_setting('jit') AS jit")
     set_both = "SELECT set_config('search_path', %s, true), set_config('jit', %s, true)"
     # To compile this statement takes seconds, and to run it milliseconds.
     cursor.execute(set_both, (OWN_SETTINGS[PATH], "off"))
-    lines = sorted(str(row["line"]) for row in select(cursor, LINES))
+    lines = sorted(str(row["line"]) for row in select(cursor, BOUNDED))
     cursor.execute(set_both, (kept["path"], kept["jit"]))
     return lines
+
+
+def bounded(line: str) -> str:
+    """As the server bounds one, for a line that was recorded when there was no bound."""
+    if len(line) <= LONGEST:
+        return line
+    hashed = hashlib.md5(line.encode(), usedforsecurity=False).hexdigest()
+    return f"{line[:SHOWN]}... {len(line)} characters, md5 {hashed}"
 
 
 def fingerprint(lines: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from .catalog import quoted, resolved
 from .session import Row, select, select_as_declared
+from .trusted_roles import trusted_roles
 
 # What belongs to a table goes with it (its indexes, defaults, sequences, partitions, and the keys by which it refers to
 # others); what merely uses it does not. What belongs to a column of a table has the column's number.
@@ -57,12 +58,13 @@ WHERE own.dropped AND own.objsubid = 0 AND c.relkind IN ('r', 'p', 'f', 'S')
 ORDER BY 1, 2
 """
 # No catalog knows what the body of a function names. The server's own triggers have functions without a body, and what
-# the partitions have of a trigger is told once, with it.
+# the partitions have of a trigger is told once, with it. One of a stranger's own table is the stranger's to mend.
 TRIGGERS = """
 SELECT t.tgname::text AS name, t.tgrelid::bigint AS relation,
        p.proname::text AS function, p.oid::bigint AS procedure, p.prosrc AS body
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_language l ON l.oid = p.prolang
-WHERE t.tgenabled <> 'D' AND l.lanname NOT IN ('internal', 'c')
+JOIN pg_class c ON c.oid = t.tgrelid
+WHERE t.tgenabled <> 'D' AND l.lanname NOT IN ('internal', 'c') AND c.relowner = ANY (%(trusted)s::oid[])
   AND NOT EXISTS (SELECT FROM pg_trigger above WHERE above.oid = t.tgparentid AND above.tgenabled <> 'D')
   AND NOT EXISTS (SELECT FROM own o WHERE (o.classid, o.objid, o.objsubid) = ('pg_class'::regclass, t.tgrelid, 0))
   AND NOT EXISTS (SELECT FROM pg_depend d
@@ -105,6 +107,7 @@ def dependents_of(
         "tables": [oid for oid in found.values() if oid],
         "altered": resolved(cursor, [table for table, _ in added]),
         "names": [name for _, name in added],
+        "trusted": trusted_roles(cursor, cursor.connection.info.dbname),
     }
     gone = select(cursor, OWN + GONE, given)
     triggers = [

@@ -18,6 +18,8 @@ from .session import Row, select, server_reason
 # What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
 READING = 4
 INSUFFICIENT_PRIVILEGE = "42501"
+LOCK_NOT_AVAILABLE = "55P03"
+NEXT_LOCK_WAIT_MS = 100
 # The server's answers that mean "it is gone", not "it cannot be read".
 VANISHED = ("42P01", "42703", "3F000")
 
@@ -45,12 +47,15 @@ SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS
          OR t.typname ~ '^(reg|numeric$|num(multi)?range$|float[48]$|interval$|jsonb$)'
          OR NOT coalesce(l.collisdeterministic, true) AS by_text,
        EXISTS (SELECT FROM pg_cast x JOIN pg_proc f ON f.oid = x.castfunc JOIN pg_roles o ON o.oid = f.proowner
-               WHERE x.castsource = CASE t.typtype WHEN 'd' THEN b.oid ELSE t.oid END
+               WHERE x.castsource IN (
+                 -- Below a domain there may be another one.
+                 WITH RECURSIVE base AS (
+                   SELECT t.oid UNION SELECT d.typbasetype FROM base JOIN pg_type d USING (oid) WHERE d.typtype = 'd'
+                 ) SELECT oid FROM base)
                  AND x.casttarget = 'text'::regtype AND NOT o.rolsuper AND o.rolname <> current_user) AS by_output
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_type b ON b.oid = t.typbasetype
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s)
 ORDER BY a.attrelid, a.attnum
@@ -100,14 +105,18 @@ def _part(name: str) -> str:
 
 
 def read_tables(
-    cursor: Cursor, only: Mapping[str, Sequence[str]] | None = None, left_out: Collection[str] = ()
+    cursor: Cursor,
+    only: Mapping[str, Sequence[str]] | None = None,
+    left_out: Collection[str] = (),
+    of_strangers: Collection[str] = (),
 ) -> dict[str, Row]:
     """Every user table's rows, fingerprint, columns and write counters, by `schema.table`.
 
     With `only` exactly those tables and columns are read, and each answer says also whether the table is `absent` and
     which columns are `missing` (what is left is then fingerprinted); a table that cannot be read for one of the reasons
-    (SQLSTATE) in `left_out` has no answer. Call it inside one transaction of `transaction()`;
-    REPEATABLE READ makes all answers describe one instant. Raises ReleaseError for a table that cannot be read.
+    (SQLSTATE) in `left_out`, or for any reason if it is one `of_strangers`, has no answer.
+    Call it inside one transaction of `transaction()`; REPEATABLE READ makes all answers describe one instant. Raises
+    ReleaseError for a table that cannot be read.
     """
     tables = _tables(cursor)
     if only is None:
@@ -121,8 +130,11 @@ def read_tables(
         try:
             answers[key] = _read_columns(cursor, table, columns[table.oid], wanted) if table else absent(wanted)
         except ReleaseError as error:
-            if error.facts.get("sqlstate") not in left_out:
+            if cursor.connection.closed or (key not in of_strangers and error.facts.get("sqlstate") not in left_out):
                 raise
+            if error.facts.get("sqlstate") == LOCK_NOT_AVAILABLE:
+                # Who holds one may hold very many, and each would be waited for in its turn.
+                cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{NEXT_LOCK_WAIT_MS}ms",))
     return answers
 
 

@@ -220,7 +220,8 @@ def session_in_words(row: Row) -> str:
     """One session of a server; its query must be masked."""
     return (
         f"pid {row['pid']} (user {quoted_text(row['user'])}, application {quoted_text(row['application'])}, "
-        f"{row['state']}, since {row['since']}, last query: {row['query']})"
+        f"{row['state']}, since {row['since']}, last query: "
+        f"{quoted_text(row['query'], KEPT_QUERY_CHARACTERS)})"
     )
 
 

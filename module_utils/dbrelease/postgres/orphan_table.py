@@ -14,11 +14,12 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import identifier, quoted, read_catalog, resolved
+from .catalog import find_table, identifier, quoted, read_catalog, resolved
 from .declared_select import select_declared
 from .declared_sql import readable_row
 from .dependents import dependents_of
-from .session import Row, as_declared, select, select_as_declared, server_reason, strip_terminator
+from .fingerprints import text_of
+from .session import Row, as_declared, select, server_reason, strip_terminator
 
 RELATION = """
 SELECT c.relkind::text AS kind, pg_get_userbyid(c.relowner)::text AS owner,
@@ -31,6 +32,11 @@ KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f":
 UNCHANGED = """
 SELECT NOT EXISTS (SELECT FROM {} WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid))
   AS unchanged
+"""
+TYPES = """
+SELECT a.attname::text AS name, t.typnamespace = 'pg_catalog'::regnamespace AS own
+FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 SAMPLE_SIZE = 5
 
@@ -89,12 +95,13 @@ def diagnose(
     if kind not in ("r", "p"):
         return Leftover(table, KINDS.get(kind, "relation of another kind"), owner)
     catalog = read_catalog(cursor, table)
-    name = identifier(table)
-    every_row = sql.SQL("SELECT * FROM {}").format(name).as_string(cursor)
-    (counted,) = select_as_declared(cursor, f"SELECT pg_catalog.count(*) AS rows FROM ({every_row}) AS t")
+    every_row = sql.SQL("SELECT * FROM {}").format(identifier(table)).as_string(cursor)
+    # It may be a stranger's: with our own settings no view is read that takes its place.
+    own_text = sql.SQL("SELECT * FROM {}").format(_name(cursor, table)).as_string(cursor)
+    (counted,) = select(cursor, f"SELECT count(*) AS rows FROM ({own_text}) AS t")
     writers, losses, unjudged = _judge(cursor, catalog.columns, columns, declared)
     if unjudged:
-        (losses,) = select_as_declared(cursor, _losses(every_row))
+        (losses,) = select(cursor, _losses(own_text))
     return Leftover(
         table,
         KINDS[kind],
@@ -103,7 +110,7 @@ def diagnose(
         references=sorted({c["references"]["table"] for c in catalog.constraints.values() if "references" in c}),
         rows=counted["rows"],
         writers=writers,
-        sample=[readable_row(row) for row in select_declared(cursor, every_row, limit=SAMPLE_SIZE)],
+        sample=_sample(cursor, table),
         losses=losses["losses"],
         fingerprint=losses["fingerprint"],
         lost_rows_sql=every_row if unjudged else declared["losses"],
@@ -119,8 +126,28 @@ def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
     One look at the rows without any of the release's queries, so that it can be afforded while others wait.
     """
     # No parameter: a percent sign in a name would be taken for the place of one.
-    table, oldest = identifier(one.table), sql.Literal(one.oldest_transaction)
-    return bool(select_as_declared(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
+    table, oldest = _name(cursor, one.table), sql.Literal(one.oldest_transaction)
+    return bool(select(cursor, sql.SQL(UNCHANGED).format(table, oldest).as_string(cursor))[0]["unchanged"])
+
+
+def _name(cursor: Cursor, table: str) -> sql.Identifier:
+    """Of the table that the role finds under a declared name; where it is none any more, the server refuses it."""
+    found = find_table(cursor, table)
+    return sql.Identifier(found["schema"], found["name"]) if found else sql.Identifier("pg_temp", table)
+
+
+def _sample(cursor: Cursor, table: str) -> list[Row]:
+    """A few rows. Who owns a type may make a function by which it becomes JSON: of such a type the text is shown."""
+    shown = [
+        sql.SQL("{}").format(sql.Identifier(row["name"]))
+        if row["own"]
+        else sql.SQL("{} AS {}").format(text_of(sql.Identifier(row["name"])), sql.Identifier(row["name"]))
+        for row in select(cursor, TYPES, tuple(resolved(cursor, [quoted(table)])))
+    ]
+    query = sql.SQL("SELECT row_to_json(few.*) AS line FROM (SELECT {} FROM {} LIMIT {}) AS few").format(
+        sql.SQL(", ").join(shown), _name(cursor, table), sql.Literal(SAMPLE_SIZE)
+    )
+    return [readable_row(row["line"]) for row in select(cursor, query.as_string(cursor))]
 
 
 def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from psycopg2.extensions import cursor as Cursor
+from psycopg2.extras import RealDictCursor
 
+from .fingerprints import table_key
 from .outside_functions import BeyondError
 from .session import Row, Session, select, select_as_declared
 from .trusted_roles import quoted_text, trusted_roles
@@ -14,7 +16,8 @@ SHOWN = 5
 SCHEMAS = """
 SELECT pg_catalog.current_schemas(true)::pg_catalog.text[] AS schemas, pg_catalog.current_database() AS database
 """
-# Of two that fit the better one is called, wherever on the path it is.
+# Of two that fit the better one is called, wherever on the path it is. Of two relations of one name the first is found;
+# and a schema of the role's own name comes first, so that whatever its maker puts there is found before all else.
 PLANTED = """
 WITH places AS (
   SELECT oid, nspname FROM pg_namespace WHERE nspname = ANY (%(schemas)s) AND nspname <> 'pg_catalog'
@@ -29,6 +32,16 @@ SELECT 'function', p.nspname, f.proname, pg_get_userbyid(f.proowner)
 FROM pg_proc f JOIN places p ON p.oid = f.pronamespace
 WHERE f.proowner <> ALL (%(trusted)s::oid[])
   AND EXISTS (SELECT FROM pg_proc s WHERE s.proname = f.proname AND s.pronamespace = 'pg_catalog'::regnamespace)
+UNION
+SELECT 'relation', p.nspname, c.relname, pg_get_userbyid(c.relowner)
+FROM pg_class c JOIN places p ON p.oid = c.relnamespace
+WHERE c.relowner <> ALL (%(trusted)s::oid[]) AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+  AND EXISTS (SELECT FROM pg_class s JOIN places q ON q.oid = s.relnamespace WHERE s.relname = c.relname
+              AND array_position(%(schemas)s, q.nspname::text) > array_position(%(schemas)s, p.nspname::text))
+UNION
+SELECT 'schema', p.nspname, p.nspname, pg_get_userbyid(n.nspowner)
+FROM pg_namespace n JOIN places p USING (oid)
+WHERE p.nspname = current_user AND %(own_first)s AND n.nspowner <> ALL (%(trusted)s::oid[])
 ORDER BY 1, 2, 3, 4
 """
 # A schema of the role's own name is looked for first by default, and whoever may create in the database may make it.
@@ -48,6 +61,18 @@ WHERE d.datname = current_database() AND a.privilege_type = 'CREATE' AND a.grant
 HAVING count(*) > 0
 ORDER BY 1
 """
+
+OF_STRANGERS = """
+SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND c.relowner <> ALL (%s::oid[])
+ORDER BY 1, 2
+"""
+
+
+def tables_of_strangers(cursor: Cursor, trusted: Sequence[int]) -> list[str]:
+    """The tables (`schema.table`) whose owners are none of these roles."""
+    return [table_key(row["schema"], row["name"]) for row in select(cursor, OF_STRANGERS, (list(trusted),))]
 
 
 def read_strangers(cursor: Cursor) -> tuple[list[Row], list[Row]]:
@@ -78,7 +103,8 @@ def refuse_planted(cursor: Cursor) -> None:
     if not isinstance(session, Session):
         return
     if session.planted is None:
-        planted, _ = read_strangers(cursor)
+        with session.cursor(cursor_factory=RealDictCursor) as asking:
+            planted, _ = read_strangers(asking)
         session.planted = planted_words(planted)
     if session.planted:
         raise BeyondError(f"it may call what a role made that is not trusted: {session.planted}")

@@ -9,12 +9,13 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor
 
 from .catalog import resolved
-from .session import select
+from .session import select, select_as_declared
 
 BOOKKEEPING = "alembic_version"
 # Superusers, the role that asks and the database's owner, with everyone who may become one of them; what the role that
 # asks may become; and whoever may write the revision, as the application's migrations do. From version 16 on who made a
-# role is a member of it, without being able to become it.
+# role is a member of it, without being able to become it. Anybody may make a table of that name where it is found
+# before the application's own, or a schema of the asking role's name, which is found first: such a one says nothing.
 TRUSTED = """
 WITH RECURSIVE asking AS (
   SELECT oid FROM pg_roles WHERE rolname IN (session_user, current_user)
@@ -30,16 +31,25 @@ WITH RECURSIVE asking AS (
 )
 SELECT oid::bigint AS oid FROM known
 UNION SELECT oid::bigint FROM above
-UNION SELECT oid::bigint FROM pg_roles WHERE has_table_privilege(oid, %(table)s::oid, 'UPDATE')
+UNION SELECT r.oid::bigint FROM pg_roles r JOIN pg_class c ON has_table_privilege(r.oid, c.oid, 'UPDATE')
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = %(table)s::oid
+  AND (c.relowner IN (SELECT oid FROM known UNION SELECT oid FROM above)
+    OR NOT EXISTS (SELECT FROM pg_class o JOIN pg_namespace p ON p.oid = o.relnamespace
+                   WHERE o.relname = c.relname AND o.relowner <> c.relowner AND p.nspname = ANY (%(schemas)s))
+   AND NOT (n.nspname = current_user AND n.nspowner NOT IN (SELECT oid FROM known UNION SELECT oid FROM above)))
 ORDER BY oid
 """
+SCHEMAS = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[] AS schemas"
 LONGEST = 63
 
 
 def trusted_roles(cursor: Cursor, database: str, bookkeeping: str = BOOKKEEPING) -> list[int]:
     """Their oids, for a database of the server; whoever may write the revision is known in that database alone."""
     (table,) = resolved(cursor, [bookkeeping]) if cursor.connection.info.dbname == database else [None]
-    return [int(row["oid"]) for row in select(cursor, TRUSTED, {"database": database, "table": table})]
+    (path,) = select_as_declared(cursor, SCHEMAS)
+    asked = {"database": database, "table": table, "schemas": path["schemas"]}
+    return [int(row["oid"]) for row in select(cursor, TRUSTED, asked)]
 
 
 def quoted_text(text: Any, longest: int = LONGEST) -> str:

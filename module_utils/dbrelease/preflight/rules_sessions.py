@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..core.proof import Proof
+from ..postgres.lock_retry import KEPT_QUERY_CHARACTERS
 from ..postgres.strangers import planted_words
 from ..postgres.trusted_roles import quoted_text
 from ..release.requirements import Demands
@@ -30,7 +31,7 @@ def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
     if seen.old_transactions:
         names = "; ".join(
             f"pid {row['pid']} of {quoted_text(row['user'])} ({quoted_text(row['application'])}, {row['state']}, "
-            f"since {row['since']}) on {', '.join(row['tables'])}: {row['query']}"
+            f"since {row['since']}) on {', '.join(row['tables'])}: {quoted_text(row['query'], KEPT_QUERY_CHARACTERS)}"
             for row in seen.old_transactions
         )
         remedy = "Let each end, or end it with pg_terminate_backend(pid), and run again."

@@ -36,7 +36,7 @@ from ..postgres.session import (
 )
 from ..postgres.terminate import end_sessions
 from .compare import compare, read_state
-from .settings import apply_session_settings, apply_settings, create_statement, prove_settings
+from .settings import apply_session_settings, apply_settings, create_closed, prove_settings
 from .source import Backup
 
 REMOVE_TIMEOUT_S = 60
@@ -171,7 +171,7 @@ def _create(place: Place, backup: Backup, major: int) -> None:
         ):
             cursor.execute(TABLESPACES)
             tablespaces = [row[0] for row in cursor.fetchall()]
-            cursor.execute(create_statement(name, backup.content["settings"], major, tablespaces))
+            create_closed(cursor, name, backup.content["settings"], major, tablespaces)
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Creating the database {name} failed ({server_reason(error)}): see what the server lacks, and run again."

@@ -75,10 +75,26 @@ def create_statement(name: str, settings: Mapping[str, Any], major: int, tablesp
     return sql.SQL(" ").join(parts)
 
 
+def create_closed(
+    cursor: Cursor, name: str, settings: Mapping[str, Any], major: int, tablespaces: Sequence[str]
+) -> None:
+    """Create it so that no role may connect but its owner, who may act as that, and superusers.
+
+    Whoever owns a table of the backup could change, or hold, that of the copy while it is filled and compared.
+    """
+    created = create_statement(name, settings, major, tablespaces)
+    cursor.execute(sql.SQL("{} ALLOW_CONNECTIONS false").format(created))
+    cursor.execute(sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+    cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
+
+
 def apply_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> None:
     """Everything but the owner, which the database was created with, and what apply_session_settings() does."""
     database = sql.Identifier(name)
-    if settings.get("acl") is not None:
+    if settings.get("acl") is None:
+        # As the server has it where nobody has granted anything.
+        cursor.execute(sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO PUBLIC").format(database))
+    else:
         cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
         cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM {}").format(database, sql.Identifier(settings["owner"])))
         for grant in exploded(cursor, settings["acl"]):
@@ -136,16 +152,18 @@ def setting(line: str) -> sql.Composed:
     )
 
 
-def exploded(cursor: Cursor, acl: Sequence[str] | None) -> list[Row]:
-    """An ACL's grants, one privilege each; the grantor is left out, because the owner grants again."""
-    if acl is None:
-        return []
+def exploded(cursor: Cursor, acl: Sequence[str] | None, owner: str = "") -> list[Row]:
+    """An ACL's grants, one privilege each; the grantor is left out, because the owner grants again.
+
+    Without an ACL they are those that the server gives by itself.
+    """
     return select(
         cursor,
         "SELECT DISTINCT CASE WHEN a.grantee = 0 THEN NULL ELSE pg_get_userbyid(a.grantee) END AS grantee,"
         " a.privilege_type AS privilege, a.is_grantable AS grantable"
-        " FROM aclexplode(%s::aclitem[]) a ORDER BY 1 NULLS FIRST, 2, 3",
-        (list(acl),),
+        " FROM aclexplode(coalesce(%s::aclitem[],"
+        " (SELECT acldefault('d', oid) FROM pg_roles WHERE rolname = %s))) a ORDER BY 1 NULLS FIRST, 2, 3",
+        (None if acl is None else list(acl), owner),
     )
 
 
@@ -168,8 +186,10 @@ def prove_settings(
         and not (unread and key == LARGE_OBJECTS_HELD)
         and _comparable(expected, key) != _comparable(seen, key)
     }
-    granted = [exploded(cursor, one.get("acl")) for one in (expected, seen)]
-    if (expected.get("acl") is None) != (seen.get("acl") is None) or granted[0] != granted[1]:
+    granted = [
+        exploded(cursor, one.get("acl"), one.get("owner") or seen.get("owner") or "") for one in (expected, seen)
+    ]
+    if granted[0] != granted[1]:
         differing["acl"] = {"expected": expected.get("acl"), "observed": seen.get("acl")}
     return Proof(
         SETTINGS_PROOF,

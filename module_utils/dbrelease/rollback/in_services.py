@@ -15,6 +15,7 @@ import docker.errors
 from ..core.errors import ReleaseError
 from ..core.redaction import masked
 from ..host.commands import docker_client
+from ..host.container_log import whole_lines
 from ..host.http import HttpSession
 from ..host.inspect import inspect, moment, no_container
 from ..host.log_events import COLOURS, without_data
@@ -132,13 +133,13 @@ class Services:
         attributes = inspect({"one": name})["one"]
         if attributes is None:
             return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
-        begins, lines, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
+        begins, lines, matching, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
         since = self.deployed_at or "its beginning"
         expected = {"lines": 0, "since": since}
-        observed = {"lines": len(found), "looked_at": lines, "log_begins": begins}
+        observed = {"lines": matching, "looked_at": lines, "log_begins": begins}
         if found:
-            sample = [{"line": shown(line, self.secret)} for line in found[:SAMPLE_LINES]]
-            many = "1 line" if len(found) == 1 else f"{len(found)} lines"
+            sample = [{"line": shown(line, self.secret)} for line in found]
+            many = "1 line" if matching == 1 else f"{matching} lines"
             detail = f"The log of container {name} has {many} of it since {since}."
             return Seen("fail", detail, expected, observed, sample=sample)
         detail = f"None of the {lines} lines of container {name} since {since} is one."
@@ -161,8 +162,8 @@ class Services:
         return f"the log begins at {begins or 'no time at all'}, after the deployment: it was rotated or cut"
 
 
-def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, list[str]]:
-    """When the log begins, how many lines it has since then, and those that match."""
+def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, int, list[str]]:
+    """When the log begins, how many lines it has since then, how many of them match, and the first few of those."""
     client = docker_client()
     with closing(client):
         container = client.containers.get(name)
@@ -171,12 +172,16 @@ def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, 
         )
         # The engine takes a moment as seconds, so that no zone can be misread.
         start = _time(since).timestamp() if since else None
-        count, found = 0, []
-        for line in _lines(container.logs(stream=True, follow=False, timestamps=True, since=start)):
+        count = matching = 0
+        found: list[str] = []
+        # Up to now: whatever writes faster than it is read would be read for ever.
+        window = {"since": start, "until": time.time()}
+        for line in _lines(container.logs(stream=True, follow=False, timestamps=True, **window)):
             count += 1
             if pattern.search(line.partition(" ")[2]):
-                found.append(line)
-    return (moment(begins) if begins else ""), count, found
+                matching += 1
+                found += [line] if matching <= SAMPLE_LINES else []
+    return (moment(begins) if begins else ""), count, matching, found
 
 
 def shown(line: str, secret: str | None) -> str:
@@ -186,13 +191,8 @@ def shown(line: str, secret: str | None) -> str:
 
 def _lines(chunks: Any) -> Iterator[str]:
     """Whole lines, however the engine cuts its stream."""
-    rest = b""
     try:
-        for chunk in chunks:
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from (line.decode(errors="replace") for line in whole)
-        if rest:
-            yield rest.decode(errors="replace")
+        yield from (line.decode(errors="replace") for line in whole_lines(chunks))
     finally:
         if hasattr(chunks, "close"):
             chunks.close()

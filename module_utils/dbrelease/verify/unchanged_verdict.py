@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.proof import Proof, Status
 from ..postgres.session import Row
 
 COUNTERS = ("inserted", "updated", "deleted")
+BY_ITS_OWNER = "The role that owned it is not trusted, and may have done so."
 LOOK = "Find out what wrote it before you go on; the backup of the baseline holds the rows as they were."
 
 
@@ -43,6 +44,7 @@ class Evidence:
     window: Window | None = None  # the upgrade's, if it was recorded
     not_comparable: str = ""  # why counters and transaction ids say nothing
     altered: bool = False  # the release adds to it, so that the migration may write its rows to fill what it adds
+    untrusted: bool = False  # its owner was a role that nobody trusts, and may drop, empty or change it at any time
 
     @property
     def newer(self) -> int:
@@ -77,7 +79,17 @@ def same(before: Row, now: Row) -> bool:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Who changed the table: the migration (fail), the application (inconclusive), someone without a trace (fail)."""
+    """Who changed the table: the migration (fail), the application (inconclusive), someone without a trace (fail).
+
+    A table that is a stranger's turns no release red, unless the migration itself wrote rows of it.
+    """
+    verdict = _judge(evidence)
+    if verdict.status == "fail" and evidence.untrusted and not evidence.trace.by_migration:
+        return replace(verdict, status="inconclusive", detail=f"{verdict.detail} {BY_ITS_OWNER}", remedy="")
+    return verdict
+
+
+def _judge(evidence: Evidence) -> Verdict:
     now, before, trace, written = evidence.now, evidence.before, evidence.trace, evidence.written
     if now["absent"]:
         return Verdict("fail", "The table is gone.", LOOK)
@@ -168,6 +180,18 @@ def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict:
         observed=observed,
         detail=verdict.detail,
         remedy=verdict.remedy,
+    )
+
+
+def prove_unread(table: str, before: Row) -> Proof:
+    """The proof for one table that somebody kept from being read."""
+    return Proof(
+        f"untouched.{table}",
+        f"Table {table} holds what it held before",
+        "inconclusive",
+        expected={"rows": before["rows"], "fingerprint": before["fingerprint"]},
+        observed={"fingerprint": None},
+        detail="It could not be read: another session held a lock on it, or its owner let nobody read it.",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,8 @@ from psycopg2.extensions import cursor as Cursor
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
 from ..postgres.catalog import resolved
-from ..postgres.fingerprints import READING, read_tables, table_key, write_counters
+from ..postgres.declared_sql import limit_statements
+from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, read_tables, table_key, write_counters
 from ..postgres.session import (
     Connection,
     Login,
@@ -24,14 +25,14 @@ from ..postgres.session import (
     select_as_declared,
     server_reason,
     transaction,
-    without_timeouts,
 )
-from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, same
+from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, prove_unread, same
 
 # A server of version 15 or later reports an idle session's last writes within ten seconds, an older one sooner or at
 # the session's next command.
 SETTLE_SECONDS = 11.0
 POLL_S = 0.25
+LOCK_WAIT_MS = 10_000
 XIDS = 1 << 32
 
 # The 32 bits that a row holds, as its distance back from the snapshot: that survives the counter's wrap-around.
@@ -97,12 +98,15 @@ def _compare(
 ) -> list[Proof]:
     baseline: Mapping[str, Row] = memory.baseline["tables"]
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
-        without_timeouts(cursor)
+        limit_statements(cursor, 0, lock_timeout=LOCK_WAIT_MS)
         left_out = _keys(cursor, [*except_tables, *bookkeeping_tables])
         altered = _keys(cursor, altered_tables)
         compared = {key: row for key, row in baseline.items() if key not in left_out}
-        now = read_tables(cursor, only={key: row["columns"] for key, row in compared.items()})
-        changed = [key for key, row in compared.items() if not same(row, now[key])]
+        wanted = {key: row["columns"] for key, row in compared.items()}
+        # Whoever holds a table, or keeps others from its own, must not hold this up, nor turn a good release red.
+        untrusted: Collection[str] = memory.baseline.get("untrusted") or ()
+        now = read_tables(cursor, only=wanted, left_out=[LOCK_NOT_AVAILABLE], of_strangers=untrusted)
+        changed = [key for key, row in compared.items() if key in now and not same(row, now[key])]
         problem = _not_comparable(cursor, memory.baseline) if changed else ""
         written = migration_transactions(cursor, memory.baseline["xid"], bookkeeping_tables) if changed else []
         since = memory.baseline["xid"]
@@ -119,13 +123,15 @@ def _compare(
             dict.fromkeys(COUNTERS, 0),
             not_comparable=problem,
             altered=key in altered,
+            untrusted=key in untrusted,
         )
         for key in changed
     }
     verdicts = _settle(connection, found, memory, migration, settle_seconds)
     equal = Verdict("pass", "Rows and fingerprint are those of the baseline.")
     return [
-        prove(key, row, now[key], found.get(key), verdicts.get(key, equal)) for key, row in sorted(compared.items())
+        prove(key, row, now[key], found.get(key), verdicts.get(key, equal)) if key in now else prove_unread(key, row)
+        for key, row in sorted(compared.items())
     ]
 
 

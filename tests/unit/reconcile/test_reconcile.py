@@ -916,9 +916,9 @@ def test_nobody_waits_for_a_slow_look_at_a_table_that_is_left_over(
     before: World, database: Login, monkeypatch: pytest.MonkeyPatch, timeout_ms: int, expected: bool
 ) -> None:
     before.run(TABLE + KEYS)
-    monkeypatch.setattr(f"{ENGINE}.leftover.UNCHANGED", SLOWLY)
+    monkeypatch.setattr(f"{ENGINE}.postgres.orphan_table.UNCHANGED", SLOWLY)
     if not expected:
-        monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: True)
+        monkeypatch.setattr(f"{ENGINE}.reconcile.orphan_drop.is_unchanged", lambda *_: True)
     begun = time.monotonic()
     with writing(database, Adder) as writer:
         patient = {"timeout_ms": timeout_ms, "attempts": 20, "deadline_seconds": 60}
@@ -950,8 +950,8 @@ def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
             seen.append(dict(looking.fetchone())["rows"])
             return is_unchanged(looking, one)
 
-        monkeypatch.setattr(f"{ENGINE}.reconcile.is_unchanged", look)
-        monkeypatch.setattr(f"{ENGINE}.leftover_drop.is_unchanged", lambda *_: time.sleep(0.8))
+        monkeypatch.setattr(f"{ENGINE}.reconcile.reconcile.is_unchanged", look)
+        monkeypatch.setattr(f"{ENGINE}.reconcile.orphan_drop.is_unchanged", lambda *_: time.sleep(0.8))
         done = before.reconcile(lock={"timeout_ms": 1500, "attempts": 20, "deadline_seconds": 60})
         written[0].result()
     session.close()

@@ -260,7 +260,9 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         "GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC",
         "DELETE FROM pages WHERE id = 1; INSERT INTO plain VALUES (1)", "", "{role}", "row-level security",
     ),
-    "values exchanged on whose rows others hang": (*EXCHANGED, "", "", "Replaying codes was refused (duplicate key"),
+    "values exchanged on whose rows others hang": (
+        *EXCHANGED, "", "", "Replaying public.codes was refused (duplicate key",
+    ),
     "a value that was given away since": (
         "CREATE TABLE codes (id int PRIMARY KEY, code text UNIQUE); CREATE TABLE plain (id int PRIMARY KEY)",
         "INSERT INTO plain VALUES (1); INSERT INTO codes VALUES (1, 'a')", "INSERT INTO codes VALUES (2, 'a')", "",
@@ -274,47 +276,51 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "a key that was given to another row since": (
         CODES, "INSERT INTO plain VALUES (1); INSERT INTO codes VALUES (3, 'saved')",
-        "INSERT INTO codes VALUES (3, 'since')", "", "Replaying codes was refused (of 1 saved rows, such as (id)=(3)",
+        "INSERT INTO codes VALUES (3, 'since')", "",
+        "Replaying public.codes was refused (of 1 saved rows, such as (id)=(3)",
     ),
     "a row that was changed since, as it was before": (
         CODES, "INSERT INTO plain VALUES (1); UPDATE codes SET code = 'saved'",
         "UPDATE codes SET code = 'since' WHERE id = 2", "",
-        "Replaying codes was refused (of 1 saved rows, such as (id)=(2)",
+        "Replaying public.codes was refused (of 1 saved rows, such as (id)=(2)",
     ),
     "a row that was deleted since, and was changed before": (
         CODES, "INSERT INTO plain VALUES (1); UPDATE codes SET code = 'saved'",
-        "DELETE FROM codes", "", "Replaying codes was refused (of 2 saved rows, such as (id)=(1)",
+        "DELETE FROM codes", "", "Replaying public.codes was refused (of 2 saved rows, such as (id)=(1)",
     ),
     "a row that was changed since, and was deleted before": (
         CODES, "INSERT INTO plain VALUES (1); DELETE FROM codes WHERE id = 1", "UPDATE codes SET code = 'since'", "",
-        "Replaying codes was refused (of 1 saved rows, such as (id)=(1)",
+        "Replaying public.codes was refused (of 1 saved rows, such as (id)=(1)",
     ),
     "a key that its type calls the same as one that was given since": (
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE sizes (size numeric PRIMARY KEY)",
         "INSERT INTO plain VALUES (1); INSERT INTO sizes VALUES (1.5)", "INSERT INTO sizes VALUES (1.50)", "",
-        "Replaying sizes was refused (of 1 saved rows, such as (size)=(1.5)",
+        "Replaying public.sizes was refused (of 1 saved rows, such as (size)=(1.5)",
     ),
     "a child that a deletion would take along": (
         f"{FAMILIES} CASCADE)", FEWER, "INSERT INTO children VALUES (7, 1)", "",
-        "Replaying parents was refused (1 rows of children refer to rows that it would delete",
+        "Replaying public.parents was refused (1 rows of public.children refer to rows that it would delete",
     ),
     "a child that a deletion would set to null": (
         f"{FAMILIES} SET NULL)", FEWER, "INSERT INTO children VALUES (7, 1)", "",
-        "Replaying parents was refused (1 rows of children refer",
+        "Replaying public.parents was refused (1 rows of public.children refer",
     ),
     "such a child of a table that was written to": (
         f"{FAMILIES} CASCADE); INSERT INTO children VALUES (1, 1), (2, 1), (3, 2)",
         f"{FEWER}; UPDATE children SET parent_id = NULL WHERE id = 3",
-        "INSERT INTO children VALUES (7, 1)", "", "Replaying parents was refused (1 rows of children refer",
+        "INSERT INTO children VALUES (7, 1)", "",
+        "Replaying public.parents was refused (1 rows of public.children refer",
     ),
     "such a child of a row in the way": (
         f"{FAMILIES} CASCADE)", f"{FEWER}; INSERT INTO parents VALUES (3, 'a')",
-        "INSERT INTO children VALUES (7, 1)", "", "Replaying parents was refused (1 rows of children refer",
+        "INSERT INTO children VALUES (7, 1)", "",
+        "Replaying public.parents was refused (1 rows of public.children refer",
     ),
     "such a child of a row without a key": (
         f"{FAMILIES} CASCADE)",
         f"ALTER TABLE parents DROP CONSTRAINT parents_pkey CASCADE; {FEWER}",
-        "INSERT INTO children VALUES (7, 1)", "", "Replaying parents was refused (1 rows of children refer",
+        "INSERT INTO children VALUES (7, 1)", "",
+        "Replaying public.parents was refused (1 rows of public.children refer",
     ),
     "a child that would lose a column": (
         f"{FAMILIES} CASCADE, note text); INSERT INTO children VALUES (1, 1, 'precious')",
@@ -325,7 +331,7 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         f"{CIRCLE} CASCADE; CREATE TABLE plain (id int PRIMARY KEY); INSERT INTO teams VALUES (1), (2);"
         "INSERT INTO people VALUES (1, 1), (2, 2)",
         "INSERT INTO plain VALUES (1); DELETE FROM teams WHERE id = 1", "INSERT INTO teams VALUES (3, 1)", "",
-        "Replaying people was refused (1 rows of teams refer to rows that it would delete",
+        "Replaying public.people was refused (1 rows of public.teams refer to rows that it would delete",
     ),
     "a child in a partition": (
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE orders_of (id int, year int, PRIMARY KEY (id, year))"
@@ -334,7 +340,7 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         " REFERENCES orders_of ON DELETE CASCADE) PARTITION BY LIST (year);"
         "CREATE TABLE lines_1 PARTITION OF lines FOR VALUES IN (1); INSERT INTO orders_of VALUES (1, 1), (2, 1)",
         "INSERT INTO plain VALUES (1); DELETE FROM orders_of WHERE id = 1", "INSERT INTO lines VALUES (1, 1, 1)", "",
-        "Replaying orders_of_1 was refused (1 rows of lines refer to rows that it would delete",
+        "Replaying public.orders_of_1 was refused (1 rows of public.lines refer to rows that it would delete",
     ),
     "a child of a child, where only the restored table has the foreign key": (
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE upper (id int PRIMARY KEY);"
@@ -343,27 +349,29 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         "INSERT INTO upper VALUES (1), (2); INSERT INTO child VALUES (1, 1), (2, 2)",
         "INSERT INTO plain VALUES (1); ALTER TABLE child DROP CONSTRAINT ups; DELETE FROM child WHERE id = 1;"
         "DELETE FROM upper WHERE id = 1",
-        "INSERT INTO grandchild VALUES (5, 1)", "", "Replaying child was refused (1 rows of grandchild refer",
+        "INSERT INTO grandchild VALUES (5, 1)", "",
+        "Replaying public.child was refused (1 rows of public.grandchild refer",
     ),
     "a child of a key that is given to another row": (
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);"
         "CREATE TABLE children (id int PRIMARY KEY, code text REFERENCES parents (code) ON UPDATE SET NULL);"
         "INSERT INTO parents VALUES (1, 'a')",
         "INSERT INTO plain VALUES (1); UPDATE parents SET code = 'b'", "INSERT INTO children VALUES (5, 'a')", "",
-        "Replaying parents was refused (1 rows of children refer to rows that it would give another key",
+        "Replaying public.parents was refused (1 rows of public.children refer to rows that it would give another key",
     ),
     "a child that kept its key as its parent got another one": (
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE parents (id int PRIMARY KEY, code text UNIQUE);"
         "CREATE TABLE children (id int PRIMARY KEY, code text REFERENCES parents (code) ON UPDATE CASCADE);"
         "INSERT INTO parents VALUES (1, 'a'); INSERT INTO children VALUES (1, 'a')",
         "INSERT INTO plain VALUES (1); UPDATE parents SET code = 'b'; INSERT INTO parents VALUES (2, 'a');"
-        "UPDATE children SET code = 'a'", "", "", "Replaying parents was refused (1 rows of children refer",
+        "UPDATE children SET code = 'a'", "", "",
+        "Replaying public.parents was refused (1 rows of public.children refer",
     ),
     "a value that nobody may assign": (
         "CREATE TABLE plain (id int PRIMARY KEY); CREATE TABLE pages (id int PRIMARY KEY, n int GENERATED ALWAYS AS"
         " IDENTITY); INSERT INTO pages VALUES (1)",
         "INSERT INTO plain VALUES (1); DELETE FROM pages; INSERT INTO pages VALUES (1)", "", "",
-        "Replaying pages was refused (1 rows, such as (id)=(1), would not become what was saved)",
+        "Replaying public.pages was refused (1 rows, such as (id)=(1), would not become what was saved)",
     ),
 }  # fmt: skip
 
@@ -454,7 +462,7 @@ def test_a_table_that_others_use_is_waited_for_and_then_they_are_named(
         writer.join()
         assert done.returncode == 3
         assert "Replaying was refused (for 1 s others held its tables: " in done.stderr
-        assert f"{other.get_backend_pid()} (somebody)" in done.stderr
+        assert f"{other.get_backend_pid()} ('somebody')" in done.stderr
         assert world.every_row() == seen
     assert max(waits) < 2
     assert world.replay().returncode == 0
@@ -472,7 +480,10 @@ def test_a_child_that_is_on_its_way_is_awaited(world: World, action: str) -> Non
             time.sleep(0.02)
         cursor.execute("COMMIT")
         done = going.result()
-    assert "Replaying parents was refused (1 rows of children refer to rows that it would delete" in done.stderr
+    assert (
+        "Replaying public.parents was refused (1 rows of public.children refer to rows that it would delete"
+        in done.stderr
+    )
     assert world.execute("SELECT * FROM children") == [(7, 1)]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease.core import journal
 from ansible.module_utils.dbrelease.core.journal import Event, Journal, Run, stamp
 from ansible.module_utils.dbrelease.core.process import process_of, this_machine
 from run import act
@@ -31,6 +32,31 @@ def test_it_is_given_its_id_and_the_journal_says_that_it_began(run_parameters: d
 def test_check_mode_writes_nothing(run_parameters: dict[str, Any]) -> None:
     assert opened(run_parameters, check_mode=True)["run"]["run_id"]
     assert not Path(run_parameters["state_dir"]).exists()
+
+
+def test_however_many_runs_there_were_each_line_is_read_once(
+    run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(run_parameters["state_dir"])
+    folder.mkdir(mode=0o700)
+    whole = [("run", "started"), ("claim", "passed"), ("verify", "started"), ("verify", "passed"), ("run", "passed")]
+    with (folder / "journal.jsonl").open("w") as file:
+        for number in range(2_000):
+            run = {**run_parameters, "run_id": f"20250102T030405Z-{number:06x}", "ts": "2025-01-02T03:04:05+00:00"}
+            for step, event in whole:
+                file.write(json.dumps({**run, "step": step, "event": event, "facts": {}}) + "\n")
+    (folder / "journal.jsonl").chmod(0o600)
+    read: list[bytes] = []
+    event_of = journal._event_of
+
+    def counted(line: bytes) -> dict[str, Any] | None:
+        read.append(line)
+        return event_of(line)
+
+    monkeypatch.setattr(journal, "_event_of", counted)
+    began = opened(run_parameters)
+    assert (began["refused"], began["unsettled"]) == (False, False)
+    assert len(read) == len(set(read)) == 2_000 * len(whole) + 2  # the last two are of this very run
 
 
 BEGUN: list[tuple[str, Event]] = [("run", "started"), ("claim", "passed"), ("backup", "started")]

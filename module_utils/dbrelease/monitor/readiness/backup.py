@@ -25,7 +25,7 @@ from ...host.commands import commands_in
 from ...postgres.fingerprints import read_tables
 from ...postgres.session import LOST_CLIENT_OPTIONS, Login, connect, select, server_reason, transaction
 from ...restore.copy import drop_database
-from ...restore.settings import apply_session_settings, create_statement
+from ...restore.settings import apply_session_settings, create_closed
 
 KEPT = "The backup from before the release is there, unchanged"
 RESTORABLE = "The backup can be restored"
@@ -103,7 +103,7 @@ def throwaway(login: Login, run_id: str, settings: Mapping[str, Any]) -> Iterato
             # A backup of before settings were kept is of a database like the live one. What is in it gets no owner.
             like, (me,) = settings or read_settings(cursor), select(cursor, "SELECT current_user AS owner")
             major = session.server_version // 10_000
-            cursor.execute(create_statement(name, {**like, **me}, major, tablespaces=()))
+            create_closed(cursor, name, {**like, **me}, major, tablespaces=())
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Making a throwaway database beside {login.label} failed ({server_reason(error)}): "

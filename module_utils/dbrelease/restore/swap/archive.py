@@ -65,12 +65,14 @@ class Saved:
 
     large_objects: they are no rows of a table, and are not saved.
     columns: of each table those that the other database lacks, where they hold values: they are not replayed.
+    not_replayed: the tables whose owners are not trusted, the rows of which are in no script.
     """
 
     directory: str = ""
     tables: dict[str, Counts] = field(default_factory=dict)
     large_objects: LargeObjects = field(default_factory=LargeObjects)
     columns: dict[str, Columns] = field(default_factory=dict)
+    not_replayed: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> int:

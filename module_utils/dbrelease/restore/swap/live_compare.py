@@ -17,7 +17,9 @@ from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.large_objects import compare_large_objects, read_large_objects
 from ...postgres.lock_retry import RETRYABLE
 from ...postgres.session import Connection, Login, connect, server_reason, without_timeouts
+from ...postgres.strangers import tables_of_strangers
 from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
+from ...postgres.trusted_roles import trusted_roles
 from .added_columns import only_live
 from .archive import Keeper, Saved
 from .live_scan import Looking, take_look
@@ -51,6 +53,7 @@ class Comparison:
         self._live, self._other, self._bookkeeping = live, other, bookkeeping
         self._keeper, self._there = looking.keeper, there
         self._sums: dict[str, tuple[Pair, Sums]] = {}
+        self._of_strangers: frozenset[str] = frozenset()
         self.pid: int = live.get_backend_pid()
         # Of the live database, as far as save() found them.
         self.sequences: dict[str, Position] = {}
@@ -74,6 +77,7 @@ class Comparison:
         try:
             tables = self._hold_still(maintenance)
             with closing(self._keeper) as keeper, _cursor(self._live) as cursor:
+                self._of_strangers = self._tables_of_strangers(cursor)
                 for key in parents_first(tables, [key for key in tables if key in self._known]):
                     self._save_known(keeper, cursor, tables[key])
                 for key in sorted(tables.keys() - self._known.keys()):
@@ -153,10 +157,21 @@ class Comparison:
         if buckets:
             # The revision is the schema's, which is not replayed.
             replay = self._bookkeeping not in (table.name, table.key)
-            keeper.note(table.key if replay else f"{table.key}: of the schema, not replayed")
+            said = "" if replay else ": of the schema, not replayed"
+            if replay and table.key in self._of_strangers:
+                # Whoever runs the script would check them as their owner demands, and so run what that role wrote.
+                replay, said = False, ": of a role that is not trusted, not replayed"
+                keeper.saved.not_replayed.append(table.key)
+            keeper.note(f"{table.key}{said}")
             with _cursor(self._other) as other:
                 state = state_expression(other, both).as_string(other)
                 keeper.keep(both, differences(self._live, cursor, other, both, buckets), state, replay=replay)
+
+    def _tables_of_strangers(self, cursor: Cursor) -> frozenset[str]:
+        """Of the live database; who may write the revision is known in one of both, though the other were broken."""
+        with _cursor(self._other) as other:
+            trusted = [*trusted_roles(cursor, self._live.info.dbname), *trusted_roles(other, self._other.info.dbname)]
+        return frozenset(tables_of_strangers(cursor, trusted))
 
     def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
         unchanged = self._look.is_unchanged(cursor, table)

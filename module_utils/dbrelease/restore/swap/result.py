@@ -6,10 +6,12 @@ from ...core.journal import Run, utc_now
 from ...core.proof import Proof
 from ...core.restore_names import REPLAY
 from ...host.lifecycle import SERVICES_PROOF, SERVICES_TITLE
+from ...postgres.trusted_roles import quoted_text
 from .archive import Saved
 from .rename import Names
 from .sequences import Advance
 
+SHOWN = 5
 ROWS_PROOF = "restore.rows_saved"
 SWAPPED_PROOF = "restore.swapped"
 TITLES = {
@@ -52,10 +54,16 @@ def rows_proof(saved: Saved) -> Proof:
         )
     if left:
         detail += f" Only in the database that was replaced: {'; '.join(left)}."
+    if saved.not_replayed:
+        detail += (
+            f" Not in the script, as whoever runs it would run what their owners, who are not trusted, wrote: rows of "
+            f"{', '.join(map(quoted_text, saved.not_replayed[:SHOWN]))}"
+            f"{f' and {more} more tables' if (more := len(saved.not_replayed) - SHOWN) > 0 else ''}."
+        )
     return Proof(
         ROWS_PROOF,
         TITLES[ROWS_PROOF],
-        "inconclusive" if left else "pass",
+        "inconclusive" if left or saved.not_replayed else "pass",
         observed=facts,
         detail=detail,
         remedy="Copy what is needed from the database that was kept." if left else "",

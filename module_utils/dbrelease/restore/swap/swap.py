@@ -24,6 +24,7 @@ from ...host.inspect import DATABASE_SERVICE, look
 from ...host.lifecycle import SERVICES_STEP
 from ...postgres.fingerprints import State
 from ...postgres.session import Login, connect, select
+from ...postgres.trusted_roles import quoted_text
 from ...runs.database_lock import NameLock
 from ...runs.exclusive import acting
 from ..cleanup import runs_of
@@ -190,7 +191,7 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
     if names.kept in known:
         reason = f"the name {names.kept} is taken"
     if held:
-        named = ", ".join(row["gid"] for row in held)
+        named = ", ".join(quoted_text(row["gid"]) for row in held)
         reason = f"a prepared transaction ({named}) keeps the database from being renamed"
     if found and not reason:
         reason, advice = found

@@ -1,0 +1,44 @@
+"""payload works on the target; what the files hold is read here, where the release is."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+
+ROOT = Path(__file__).resolve().parents[2]
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
+
+from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
+from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.release.files import UnfitError, read_file  # noqa: E402
+
+
+class ActionModule(DeclaredAction):
+    """See library/payload.py."""
+
+    declared = declared_by(__file__)
+
+    def refuse(self) -> None:
+        """Add what each file holds; raises ReleaseError where one is not the file that the release was read with."""
+        filled = [{**item, "content": content_of(item)} for item in self._task.args["payload"]]
+        self._task.args = {**self._task.args, "payload": filled}
+
+
+def content_of(item: Mapping[str, Any]) -> str:
+    """What a file of the release holds, in base64."""
+    path = Path(item["path"])
+    try:
+        content = read_file(path.parent, path.name)
+        why = "" if hashlib.sha256(content).hexdigest() == item["sha256"] else "it has changed since the run began"
+    except UnfitError as error:
+        why = f"found {error}"
+    except OSError as error:
+        why = error.strerror or "it cannot be read"
+    if why:
+        raise ReleaseError(f"Reading {path} was refused ({why}), and nothing was copied: run again.", refused=True)
+    return base64.b64encode(content).decode()
