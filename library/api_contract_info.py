@@ -24,6 +24,7 @@ options:
     description:
       - V(observe) records how the API answers, before the release, as step C(api_baseline) of the journal. It proves
         C(api_baseline.<endpoint>.status) and C(api_baseline.<endpoint>.shape), which there is just the kind of answer.
+        As a task it fails where one of them does not hold.
       - V(verify) compares with the newest such record of the same release and environment, as step C(api). It proves
         C(api.<endpoint>.status), C(.shape), C(.latency) and, of a list, C(.count). Without a record only the declared
         contract is judged, and the claims that need one are skipped. A list that is shorter than it was fails, unless

@@ -38,8 +38,9 @@ options:
     required: true
   events:
     description:
-      - Lines of this run that are not in the journal, since nothing is written in check mode. Each has C(step) and
-        C(event), and may have C(facts) (C(proofs), C(message)) and C(ts).
+      - Lines of this run that may not be in the journal, since nothing is written in check mode, nor where preflight
+        refuses the journal. Each has C(step) and C(event), and may have C(facts) (C(proofs), C(message)) and C(ts).
+      - Those of a step that the journal has are ignored.
     type: list
     elements: dict
     default: []
@@ -118,6 +119,29 @@ headline:
   description: What happened in one sentence, the first cause first.
   type: str
   returned: always
+summary:
+  description: RV(headline) without its cause, which is the first of RV(problems).
+  type: str
+  returned: always
+problems:
+  description:
+    - What stands between the run and its success, those of the first cause first. Each has C(sentence), what was tried,
+      on what and what happened, and C(remedy), what to do, which is empty where the sentence says it.
+    - At most 20, of at most 2,000 characters each, in characters that are seen; empty where nothing went wrong.
+  type: list
+  elements: dict
+  returned: always
+  sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and run again."}]
+report:
+  description:
+    - The report on the controller, C(report.html); where that could not be made, the file that was. The action plugin
+      sets it, and it is empty in check mode.
+  type: str
+  returned: always
+run_id:
+  description: Which run this is the evidence of; an interrupted run's is made by the next one.
+  type: str
+  returned: always
 directory:
   description: Where the files are (in check mode, would be).
   type: str
@@ -164,6 +188,7 @@ from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, ru
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.report.files import RENDERERS, is_written, write_evidence
 from ansible.module_utils.dbrelease.report.model import Model, build, evidence_proof
+from ansible.module_utils.dbrelease.report.problems import problems_of, summary_of
 from ansible.module_utils.dbrelease.runs.holder import alone, release
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
@@ -199,7 +224,12 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     except ReleaseError as error:
         # The first cause must not be lost together with the place where it would have been written.
         message = f"{error.message} What came of the run: {model['headline']}"
-        raise ReleaseError(message, outcome=model["outcome"], headline=model["headline"]) from error
+        told: dict[str, Any] = {
+            "outcome": model["outcome"],
+            "headline": model["headline"],
+            "problems": problems_of(model),
+        }
+        raise ReleaseError(message, **told) from error
     finally:
         if not check_mode:
             give_back(run)
@@ -208,6 +238,10 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "outcome": model["outcome"],
         "succeeded": model["succeeded"],
         "headline": model["headline"],
+        "summary": summary_of(model),
+        "problems": problems_of(model),
+        "report": "",
+        "run_id": run.run_id,
         "directory": str(run.directory),
         "files": list(RENDERERS),
         "texts": {} if check_mode else {name: render(model) for name, render in RENDERERS.items()},
@@ -237,7 +271,8 @@ def model_of(params: Mapping[str, Any], check_mode: bool, lines: Sequence[Mappin
     """The model of the journal's lines and those that were handed over."""
     run = run_of(params)
     whose = {"run_id": run.run_id, "release": run.release, "environment": run.environment}
-    given = [{"ts": None, "facts": {}, **event, **whose} for event in params["events"]]
+    known = {line["step"] for line in lines if line["run_id"] == run.run_id}
+    given = [{"ts": None, "facts": {}, **event, **whose} for event in params["events"] if event["step"] not in known]
     return build(
         run,
         params["release"],

@@ -24,7 +24,9 @@ options:
     choices: [begun, judged]
     required: true
   monitoring:
-    description: The release's section of that name.
+    description:
+      - The release's section of that name.
+      - Empty where it has none; O(state=begun) then journals the step as skipped, and no sample is due.
     type: dict
     required: true
   seconds:
@@ -104,7 +106,7 @@ from typing import Any
 from ansible.module_utils.dbrelease.core.journal import Journal
 from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.monitor.watch import begin, finish
+from ansible.module_utils.dbrelease.monitor.watch import begin, finish, nothing_to_watch
 
 OPTIONS: Options = {
     **RUN_OPTIONS,
@@ -121,6 +123,8 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     journal = Journal(run_of(params), dry=check_mode)
     if params["state"] == "judged":
         return finish(journal, params["monitoring"], params["watch"] or {})
+    if not params["monitoring"]:
+        return nothing_to_watch(journal)
     seconds = params["seconds"] if params["seconds"] is not None else -1
     return begin(journal, seconds, params["interval_seconds"] or 0)
 

@@ -9,6 +9,7 @@ short_description: Are the files of a release where the application needs them?
 description:
   - Compares the sha256 of each file of the payload with what stands at its destination, in the backend's container or
     on the target itself.
+  - As a task it fails where they are not as they must be, with what to do.
 extends_documentation_fragment: [run]
 options:
   payload:
@@ -55,7 +56,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: One sentence for each proof that does not hold.
+  description: One sentence for each proof that does not hold; as a task it then fails, and C(msg) has them.
   type: str
   returned: always
 """

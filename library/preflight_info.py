@@ -120,6 +120,11 @@ message:
   type: str
   returned: always
   sample: ""
+summary:
+  description: How many proofs are red, and their rules; empty if there is none.
+  type: str
+  returned: always
+  sample: "2 problems: services, database."
 server_version:
   description: The version of the server; empty if it was not reached.
   type: str

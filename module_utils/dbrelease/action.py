@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import ansible.constants as constants  # type: ignore[import-untyped]
 from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 
 from .core.answer import BYTES_AT_MOST, MIB, Declared, declared, keep, shown, untrusted
@@ -22,6 +23,18 @@ LIBRARY = Path(__file__).resolve().parents[2] / "library"
 MEMORY_AT_MOST = 1024 * MIB  # more than an honest answer of the greatest size takes while it is read
 WORK_AT_MOST_S = 60.0  # to render the evidence of a run: an honest one takes less than a second
 LOOK_EVERY_S = 0.05  # of the worker's own time
+# The callbacks on stdout that write for people, with a recap at the end: of ansible-core, and of the package `ansible`.
+FOR_PEOPLE = {
+    "default",
+    "debug",
+    "default_without_diff",
+    "diy",
+    "selective",
+    "tasks_only",
+    "timestamp",
+    "unixy",
+    "yaml",
+}
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -119,3 +132,12 @@ def _bounded(refusal: Callable[[str], ReleaseError], work_s: float) -> Iterator[
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, handler)
+
+
+def verdict_is_shown() -> bool:
+    """Whether plugins/callback/verdict.py ends this playbook's output, so that what it says need not be said before it.
+
+    It is silent beside whatever is not known to write for people: a program reads that.
+    """
+    enabled = [str(name).rpartition(".")[2] for name in constants.CALLBACKS_ENABLED or ()]
+    return "verdict" in enabled and str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2] in FOR_PEOPLE

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
@@ -19,14 +20,17 @@ from ansible.module_utils.dbrelease.core.answer import MIB, untrusted  # noqa: E
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.core.files import create_private, put_command, replace_private, write_failure  # noqa: E402
 from ansible.module_utils.dbrelease.core.journal import RUN_ID, Run  # noqa: E402
+from ansible.module_utils.dbrelease.core.plain_text import printable  # noqa: E402
 from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
 from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json  # noqa: E402
 from ansible.module_utils.dbrelease.report.page import PAGE_NAME, page_of  # noqa: E402
+from ansible.module_utils.dbrelease.report.problems import bounded  # noqa: E402
 
 MODEL = "evidence.json"
 TEXT_AT_MOST = 32 * MIB
 OWNERS = ".targets"  # beside the runs of an environment: whose each is
 SETTING = "report_artifacts"
+LOST = "make the target reachable"
 # One word of a command line, and one value of -e in which Ansible finds no template.
 DATABASE = r"""(?:[\w.-]+|'"[^"'{}%\\\x00-\x1f\x7f]+"')"""
 
@@ -35,6 +39,24 @@ class ActionModule(DeclaredAction):
     """See library/evidence.py."""
 
     declared = declared_by(__file__)
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """The result; without evidence one sentence on what is not known, and what to do."""
+        try:
+            result = super().run(tmp, task_vars)
+        except AnsibleConnectionFailure as error:
+            return {"unreachable": True, "msg": self._unknown(f"The connection to {self.target} was lost", error, LOST)}
+        if result.get("failed") and not result.get("headline"):
+            result["msg"] = self._unknown("Gathering the evidence failed", result.get("msg"), "remove the cause")
+        return result
+
+    def _unknown(self, what: str, why: Any, remedy: str) -> str:
+        run = self._run()
+        reason = printable(str(why or "it gave no reason")).strip().removesuffix(".")
+        return (
+            f"{what} in run {run.run_id} of {run.playbook} ({reason}), and what came of the run is not known here: "
+            f"{remedy}, and run it again, which finishes or cleans up."
+        )
 
     def refuse(self) -> None:
         """A run whose name leads out of the folder of the artifacts."""
@@ -49,6 +71,10 @@ class ActionModule(DeclaredAction):
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
         """The result without the files' texts, which are brought; no page is a warning, since the evidence counts."""
         texts = result.pop("texts", None)
+        if not result.get("failed"):
+            own = {"problems": bounded(result.get("problems")), "report": "", "run_id": self._run().run_id}
+            ways = [way for way in result.get("ways_back") or [] if isinstance(way, dict) and self._is_own(way)]
+            result = {**result, **own, "ways_back": ways}
         if not texts:  # in check mode, or where the module has failed
             return result
         try:
@@ -58,6 +84,7 @@ class ActionModule(DeclaredAction):
                 text = as_json(model)
             folder = self._folder()
             self._bring(folder / MODEL, text)
+            result["report"] = str(folder / MODEL)
         except ReleaseError as error:
             said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
             return {**result, "failed": True, "msg": f"{error.message}{said}"}
@@ -68,6 +95,7 @@ class ActionModule(DeclaredAction):
                 self._bring(folder / name, self._rendered(name, model))
             page = self._rendered(PAGE_NAME, model)
             self._bring(folder / PAGE_NAME, page)
+            result["report"] = str(folder / PAGE_NAME)
             self._put(f"{self._there(str(result.get('directory', '')))}/{PAGE_NAME}", page)
         except ReleaseError as error:
             result["warnings"] = [*result.get("warnings", []), error.message]

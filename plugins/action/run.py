@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
@@ -15,6 +16,7 @@ from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  #
 from ansible.module_utils.dbrelease.core.answer import untrusted  # noqa: E402
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.core.journal import RUN_ID  # noqa: E402
+from ansible.module_utils.dbrelease.core.plain_text import printable  # noqa: E402
 from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
 
 GIVEN_BY = {
@@ -29,6 +31,19 @@ class ActionModule(DeclaredAction):
     """See library/run.py."""
 
     declared = declared_by(__file__)
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """The result; a target that cannot be reached is a failure like any other, since nothing was begun there."""
+        try:
+            result: dict[str, Any] = super().run(tmp, task_vars)
+        except AnsibleConnectionFailure as error:
+            reason = printable(str(error)).strip().removesuffix(".")
+            message = (
+                f"Reaching {self.target} to open the run failed ({reason}), and nothing was begun: make it reachable, "
+                "and run again."
+            )
+            return {"failed": True, "msg": message, "refused": False}
+        return result
 
     def refuse(self) -> None:
         """What cannot name a folder on the controller, or stand in its crontab."""

@@ -44,6 +44,8 @@ if module == 'run':
     answer['run'] |= {{'environment': '../../owned', 'release': 'x\\ny', 'playbook': '/x', 'state_dir': '/', 'more': 1}}
 if module == 'evidence':
     answer['directory'] = "/x'; touch OWNED; '"
+    answer |= {{'ways_back': [{{'title': 'Go back', 'command': 'rm -rf /'}}]}}
+    answer |= {{'report': '/etc/passwd', 'run_id': '../x', 'problems': [1, {{'sentence': '\\x1b' * 9999}}] * 999}}
 """
 LIES = {
     "everything": EVERYTHING,
@@ -122,6 +124,10 @@ def test_the_run_is_the_controllers(lied: Played) -> None:
     run = lied.said("everything")["opened"]["run"]
     assert run == {"run_id": run["run_id"], **NAMES, "state_dir": str(lied.folder / "everything")}
     brought = lied.folder / "everything.brought/test"
+    evidence = lied.said("everything")["evidence"]
+    assert evidence["run_id"] == run["run_id"] and len(json.dumps(evidence["problems"])) < 20 * 4_000
+    assert evidence["ways_back"] == [], "an operator types what the verdict says"
+    assert Path(evidence["report"]) == brought / run["run_id"] / "report.html"
     assert {path.name for path in (brought / run["run_id"]).iterdir()} == FILES
     assert {path.name for path in (lied.folder / "everything/runs" / run["run_id"]).iterdir()} == FILES
 

@@ -273,7 +273,7 @@ FLAGS = {
     ),
     *("unreconciled", "samples", "ended", "rows_lost", "login_port", "release", "unreachable"),
 }
-SHOWN = {"message", "msg", "notice", "headline", "address_problem", "line", "proofs", "facts"}
+SHOWN = {"message", "msg", "notice", "headline", "summary", "address_problem", "line", "proofs", "facts"}
 
 
 def test_each_value_that_playbooks_read_of_a_result_is_declared() -> None:

@@ -88,6 +88,8 @@ class Running:
         run_id = str(own[0]["run_id"]) if own else ""
         path = ARTIFACTS / run_id / "evidence.json"
         evidence = json.loads(path.read_text()) if run_id and path.exists() else {}
+        # On the terminal the cause is a problem of the verdict; in the headline it follows what it led to.
+        told = f"{told} {evidence.get('headline', '')}"
         killed = status < 0
         return Ended(run_id, status, told, "killed" if killed else str(evidence.get("outcome", "no report")), evidence)
 

@@ -45,3 +45,11 @@ def sentence(proofs: Iterable[Mapping[str, Any]]) -> str:
         f"{index}) {proof['title']}: {proof['detail']}{' ' + proof['remedy'] if proof['remedy'] else ''}"
         for index, proof in enumerate(failures(proofs), start=1)
     )
+
+
+def named(rules: Iterable[str]) -> str:
+    """How many problems there are, and which claims they are, for a line that leaves the rest to the end of the run."""
+    names = [name.rpartition(".")[2] for name in rules]
+    if not names:
+        return ""
+    return f"{len(names)} {'problem' if len(names) == 1 else 'problems'}: {', '.join(names)}."

@@ -51,6 +51,13 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
     }
 
 
+def nothing_to_watch(journal: Journal) -> dict[str, Any]:
+    """Journal that the release declares no monitoring; no sample is due."""
+    journal.append(WATCH, "skipped", {"message": "The release declares no monitoring."})
+    none = {"watch": {}, "samples": 0, "resumed": False, "taken": 0}
+    return {**none, "deployed_at": "", "proofs": [], "message": ""}
+
+
 def _check(seconds: int, interval_s: int) -> None:
     if not 0 <= seconds <= LONGEST_S:
         raise ReleaseError(

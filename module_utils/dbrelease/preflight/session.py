@@ -8,7 +8,7 @@ from typing import Any
 from ..core.history import Memory
 from ..core.journal import Journal
 from ..core.options import run_of
-from ..core.proof import sentence
+from ..core.proof import named, sentence
 from ..host.inspect import Service
 from ..postgres.session import Login
 from ..release.requirements import Demands
@@ -60,6 +60,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "unreconciled": unreconciled,
         "proofs": dicts,
         "message": sentence(dicts),
+        "summary": named(proof.name for proof in proofs if proof.status == "fail"),
         "server_version": seen["server_version"],
         "revision": facts.revisions[0] if len(facts.revisions) == 1 else "",
         "watched": state in ("deployed", "unfinished") and Memory.of(lines, run).watched(run.playbook),

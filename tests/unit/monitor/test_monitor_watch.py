@@ -62,6 +62,11 @@ def events(run: dict[str, Any]) -> list[tuple[str, str]]:
     return [(line["step"], line["event"]) for line in map(json.loads, lines)]
 
 
+def test_without_monitoring_no_sample_is_due_and_it_says_so(run_parameters: dict[str, Any]) -> None:
+    assert begun(run_parameters, 900, monitoring={})["samples"] == 0
+    assert events(run_parameters) == [("monitor", "skipped")]
+
+
 P, F, I = "pass", "fail", "inconclusive"  # noqa: E741
 # Verdicts of samples ten seconds apart, and the verdict on the claim.
 SERIES: list[tuple[str, list[str], str]] = [

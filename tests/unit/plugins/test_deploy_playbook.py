@@ -47,6 +47,8 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "plugins/action").mkdir(parents=True)
+    for folder in ("lookup", "callback"):
+        (tmp_path / "plugins" / folder).symlink_to(ROOT / "plugins" / folder)
     (tmp_path / "plugins/action/toy.py").write_text(TOY)
     for role, files in ROLES.items():
         tasks = tmp_path / "roles" / role / "tasks"

@@ -654,6 +654,16 @@ def test_check_mode_refuses_by_the_events_it_is_given(call: Call) -> None:
     assert "db is stopped" in result["headline"]
 
 
+def test_a_step_that_the_journal_has_is_not_taken_twice(call: Call, run: Run) -> None:
+    step, event, facts = REFUSAL[1]
+    given = [{"step": step, "event": event, "facts": facts}]
+    first = call(events=given)
+    assert (first["outcome"], len(first["problems"])) == ("refused", 2)
+    Journal(run).append(step, event, {**facts, "proofs": [{**facts["proofs"][0], "detail": "It is in the journal."}]})  # type: ignore[arg-type]
+    (problem,) = call(events=given)["problems"]
+    assert "It is in the journal." in problem["sentence"]
+
+
 def test_same_keys_in_every_outcome(call: Call, journal: Journal) -> None:
     assert list(call(check_mode=True)) == list(call())
 
@@ -704,6 +714,7 @@ def test_where_nothing_can_be_written_the_first_cause_is_told(call: Call, run: R
     with pytest.raises(ReleaseError) as raised:
         call(failure={"task": "Look", "message": "The state directory is a file."})
     assert "What came of the run: The task “Look” failed: The state directory is a file." in raised.value.message
+    assert raised.value.facts["problems"] == [{"sentence": "The state directory is a file.", "remedy": ""}]
 
 
 def test_where_the_folder_cannot_be_made_the_run_is_closed_as_failed(call: Call, journal: Journal, run: Run) -> None:

@@ -1,0 +1,77 @@
+"""The end of a run in a few lines: its outcome in one sentence, and each problem with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.stages import one_line
+
+Problem = dict[str, str]
+PROBLEMS_AT_MOST, LENGTH_AT_MOST = 20, 2_000
+# A refusal by guards gives all reasons in its message, with those that are no claim; what is held tells it again.
+SAID_BY_MESSAGE = ("guards",)
+
+
+def problems_of(model: Mapping[str, Any]) -> list[Problem]:
+    """What stands between the run and its success: the claims that do not hold, those of the first cause first.
+
+    A cause that no claim states comes before them, in its own words, which say what to do.
+    """
+    cause = model["cause"]
+    if not cause:
+        return []
+    red = [proof for proof in model["proofs"] if proof["status"] == "fail" and proof["step"] not in SAID_BY_MESSAGE]
+    own = [proof for proof in red if proof["step"] == cause["step"]]
+    first = [] if own else [{"sentence": text, "remedy": ""} for text in numbered(cause["message"])]
+    others = [proof for proof in red if proof["step"] != cause["step"]]
+    return bounded([*first, *map(_problem, own + others)])
+
+
+def summary_of(model: Mapping[str, Any]) -> str:
+    """The headline without the words of its cause, which is the first problem; the whole one where it has no cause."""
+    headline, cause = str(model["headline"]), model["cause"]
+    if not cause:
+        return headline
+    of_step = [stage["message"] for stage in model["stages"] if stage["step"] == cause["step"]]
+    for message in filter(None, [cause["message"], *of_step]):
+        before, found, after = headline.partition(f": {message}")
+        if found:
+            return f"{before}.{after}"
+    return headline
+
+
+def numbered(message: str) -> list[str]:
+    """The sentences of a message that numbers them, as `core.proof.sentence` does; else the message itself."""
+    found: list[str] = []
+    rest = message
+    while rest.startswith(f"{len(found) + 1}) "):
+        this, _, left = rest.partition(f" {len(found) + 2}) ")
+        found.append(this.partition(") ")[2])
+        rest = f"{len(found) + 1}) {left}" if left else ""
+    return found or [message]
+
+
+def bounded(problems: Any) -> list[Problem]:
+    """Problems that can be shown, whoever names them: of this form, each once, not too many and not too long."""
+    found: list[Problem] = []
+    for given in problems if isinstance(problems, list | tuple) else ():
+        if isinstance(given, Mapping):
+            problem = {key: shortened(given.get(key)) for key in ("sentence", "remedy")}
+            if problem["sentence"] and problem not in found:
+                found.append(problem)
+    left = len(found) - PROBLEMS_AT_MOST
+    if left <= 0:
+        return found
+    more = {"sentence": f"{left + 1} more problems are not listed here.", "remedy": "Read them in the report."}
+    return [*found[: PROBLEMS_AT_MOST - 1], more]
+
+
+def shortened(text: Any) -> str:
+    """The text as one line in which every character is seen, and of a bounded length."""
+    line = one_line(str(text or "")[: 2 * LENGTH_AT_MOST])
+    return line if len(line) <= LENGTH_AT_MOST else f"{line[: LENGTH_AT_MOST - 3]}..."
+
+
+def _problem(proof: Mapping[str, Any]) -> Problem:
+    return {"sentence": f"{proof['title']}: {proof['detail']}".removesuffix(": "), "remedy": proof["remedy"]}

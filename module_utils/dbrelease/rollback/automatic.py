@@ -1,0 +1,23 @@
+"""Whether a deploy that failed takes the release back; by the results of the last step of the migration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+Result = Mapping[str, Any] | None  # None where that step was not come to
+
+
+def is_due(own: Result, where_failed: Iterable[Result]) -> bool:
+    """Whether this run migrated this target, and something failed that concerns the release.
+
+    where_failed: the results of the targets on which a task has failed. Of several targets each goes back or none:
+    where on one of them something after the migration failed, or what the migration must prove does not hold. A
+    migration that failed otherwise on another target says nothing about the release.
+    """
+    return own is not None and not own.get("unreachable") and _ran(own) and any(map(_ran, where_failed))
+
+
+def _ran(result: Result) -> bool:
+    """Whether the migration came to its end, or to claims that it could not prove."""
+    return result is not None and (not result.get("failed") or bool(result.get("unproven")))

@@ -1,0 +1,124 @@
+"""Brings the hourly sample in the controller's crontab in line; there is no module of this name, as no target is asked.
+
+Options: state (hourly, absent), mark (the comment by which the entry is found), run (of role run), targets, services
+(of the release), stable_seconds (how long a release must be stable), tools (the folder of ansible-playbook). It returns
+whether the crontab was changed. An entry that would watch something else, or could take no sample, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
+
+ROOT = Path(__file__).resolve().parents[2]
+ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
+
+from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
+from ansible.module_utils.dbrelease.core.plain_text import printable  # noqa: E402
+from ansible.module_utils.dbrelease.monitor.schedule import (  # noqa: E402
+    VALUES,
+    Schedule,
+    another_value,
+    names_of,
+    no_cron,
+    no_sample,
+    reading,
+    until,
+)
+
+OPTIONS = {
+    "state": {"type": "str", "choices": ["hourly", "absent"], "required": True},
+    "mark": {"type": "str", "required": True},
+    "run": {"type": "dict", "required": True},
+    "targets": {"type": "str", "required": True},
+    "services": {"type": "list", "elements": "str", "required": True},
+    "stable_seconds": {"type": "int", "required": True},
+    "tools": {"type": "str", "required": True},
+}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """See above; the task is delegated to localhost."""
+
+    _supports_check_mode = True
+
+    def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
+        """What came of the crontab, or one sentence on why it was not changed."""
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(OPTIONS)
+        schedule = self._schedule(options, task_vars)
+        try:
+            if schedule.problem:
+                raise ReleaseError(schedule.problem, refused=True)
+            if options["state"] == "hourly":
+                self._try(schedule, options["services"], task_vars)
+            elif options["mark"] not in table():
+                return {"changed": False}
+            return self._change(schedule, options["state"], task_vars)
+        except ReleaseError as error:
+            return {"failed": True, "msg": error.message, "refused": error.refused}
+
+    def _schedule(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Schedule:
+        return Schedule(
+            mark=options["mark"],
+            root=str(ROOT),
+            tools=options["tools"],
+            inventory=[str(source) for source in task_vars["ansible_inventory_sources"]],
+            limit=task_vars.get("ansible_limit"),
+            targets=options["targets"],
+            release=str(options["run"]["release"]),
+            environment=str(options["run"]["environment"]),
+            until=until(time.time(), options["stable_seconds"]),
+        )
+
+    def _try(self, schedule: Schedule, services: list[str], task_vars: Mapping[str, Any]) -> None:
+        """Refuse an entry that would watch something else, or could take no sample. Both only read."""
+        names = names_of(services)
+        values = [str(self._templar.template(task_vars.get(name, ""))) for name in names]
+        # It must be another Ansible, with no more of an environment than cron gives it.
+        program = reading(schedule.tools, schedule.inventory, str(task_vars["inventory_hostname"]), names)
+        read = run_bare(program, {VALUES: json.dumps(values)})
+        if read.returncode:
+            raise ReleaseError(another_value(read.stdout), refused=True)
+        dry = run_bare(["sh", "-c", f"{schedule.play} --check"], {})
+        if dry.returncode:
+            raise ReleaseError(no_sample(printable(dry.stdout, lines=True), schedule.play), refused=True)
+
+    def _change(self, schedule: Schedule, state: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        entry = {**schedule.entry, "state": "absent" if state == "absent" else "present"}
+        changed: dict[str, Any] = self._execute_module("ansible.builtin.cron", module_args=entry, task_vars=task_vars)
+        if changed.get("failed"):
+            raise ReleaseError(no_cron(printable(str(changed.get("msg") or "no reason given"))))
+        return {"changed": bool(changed.get("changed"))}
+
+
+def table() -> str:
+    """The crontab of whoever runs Ansible; where there is no cron there is none."""
+    try:
+        return subprocess.run(["crontab", "-l"], capture_output=True, text=True, errors="replace", check=False).stdout
+    except OSError:
+        return ""
+
+
+def run_bare(argv: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """How a program ends with the environment that cron has, and what is given besides."""
+    bare = {"HOME": os.environ.get("HOME", ""), "PATH": "/usr/bin:/bin", **environment}
+    return subprocess.run(
+        argv,
+        cwd=ROOT,
+        env=bare,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
