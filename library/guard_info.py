@@ -168,7 +168,7 @@ from typing import Any
 
 from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.rollback.session import look_at_guards
+from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
@@ -194,7 +194,7 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    return look_at_guards(params, check_mode)
+    return evaluate_guards(params, check_mode)
 
 
 def main() -> None:

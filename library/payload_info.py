@@ -71,7 +71,7 @@ from ansible.module_utils.dbrelease.host.commands import commands_in
 from ansible.module_utils.dbrelease.migrate.payload import in_place
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.preflight.gather import ROOT
-from ansible.module_utils.dbrelease.preflight.places import look_at_payload
+from ansible.module_utils.dbrelease.preflight.places import read_payload
 from ansible.module_utils.dbrelease.release.requirements import PayloadFile
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -86,7 +86,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Look at each destination, and judge."""
     files = [PayloadFile.of(item) for item in params["payload"]]
     with Journal(run_of(params), dry=check_mode).step("payload") as step:
-        seen = look_at_payload(commands_in(params["backend_container"] or None, user=ROOT), files, params["revision"])
+        seen = read_payload(commands_in(params["backend_container"] or None, user=ROOT), files, params["revision"])
         proof = in_place(files, seen.states, planned=check_mode)
         step.prove(proof)
     return {"states": dict(seen.states), "proofs": [proof.as_dict()], "message": sentence([proof.as_dict()])}

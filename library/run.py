@@ -194,7 +194,7 @@ OPTIONS: Options = {
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Look at the target, then open the run; first of all, whether what it keeps would be kept for us alone."""
     demand_own_folder(params["state_dir"])
-    seen = inspect.look(params["containers"], params["db_host"], params["db_port"])
+    seen = inspect.inspect_target(params["containers"], params["db_host"], params["db_port"])
     return {**open_run(params, check_mode), **seen}
 
 

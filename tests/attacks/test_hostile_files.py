@@ -43,7 +43,7 @@ from ansible.module_utils.dbrelease.rollback.lost_rows import save_rows
 from ansible.module_utils.dbrelease.runs.claim import Claim, decode, encode
 from ansible.module_utils.dbrelease.runs.claim_file import path_in, peek, try_lock
 from ansible.module_utils.dbrelease.runs.holder import claim, end_module
-from ansible.module_utils.dbrelease.runs.scan import look
+from ansible.module_utils.dbrelease.runs.scan import scan_target
 from psycopg2.extras import RealDictCursor
 from restore_world import World
 from run import act as open_run
@@ -406,7 +406,7 @@ def test_leftovers_of_a_linked_folder_stay(run: Run, state: Path, tmp_path: Path
     (elsewhere / f"x.tmp.{RUN}").touch()
     (state / "runs").mkdir()
     (state / "runs" / "20260102T030405Z-fedcba").symlink_to(elsewhere)
-    assert look(replace(run, run_id="20260103T030405Z-aaaaaa"), [], dry=True).files == []
+    assert scan_target(replace(run, run_id="20260103T030405Z-aaaaaa"), [], dry=True).files == []
 
 
 @pytest.mark.parametrize(("modes", "status"), [(0o777, 1), (0o1777, 0), (0o700, 0)])
@@ -600,13 +600,13 @@ def test_more_dead_runs_than_can_be_are_refused_and_nothing_is_added(state: Path
 
 def test_an_outcome_that_nobody_can_ask_for_stops_no_report(run: Run, state: Path) -> None:
     lines = [journal_line("20250102T030405Z-abcdef", asked=["deployed", "owned", "x" * 10_000])]
-    (found,) = look(replace(run, release="sample"), lines, dry=True).runs
+    (found,) = scan_target(replace(run, release="sample"), lines, dry=True).runs
     assert found.asked == ("deployed",)
 
 
 def test_a_name_without_bound_is_cut(run: Run, state: Path) -> None:
     lines = [journal_line("20250102T030405Z-abcdef", controller={"user": "u" * 9999, "host": "h" * 9999})]
-    (found,) = look(run, lines, dry=True).runs
+    (found,) = scan_target(run, lines, dry=True).runs
     assert (len(found.user), len(found.controller)) == (100, 100)
     write_journal(state, [{**lines[0], "step": "s" * 201}, lines[0]])
     assert len(Journal(run).read()) == 1, "no run has such a step"
@@ -636,7 +636,7 @@ def test_many_runs_that_ended_are_read_in_a_moment(run: Run, state: Path) -> Non
     begun = invented(20_000)
     lines = [line for one in begun for line in (one, {**one, "event": "passed"})]
     started = time.monotonic()
-    assert not look(run, lines, dry=True)
+    assert not scan_target(run, lines, dry=True)
     assert time.monotonic() - started < 15
 
 

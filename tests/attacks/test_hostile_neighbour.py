@@ -39,9 +39,9 @@ from ansible.module_utils.dbrelease.restore.settings import (
     prove_settings,
 )
 from ansible.module_utils.dbrelease.restore.swap.added_columns import only_live
-from ansible.module_utils.dbrelease.restore.swap.archive import Keeper
+from ansible.module_utils.dbrelease.restore.swap.archive import RowArchive
 from ansible.module_utils.dbrelease.restore.swap.live_compare import prepare
-from ansible.module_utils.dbrelease.restore.swap.live_scan import Looking
+from ansible.module_utils.dbrelease.restore.swap.live_scan import LiveScan
 from ansible.module_utils.dbrelease.restore.swap.result import rows_proof
 from ansible.module_utils.dbrelease.rollback import back_to_baseline
 from ansible.module_utils.dbrelease.verify import write_attribution
@@ -368,7 +368,7 @@ def test_a_strangers_rows_are_saved_and_the_script_does_not_check_them_as_it_dem
             with closing(connect(shop, "tests")) as inside, inside.cursor() as writing:
                 writing.execute("INSERT INTO orders VALUES (21, 'new')")
             folder = tmp_path / "rows"
-            comparison = prepare(shop, incoming, "alembic_version", Looking(Keeper(folder)), None)
+            comparison = prepare(shop, incoming, "alembic_version", LiveScan(RowArchive(folder)), None)
             with closing(comparison):
                 saved = comparison.save(server, "-- Rows\n")
             assert saved.rows == 2

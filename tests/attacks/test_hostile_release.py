@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.host.commands import commands_in
-from ansible.module_utils.dbrelease.preflight.places import look_at_payload
+from ansible.module_utils.dbrelease.preflight.places import read_payload
 from ansible.module_utils.dbrelease.release.load import load
 from ansible.module_utils.dbrelease.release.requirements import PayloadFile
 from ansible.module_utils.dbrelease.release.schema_errors import Schemas
@@ -268,7 +268,7 @@ def links(root: Path, kind: str) -> Path:
 def test_no_link_leads_a_file_out_of_its_folder(tmp_path: Path, run_parameters: dict[str, Any], kind: str) -> None:
     destination = links(tmp_path, kind)
     folder = str(tmp_path / "app" / "migrations")
-    seen = look_at_payload(commands_in(None), [PayloadFile("new.py", str(destination), "0" * 64, folder)], "abc")
+    seen = read_payload(commands_in(None), [PayloadFile("new.py", str(destination), "0" * 64, folder)], "abc")
     assert seen.states == {str(destination): "outside"}
     item = {"source": "new.py", "destination": str(destination), "sha256": "0" * 64, "folder": folder}
     asked = {"run": run_parameters, "payload": [item], "revision": "abc", "backend_container": ""}
@@ -288,7 +288,7 @@ def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
         PayloadFile("b.py", str(folder / "nowhere" / "b.py"), "0" * 64, str(folder)),
         PayloadFile("c.py", str(folder / "c.py"), "0" * 64),
     ]
-    states = look_at_payload(commands_in(None), files, "abc").states
+    states = read_payload(commands_in(None), files, "abc").states
     assert list(states.values()) == ["missing", "no_folder", "missing"]
 
 

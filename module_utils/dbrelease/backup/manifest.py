@@ -129,10 +129,10 @@ def read(path: Path) -> Manifest | None:
 
 def hash_file(path: Path) -> tuple[str, int]:
     """The sha256 and the size of a file; raises ReleaseError where it cannot be read, or is not ours alone."""
-    return look_at(path)[:2]
+    return read_manifest_file(path)[:2]
 
 
-def look_at(path: Path, beginning: int = 0) -> tuple[str, int, bytes]:
+def read_manifest_file(path: Path, beginning: int = 0) -> tuple[str, int, bytes]:
     """The same, and so many of its first bytes."""
     digest, size, begins = hashlib.sha256(), 0, b""
     try:

@@ -40,7 +40,7 @@ TITLES = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class BackupPlan:
     """What is to be dumped and recorded, and where to."""
 
     login: Login
@@ -65,7 +65,7 @@ class Plan:
 def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act; `changed` is false only where this run's backup is there already and is whole."""
     container = params["db_container"]
-    plan = Plan(
+    plan = BackupPlan(
         Login.of(params),
         run_of(params),
         params["label"],
@@ -93,7 +93,7 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     return result
 
 
-def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
+def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
     """Read the baseline while pg_dump runs; the snapshot's session is closed when this returns or raises."""
     # Only this run writes under this name: what is there was left when it was killed.
     temporary.unlink(missing_ok=True)
@@ -119,7 +119,7 @@ def _take(plan: Plan, journal: Journal, commands: Commands, temporary: Path) -> 
     return Baseline({**baseline.facts, "sequences": sequences}), dumped
 
 
-def _document(plan: Plan, cursor: RealDictCursor, step: Step) -> Baseline:
+def _document(plan: BackupPlan, cursor: RealDictCursor, step: Step) -> Baseline:
     baseline = read_baseline(cursor, plan.observations, plan.bookkeeping_table)
     files = {key: str(plan.paths[key]) for key in ("json", "txt")}
     kept = json_text(baseline.facts, indent=1, default=str) + "\n"
@@ -139,7 +139,9 @@ def _document(plan: Plan, cursor: RealDictCursor, step: Step) -> Baseline:
     return baseline
 
 
-def _keep(plan: Plan, commands: Commands, tool: str, baseline: Baseline, dumped: Dumped, step: Step) -> dict[str, Any]:
+def _keep(
+    plan: BackupPlan, commands: Commands, tool: str, baseline: Baseline, dumped: Dumped, step: Step
+) -> dict[str, Any]:
     """Decode what is on disk, then give it its name, then write the manifest."""
     path = plan.paths["path"]
     decoded = verify_dump(dumped.path, dumped.sha256, commands, plan.timeout_s)
@@ -166,7 +168,7 @@ def _keep(plan: Plan, commands: Commands, tool: str, baseline: Baseline, dumped:
     return _result(plan, changed=True, facts=facts, baseline=baseline.summary(), proofs=[documented, *proofs])
 
 
-def _facts(plan: Plan, content: manifest.Manifest, server_version: str) -> dict[str, Any]:
+def _facts(plan: BackupPlan, content: manifest.Manifest, server_version: str) -> dict[str, Any]:
     return {
         "path": str(plan.paths["path"]),
         "manifest": str(plan.paths["manifest"]),
@@ -179,7 +181,7 @@ def _facts(plan: Plan, content: manifest.Manifest, server_version: str) -> dict[
     }
 
 
-def _existing(plan: Plan, journal: Journal) -> dict[str, Any] | None:
+def _existing(plan: BackupPlan, journal: Journal) -> dict[str, Any] | None:
     """The result of this run's backup where it is there and whole; raises ReleaseError where its names are taken."""
     content = manifest.read(plan.paths["manifest"])
     if content is None:
@@ -208,7 +210,7 @@ def _refused(journal: Journal, reason: str) -> ReleaseError:
     return error
 
 
-def _planned(plan: Plan) -> dict[str, Any]:
+def _planned(plan: BackupPlan) -> dict[str, Any]:
     """Check mode: what would be dumped, and how large it is at most; reads, and writes nothing."""
     with (
         closing(connect(plan.login, f"dbrelease-plan-{plan.run.run_id}"[:63])) as connection,
@@ -229,7 +231,7 @@ def _planned(plan: Plan) -> dict[str, Any]:
 
 
 def _result(
-    plan: Plan, *, changed: bool, facts: dict[str, Any], baseline: dict[str, Any], proofs: list[Proof]
+    plan: BackupPlan, *, changed: bool, facts: dict[str, Any], baseline: dict[str, Any], proofs: list[Proof]
 ) -> dict[str, Any]:
     listed = [proof.as_dict() for proof in proofs]
     # Not `path`: Ansible adds a file's owner, mode and size to a result that has that key.

@@ -19,7 +19,7 @@ from typing import IO, Any, Literal
 
 from .display import facts_for_people, json_text
 from .errors import ReleaseError
-from .journal_schema import odd
+from .journal_schema import schema_error
 from .own_files import make_private_directory, open_own, reading
 from .proof import Proof, failures, sentence
 
@@ -296,7 +296,7 @@ def last_facts(
     """The facts of the newest such line for a release in an environment, or None; raises ReleaseError for odd ones."""
     for line in reversed(events):
         if (line["release"], line["environment"], line["step"], line["event"]) == (release, environment, step, event):
-            if wrong := odd(line):
+            if wrong := schema_error(line):
                 raise ReleaseError(
                     f"Reading the journal failed (in the last line of step {step}, of run {line['run_id']}, {wrong}): "
                     "correct that line, or take it out."

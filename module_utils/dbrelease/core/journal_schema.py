@@ -33,6 +33,6 @@ FACTS: Mapping[str, Shape] = {
 }
 
 
-def odd(line: Mapping[str, Any], step: str = "") -> str:
+def schema_error(line: Mapping[str, Any], step: str = "") -> str:
     """What the facts of a line say otherwise than those of its step, or of `step`, must; empty where nothing."""
     return difference(line["facts"], FACTS.get(step or line["step"], {}), "facts")

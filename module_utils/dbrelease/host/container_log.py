@@ -41,7 +41,7 @@ class Container:
     oldest_ns: int | None
 
 
-def look(client: docker.DockerClient, name: str) -> Container | None:
+def find_container(client: docker.DockerClient, name: str) -> Container | None:
     """The container of a name, None where there is none; raises DockerException."""
     try:
         attributes = client.api.inspect_container(name)

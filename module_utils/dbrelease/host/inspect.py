@@ -50,7 +50,7 @@ class Address:
     problem: str = ""
 
 
-def look(containers: Mapping[str, str], db_host: str | None, db_port: int | None) -> dict[str, Any]:
+def inspect_target(containers: Mapping[str, str], db_host: str | None, db_port: int | None) -> dict[str, Any]:
     """The module's result: services by name and the database's address; without containers the engine is not asked."""
     named = {service: container for service, container in sorted(containers.items()) if container}
     attributes = inspect(named)

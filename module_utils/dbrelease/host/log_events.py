@@ -134,7 +134,7 @@ class Kind:
 
 
 @dataclass
-class Seen:
+class LogStats:
     """What was in one window of a log.
 
     kinds: its errors, by what those of one kind have in common. unclear: the first line that concerns the release and
@@ -224,9 +224,9 @@ def _foreign_level(line: Line, newest: Event | None, rules: Rules) -> str | None
     return None if newest is None or at_once or line.text[:1].isspace() else ""
 
 
-def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> Seen:
+def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> LogStats:
     """Count a window's lines and events, and its errors by kind."""
-    seen = Seen()
+    seen = LogStats()
 
     def counted() -> Iterator[Line]:
         for line in lines:

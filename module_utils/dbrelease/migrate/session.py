@@ -36,7 +36,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     result = {**_empty(move), "revisions_before": found, "revisions_after": found}
     if found == [move.revision]:
         proofs = [already_there(move), _skipped(PREVIEW_PROOF), _skipped(LOG_PROOF)]
-        return _told(result, move, proofs)
+        return _as_result(result, move, proofs)
     # The engine is reached only now: a refusal needs the database alone.
     commands = commands_in(params["backend_container"], workdir=params["workdir"])
     shown, path = _preview(journal, commands, move, params, login)
@@ -52,7 +52,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     }
     if check_mode:
         proofs = [shown.proof, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
-        return _told({**result, "changed": True}, move, proofs)
+        return _as_result({**result, "changed": True}, move, proofs)
     return _move(journal, move, result, shown.proof, commands, params, login)
 
 
@@ -122,7 +122,7 @@ def _move(
             "revisions_after": moved.revisions,
             **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
         }
-        told = _told(result, move, [previewed, *proofs])
+        told = _as_result(result, move, [previewed, *proofs])
         if told["message"]:
             raise _Failed(told, refused=any(refuses(move, proof) for proof in proofs))
     return told
@@ -175,7 +175,7 @@ def _empty(move: Move) -> dict[str, Any]:
     }
 
 
-def _told(result: dict[str, Any], move: Move, proofs: list[Proof]) -> dict[str, Any]:
+def _as_result(result: dict[str, Any], move: Move, proofs: list[Proof]) -> dict[str, Any]:
     listed = [facts_for_people(move.named(proof).as_dict()) for proof in proofs]
     return {**result, "proofs": listed, "message": sentence(listed)}
 

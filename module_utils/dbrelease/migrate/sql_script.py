@@ -138,7 +138,7 @@ def run_script(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         proof = Proof(PROOF, f"The {move.label} by SQL", "pass", detail=detail)
         facts = {"from_revision": move.from_revision, "to_revision": move.revision, "proofs": [proof.as_dict()]}
         journal.append("downgrade", "skipped", facts)
-        return _told(result, proof)
+        return _as_result(result, proof)
     shown = {
         "before_header": f"revision {move.from_revision}",
         "after_header": f"revision {move.revision}",
@@ -147,7 +147,7 @@ def run_script(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     }
     if check_mode:
         proof = Proof(PROOF, f"The {move.label} by SQL", "skipped", detail="Planned; check mode runs no script.")
-        return _told({**result, "changed": True, "diff": shown}, proof)
+        return _as_result({**result, "changed": True, "diff": shown}, proof)
     return {**_move(journal, move, result, params, login), "diff": shown}
 
 
@@ -194,13 +194,13 @@ def _move(
             "log": str(path),
             "revisions_after": moved.revisions,
         }
-        told = _told(result, *proofs)
+        told = _as_result(result, *proofs)
         if told["message"]:
             facts = {key: value for key, value in told.items() if key != "message"}
             raise ReleaseError(told["message"], refused=any(refuses(move, proof) for proof in proofs), **facts)
     return told
 
 
-def _told(result: dict[str, Any], *proofs: Proof) -> dict[str, Any]:
+def _as_result(result: dict[str, Any], *proofs: Proof) -> dict[str, Any]:
     listed = [proof.as_dict() for proof in proofs]
     return {**result, "proofs": listed, "message": sentence(listed)}

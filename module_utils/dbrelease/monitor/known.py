@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.clock import SECOND_NS
 from ..host.container_log import Window
-from ..host.log_events import Seen
+from ..host.log_events import LogStats
 from .verdicts import WORSE
 
 # What came once may have been anything; what comes again goes on.
@@ -17,7 +17,7 @@ REMEMBERED_KINDS = 50
 SHORTEST_S = 60.0
 
 
-def recurring(seen: Seen, window: Window) -> dict[str, Any]:
+def recurring(seen: LogStats, window: Window) -> dict[str, Any]:
     """What is remembered of a log before the release: how long it was read, and of each kind that recurs its number
     there, and the most of it within a minute.
 
@@ -35,7 +35,7 @@ def recurring(seen: Seen, window: Window) -> dict[str, Any]:
     }
 
 
-def known_kinds(seen: Seen, before: Mapping[str, Any], window: Window) -> set[str]:
+def known_kinds(seen: LogStats, before: Mapping[str, Any], window: Window) -> set[str]:
     """The kinds of a sample's errors that the log had `before`, and that came not much more often in this window."""
     remembered = before.get("kinds") or {}
     found = set()

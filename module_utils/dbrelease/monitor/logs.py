@@ -12,9 +12,9 @@ import docker.errors
 from ..core.clock import moment, nanoseconds
 from ..core.errors import ReleaseError
 from ..host.commands import docker_client
-from ..host.container_log import Container, Window, look, window_lines
+from ..host.container_log import Container, Window, find_container, window_lines
 from ..host.inspect import DATABASE_SERVICE
-from ..host.log_events import Rules, Seen, read
+from ..host.log_events import LogStats, Rules, read
 from .known import known_kinds, recurring
 from .verdicts import Claim
 
@@ -47,7 +47,7 @@ class Log:
         """Its name in the release."""
         return str(self.declared["name"])
 
-    def read(self, client: docker.DockerClient, window: Window) -> Seen:
+    def read(self, client: docker.DockerClient, window: Window) -> LogStats:
         """What is in a window of it."""
         return read(window_lines(client, self.container, window), self.rules, self.secret)
 
@@ -78,7 +78,7 @@ def usual_errors(logs: Sequence[Log], begin_ns: int, end_ns: int) -> dict[str, F
 
 def _usual_errors(client: docker.DockerClient, log: Log, begin_ns: int, end_ns: int) -> Facts:
     try:
-        container = look(client, log.container)
+        container = find_container(client, log.container)
         if container is None or container.oldest_ns is None:
             return {"unread": f"There is no log of a container {log.container}."}
         window = Window(max(begin_ns, container.oldest_ns), end_ns)
@@ -118,13 +118,13 @@ def _sample(
 ) -> tuple[Facts, Claim]:
     facts: Facts = {"begin": moment(window.begin_ns), "end": moment(window.end_ns), "container": log.container}
     try:
-        container = look(client, log.container)
-        seen = log.read(client, window) if container else Seen()
+        container = find_container(client, log.container)
+        seen = log.read(client, window) if container else LogStats()
     except (docker.errors.DockerException, OSError) as error:
         # The window stays open, so that the next sample reads it too.
         facts["end"] = facts["begin"]
         detail = _unread(log, error)
-        return {**facts, **Seen().facts(), "unread": detail}, Claim(log.name, "inconclusive", detail)
+        return {**facts, **LogStats().facts(), "unread": detail}, Claim(log.name, "inconclusive", detail)
     known = known_kinds(seen, usual, window)
     facts |= seen.facts(known)
     doubt = doubts(log, container, before, window, seen) if container else []
@@ -147,7 +147,7 @@ def judge(
     log: Log,
     container: Container | None,
     window: Window,
-    seen: Seen,
+    seen: LogStats,
     known: Collection[str],
     doubt: Sequence[Doubt],
 ) -> Claim:
@@ -182,7 +182,7 @@ def doubts(
     container: Container,
     before: Mapping[str, Any],
     window: Window,
-    seen: Seen,
+    seen: LogStats,
 ) -> list[Doubt]:
     """Why a window without errors need not have been one, the weightiest reason first."""
     name, since = log.container, moment(window.begin_ns)

@@ -261,12 +261,12 @@ class PatientSession:
             try:
                 return attempt()
             except psycopg2.Error as error:
-                raise _told(what, error) from error
+                raise _in_words(what, error) from error
 
         return retrying(once, self.limits, what=what, watch=self.watch).value
 
 
-def _told(what: str, error: psycopg2.Error) -> Exception:
+def _in_words(what: str, error: psycopg2.Error) -> Exception:
     reason = server_reason(error)
     if error.pgcode in RETRYABLE:
         return ContendedError(reason)

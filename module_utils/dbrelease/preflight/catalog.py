@@ -105,25 +105,25 @@ Value = TypeVar("Value")
 def read_database(connection: Connection, demands: Demands) -> Database:
     """Everything that the rules need of the server; raises ReleaseError where it does not let itself be read."""
     try:
-        (server,) = _look(connection, lambda cursor: select(cursor, SERVER))
-        tables = _look(connection, lambda cursor: read_tables(cursor, demands))
-        revisions = _look(connection, _revisions)
+        (server,) = _read(connection, lambda cursor: select(cursor, SERVER))
+        tables = _read(connection, lambda cursor: read_tables(cursor, demands))
+        revisions = _read(connection, _revisions)
         existing = [table.oid for name in demands.existing if (table := tables[name]) and table.is_table]
         (sizes,) = _sizes(connection, {"existing": existing})
         oids = [table.oid for table in tables.values() if table]
-        planted, open_schemas = _look(connection, read_strangers)
-        sessions = _look(connection, lambda cursor: _sessions(cursor, oids))
+        planted, open_schemas = _read(connection, read_strangers)
+        sessions = _read(connection, lambda cursor: _sessions(cursor, oids))
         return Database(
             **server,
             tables=tables,
             revisions=revisions,
             created_rows={name: _count(connection, name) for name in demands.created if tables[name]},
             **sizes,
-            taken=_look(connection, lambda cursor: read_taken(cursor, demands.needed)),
-            prepared=_look(connection, lambda cursor: select(cursor, PREPARED)),
+            taken=_read(connection, lambda cursor: read_taken(cursor, demands.needed)),
+            prepared=_read(connection, lambda cursor: select(cursor, PREPARED)),
             old_transactions=old_transactions(sessions, demands.age_limit_s),
             hidden=sum(session["age_s"] is None for session in sessions),
-            rights=_look(connection, lambda cursor: read_rights(cursor, demands)),
+            rights=_read(connection, lambda cursor: read_rights(cursor, demands)),
             planted=planted,
             open_schemas=open_schemas,
         )
@@ -177,7 +177,7 @@ def old_transactions(sessions: Sequence[Row], limit_s: int) -> list[Row]:
     ]
 
 
-def _look(connection: Connection, read: Callable[[Cursor], Value]) -> Value:
+def _read(connection: Connection, read: Callable[[Cursor], Value]) -> Value:
     """One short read-only transaction for one question, so that nothing is held while the next is asked."""
     with transaction(connection, read_only=True) as cursor:
         cursor.execute(LIMITS)
@@ -193,9 +193,9 @@ def _revisions(cursor: Cursor) -> list[str] | Unseen:
 
 def _sizes(connection: Connection, parameters: Mapping[str, list[int]]) -> list[Row]:
     try:
-        return _look(connection, lambda cursor: select(cursor, SIZES, parameters))
+        return _read(connection, lambda cursor: select(cursor, SIZES, parameters))
     except psycopg2.errors.LockNotAvailable:
-        return _look(connection, lambda cursor: select(cursor, ESTIMATED_SIZES, parameters))
+        return _read(connection, lambda cursor: select(cursor, ESTIMATED_SIZES, parameters))
 
 
 def _count(connection: Connection, name: str) -> int | None:

@@ -26,7 +26,7 @@ from ..postgres.transport import caveat
 from ..release.requirements import Demands
 from .catalog import read_database
 from .facts import Database, Facts, Payload, Unseen
-from .places import ask_api, look_at_payload, look_at_state_dir, mounted_into, read_history
+from .places import ask_api, mounted_into, read_history, read_payload, read_state_dir
 from .trial import plan_statements
 
 SETTLE_S = 30.0
@@ -38,7 +38,7 @@ Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """Where to look, from the module's options."""
 
     login: Login
@@ -53,7 +53,7 @@ class Place:
     api_ca_file: str = ""
 
 
-def gather(place: Place, demands: Demands) -> Facts:
+def gather(place: Target, demands: Demands) -> Facts:
     """Everything that the rules judge; what cannot be looked at says why."""
 
     def backend() -> Commands:
@@ -68,7 +68,7 @@ def gather(place: Place, demands: Demands) -> Facts:
         payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
         answers = pool.submit(api_of, place, demands, backend_down or db_down)
         near = pool.submit(near_state_dir, place)
-        database, planned = look_at_database(place, demands)
+        database, planned = read_target_database(place, demands)
         takes_owner = attempt(lambda: takes_owner_of(backend(), demands, database), backend_down or db_down)
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
@@ -80,7 +80,7 @@ def gather(place: Place, demands: Demands) -> Facts:
             tools=tools.result(),
             payload=payload.result(),
             planned=planned,
-            state_dir=look_at_state_dir(place.state_dir, near.result()),
+            state_dir=read_state_dir(place.state_dir, near.result()),
             table_free_bytes=room,
             answers=answers.result(),
             staging=staging_of(place.staging_evidence_path),
@@ -100,7 +100,7 @@ def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Un
         return Unseen(error.message)
 
 
-def near_state_dir(place: Place) -> list[str]:
+def near_state_dir(place: Target) -> list[str]:
     """Which of the release's containers reach the state directory, or why that cannot be told."""
     named = {name: service.container for name, service in place.services.items() if service.container}
     try:
@@ -131,7 +131,7 @@ def stopped(services: Mapping[str, Service], container: str, demands: Demands) -
     return None
 
 
-def look_at_database(place: Place, demands: Demands) -> tuple[Database | Unseen, list[Proof] | Unseen]:
+def read_target_database(place: Target, demands: Demands) -> tuple[Database | Unseen, list[Proof] | Unseen]:
     """What the server tells, and how it plans the declared queries."""
     try:
         if place.address_problem:
@@ -155,10 +155,10 @@ def planned_of(connection: Connection, demands: Demands, database: Database) -> 
     return attempt(lambda: plan_statements(connection, demands, database))
 
 
-def payload_of(place: Place, demands: Demands) -> Payload:
+def payload_of(place: Target, demands: Demands) -> Payload:
     """The release's files, looked at as the one who copies them: root in the container, this user on the target."""
     commands = commands_in(place.backend_container, workdir=place.workdir, user=ROOT)
-    return look_at_payload(commands, demands.payload, demands.to_revision)
+    return read_payload(commands, demands.payload, demands.to_revision)
 
 
 def takes_owner_of(commands: Commands, demands: Demands, database: Database | Unseen) -> bool | None:
@@ -168,14 +168,14 @@ def takes_owner_of(commands: Commands, demands: Demands, database: Database | Un
     return takes(commands, demands.command, database.rights.owner)
 
 
-def api_of(place: Place, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:
+def api_of(place: Target, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:
     """One answer of each declared endpoint."""
     if not demands.endpoints or not place.api_base_url:
         return {}
     return down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s, place.api_ca_file)
 
 
-def room_on_server(place: Place, database: Database | Unseen) -> int | Unseen:
+def room_on_server(place: Target, database: Database | Unseen) -> int | Unseen:
     """What is free where the server keeps its data."""
     if isinstance(database, Unseen):
         return database

@@ -56,7 +56,7 @@ exit 0
 """
 
 
-def look_at_payload(commands: Commands, payload: Sequence[PayloadFile], revision: str) -> Payload:
+def read_payload(commands: Commands, payload: Sequence[PayloadFile], revision: str) -> Payload:
     """What stands at each destination, and which files there define the revision of the release."""
     if not payload:
         return Payload({})
@@ -91,7 +91,7 @@ def parse_history(text: str) -> Mapping[str, tuple[str, ...]]:
     }
 
 
-def look_at_state_dir(path: str, near: Sequence[str] = ()) -> StateDir:
+def read_state_dir(path: str, near: Sequence[str] = ()) -> StateDir:
     """The nearest folder that exists, what is free there, and whether this user can write it, and nobody else.
 
     near: what else is known to reach it.

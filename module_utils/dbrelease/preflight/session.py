@@ -12,9 +12,9 @@ from ..core.proof import named, sentence
 from ..host.inspect import Service
 from ..postgres.session import Login
 from ..release.requirements import Demands
-from .gather import Place, gather, settle
+from .gather import Target, gather, settle
 from .judge import is_begun, judge, state_of, summary
-from .places import look_at_state_dir
+from .places import read_state_dir
 from .unreconciled import has_wrong_key, is_cut_short
 from .way_back import way_back
 
@@ -24,7 +24,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     run = run_of(params)
     demands = Demands.of(params["release"], run.environment)
     # A journal that cannot be used must not hide the other problems; state_dir and dump_room tell of this one.
-    state_dir = look_at_state_dir(run.state_dir)
+    state_dir = read_state_dir(run.state_dir)
     dry = check_mode or bool(state_dir.problem or state_dir.foreign)
     journal = Journal(run, dry=dry)
     with journal.step("preflight") as step:
@@ -69,9 +69,9 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     }
 
 
-def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Place:
+def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Target:
     services = {name: Service(**service) for name, service in params["services"].items()}
-    return Place(
+    return Target(
         login=Login.of(params),
         address_problem=params["address_problem"],
         services=settle(services, demands.services),

@@ -34,7 +34,7 @@ from ..runs.interrupted import (
     stray_databases,
     swaps_done,
 )
-from ..runs.scan import look
+from ..runs.scan import scan_target
 
 STEP = "recovery"
 PROOF = "recovery.settled"
@@ -122,7 +122,7 @@ class Leftovers:
         }
 
     def _clean(self, journal: Journal) -> Cleaned:
-        left = look(self.run, journal.read(), dry=self.dry)
+        left = scan_target(self.run, journal.read(), dry=self.dry)
         cleaned = Cleaned(left.runs, left.others, files=left.files)
         if cleaned.every:
             # A killed restore may have left the database closed, which nothing below could look at then.

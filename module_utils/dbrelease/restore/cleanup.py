@@ -14,7 +14,7 @@ from psycopg2.extras import RealDictCursor
 
 from ..core.errors import ReleaseError
 from ..core.journal import Run
-from ..core.journal_schema import odd
+from ..core.journal_schema import schema_error
 from ..core.proof import Proof
 from ..core.restore_names import copied_by, dump_folder, is_kept
 from ..host.commands import Commands, commands_in
@@ -145,4 +145,4 @@ def _maintenance_db(events: Sequence[Mapping[str, Any]]) -> str:
 
 def _newest_of_services(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     # An odd one names no container that could be started: the one before it counts.
-    return next((line for line in reversed(events) if line["step"] == SERVICES_STEP and not odd(line)), None)
+    return next((line for line in reversed(events) if line["step"] == SERVICES_STEP and not schema_error(line)), None)

@@ -45,8 +45,8 @@ def compare(content: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:
     sample = [
         {
             "table": table,
-            "expected": _told(expected.get(table)),
-            "observed": _told(seen.get(table)),
+            "expected": _in_words(expected.get(table)),
+            "observed": _in_words(seen.get(table)),
         }
         for table in sorted({*expected, *seen})
         if not _same(expected.get(table), seen.get(table))
@@ -70,7 +70,7 @@ def _same(expected: Mapping[str, Any] | None, seen: Mapping[str, Any] | None) ->
     return expected is not None and seen is not None and state_of(expected) == state_of(seen)
 
 
-def _told(table: Mapping[str, Any] | None) -> str:
+def _in_words(table: Mapping[str, Any] | None) -> str:
     return "no such table" if table is None else f"{table['rows']} rows, {table['fingerprint']}"
 
 

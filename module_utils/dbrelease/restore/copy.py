@@ -61,7 +61,7 @@ SESSION_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Place:
+class CopyTarget:
     """Where and how a copy is made: `login` names the copy, `maintenance` another database of the same server."""
 
     login: Login
@@ -92,7 +92,7 @@ class Copy:
 
 
 def make_copy(
-    place: Place, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
+    place: CopyTarget, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
 ) -> Copy:
     """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy.
 
@@ -134,7 +134,7 @@ def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseEx
 
 
 @contextmanager
-def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
+def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
     """The dump where pg_restore can seek in it: in the container a copy for its owner only, gone afterwards."""
     if not place.inside:
         yield str(backup.path)
@@ -162,7 +162,7 @@ def reachable_dump(place: Place, backup: Backup) -> Iterator[str]:
     place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
 
 
-def _create(place: Place, backup: Backup, major: int) -> None:
+def _create(place: CopyTarget, backup: Backup, major: int) -> None:
     name = place.login.database
     try:
         with (
@@ -178,7 +178,7 @@ def _create(place: Place, backup: Backup, major: int) -> None:
         ) from error
 
 
-def _restore(place: Place, path: str) -> None:
+def _restore(place: CopyTarget, path: str) -> None:
     """First every row, then what acts on rows: jobs side by side make the triggers of a partitioned table before its
     partitions are filled, as that table itself has no rows to wait for.
     """
@@ -186,7 +186,7 @@ def _restore(place: Place, path: str) -> None:
         _restore_sections(place, path, sections)
 
 
-def _restore_sections(place: Place, path: str, sections: Sequence[str]) -> None:
+def _restore_sections(place: CopyTarget, path: str, sections: Sequence[str]) -> None:
     # No database can be dropped that has a subscription, and two must not take from one.
     argv = ["pg_restore", "--exit-on-error", "--no-subscriptions", f"--jobs={place.jobs}", "--no-password", *sections]
     # As a connection string: a bare name with = in it would be taken for one.
@@ -199,13 +199,13 @@ def _restore_sections(place: Place, path: str, sections: Sequence[str]) -> None:
         raise _restore_failure(place, finished)
 
 
-def _subscriptions(place: Place, path: str) -> list[str]:
+def _subscriptions(place: CopyTarget, path: str) -> list[str]:
     """What is told of those in the dump, which are not restored."""
     listed = place.commands.run(["pg_restore", "--list", path], timeout_s=place.timeout_s)
     return [f"the subscription {name}, to be made anew" for name in SUBSCRIPTION.findall(listed.stdout)]
 
 
-def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
+def _restore_failure(place: CopyTarget, finished: Finished) -> ReleaseError:
     text = " ".join(finished.stderr.split())
     # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
     text = masked(QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip(), place.login.password)[:400]
@@ -216,7 +216,7 @@ def _restore_failure(place: Place, finished: Finished) -> ReleaseError:
     )
 
 
-def _read(place: Place, backup: Backup) -> Copy:
+def _read(place: CopyTarget, backup: Backup) -> Copy:
     """Compare, gather statistics, which are in no dump, and read the schema; side by side, for none of them writes."""
     with ThreadPoolExecutor(2) as pool:
         analyzed, schema = pool.submit(_analyze, place), pool.submit(_schema_sha256, place)
@@ -225,7 +225,7 @@ def _read(place: Place, backup: Backup) -> Copy:
     return Copy([compare(backup.content, seen)], schema.result())
 
 
-def _analyze(place: Place) -> None:
+def _analyze(place: CopyTarget) -> None:
     try:
         with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
             without_timeouts(cursor, local=False)
@@ -238,7 +238,7 @@ def _analyze(place: Place) -> None:
         raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error
 
 
-def _schema_sha256(place: Place) -> str:
+def _schema_sha256(place: CopyTarget) -> str:
     """It only spares a later restore some work."""
     try:
         return hashed(
@@ -248,12 +248,12 @@ def _schema_sha256(place: Place) -> str:
         return ""
 
 
-def _apply_session_settings(place: Place, backup: Backup) -> None:
+def _apply_session_settings(place: CopyTarget, backup: Backup) -> None:
     with _applying(place) as connection, transaction(connection) as cursor:
         apply_session_settings(cursor, place.login.database, backup.content["settings"])
 
 
-def _apply_settings(place: Place, backup: Backup, left_out: Sequence[str]) -> Proof:
+def _apply_settings(place: CopyTarget, backup: Backup, left_out: Sequence[str]) -> Proof:
     expected = backup.content["settings"]
     with _applying(place) as connection:
         with transaction(connection) as cursor:
@@ -264,7 +264,7 @@ def _apply_settings(place: Place, backup: Backup, left_out: Sequence[str]) -> Pr
 
 
 @contextmanager
-def _applying(place: Place) -> Iterator[Connection]:
+def _applying(place: CopyTarget) -> Iterator[Connection]:
     """A session in another database of the server; raises ReleaseError."""
     try:
         with closing(connect(place.maintenance, place.application_name)) as connection:

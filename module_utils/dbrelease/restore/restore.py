@@ -24,17 +24,17 @@ from ..runs.database_lock import NameLock
 from ..runs.exclusive import acting
 from .cleanup import foreign_copies, remove_dumps, runs_of, settle
 from .compare import VERIFIED_PROOF, is_restored
-from .copy import Place, drop_database, login_to, make_copy
+from .copy import CopyTarget, drop_database, login_to, make_copy
 from .server import Server, check_maintenance, check_room, check_server
 from .settings import SETTINGS_PROOF
 from .source import Backup, Demand, find_backup, read_backup, verify_backup
-from .swap.live_scan import Looking
+from .swap.live_scan import LiveScan
 from .swap.outage import start_left
-from .swap.swap import looking_of, swap_in
+from .swap.swap import live_scan_of, swap_in
 
 
 @dataclass(frozen=True)
-class Plan:
+class RestorePlan:
     """What is asked for."""
 
     login: Login
@@ -48,7 +48,7 @@ class Plan:
     unknown_backup: bool
 
     @classmethod
-    def of(cls, params: Mapping[str, Any]) -> Plan:
+    def of(cls, params: Mapping[str, Any]) -> RestorePlan:
         """From the module's options."""
         login = Login.of(params)
         return cls(
@@ -67,17 +67,17 @@ class Plan:
         """The lock of the live database's name, yet to be taken."""
         return NameLock(self.maintenance, self.login.database, self.run)
 
-    def place(self, commands: Commands) -> Place:
+    def place(self, commands: Commands) -> CopyTarget:
         """Where the copy is made."""
         copy = login_to(self.login, copy_name(self.login.database, self.run.run_id))
         inside = bool(self.container)
-        return Place(copy, self.maintenance, commands, inside, self.run.run_id, self.jobs, self.timeout_s)
+        return CopyTarget(copy, self.maintenance, commands, inside, self.run.run_id, self.jobs, self.timeout_s)
 
 
 def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act for state=present, and for state=live with the swap."""
-    plan = Plan.of(params)
-    looking = looking_of(plan.run) if params["state"] == "live" else None
+    plan = RestorePlan.of(params)
+    looking = live_scan_of(plan.run) if params["state"] == "live" else None
     # Held to the end of the swap: in between, another target's run must not take the copy for a dead one's.
     with closing(plan.lock()) as lock:
         backup, made = _copy(plan, check_mode, looking, lock)
@@ -92,7 +92,7 @@ def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     return {**made, "swap": swapped, "diff": diff, **both}
 
 
-def _started(plan: Plan, asked: Mapping[str, Any], made: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def _started(plan: RestorePlan, asked: Mapping[str, Any], made: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Where there is nothing to swap: what an earlier swap of this backup could not start runs again."""
     with acting(plan.run, dry=check_mode):
         journal, named = Journal(plan.run, dry=check_mode), [name for name in asked["containers"] if name]
@@ -104,7 +104,9 @@ def _started(plan: Plan, asked: Mapping[str, Any], made: dict[str, Any], check_m
     return {**made, "changed": bool(proofs), "started": started, "proofs": listed}
 
 
-def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock) -> tuple[Backup, dict[str, Any]]:
+def _copy(
+    plan: RestorePlan, check_mode: bool, looking: LiveScan | None, lock: NameLock
+) -> tuple[Backup, dict[str, Any]]:
     """The backup and the module's result without a swap; the live database is looked at meanwhile."""
     journal = Journal(plan.run, dry=check_mode)
     with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
@@ -116,7 +118,7 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
         commands = commands_in(plan.container or None)
         demand = Demand.of(events, plan.run, plan.login.user, waived=plan.unknown_backup)
         proofs = [verify_backup(backup, commands, plan.timeout_s, demand)]
-        server, exists = _look(plan, backup, commands)
+        server, exists = _refuse_first(plan, backup, commands)
         proofs.append(check_room(server, backup, commands, inside=bool(plan.container)))
         step.facts.update(path=str(backup.path), sha256=backup.content["sha256"], bytes=backup.content["bytes"])
         if not check_mode:
@@ -125,9 +127,9 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
         step.prove(*proofs)
     place = plan.place(commands)
     if exists and is_restored(plan.login, backup, commands, plan.timeout_s, place.comparing_name, inside=place.inside):
-        return backup, _told(plan, backup, "", [*proofs, *_already(backup)])
+        return backup, _as_result(plan, backup, "", [*proofs, *_already(backup)])
     if check_mode:
-        return backup, _told(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
+        return backup, _as_result(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
     with (
         journal.step("restore.copy") as step,
         acting(plan.run, plan.login if exists else None),
@@ -135,7 +137,7 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
     ):
         begun = utc_now()
         step.facts.update(database=place.login.database)
-        looked = _looked(looking, backup, plan.login) if looking and exists else nullcontext()
+        looked = _live_scan(looking, backup, plan.login) if looking and exists else nullcontext()
         copy = make_copy(place, backup, server.major, journal, looked)
         step.facts["duration_ms"] = round((utc_now() - begun).total_seconds() * 1000)
         step.prove(*copy.proofs)
@@ -146,11 +148,11 @@ def _copy(plan: Plan, check_mode: bool, looking: Looking | None, lock: NameLock)
                 looking.cancel()
             raise ReleaseError(message, proofs=listed)
         step.facts.update(_mark(plan, backup, place, copy.schema_sha256))
-    return backup, _told(plan, backup, place.login.database, proofs, live=exists)
+    return backup, _as_result(plan, backup, place.login.database, proofs, live=exists)
 
 
 @contextmanager
-def _looked(looking: Looking, backup: Backup, live: Login) -> Iterator[None]:
+def _live_scan(looking: LiveScan, backup: Backup, live: Login) -> Iterator[None]:
     """Look at the live database within the block; where that or the block fails, nothing is left of it."""
     try:
         looking.begin(live, backup.content["tables"])
@@ -163,7 +165,7 @@ def _looked(looking: Looking, backup: Backup, live: Login) -> Iterator[None]:
 
 def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act for state=absent: a copy, or a database that a swap put aside, is dropped."""
-    plan, name = Plan.of(params), params["name"]
+    plan, name = RestorePlan.of(params), params["name"]
     if not (copied_by(name, plan.login.database) or is_kept(name, plan.login.database)):
         raise ReleaseError(
             f"Dropping {name} was refused (it is no database that a restore of {plan.login.database} made): "
@@ -180,7 +182,7 @@ def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     return {**_empty(), "changed": found, "diff": {"before": f"{name}\n" if found else "", "after": ""}}
 
 
-def _look(plan: Plan, backup: Backup, commands: Commands) -> tuple[Server, bool]:
+def _refuse_first(plan: RestorePlan, backup: Backup, commands: Commands) -> tuple[Server, bool]:
     """The server, and whether the live database is there and open."""
     with (
         closing(connect(plan.maintenance, "dbrelease restore")) as connection,
@@ -190,7 +192,7 @@ def _look(plan: Plan, backup: Backup, commands: Commands) -> tuple[Server, bool]
         return server, _is_open(cursor, plan.login.database)
 
 
-def _tidy(plan: Plan, commands: Commands, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
+def _tidy(plan: RestorePlan, commands: Commands, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
     """What a killed restore of these runs left is put right: copies, dumps in the container, a closed database.
 
     Returns what was done, whether the live database is there and open, and what is told of others' copies.
@@ -211,7 +213,7 @@ def _is_open(cursor: RealDictCursor, database: str) -> bool:
     return bool(found) and bool(found[0]["open"])
 
 
-def _mark(plan: Plan, backup: Backup, place: Place, schema_sha256: str) -> dict[str, Any]:
+def _mark(plan: RestorePlan, backup: Backup, place: CopyTarget, schema_sha256: str) -> dict[str, Any]:
     """Note it in the manifest; a backup that cannot be written to is restored all the same."""
     try:
         restored = {
@@ -260,7 +262,9 @@ def _empty() -> dict[str, Any]:
     }
 
 
-def _told(plan: Plan, backup: Backup, database: str, proofs: list[Proof], *, live: bool = True) -> dict[str, Any]:
+def _as_result(
+    plan: RestorePlan, backup: Backup, database: str, proofs: list[Proof], *, live: bool = True
+) -> dict[str, Any]:
     content, name = backup.content, plan.login.database
     after = f"{name}: revision {content['revision']}, as of {content.get('snapshot_at', '')}, from {backup.path.name}\n"
     before = f"{name}: as it is\n" if live else ""

@@ -159,7 +159,7 @@ def verify_backup(backup: Backup, commands: Commands, timeout_s: int, demand: De
     path, content = backup.path, backup.content
     another = "use another backup"
     try:
-        sha256, size, magic = manifest.look_at(path, len(MAGIC))
+        sha256, size, magic = manifest.read_manifest_file(path, len(MAGIC))
     except ReleaseError as error:
         raise refused(error.message.rstrip("."), another) from error
     if size != content["bytes"]:

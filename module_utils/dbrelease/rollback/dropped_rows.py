@@ -13,7 +13,7 @@ from psycopg2.extras import RealDictCursor
 from ..backup.manifest import hash_file
 from ..core.errors import ReleaseError
 from ..core.journal import Journal, Run
-from ..core.journal_schema import odd
+from ..core.journal_schema import schema_error
 from ..core.options import run_of
 from ..core.own_files import kept_in
 from ..core.proof import Proof
@@ -140,7 +140,9 @@ def save_lost_rows(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
 def _existing(journal: Journal) -> dict[str, Any] | None:
     """What this run saved before, if the files are still what they were."""
     for line in reversed(journal.read()):
-        if (line["run_id"], line["step"], line["event"]) != (journal.run.run_id, "lost_rows", "passed") or odd(line):
+        if (line["run_id"], line["step"], line["event"]) != (journal.run.run_id, "lost_rows", "passed") or schema_error(
+            line
+        ):
             continue
         facts = line["facts"]
         for saved in facts["files"]:

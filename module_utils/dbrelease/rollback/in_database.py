@@ -24,7 +24,7 @@ from ..postgres.non_default_values import given_values
 from ..postgres.session import Connection, Login, Row, connect, select, server_reason, transaction
 from ..release.guard_kinds import Guard, kind_of
 from ..verify.write_attribution import migration_transactions
-from .verdict import Seen
+from .verdict import GuardResult
 
 APPLICATION = "dbrelease guards"
 COUNTED_AT = "dbrelease.counted_at"
@@ -80,12 +80,12 @@ ORDER BY 1
 class Looked:
     """The guards with what was seen; `session_settings` tells a downgrade up to when rows were counted."""
 
-    guards: list[tuple[Guard, Seen]]
+    guards: list[tuple[Guard, GuardResult]]
     session_settings: dict[str, str]
     migration_xids: list[int]
 
 
-def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statement_timeout_ms: int) -> Looked:
+def evaluate(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statement_timeout_ms: int) -> Looked:
     """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
     losses = [guard["losses"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
@@ -101,7 +101,7 @@ def look(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statemen
             for guard in guards:
                 wait_ms = max(SHORTEST_LOCK_WAIT_MS, round((deadline - time.monotonic()) * 1000))
                 limit_statements(cursor, statement_timeout_ms, lock_timeout=wait_ms)
-                seen.append((guard, _look(cursor, guard, writers, watch)))
+                seen.append((guard, _evaluate(cursor, guard, writers, watch)))
             limit_statements(cursor, statement_timeout_ms, lock_timeout=0)
             xids = migration_transactions(cursor, 0, [bookkeeping_table])
     return Looked(seen, settings, xids)
@@ -151,7 +151,7 @@ def unfinished_writers(connection: Connection, tables: Sequence[str], busy: Sequ
         time.sleep(POLL_S)
 
 
-def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watch: LockWatch) -> Seen:
+def _evaluate(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watch: LockWatch) -> GuardResult:
     begun = time.monotonic()
     cursor.execute("SAVEPOINT guard")
     try:
@@ -160,17 +160,17 @@ def _look(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watch: L
         still_connected(cursor, error)
         cursor.execute("ROLLBACK TO SAVEPOINT guard")
         blocked = f": {blocked_by(watch.seen)}" if error.pgcode == LOCK_NOT_AVAILABLE else ""
-        seen = Seen("inconclusive", f"It could not be looked at ({server_reason(error)}){blocked}.")
+        seen = GuardResult("inconclusive", f"It could not be looked at ({server_reason(error)}){blocked}.")
     cursor.execute("RELEASE SAVEPOINT guard")
-    return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
+    return GuardResult(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 
 
-def _violations(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
+def _violations(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> GuardResult:
     (row,) = select_declared(cursor, counting(guard["violations"], SAMPLE_SIZE))
     return _unless_written(_rows(row, guard["violations"], "break it"), _tables_of_values(guard), writers)
 
 
-def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
+def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> GuardResult:
     losses = guard["losses"]
     rows = losses.get("rows") or f"SELECT * FROM {quoted(losses['table'])}"
     (row,) = select_declared(cursor, counting(rows, SAMPLE_SIZE))
@@ -182,12 +182,14 @@ def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> See
         )
         if distinct["keys"] != row["count"]:
             told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
-            return Seen("inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release.")
+            return GuardResult(
+                "inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release."
+            )
     seen = _rows(row, rows, "would be lost", lost=row["count"])
     return _unless_written(seen, [losses["table"]], writers)
 
 
-def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> GuardResult:
     wanted = [(table, column) for table, columns in guard["columns"].items() for column in columns]
     found = select(
         cursor,
@@ -206,18 +208,18 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> S
     missing = [f"{row['name']}.{row['column']}" for row in found]
     expected = [f"{table}.{column}" for table, column in wanted]
     if missing:
-        return Seen("fail", f"{', '.join(missing)} {_are(missing)} gone.", expected, {"missing": missing})
-    return Seen("pass", f"{', '.join(expected)} {_are(expected)} there.", expected, {"missing": []})
+        return GuardResult("fail", f"{', '.join(missing)} {_are(missing)} gone.", expected, {"missing": missing})
+    return GuardResult("pass", f"{', '.join(expected)} {_are(expected)} there.", expected, {"missing": []})
 
 
-def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> GuardResult:
     names = dependents_of(cursor, guard["dependents"], altered=guard["altered"], downgrade=guard["downgrade"])
     if names:
-        return Seen("fail", f"{', '.join(names)} would be left without it.", [], names)
-    return Seen("pass", "", [], [])
+        return GuardResult("fail", f"{', '.join(names)} would be left without it.", [], names)
+    return GuardResult("pass", "", [], [])
 
 
-def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> Seen:
+def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> GuardResult:
     known = guard["only_columns"]
     others = [
         f"{table}.{column}"
@@ -228,16 +230,16 @@ def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row])
     expected = [f"{table}.{column}" for table, columns in known.items() for column in columns]
     if others:
         told = f"{', '.join(others)} {_are(others)} there, which the release does not know."
-        return Seen("fail", told, expected, others)
-    return Seen("pass", "", expected, [])
+        return GuardResult("fail", told, expected, others)
+    return GuardResult("pass", "", expected, [])
 
 
-def _values(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Seen:
+def _values(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> GuardResult:
     table = guard["values"]["table"]
     found = find_relation(cursor, quoted(table))
     given = given_values(cursor, found["oid"], guard["values"]["columns"]) if found else {}
     if not found or not given:
-        return Seen("pass", "None of them is there.", 0, 0)
+        return GuardResult("pass", "None of them is there.", 0, 0)
     constraints = read_catalog(cursor, table).constraints.values()
     key: list[str] = next((one["columns"] for one in constraints if one["type"] == "primary_key"), [])
     shown = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys([*key, *given])))
@@ -264,7 +266,7 @@ def _tables_of_values(guard: Guard) -> list[str]:
     return [guard["values"]["table"]] if guard.get("values") else list(guard.get("values_of") or {})
 
 
-def _unless_written(seen: Seen, tables: Sequence[str], writers: Sequence[Row]) -> Seen:
+def _unless_written(seen: GuardResult, tables: Sequence[str], writers: Sequence[Row]) -> GuardResult:
     """What was counted, or undecided where somebody who has written to these tables goes on."""
     names = {quoted(table): table for table in tables}
     found = [row for row in writers if names.keys() & set(row["tables"])]
@@ -272,17 +274,17 @@ def _unless_written(seen: Seen, tables: Sequence[str], writers: Sequence[Row]) -
         return seen
     written = " and ".join(name for key, name in names.items() if any(key in row["tables"] for row in found))
     told = f"{seen.detail} More may be on their way: {describe(found)} has written to {written} and has not committed."
-    return Seen(**{**vars(seen), "status": "inconclusive", "detail": told})
+    return GuardResult(**{**vars(seen), "status": "inconclusive", "detail": told})
 
 
-def _rows(row: Row, sql: str, what: str, lost: int = 0) -> Seen:
+def _rows(row: Row, sql: str, what: str, lost: int = 0) -> GuardResult:
     count = row["count"]
     sample: list[dict[str, Any]] = [readable_row(line) for line in row["sample"] or ()]
     verb = what.replace("break", "breaks") if count == 1 else what
     detail = (
         f"{count} row{'' if count == 1 else 's'} {verb}." if count else f"No row {what.replace('break', 'breaks')}."
     )
-    return Seen("fail" if count else "pass", detail, 0, count, sql=sql, sample=sample, lost=lost)
+    return GuardResult("fail" if count else "pass", detail, 0, count, sql=sql, sample=sample, lost=lost)
 
 
 def _are(names: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from ..host.inspect import inspect, moment, no_container
 from ..host.json_lists import MISSING, at, lists_in, objects_in
 from ..host.log_events import COLOURS, without_data
 from ..release.guard_kinds import Guard, kind_of
-from .verdict import Seen
+from .verdict import GuardResult
 
 SAMPLE_LINES = 3
 # How long a request of our own may take to be in the log, and how that is found there.
@@ -54,15 +54,15 @@ class Services:
     paths: tuple[str, ...] = ()
     ca_file: str = ""
 
-    def look(self, guard: Guard) -> Seen:
+    def look(self, guard: Guard) -> GuardResult:
         """Look at one guard."""
         return self._look(guard, self._log)
 
-    def try_out(self, guard: Guard) -> Seen:
+    def try_out(self, guard: Guard) -> GuardResult:
         """Whether one could be decided here, before the release: of a log only whether it has the API's requests."""
         return self._look(guard, self._log_has_requests)
 
-    def _look(self, guard: Guard, log: Callable[[Mapping[str, Any]], Seen]) -> Seen:
+    def _look(self, guard: Guard, log: Callable[[Mapping[str, Any]], GuardResult]) -> GuardResult:
         begun = time.monotonic()
         kind = kind_of(guard)
         try:
@@ -73,39 +73,39 @@ class Services:
                 "log": log,
             }[kind](guard[kind])
         except ReleaseError as error:
-            seen = Seen("inconclusive", f"It could not be looked at: {error.message}")
+            seen = GuardResult("inconclusive", f"It could not be looked at: {error.message}")
         except (docker.errors.DockerException, OSError) as error:
-            seen = Seen(
+            seen = GuardResult(
                 "inconclusive",
                 f"It could not be looked at ({masked(' '.join(str(error).split()))[:SHOWN_CHARACTERS]}).",
             )
-        return Seen(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
+        return GuardResult(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 
-    def _answers(self, declared: Mapping[str, Any]) -> Seen:
+    def _answers(self, declared: Mapping[str, Any]) -> GuardResult:
         if not self.base_url:
-            return Seen("skipped", "The inventory names no API (api_base_url).")
+            return GuardResult("skipped", "The inventory names no API (api_base_url).")
         with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
         if answer.problem or answer.status != 200 or answer.kind not in ("list", "object"):
             seen = answer.problem or f"answered with status {answer.status} and {answer.kind_label}."
-            return Seen("inconclusive", f"{asked} {seen}", {"absent": declared["keys"]})
+            return GuardResult("inconclusive", f"{asked} {seen}", {"absent": declared["keys"]})
         place = declared.get("items")
         meant = answer.value if place is None else at(answer.value, place)
         present = sorted({key for one in objects_in(meant) for key in one} & set(declared["keys"]))
         items = len(meant) if isinstance(meant, list) else 1
         expected, observed = {"absent": declared["keys"]}, {"present": present, "items": items}
         if present:
-            return Seen("fail", f"{asked} answers with {', '.join(present)}.", expected, observed)
+            return GuardResult("fail", f"{asked} answers with {', '.join(present)}.", expected, observed)
         if unseen := _not_seen(meant, place):
-            return Seen("inconclusive", f"{asked} {unseen}", expected, observed)
-        return Seen(
+            return GuardResult("inconclusive", f"{asked} {unseen}", expected, observed)
+        return GuardResult(
             "pass", f"None of the {items} items of {asked} has {', '.join(declared['keys'])}.", expected, observed
         )
 
-    def _openapi(self, declared: Mapping[str, Any]) -> Seen:
+    def _openapi(self, declared: Mapping[str, Any]) -> GuardResult:
         if not self.base_url:
-            return Seen("skipped", "The inventory names no API (api_base_url).")
+            return GuardResult("skipped", "The inventory names no API (api_base_url).")
         with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answer = session.document(declared["path"])
             asked = f"GET {session.url}{declared['path']}"
@@ -114,20 +114,20 @@ class Services:
         paths = document.get("paths") if isinstance(document, dict) else None
         if answer.problem or answer.status != 200 or not isinstance(paths, dict):
             seen = answer.problem or f"answered with status {answer.status} and no OpenAPI document."
-            return Seen("inconclusive", f"{asked} {seen}", expected)
+            return GuardResult("inconclusive", f"{asked} {seen}", expected)
         found = sorted(path for path in paths if any(re.search(pattern, path) for pattern in declared["paths"]))
         found += sorted(set(_properties(document)) & set(declared["properties"]))
         if found:
-            return Seen("fail", f"{asked} declares {', '.join(found)}.", expected, {"present": found})
-        return Seen("pass", f"None of it is in the {len(paths)} paths of {asked}.", expected, {"present": []})
+            return GuardResult("fail", f"{asked} declares {', '.join(found)}.", expected, {"present": found})
+        return GuardResult("pass", f"None of it is in the {len(paths)} paths of {asked}.", expected, {"present": []})
 
-    def _container(self, declared: Mapping[str, Any]) -> Seen:
+    def _container(self, declared: Mapping[str, Any]) -> GuardResult:
         name = self.containers.get(declared["service"])
         if not name:
-            return Seen("skipped", no_container(declared["service"]))
+            return GuardResult("skipped", no_container(declared["service"]))
         attributes = inspect({"one": name})["one"]
         if attributes is None:
-            return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
+            return GuardResult("inconclusive", f"There is no container {name} of the service {declared['service']}.")
         config = attributes["Config"]
         environment = dict(line.split("=", 1) for line in config.get("Env") or () if "=" in line)
         found = [
@@ -143,17 +143,17 @@ class Services:
             found.append(f"image {config['Image']}")
         expected = {key: declared[key] for key in ("environment", "labels", "image") if declared.get(key)}
         if found:
-            return Seen("fail", f"Container {name} has {', '.join(found)}.", expected, {"present": found})
+            return GuardResult("fail", f"Container {name} has {', '.join(found)}.", expected, {"present": found})
         detail = f"Container {name} (image {config['Image']}) has none of it."
-        return Seen("pass", detail, {"absent": expected}, {"present": [], "image": config["Image"]})
+        return GuardResult("pass", detail, {"absent": expected}, {"present": [], "image": config["Image"]})
 
-    def _log(self, declared: Mapping[str, Any]) -> Seen:
+    def _log(self, declared: Mapping[str, Any]) -> GuardResult:
         name = self.containers.get(declared["service"])
         if not name:
-            return Seen("skipped", no_container(declared["service"]))
+            return GuardResult("skipped", no_container(declared["service"]))
         attributes = inspect({"one": name})["one"]
         if attributes is None:
-            return Seen("inconclusive", f"There is no container {name} of the service {declared['service']}.")
+            return GuardResult("inconclusive", f"There is no container {name} of the service {declared['service']}.")
         # First, so that what was written before it is in the log, too.
         unlogged = self._unlogged(name)
         begins, lines, matching, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
@@ -164,22 +164,22 @@ class Services:
             sample = [{"line": shown(line, self.secret)} for line in found]
             many = "1 line" if matching == 1 else f"{matching} lines"
             detail = f"The log of container {name} has {many} of it since {since}."
-            return Seen("fail", detail, expected, observed, sample=sample)
+            return GuardResult("fail", detail, expected, observed, sample=sample)
         detail = f"None of the {lines} lines of container {name} since {since} is one."
         gap = self._gap(name, begins, moment(attributes["Created"]), lines)
         gap = "; ".join(filter(None, (gap, unlogged)))
         if gap and not self.accept_log_gap:
             more = "Where an archive of the log shows that there is none, go on with `-e accept_log_gap=true`."
-            return Seen("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
-        return Seen("pass", f"{detail}{f' It was accepted that {gap}.' if gap else ''}", expected, observed)
+            return GuardResult("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
+        return GuardResult("pass", f"{detail}{f' It was accepted that {gap}.' if gap else ''}", expected, observed)
 
-    def _log_has_requests(self, declared: Mapping[str, Any]) -> Seen:
+    def _log_has_requests(self, declared: Mapping[str, Any]) -> GuardResult:
         name = self.containers.get(declared["service"])
         if not name:
-            return Seen("skipped", no_container(declared["service"]))
+            return GuardResult("skipped", no_container(declared["service"]))
         if unlogged := self._unlogged(name):
-            return Seen("inconclusive", f"{unlogged[0].upper()}{unlogged[1:]}.")
-        return Seen("pass", f"A request of this run's own is in the log of container {name}.")
+            return GuardResult("inconclusive", f"{unlogged[0].upper()}{unlogged[1:]}.")
+        return GuardResult("pass", f"A request of this run's own is in the log of container {name}.")
 
     def _unlogged(self, name: str) -> str:
         """Why the absence of a request in the log proves nothing; empty where a request of our own is in it."""

@@ -13,7 +13,7 @@ from ..postgres.catalog import present
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login, connect, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
-from .in_database import COUNTED_AT, Looked, look
+from .in_database import COUNTED_AT, Looked, evaluate
 from .in_services import Services
 from .verdict import Verdict, judge, skipped
 
@@ -44,7 +44,7 @@ NOT_COUNTED_AGAIN = Proof(
 )
 
 
-def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
     login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
     guards = [*params["guards"], *_of_every_release(params)] if params["guards"] else []
@@ -57,7 +57,7 @@ def look_at_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any
         if deployed and params["method"] == "sql" and not params["script"].strip():
             verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that takes it back."))
         elif deployed:
-            verdict, looked = _look(params, login, guards, deployed_at)
+            verdict, looked = _evaluate(params, login, guards, deployed_at)
         else:
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
         losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
@@ -137,7 +137,9 @@ def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, A
     ]
 
 
-def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str) -> tuple[Verdict, Looked]:
+def _evaluate(
+    params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str
+) -> tuple[Verdict, Looked]:
     services = Services(
         params["api_base_url"] or "",
         params["containers"],
@@ -151,7 +153,7 @@ def _look(params: Mapping[str, Any], login: Login, guards: Sequence[Guard], depl
     asked = [(guard, services.look(guard)) for guard in guards if kind_of(guard) not in KINDS_OF_DATABASE]
     # The database last: between its answer and the downgrade the least may happen.
     of_database = [guard for guard in guards if kind_of(guard) in KINDS_OF_DATABASE]
-    looked = look(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
+    looked = evaluate(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
     seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
     return judge([seen[guard["name"]] for guard in guards], params["accept_loss"]), looked
 

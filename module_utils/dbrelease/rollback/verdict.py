@@ -23,7 +23,7 @@ State = Literal["allowed", "refused", "not_deployed"]
 
 
 @dataclass(frozen=True)
-class Seen:
+class GuardResult:
     """What a look at one guard came to; the title, the remedy and the name are the guard's own."""
 
     status: Status
@@ -60,7 +60,7 @@ class Verdict:
     message: str
     rows_lost: int = 0
     accepted: bool = False
-    guards: list[tuple[Guard, Seen]] = field(default_factory=list)
+    guards: list[tuple[Guard, GuardResult]] = field(default_factory=list)
 
     @property
     def proofs(self) -> list[Proof]:
@@ -68,20 +68,20 @@ class Verdict:
         return [seen.proof(guard) for guard, seen in self.guards]
 
 
-def remedy_of(guard: Guard, seen: Seen) -> str:
+def remedy_of(guard: Guard, seen: GuardResult) -> str:
     """The guard's own remedy is for where it is red: where it is undecided, nobody saw that it is."""
     if seen.status == "inconclusive":
         return UNDECIDED.get(kind_of(guard), UNDECIDED_IN_DATABASE)
     return " ".join(guard["road"].split())
 
 
-def in_words(guard: Guard, seen: Seen) -> str:
+def in_words(guard: Guard, seen: GuardResult) -> str:
     """What stands in the way, and what to do."""
     undecided = "It is undecided whether this holds. " if seen.status == "inconclusive" else ""
     return f"{guard['title']}: {undecided}{seen.detail}"
 
 
-def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: str | None) -> Verdict:
+def judge(looked: Sequence[tuple[Guard, GuardResult]], accept_loss: str | None) -> Verdict:
     """Every guard must hold. What cannot be decided refuses as well; only rows that are lost can be accepted.
 
     They are accepted by naming the very number that was counted, as it is written, and that covers only the guards that
@@ -117,16 +117,16 @@ def judge(looked: Sequence[tuple[Guard, Seen]], accept_loss: str | None) -> Verd
     return Verdict("refused" if reasons else "allowed", message, rows_lost, accepted and rows_lost > 0, kept)
 
 
-def skipped(guards: Iterable[Guard], why: str) -> list[tuple[Guard, Seen]]:
+def skipped(guards: Iterable[Guard], why: str) -> list[tuple[Guard, GuardResult]]:
     """Every guard, not looked at."""
-    return [(guard, Seen("skipped", why)) for guard in guards]
+    return [(guard, GuardResult("skipped", why)) for guard in guards]
 
 
-def _is_covered(guard: Guard, seen: Seen) -> bool:
+def _is_covered(guard: Guard, seen: GuardResult) -> bool:
     return seen.status == "fail" and (kind_of(guard) == "losses" or bool(guard.get("covered_by_losses")))
 
 
-def _reason(guard: Guard, seen: Seen) -> str:
+def _reason(guard: Guard, seen: GuardResult) -> str:
     shown = "; ".join(", ".join(f"{name} {value}" for name, value in row.items()) for row in seen.sample[:3])
     text = in_words(guard, seen) + (f" Among them: {shown}." if shown else "")
     return f"{text} {remedy_of(guard, seen)}"

@@ -168,7 +168,7 @@ def open_steps(lines: Sequence[Line], run_id: str) -> list[str]:
     return opened
 
 
-def standing(lines: Sequence[Line], run_id: str) -> str:
+def progress_of(lines: Sequence[Line], run_id: str) -> str:
     """How far a run has come, for a sentence."""
     if opened := open_steps(lines, run_id):
         return f"at step {opened[-1]}"

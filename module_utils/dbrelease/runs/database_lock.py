@@ -118,7 +118,7 @@ def advisory_lock(login: Login, run: Run) -> Iterator[list[Proof]]:
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
             foreign = _acquire(cursor, _Wanted(KEY, login, run, re.escape(run.run_id)))
-        yield [_told(foreign, login)] if foreign else []
+        yield [_foreign_proof(foreign, login)] if foreign else []
     finally:
         _end(connection)
 
@@ -244,7 +244,7 @@ def _name_session(cursor: Cursor, name: str) -> None:
     select(cursor, "SELECT set_config('application_name', %s, false)", (name,))
 
 
-def _told(foreign: list[Row], login: Login) -> Proof:
+def _foreign_proof(foreign: list[Row], login: Login) -> Proof:
     return Proof(
         FOREIGN_PROOF,
         "The run holds the lock of its database",

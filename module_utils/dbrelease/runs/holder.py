@@ -12,7 +12,7 @@ from typing import Any
 from ..core.errors import ReleaseError
 from ..core.journal import Journal, Run, utc_now
 from ..core.process import END_GRACE_S, end, has_open, is_running, this_machine
-from .claim import Claim, decide, is_closed, life_of, standing
+from .claim import Claim, decide, is_closed, life_of, progress_of
 from .claim_file import POLL_S, HeldFile, lock, path_in, peek, try_lock
 
 # A remote holder that gives no sign of life for so long is dead. Within it a refusal is due as well.
@@ -79,7 +79,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
                     decision, silent = "take", True
             elif decision == "wait" and waited > LOOK_S:
                 decision = "refuse"
-            at = standing(lines, holder.run_id) if holder else ""
+            at = progress_of(lines, holder.run_id) if holder else ""
             if decision == "take" and held:
                 held.write(mine)
                 lost = holder if holder and not closed and holder.run_id != run.run_id else None
@@ -112,7 +112,7 @@ def holder_of(run: Run) -> Claimed | None:
     lines = Journal(run).read()
     if is_closed(lines, holder.run_id) or life_of(holder, this_machine(), is_running, held=False) == "dead":
         return None
-    return Claimed(True, holder, standing(lines, holder.run_id))
+    return Claimed(True, holder, progress_of(lines, holder.run_id))
 
 
 def release(run: Run) -> None:

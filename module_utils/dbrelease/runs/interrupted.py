@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.journal import RUN_ID, Run, stamp
-from ..core.journal_schema import odd
+from ..core.journal_schema import schema_error
 from ..core.restore_names import copy_name, kept_name, proof_name, rows_folder
 from ..core.stages import RECONCILED
-from .claim import CLAIM_STEP, is_closed, open_steps, standing
+from .claim import CLAIM_STEP, is_closed, open_steps, progress_of
 
 Line = Mapping[str, Any]
 
@@ -98,7 +98,7 @@ def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_di
         if is_closed(own, run_id) and not open_steps(own, run_id) and not is_unreported(own):
             continue  # nearly every run: it ended in order
         first = own[0]
-        said = {} if odd(first, "run") else first["facts"]
+        said = {} if schema_error(first, "run") else first["facts"]
         asked = tuple(outcome for outcome in said.get("asked") or () if outcome in OUTCOMES)
         # Whose report nobody asked for has all that it will have.
         settled = bool(asked) and is_unreported(own)
@@ -114,7 +114,7 @@ def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_di
                 begun=str(first["ts"]),
                 user=str(controller.get("user") or "unknown")[:LONGEST_NAME],
                 controller=str(controller.get("host") or "unknown")[:LONGEST_NAME],
-                where=standing(own, run_id),
+                where=progress_of(own, run_id),
                 steps=steps,
                 closed=closed,
                 asked=asked,

@@ -25,7 +25,7 @@ def open_run(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     journal.append("run", "started", {"controller": params["controller"], "asked": params["asked"]})
     message, refused = _claimed(run, params["controller"], journal) if params["exclusive"] else ("", False)
     settles = params["exclusive"] and not refused
-    left = bool(scan.look(run, journal.read(), dry=check_mode)) if settles else False
+    left = bool(scan.scan_target(run, journal.read(), dry=check_mode)) if settles else False
     return {"run": asdict(run), "message": message, "refused": refused, "unsettled": left}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..core.errors import ReleaseError
 from ..core.journal import Run, utc_now
-from ..core.journal_schema import odd
+from ..core.journal_schema import schema_error
 from ..core.process import is_running, this_machine
 from ..core.restore_names import REPLAY
 from .claim import Claim, Life, is_closed, life_of
@@ -49,7 +49,7 @@ class Unsettled:
         return bool(self.runs or self.others or self.files)
 
 
-def look(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
+def scan_target(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
     """What is left on the target of `run`, which has the claim, or in check mode (dry) only looks.
 
     Raises ReleaseError for a journal with more runs without an end than can be.
@@ -95,7 +95,7 @@ def is_at_work(lines: Sequence[Line], run_id: str) -> bool:
 
 def _life(first: Line) -> Life:
     """Of the controller that wrote a run's first line."""
-    controller = {} if odd(first, "run") else first["facts"].get("controller") or {}
+    controller = {} if schema_error(first, "run") else first["facts"].get("controller") or {}
     here = this_machine()
     run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
     claim = Claim.of(run, controller, here, str(first["ts"]))

@@ -68,7 +68,7 @@ class Latency:
 
 
 @dataclass(frozen=True)
-class Seen:
+class EndpointObservation:
     """The answers of one endpoint, in the order of its requests."""
 
     endpoint: Endpoint
@@ -113,23 +113,23 @@ def percentile(ordered: Sequence[float], percent: float) -> float | None:
     return ordered[math.ceil(len(ordered) * percent / 100) - 1] if ordered else None
 
 
-def observe(session: HttpSession, endpoint: Endpoint, requests: int) -> Seen:
+def observe(session: HttpSession, endpoint: Endpoint, requests: int) -> EndpointObservation:
     """Ask an endpoint so many times, one after the other; an API that cannot be reached is not asked again."""
     answers: list[Answer] = []
     for _ in range(max(1, requests)):
         answers.append(session.get(endpoint.path, endpoint.items))
         if answers[-1].problem:
             break
-    return Seen(endpoint, tuple(answers))
+    return EndpointObservation(endpoint, tuple(answers))
 
 
-def observe_proofs(seen: Seen, url: str) -> list[Proof]:
+def observe_proofs(seen: EndpointObservation, url: str) -> list[Proof]:
     """What must hold of a baseline: the declared status, and the declared kind of answer."""
     return [_status(seen, url, "api_baseline"), _shape(seen, None, "api_baseline", kind_only=True)]
 
 
 def verify_proofs(
-    seen: Seen,
+    seen: EndpointObservation,
     baseline: Facts | None,
     latency: Latency,
     url: str,
@@ -148,7 +148,7 @@ def verify_proofs(
     return [*proofs, _latency(seen, baseline, latency, judge_latency)]
 
 
-def _proof_of(seen: Seen, stage: str, claim: str, title: str) -> Callable[..., Proof]:
+def _proof_of(seen: EndpointObservation, stage: str, claim: str, title: str) -> Callable[..., Proof]:
     """A function that makes the proofs of one claim, whatever their verdict."""
 
     def proof(status: Status, **values: Any) -> Proof:
@@ -158,7 +158,7 @@ def _proof_of(seen: Seen, stage: str, claim: str, title: str) -> Callable[..., P
     return proof
 
 
-def _status(seen: Seen, url: str, stage: str) -> Proof:
+def _status(seen: EndpointObservation, url: str, stage: str) -> Proof:
     endpoint = seen.endpoint
     proof = _proof_of(seen, stage, "status", f"{endpoint.path} answers with status {endpoint.status}")
     observed = sorted({answer.status for answer in seen.answers if answer.status is not None})
@@ -180,7 +180,7 @@ def _status(seen: Seen, url: str, stage: str) -> Proof:
     return proof("fail", expected=endpoint.status, observed=observed, detail=detail, remedy=remedy)
 
 
-def _shape(seen: Seen, baseline: Facts | None, stage: str, *, kind_only: bool) -> Proof:
+def _shape(seen: EndpointObservation, baseline: Facts | None, stage: str, *, kind_only: bool) -> Proof:
     endpoint = seen.endpoint
     title = f"{endpoint.path} answers with {endpoint.kind_label}"
     proof = _proof_of(seen, stage, "shape", title if kind_only else f"{title} of unchanged structure")
@@ -198,7 +198,7 @@ def _shape(seen: Seen, baseline: Facts | None, stage: str, *, kind_only: bool) -
     return _structure(seen, baseline, proof)
 
 
-def _structure(seen: Seen, baseline: Facts | None, proof: Callable[..., Proof]) -> Proof:
+def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callable[..., Proof]) -> Proof:
     """Every item has the declared keys; and the baseline's, both ways."""
     endpoint = seen.endpoint
     items = [keys for page in seen.pages for keys in page.items]
@@ -246,7 +246,7 @@ def _structure(seen: Seen, baseline: Facts | None, proof: Callable[..., Proof]) 
     return proof("pass", expected=expected, observed=present, detail=detail)
 
 
-def _count(seen: Seen, baseline: Facts | None, rewritten: int | None) -> Proof:
+def _count(seen: EndpointObservation, baseline: Facts | None, rewritten: int | None) -> Proof:
     endpoint = seen.endpoint
     proof = _proof_of(seen, "api", "count", f"{endpoint.path} lists as many items as before")
     before = baseline["count"] if baseline else None
@@ -269,7 +269,7 @@ def _count(seen: Seen, baseline: Facts | None, rewritten: int | None) -> Proof:
     return proof("pass", expected=before, observed=now, detail=detail)
 
 
-def _latency(seen: Seen, baseline: Facts | None, latency: Latency, judged: bool) -> Proof:
+def _latency(seen: EndpointObservation, baseline: Facts | None, latency: Latency, judged: bool) -> Proof:
     endpoint = seen.endpoint
     proof = _proof_of(seen, "api", "latency", f"{endpoint.path} answers as fast as before")
     before = baseline["latency_ms"]["p50"] if baseline else None

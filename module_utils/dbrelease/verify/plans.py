@@ -132,7 +132,7 @@ class Index:
 
 
 @dataclass(frozen=True)
-class Seen:
+class PlanObservation:
     """What the planner answered: whether it does and can use the index, and what either way costs by its estimate.
 
     share: the part of the table's rows that it would fetch by the index; others: the indexes that it took instead.
@@ -163,7 +163,7 @@ def prove_plan(cursor: Cursor, plan: Mapping[str, Any]) -> Proof:
     started = time.monotonic()
     cursor.execute("SAVEPOINT declared_plan")
     try:
-        index = look_up(cursor, plan["table"], plan["index"])
+        index = find_index(cursor, plan["table"], plan["index"])
         seen = see(cursor, plan["sql"], index) if index.valid else None
         verdict = judge(plan, index, seen)
     except psycopg2.Error as error:
@@ -186,7 +186,7 @@ def prove_plan(cursor: Cursor, plan: Mapping[str, Any]) -> Proof:
     )
 
 
-def look_up(cursor: Cursor, table: str, index: str) -> Index:
+def find_index(cursor: Cursor, table: str, index: str) -> Index:
     """The index of that name on that table, with its partitions."""
     rows = select(
         cursor,
@@ -231,7 +231,7 @@ def look_up(cursor: Cursor, table: str, index: str) -> Index:
     )
 
 
-def see(cursor: Cursor, sql: str, index: Index) -> Seen:
+def see(cursor: Cursor, sql: str, index: Index) -> PlanObservation:
     """Ask the planner, first as it is, then with the other ways switched off."""
     # Refuses what would write; prepare() then refuses a second statement.
     select_declared(cursor, sql, limit=0)
@@ -239,7 +239,7 @@ def see(cursor: Cursor, sql: str, index: Index) -> Seen:
     forced = [explain(cursor, sql, settings) for settings in BY_INDEX]
     by_index = next((plan for plan in forced if serves(plan, index.names)), None)
     does = serves(chosen, index.names)
-    return Seen(
+    return PlanObservation(
         does=does,
         can=does or by_index is not None,
         cost=float(chosen["Total Cost"]),
@@ -264,7 +264,7 @@ def explain(cursor: Cursor, sql: str, settings: Mapping[str, str]) -> Node:
     return root
 
 
-def judge(plan: Mapping[str, Any], index: Index, seen: Seen | None) -> dict[str, Any]:
+def judge(plan: Mapping[str, Any], index: Index, seen: PlanObservation | None) -> dict[str, Any]:
     """The verdict; `seen` is None where there is no usable index to ask about."""
     name, table, floor = plan["index"], plan["table"], plan["row_floor"]
     again = f"Create {name} on {table} as the release declares it, and verify again."
@@ -301,11 +301,11 @@ def judge(plan: Mapping[str, Any], index: Index, seen: Seen | None) -> dict[str,
     return _red(index, seen, detail, remedy)
 
 
-def _red(index: Index, seen: Seen | None, detail: str, remedy: str) -> dict[str, Any]:
+def _red(index: Index, seen: PlanObservation | None, detail: str, remedy: str) -> dict[str, Any]:
     return _verdict("fail", index, seen, detail, remedy)
 
 
-def _verdict(status: str, index: Index, seen: Seen | None, detail: str, remedy: str = "") -> dict[str, Any]:
+def _verdict(status: str, index: Index, seen: PlanObservation | None, detail: str, remedy: str = "") -> dict[str, Any]:
     observed = {
         "can": seen is not None and seen.can,
         "does": seen is not None and seen.does,

@@ -96,7 +96,7 @@ def run_scenario(connection: Connection, scenario: Scenario, limits: Limits) -> 
         if played.error is None or played.error.pgcode not in BUSY or attempt == ATTEMPTS:
             break
         time.sleep(PAUSE_S)
-    left = _look(connection, scenario, played, limits)
+    left = _check_leftovers(connection, scenario, played, limits)
     return _proof(scenario, judge(scenario, played, left), played.steps, started)
 
 
@@ -194,7 +194,7 @@ def _same_number(found: Any, expected: Any) -> bool:
     return isinstance(found, Decimal) and isinstance(expected, float) and found == Decimal(str(expected))
 
 
-def _look(connection: Connection, scenario: Scenario, played: Played, limits: Limits) -> Left:
+def _check_leftovers(connection: Connection, scenario: Scenario, played: Played, limits: Limits) -> Left:
     """After the rollback, in a transaction of its own that cannot write."""
     if not played.transaction_id:
         return Left("never begun", 0)

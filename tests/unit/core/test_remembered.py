@@ -79,5 +79,5 @@ def test_what_a_swap_has_stopped_is_read_from_the_newest_line_that_says_it(
 )
 def test_a_run_with_odd_facts_is_settled_as_any_other(tmp_path: Path, facts: dict[str, Any]) -> None:
     run = Run("20260103T030405Z-fedcba", "sample", "test", "deploy", str(tmp_path))
-    (found,) = scan.look(run, [line("run", "started", **facts), line("backup", "started")], dry=False).runs
+    (found,) = scan.scan_target(run, [line("run", "started", **facts), line("backup", "started")], dry=False).runs
     assert (found.run.run_id, found.steps, found.asked, found.user) == (RUN, ("backup",), (), "unknown")

@@ -20,7 +20,7 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104
 
 
 def look(**given: Any) -> dict[str, Any]:
-    return inspect.look(**{"containers": {}, "db_host": None, "db_port": None, **given})
+    return inspect.inspect_target(**{"containers": {}, "db_host": None, "db_port": None, **given})
 
 
 engine = server_in_container.engine

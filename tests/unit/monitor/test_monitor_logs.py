@@ -10,7 +10,7 @@ import pytest
 import yaml
 from ansible.module_utils.dbrelease.core.clock import moment, nanoseconds
 from ansible.module_utils.dbrelease.host.container_log import Container, Window, split, window_lines
-from ansible.module_utils.dbrelease.host.log_events import Line, Rules, Seen, read
+from ansible.module_utils.dbrelease.host.log_events import Line, LogStats, Rules, read
 from ansible.module_utils.dbrelease.monitor.known import known_kinds, recurring
 from ansible.module_utils.dbrelease.monitor.logs import Log, doubts, judge
 
@@ -396,5 +396,5 @@ def test_a_service_that_died_of_what_concerns_the_release_has_no_limit() -> None
 @pytest.mark.parametrize("status", ["exited", "missing"])
 def test_a_service_that_is_down_fails(status: str) -> None:
     container = None if status == "missing" else Container("a", status, 1, 1, 1)
-    claim = judge(LOG, container, WINDOW, Seen(), (), [])
+    claim = judge(LOG, container, WINDOW, LogStats(), (), [])
     assert claim.verdict == "fail" and status in claim.detail

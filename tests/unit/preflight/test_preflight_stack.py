@@ -79,7 +79,7 @@ def containers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, 
 def stack(containers: tuple[Any, Any, Path], run_parameters: dict[str, Any]) -> Stack:
     """At the revision that the release starts from, with no file of the release."""
     database, backend, migrations = containers
-    found = inspect.look({"db": database.name, "backend": backend.name}, "", 5432)
+    found = inspect.inspect_target({"db": database.name, "backend": backend.name}, "", 5432)
     login = Login(found["login_host"], found["login_port"], "postgres", "postgres", PASSWORD)
     server_in_container.wait_for(login)
     for path in migrations.iterdir():
@@ -166,7 +166,7 @@ def test_stopped_backend_is_said_once(stack: Stack) -> None:
     stack.backend.stop(timeout=0)
     try:
         services = {name: service["container"] for name, service in stack.parameters["services"].items()}
-        found = inspect.look(services, "", 5432)
+        found = inspect.inspect_target(services, "", 5432)
         stack.parameters["services"] = found["services"]
         result = stack.look()
     finally:

@@ -33,7 +33,7 @@ from ansible.module_utils.dbrelease.restore import copy as restore_copy
 from ansible.module_utils.dbrelease.restore import server as restore_server
 from ansible.module_utils.dbrelease.restore.swap import archive, live_compare, live_scan, swap
 from ansible.module_utils.dbrelease.restore.swap import rename as swap_rename
-from ansible.module_utils.dbrelease.restore.swap.outage import Away
+from ansible.module_utils.dbrelease.restore.swap.outage import AppOutage
 from ansible.module_utils.dbrelease.restore.swap.row_diff import differences
 from own_sessions import connect
 from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
@@ -420,7 +420,7 @@ FAILURES: list[tuple[str, Any, str, Callable[..., Any]]] = [
     ("locking the tables", live_compare.Comparison, "_hold_still", fail_sql),
     ("comparing", live_compare, "differences", fail),
     ("writing the rows", archive, "_write", fail),
-    ("closing the script", archive.Keeper, "finish", fail),
+    ("closing the script", archive.RowArchive, "finish", fail),
     ("beginning the swap", swap, "exchange", fail),
     ("ending the sessions", swap_rename, "end_sessions_in", fail),
     ("renaming", swap_rename, "_rename", fail_sql),
@@ -608,7 +608,7 @@ def test_a_container_has_its_own_time_to_stop_and_one_that_is_killed_is_named(
         while made.exec_run(["test", "-e", "/tmp/ready"]).exit_code:
             time.sleep(0.05)
         journal = Journal(Run(**world.run))
-        away = Away(journal, [name], lifecycle.Limits(stop_s, 10), "postgres")
+        away = AppOutage(journal, [name], lifecycle.Limits(stop_s, 10), "postgres")
         away.stop()
         proof = away.end(None)
     finally:
@@ -635,13 +635,13 @@ def looked(world: World, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], dic
     """Restore and swap in one; the SQL is run in the live database after it was looked at."""
 
     def restore_after(sql: str) -> dict[str, Any]:
-        finish = live_scan.Looking.finish
+        finish = live_scan.LiveScan.finish
 
-        def finish_and_write(looking: live_scan.Looking) -> None:
+        def finish_and_write(looking: live_scan.LiveScan) -> None:
             finish(looking)
             world.execute(sql)
 
-        monkeypatch.setattr(live_scan.Looking, "finish", finish_and_write)
+        monkeypatch.setattr(live_scan.LiveScan, "finish", finish_and_write)
         world.execute("UPDATE accounts SET name = 'changed' WHERE id = 1")
         world.execute("CREATE TABLE notes (id int, doubled int GENERATED ALWAYS AS (id * 2) STORED, said text)")
         world.execute("INSERT INTO notes (id, said) SELECT n, 'note ' || n FROM generate_series(1, 9) n")

@@ -18,8 +18,8 @@ from ansible.module_utils.dbrelease.host import lifecycle
 from ansible.module_utils.dbrelease.postgres.session import Connection, Login
 from ansible.module_utils.dbrelease.restore import compare
 from ansible.module_utils.dbrelease.restore.swap import live_compare
-from ansible.module_utils.dbrelease.restore.swap.archive import Keeper
-from ansible.module_utils.dbrelease.restore.swap.live_scan import Looking
+from ansible.module_utils.dbrelease.restore.swap.archive import RowArchive
+from ansible.module_utils.dbrelease.restore.swap.live_scan import LiveScan
 from own_sessions import connect
 from restore_world import World
 
@@ -70,7 +70,7 @@ def dying(login: Login) -> Iterator[tuple[Login, Callable[[], None]]]:
 
 
 def test_a_look_ends_in_order_where_the_server_cannot_be_asked_to_end_it(world: World, tmp_path: Path) -> None:
-    looking = Looking(Keeper(tmp_path / "rows"))
+    looking = LiveScan(RowArchive(tmp_path / "rows"))
     with dying(world.login) as (login, die):
         looking.begin(login, known=[])
         die()

@@ -21,7 +21,7 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.rollback import in_database, in_services
 from ansible.module_utils.dbrelease.rollback.in_services import Services, shown
-from ansible.module_utils.dbrelease.rollback.verdict import UNDECIDED, Seen, judge
+from ansible.module_utils.dbrelease.rollback.verdict import UNDECIDED, GuardResult, judge
 from guard_info import act
 from own_sessions import connect
 
@@ -802,7 +802,7 @@ def test_guards_of_a_log(container: str) -> None:
     first = client.containers.get(container).logs(timestamps=True).decode().split()[0][:23] + "+00:00"
     client.close()
 
-    def look(pattern: str, since: str, accept: bool = False) -> Seen:
+    def look(pattern: str, since: str, accept: bool = False) -> GuardResult:
         return Services("", {"web": container}, 5, since, accept).look(log_guard(pattern))
 
     assert look("GET /items", "").status == "fail"
@@ -911,7 +911,7 @@ def test_a_container_that_is_missing_is_undecided_and_one_that_is_not_named_is_s
 
 
 def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
-    verdict = judge([(ANSWERS, Seen("pass", "")), (OPENAPI, Seen("inconclusive", "No answer."))], None)
+    verdict = judge([(ANSWERS, GuardResult("pass", "")), (OPENAPI, GuardResult("inconclusive", "No answer."))], None)
     assert (verdict.state, verdict.message) == (
         "refused",
         f"1) O: It is undecided whether this holds. No answer. {UNDECIDED['openapi']}",

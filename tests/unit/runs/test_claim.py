@@ -20,7 +20,7 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.core.process import Machine, Process, is_running, process_of, this_machine
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.runs import holder as claiming
-from ansible.module_utils.dbrelease.runs.claim import Claim, claimed_later, decide, decode, encode, life_of, standing
+from ansible.module_utils.dbrelease.runs.claim import Claim, claimed_later, decide, decode, encode, life_of, progress_of
 from ansible.module_utils.dbrelease.runs.claim_file import path_in, peek, try_lock
 from ansible.module_utils.dbrelease.runs.database_lock import advisory_lock
 from ansible.module_utils.dbrelease.runs.exclusive import acting
@@ -398,7 +398,7 @@ def test_a_dead_runs_program_on_the_database_is_not_joined(one: Run, database: L
     ],
 )
 def test_how_far_a_run_has_come(lines: list[tuple[str, str]], said: str) -> None:
-    assert standing([{"run_id": "a", "step": step, "event": event} for step, event in lines], "a") == said
+    assert progress_of([{"run_id": "a", "step": step, "event": event} for step, event in lines], "a") == said
 
 
 def test_a_claim_after_ones_own_is_seen() -> None:

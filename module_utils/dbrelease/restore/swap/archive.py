@@ -88,7 +88,7 @@ class Saved:
         return {"directory": self.directory, **counted, "tables": tables}
 
 
-class Keeper:
+class RowArchive:
     """The folder of one run's saved rows; it is made only when there is something to save."""
 
     def __init__(self, directory: Path) -> None:

@@ -21,8 +21,8 @@ from ...postgres.strangers import tables_of_strangers
 from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
 from ...postgres.trusted_roles import trusted_roles
 from .added_columns import only_live
-from .archive import Keeper, Saved
-from .live_scan import Looking, take_look
+from .archive import RowArchive, Saved
+from .live_scan import LiveScan, take_look
 from .rename import end_sessions_in
 from .row_diff import Sums, differences, differing, state_expression, sums
 from .sequences import Position, read_sequences
@@ -48,7 +48,7 @@ class Comparison:
     """
 
     def __init__(
-        self, live: Connection, other: Connection, bookkeeping: str, looking: Looking, there: Mapping[str, State]
+        self, live: Connection, other: Connection, bookkeeping: str, looking: LiveScan, there: Mapping[str, State]
     ) -> None:
         self._live, self._other, self._bookkeeping = live, other, bookkeeping
         self._keeper, self._there = looking.keeper, there
@@ -147,7 +147,7 @@ class Comparison:
             self._sums[table.key] = found
         return found
 
-    def _save_known(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
+    def _save_known(self, keeper: RowArchive, cursor: Cursor, table: Table) -> None:
         if columns := only_live(cursor, table, self._known[table.key]):
             keeper.saved.columns[table.key] = columns
         if self._look.states.get(table.key) == self._there.get(table.key) and self._look.is_unchanged(cursor, table):
@@ -173,13 +173,13 @@ class Comparison:
             trusted = [*trusted_roles(cursor, self._live.info.dbname), *trusted_roles(other, self._other.info.dbname)]
         return frozenset(tables_of_strangers(cursor, trusted))
 
-    def _save_unknown(self, keeper: Keeper, cursor: Cursor, table: Table) -> None:
+    def _save_unknown(self, keeper: RowArchive, cursor: Cursor, table: Table) -> None:
         unchanged = self._look.is_unchanged(cursor, table)
         keeper.note_copied(table, self._look.copied[table.key].rows if unchanged else keeper.copy(cursor, table))
 
 
 def prepare(
-    live: Login, incoming: Login, bookkeeping: str, looking: Looking, there: Mapping[str, State] | None
+    live: Login, incoming: Login, bookkeeping: str, looking: LiveScan, there: Mapping[str, State] | None
 ) -> Comparison:
     """Look at both before the application is stopped: the longer part of the comparison. `there`: None if not known."""
     opened: list[Connection] = []

@@ -21,7 +21,7 @@ from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.session import Connection, Login, connect, server_reason, transaction
 from ...postgres.table_shape import Table, read_shapes
-from .archive import Keeper
+from .archive import RowArchive
 
 APPLICATION = "dbrelease look"
 LOCK_TIMEOUT_MS = 500
@@ -39,7 +39,7 @@ class Copied:
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then.
 
     states: of the tables that the other database has too; copied: of those that it lacks. In neither is a table that
@@ -61,7 +61,7 @@ class Look:
         return (now["rows"], now["written"]) == (before.rows, 0)
 
 
-def take_look(connection: Connection, known: Collection[str], keeper: Keeper) -> Look:
+def take_look(connection: Connection, known: Collection[str], keeper: RowArchive) -> Observation:
     """Look at every table that is known (`schema.table`), and save the rows of the others."""
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
         limit_statements(cursor, 0, lock_timeout=LOCK_TIMEOUT_MS)
@@ -72,10 +72,10 @@ def take_look(connection: Connection, known: Collection[str], keeper: Keeper) ->
         read = read_tables(cursor, wanted, left_out=[LOCK_NOT_AVAILABLE])
         others = {key: table for key, table in tables.items() if key not in known}
         copied = {key: found for key, table in others.items() if (found := _copy(cursor, table, keeper))}
-        return Look(first["horizon"], {key: state_of(row) for key, row in read.items()}, copied)
+        return Observation(first["horizon"], {key: state_of(row) for key, row in read.items()}, copied)
 
 
-def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied | None:
+def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
     """None where somebody holds it, or has dropped it since."""
     cursor.execute("SAVEPOINT dbrelease_look")
     try:
@@ -89,12 +89,12 @@ def _copy(cursor: Cursor, table: Table, keeper: Keeper) -> Copied | None:
     return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
 
 
-class Looking:
+class LiveScan:
     """A look that is taken beside other work, in a session and a thread of its own."""
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: RowArchive) -> None:
         self.keeper = keeper
-        self.look: Look | None = None
+        self.look: Observation | None = None
         self._connection: Connection | None = None
         self._error: psycopg2.Error | ReleaseError | None = None
         self._thread: threading.Thread | None = None

@@ -18,7 +18,7 @@ def unstarted(journal: Journal, containers: Collection[str]) -> list[str]:
     return [name for name in never_started(journal.read()) if name in containers]
 
 
-class Away:
+class AppOutage:
     """Those of `named` that run, or that the newest swap could not start, are stopped, and come back by end()."""
 
     def __init__(self, journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> None:
@@ -67,5 +67,5 @@ def start_left(journal: Journal, named: Sequence[str], limits: Limits, maintenan
     if journal.dry:
         detail = f"Planned: {' and '.join(left)}, which an earlier swap could not start, would be started."
         return [Proof(SERVICES_PROOF, SERVICES_TITLE, "skipped", detail=detail)]
-    proof = Away(journal, left, limits, maintenance_db).end(None)
+    proof = AppOutage(journal, left, limits, maintenance_db).end(None)
     return [proof] if proof else []

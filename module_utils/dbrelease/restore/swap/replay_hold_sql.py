@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .replay_names import CHANGED, CHECK, DELETED, HOLD, NEW, PLACE, PLAN, RELEASE, STAGED, STANDS, STATE, USES, VERIFY
 
-HOLDING = rf"""
+REPLAY_HOLD_SQL = rf"""
 CREATE TEMPORARY TABLE dbrelease_held (statement text) ON COMMIT DROP;
 CREATE TEMPORARY TABLE dbrelease_planned (number int, target regclass, same text,
   -- Of a table whose rows a key tells apart; of another one texts, all that tells its rows apart.

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from ...postgres.catalog import quoted_part
 from ...postgres.session import LOST_CLIENT, OWN_SETTINGS, PATH, SESSION_SETTINGS, TIMEOUTS
 from ...postgres.table_shape import Pair, Table
-from .replay_hold_sql import HOLDING
+from .replay_hold_sql import REPLAY_HOLD_SQL
 from .replay_names import CHANGED, CHECK, DELETE, DELETE_EQUAL, DELETED, HOLD, NEW, PLAN, RELEASE, STATE, VERIFY, WRITE
-from .replay_write_sql import WRITING
+from .replay_write_sql import REPLAY_WRITE_SQL
 from .row_diff import Difference
 
 # A policy on rows would leave some out without a word: with row_security off it is an error.
@@ -34,7 +34,7 @@ def beginning() -> str:
     )
     timeouts = f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY ({array(TIMEOUTS)});\n"
     # Rows that refer to one another can only be written before that is checked.
-    return f"{settings}{timeouts}SET CONSTRAINTS ALL DEFERRED;\n{HOLDING}{WRITING}"
+    return f"{settings}{timeouts}SET CONSTRAINTS ALL DEFERRED;\n{REPLAY_HOLD_SQL}{REPLAY_WRITE_SQL}"
 
 
 def held_statement() -> str:

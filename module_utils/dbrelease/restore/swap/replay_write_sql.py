@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .replay_names import CHANGED, DELETE, DELETE_EQUAL, DELETED, NEW, PLACE, STAGED, STANDS, USES, WRITE
 
-WRITING = rf"""
+REPLAY_WRITE_SQL = rf"""
 -- Rows of one table in one statement, at whose end a foreign key is checked: changed ones become what they were, new
 -- ones never overwrite.
 CREATE OR REPLACE PROCEDURE {WRITE}(nth int) LANGUAGE plpgsql AS $$

@@ -20,7 +20,7 @@ from ...core.proof import Proof, sentence
 from ...core.restore_names import copied_by, copy_name, is_kept, kept_name, rows_folder
 from ...core.signals import ending_in_order
 from ...host import lifecycle as services
-from ...host.inspect import DATABASE_SERVICE, look
+from ...host.inspect import DATABASE_SERVICE, inspect_target
 from ...host.lifecycle import SERVICES_STEP
 from ...host.removed_files import RemovedFiles
 from ...postgres.fingerprints import State
@@ -34,10 +34,10 @@ from ..copy import drop_or_leave, login_to
 from ..server import check_maintenance, obstacle
 from ..settled import Left, read_left, still_there
 from ..source import WAIVER
-from .archive import Keeper, Saved
+from .archive import RowArchive, Saved
 from .live_compare import Comparison, prepare
-from .live_scan import Looking
-from .outage import Away
+from .live_scan import LiveScan
+from .outage import AppOutage
 from .rename import Names, allow_connections, exchange, is_exchanged
 from .result import header, planned, rows_proof, swapped_proof
 from .sequences import Advance, advance
@@ -47,7 +47,7 @@ NOT_KNOWN = "Whether the databases were swapped is not known: start the server, 
 
 
 @dataclass(frozen=True)
-class Plan:
+class SwapPlan:
     """What is asked for; a copy is worth nothing after a failure, a database that was put aside before is kept."""
 
     login: Login
@@ -61,7 +61,7 @@ class Plan:
     limits: services.Limits
     swap_back: str
     drop: str
-    looking: Looking
+    looking: LiveScan
     there: Mapping[str, State] | None
     unknown_backup: bool = False
     removed: RemovedFiles = field(default_factory=lambda: RemovedFiles(""))
@@ -76,14 +76,14 @@ class Plan:
         """Where the server is now: a container may have got another address."""
         if self.db_container:
             with suppress(ReleaseError):
-                found = look({DATABASE_SERVICE: self.db_container}, None, None)
+                found = inspect_target({DATABASE_SERVICE: self.db_container}, None, None)
                 if not found["address_problem"]:
                     return replace(self.maintenance, host=found["login_host"], port=found["login_port"])
         return self.maintenance
 
 
 @dataclass
-class Done:
+class SwapResult:
     """What came of it so far."""
 
     proofs: list[Proof] = field(default_factory=list)
@@ -93,9 +93,9 @@ class Done:
     swapped: bool | None = False  # None: nobody can be asked
 
 
-def looking_of(run: Run) -> Looking:
+def live_scan_of(run: Run) -> LiveScan:
     """A look at the live database for a run's swap, yet to begin."""
-    return Looking(Keeper(Path(run.state_dir) / rows_folder(run.run_id)))
+    return LiveScan(RowArchive(Path(run.state_dir) / rows_folder(run.run_id)))
 
 
 def swap(params: Mapping[str, Any], check_mode: bool, database: str) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def swap_in(
     check_mode: bool,
     database: str,
     lock: NameLock,
-    looking: Looking | None = None,
+    looking: LiveScan | None = None,
     there: Mapping[str, State] | None = None,
 ) -> dict[str, Any]:
     """The same, with the lock of the live database's name, which may be held already.
@@ -120,7 +120,7 @@ def swap_in(
     """
     login, run = Login.of(params), run_of(params)
     kept, asked = kept_name(login.database, run.run_id), params["swap"]
-    plan = Plan(
+    plan = SwapPlan(
         login,
         login_to(login, params["maintenance_db"]),
         run,
@@ -133,19 +133,19 @@ def swap_in(
         # Ansible unquotes a value once more than the shell does.
         asked["swap_back_command"].replace("{database}", kept if quote(kept) == kept else quote(f'"{kept}"')),
         asked["drop_command"].replace("{database}", quote(kept)),
-        looking or looking_of(run),
+        looking or live_scan_of(run),
         there,
         params["unknown_backup"],
         RemovedFiles(asked["backend_container"]),
     )
-    done = Done()
+    done = SwapResult()
     try:
         with Journal(run, dry=check_mode).step("restore.check"), acting(run, dry=check_mode):
             if not check_mode:
                 lock.take()
             plan = _checked(plan, check_mode)
         if check_mode:
-            return _told(plan, Done(planned()), changed=True)
+            return _as_result(plan, SwapResult(planned()), changed=True)
         plan = replace(plan, left=read_left(login_to(login, database), plan.bookkeeping))
         # Before the guardian begins, which puts them back where this process is killed before the exchange.
         with acting(run):
@@ -169,20 +169,20 @@ def swap_in(
                 drop_or_leave(plan.maintenance_again(), plan.names.incoming, Journal(run), cause)
         if not isinstance(error, ReleaseError):
             raise
-        told = _told(plan, done, changed=done.swapped is not False)
+        told = _as_result(plan, done, changed=done.swapped is not False)
         told.pop("message")
         raise ReleaseError(error.message, refused=error.refused, **{**error.facts, **told}) from error
-    return _told(plan, done, changed=True)
+    return _as_result(plan, done, changed=True)
 
 
-def _is_known(plan: Plan) -> bool:
+def _is_known(plan: SwapPlan) -> bool:
     """Whether a run of this target's journal made, or put aside, what comes in."""
     runs = {plan.run.run_id, *runs_of(Journal(plan.run).read())}
     database = plan.login.database
     return any(plan.names.incoming in (copy_name(database, one), kept_name(database, one)) for one in runs)
 
 
-def _checked(plan: Plan, check_mode: bool) -> Plan:
+def _checked(plan: SwapPlan, check_mode: bool) -> SwapPlan:
     """Refuse names that are not this database's; where there is no live database nothing is kept."""
     names, database = plan.names, plan.login.database
     check_maintenance(f"Swapping {names.incoming} in", plan.maintenance, database, names.incoming)
@@ -216,12 +216,12 @@ def _checked(plan: Plan, check_mode: bool) -> Plan:
     return plan if database in known else replace(plan, names=replace(names, kept=""))
 
 
-def _swap(plan: Plan, journal: Journal, done: Done) -> None:
+def _swap(plan: SwapPlan, journal: Journal, done: SwapResult) -> None:
     comparison = None
     if plan.names.kept:
         incoming = login_to(plan.login, plan.names.incoming)
         comparison = prepare(plan.login, incoming, plan.bookkeeping, plan.looking, plan.there)
-    away = Away(journal, plan.containers, plan.limits, plan.maintenance.database)
+    away = AppOutage(journal, plan.containers, plan.limits, plan.maintenance.database)
     failure: BaseException | None = None
     try:
         away.stop()
@@ -247,7 +247,7 @@ def _swap(plan: Plan, journal: Journal, done: Done) -> None:
         raise ReleaseError(message)
 
 
-def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done: Done) -> None:
+def _exchange(plan: SwapPlan, journal: Journal, comparison: Comparison | None, done: SwapResult) -> None:
     if comparison is not None:
         with journal.step("restore.rows") as step:
             done.saved = comparison.save(plan.maintenance, header(plan.names, plan.run))
@@ -279,7 +279,7 @@ def _exchange(plan: Plan, journal: Journal, comparison: Comparison | None, done:
         done.proofs.append(proof)
 
 
-def repair(plan: Plan) -> None:
+def repair(plan: SwapPlan) -> None:
     """For the guardian of a killed swap: connections are allowed, the containers run; the next run does the rest."""
     allow_connections(plan.maintenance, [plan.names.live, plan.names.incoming, plan.names.kept], plan.maintenance_again)
     journal = Journal(plan.run)
@@ -294,7 +294,7 @@ def repair(plan: Plan) -> None:
         journal.append(SERVICES_STEP, "failed", {"containers": stopping.containers, "message": message})
 
 
-def _told(plan: Plan, done: Done, *, changed: bool) -> dict[str, Any]:
+def _as_result(plan: SwapPlan, done: SwapResult, *, changed: bool) -> dict[str, Any]:
     listed, names = [proof.as_dict() for proof in done.proofs], plan.names
     return {
         "changed": changed,
