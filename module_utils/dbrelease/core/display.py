@@ -15,7 +15,7 @@ from .redaction import masked, masked_sql
 # Of a result: what other tasks work with. Under these keys stand no messages, nor anybody else's rows.
 DATA = {
     *("run", "run_id", "services", "login_host", "interrupted", "payload_missing", "watch", "losses", "started"),
-    *("session_settings", "directory", "files", "texts", "unproven"),
+    *("session_settings", "directory", "files", "texts", "unproven", "revision"),
 }
 # Words of ours and of the release, by which a claim or a step is known.
 WORDS = {"name", "title", "status", "step", "event", "journal_event", "state", "outcome", "verdict", "mode", "method"}
