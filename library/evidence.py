@@ -96,7 +96,7 @@ EXAMPLES = r"""
     templates: roles/report/templates
   register: evidence
 
-- name: End as the outcome deserves
+- name: Fail unless the outcome is good
   ansible.builtin.assert:
     that: evidence.succeeded
     fail_msg: "{{ evidence.headline }}"

@@ -53,7 +53,7 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Settle what interrupted runs left
+- name: Remove what interrupted runs left
   leftovers:
     run: "{{ opened.run }}"
     login_host: "{{ target.login_host }}"

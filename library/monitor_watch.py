@@ -49,7 +49,7 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Begin to watch
+- name: Start the watch
   monitor_watch:
     state: begun
     run: "{{ run }}"
@@ -58,7 +58,7 @@ EXAMPLES = r"""
     interval_seconds: 30
   register: watch
 
-- name: Judge what was seen
+- name: Judge the samples
   monitor_watch:
     state: judged
     run: "{{ run }}"

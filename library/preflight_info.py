@@ -77,7 +77,7 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Look at everything that the release needs
+- name: Check the preconditions
   preflight_info:
     run: "{{ opened.run }}"
     login_host: "{{ target.login_host }}"

@@ -23,7 +23,7 @@ description:
 """
 
 EXAMPLES = r"""
-- name: End as the outcome deserves
+- name: Fail unless the outcome is good
   ansible.builtin.assert:
     that: evidence.succeeded
     fail_msg: "{{ evidence.summary if lookup('verdict_is_shown') else evidence.headline }}"

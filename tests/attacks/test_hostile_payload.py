@@ -40,13 +40,14 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     destination = f"{folder}/{{{{ inventory_hostname }}}}/migrations/versions/new.py"
     item = {"source": "new.py", "path": str(folder / "new.py"), "destination": destination, "sha256": SHA256}
     variables = {
-        "migrate_backend_container": "",
-        "migrate_run": "{{ run_opened.run }}",
-        "migrate_payload_missing": [destination],
-        "migrate_release": {
-            "migration": {
-                "to_revision": "abc",
-                "payload": [{**item, "folder": f"{folder}/{{{{ inventory_hostname }}}}/migrations"}],
+        "run_containers": {"backend": ""},
+        "__migrate_missing": "{{ run_release.release.migration.payload }}",
+        "run_release": {
+            "release": {
+                "migration": {
+                    "to_revision": "abc",
+                    "payload": [{**item, "folder": f"{folder}/{{{{ inventory_hostname }}}}/migrations"}],
+                }
             }
         },
     }

@@ -369,7 +369,7 @@ PLAY = """
         - name: Judge
           journal: {state: judged, run: "{{ opened.run }}", step: verify, proofs: "{{ moved.proofs }}"}
       rescue:
-        - name: Keep the first cause
+        - name: Record the first cause
           journal:
             state: recorded
             run: "{{ opened.run }}"
@@ -494,11 +494,14 @@ def test_a_password_that_is_a_common_word_breaks_nothing(played: Callable[..., t
 SCHEDULE = """
 - hosts: all
   gather_facts: false
+  module_defaults:
+    group/dbrelease.engine.run: {run: "{{ run_opened.run }}"}
   vars:
-    monitor_run:
-      {run_id: 20260102T030405Z-abcdef, release: sample, environment: test, playbook: monitor, state_dir: "{{ state }}"}
-    monitor_release: {}
-    monitor_containers: {}
+    run_opened:
+      run:
+        {run_id: 20260102T030405Z-abcdef, release: sample, environment: test, playbook: monitor, state_dir: "{{ dir }}"}
+    run_release: {release: {}}
+    run_containers: {}
     monitor_schedule: hourly
     __monitor_mark: a test that schedules nothing
   tasks:
@@ -530,7 +533,7 @@ def test_the_check_of_a_schedule_has_no_login_in_its_argument_list(tmp_path: Pat
         "tasks": str(ROOT / "roles/monitor/tasks/schedule.yml"),
         "role_path": str(ROOT / "roles/monitor"),
     }
-    extra |= {"__monitor_tools": str(tmp_path), "monitor_scheduled": False, "state": str(tmp_path / "state"), **given}
+    extra |= {"__monitor_tools": str(tmp_path), "monitor_scheduled": False, "dir": str(tmp_path / "state"), **given}
     argv = [str(tools / "ansible-playbook"), "-vvv", "-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.yml")]
     ended = subprocess.run(
         [*argv, "-e", json.dumps(extra)],

@@ -12,13 +12,18 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-ENGINE = ("library", "module_utils", "roles", "plugins")
+ENGINE = ("library", "module_utils", "roles", "plugins", "collections")
+GROUPS = "collections/ansible_collections/dbrelease/engine/meta/runtime.yml"
+# The options that an action group gives its modules, by group; the documentation fragment says which modules have them.
+GROUP_OF = {"run": "run", "login": "database"}
 STORY_WORDS = re.compile(r"drawing|project|8[._]1a|junction", re.IGNORECASE)
 HOME = re.compile(r"(?<![\w.$}~-])/(?:work|home|Users|root|opt/pypi)[/\w-]*/" + r"|\.\./sha" + "red")
 SHELLS = re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:command|shell|raw|script):")
 OPTIONS_OF = re.compile(r"Options of M\((?P<module>\w+)\)\.")
 SPECS = "meta/argument_specs.yml"
 PINNED = re.compile(r"\./\S+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
+A_LOGIN = re.compile(r"\s+(login_(?!password: .\{\{ run_login)\w+: |ssl_(mode|root_cert): |run: .\{\{ run_opened)")
+BARE_RESULT = re.compile(r"\{\{ (run_opened|run_release|run_containers|\w+_result)[\w.]* \}\}")
 TASK_START = re.compile(r"^\s*- ")
 
 Policy = Callable[[Path], Iterator[str]]
@@ -129,12 +134,13 @@ def indent(line: str) -> int:
 def a_role_declares_its_inputs_twice_alike(root: Path) -> Iterator[str]:
     """defaults/main.yml and meta/argument_specs.yml have the same keys and defaults, named after the role."""
     for role in sorted((root / "roles").glob("*/")):
-        files = [role / "defaults" / "main.yml", role / SPECS, role / "tasks" / "main.yml"]
+        files = [role / SPECS, role / "tasks" / "main.yml"]
         if missing := [str(file.relative_to(root)) for file in files if not file.is_file()]:
             yield f"{role.name}: no {', '.join(missing)}"
             continue
-        defaults = yaml_of(files[0]) or {}
-        options = yaml_of(files[1])["argument_specs"]["main"].get("options", {})
+        file = role / "defaults" / "main.yml"
+        defaults = (yaml_of(file) if file.is_file() else None) or {}
+        options = yaml_of(files[0])["argument_specs"]["main"].get("options", {})
         given = {name: option["default"] for name, option in options.items() if "default" in option}
         # Ansible shows the defaults of the specs where an argument is wrong, a secret's too, whatever no_log says.
         for name, option in options.items():
@@ -175,7 +181,50 @@ def what_the_inventory_chooses_is_looked_at_first(root: Path) -> Iterator[str]:
                 yield f"{role}: {name} is not looked at by role run"
 
 
+def a_role_describes_what_a_user_sets(root: Path) -> Iterator[str]:
+    """What a role has from another one, or from a result, is no option: it would be a second name for it."""
+    for role in sorted((root / "roles").glob("*/")):
+        options = yaml_of(role / SPECS)["argument_specs"]["main"].get("options", {}) if (role / SPECS).is_file() else {}
+        for name, option in options.items():
+            if BARE_RESULT.fullmatch(str(option.get("default", ""))):
+                yield f"{role.name}: {name} only repeats {option['default']}"
+
+
+def the_login_is_written_once(root: Path) -> Iterator[str]:
+    """The tasks of a role give no module its run or its login: the play does, by the defaults of an action group."""
+    for path in sorted((root / "roles").rglob("*.yml")):
+        for number, line in enumerate(text_of(path).splitlines(), start=1):
+            in_login = path.relative_to(root) == Path("roles/run/vars/main.yml")
+            if A_LOGIN.match(line) and not in_login:
+                yield f"{path.relative_to(root)}:{number}: {line.strip()}"
+    for path in sorted((root / "playbooks").glob("*.yml")):
+        for play in yaml_of(path):
+            groups = set(play.get("module_defaults") or {})
+            if "hosts" in play and groups != {f"group/dbrelease.engine.{group}" for group in GROUP_OF.values()}:
+                yield f"{path.relative_to(root)}: play {play.get('name')!r} does not give its modules run and login"
+
+
+def an_action_group_has_every_module_with_its_options(root: Path) -> Iterator[str]:
+    """A module that is in none would have no login, and one without the options would be refused them."""
+    groups = yaml_of(root / GROUPS)["action_groups"]
+    for fragment, group in GROUP_OF.items():
+        having = {
+            f"ansible.legacy.{path.stem}"
+            for path in (root / "library").glob("*.py")
+            if fragment in fragments_of(yaml.safe_load(constants_of(path).get("DOCUMENTATION", "")) or {})
+        }
+        # An action without a module has no documentation of its options.
+        listed = {name for name in groups[group] if (root / "library" / f"{name.rpartition('.')[2]}.py").is_file()}
+        for name in sorted(having ^ listed):
+            yield f"{GROUPS}: {name} is {'not in' if name in having else 'in'} the group {group}"
+
+
 # Modules
+
+
+def fragments_of(documentation: dict[str, Any]) -> list[str]:
+    names = documentation.get("extends_documentation_fragment", [])
+    return [names] if isinstance(names, str) else names
 
 
 def constants_of(path: Path) -> dict[str, Any]:
@@ -187,9 +236,8 @@ def constants_of(path: Path) -> dict[str, Any]:
 
 def documented_options(root: Path, documentation: dict[str, Any]) -> dict[str, Any]:
     """A module's own options and those of its fragments."""
-    names = documentation.get("extends_documentation_fragment", [])
     options: dict[str, Any] = {}
-    for name in [names] if isinstance(names, str) else names:
+    for name in fragments_of(documentation):
         fragment = constants_of(root / "plugins" / "doc_fragments" / f"{name}.py")["ModuleDocFragment"]
         options |= yaml.safe_load(fragment.DOCUMENTATION)["options"]
     own = documentation.get("options") or {}
@@ -399,6 +447,9 @@ POLICIES: list[Policy] = [
     a_command_says_why_no_module_does_it,
     a_role_declares_its_inputs_twice_alike,
     what_the_inventory_chooses_is_looked_at_first,
+    a_role_describes_what_a_user_sets,
+    the_login_is_written_once,
+    an_action_group_has_every_module_with_its_options,
     a_module_does_what_it_documents,
     a_module_has_its_test,
     a_modules_answer_passes_its_action,
@@ -428,7 +479,7 @@ DOCUMENTATION = """
 module: orders
 short_description: Orders
 description: Orders.
-extends_documentation_fragment: [login]
+extends_documentation_fragment: [login, run]
 options:
   limit: {description: How many., type: int, default: 5}
   state: {description: Which., choices: [open, closed], required: true}
@@ -437,13 +488,14 @@ attributes: {check_mode: {support: full}, diff_mode: {support: none}}
 """
 EXAMPLES = """
 - name: Look
-  orders: {state: open, login_host: db}
+  orders: {state: open, login_host: db, run: x}
 """
 RETURN = """
 count: {description: How many., type: int, returned: always}
 """
 OPTIONS = {
     "login_host": {"type": "str", "required": True},
+    "run": {"type": "str", "required": True},
     "limit": {"type": "int", "default": 5},
     "state": {"type": "str", "choices": ["open", "closed"], "required": True},
     "page": {"type": "dict", "options": {"size": {"type": "int"}}},
@@ -457,7 +509,7 @@ options:
 """
 '''
 SOUND = {
-    "README.md": ".github/ library/ playbooks/ plugins/ roles/ stack/ tests/ docs/ (docs/guide.md)",
+    "README.md": ".github/ collections/ library/ playbooks/ plugins/ roles/ stack/ tests/ docs/ (docs/guide.md)",
     ".github/workflows/test.yml": """
       - uses: actions/checkout@0123456789abcdef0123456789abcdef01234567  # v5.0.0
       - uses: ./.github/actions/own
@@ -468,6 +520,8 @@ services: {api: {ports: ["127.0.0.1:80:8000", {host_ip: 127.0.0.1, target: 8000,
     "docs/guide.md": "A guide.",
     "library/orders.py": MODULE,
     "plugins/doc_fragments/login.py": FRAGMENT,
+    "plugins/doc_fragments/run.py": FRAGMENT.replace("login_host", "run"),
+    GROUPS: "action_groups: {run: [ansible.legacy.orders], database: [ansible.legacy.orders]}",
     "plugins/action/orders.py": "class ActionModule(DeclaredAction):\n    declared = declared_by(__file__)\n",
     "tests/unit/test_orders.py": "",
     "roles/ship/defaults/main.yml": "ship_speed: 1",
@@ -488,7 +542,8 @@ argument_specs:
       ship_run: {type: dict, required: true, description: Which run.}
 """,
     "playbooks/deploy.yml": "- {name: run}\n- {name: recovery}\n",
-    "playbooks/look.yml": "- {hosts: all, any_errors_fatal: true, tags: [always]}\n",
+    "playbooks/look.yml": "- {hosts: all, any_errors_fatal: true, tags: [always], module_defaults: "
+    "{group/dbrelease.engine.run: x, group/dbrelease.engine.database: y}}\n",
     "deploy.yml": "- hosts: all\n  any_errors_fatal: true\n- hosts: localhost\n- import_playbook: other.yml\n",
 }
 
@@ -509,7 +564,7 @@ MACHINE, OUTSIDE = "/work" + "/main/", "../" + "shared"  # in two parts: this fi
 ROLE = "roles/ship/defaults/main.yml"
 PIN = "@0123456789abcdef0123456789abcdef01234567  # v5.0.0"
 WORKFLOW, COMPOSE = ".github/workflows/test.yml", "stack/docker-compose.yml"
-SHIP_SPECS = "roles/ship/meta/argument_specs.yml"
+SHIP_SPECS, SHIP_TASKS = "roles/ship/meta/argument_specs.yml", "roles/ship/tasks/main.yml"
 BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (the_engine_knows_no_story, "library/orders.py", "Orders.", "Drawings.", "library/orders.py:5: Drawing"),
     (the_engine_knows_no_story, ROLE, "1", "1  # as in 8.1a", f"{ROLE}:1: 8.1a"),
@@ -541,13 +596,37 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, "ship_run", "run", "run is not named ship_*"),
     (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, ", description: How fast.", "", "no description or no type"),
     (a_role_declares_its_inputs_twice_alike, SHIP_SPECS, "speed:", "password:", "ship_password is a secret"),
-    (a_role_declares_its_inputs_twice_alike, "roles/fly/tasks/main.yml", "", "[]", "fly: no roles/fly/defaults"),
+    (a_role_declares_its_inputs_twice_alike, "roles/fly/tasks/main.yml", "", "[]", "fly: no roles/fly/meta"),
     (
         what_the_inventory_chooses_is_looked_at_first,
         SHIP_SPECS,
         "default: 1,",
         "choices: [1, 2], default: '{{ speed }}',",
         "ship: ship_speed is not looked at by role run",
+    ),
+    (
+        a_role_describes_what_a_user_sets,
+        SHIP_SPECS,
+        "default: 1",
+        "default: '{{ run_opened.run }}'",
+        "ship: ship_speed only repeats {{ run_opened.run }}",
+    ),
+    (the_login_is_written_once, SHIP_TASKS, "    command: ship\n", "    login_db: x\n", "8: login_db: x"),
+    (the_login_is_written_once, SHIP_TASKS, "    command: ship\n", "    run: '{{ run_opened.run }}'\n", "8: run: '{{"),
+    (the_login_is_written_once, "playbooks/look.yml", "group/dbrelease.engine.run: x, ", "", "does not give its mod"),
+    (
+        an_action_group_has_every_module_with_its_options,
+        GROUPS,
+        "run: [ansible.legacy.orders]",
+        "run: []",
+        "ansible.legacy.orders is not in the group run",
+    ),
+    (
+        an_action_group_has_every_module_with_its_options,
+        "library/orders.py",
+        "[login, run]",
+        "[run]",
+        "ansible.legacy.orders is in the group database",
     ),
     (a_module_does_what_it_documents, "library/orders.py", 'RETURN = """', 'X = """', "or RETURN is missing"),
     (a_module_does_what_it_documents, "library/orders.py", "module: orders", "module: x", "documented as x"),

@@ -78,7 +78,8 @@ def play(
     targets = {name: {"ansible_connection": "local", **host} for name, host in hosts.items()}
     common = {"folder": str(folder), "db_password": "the real one", "owned": str(folder / "owned"), **(variables or {})}
     (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": targets, "vars": common}}))
-    plays = [{"name": "Attack", "hosts": "all", "any_errors_fatal": False, "tasks": tasks}]
+    defaults = {"group/dbrelease.engine.run": {"run": "{{ run_opened.run }}"}}
+    plays = [{"name": "Attack", "hosts": "all", "any_errors_fatal": False, "module_defaults": defaults, "tasks": tasks}]
     (folder / "play.json").write_text(json.dumps(plays))
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(folder / "play.json")]
     done = subprocess.run(

@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 RUN_ID = "20260102T030405Z-abcdef"
+SHARED = ("lookup", "callback", "doc_fragments")
 STUB = """
 import json
 from pathlib import Path
@@ -24,6 +25,8 @@ ANSWERS = json.loads((Path(__file__).parents[2] / "answers.json").read_text())
 
 class ActionModule(ActionBase):
     def run(self, tmp=None, task_vars=None):
+        with (Path(__file__).parents[2] / "given").open("a") as given:
+            given.write(json.dumps([self._task.action, self._task.args]) + "\\n")
         return {"changed": False, **ANSWERS.get(self._task.action, {})}
 """
 RELEASE: dict[str, Any] = {
@@ -85,7 +88,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("ansible.cfg", "playbooks/deploy.yml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("roles", "library", "module_utils", "plugins/lookup", "plugins/callback", "plugins/doc_fragments"):
+    for name in ("roles", "library", "module_utils", "collections", *(f"plugins/{kind}" for kind in SHARED)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "plugins/action").mkdir()
@@ -94,13 +97,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def played(folder: Path, answers: dict[str, Any], **variables: Any) -> tuple[int, str]:
+def played(
+    folder: Path, answers: dict[str, Any], playbook: str = "playbooks/deploy.yml", **variables: Any
+) -> tuple[int, str]:
     """The status, and what is printed."""
     (folder / "answers.json").write_text(json.dumps(answers))
     names = {"app_root": "/nowhere", "db_name": "x", "db_user": "x", "db_password": "x", "deploy_environment": "test"}
     target = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **names, **variables}
     (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": {"a": target}}}))
-    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/deploy.yml", "-i", "hosts.json"]
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), playbook, "-i", "hosts.json"]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(folder / "ansible.cfg")}
     done = subprocess.run(
         [*argv, "-e", "release=items"], cwd=folder, env=environment, capture_output=True, text=True, check=False
@@ -131,9 +136,9 @@ def test_a_program_is_given_it_in_the_results(folder: Path, monkeypatch: pytest.
     _, output = played(folder, REFUSED)
     tasks = json.loads(output[output.index("{") : output.rindex("}") + 1])["plays"][0]["tasks"]
     results = {task["task"]["name"].rpartition(" : ")[2]: task["hosts"].get("a", {}) for task in tasks}
-    assert results["Gather the evidence, and bring it to the controller"]["problems"] == [PROBLEM]
-    assert "cache is stopped" in results["Refuse while anything stands in the way"]["msg"]
-    assert "cache is stopped" in results["End as the outcome deserves"]["msg"]
+    assert results["Gather the evidence and bring it to the controller"]["problems"] == [PROBLEM]
+    assert "cache is stopped" in results["Refuse unless every precondition holds"]["msg"]
+    assert "cache is stopped" in results["Fail unless the outcome is good"]["msg"]
 
 
 def test_the_steps_that_a_role_skips_are_one_line(folder: Path) -> None:
@@ -142,3 +147,57 @@ def test_the_steps_that_a_role_skips_are_one_line(folder: Path) -> None:
     for role in ("baseline", "backup", "migrate", "reconcile", "monitor"):
         own = [line for line in headings if line.startswith(f"TASK [{role} : ") and "watch" not in line]
         assert len([line for line in own if "Validating" not in line]) == 0, own
+
+
+def given_to(folder: Path) -> dict[str, dict[str, Any]]:
+    """The arguments of each module, of its first task."""
+    lines = [json.loads(line) for line in (folder / "given").read_text().splitlines()]
+    return dict(reversed(lines))
+
+
+OWN = """
+- hosts: all
+  any_errors_fatal: true
+  module_defaults:
+    group/dbrelease.engine.run: "{{ run_given }}"
+    group/dbrelease.engine.database: "{{ run_login }}"
+  vars: {playbook: verify, report_asked: [already_deployed], run_exclusive: false}
+  tasks:
+    - ansible.builtin.import_role: {name: run}
+    - ansible.builtin.include_role: {name: verify}
+"""
+LOGIN = {
+    **{"login_host": "h", "login_port": 1, "login_db": "x", "login_user": "x", "login_password": "x"},
+    **{"ssl_mode": "require", "ssl_root_cert": ""},
+}
+WITH_LOGIN = {"preflight_info", "backup", "alembic_revision", "sql_step", "verification_info", "monitor_sample"}
+
+
+@pytest.mark.parametrize(
+    ("playbook", "modules"),
+    [("playbooks/deploy.yml", WITH_LOGIN), ("own.yml", {"verification_info"})],
+    ids=["deploy", "a playbook of the user's own"],
+)
+def test_each_module_is_given_the_run_and_the_login(folder: Path, playbook: str, modules: set[str]) -> None:
+    (folder / "own.yml").write_text(OWN)
+    status, _ = played(folder, ANSWERS, playbook, db_sslmode="require")
+    assert status == 0
+    given = given_to(folder)
+    for module in modules:
+        assert {**LOGIN, "run": RUN}.items() <= given[module].items(), module
+    without = given.keys() & {"release_info", "run", "journal", "evidence"}
+    assert not any("login_host" in given[name] for name in without)
+
+
+def test_that_a_run_cannot_be_opened_is_sent_without_a_run(folder: Path) -> None:
+    status, output = played(folder, {**ANSWERS, "run": {"failed": True, "msg": "Its folder is no folder."}}, **NOTIFIED)
+    assert status != 0 and "Its folder is no folder." in output
+    sent = given_to(folder)["notification"]
+    assert (sent["run"]["run_id"], sent["moment"], sent["outcome"]) == ("", "end", "failed")
+    assert sent["headline"] == "Its folder is no folder."
+
+
+def test_a_login_that_the_inventory_does_not_have_opens_no_run(folder: Path) -> None:
+    status, output = played(folder, ANSWERS, db_password="{{ undef(hint='Set DB_PASSWORD in your environment.') }}")
+    assert status != 0 and "Set DB_PASSWORD in your environment." in output
+    assert not (folder / "given").exists() or "run" not in given_to(folder)

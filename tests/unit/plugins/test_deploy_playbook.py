@@ -46,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
     for name in ("ansible.cfg", "playbooks/deploy.yml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "collections").symlink_to(ROOT / "collections")
     (tmp_path / "plugins/action").mkdir(parents=True)
     for folder in ("lookup", "callback"):
         (tmp_path / "plugins" / folder).symlink_to(ROOT / "plugins" / folder)

@@ -40,10 +40,10 @@ def test_the_printed_commands_work_from_the_database_that_the_restore_worked_fro
 ) -> None:
     defaults = read("defaults")
     given = {
-        "restore_run": {"release": "x", "environment": "staging"},
+        "run_opened": {"run": {"release": "x", "environment": "staging"}},
         "restore_maintenance_db": maintenance,
-        "restore_db_container": "shop_postgres",
-        "restore_login_user": "shop",
+        "run_containers": {"db": "shop_postgres"},
+        "run_login": {"login_user": "shop"},
     }
     printed = [rendered(defaults[f"restore_{name}_command"], **given) for name in ("swap_back", "drop")]
     assert printed == [f"ansible-playbook restore_x.yml -i staging {swap_back}", drop]
@@ -52,10 +52,8 @@ def test_the_printed_commands_work_from_the_database_that_the_restore_worked_fro
 def test_an_address_that_the_target_found_is_one_word_of_the_printed_command() -> None:
     given = {
         "restore_maintenance_db": "postgres",
-        "restore_db_container": "",
-        "restore_login_host": "10.0.0.7; id",
-        "restore_login_port": 5432,
-        "restore_login_user": "shop",
+        "run_containers": {"db": ""},
+        "run_login": {"login_host": "10.0.0.7; id", "login_port": 5432, "login_user": "shop"},
     }
     drop = rendered(read("defaults")["restore_drop_command"], **given)
     assert drop == "dropdb --host='10.0.0.7; id' --port=5432 --username=shop {database}"
@@ -72,6 +70,6 @@ def test_a_backup_and_a_database_to_swap_back_are_not_both_asked_for(
     refuses = first["ansible.builtin.assert"]
     given = {"restore_backup": backup, "restore_swap_back": swap_back}
     assert rendered(f"{{{{ {refuses['that']} }}}}", **given) is allowed
-    assert "restore_backup=x.dump and with restore_swap_back=shop_before" in rendered(
+    assert "both restore_backup=x.dump and restore_swap_back=shop_before" in rendered(
         refuses["fail_msg"], restore_backup="x.dump", restore_swap_back="shop_before"
     )
