@@ -40,9 +40,12 @@ browser: ## a Chromium for the tests of the report; on Debian as root, installed
 clients: ## PostgreSQL's client tools; on Debian as root, installed if there are none
 	@scripts/clients
 
-unit: stack browser clients ## the Python tests, on the stack's Postgres
+# Most of a test's time passes in its server, in a program that it starts or in a wait: two of them keep a core busy.
+WORKERS ?= $(shell expr 2 \* $$(nproc))
+
+unit: stack browser clients ## the Python tests, each worker (WORKERS=4) on a Postgres of its own in memory
 	@mkdir -p artifacts/junit
-	pytest --numprocesses=2 --dist=loadfile --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/ releases/
+	pytest --numprocesses=$(WORKERS) --dist=worksteal --junitxml=artifacts/junit/unit.xml --ignore=tests/faults tests/ releases/
 
 # A guard or a safety step is taken out at a time: see docs/testing.md.
 MUTATIONS ?=
