@@ -23,21 +23,44 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 from ansible.module_utils.dbrelease.postgres.session import Login  # noqa: E402
 from declared_answers import pytest_collection_modifyitems  # noqa: E402, F401
 from own_sessions import connect  # noqa: E402
+from run_ids import RUN_ID  # noqa: E402
 
 
 @pytest.fixture(scope="session")
-def server() -> Login:
-    """The server that TEST_POSTGRES (host:port:user:password) names, else the reference stack's."""
-    named = os.environ.get("TEST_POSTGRES")
-    if named:
-        host, port, user, password = named.split(":", 3)
-        return Login(host, int(port), user, "postgres", password)
+def stack_server() -> Login:
+    """The reference stack's server."""
     import docker
 
-    container = docker.from_env().containers.get("drawing_postgres")
+    client = docker.from_env()
+    try:
+        container = client.containers.get("drawing_postgres")
+    except docker.errors.NotFound:
+        pytest.fail(
+            "Looked for the reference stack's server, but there is no drawing_postgres; run 'make stack' first."
+        )
+    finally:
+        client.close()
     environment = dict(item.split("=", 1) for item in container.attrs["Config"]["Env"])
     (network,) = container.attrs["NetworkSettings"]["Networks"].values()
     return Login(network["IPAddress"], 5432, environment["POSTGRES_USER"], "postgres", environment["POSTGRES_PASSWORD"])
+
+
+@pytest.fixture(scope="session")
+def server(request: pytest.FixtureRequest) -> Iterator[Login]:
+    """The server that TEST_POSTGRES (host:port:user:password) names; else one of the worker's own, if this is one.
+
+    Alone, a test is asked on the reference stack's: that is there at once.
+    """
+    if named := os.environ.get("TEST_POSTGRES"):
+        host, port, user, password = named.split(":", 3)
+        yield Login(host, int(port), user, "postgres", password)
+    elif os.environ.get("PYTEST_XDIST_WORKER"):
+        import worker_server
+
+        with worker_server.started(os.environ.get("POSTGRES_IMAGE") or "drawing-postgres:bookworm") as login:
+            yield login
+    else:
+        yield request.getfixturevalue("stack_server")
 
 
 @pytest.fixture
@@ -65,7 +88,7 @@ def session(database: Login) -> Iterator[psycopg2.extensions.connection]:
 def run_parameters(tmp_path: Path) -> dict[str, Any]:
     """The `run` option of a module, its state in a folder of the test's own."""
     return {
-        "run_id": "20260102T030405Z-abcdef",
+        "run_id": RUN_ID,
         "release": "sample",
         "environment": "test",
         "playbook": "tests",

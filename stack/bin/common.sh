@@ -8,6 +8,7 @@ STATE=$ROOT/.stack                      # everything `make stack` writes outside
 export COMPOSE_PROJECT_NAME=drawing
 VOLUME=${COMPOSE_PROJECT_NAME}_postgres_data
 CONTAINERS=(drawing_postgres drawing_redis drawing_backend drawing_celery_worker)
+IN_USE=$STATE/in_use                    # locked by whatever works on the stack: see scripts/hold-stack
 LABEL=drawing.stack                     # on every image, container and volume that is ours
 
 say() { printf '%s\n' "$*"; }
@@ -61,6 +62,23 @@ apt_install() {
     tail -n 5 "$STATE/apt.log" >&2
     die "Tried to install $* with apt-get, which failed (last lines above); mend the apt sources and run this again."
   fi
+}
+
+label_of() { # image|volume|container NAME LABEL: the label's value, or nothing
+  local path=.Labels
+  [ "$1" = volume ] || path=.Config.Labels
+  docker "$1" inspect --format "{{index $path \"$3\"}}" "$2" 2>/dev/null || true
+}
+
+# Ends with an error where another checkout's tests or demonstration are at work on its stack, which is about to go. That
+# checkout begins nothing on it until this script ends.
+refuse_while_in_use() {
+  local folder
+  folder=$(label_of container drawing_postgres com.docker.compose.project.working_dir)
+  if [ ! -e "$folder/../.stack/in_use" ] || [ "$folder/../.stack/in_use" -ef "$IN_USE" ]; then return 0; fi
+  exec 6<"$folder/../.stack/in_use"
+  flock --nonblock 6 || die "The stack on this engine is that of the checkout $(dirname "$folder"), where a command of make works" \
+    "on it; wait until that command has ended, and run this again."
 }
 
 # The stack's containers and their network, of any checkout.

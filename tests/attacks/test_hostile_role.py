@@ -39,8 +39,9 @@ from ansible.module_utils.dbrelease.runs.database_lock import KEY, NameLock, adv
 from ansible.module_utils.dbrelease.runs.exclusive import acting
 from hostile_role import CAUGHT, Stranger, stranger_in
 from own_sessions import connect
+from run_ids import run_id
 
-ONE, TWO = "20260102T030405Z-aaaaaa", "20260102T030406Z-bbbbbb"
+ONE, TWO = run_id(), run_id("20260102T030406Z")
 SCHEMA = """
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
 INSERT INTO alembic_version VALUES ('b2');

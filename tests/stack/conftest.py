@@ -36,6 +36,12 @@ def containers() -> dict[str, Container]:
 
 
 @pytest.fixture(scope="session")
+def server(stack_server: Login) -> Login:
+    """What the stack's containers connect to."""
+    return stack_server
+
+
+@pytest.fixture(scope="session")
 def backend(containers: dict[str, Container]) -> Container:
     return containers["drawing_backend"]
 

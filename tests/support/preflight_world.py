@@ -175,5 +175,5 @@ def serve(answers: Callable[[], Mapping[str, tuple[int, str]]]) -> ThreadingHTTP
             return
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     return server

@@ -142,7 +142,7 @@ class Slow(BaseHTTPRequestHandler):
 @contextmanager
 def slow() -> Iterator[None]:
     server = ThreadingHTTPServer(("127.0.0.1", 8009), Slow)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         with RELEASES.edited(f"{MEASURED}9000}}", f"{MEASURED}250}}"):
             yield

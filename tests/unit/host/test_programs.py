@@ -20,12 +20,13 @@ from ansible.module_utils.dbrelease.host.commands import ContainerCommands, Fini
 from ansible.module_utils.dbrelease.host.orphan_programs import end_programs
 from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
+from run_ids import run_id
 from server_in_container import PASSWORD
 
 engine, container = server_in_container.engine, server_in_container.container
 own_server = server_in_container.own_server
 
-RUN, OTHER = "20260102T030405Z-f00d00", "20260102T030406Z-f00d01"
+RUN, OTHER = run_id(), run_id()
 DUMP = ("pg_dump", "--username=keeper", "--format=custom", "--file=/tmp/held.dump", "keeper")
 RESTORE = ("pg_restore", "--username=keeper", "--data-only", "--jobs=2", "--dbname=keeper", "/tmp/whole.dump")
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"

@@ -38,12 +38,12 @@ from left_sessions import left_sessions
 from lock_waits import let_go_after
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
+from run_ids import RUN_ID
 
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
 COMMAND = [sys.executable, "-m", "alembic"]
 FIRST, SECOND = "aaaa00000001", "bbbb00000002"
 STAMP = "20260102_030405"
-RUN_ID = "20260102T030405Z-a1e3b1"
 
 ENV = """
 import os
@@ -120,12 +120,6 @@ def project(tmp_path: Path, database: Login, monkeypatch: pytest.MonkeyPatch) ->
 def url_of(login: Login) -> str:
     password = quote(login.password or "", safe="")
     return f"postgresql+psycopg2://{login.user}:{password}@{login.host}:{login.port}/{login.database}"
-
-
-@pytest.fixture
-def run_parameters(run_parameters: dict[str, Any]) -> dict[str, Any]:
-    """Of a run of its own: its programs are ended by its name, on the whole machine."""
-    return {**run_parameters, "run_id": RUN_ID}
 
 
 @pytest.fixture

@@ -67,7 +67,7 @@ def shop() -> Iterator[type[Shop]]:
     """A local API; what it answers can be changed."""
     handler = type("OwnShop", (Shop,), {})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     handler.url = f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
     yield handler
     server.shutdown()

@@ -54,7 +54,7 @@ def door(login: Login, key: bytes = b"") -> Iterator[Login]:
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Guest) as server:
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield replace(login, host="127.0.0.1", port=server.server_address[1], ssl_mode="disable")
         server.shutdown()
 

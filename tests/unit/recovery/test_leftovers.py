@@ -30,8 +30,9 @@ from ansible.module_utils.dbrelease.runs.interrupted import (
 )
 from own_sessions import connect
 from psycopg2 import sql
+from run_ids import run_id
 
-DEAD, VERIFYING, OTHER = "20260102T030400Z-dead00", "20260102T030401Z-beef00", "20260102T030402Z-feed00"
+DEAD, VERIFYING, OTHER = (run_id(f"20260102T03040{second}Z") for second in range(3))
 FROM, TO = "a1", "b2"
 
 
@@ -448,8 +449,8 @@ def test_names_that_are_nobodys_business() -> None:
     assert stray_dumps({dump, dump.replace(".dump", ".manifest.json")}, [interrupted()]) == []
     assert stray_dumps({dump}, [interrupted(steps=("upgrade",))]) == []
     assert stray_temporaries({"a.tmp", f"a.tmp.{DEAD}", f"a.tmp.{DEAD}.b", f".tmp.{DEAD}"}, ()) == [f"a.tmp.{DEAD}"]
-    mine = "shop_restore_20260102_030400_dead00"
-    names = {"shop", mine, "shop_restore_20260102_030400_beef00", "shop_before_restore_20260102_030400"}
+    mine = copy_name("shop", DEAD)
+    names = {"shop", mine, copy_name("shop", VERIFYING), "shop_before_restore_20260102_030400"}
     assert stray_databases(names, "shop", [interrupted("restore")]) == [mine]
     assert stray_databases(names, "shop_before", [interrupted("restore")]) == []
     assert stray_databases(names, "shop", [interrupted("deploy")]) == []

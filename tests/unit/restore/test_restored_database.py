@@ -32,6 +32,7 @@ from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import WRITTEN, World
 from rewritten_manifest import manifest_of, rewrite
+from run_ids import run_id
 
 world = restore_world.world
 
@@ -415,8 +416,8 @@ def test_what_is_restored_in_a_container_is_the_very_file_for_its_owner_only(dat
 
 def test_what_a_killed_restore_left_is_put_right(world: World, saved: Path) -> None:
     name = world.login.database
-    killed = "20200101T000000Z-abcdef"
-    left, kept = f"{name}_restore_20200101_000000_abcdef", f"{name}_before_restore_20200101_000000"
+    killed = run_id("20200101T000000Z")
+    left, kept = copy_name(name, killed), kept_name(name, killed)
     Journal(Run(**{**world.run, "run_id": killed})).append("restore.copy", "started")
     for statement in (
         f"CREATE DATABASE {left}",

@@ -29,9 +29,10 @@ from ansible.module_utils.dbrelease.runs.database_lock import NameLock, advisory
 from ansible.module_utils.dbrelease.runs.exclusive import acting
 from own_sessions import connect
 from restore_world import World
+from run_ids import run_id
 
 ROOT = Path(__file__).resolve().parents[3]
-OTHER = "20200101T000000Z-abcdef"
+OTHER = run_id("20200101T000000Z")
 
 
 world = restore_world.written_world
@@ -196,7 +197,9 @@ def begin_a_deploy(world: World) -> Connection:
 
 
 @pytest.mark.parametrize(
-    ("happens", "said"), [(end_lock, "has lost its lock on the"), (begin_a_deploy, f"dbrelease-upgrade-{OTHER}")]
+    ("happens", "said"),
+    [(end_lock, "has lost its lock on the"), (begin_a_deploy, f"dbrelease-upgrade-{OTHER}")],
+    ids=["lock", "deploy"],
 )
 def test_no_session_is_ended_for_a_swap_that_does_not_have_the_database_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, happens: Callable[[World], Any], said: str
