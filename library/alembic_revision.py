@@ -47,10 +47,6 @@ options:
     type: str
     choices: [upgrade, downgrade]
     default: upgrade
-  bookkeeping_table:
-    description: Alembic's table of the current revision.
-    type: str
-    default: alembic_version
   timeout_seconds:
     description: Longest time for all attempts together, in seconds. Then Alembic and its server sessions are ended.
     type: int
@@ -196,7 +192,6 @@ OPTIONS: Options = {
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "direction": {"type": "str", "choices": ["upgrade", "downgrade"], "default": "upgrade"},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "timeout_seconds": {"type": "int", "default": 3600},
     "success_pattern": {"type": "str"},
     "log_label": {"type": "str", "default": "migration_log"},

@@ -45,10 +45,6 @@ options:
         description: One SELECT. The server refuses anything that writes.
         type: str
         required: true
-  bookkeeping_table:
-    description: The table that holds the database's revision. It may be missing.
-    type: str
-    default: alembic_version
   timeout_seconds:
     description: Longest time for the dump, and again for decoding it, in seconds.
     type: int
@@ -153,7 +149,6 @@ OPTIONS: Options = {
         "default": [],
         "options": {key: {"type": "str", "required": True} for key in ("name", "title", "sql")},
     },
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "timeout_seconds": {"type": "int", "default": 3600},
 }
 

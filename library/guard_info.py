@@ -42,10 +42,6 @@ options:
     description: The revision of the release. Only there are the guards looked at.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where the migration tool keeps its revision.
-    type: str
-    default: alembic_version
   created:
     description: The tables that the release creates, by name, with their C(columns).
     type: dict
@@ -176,7 +172,6 @@ OPTIONS: Options = {
     "guards": {"type": "list", "elements": "dict", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
     "method": {"type": "str", "choices": ["alembic", "sql"], "default": "alembic"},

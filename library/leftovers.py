@@ -37,10 +37,6 @@ options:
     description: The revision that the release leads to.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where the database keeps its revision.
-    type: str
-    default: alembic_version
 requirements: [psycopg2, docker]
 attributes:
   check_mode:
@@ -147,7 +143,6 @@ OPTIONS: Options = {
     "db_container": {"type": "str", "default": ""},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
 }
 
 

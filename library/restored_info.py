@@ -24,10 +24,6 @@ options:
     type: list
     elements: str
     default: []
-  bookkeeping_table:
-    description: Where the migration tool keeps its revision; its rows must be those of the baseline.
-    type: str
-    default: alembic_version
   settle_seconds:
     description: How long to await the counters of other sessions before a table is red for want of them.
     type: float
@@ -84,7 +80,6 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "settle_seconds": {"type": "float", "default": 11.0},
 }
 

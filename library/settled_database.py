@@ -19,10 +19,6 @@ options:
     description: The revision at which the run left the database, where its journal does not say so itself.
     type: str
     default: ""
-  bookkeeping_table:
-    description: The table that holds the database's revision.
-    type: str
-    default: alembic_version
   containers:
     description: The application's containers. Those that do not run are not waited for; empty names are left out.
     type: list
@@ -109,7 +105,6 @@ OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     "revision": {"type": "str", "default": ""},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "containers": {"type": "list", "elements": "str", "default": []},
     "healthy_seconds": {"type": "int", "default": 120},
     "backend_container": {"type": "str", "default": ""},

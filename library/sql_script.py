@@ -27,10 +27,6 @@ options:
     description: The revision that it is at afterwards.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where the migration tool keeps its revision.
-    type: str
-    default: alembic_version
   timeout_seconds:
     description: How long it may take.
     type: int
@@ -123,7 +119,6 @@ OPTIONS: Options = {
     "script": {"type": "str", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "timeout_seconds": {"type": "int", "default": 3600},
     "session_settings": {"type": "dict", "default": {}},
     "log_label": {"type": "str", "default": "rollback_log"},

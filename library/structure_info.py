@@ -50,10 +50,6 @@ options:
     description: The one revision that the database must be at.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where Alembic keeps it.
-    type: str
-    default: alembic_version
   reconcile_command:
     description:
       - What the remedy of red foreign keys tells the operator to type.

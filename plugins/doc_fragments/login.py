@@ -42,5 +42,11 @@ options:
       - File on the target with the authority that the server's certificate is verified by. By default libpq's own,
         C(~/.postgresql/root.crt).
     type: path
+  bookkeeping_table:
+    description:
+      - Where the migration tool keeps the database's revision; with its schema before a dot where the role would not
+        find it without. Whoever may write it is trusted as the application's migrations are.
+    type: str
+    default: alembic_version
 requirements: [psycopg2]
 """

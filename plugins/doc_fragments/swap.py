@@ -17,10 +17,6 @@ options:
         type: list
         elements: str
         default: []
-      bookkeeping_table:
-        description: The table that holds the database's revision. Its row is saved, and left out of the script.
-        type: str
-        default: alembic_version
       backend_container:
         description: The container that holds the files of C(remove_payload); empty where they are on the target itself.
         type: str

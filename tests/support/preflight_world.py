@@ -133,7 +133,11 @@ class World:
 
     def deploy(self) -> None:
         """As after the release."""
-        self.sql(MIGRATION)
+        self.deploy_text(MIGRATION)
+
+    def deploy_text(self, migration: str) -> None:
+        """As after a release whose migration is that text."""
+        self.sql(migration)
         self.payload.write_text(REVISION_FILE)
         self.at(OWN)
         self.alembic(heads=f"{OWN} (head)\n", current=f"{OWN} (head)\n")

@@ -8,6 +8,8 @@ from typing import Any
 from .journal import Run
 
 Options = dict[str, dict[str, Any]]
+# Alembic's own name for its table; a declared one may have its schema before a dot.
+VERSION_TABLE = "alembic_version"
 LOGIN_OPTIONS: Options = {
     "login_host": {"type": "str", "required": True},
     "login_port": {"type": "int", "default": 5432},
@@ -16,6 +18,7 @@ LOGIN_OPTIONS: Options = {
     "login_db": {"type": "str", "required": True},
     "ssl_mode": {"type": "str", "choices": ["", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"]},
     "ssl_root_cert": {"type": "path"},
+    "bookkeeping_table": {"type": "str", "default": VERSION_TABLE},
 }
 RUN_OPTIONS: Options = {
     "run": {
@@ -60,7 +63,6 @@ SWAP_OPTIONS: Options = {
         "default": {},
         "options": {
             "containers": {"type": "list", "elements": "str", "default": []},
-            "bookkeeping_table": {"type": "str", "default": "alembic_version"},
             "backend_container": {"type": "str", "default": ""},
             "remove_payload": {"type": "list", "elements": "dict", "default": []},
             "stop_seconds": {"type": "int", "default": 10},

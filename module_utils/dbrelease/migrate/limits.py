@@ -72,7 +72,7 @@ class Reach:
         """Once more; the cursor must return dicts. A session of its name that waits for too long is ended."""
         if self._since is None:
             self._since = select(cursor, "SELECT clock_timestamp() AS now")[0]["now"]
-            self._trusted = trusted_roles(cursor, cursor.connection.info.dbname, quoted(self.table))
+            self._trusted = trusted_roles(cursor, cursor.connection.info.dbname, self.table)
         if not self.named:
             self._look_for_it(cursor)
         if blocked_by:

@@ -14,12 +14,17 @@ from psycopg2.extras import RealDictCursor
 from ..core.errors import ReleaseError
 from .catalog import find_relation, quoted
 from .session import Login, connect, select, server_reason
+from .trusted_roles import version_table_of
 
 POLL_S = 0.5
 
 
-def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "alembic_version") -> list[str]:
-    """The rows of the bookkeeping table, sorted; none where the table is missing. Raises ReleaseError."""
+def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "") -> list[str]:
+    """The rows of the bookkeeping table, sorted; none where the table is missing. Raises ReleaseError.
+
+    table: as it is declared; by default the one that the session knows.
+    """
+    table = table or version_table_of(cursor)
     try:
         found = find_relation(cursor, quoted(table))
         if not found:
@@ -27,7 +32,7 @@ def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "alembic
         if found["kind"] not in ("r", "p"):
             raise ReleaseError(
                 f"Reading the revision from the table {table} was refused (what is found under that name is no table): "
-                "see who made it, and that db_user finds the bookkeeping table under its bare name."
+                "see who made it, and name Alembic's own, with its schema, by migration.version_table in the release."
             )
         rows = select(cursor, _select_revisions(found["schema"], found["name"]).as_string(cursor))
     except psycopg2.Error as error:

@@ -24,6 +24,7 @@ from psycopg2.extensions import (
 )
 
 from ..core.errors import ReleaseError
+from ..core.options import VERSION_TABLE
 from ..core.redaction import Secret, learn
 from . import transport
 
@@ -89,7 +90,7 @@ TIMEOUTS = (
 
 @dataclass(frozen=True)
 class Login:
-    """Where a database is and who asks; the password never shows in its repr."""
+    """Where a database is, who asks, and where it keeps its revision; the password never shows in its repr."""
 
     host: str
     port: int
@@ -98,6 +99,7 @@ class Login:
     password: str | None = field(default=None, repr=False)
     ssl_mode: str = "prefer"
     ssl_root_cert: str = ""
+    version_table: str = VERSION_TABLE
 
     @classmethod
     def of(cls, params: Mapping[str, Any]) -> Login:
@@ -111,6 +113,7 @@ class Login:
             password=params["login_password"],
             ssl_mode=params["ssl_mode"] or transport.default_ssl_mode(params["login_host"]),
             ssl_root_cert=params.get("ssl_root_cert") or "",
+            version_table=params.get("bookkeeping_table") or VERSION_TABLE,
         )
 
     @property
@@ -124,13 +127,14 @@ class Session(psycopg2.extensions.connection):
 
     role_settings: with which path, and which kinds of relations, its role finds things; own_settings: what is set for
     our statements; declared: whether the role's are in force now; planted: what strangers have made on the role's path,
-    in words, None as long as nobody has asked.
+    in words, None as long as nobody has asked. version_table: where the database keeps its revision.
     """
 
     role_settings: Mapping[str, str]
     own_settings: Mapping[str, str]
     declared: bool = False
     planted: str | None = None
+    version_table: str = VERSION_TABLE
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -163,6 +167,7 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
     except psycopg2.OperationalError as error:
         raise ReleaseError(connect_failure(login, str(error))) from None
     connection.autocommit = True
+    connection.version_table = login.version_table
     _take_every_moment(connection)
     # A server tells whom it lets in which of its processes serves them; a pooler tells a number of its own.
     told = connection.info.backend_pid

@@ -8,10 +8,9 @@ from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
-from .catalog import resolved
-from .session import select, select_as_declared
+from .catalog import quoted, resolved
+from .session import Session, select, select_as_declared
 
-BOOKKEEPING = "alembic_version"
 # Superusers, the role that asks and the database's owner, with everyone who may become one of them; what the role that
 # asks may become; and whoever may write the revision, as the application's migrations do. From version 16 on who made a
 # role is a member of it, without being able to become it. Anybody may make a table of that name where it is found
@@ -44,12 +43,22 @@ SCHEMAS = "SELECT pg_catalog.current_schemas(true)::pg_catalog.text[] AS schemas
 LONGEST = 63
 
 
-def trusted_roles(cursor: Cursor, database: str, bookkeeping: str = BOOKKEEPING) -> list[int]:
-    """Their oids, for a database of the server; whoever may write the revision is known in that database alone."""
-    (table,) = resolved(cursor, [bookkeeping]) if cursor.connection.info.dbname == database else [None]
+def trusted_roles(cursor: Cursor, database: str, version_table: str = "") -> list[int]:
+    """Their oids, for a database of the server; whoever may write the revision is known in that database alone.
+
+    version_table: Alembic's table, as it is declared; by default the one that the session knows.
+    """
+    table_name = version_table or version_table_of(cursor)
+    (table,) = resolved(cursor, [quoted(table_name)]) if cursor.connection.info.dbname == database else [None]
     (path,) = select_as_declared(cursor, SCHEMAS)
     asked = {"database": database, "table": table, "schemas": path["schemas"]}
     return [int(row["oid"]) for row in select(cursor, TRUSTED, asked)]
+
+
+def version_table_of(cursor: Cursor) -> str:
+    """Where the database of a session keeps its revision, as its login says."""
+    session = cursor.connection
+    return session.version_table if isinstance(session, Session) else Session.version_table
 
 
 def quoted_text(text: Any, longest: int = LONGEST) -> str:

@@ -11,16 +11,16 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
-from ..postgres.catalog import find_table, resolved, written
+from ..postgres.catalog import find_table, quoted, resolved, written
 from ..postgres.lock_retry import mask_literals
 from ..postgres.revision import database_revisions
 from ..postgres.session import Connection, Row, select, server_reason, transaction
 from ..postgres.strangers import read_strangers
 from ..postgres.taken_names import read_taken
+from ..postgres.trusted_roles import version_table_of
 from ..release.requirements import Demands
 from .facts import Database, Rights, Table, Unseen
 
-BOOKKEEPING = "alembic_version"
 LIMITS = "SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '20s', true)"
 
 SERVER = """
@@ -76,6 +76,15 @@ SELECT me.rolname::text AS "user", me.rolsuper AS superuser, me.rolcreatedb AS c
        (SELECT datdba = me.oid FROM pg_database WHERE datname = current_database()) AS owns_database
 FROM pg_roles me WHERE me.rolname = current_user
 """
+# Alembic makes its table with this one column, whatever it is called.
+VERSION_TABLES = """
+SELECT n.nspname::text AS schema, c.relname::text AS name
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+  AND ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped)
+      = ARRAY['version_num']
+ORDER BY 1, 2 LIMIT 5
+"""
 OWNERS = """
 SELECT declared.name, pg_get_userbyid(c.relowner)::text AS owner, pg_has_role(c.relowner, 'USAGE') AS may_act,
        has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') AS may_read
@@ -124,6 +133,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             old_transactions=old_transactions(sessions, demands.age_limit_s),
             hidden=sum(session["age_s"] is None for session in sessions),
             rights=_read(connection, lambda cursor: read_rights(cursor, demands)),
+            version_tables=() if revisions else _read(connection, _version_tables),
             planted=planted,
             open_schemas=open_schemas,
         )
@@ -139,7 +149,7 @@ def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
     names = [*demands.existing, *demands.created]
     return {
         row["name"]: Table(row["kind"], tuple(row["columns"]), row["oid"]) if row["oid"] else None
-        for row in select(cursor, TABLES, (names, resolved(cursor, names)))
+        for row in select(cursor, TABLES, (names, resolved(cursor, [*map(quoted, names)])))
     }
 
 
@@ -148,8 +158,9 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
     (role,) = select(cursor, RIGHTS)
     if role["superuser"]:
         return Rights(role["user"])
-    names = [*demands.existing, BOOKKEEPING]
-    rows = select(cursor, OWNERS, (names, resolved(cursor, names)))
+    version_table = version_table_of(cursor)
+    names = [*demands.existing, version_table]
+    rows = select(cursor, OWNERS, (names, resolved(cursor, [*map(quoted, names)])))
     strange = [row for row in rows if not row["may_act"]]
     return Rights(
         **role,
@@ -158,7 +169,7 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
             owner: tuple(row["name"] for row in strange if row["owner"] == owner)
             for owner in dict.fromkeys(row["owner"] for row in strange)
         },
-        owner=next((row["owner"] for row in rows if row["name"] == BOOKKEEPING and row["may_act"]), ""),
+        owner=next((row["owner"] for row in rows if row["name"] == version_table and row["may_act"]), ""),
     )
 
 
@@ -189,6 +200,10 @@ def _revisions(cursor: Cursor) -> list[str] | Unseen:
         return database_revisions(cursor)
     except ReleaseError as error:
         return Unseen(error.message)
+
+
+def _version_tables(cursor: Cursor) -> tuple[str, ...]:
+    return tuple(f"{row['schema']}.{row['name']}" for row in select(cursor, VERSION_TABLES))
 
 
 def _sizes(connection: Connection, parameters: Mapping[str, list[int]]) -> list[Row]:

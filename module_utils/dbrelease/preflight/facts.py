@@ -57,6 +57,7 @@ class Database:
 
     `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
     what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
+    `version_tables`: where no revision was found, the tables that Alembic may keep it in.
     """
 
     version: str
@@ -74,6 +75,7 @@ class Database:
     old_transactions: list[Row] = field(default_factory=list)
     hidden: int = 0
     rights: Rights = field(default_factory=Rights)
+    version_tables: tuple[str, ...] = ()
     superuser: bool = False
     planted: list[Row] = field(default_factory=list)
     open_schemas: list[Row] = field(default_factory=list)

@@ -74,7 +74,7 @@ def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
     if isinstance(seen.revisions, Unseen):
         return unseen("revision", seen.revisions)
     known = [demands.from_revision, demands.to_revision]
-    wrong = _wrong_revision(demands, facts.history, seen.revisions) or _wrong_backend(demands, facts, seen.revisions)
+    wrong = _wrong_revision(demands, facts, seen, seen.revisions) or _wrong_backend(demands, facts, seen.revisions)
     if wrong:
         detail, remedy = wrong
         return broken("revision", detail, remedy, expected=known, observed=seen.revisions)
@@ -84,15 +84,28 @@ def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
     return holds("revision", expected=known, observed=seen.revisions)
 
 
-def _wrong_revision(
-    demands: Demands, history: Mapping[str, tuple[str, ...]], revisions: list[str]
-) -> tuple[str, str] | None:
+def _no_revision(demands: Demands, facts: Facts, seen: Database) -> tuple[str, str]:
+    detail = f"The database has no revision: its table {demands.version_table} is missing or empty."
+    others = [name for name in seen.version_tables if name != demands.version_table]
+    like_it = f" ({' or '.join(others)} may be it)" if others else ""
+    if not isinstance(facts.current, Unseen) and facts.current:
+        return (
+            f"{detail} The backend's Alembic reports {', '.join(facts.current)}, so it keeps its revision in another "
+            "table, or in another database.",
+            f"Name Alembic's table{like_it} by migration.version_table of the release, with its schema; or correct "
+            "db_host and db_name.",
+        )
+    return (
+        detail,
+        f"Check that db_name is the application's database; if so, name Alembic's table{like_it} by "
+        f"migration.version_table of the release, or bring the database to {demands.from_revision} first.",
+    )
+
+
+def _wrong_revision(demands: Demands, facts: Facts, seen: Database, revisions: list[str]) -> tuple[str, str] | None:
     start = demands.from_revision
     if not revisions:
-        return (
-            "The database has no revision: its table alembic_version is missing or empty.",
-            f"Check that db_name is the application's database; if so, bring it to {start} first.",
-        )
+        return _no_revision(demands, facts, seen)
     if len(revisions) > 1:
         return (
             f"The database is at {len(revisions)} heads at once ({', '.join(revisions)}).",
@@ -109,7 +122,7 @@ def _wrong_revision(
             "which the backend's history does not know",
             "Find out which version migrated it, and deploy that.",
         ),
-    }[standing_of(found, start, history)]
+    }[standing_of(found, start, facts.history)]
     return f"The database is at {found}, {standing}.", remedy
 
 
@@ -316,5 +329,7 @@ def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
     detail = " ".join(proof.detail for _, proof in wrong)
     if all(LOCK_NOT_AVAILABLE in proof.detail for _, proof in wrong):
         return undecided("checks_plan", detail, UNLOCK)
+    if all(proof.status == "inconclusive" for _, proof in wrong):
+        return undecided("checks_plan", detail, "See to it that they are right: after the migration, verify runs them.")
     sample = [{"place": statement.place, "sql": statement.sql, "reason": proof.detail} for statement, proof in wrong]
     return broken("checks_plan", detail, "Correct the release, not the database.", sample=sample)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..core.history import Memory
@@ -72,7 +73,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Target:
     services = {name: Service(**service) for name, service in params["services"].items()}
     return Target(
-        login=Login.of(params),
+        login=replace(Login.of(params), version_table=demands.version_table),
         address_problem=params["address_problem"],
         services=settle(services, demands.services),
         backend_container=params["backend_container"],

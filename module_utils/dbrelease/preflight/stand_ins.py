@@ -35,10 +35,11 @@ TYPE = "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::pg_catalog.int8 AS oid
 
 @dataclass(frozen=True)
 class StandIn:
-    """A temporary table in the place of `schema.name`."""
+    """A temporary table in the place of `schema.name`; qualified: the release itself names it with its schema."""
 
     schema: str
     name: str
+    qualified: bool = False
 
 
 def stand_in_for_created(cursor: Cursor, demands: Demands, database: Database) -> None:
@@ -69,10 +70,10 @@ def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database) -
                 *(_as_it_is(row) for row in there),
                 *(_key(key, primary=not any(row["primary"] for row in there)) for key in keys),
             ]
-            made.append(StandIn(**real))
+            made.append(StandIn(**real, qualified="." in name))
             statement = sql.SQL("CREATE TEMPORARY TABLE {} ({})")
             with as_declared(cursor):
-                cursor.execute(statement.format(sql.Identifier(name), sql.SQL(", ").join(parts)))
+                cursor.execute(statement.format(sql.Identifier(real["name"]), sql.SQL(", ").join(parts)))
     return made
 
 

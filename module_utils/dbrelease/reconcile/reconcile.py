@@ -22,6 +22,7 @@ from ..postgres.lock_retry import LockLimits, PatientSession, watch_blockers
 from ..postgres.orphan_table import Leftover, diagnose, is_unchanged, refusal
 from ..postgres.session import Login, Row, as_declared, connect
 from ..postgres.taken_names import FREE_THEM, in_words, names_needed, read_taken
+from ..postgres.trusted_roles import version_table_of
 from ..rollback.lost_rows import all_or_none, save_rows
 from .orphan_drop import Dropping, limit_statement
 from .plan import Reconciled, Wanted
@@ -261,7 +262,7 @@ def _execute(cursor: Cursor, statement: sql.Composable) -> None:
 
 
 def _revisions(cursor: Cursor) -> list[str] | None:
-    return read_revisions(cursor, "alembic_version")
+    return read_revisions(cursor, version_table_of(cursor))
 
 
 def _changed() -> ReleaseError:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import ReleaseError
+from ..core.options import VERSION_TABLE
 from .documents import Parts
 from .files import UnfitError, place_of, read_file
 from .payload_folders import checked_folders, folder_of, strays
@@ -28,11 +29,11 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     `payload_folders` are those below which its payload may be put; each payload item has the one that it is for as
     `folder`. Left out, its destinations are not confined.
 
-    Lists that may be left out are empty then, `migration.success_pattern` is empty text; `api` stays left out. Each
-    payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` holds
-    the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
-    `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are empty where it is left out,
-    and so is `tables.altered`.
+    Lists that may be left out are empty then, `migration.success_pattern` is empty text, `migration.version_table` is
+    Alembic's own; `api` stays left out. Each payload item has its `sha256` and absolute `path`, each finalize step its
+    `sql`; `migration.revision_files` holds the name and content of each revision of the payload, for a preview where
+    Alembic does not have it yet. `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are
+    empty where it is left out, and so is `tables.altered`.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -109,7 +110,8 @@ def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
 
 
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
-    migration = {"payload": [], "finalize": [], "success_pattern": "", **release["migration"]}
+    left_out = {"payload": [], "finalize": [], "success_pattern": "", "version_table": VERSION_TABLE}
+    migration = {**left_out, **release["migration"]}
     for item in migration["payload"]:
         sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
         item |= {"path": str(place_of(directory, item["source"])), "sha256": sha256}

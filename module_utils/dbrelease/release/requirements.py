@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..core.advice import command_for
+from ..core.options import VERSION_TABLE
 from ..postgres.proof_instant import written_in
 from ..postgres.taken_names import names_needed
 
@@ -89,6 +90,7 @@ class Demands:
     steps: tuple[Statement, ...]
     reconcile_command: str = ""
     finalizes: bool = False
+    version_table: str = VERSION_TABLE
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -127,6 +129,7 @@ class Demands:
             queries=tuple(_queries(release)),
             steps=tuple(_steps(release)),
             finalizes=bool(migration.get("finalize")),
+            version_table=migration.get("version_table") or VERSION_TABLE,
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 

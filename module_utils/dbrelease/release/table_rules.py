@@ -10,7 +10,7 @@ from .documents import Parts, items, listed, mapping, texts
 from .yaml_reader import Problem
 
 # Anything else in the columns of an index is an expression, which only the server can read.
-COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
+COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What pg_get_constraintdef() writes at the end of a definition where the key beside it is true.
 TIMINGS = {"deferrable": "DEFERRABLE", "initially_deferred": "INITIALLY DEFERRED"}
 

@@ -15,7 +15,7 @@ from ..core.journal import Journal, last_facts
 from ..core.options import run_of
 from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
-from ..postgres.catalog import find_relation, present
+from ..postgres.catalog import find_relation, present, quoted
 from ..postgres.catalog_text import bounded, fingerprint, read_lines
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
@@ -153,8 +153,9 @@ def _bookkeeping(
     cursor: psycopg2.extensions.cursor, before: Mapping[str, Row], bookkeeping_table: str
 ) -> Iterable[Proof]:
     """Its rows must be equal, whoever wrote them."""
-    found = find_relation(cursor, bookkeeping_table)
-    key = table_key(found["schema"], found["name"]) if found else f"public.{bookkeeping_table}"
+    found = find_relation(cursor, quoted(bookkeeping_table))
+    named = bookkeeping_table if "." in bookkeeping_table else f"public.{bookkeeping_table}"
+    key = table_key(found["schema"], found["name"]) if found else named
     if key not in before:
         return []
     now = read_tables(cursor, only={key: before[key]["columns"]})[key]

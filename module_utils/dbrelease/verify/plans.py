@@ -15,7 +15,7 @@ import psycopg2.extensions
 from ..core.journal import Journal
 from ..core.options import Options, run_of
 from ..core.proof import Proof, sentence
-from ..postgres.catalog import resolved
+from ..postgres.catalog import quoted, resolved
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import EXECUTE, advice, limit_statements, prepare, still_connected
 from ..postgres.session import Login, connect, select, select_as_declared, server_reason, transaction
@@ -212,7 +212,7 @@ def find_index(cursor: Cursor, table: str, index: str) -> Index:
         LEFT JOIN (pg_index i JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = %s) ON i.indrelid = t.oid
         WHERE t.oid = %s
         """,
-        (index, *resolved(cursor, [table])),
+        (index, *resolved(cursor, [quoted(table)])),
     )
     if not rows:
         return Index(table_found=False)

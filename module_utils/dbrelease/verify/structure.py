@@ -20,7 +20,6 @@ OPTIONS: Options = {
         "options": {name: {"type": "dict", "default": {}} for name in ("existing", "created", "altered")},
     },
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "reconcile_command": {"type": "str", "default": ""},
 }
 

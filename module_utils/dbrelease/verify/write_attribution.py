@@ -13,7 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
-from ..postgres.catalog import resolved
+from ..postgres.catalog import quoted, resolved
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, read_tables, table_key, write_counters
 from ..postgres.session import (
@@ -211,7 +211,7 @@ def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Seque
     now = _now(cursor)
     found = set()
     for name in bookkeeping_tables:
-        (oid,) = resolved(cursor, [name])
+        (oid,) = resolved(cursor, [quoted(name)])
         if oid is None:
             continue
         statement = sql.SQL("SELECT DISTINCT xmin::text::bigint AS xid FROM {}").format(_name(cursor, oid))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ import server_in_container
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.host import disk
 from ansible.module_utils.dbrelease.host.inspect import Service
+from ansible.module_utils.dbrelease.postgres import session as session_module
 from ansible.module_utils.dbrelease.postgres.catalog import read_back
 from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
 from ansible.module_utils.dbrelease.preflight import gather
 from own_sessions import connect
 from preflight_world import (
@@ -38,6 +42,7 @@ from preflight_world import (
     serve,
     statuses,
 )
+from psycopg2.extras import RealDictCursor
 
 Break = Callable[[World], object]
 RUNNING = {"container": "shop_postgres", "status": "running", "health": "healthy", "since": "", "image": "postgres:14"}
@@ -164,6 +169,65 @@ def test_a_release_that_alters_a_table_goes_from_ready_to_verified_to_deployed(w
     # What only a bare name could be planned by is there under every name now.
     change("checks.2.violations", "SELECT closed_at FROM public.orders")(world)
     assert (world.look()["state"], world.look()["message"]) == ("deployed", "")
+
+
+def test_alembics_table_elsewhere_is_declared_and_until_then_named(world: World) -> None:
+    world.sql('CREATE SCHEMA ops; ALTER TABLE alembic_version RENAME TO "Kept"; ALTER TABLE "Kept" SET SCHEMA ops')
+    result = world.look()
+    assert red(result) == {"revision"}
+    for said in (START, "its table alembic_version is missing", "ops.Kept may be it", "migration.version_table"):
+        assert said in result["message"]
+    world.release["migration"]["version_table"] = "ops.Kept"
+    result = world.look()
+    assert (result["state"], result["message"], result["revision"]) == ("ready", "", START)
+
+
+def test_a_role_that_writes_alembics_table_elsewhere_is_trusted(world: World) -> None:
+    role = f"migrator_{secrets.token_hex(4)}"
+    world.sql(f'CREATE ROLE {role}; CREATE SCHEMA ops; CREATE TABLE ops."Kept" (version_num text)')
+    world.sql(f'GRANT UPDATE ON ops."Kept" TO {role}')
+    oid = world.value(f"SELECT oid FROM pg_roles WHERE rolname = '{role}'")
+    login = Login.of(world.parameters)
+    try:
+        for known, trusted in ((login, False), (replace(login, version_table="ops.Kept"), True)):
+            with (
+                closing(session_module.connect(known, "tests")) as session,
+                session.cursor(cursor_factory=RealDictCursor) as cursor,
+            ):
+                assert (oid in trusted_roles(cursor, known.database)) is trusted
+    finally:
+        world.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def moved(value: Any) -> Any:
+    """The release with its table orders in another schema, under a name with a capital."""
+    if isinstance(value, dict):
+        return {"draw.Orders" if key == "orders" else key: moved(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [moved(one) for one in value]
+    return re.sub(r"\borders\b", 'draw."Orders"', value) if isinstance(value, str) and " " in value else value
+
+
+def test_tables_in_another_schema_and_with_capitals(world: World) -> None:
+    world.sql('CREATE SCHEMA draw; ALTER TABLE orders SET SCHEMA draw; ALTER TABLE draw.orders RENAME TO "Orders"')
+    world.release = moved(world.release)
+    result = world.look()
+    assert (result["state"], result["message"]) == ("ready", "")
+    (planned,) = [proof for proof in result["proofs"] if proof["name"] == "preflight.checks_plan"]
+    assert planned["status"] == "inconclusive", "what needs a new column cannot be planned behind a stand-in"
+    assert "only after the migration" in planned["detail"]
+    change("checks.2.violations", 'SELECT nothing FROM draw."Orders"')(world)
+    change("scenarios.0.steps.0.sql", 'UPDATE draw."Orders" SET nothing = 1')(world)
+    world.deploy_text(moved(MIGRATION))
+    result = world.look()
+    assert red(result) == {"checks_plan"}
+    change("checks.2.violations", 'SELECT closed_at FROM draw."Orders"')(world)
+    change("scenarios.0.steps.0.sql", 'UPDATE draw."Orders" SET code = 1')(world)
+    result = world.look()
+    assert (result["state"], result["message"]) == ("deployed", "")
+    after = read_back(Login.of(world.parameters), world.release["tables"], OWN, "alembic_version")
+    assert {proof.name: proof.detail for proof in after if proof.status != "pass"} == {}
+    assert "structure.draw.Orders.added_columns" in {proof.name for proof in after}
 
 
 ALSO_THERE = """

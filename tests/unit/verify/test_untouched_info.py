@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
@@ -16,7 +17,9 @@ from ansible.module_utils.dbrelease.migrate.move import read_counters, read_coun
 from ansible.module_utils.dbrelease.postgres.fingerprints import READING, read_tables, write_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.verify.unchanged_verdict import Evidence, Trace, Window, judge, rewritten
+from ansible.module_utils.dbrelease.verify.write_attribution import migration_transactions
 from own_sessions import connect
+from psycopg2.extras import RealDictCursor
 from shared_database import await_inserts
 from untouched_info import act
 
@@ -441,3 +444,13 @@ def test_who_wrote_an_altered_table(trace: Trace, written: dict[str, int], statu
 @pytest.mark.parametrize(("trace", "window", "status"), [r[1:] for r in WINDOWS], ids=[r[0] for r in WINDOWS])
 def test_writes_in_the_upgrade_must_have_another_writer(trace: Trace, window: Window, status: str) -> None:
     assert judge(evidence(trace=trace, window=window)).status == status
+
+
+def test_the_migrations_transactions_are_found_by_a_version_table_elsewhere(
+    database: Login, session: psycopg2.extensions.connection
+) -> None:
+    execute(database, 'CREATE SCHEMA ops; CREATE TABLE ops."Kept" (version_num text)', "CREATE TABLE kept (id int)")
+    execute(database, """INSERT INTO ops."Kept" VALUES ('a')""")
+    with session.cursor(cursor_factory=RealDictCursor) as cursor:
+        assert len(migration_transactions(cursor, 0, ["ops.Kept"])) == 1
+        assert migration_transactions(cursor, 0, ["ops.kept"]) == migration_transactions(cursor, 0, ["Kept"]) == []

@@ -49,7 +49,7 @@ def judge(
         if drifting
         else []
     )
-    structure = read_back(login, release["tables"], release["migration"]["to_revision"], "alembic_version")
+    structure = read_back(login, release["tables"], release["migration"]["to_revision"], login.version_table)
     path = str(kept_in(run.state_dir, (facts or {}).get("path", "")))
     return [
         criteria.stable(memory, readiness, monitoring.get("limits"), now_ns),

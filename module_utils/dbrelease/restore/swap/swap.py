@@ -128,7 +128,7 @@ def swap_in(
         Names(login.database, database, kept),
         tuple(name for name in asked["containers"] if name),
         params["db_container"],
-        asked["bookkeeping_table"],
+        login.version_table,
         services.Limits.of(asked),
         # Ansible unquotes a value once more than the shell does.
         asked["swap_back_command"].replace("{database}", kept if quote(kept) == kept else quote(f'"{kept}"')),
