@@ -9,12 +9,15 @@ short_description: Whether the tables hold what they held in the baseline, and w
 description:
   - Reads every table of the release's last baseline again, the same columns, in one REPEATABLE READ snapshot, and
     compares number of rows and fingerprint. Baseline and upgrade are read from the journal.
-  - An equal table passes. A table that is gone, or lacks a column, or holds rows that the migration's transaction wrote
-    (the one that wrote what O(bookkeeping_tables) hold), fails. So does one that changed although nobody is known to
-    have written to it, that lost more rows than were deleted (it was truncated), or of which more rows were deleted
-    while the upgrade ran than other transactions existed then.
-  - A table that the application alone changed is V(inconclusive), with the numbers. Rows that a migration wrote inside
-    a savepoint carry another transaction's id and are not told from the application's.
+  - An equal table passes. A table that is gone, or lacks a column, or holds rows that a transaction of the migration
+    wrote (the one that wrote what O(bookkeeping_tables) hold, and each other one of its sessions), fails. So does one
+    that changed although nobody is known to have written to it, that lost more rows than were deleted (it was
+    truncated), or of which more rows were deleted while the upgrade ran than other transactions existed then.
+  - A table that the application alone changed is V(inconclusive), with the numbers.
+  - Which transactions are the migration's is seen while it runs. Twenty times a second the sessions of the database are
+    read, and the next transaction id; what only the migration's sessions can have been given in between is the
+    migration's. A row of a transaction that may have been of either is V(inconclusive), and never called the
+    application's; so is one of a migration whose run was interrupted before it was journalled.
   - The server's write counters hold also what was rolled back, and arrive late. Where they would make a table red,
     they are awaited (O(settle_seconds)).
   - Fails only if there is no baseline or a table cannot be read. Journals the step V(untouched).

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from psycopg2.extensions import cursor as Cursor
+
 from ..core.errors import ReleaseError
 from ..core.journal import Run, utc_now
 from ..core.proof import Proof
@@ -17,6 +19,7 @@ from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retryin
 from ..postgres.revision import _asking, revisions_or_none
 from ..postgres.session import LOST_CLIENT_OPTIONS, Login, Row, select
 from ..postgres.terminate import end_sessions
+from ..postgres.writers import WriterWatch
 from .limits import Reach
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge, lock_timeout
@@ -49,6 +52,7 @@ class Moved:
     lock_waits: list[Row]
     before: Row
     after: Row | None
+    writers: Row  # whose transactions those of that time were, as WriterWatch.facts() says
 
 
 @dataclass
@@ -75,8 +79,14 @@ class Alembic:
         before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
+        writers = WriterWatch(name, self.login.database, self.table)
+
+        def look(cursor: Cursor, blocked_by: list[Row]) -> None:
+            writers.look(cursor)
+            reach.look(cursor, blocked_by)
+
         try:
-            with watch_blockers(self.login, name, reach.look) as watch:
+            with watch_blockers(self.login, name, look) as watch:
                 retrying(
                     lambda: self._attempt(move, name, environment, begun + self.timeout_s, watch, reach),
                     self.limits,
@@ -95,7 +105,15 @@ class Alembic:
         proofs = [judge(move, outcome), *reach.proofs(), self.log.close()]
         after = read_counters(self.login) if outcome.revisions is not None else None
         return Moved(
-            proofs, outcome.revisions, started_at, duration_ms, self._attempts, list(watch.seen), before, after
+            proofs,
+            outcome.revisions,
+            started_at,
+            duration_ms,
+            self._attempts,
+            list(watch.seen),
+            before,
+            after,
+            writers.facts(),
         )
 
     def _attempt(

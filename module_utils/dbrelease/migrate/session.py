@@ -155,7 +155,7 @@ def _file(run: Run, label: str, suffix: str) -> Path:
 
 
 def _facts(moved: Moved) -> dict[str, Any]:
-    keys = ("started_at", "duration_ms", "attempts", "lock_waits", "revisions", "before", "after")
+    keys = ("started_at", "duration_ms", "attempts", "lock_waits", "revisions", "before", "after", "writers")
     return {key: getattr(moved, key) for key in keys}
 
 

@@ -21,6 +21,7 @@ from ..postgres.revision import read_revisions, revisions_or_none
 from ..postgres.session import Login, as_declared, connect, server_reason, without_timeouts
 from ..postgres.strangers import refuse_planted
 from ..postgres.terminate import end_sessions
+from ..postgres.writers import WriterWatch
 from ..runs.exclusive import acting
 from .log import MigrationLog
 from .move import Moved, application_name, read_counters, read_counters_before
@@ -49,8 +50,9 @@ class Script:
         before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, cause = LockWatch(), ""
+        writers = WriterWatch(name, self.login.database, self.table)
         try:
-            with watch_blockers(self.login, name) as watch:
+            with watch_blockers(self.login, name, lambda cursor, _: writers.look(cursor)) as watch:
                 retrying(
                     lambda: self._attempt(move, name, begun + self.timeout_s),
                     self.limits,
@@ -64,7 +66,8 @@ class Script:
         duration_ms = round((time.monotonic() - begun) * 1000)
         proofs = [judge(move, revisions, cause, duration_ms), self.log.close()]
         after = read_counters(self.login) if revisions is not None else None
-        return Moved(proofs, revisions, started_at, duration_ms, self._attempts, list(watch.seen), before, after)
+        told = (list(watch.seen), before, after, writers.facts())
+        return Moved(proofs, revisions, started_at, duration_ms, self._attempts, *told)
 
     def _attempt(self, move: Move, name: str, deadline: float) -> None:
         remaining_ms = round((deadline - time.monotonic()) * 1000)
@@ -186,7 +189,9 @@ def _move(
         proofs = [replace(proof, name=LOG_PROOF) if proof.name != PROOF else proof for proof in moved.proofs]
         proofs = advised(move, proofs)
         facts = {key: getattr(moved, key) for key in ("attempts", "lock_waits", "duration_ms")}
-        step.facts.update(facts, started_at=moved.started_at, before=moved.before, after=moved.after)
+        step.facts.update(
+            facts, started_at=moved.started_at, before=moved.before, after=moved.after, writers=moved.writers
+        )
         step.prove(*proofs)
         result |= {
             **facts,

@@ -158,17 +158,21 @@ def _poll(login: Login, look: Callable[[Cursor], None], ready: threading.Event, 
     try:
         connection = connect(login, "dbrelease lock watch", read_only=True)
     except ReleaseError:
-        return
-    finally:
         ready.set()
+        return
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute("SET statement_timeout = '5s'")
+            look(cursor)
+            ready.set()
             while not ended.wait(POLL_S):
                 look(cursor)
+            # Of what happened after the last look, too.
+            look(cursor)
     except psycopg2.Error:
         return
     finally:
+        ready.set()
         connection.close()
 
 

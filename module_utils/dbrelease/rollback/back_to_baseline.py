@@ -82,7 +82,7 @@ def _tables(
         )
 
     first = {proof.name: proof for proof in ask(memory, [])}
-    again = Memory.of(memory.baseline, downgrade, memory.transactions)
+    again = replace(Memory.of(memory.baseline, downgrade, memory.transactions), moves=memory.moves)
     if again.upgrade is not None and any(proof.status == "inconclusive" for proof in first.values()):
         decided = [name for name, proof in first.items() if proof.status != "inconclusive"]
         first |= {proof.name: proof for proof in ask(again, [name.removeprefix("untouched.") for name in decided])}
@@ -240,7 +240,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
             transactions = (newest("guards") or {}).get("migration_xids") or ()
             proofs = compare_with_baseline(
                 Login.of(params),
-                Memory.of(baseline, newest("upgrade"), transactions),
+                Memory.of(baseline, newest("upgrade"), transactions, [newest("downgrade")]),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
                 created=params["created"],

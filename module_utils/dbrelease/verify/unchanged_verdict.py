@@ -28,9 +28,10 @@ class Window:
 class Trace:
     """What the rows themselves say of who wrote them, by their transaction ids."""
 
-    by_migration: int = 0  # rows that the migration's transaction wrote
+    by_migration: int = 0  # rows that the migration's transactions wrote
     older: int = 0  # rows that nobody wrote since the baseline
     others: int = 0  # rows that another transaction wrote between the baseline and the end of the upgrade
+    unattributed: int = 0  # rows of a transaction while the migration ran of which it was not seen whose it was
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,12 @@ def _judge(evidence: Evidence) -> Verdict:
             "inconclusive",
             f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows, "
             "and whether it changed more of them than it adds cannot be told from what others wrote.",
+        )
+    if trace.unattributed:
+        return Verdict(
+            "inconclusive",
+            f"Changed since the baseline: {counts}; {trace.unattributed} rows were written while the migration ran or "
+            "may have run, and whether it or the application wrote them was not seen.",
         )
     return Verdict(
         "inconclusive",

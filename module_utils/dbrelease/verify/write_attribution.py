@@ -26,6 +26,7 @@ from ..postgres.session import (
     server_reason,
     transaction,
 )
+from .transactions import Transactions
 from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, prove_unread, same
 
 # A server of version 15 or later reports an idle session's last writes within ten seconds, an older one sooner or at
@@ -37,12 +38,10 @@ XIDS = 1 << 32
 
 # The 32 bits that a row holds, as its distance back from the snapshot: that survives the counter's wrap-around.
 TRACE = """
-SELECT count(*) FILTER (WHERE held.xmin = ANY(%(migration)s::text[]::xid[])) AS by_migration,
-       count(*) FILTER (WHERE distance.back > %(baseline)s) AS older,
-       count(*) FILTER (WHERE distance.back > %(upgrade_end)s AND distance.back <= %(baseline)s
-                          AND held.xmin <> ALL(%(migration)s::text[]::xid[])) AS others
+SELECT CASE WHEN distance.back <= %(baseline)s THEN distance.back END AS back, count(*) AS rows
 FROM ONLY {table} AS held
 CROSS JOIN LATERAL (SELECT mod(%(now)s - held.xmin::text::bigint + 4294967296, 4294967296) AS back) AS distance
+GROUP BY 1
 """
 
 
@@ -53,15 +52,24 @@ class Memory:
     baseline: Mapping[str, Any]
     upgrade: Mapping[str, Any] | None
     transactions: Sequence[int] = ()  # further ones of the migration, which its bookkeeping no longer tells
+    moves: Sequence[Mapping[str, Any]] = ()  # each upgrade and downgrade that was recorded after the baseline
 
     @classmethod
     def of(
-        cls, baseline: Mapping[str, Any], upgrade: Mapping[str, Any] | None, transactions: Sequence[int] = ()
+        cls,
+        baseline: Mapping[str, Any],
+        upgrade: Mapping[str, Any] | None,
+        transactions: Sequence[int] = (),
+        moves: Sequence[Mapping[str, Any] | None] = (),
     ) -> Memory:
-        """The upgrade counts only if its counters were read after the baseline."""
-        usable = upgrade is not None and bool(upgrade.get("before")) and bool(upgrade.get("after"))
-        later = usable and upgrade is not None and upgrade["before"]["xid"] >= baseline["xid"]
-        return cls(baseline, upgrade if later else None, transactions)
+        """A move counts only if its counters were read after the baseline; `moves` are others than the upgrade."""
+
+        def counts(move: Mapping[str, Any] | None) -> bool:
+            usable = move is not None and bool(move.get("before")) and bool(move.get("after"))
+            return usable and move is not None and move["before"]["xid"] >= baseline["xid"]
+
+        recorded = [move for move in (upgrade, *moves) if move is not None and counts(move)]
+        return cls(baseline, upgrade if counts(upgrade) else None, transactions, recorded)
 
 
 def compare(
@@ -108,11 +116,9 @@ def _compare(
         now = read_tables(cursor, only=wanted, left_out=[LOCK_NOT_AVAILABLE], of_strangers=untrusted)
         changed = [key for key, row in compared.items() if key in now and not same(row, now[key])]
         problem = _not_comparable(cursor, memory.baseline) if changed else ""
-        written = migration_transactions(cursor, memory.baseline["xid"], bookkeeping_tables) if changed else []
-        since = memory.baseline["xid"]
-        migration = sorted({*written, *(xid for xid in memory.transactions if xid >= since)}) if changed else []
+        migration = _migration(cursor, memory, bookkeeping_tables) if changed else Transactions(memory.baseline["xid"])
         traces = {
-            key: Trace() if now[key]["absent"] else _trace(cursor, key, now[key]["oid"], memory, migration)
+            key: Trace() if now[key]["absent"] else _trace(cursor, now[key]["oid"], memory, migration)
             for key in changed
         }
     found = {
@@ -139,7 +145,7 @@ def _settle(
     connection: Connection,
     found: dict[str, Evidence],
     memory: Memory,
-    migration: Sequence[int],
+    migration: Transactions,
     settle_seconds: float,
 ) -> dict[str, Verdict]:
     """Judge, and again while a verdict may yet be turned by counters on their way; fills `written` and `window`."""
@@ -156,7 +162,7 @@ def _settle(
         time.sleep(POLL_S)
 
 
-def _with_counters(key: str, evidence: Evidence, counters: Row, memory: Memory, migration: Sequence[int]) -> Evidence:
+def _with_counters(key: str, evidence: Evidence, counters: Row, memory: Memory, migration: Transactions) -> Evidence:
     current = counters["tables"].get(key)
     if current is None:
         return evidence
@@ -173,7 +179,7 @@ def _with_counters(key: str, evidence: Evidence, counters: Row, memory: Memory, 
     )
 
 
-def _window(key: str, upgrade: Mapping[str, Any] | None, migration: Sequence[int]) -> Window | None:
+def _window(key: str, upgrade: Mapping[str, Any] | None, migration: Transactions) -> Window | None:
     """What the counters added while the upgrade ran, and how many transactions beside the migration's may have."""
     if upgrade is None:
         return None
@@ -182,7 +188,7 @@ def _window(key: str, upgrade: Mapping[str, Any] | None, migration: Sequence[int
     if first is None or last is None:
         return None
     since = begin.get("since", begin["xid"])
-    own = sum(since <= xid < end["xid"] for xid in migration)
+    own = migration.count(since, end["xid"])
     others = end["xid"] - since - own + begin.get("running", 0)
     return Window(last["updated"] - first["updated"], last["deleted"] - first["deleted"], max(others, 0))
 
@@ -223,22 +229,32 @@ def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Seque
     return sorted(found)
 
 
-def _trace(cursor: Cursor, key: str, oid: int, memory: Memory, migration: Sequence[int]) -> Trace:
+def _migration(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> Transactions:
+    since = memory.baseline["xid"]
+    written = migration_transactions(cursor, since, bookkeeping_tables)
+    return Transactions.of(since, [*written, *memory.transactions], memory.moves)
+
+
+def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Transactions) -> Trace:
     now = _now(cursor)
     end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
     name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
     cursor.execute(
         sql.SQL(TRACE).format(table=sql.SQL(name)),
-        {
-            "migration": [str(xid % XIDS) for xid in migration],
-            "now": now % XIDS,
-            "baseline": now - memory.baseline["xid"],
-            "upgrade_end": now - end,
-        },
+        {"now": now % XIDS, "baseline": now - memory.baseline["xid"]},
     )
-    (row,) = (dict(row) for row in cursor.fetchall())
-    return Trace(row["by_migration"], row["older"], row["others"])
+    older = by_migration = others = unattributed = 0
+    for row in (dict(row) for row in cursor.fetchall()):
+        if row["back"] is None:
+            older += row["rows"]
+            continue
+        xid = now - row["back"]
+        whose = migration.whose(xid)
+        by_migration += row["rows"] if whose == "own" else 0
+        others += row["rows"] if whose != "own" and xid < end else 0
+        unattributed += row["rows"] if whose == "unknown" else 0
+    return Trace(by_migration, older, others, unattributed)
 
 
 def _now(cursor: Cursor) -> int:
