@@ -21,6 +21,9 @@ SUITES: list[list[Measurement]] = [
 
 def main(names: list[str]) -> int:
     """Run those that are named, or all."""
+    known = [one.name for suite in SUITES for one in suite]
+    if unknown := [name for name in names if name not in known]:
+        raise SystemExit(f"There is no measurement {', '.join(unknown)}: name some of {', '.join(known)}.")
     chosen = [one for suite in SUITES for one in suite if not names or one.name in names]
     results, missed = [], []
     for one in chosen:

@@ -9,17 +9,22 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from itertools import cycle
 
 import psycopg2
+from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import make_dsn
 
-from .measurement import ROOT, Measurement, run
+from .measurement import ROOT, Measurement, play, run, stack
 
 ROWS = 1_000_000
+PREVIEW_ROWS = 1_000
 SCRATCH = "bench_write_wait"
+BACKUPS = ROOT / ".stack/app/backend/migrations/backups"
+TRIES = 3
 OBVIOUS = """
 BEGIN;
 CREATE TABLE drawing_project_associations (
@@ -41,6 +46,9 @@ CREATE TABLE projects (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), name text)
 CREATE TABLE drawings (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), title text,
     project_id uuid REFERENCES projects (id) ON DELETE SET NULL);
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+-- Seeding would start an autovacuum, whose lock the migration may not wait for.
+ALTER TABLE projects SET (autovacuum_enabled = off);
+ALTER TABLE drawings SET (autovacuum_enabled = off);
 INSERT INTO alembic_version VALUES ('0ab370a9afb6');
 INSERT INTO projects (name) SELECT 'p' || n FROM generate_series(1, {ROWS // 8}) n;
 INSERT INTO drawings (title, project_id)
@@ -68,7 +76,18 @@ def connect(database: str) -> Connection:
 
 
 def longest_wait(migration: str) -> float:
-    """Seconds that the slowest of many small writes took while the migration ran on a database of its own."""
+    """Seconds that the slowest of many small writes took while the migration ran on a database of its own.
+
+    A migration that met a lock is measured anew, as a deploy tries it again.
+    """
+    for _ in range(TRIES - 1):
+        with suppress(LockNotAvailable):
+            return longest_wait_once(migration)
+    return longest_wait_once(migration)
+
+
+def longest_wait_once(migration: str) -> float:
+    """The same, of one attempt."""
     admin = connect("postgres")
     with admin.cursor() as cursor:
         cursor.execute(f"DROP DATABASE IF EXISTS {SCRATCH} WITH (FORCE)")
@@ -109,9 +128,14 @@ def longest_wait_during(act: Callable[[], object], database: str, writes: Sequen
 
 def released_order() -> float:
     """With the SQL that Alembic prints for the release's revision."""
-    backups = ROOT / ".stack/app/backend/migrations/backups"
-    preview = max(backups.glob("migration_preview_*.sql")).read_text()
-    return longest_wait(preview)
+    return longest_wait(preview())
+
+
+def preview() -> str:
+    """That SQL: a deploy saves it."""
+    stack(PREVIEW_ROWS)
+    play("deploy_8_1a.yml")
+    return max(BACKUPS.glob("migration_preview_*.sql")).read_text()
 
 
 def obvious_order() -> float:

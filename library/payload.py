@@ -7,24 +7,31 @@ DOCUMENTATION = r"""
 module: payload
 short_description: Put the files of a release where the application needs them
 description:
-  - Puts each file in the backend's container, or on the target itself, as a new file of mode 0644.
+  - Puts each file that is missing in the backend's container, or on the target itself, as a new file of mode 0644.
   - On the target it never replaces a file, and never writes through a link that leads out of the folder of the file.
   - The files are read where Ansible runs; one that has changed since the release was read is refused.
+  - Then compares the sha256 of every file of the payload with what stands at its destination. As a task it fails where
+    they are not as they must be, with what to do.
 extends_documentation_fragment: [run]
 options:
   payload:
     description:
-      - The files that are missing, as M(release_info) returns them, with C(path), C(destination) and C(sha256).
-      - The action of this module adds what each of them holds, in C(content) (base64).
+      - The files, as M(release_info) returns them, with C(path), C(destination) and C(sha256).
+      - Where one has a C(folder), a link on the way to its destination may not lead out of it.
+      - The action of this module adds what each file to copy holds, in C(content) (base64).
     type: list
     elements: dict
     required: true
+  copy:
+    description: The destinations of the files to copy, those that are missing. By default all.
+    type: list
+    elements: str
   backend_container:
     description: The container that needs the files. By default they are put on the target itself.
     type: str
 attributes:
   check_mode:
-    description: Nothing is put anywhere.
+    description: Nothing is put anywhere, so a file that is missing is V(skipped) and not red.
     support: full
   diff_mode:
     description: Each file is new.
@@ -33,11 +40,12 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Copy what is missing
+- name: Copy what is missing, and prove that all files are there
   payload:
     run: "{{ opened.run }}"
     backend_container: shop_backend
     payload: "{{ read.release.migration.payload }}"
+    copy: "{{ preflight.payload_missing }}"
 """
 
 RETURN = r"""
@@ -46,39 +54,74 @@ copied:
   type: list
   elements: str
   returned: success
+states:
+  description: For each destination its sha256, or one word on what is there instead, such as V(missing) or V(outside).
+  type: dict
+  returned: success
+proofs:
+  description: The claim C(migrate.payload).
+  type: list
+  elements: dict
+  returned: success
+message:
+  description: One sentence for each proof that does not hold; as a task it then fails, and C(msg) has them.
+  type: str
+  returned: success
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.journal import Journal
 from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.proof import sentence
+from ansible.module_utils.dbrelease.host.commands import commands_in
+from ansible.module_utils.dbrelease.migrate.payload import in_place
 from ansible.module_utils.dbrelease.migrate.payload_copy import copy_to_container, copy_to_target
 from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.preflight.places import ROOT, read_payload
 from ansible.module_utils.dbrelease.release.requirements import PayloadFile
 from ansible.module_utils.dbrelease.runs.exclusive import acting
 
 OPTIONS: Options = {
     **RUN_OPTIONS,
     "payload": {"type": "list", "elements": "dict", "required": True},
+    "copy": {"type": "list", "elements": "str"},
     "backend_container": {"type": "str"},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Put each file in its place."""
-    run, files = run_of(params), params["payload"]
-    copied = [item["destination"] for item in files]
-    with Journal(run, dry=check_mode).step("payload_copy") as step, acting(run, dry=check_mode):
-        step.facts["copied"] = copied
-        for item in [] if check_mode else files:
+    """Put each file that is missing in its place, then look at each destination, and judge."""
+    journal, payload, asked = Journal(run_of(params), dry=check_mode), params["payload"], params.get("copy")
+    missing = [item for item in payload if asked is None or item["destination"] in asked]
+    if missing:
+        copy(journal, missing, params["backend_container"])
+    files = [PayloadFile.of(item) for item in payload]
+    with journal.step("payload") as step:
+        seen = read_payload(commands_in(params["backend_container"] or None, user=ROOT), files, "")
+        proof = in_place(files, seen.states, planned=check_mode)
+        step.prove(proof)
+    return {
+        "changed": bool(missing),
+        "copied": [item["destination"] for item in missing],
+        "states": dict(seen.states),
+        "proofs": [proof.as_dict()],
+        "message": sentence([proof.as_dict()]),
+    }
+
+
+def copy(journal: Journal, files: Sequence[Mapping[str, Any]], container: str | None) -> None:
+    """A step of its own: what of the files is there is judged also where nothing was to be copied."""
+    with journal.step("payload_copy") as step, acting(journal.run, dry=journal.dry):
+        step.facts["copied"] = [item["destination"] for item in files]
+        for item in [] if journal.dry else files:
             content = base64.b64decode(item["content"], validate=True)
-            if container := params["backend_container"]:
+            if container:
                 copy_to_container(PayloadFile.of(item), content, container)
             else:
                 copy_to_target(PayloadFile.of(item), content)
-    return {"changed": bool(files), "copied": copied}
 
 
 def main() -> None:

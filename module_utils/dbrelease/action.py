@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import ansible.constants as constants  # type: ignore[import-untyped]
-from ansible import context
-from ansible.executor import module_common
+from ansible import context  # type: ignore[attr-defined]
+from ansible.executor import module_common  # type: ignore[import-untyped]
 from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
-from ansible.plugins.loader import module_loader
-from ansible.template import Templar
+from ansible.plugins.loader import module_loader  # type: ignore[import-untyped]
+from ansible.template import Templar  # type: ignore[import-untyped]
 
 from .core.answer import BYTES_AT_MOST, MIB, Declared, declared, keep, shown, untrusted
 from .core.errors import ReleaseError

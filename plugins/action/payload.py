@@ -1,4 +1,7 @@
-"""payload works on the target; what the files hold is read here, where the release is."""
+"""payload works on the target; what the files hold is read here, where the release is.
+
+A claim that does not hold fails the task: nothing is migrated without the files.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,18 @@ class ActionModule(DeclaredAction):
 
     def refuse(self) -> None:
         """Add what each file holds; raises ReleaseError where one is not the file that the release was read with."""
-        filled = [{**item, "content": content_of(item)} for item in self._task.args["payload"]]
+        payload, missing = self._task.args["payload"], self._task.args.get("copy")
+        filled = [
+            {**item, "content": content_of(item)} if missing is None or item["destination"] in missing else item
+            for item in payload
+        ]
         self._task.args = {**self._task.args, "payload": filled}
+
+    def judged(self, result: dict[str, Any]) -> dict[str, Any]:
+        """A failure where there is a message."""
+        if result.get("failed") or not result.get("message"):
+            return result
+        return {**result, "failed": True, "msg": result["message"], "message": ""}
 
 
 def content_of(item: Mapping[str, Any]) -> str:

@@ -41,7 +41,9 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     item = {"source": "new.py", "path": str(folder / "new.py"), "destination": destination, "sha256": SHA256}
     variables = {
         "run_containers": {"backend": ""},
-        "__migrate_missing": "{{ run_release.release.migration.payload }}",
+        "preflight_result": {
+            "payload_missing": "{{ run_release.release.migration.payload | map(attribute='destination') | list }}"
+        },
         "run_release": {
             "release": {
                 "migration": {

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import payload_info
+import payload
 import pytest
 import yaml
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
@@ -271,9 +271,9 @@ def test_no_link_leads_a_file_out_of_its_folder(tmp_path: Path, run_parameters: 
     seen = read_payload(commands_in(None), [PayloadFile("new.py", str(destination), "0" * 64, folder)], "abc")
     assert seen.states == {str(destination): "outside"}
     item = {"source": "new.py", "destination": str(destination), "sha256": "0" * 64, "folder": folder}
-    asked = {"run": run_parameters, "payload": [item], "revision": "abc", "backend_container": ""}
+    asked = {"run": run_parameters, "payload": [item], "copy": [], "backend_container": ""}
     for check_mode in (True, False):
-        result = payload_info.act(asked, check_mode)
+        result = payload.act(asked, check_mode)
         assert "leads out of the folder that the inventory names for it, by a link" in result["message"]
 
 

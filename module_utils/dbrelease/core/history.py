@@ -39,18 +39,19 @@ class Memory:
     def of(cls, lines: Sequence[Line], run: Run) -> Memory:
         """From the whole journal; what was before the newest deployment is forgotten."""
         own = [line for line in lines if (line["release"], line["environment"]) == (run.release, run.environment)]
-        begin, deployed_ns, taken_back_ns = 0, None, None
+        begin, deployed_ns, taken_back_ns, sampled = 0, None, None, False
         for place, line in enumerate(own):
+            sampled = sampled or line["step"] == SAMPLE
             if line["event"] != "passed":
                 continue
             if line["step"] == "upgrade" and line["facts"].get("attempts", 1):
-                begin, deployed_ns, taken_back_ns = place, of_journal(line["ts"]), None
-            elif line["step"] == "finalize" and deployed_ns is not None and not _sampled(own[begin:place]):
+                begin, deployed_ns, taken_back_ns, sampled = place, of_journal(line["ts"]), None, False
+            elif line["step"] == "finalize" and deployed_ns is not None and not sampled:
                 deployed_ns = of_journal(line["ts"])
             elif line["step"] == "verify":
                 taken_back_ns = None  # whoever made it so, it is there
             elif line["step"] in TAKEN_BACK:
-                begin, deployed_ns, taken_back_ns = place + 1, None, of_journal(line["ts"])
+                begin, deployed_ns, taken_back_ns, sampled = place + 1, None, of_journal(line["ts"]), False
         recent = own[begin:]
         samples = tuple(Sample(of_journal(line["ts"]), line["facts"]) for line in recent if line["step"] == SAMPLE)
         return cls(recent, deployed_ns, taken_back_ns, samples)
@@ -127,10 +128,6 @@ def _is_single(line: Line) -> bool:
     """Whether a line is of a watch that is one sample long."""
     watch = line["facts"].get("watch") or _window(line)
     return watch.get("seconds") == 0
-
-
-def _sampled(lines: Sequence[Line]) -> bool:
-    return any(line["step"] == SAMPLE for line in lines)
 
 
 @dataclass(frozen=True)

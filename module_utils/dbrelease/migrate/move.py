@@ -32,6 +32,8 @@ RECOVERY_S = 15.0
 POLL_S = 0.5
 # A session that is at work all the time reports once a second what it wrote.
 LATE_S = 1.2
+# What others do after a position counts as if they did it during the move: an old one would hide who wrote.
+OLDEST_S = 3.0
 # An older server hands what sessions report to a process that tells of it half a second later.
 TELLS_AT_ONCE = 150000
 # Their kind would be hidden from whoever may not see what other users do.
@@ -68,6 +70,7 @@ class Alembic:
     run: Run
     log: MigrationLog
     settings: Mapping[str, str] = field(default_factory=dict)
+    position: Position | None = None
     _last: Finished | None = field(default=None, init=False)
     _output: str = field(default="", init=False)
     _attempts: int = field(default=0, init=False)
@@ -76,7 +79,7 @@ class Alembic:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
         environment = session_environment(self.commands, name, self.limits, self.settings)
-        before = read_counters_before(self.login)
+        before = read_counters_before(self.login, self.position)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
         writers = WriterWatch(name, self.login.database, self.table)
@@ -166,16 +169,35 @@ def read_counters(login: Login) -> Row:
         return write_counters(cursor)
 
 
-def read_counters_before(login: Login) -> Row:
+@dataclass(frozen=True)
+class Position:
+    """Where the server was at a moment of this process; late: sessions may report later what they wrote before."""
+
+    row: Row
+    moment: float
+    late: bool
+
+
+def read_position(login: Login) -> Position:
+    """The present one; read some time before a move, its wait passes while something else is done."""
+    with _asking(login, "dbrelease counters") as cursor:
+        row = position(cursor)
+        others = select(cursor, OTHERS)[0]["sessions"]
+        return Position(row, time.monotonic(), others > 0 or cursor.connection.server_version < TELLS_AT_ONCE)
+
+
+def read_counters_before(login: Login, first: Position | None = None) -> Row:
     """The same before a move; `since` and `running` are of a moment before, whose writes are counted by now.
 
     So each write that the counters add from here on is of a transaction since then.
+    first: that moment, if it was read already; one that is too old is read again.
     """
+    if first is None or time.monotonic() - first.moment > OLDEST_S:
+        first = read_position(login)
+    if first.late:
+        time.sleep(max(0.0, first.moment + LATE_S - time.monotonic()))
     with _asking(login, "dbrelease counters") as cursor:
-        first = position(cursor)
-        if select(cursor, OTHERS)[0]["sessions"] or cursor.connection.server_version < TELLS_AT_ONCE:
-            time.sleep(LATE_S)
-        return {**write_counters(cursor), "since": first["xid"], "running": first["running"]}
+        return {**write_counters(cursor), "since": first.row["xid"], "running": first.row["running"]}
 
 
 def application_name(move: Move, run: Run) -> str:

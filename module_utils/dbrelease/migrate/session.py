@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ..postgres.revision import read_revisions
 from ..postgres.session import Login
 from ..runs.exclusive import acting
 from .log import LOG_PROOF, MigrationLog
-from .move import Alembic, Moved
+from .move import Alembic, Moved, Position, read_position
 from .outcome import UPGRADE_PROOF, Move, advised, already_there, check_pattern, is_needed, refuses
 from .preview import PREVIEW_PROOF, Preview, preview
 from .role import settings_for
@@ -39,6 +40,11 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
         return _as_result(result, move, proofs)
     # The engine is reached only now: a refusal needs the database alone.
     commands = commands_in(params["backend_container"], workdir=params["workdir"])
+    # What is read before the move waits for what others report late: that time passes beside the preview.
+    position = None
+    if not check_mode:
+        with suppress(ReleaseError):  # then the move reads it, and says why it cannot
+            position = read_position(login)
     shown, path = _preview(journal, commands, move, params, login)
     result |= {
         "preview": path,
@@ -53,7 +59,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     if check_mode:
         proofs = [shown.proof, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
         return _as_result({**result, "changed": True}, move, proofs)
-    return _move(journal, move, result, shown.proof, commands, params, login)
+    return _move(journal, move, result, shown.proof, commands, params, login, position)
 
 
 def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list[str]:
@@ -96,6 +102,7 @@ def _move(
     commands: Commands,
     params: Mapping[str, Any],
     login: Login,
+    position: Position | None,
 ) -> dict[str, Any]:
     with journal.step(move.direction) as step, acting(journal.run, login), ending_in_order():
         settings = {**_as_owner(commands, move, params, login), **params["session_settings"]}
@@ -111,6 +118,7 @@ def _move(
             journal.run,
             log,
             settings,
+            position,
         )
         moved = alembic.move(move)
         step.facts.update(_facts(moved))

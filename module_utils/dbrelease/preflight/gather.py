@@ -26,13 +26,12 @@ from ..postgres.transport import caveat
 from ..release.requirements import Demands
 from .catalog import read_database
 from .facts import Database, Facts, Payload, Unseen
-from .places import ask_api, mounted_into, read_history, read_payload, read_state_dir
+from .places import ROOT, ask_api, mounted_into, read_history, read_payload, read_state_dir
 from .trial import plan_statements
 
 SETTLE_S = 30.0
 POLL_S = 0.5
 APPLICATION = "dbrelease preflight"
-ROOT = "0"
 
 Value = TypeVar("Value")
 

@@ -16,6 +16,7 @@ from ..release.requirements import Endpoint, PayloadFile
 from .facts import Payload, StateDir, Unseen
 
 TIMEOUT_S = 30
+ROOT = "0"
 HISTORY_LINE = re.compile(r"(?P<down>[^\s,]+(?:, [^\s,]+)*)(?: \([^)]*\))* -> (?P<revision>\w+)\b")
 
 # One word or one sha256 a destination, in their order; then the scripts that define the release's revision.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -195,13 +196,12 @@ def _record(stage: Stage) -> StageRecord:
 
 def _proofs(stages: Sequence[Stage]) -> list[dict[str, Any]]:
     """Every claim with its step; one that a later step only repeats is there once."""
-    found: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
     for stage in stages:
         for raw in stage.facts.get("proofs") or ():
             proof = {key: raw.get(key, default) for key, default in NO_PROOF.items()}
-            if not any(proof == {key: known[key] for key in NO_PROOF} for known in found):
-                found.append({**proof, "step": stage.step})
-    return found
+            found.setdefault(json.dumps(proof, sort_keys=True, default=str), {**proof, "step": stage.step})
+    return list(found.values())
 
 
 def _counts(proofs: Sequence[Mapping[str, Any]]) -> dict[str, int]:

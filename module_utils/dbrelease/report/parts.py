@@ -88,9 +88,10 @@ def monitored(lines: Sequence[Line], run: Run, stages: Sequence[Stage]) -> dict[
     lines: the whole journal; a run that watches or asks how it was shows also what other runs saw since the deployment.
     """
     own = [line["facts"] for line in lines if line["step"] == "sample" and line["run_id"] == run.run_id]
+    mine = {id(facts) for facts in own}
     watches = [stage for stage in stages if stage.step == "monitor" and stage.status != "skipped"]
     asks = watches or any(stage.step == "readiness" for stage in stages)
-    earlier = [sample.facts for sample in Memory.of(lines, run).samples if sample.facts not in own] if asks else []
+    earlier = [sample.facts for sample in Memory.of(lines, run).samples if id(sample.facts) not in mine] if asks else []
     if not (own or earlier or watches):
         return None
     return {

@@ -149,8 +149,9 @@ def decide(claim: Claim | None, run_id: str, life: Life, *, held: bool, closed: 
 
 def is_closed(lines: Sequence[Line], run_id: str) -> bool:
     """Whether the journal has the end of a run."""
+    # From behind, where it is: a journal may have the lines of many runs.
     return any(
-        line["run_id"] == run_id and line["step"] == "run" and line["event"] != "started" for line in lines
+        line["step"] == "run" and line["event"] != "started" and line["run_id"] == run_id for line in reversed(lines)
     )  # fmt: skip
 
 

@@ -78,21 +78,22 @@ def lines_of_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]) -> bool:
-    """Whether a run may still be at work, asked by the run that has the claim.
+    """Whether a run may still be at work, by its own lines, asked by the run that has the claim.
 
     One that had claimed the target is dead or was taken over; of one that never did, its controller is looked at.
     """
     if is_closed(lines, run_id):
         return False
-    own = [line for line in lines if line["run_id"] == run_id]
-    had_claimed = any((line["step"], line["event"]) == (CLAIM_STEP, "passed") for line in own)
-    return not had_claimed and not is_dead(own[0])
+    had_claimed = any((line["step"], line["event"]) == (CLAIM_STEP, "passed") for line in lines)
+    return not had_claimed and not is_dead(lines[0])
 
 
-def interrupted_runs(lines: Sequence[Line], *, living: Collection[str], state_dir: str) -> list[Interrupted]:
+def interrupted_runs(
+    by_run: Mapping[str, Sequence[Line]], *, living: Collection[str], state_dir: str
+) -> list[Interrupted]:
     """The runs, of whatever release, that were cut short and that nobody has settled and reported yet."""
     found = []
-    for run_id, own in lines_of_runs(lines).items():
+    for run_id, own in by_run.items():
         if run_id in living:
             continue
         if is_closed(own, run_id) and not open_steps(own, run_id) and not is_unreported(own):

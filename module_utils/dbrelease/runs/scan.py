@@ -60,7 +60,7 @@ def scan_target(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
     holder = holder_of(run) if dry else None
     if holder and holder.holder:
         living.add(holder.holder.run_id)
-    found = interrupted_runs(lines, living=living, state_dir=run.state_dir)
+    found = interrupted_runs(by_run, living=living, state_dir=run.state_dir)
     runs = [one for one in found if (one.run.release, one.run.environment) == (run.release, run.environment)]
     own = {one.run.run_id for one in runs}
     others = [one for one in found if one.run.run_id not in own and not one.settled]

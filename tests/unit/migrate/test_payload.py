@@ -53,14 +53,16 @@ def test_a_new_file_has_the_very_bytes_and_can_be_read(
         result = put(run_parameters, item(tmp_path / "a.py", tmp_path))
     finally:
         os.umask(before)
-    assert result == {"changed": True, "copied": [str(tmp_path / "a.py")]}
+    assert (result["changed"], result["copied"]) == (True, [str(tmp_path / "a.py")])
+    assert [proof["status"] for proof in result["proofs"]] == ["pass"]
     assert (tmp_path / "a.py").read_bytes() == CONTENT
     assert stat.S_IMODE((tmp_path / "a.py").stat().st_mode) == 0o644
 
 
 def test_in_check_mode_nothing_is_written(tmp_path: Path, run_parameters: dict[str, Any]) -> None:
     result = put(run_parameters, item(tmp_path / "a.py"), check_mode=True)
-    assert result == {"changed": True, "copied": [str(tmp_path / "a.py")]}
+    assert (result["changed"], result["copied"]) == (True, [str(tmp_path / "a.py")])
+    assert [proof["status"] for proof in result["proofs"]] == ["skipped"]
     assert not (tmp_path / "a.py").exists() and not Path(run_parameters["state_dir"]).exists()
 
 

@@ -24,7 +24,7 @@ def judged(module: str, result: dict[str, Any], **arguments: Any) -> Any:
     return action.judged(dict(result))
 
 
-@pytest.mark.parametrize(("module", "arguments"), [("payload_info", {}), ("api_contract_info", {"mode": "observe"})])
+@pytest.mark.parametrize(("module", "arguments"), [("payload", {}), ("api_contract_info", {"mode": "observe"})])
 def test_a_red_claim_fails_the_task(module: str, arguments: dict[str, Any]) -> None:
     result = judged(module, RED, **arguments)
     assert (result["failed"], result["msg"], result["proofs"]) == (True, RED["message"], RED["proofs"])

@@ -22,6 +22,7 @@ from ansible.module_utils.dbrelease.restore import cleanup
 from ansible.module_utils.dbrelease.runs.interrupted import (
     Interrupted,
     interrupted_runs,
+    lines_of_runs,
     may_live,
     notice,
     stray_databases,
@@ -356,15 +357,15 @@ def test_only_who_never_claimed_may_live(lines: list[dict[str, Any]], controller
     ],
 )
 def test_what_counts_as_interrupted(lines: list[dict[str, Any]], steps: tuple[str, ...] | None) -> None:
-    found = interrupted_runs(lines, living=(), state_dir="/s")
+    found = interrupted_runs(lines_of_runs(lines), living=(), state_dir="/s")
     assert [run.steps for run in found] == ([] if steps is None else [steps])
-    assert not interrupted_runs(lines, living=("a",), state_dir="/s")
+    assert not interrupted_runs(lines_of_runs(lines), living=("a",), state_dir="/s")
 
 
 @pytest.mark.parametrize(("closed", "asked"), [([], ["deployed"]), ([CLOSED], [])])
 def test_only_an_interrupted_run_without_a_report_asks_for_one(closed: list[dict[str, Any]], asked: list[str]) -> None:
     lines = [{**START, "facts": {"asked": ["deployed"]}}, CLAIM, UPGRADE, *closed]
-    (found,) = interrupted_runs(lines, living=(), state_dir="/s")
+    (found,) = interrupted_runs(lines_of_runs(lines), living=(), state_dir="/s")
     assert found.facts()["asked"] == asked
 
 
@@ -386,7 +387,7 @@ def test_who_settled_it_may_not_have_come_to_its_report(
     asked: list[str], end: list[dict[str, Any]], unreported: bool
 ) -> None:
     lines = [{**START, "facts": {"asked": asked}}, CLAIM, UPGRADE, *end]
-    found = interrupted_runs(lines, living=(), state_dir="/s")
+    found = interrupted_runs(lines_of_runs(lines), living=(), state_dir="/s")
     seen = [(run.settled, run.where, run.steps, run.facts()["asked"]) for run in found]
     assert seen == ([(True, "at step upgrade", ("upgrade",), asked)] if unreported else [])
 

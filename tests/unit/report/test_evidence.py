@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -340,6 +341,16 @@ def test_checklist_item(make: Make, statuses: dict[str, str], verdict: str) -> N
 def test_an_item_needs_every_pattern(make: Make) -> None:
     model = make([*RUN, *closed("backup", proofs=[proof("backup.saved")])])
     assert checklist(model)["Backup saved"] == "inconclusive"
+
+
+def test_many_claims_and_samples_take_work_in_proportion(run: Run) -> None:
+    claims = [proof(f"checks.{number}") for number in range(4_000)]
+    samples: list[Event] = [("sample", "passed", {**SAMPLE, "number": number}) for number in range(3_000)]
+    events = [*RUN, *closed("checks", proofs=claims), ("monitor", "started", {}), *samples]
+    begun = time.process_time()
+    model = build(run, RELEASE, lines_of(events, run), asked=["deployed"])
+    assert len(model["proofs"]) == len(claims)
+    assert time.process_time() - begun < 5  # in proportion to their square it takes more than ten times as long
 
 
 def test_claims_that_a_gate_repeats_are_there_once(make: Make) -> None:

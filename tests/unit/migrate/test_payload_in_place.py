@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import payload_info
+import payload
 import pytest
 
 CONTENT = b"revision = 'abc'\n"
@@ -15,7 +15,7 @@ CONTENT = b"revision = 'abc'\n"
 def parameters(run: dict[str, Any], destination: Path) -> dict[str, Any]:
     sha256 = hashlib.sha256(CONTENT).hexdigest()
     item = {"source": "migrations/a.sql", "destination": str(destination), "sha256": sha256, "path": "/elsewhere"}
-    return {"run": run, "payload": [item], "revision": "abc", "backend_container": ""}
+    return {"run": run, "payload": [item], "copy": [], "backend_container": ""}
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,8 @@ def test_only_the_very_bytes_hold(
     destination = tmp_path / "a.sql"
     if there is not None:
         destination.write_bytes(there)
-    result = payload_info.act(parameters(run_parameters, destination), check_mode)
+    result = payload.act(parameters(run_parameters, destination), check_mode)
+    assert (result["changed"], result["copied"]) == (False, [])
     assert [(proof["name"], proof["status"]) for proof in result["proofs"]] == [("migrate.payload", status)]
     assert bool(result["message"]) == (status == "fail")
     assert Path(run_parameters["state_dir"]).exists() != check_mode
