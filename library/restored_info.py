@@ -24,6 +24,11 @@ options:
     type: list
     elements: str
     default: []
+  audit_tables:
+    description: Tables to which triggers add rows, as M(untouched_info) has them.
+    type: list
+    elements: str
+    default: []
   bookkeeping_table:
     description: Where the migration tool keeps its revision; its rows must be those of the baseline.
     type: str
@@ -84,6 +89,7 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
+    "audit_tables": {"type": "list", "elements": "str", "default": []},
     "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "settle_seconds": {"type": "float", "default": 11.0},
 }
