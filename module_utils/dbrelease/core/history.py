@@ -49,9 +49,8 @@ class Memory:
         for place, line in enumerate(own):
             if line["event"] != "passed":
                 continue
-            if (line["step"] == "upgrade" and line["facts"].get("attempts", 1)) or (
-                line["step"] in IS_THERE and deployed_ns is None
-            ):
+            moved = line["step"] == "upgrade" and line["facts"].get("attempts", 1)
+            if moved or (line["step"] in IS_THERE and deployed_ns is None):
                 begin, deployed_ns, taken_back_ns = place, of_journal(line["ts"]), None
             elif line["step"] == "finalize" and deployed_ns is not None and not _sampled(own[begin:place]):
                 deployed_ns = of_journal(line["ts"])
