@@ -81,6 +81,12 @@ options:
       - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
         count rows and those with C(covered_by_losses). Anything else is refused. Left out, none is accepted.
     type: str
+  automatic:
+    description:
+      - Whether nobody asked for the rollback. Then a table or a column of the baseline that is gone refuses, unless
+        somebody else dropped it, as no downgrade brings back what it held; the message names the restore.
+    type: bool
+    default: false
   accept_log_gap:
     description: Whether a log that does not reach back to the deployment, or has no requests, is taken for all of it.
     type: bool
@@ -182,6 +188,7 @@ OPTIONS: Options = {
     "api_ca_file": {"type": "path", "default": ""},
     "accept_loss": {"type": "str"},
     "accept_log_gap": {"type": "bool", "default": False},
+    "automatic": {"type": "bool", "default": False},
     "request_timeout_seconds": {"type": "float", "default": 10.0},
     "statement_timeout_ms": {"type": "int", "default": 600000},
 }

@@ -9,7 +9,7 @@ short_description: Whether the database is again what it was before the release
 description:
   - Compares the database with the release's last baseline in the journal, which holds the whole catalog, every table's
     rows, and what the release's observations returned.
-  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(untouched_info) decides
+  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info) decides
     it; and so is then an observation that differs.
   - Fails only if it could not look. Journals the step V(as_before).
 extends_documentation_fragment: [login, run]
@@ -21,6 +21,11 @@ options:
     default: []
   altered:
     description: The tables that the release adds to; of these the migration may have written rows.
+    type: list
+    elements: str
+    default: []
+  audit_tables:
+    description: Tables to which triggers add rows, as M(verification_info) has them.
     type: list
     elements: str
     default: []
@@ -80,6 +85,7 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
+    "audit_tables": {"type": "list", "elements": "str", "default": []},
     "settle_seconds": {"type": "float", "default": 11.0},
 }
 

@@ -119,6 +119,11 @@ message:
   description: One sentence for each failed proof; empty when none failed.
   returned: always
   type: str
+held:
+  description: Of the failed proofs, the names of those that held when they were proved, after the migration.
+  returned: always
+  type: list
+  elements: str
 taken_at:
   description: The instant that every check describes, UTC, ISO 8601.
   returned: always

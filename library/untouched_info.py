@@ -14,6 +14,12 @@ description:
     that changed although nobody is known to have written to it, that lost more rows than were deleted (it was
     truncated), or of which more rows were deleted while the upgrade ran than other transactions existed then.
   - A table that the application alone changed is V(inconclusive), with the numbers.
+  - Rows that the migration's transactions only added to a table are V(inconclusive) where the table is one of
+    O(audit_tables), or where an event trigger, or a trigger or a rule of a table that the release is about, inserts
+    into it by its name or may do so by a statement that it makes as it runs.
+  - A table that was dropped, made anew, emptied or stripped of a column by a transaction that was not the migration's,
+    as the catalog or the times at which it was there show, is V(inconclusive). Where a red one may be somebody else's
+    doing, C(by) of what was observed is V(unknown), else V(migration).
   - Which transactions are the migration's is seen while it runs. Twenty times a second the sessions of the database are
     read, and the next transaction id; what only the migration's sessions can have been given in between is the
     migration's. A row of a transaction that may have been of either is V(inconclusive), and never called the
@@ -32,6 +38,13 @@ options:
     description:
       - Tables that the release adds columns to, named alike. The migration may write their rows, to fill what it adds;
         what the rows held before must stay, as far as what others wrote meanwhile lets that be told.
+    type: list
+    elements: str
+    default: []
+  audit_tables:
+    description:
+      - Tables to which triggers add rows, in the migration's transactions too, named alike. Rows that were only added
+        are V(inconclusive), and reported; those that were there must stay.
     type: list
     elements: str
     default: []
@@ -76,7 +89,7 @@ proofs:
   description:
     - One proof per table, C(untouched.<schema.table>). C(expected) and C(observed) have C(rows) and C(fingerprint).
       Where they differ C(observed) has also the C(inserted), C(updated) and C(deleted) rows since the baseline, and how
-      many rows were written C(by_migration).
+      many rows were written C(by_migration). Of a red one C(by) is C(migration) or C(unknown).
   type: list
   elements: dict
   returned: always

@@ -69,6 +69,12 @@ proofs:
   type: list
   elements: dict
   returned: always
+held:
+  description: Of the proofs that failed, the names of the checks that held when they were proved, after the migration.
+  type: list
+  elements: str
+  returned: always
+  sample: []
 message:
   description: One sentence per proof that failed, else empty.
   type: str
@@ -105,17 +111,20 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Take every look that is given; red proofs end in ReleaseError."""
     journal = Journal(run_of(params), dry=check_mode)
     proofs: list[dict[str, Any]] = []
+    held: list[str] = []
     for name, look in LOOKS.items():
         if params[name] is not None:
-            proofs += look.act({**params, **params[name]}, check_mode)["proofs"]
+            result = look.act({**params, **params[name]}, check_mode)
+            proofs += result["proofs"]
+            held += result.get("held") or ()
     for step, reason in params["left_out"].items():
         journal.append(step, "skipped", {"message": reason})
     try:
         journal.judge("verify", proofs)
     except ReleaseError as error:
-        error.facts["proofs"] = proofs
+        error.facts.update(proofs=proofs, held=held)
         raise
-    return {"proofs": proofs, "message": ""}
+    return {"proofs": proofs, "held": held, "message": ""}
 
 
 def main() -> None:

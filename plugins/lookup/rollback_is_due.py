@@ -12,7 +12,7 @@ from ansible.plugins.lookup import LookupBase  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.rollback.automatic import is_due  # noqa: E402
+from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, is_due  # noqa: E402
 
 DOCUMENTATION = r"""
 name: rollback_is_due
@@ -22,6 +22,8 @@ description:
   - For the rescue of a deploy. It reads C(migrate_finalize), the result of the last step of the migration, of each
     target of the play, and on which of them a task has failed.
   - The guards of the release and C(on_failed_verification) decide after it.
+  - With the term V(others) it says why nothing that is red can be the release's doing, empty where something can be.
+    The release is held then.
 """
 
 EXAMPLES = r"""
@@ -32,21 +34,23 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: Whether it is.
+  description: Whether it is; with V(others) the reason to hold it.
   type: list
-  elements: bool
+  elements: raw
 """
 
-MIGRATED, FAILED = "migrate_finalize", "ansible_failed_task"
+MIGRATED, FAILED, RESULT = "migrate_finalize", "ansible_failed_task", "ansible_failed_result"
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
-    def run(self, terms: list[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[bool]:
-        """One truth; the terms mean nothing."""
+    def run(self, terms: list[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+        """One truth, or with the term `others` one text."""
         known = variables or {}
         targets = [known["hostvars"][name] for name in known["ansible_play_hosts_all"]]
         # Where a task has failed. A connection that was lost and came back says nothing about the release.
+        if terms == ["others"]:
+            return [broken_by_others(target.get(RESULT) for target in targets if FAILED in target)]
         where_failed = [target.get(MIGRATED) for target in targets if FAILED in target]
         return [is_due(known.get(MIGRATED), where_failed)]

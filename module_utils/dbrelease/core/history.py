@@ -14,6 +14,8 @@ Line = Mapping[str, Any]
 SAMPLE = "sample"
 WATCH = "monitor"
 BASELINE = "monitor_baseline"
+# Steps that pass only while the database is at the release's revision.
+IS_THERE = ("finalize", "verify")
 # A watch that was killed is taken up again unless it has lain for longer than it was to last and this.
 RESUME_WITHIN_S = 3600
 
@@ -37,14 +39,19 @@ class Memory:
 
     @classmethod
     def of(cls, lines: Sequence[Line], run: Run) -> Memory:
-        """From the whole journal; what was before the newest deployment is forgotten."""
+        """From the whole journal; what was before the newest deployment is forgotten.
+
+        A run that finishes an interrupted one finds the upgrade done, and nobody saw it pass; a database may have been
+        migrated by hand. Then the release is deployed since it was first finalized or verified, which needs it there.
+        """
         own = [line for line in lines if (line["release"], line["environment"]) == (run.release, run.environment)]
         begin, deployed_ns, taken_back_ns, sampled = 0, None, None, False
         for place, line in enumerate(own):
             sampled = sampled or line["step"] == SAMPLE
             if line["event"] != "passed":
                 continue
-            if line["step"] == "upgrade" and line["facts"].get("attempts", 1):
+            moved = line["step"] == "upgrade" and line["facts"].get("attempts", 1)
+            if moved or (line["step"] in IS_THERE and deployed_ns is None):
                 begin, deployed_ns, taken_back_ns, sampled = place, of_journal(line["ts"]), None, False
             elif line["step"] == "finalize" and deployed_ns is not None and not sampled:
                 deployed_ns = of_journal(line["ts"])

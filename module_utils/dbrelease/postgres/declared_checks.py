@@ -38,6 +38,8 @@ def read_checks(
 ) -> tuple[list[Proof], dict[str, Any]]:
     """Every check on one instant of a database, with that instant (`taken_at`) and how long it took (`duration_ms`).
 
+    `held` are the names of the red ones that held when they were proved, after the migration: others broke them since.
+
     `proved` says by name when a check was proved: rows that break it and were written since are drift, and `drift` is
     the verdict where nothing else breaks it.
     """
@@ -48,7 +50,13 @@ def read_checks(
         limit_statements(cursor, statement_timeout_ms)
         taken_at = select(cursor, "SELECT clock_timestamp() AS taken_at")[0]["taken_at"]
         proofs = run_checks(cursor, checks, sample_size, proved, drift)
-    return proofs, {"taken_at": taken_at.isoformat(), "duration_ms": sum(proof.duration_ms for proof in proofs)}
+        before = {f"checks.{name}" for name, instant in proved.items() if instant.is_past(cursor)}
+    held = [proof.name for proof in proofs if proof.status == "fail" and proof.observed is not None]
+    return proofs, {
+        "taken_at": taken_at.isoformat(),
+        "duration_ms": sum(proof.duration_ms for proof in proofs),
+        "held": [name for name in held if name in before],
+    }
 
 
 def run_checks(

@@ -33,7 +33,7 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     Alembic's own; `api` stays left out. Each payload item has its `sha256` and absolute `path`, each finalize step its
     `sql`; `migration.revision_files` holds the name and content of each revision of the payload, for a preview where
     Alembic does not have it yet. `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are
-    empty where it is left out, and so is `tables.altered`.
+    empty where it is left out, and so are `tables.altered` and `tables.audit`.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -131,7 +131,7 @@ def _completed(directory: Path, release: Release, checks: Release, folders: Sequ
     completed = {
         "migration": migration,
         "rollback": rollback,
-        "tables": {"altered": {}, **release["tables"]},
+        "tables": {"altered": {}, "audit": [], **release["tables"]},
         "directory": str(directory),
     }
     return {**empty, **release, **checks, **completed}

@@ -18,6 +18,23 @@ def is_due(own: Result, where_failed: Iterable[Result]) -> bool:
     return own is not None and not own.get("unreachable") and _ran(own) and any(map(_ran, where_failed))
 
 
+def broken_by_others(failed: Iterable[Result]) -> str:
+    """Why nothing that is red can be the release's doing; empty where something can be, or nobody knows what is red.
+
+    failed: the results of the tasks that failed, one of a target. A check that held when the migration had ended, and
+    is red now, was broken by what others did since.
+    """
+    titles: list[str] = []
+    for result in failed:
+        red = [proof for proof in (result or {}).get("proofs") or () if proof.get("status") == "fail"]
+        held = set((result or {}).get("held") or ())
+        if not red or any(proof.get("name") not in held for proof in red):
+            return ""
+        titles += [str(proof.get("title")) for proof in red]
+    named = "; ".join(dict.fromkeys(titles))
+    return f"what is red held when the migration had ended, so that others broke it since ({named})." if named else ""
+
+
 def _ran(result: Result) -> bool:
     """Whether the migration came to its end, or to claims that it could not prove."""
     return result is not None and (not result.get("failed") or bool(result.get("unproven")))

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
-from ..core.journal import Journal
+from ..core.journal import Journal, last_facts
 from ..core.options import run_of
 from ..core.proof import Proof
 from ..postgres.catalog import present
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login, connect, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
+from ..verify.write_attribution import Memory, gone_since
 from .in_database import COUNTED_AT, Looked, evaluate
 from .in_services import Services
-from .verdict import Verdict, judge, skipped
+from .verdict import GuardResult, Verdict, judge, skipped
 
 REVISION_PROOF = "guard.revision"
 NOTHING = Looked([], {}, [])
@@ -29,6 +30,13 @@ NO_OTHER_COLUMN = {
     "name": "no_other_column",
     "title": "The tables that are dropped have no column that the release does not know",
     "road": "No query of the release looks at what it holds: save that, drop the column, and run again.",
+}
+# Where nobody asked for it: an empty table in the place of one that held rows would pass for a way back.
+NOTHING_GONE = {
+    "name": "nothing_gone",
+    "title": "Nothing is gone that a downgrade cannot bring back",
+    "violations": "what gone_since() finds",
+    "road": "Restore the backup, which holds it: ansible-playbook playbooks/restore.yml -i INVENTORY -e release={}.",
 }
 NO_SCRIPT = (
     "The release has no SQL file that takes it back (rollback.sql), which rollback_method=sql asks for: "
@@ -57,7 +65,8 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
         if deployed and params["method"] == "sql" and not params["script"].strip():
             verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that takes it back."))
         elif deployed:
-            verdict, looked = _evaluate(params, login, guards, deployed_at)
+            gone = _gone(params, login, journal) if params.get("automatic") else []
+            verdict, looked = _evaluate(params, login, guards, deployed_at, gone)
         else:
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
         losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
@@ -137,8 +146,29 @@ def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, A
     ]
 
 
+def _gone(params: Mapping[str, Any], login: Login, journal: Journal) -> list[tuple[Guard, GuardResult]]:
+    """The guard of a rollback that nobody asked for; none where there is no baseline to compare with."""
+    run, events = journal.run, journal.read()
+    baseline, upgrade = (
+        last_facts(events, release=run.release, environment=run.environment, step=step)
+        for step in ("baseline", "upgrade")
+    )
+    if baseline is None:
+        return []
+    with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
+        names = gone_since(cursor, Memory.of(baseline, upgrade), [params["bookkeeping_table"]])
+    guard = {**NOTHING_GONE, "road": NOTHING_GONE["road"].format(run.release)}
+    if names:
+        return [(guard, GuardResult("fail", f"Gone since the baseline: {', '.join(names)}.", [], names))]
+    return [(guard, GuardResult("pass", "Every table and column of the baseline is there.", [], []))]
+
+
 def _evaluate(
-    params: Mapping[str, Any], login: Login, guards: Sequence[Guard], deployed_at: str
+    params: Mapping[str, Any],
+    login: Login,
+    guards: Sequence[Guard],
+    deployed_at: str,
+    gone: Sequence[tuple[Guard, GuardResult]] = (),
 ) -> tuple[Verdict, Looked]:
     services = Services(
         params["api_base_url"] or "",
@@ -155,7 +185,7 @@ def _evaluate(
     of_database = [guard for guard in guards if kind_of(guard) in KINDS_OF_DATABASE]
     looked = evaluate(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
     seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
-    return judge([seen[guard["name"]] for guard in guards], params["accept_loss"]), looked
+    return judge([*(seen[guard["name"]] for guard in guards), *gone], params["accept_loss"]), looked
 
 
 def paths_of(guards: Sequence[Guard]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..postgres.writers import Span, joined
 
 Whose = Literal["own", "others", "unknown"]
+ORDER: tuple[Whose, ...] = ("own", "unknown", "others")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Transactions:
         if self.moves is not None and (not _within(xid, self.moves) or _within(xid, self.others)):
             return "others"
         return "unknown" if self.moves is not None or self.own else "others"
+
+    def whose_of(self, xids: Iterable[int]) -> Whose | None:
+        """Of some transactions, the gravest answer for one since the baseline; None where there is none."""
+        found = {self.whose(xid) for xid in xids if xid >= self.since}
+        return next((whose for whose in ORDER if whose in found), None)
 
     def count(self, first: int, end: int) -> int:
         """How many transactions of a span are the migration's."""

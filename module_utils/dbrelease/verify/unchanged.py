@@ -16,6 +16,7 @@ STEP = "untouched"
 OPTIONS: Options = {
     "except_tables": {"type": "list", "elements": "str", "default": []},
     "altered_tables": {"type": "list", "elements": "str", "default": []},
+    "audit_tables": {"type": "list", "elements": "str", "default": []},
     "bookkeeping_tables": {"type": "list", "elements": "str", "default": ["alembic_version"]},
     "settle_seconds": {"type": "float", "default": 11.0},
 }
@@ -32,6 +33,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             altered_tables=params["altered_tables"],
             bookkeeping_tables=params["bookkeeping_tables"],
             settle_seconds=params["settle_seconds"],
+            audit_tables=params.get("audit_tables") or (),
         )
         step.prove(*proofs)
         step.facts["tables"] = len(proofs)

@@ -8,9 +8,13 @@ from typing import Any
 
 from ..core.proof import Proof, Status
 from ..postgres.session import Row
+from .catalog_traces import Trigger
+from .transactions import Whose
 
+OWN, UNKNOWN = "migration", "unknown"
 COUNTERS = ("inserted", "updated", "deleted")
 BY_ITS_OWNER = "The role that owned it is not trusted, and may have done so."
+AUDIT = "If a trigger is to write to it, declare it in tables.audit of the release or audit_tables of the inventory."
 LOOK = "Find out what wrote it before you go on; the backup of the baseline holds the rows as they were."
 
 
@@ -44,6 +48,9 @@ class Evidence:
     written: Mapping[str, int]  # since the baseline, by anyone, also what was rolled back
     window: Window | None = None  # the upgrade's, if it was recorded
     not_comparable: str = ""  # why counters and transaction ids say nothing
+    whose: Whose | None = None  # dropped, made anew, emptied or lost columns: by whose transaction; None: no trace
+    audit: bool = False  # declared as one that triggers add rows to
+    trigger: Trigger | None = None  # what may have added rows to it on the migration's behalf
     altered: bool = False  # the release adds to it, so that the migration may write its rows to fill what it adds
     untrusted: bool = False  # its owner was a role that nobody trusts, and may drop, empty or change it at any time
 
@@ -51,6 +58,13 @@ class Evidence:
     def newer(self) -> int:
         """Rows that someone wrote since the baseline."""
         return int(self.now["rows"]) - self.trace.older
+
+    @property
+    def only_added_to(self) -> bool:
+        """Whether the migration can only have added rows: none of before is gone, or none was while it ran."""
+        window = self.window
+        still = window is not None and not window.updated and not window.deleted
+        return self.trace.older == self.before["rows"] or (still and self.whose != "own")
 
     @property
     def by_migration_alone(self) -> bool:
@@ -71,6 +85,7 @@ class Verdict:
     detail: str
     remedy: str = ""
     provisional: bool = False
+    by: str = ""  # of a red one: whether it was seen that the migration did it
 
 
 def same(before: Row, now: Row) -> bool:
@@ -93,38 +108,38 @@ def judge(evidence: Evidence) -> Verdict:
 def _judge(evidence: Evidence) -> Verdict:
     now, before, trace, written = evidence.now, evidence.before, evidence.trace, evidence.written
     if now["absent"]:
-        return Verdict("fail", "The table is gone.", LOOK)
+        return _changed(evidence, "The table is gone.")
     if now["missing"]:
-        return Verdict("fail", f"Of its columns {', '.join(now['missing'])} are gone.", LOOK)
+        return _changed(evidence, f"Of its columns {', '.join(now['missing'])} are gone.")
     if trace.by_migration and not evidence.altered:
-        return Verdict("fail", f"The migration itself wrote {trace.by_migration} rows of it.", LOOK)
+        return _written(evidence)
     if evidence.not_comparable:
         return Verdict(
             "inconclusive", f"Changed since the baseline; who wrote cannot be told: {evidence.not_comparable}."
         )
     if before.get("oid") and now["oid"] != before["oid"]:
-        return Verdict("fail", "The table was dropped and made anew since the baseline.", LOOK)
+        return _changed(evidence, "The table was dropped and made anew since the baseline.")
     if not evidence.newer and not any(written.values()):
-        return Verdict("fail", "It changed, and no session is known to have written to it.", LOOK, provisional=True)
+        return _changed(evidence, "It changed, and no session is known to have written to it.", provisional=True)
     if trace.by_migration and evidence.by_migration_alone:
         detail = f"The migration wrote {trace.by_migration} rows of it, nobody else did, and what they held is changed."
-        return Verdict("fail", detail, LOOK, provisional=True)
+        return Verdict("fail", detail, LOOK, provisional=True, by=OWN)
     gone = before["rows"] - trace.older - trace.by_migration
     lost = before["rows"] - now["rows"]
     # A row that names another transaction tells of its update before the counters do.
     updated = max(written["updated"], evidence.newer - trace.by_migration - written["inserted"])
     if gone > written["deleted"] + updated or lost > written["deleted"]:
-        return Verdict(
-            "fail",
+        return _changed(
+            evidence,
             f"Of the {before['rows']} rows of the baseline {gone} are gone or rewritten and the table is "
             f"{max(lost, 0)} rows shorter, but only {written['deleted']} deletes and {updated} updates are "
             "known of: it was truncated or rewritten.",
-            LOOK,
             provisional=True,
         )
     unexplained = _unexplained(trace, evidence.window, altered=evidence.altered) if evidence.window else ""
     if unexplained:
-        return Verdict("fail", unexplained, LOOK)
+        alone = evidence.window is not None and not evidence.window.other_transactions
+        return Verdict("fail", unexplained, LOOK, by=OWN if alone else UNKNOWN)
     counts = f"+{written['inserted']} ~{written['updated']} -{written['deleted']} rows"
     if evidence.altered:
         return Verdict(
@@ -142,6 +157,38 @@ def _judge(evidence: Evidence) -> Verdict:
         "inconclusive",
         f"Changed by the application since the baseline: {counts}; no row of it is the migration's"
         f"{_unattributed(written['deleted'], evidence.window)}.",
+    )
+
+
+def _changed(evidence: Evidence, what: str, *, provisional: bool = False) -> Verdict:
+    """Of a table itself: red, unless it is known that not the migration did it."""
+    if evidence.whose == "others":
+        return Verdict("inconclusive", f"{what} Not the migration did it, but somebody else's transaction.", LOOK)
+    if evidence.whose == "unknown":
+        return Verdict(
+            "fail", f"{what} Whether the migration or somebody else did it was not seen.", LOOK, provisional, UNKNOWN
+        )
+    return Verdict("fail", what, LOOK, provisional, OWN if evidence.whose == "own" else UNKNOWN)
+
+
+def _written(evidence: Evidence) -> Verdict:
+    """Of rows of another table that the migration's transactions wrote: red, unless a trigger has added them."""
+    wrote, trigger = f"The migration itself wrote {evidence.trace.by_migration} rows of it.", evidence.trigger
+    if not evidence.only_added_to or not (evidence.audit or trigger):
+        return Verdict("fail", wrote, f"{LOOK} {AUDIT}" if evidence.only_added_to else LOOK, by=OWN)
+    added = (
+        f"In the migration's transactions {evidence.trace.by_migration} rows were added to it, and none that was there "
+        "is changed or gone by them"
+    )
+    if evidence.audit:
+        return Verdict("inconclusive", f"{added}. It is declared as a table that triggers add to (tables.audit).")
+    if trigger and trigger.named:
+        return Verdict("inconclusive", f"{added}: {trigger.name} inserts into it. {AUDIT}")
+    name = trigger.name if trigger else ""
+    return Verdict(
+        "inconclusive",
+        f"{added}. Whether the migration added them or {name} did, which makes its statements as it runs, cannot be "
+        f"seen. {AUDIT}",
     )
 
 
@@ -179,6 +226,8 @@ def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict:
             **{counter: evidence.written[counter] for counter in COUNTERS},
             "by_migration": evidence.trace.by_migration,
         }
+    if verdict.by:
+        observed["by"] = verdict.by
     return Proof(
         f"untouched.{table}",
         f"Table {table} holds what it held before",

@@ -26,7 +26,8 @@ from ..postgres.session import (
     server_reason,
     transaction,
 )
-from .transactions import Transactions
+from .catalog_traces import columns_changed_by, columns_of, made_by, rewritten_by, tables_now, triggers_to
+from .transactions import Transactions, Whose
 from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, prove_unread, same
 
 # A server of version 15 or later reports an idle session's last writes within ten seconds, an older one sooner or at
@@ -80,14 +81,17 @@ def compare(
     altered_tables: Sequence[str],
     bookkeeping_tables: Sequence[str],
     settle_seconds: float,
+    audit_tables: Sequence[str] = (),
 ) -> list[Proof]:
     """A proof per table of the baseline; awaits late counters only where they may turn a red verdict.
 
-    Of `altered_tables` the migration may write rows: only what they held before must not change.
+    Of `altered_tables` the migration may write rows: only what they held before must not change. To `audit_tables` its
+    transactions may add rows.
     """
     connection = connect(login, "dbrelease untouched")
+    named = Named(except_tables, altered_tables, bookkeeping_tables, audit_tables)
     try:
-        return _compare(connection, memory, except_tables, altered_tables, bookkeeping_tables, settle_seconds)
+        return _compare(connection, memory, named, settle_seconds)
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Comparing the tables of {login.label} with the baseline failed ({server_reason(error)}): run again."
@@ -96,19 +100,22 @@ def compare(
         connection.close()
 
 
-def _compare(
-    connection: Connection,
-    memory: Memory,
-    except_tables: Sequence[str],
-    altered_tables: Sequence[str],
-    bookkeeping_tables: Sequence[str],
-    settle_seconds: float,
-) -> list[Proof]:
+@dataclass(frozen=True)
+class Named:
+    """The tables that are not like the others, as they were named."""
+
+    left_out: Sequence[str]
+    altered: Sequence[str]
+    bookkeeping: Sequence[str]
+    audit: Sequence[str]
+
+
+def _compare(connection: Connection, memory: Memory, named: Named, settle_seconds: float) -> list[Proof]:
     baseline: Mapping[str, Row] = memory.baseline["tables"]
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
         limit_statements(cursor, 0, lock_timeout=LOCK_WAIT_MS)
-        left_out = _keys(cursor, [*except_tables, *bookkeeping_tables])
-        altered = _keys(cursor, altered_tables)
+        left_out = _keys(cursor, [*named.left_out, *named.bookkeeping])
+        altered, audit = _keys(cursor, named.altered), _keys(cursor, named.audit)
         compared = {key: row for key, row in baseline.items() if key not in left_out}
         wanted = {key: row["columns"] for key, row in compared.items()}
         # Whoever holds a table, or keeps others from its own, must not hold this up, nor turn a good release red.
@@ -116,11 +123,16 @@ def _compare(
         now = read_tables(cursor, only=wanted, left_out=[LOCK_NOT_AVAILABLE], of_strangers=untrusted)
         changed = [key for key, row in compared.items() if key in now and not same(row, now[key])]
         problem = _not_comparable(cursor, memory.baseline) if changed else ""
-        migration = _migration(cursor, memory, bookkeeping_tables) if changed else Transactions(memory.baseline["xid"])
+        migration = _migration(cursor, memory, named.bookkeeping) if changed else Transactions(memory.baseline["xid"])
         traces = {
             key: Trace() if now[key]["absent"] else _trace(cursor, now[key]["oid"], memory, migration)
             for key in changed
         }
+        whose = {key: _whose(cursor, key, compared[key], now[key], memory, migration) for key in changed}
+        written = {now[key]["oid"]: key.rpartition(".")[2] for key in changed if traces[key].by_migration}
+        triggers = (
+            triggers_to(cursor, written, [*named.left_out, *named.altered, *named.bookkeeping]) if written else {}
+        )
     found = {
         key: Evidence(
             compared[key],
@@ -130,6 +142,9 @@ def _compare(
             not_comparable=problem,
             altered=key in altered,
             untrusted=key in untrusted,
+            audit=key in audit,
+            whose=whose[key],
+            trigger=triggers.get(now[key]["oid"]),
         )
         for key in changed
     }
@@ -187,10 +202,14 @@ def _window(key: str, upgrade: Mapping[str, Any] | None, migration: Transactions
     first, last = begin["tables"].get(key), end["tables"].get(key)
     if first is None or last is None:
         return None
+    others = _count_others(begin, end, migration)
+    return Window(last["updated"] - first["updated"], last["deleted"] - first["deleted"], others)
+
+
+def _count_others(begin: Mapping[str, Any], end: Mapping[str, Any], migration: Transactions) -> int:
     since = begin.get("since", begin["xid"])
     own = migration.count(since, end["xid"])
-    others = end["xid"] - since - own + begin.get("running", 0)
-    return Window(last["updated"] - first["updated"], last["deleted"] - first["deleted"], max(others, 0))
+    return int(max(end["xid"] - since - own + begin.get("running", 0), 0))
 
 
 def _keys(cursor: Cursor, names: Sequence[str]) -> set[str]:
@@ -233,6 +252,54 @@ def _migration(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]
     since = memory.baseline["xid"]
     written = migration_transactions(cursor, since, bookkeeping_tables)
     return Transactions.of(since, [*written, *memory.transactions], memory.moves)
+
+
+def _whose(cursor: Cursor, key: str, before: Row, now: Row, memory: Memory, migration: Transactions) -> Whose | None:
+    """By whose transaction a table was dropped, made anew, emptied or lost columns, as far as it left a trace."""
+    if now["absent"]:
+        return _dropped_by(key, memory, migration)
+    xid, oid = _now(cursor), now["oid"]
+    if before.get("oid", oid) != oid:
+        return migration.whose_of(made_by(cursor, oid, xid))
+    if now["missing"]:
+        return migration.whose_of(columns_changed_by(cursor, oid, before["columns"], xid))
+    return migration.whose_of(rewritten_by(cursor, oid, xid))
+
+
+def _dropped_by(key: str, memory: Memory, migration: Transactions) -> Whose | None:
+    """A table that is gone has left nothing but the times at which it was still there."""
+    if not memory.moves:
+        return None if migration.own else "others"
+    for move in memory.moves:
+        begin, end = move["before"], move["after"]
+        if key in begin["tables"] and key not in end["tables"]:
+            return "unknown" if _count_others(begin, end, migration) else "own"
+    return "others"
+
+
+def others_tables(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> set[str]:
+    """The tables, as `schema.table`, that somebody else has added, dropped or made anew since the baseline."""
+    before: Mapping[str, Row] = memory.baseline["tables"]
+    migration, now = _migration(cursor, memory, bookkeeping_tables), _now(cursor)
+    present = {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
+    made = [key for key, oid in present.items() if key not in before or before[key].get("oid", oid) != oid]
+    found = {key for key in made if migration.whose_of(made_by(cursor, present[key], now)) == "others"}
+    gone = before.keys() - present.keys()
+    return found | {key for key in gone if _dropped_by(key, memory, migration) == "others"}
+
+
+def gone_since(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> list[str]:
+    """The tables and columns of the baseline that are gone, and that nobody else is known to have dropped."""
+    before: Mapping[str, Row] = memory.baseline["tables"]
+    migration, now = _migration(cursor, memory, bookkeeping_tables), _now(cursor)
+    present = {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
+    gone = [key for key in before if key not in present and _dropped_by(key, memory, migration) != "others"]
+    for key, oid in ((key, oid) for key, oid in present.items() if key in before):
+        columns = columns_of(cursor, oid)
+        missing = [name for name in before[key]["columns"] if name not in columns]
+        if missing and migration.whose_of(columns_changed_by(cursor, oid, before[key]["columns"], now)) != "others":
+            gone += [f"{key}.{name}" for name in missing]
+    return sorted(gone)
 
 
 def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Transactions) -> Trace:

@@ -285,6 +285,42 @@ def test_not_ready(target: Target, spoil: Callable[[Target], Any], name: str, st
     assert (closing["step"], closing["event"]) == ("readiness", "refused")
 
 
+DEPLOYED: dict[str, list[Line]] = {
+    "finished after it was killed": [
+        {"ago": 50 * HOUR, "step": "upgrade", "event": "started"},
+        {"ago": 50 * HOUR - 1, "step": "upgrade", "event": "failed", "facts": {"interrupted": True}},
+        {"ago": 50 * HOUR - 2, "step": "upgrade", "event": "skipped"},
+        {"ago": 50 * HOUR - 3, "step": "finalize"},
+        {"ago": 50 * HOUR - 4, "step": "verify"},
+    ],
+    "finished by a verification": [{"ago": 50 * HOUR, "step": "verify"}],
+    "deployed again after it was rolled back": [
+        {"ago": 52 * HOUR, "step": "rolled_back"},
+        {"ago": 50 * HOUR, "step": "upgrade", "event": "skipped"},
+        {"ago": 50 * HOUR - 1, "step": "verify"},
+    ],
+}
+
+
+@pytest.mark.parametrize("lines", DEPLOYED.values(), ids=DEPLOYED.keys())
+def test_it_is_deployed_whatever_the_event_was_called(target: Target, lines: list[Line]) -> None:
+    target.lines[2:3] = lines
+    result = target.ask()
+    assert result["ready"], result["message"]
+
+
+def test_what_the_journal_does_not_know_and_the_database_has_is_verified_first(target: Target) -> None:
+    target.lines.pop(2)
+    assert "run its verification, from which on it counts as deployed" in target.ask()["message"]
+    target.sql("UPDATE alembic_version SET version_num = 'aaa1'")
+    assert "Deploy it first." in target.ask()["message"]
+
+
+def test_what_was_only_begun_is_not_deployed(target: Target) -> None:
+    target.lines[2:3] = [{"ago": 50 * HOUR, "step": "upgrade", "event": event} for event in ("started", "failed")]
+    assert "no deployment" in target.ask()["message"]
+
+
 def test_one_failing_sample_of_many_is_within_the_limits(target: Target) -> None:
     target.lines.append(sample(1800, "fail"))
     assert target.ask()["ready"]

@@ -31,7 +31,7 @@ class ActionModule(ActionBase):
 """
 RELEASE: dict[str, Any] = {
     **{"title": "Items", "label": "1", "services": [], "commands": {}, "checks": [], "scenarios": [], "plans": []},
-    **{"observations": [], "api": {}, "monitoring": {}, "tables": {"created": {}, "altered": {}}},
+    **{"observations": [], "api": {}, "monitoring": {}, "tables": {"created": {}, "altered": {}, "audit": []}},
     "migration": {
         **{"from_revision": "a", "to_revision": "b", "payload": [], "finalize": [], "lock": {}, "command": ["x"]},
         **{"timeout_seconds": 1, "success_pattern": "", "revision_files": []},

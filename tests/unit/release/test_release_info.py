@@ -220,7 +220,7 @@ def test_a_release_is_completed_with_what_its_files_hold(folder: Path) -> None:
         **checks,
         "migration": loaded["migration"],
         "rollback": rollback,
-        "tables": {"altered": {}, **release["tables"]},
+        "tables": {"altered": {}, "audit": [], **release["tables"]},
         "directory": str(folder),
     }
     assert json.loads(json.dumps(loaded)) == loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.rollback.automatic import is_due
+from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, is_due
 
 DONE: dict[str, Any] = {"unproven": []}
 LOST = {"unreachable": True}
@@ -31,3 +31,23 @@ FAILED, UNPROVEN = {"failed": True, "unproven": []}, {"failed": True, "unproven"
 )
 def test_it_is_due(own: dict[str, Any] | None, where_failed: list[dict[str, Any] | None], due: bool) -> None:
     assert is_due(own, where_failed) is due
+
+
+def proof(name: str, status: str = "fail") -> dict[str, str]:
+    return {"name": name, "title": f"The claim {name}", "status": status}
+
+
+OTHERS: list[tuple[str, list[dict[str, Any]], bool]] = [
+    ("all that is red had held", [{"proofs": [proof("a"), proof("b", "pass")], "held": ["a"]}], True),
+    ("one had not", [{"proofs": [proof("a"), proof("b")], "held": ["a"]}], False),
+    ("on another target one had not", [{"proofs": [proof("a")], "held": ["a"]}, {"proofs": [proof("b")]}], False),
+    ("nobody knows what is red", [{"msg": "No answer."}], False),
+    ("nothing is red", [{"proofs": [proof("a", "pass")], "held": []}], False),
+    ("nothing failed", [], False),
+]
+
+
+@pytest.mark.parametrize(("failed", "held"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
+def test_it_is_held_where_only_others_broke_what_is_red(failed: list[dict[str, Any]], held: bool) -> None:
+    assert bool(broken_by_others(failed)) is held
+    assert not held or "others broke it since (The claim a)" in broken_by_others(failed)

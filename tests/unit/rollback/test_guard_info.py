@@ -17,8 +17,10 @@ import dropped_rows
 import psycopg2.extensions
 import pytest
 import shared_database
+from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
-from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.migrate.move import read_counters, read_counters_before
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.rollback import in_database, in_services
 from ansible.module_utils.dbrelease.rollback.in_services import Services, shown
 from ansible.module_utils.dbrelease.rollback.verdict import UNDECIDED, GuardResult, judge
@@ -916,3 +918,31 @@ def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
         "refused",
         f"1) O: It is undecided whether this holds. No answer. {UNDECIDED['openapi']}",
     )
+
+
+GONE = {
+    "a table": (["DROP TABLE orders"], "public.orders"),
+    "a column": (["ALTER TABLE orders DROP account_id"], "public.orders.account_id"),
+}
+
+
+@pytest.mark.parametrize("by", ["migration", "others"])
+@pytest.mark.parametrize(("does", "named"), GONE.values(), ids=GONE.keys())
+def test_what_a_downgrade_cannot_bring_back_holds_the_automatic_way(
+    look: Look, session: Session, database: Login, run_parameters: dict[str, Any], does: list[str], named: str, by: str
+) -> None:
+    journal = Journal(Run(**run_parameters))
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
+        journal.append("baseline", "passed", read_baseline(cursor, [], "alembic_version").facts)
+    before = read_counters_before(database)
+    mine = does if by == "migration" else []
+    execute(session, "BEGIN", *mine, "UPDATE alembic_version SET version_num = 'b2'", "COMMIT")
+    journal.append("upgrade", "passed", {"before": before, "after": read_counters(database)})
+    execute(session, *(does if by == "others" else []))
+    result = look(automatic=True, guards=[LOSSES])
+    assert statuses(result)["nothing_gone"] == ("fail" if by == "migration" else "pass")
+    assert result["state"] == ("refused" if by == "migration" else "allowed"), result["message"]
+    if by == "migration":
+        assert f"Gone since the baseline: {named}" in result["message"]
+        assert "playbooks/restore.yml -i INVENTORY -e release=sample" in result["message"]
+        assert look(guards=[LOSSES])["state"] == "allowed"  # whoever asks for it, knows

@@ -14,6 +14,7 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.migrate.move import read_counters
 from ansible.module_utils.dbrelease.postgres.catalog_text import read_lines
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.verify.write_attribution import migration_transactions
 from own_sessions import connect
 from restored_info import act
 
@@ -41,6 +42,7 @@ INSERT INTO orders (account_id) SELECT 1 + i % 20 FROM generate_series(1, 5000) 
 UP = ["BEGIN", "CREATE TABLE order_items (id int)", "UPDATE alembic_version SET version_num = 'b2'", "COMMIT"]
 DOWN = ["BEGIN", "DROP TABLE order_items", "UPDATE alembic_version SET version_num = 'a1'", "COMMIT"]
 COUNT = {"name": "accounts", "title": "Accounts", "sql": "SELECT count(*) AS accounts FROM accounts"}
+Session = psycopg2.extensions.connection
 Look = Callable[..., dict[str, dict[str, Any]]]
 
 
@@ -240,6 +242,52 @@ def test_a_filled_table_that_nobody_else_wrote_is_as_before(look: Look) -> None:
 def test_a_filled_table_that_lost_what_it_held_is_red(look: Look) -> None:
     spoiled = [FILLED[0], FILLED[1], f"{FILLED[2]}, name = 'y'", FILLED[3]]
     assert statuses(look(*spoiled, *DOWN[1:], altered=["accounts"]))["public.accounts"] == "fail"
+
+
+AUDIT = """
+CREATE TABLE audit (id int GENERATED ALWAYS AS IDENTITY, what text);
+INSERT INTO audit (what) VALUES ('before');
+CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$
+BEGIN INSERT INTO audit (what) VALUES (tg_tag); END $$;
+CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note();
+"""
+
+
+def test_rows_that_a_trigger_added_on_both_ways_are_reported(
+    database: Login, login_parameters: dict[str, Any], run_parameters: dict[str, Any], session: Session
+) -> None:
+    execute(database, SCHEMA, AUDIT)
+    journal = Journal(Run(**run_parameters))
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
+        journal.append("baseline", "passed", read_baseline(cursor, [COUNT], "alembic_version").facts)
+    for step, statements in (("upgrade", UP), ("downgrade", DOWN)):
+        before = read_counters(database)
+        execute(database, *statements)
+        journal.append(step, "passed", {"before": before, "after": read_counters(database)})
+        if step == "upgrade":
+            journal.append("guards", "passed", {"migration_xids": xids(session)})
+    given = {"created": ["order_items"], "altered": [], "bookkeeping_table": "alembic_version", "settle_seconds": 1.0}
+    result = act({**login_parameters, "run": run_parameters, **given}, False)
+    found = {proof["name"].removeprefix("restored."): proof for proof in result["proofs"]}
+    assert statuses(found) == {**dict.fromkeys(ALL, "pass"), "public.audit": "inconclusive"}
+    assert "event trigger note inserts into it" in found["public.audit"]["detail"]
+
+
+def xids(session: Session) -> list[int]:
+    with transaction(session, read_only=True) as cursor:
+        return migration_transactions(cursor, 0, ["alembic_version"])
+
+
+JOBS = {
+    "adds": (["CREATE TABLE part (id serial PRIMARY KEY)"], "inconclusive"),
+    "drops": (["DROP VIEW named_accounts", "DROP TABLE orders"], "fail"),  # the view is no table
+    "adds an index to a table that was there": (["CREATE INDEX more ON accounts (name)"], "fail"),
+}
+
+
+@pytest.mark.parametrize(("after", "status"), JOBS.values(), ids=JOBS.keys())
+def test_tables_that_another_job_adds_are_no_failure(look: Look, after: list[str], status: str) -> None:
+    assert look(*DOWN, after=after)["catalog"]["status"] == status
 
 
 SEEN_OTHERWISE = {"xid": 1, "tables": {}}

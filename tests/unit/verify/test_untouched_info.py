@@ -349,9 +349,127 @@ def test_late_counters_of_an_idle_session_are_awaited(params: dict[str, Any], de
     assert spent < 14
 
 
-def test_a_truncate_by_hand_is_red(params: dict[str, Any], deploy: Deploy) -> None:
-    execute(deploy.login, "TRUNCATE orders")
-    assert statuses(act(params, False))["untouched.public.orders"] == "fail"
+JOBS = {
+    "empties": ["TRUNCATE orders"],
+    "rebuilds": [
+        "CREATE TABLE anew (LIKE orders INCLUDING ALL)",
+        "INSERT INTO anew SELECT id, id, NULL FROM generate_series(1, 100) id",
+        "DROP TABLE orders",
+        "ALTER TABLE anew RENAME TO orders",
+    ],
+    "drops": ["DROP TABLE orders"],
+    "drops a column of": ["ALTER TABLE orders DROP note"],
+}
+
+
+@pytest.mark.parametrize(
+    ("does", "when"),
+    [
+        *((does, "before") for does in JOBS.values()),
+        (JOBS["drops"], "after"),
+        (JOBS["empties"], "after"),
+        (JOBS["empties"], "without an upgrade"),
+    ],
+    ids=[*JOBS, "drops afterwards", "empties afterwards", "empties by hand"],
+)
+def test_what_another_job_does_to_a_table_is_reported(
+    params: dict[str, Any], deploy: Deploy, does: list[str], when: str
+) -> None:
+    if when != "after":
+        execute(deploy.login, *does)
+    if when != "without an upgrade":
+        deploy.migrate()
+    if when == "after":
+        execute(deploy.login, *does)
+    result = act(params, False)
+    assert statuses(result) == {"untouched.public.accounts": "pass", "untouched.public.orders": "inconclusive"}
+    assert "Not the migration did it, but somebody else's transaction." in detail(result, "public.orders")
+
+
+@pytest.mark.parametrize("does", JOBS.values(), ids=JOBS.keys())
+def test_whether_the_migration_did_it_is_said(params: dict[str, Any], deploy: Deploy, does: list[str]) -> None:
+    deploy.migrate(*does)
+    (found,) = (one for one in act(params, False)["proofs"] if one["name"] == "untouched.public.orders")
+    # Somebody else's transactions, of other databases too, may have run beside it; what is gone leaves no other trace.
+    expected = {"migration", "unknown"} if does == JOBS["drops"] else {"migration"}
+    assert (found["status"], found["observed"]["by"] in expected) == ("fail", True), found
+
+
+NOTE = """
+CREATE TABLE audit (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, what text);
+INSERT INTO audit (what) SELECT 'before' FROM generate_series(1, 20);
+CREATE FUNCTION put(what text) RETURNS void LANGUAGE sql AS 'INSERT INTO public.audit (what) VALUES (what)';
+"""
+EVENTS = """
+CREATE FUNCTION note() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN {} END $$;
+CREATE EVENT TRIGGER note ON ddl_command_end EXECUTE FUNCTION note();
+"""
+ROWS = """
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
+CREATE TRIGGER note AFTER UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION note();
+"""
+FILLS = ["ALTER TABLE accounts ADD state text", "UPDATE accounts SET state = 'new'"]
+INTO = "INSERT INTO audit (what) VALUES ({});"
+MADE = "EXECUTE format('INSERT INTO %I (what) VALUES (1)', 'au' || 'dit');"
+TRIGGERS: dict[str, tuple[str, list[str], list[str], str]] = {
+    # What is there, what the migration does, the tables that it adds to, and the words.
+    "of DDL": (EVENTS.format(INTO.format("tg_tag")), [], [], "event trigger note inserts into it"),
+    "of DDL, by a function": (EVENTS.format("PERFORM public.put('x');"), [], [], "event trigger note inserts into it"),
+    "of DDL, made as it runs": (EVENTS.format(MADE), [], [], "Whether the migration added them or event trigger note"),
+    "of rows": (ROWS.format(INTO.format("NEW.name")), FILLS, ["accounts"], "trigger note of accounts inserts into it"),
+    "a rule": (
+        "CREATE RULE note AS ON UPDATE TO accounts DO ALSO INSERT INTO audit (what) VALUES (OLD.name)",
+        FILLS,
+        ["accounts"],
+        "rule note of accounts inserts into it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("there", "does", "altered", "said"), TRIGGERS.values(), ids=TRIGGERS.keys())
+def test_rows_that_a_trigger_adds_are_reported(
+    params: dict[str, Any], deploy: Deploy, there: str, does: list[str], altered: list[str], said: str
+) -> None:
+    execute(deploy.login, NOTE, there)
+    await_inserts(deploy.login, audit=20)
+    deploy.baseline()
+    params["altered_tables"] = altered
+    deploy.migrate(*does)
+    result = act(params, False)
+    assert statuses(result)["untouched.public.audit"] == "inconclusive", detail(result, "public.audit")
+    assert "rows were added to it, and none that was there is changed or gone by them" in detail(result, "public.audit")
+    assert said in detail(result, "public.audit")
+    assert "tables.audit of the release or audit_tables of the inventory" in detail(result, "public.audit")
+
+
+OF_DDL = EVENTS.format(INTO.format("tg_tag"))
+STILL_RED = {  # what is there, what the migration does, and whether the table is declared
+    "added without a trigger": ("SELECT 1", INTO.format("'x'"), False),
+    "added beside the trigger of another table": (ROWS.format(INTO.format("NEW.name")), INTO.format("'x'"), False),
+    "changed": (OF_DDL, "UPDATE audit SET what = '' WHERE id = 3", True),
+    "deleted": (OF_DDL, "DELETE FROM audit WHERE id < 15", True),
+    "emptied": (OF_DDL, "TRUNCATE audit", True),
+}
+
+
+@pytest.mark.parametrize(("there", "does", "declared"), STILL_RED.values(), ids=STILL_RED.keys())
+def test_a_trigger_excuses_only_rows_that_it_added(
+    params: dict[str, Any], deploy: Deploy, there: str, does: str, declared: bool
+) -> None:
+    execute(deploy.login, NOTE, there)
+    await_inserts(deploy.login, audit=20)
+    deploy.baseline()
+    params["audit_tables"] = ["audit"] if declared else []
+    deploy.migrate(does)
+    assert statuses(act(params, False))["untouched.public.audit"] == "fail"
+
+
+def test_rows_that_were_added_to_a_declared_table_are_reported(params: dict[str, Any], deploy: Deploy) -> None:
+    params["audit_tables"] = ["public.accounts"]
+    deploy.migrate("INSERT INTO accounts VALUES (999, 'x')")
+    result = act(params, False)
+    assert statuses(result)["untouched.public.accounts"] == "inconclusive"
+    assert "It is declared as a table that triggers add to (tables.audit)." in detail(result, "public.accounts")
 
 
 NOT_COMPARABLE = [

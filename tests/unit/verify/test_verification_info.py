@@ -9,6 +9,10 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Journal
+from ansible.module_utils.dbrelease.core.options import run_of
+from ansible.module_utils.dbrelease.postgres.proof_instant import Instant
+from ansible.module_utils.dbrelease.postgres.session import transaction
 from ansible.module_utils.testing import patch_module_args  # type: ignore[import-untyped]
 from declared_tables import PROOFS, SQL, TABLES
 from verification_info import act, main
@@ -84,3 +88,17 @@ def test_its_options_are_those_of_the_modules(params: dict[str, Any], capsys: py
     with patch_module_args({**given, "checks": {"checks": [], "colour": "red"}}), pytest.raises(SystemExit):
         main()
     assert "Unsupported parameters for (basic.py) module: checks.colour" in capsys.readouterr().out
+
+
+def test_a_check_that_held_after_the_migration_and_is_red_now_is_named(
+    params: dict[str, Any], session: psycopg2.extensions.connection
+) -> None:
+    with transaction(session, isolation="REPEATABLE READ") as cursor:
+        proven = {"no_order": Instant.now(cursor).facts()}
+    Journal(run_of(params)).append("finalize", "passed", {"proven": proven})
+    with session.cursor() as cursor:
+        cursor.execute(ORDER)
+    other = {**HOLDS, "name": "never", "violations": "SELECT 1 AS row"}
+    with pytest.raises(ReleaseError) as raised:
+        act({**params, "checks": {**CHECKS, "checks": [HOLDS, other]}}, False)
+    assert raised.value.facts["held"] == ["checks.no_order"]

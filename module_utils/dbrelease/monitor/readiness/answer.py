@@ -50,9 +50,10 @@ def judge(
         else []
     )
     structure = read_back(login, release["tables"], release["migration"]["to_revision"], login.version_table)
+    at_revision = any(proof.name == "structure.revision" and proof.status == "pass" for proof in structure)
     path = str(kept_in(run.state_dir, (facts or {}).get("path", "")))
     return [
-        criteria.stable(memory, readiness, monitoring.get("limits"), now_ns),
+        criteria.stable(memory, readiness, monitoring.get("limits"), now_ns, at_revision=at_revision),
         criteria.no_errors(memory, readiness, [log["name"] for log in monitoring.get("logs") or ()], now_ns),
         criteria.performance(samples, monitoring.get("latency"), Before.of(lines, run).endpoints),
         kept,

@@ -16,6 +16,10 @@ from ..window import longest_gap, tallies
 SHOWN = 3
 LOOK = "Remove the cause, and ask again when the release has been stable for its time since."
 WATCH = "Let monitor take samples (-e monitor_schedule=hourly), and ask again."
+VERIFY = (
+    "The database is at its revision all the same: run its verification, from which on it counts as deployed, and let "
+    "monitor take samples."
+)
 NEVER = "The journal knows no deployment of this release that was not taken back."
 
 
@@ -23,12 +27,23 @@ def _proof(name: str, title: str, status: Status, detail: str, remedy: str = "",
     return Proof(f"readiness.{name}", title, status, detail=detail, remedy=remedy if status != "pass" else "", **values)
 
 
-def stable(memory: Memory, readiness: Mapping[str, int], limits: Mapping[str, int] | None, now_ns: int) -> Proof:
-    """Deployed for long enough, with samples all through the last so many hours; a gap is not stability."""
+def stable(
+    memory: Memory,
+    readiness: Mapping[str, int],
+    limits: Mapping[str, int] | None,
+    now_ns: int,
+    *,
+    at_revision: bool = False,
+) -> Proof:
+    """Deployed for long enough, with samples all through the last so many hours; a gap is not stability.
+
+    at_revision: whether the database is at the release's revision now, whatever the journal knows.
+    """
     needed, allowed = readiness["stable_seconds"], readiness["largest_gap_seconds"]
     title = f"The release has been stable for {_hours(needed)}"
     if memory.deployed_ns is None:
-        return _proof("stable", title, "fail", NEVER, "Deploy it first.", expected={"seconds": needed})
+        remedy = VERIFY if at_revision else "Deploy it first."
+        return _proof("stable", title, "fail", NEVER, remedy, expected={"seconds": needed})
     age = (now_ns - memory.deployed_ns) // SECOND_NS
     begin_ns = _begin(memory, readiness, now_ns)
     samples = memory.since(begin_ns)
