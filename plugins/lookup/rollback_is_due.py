@@ -12,7 +12,7 @@ from ansible.plugins.lookup import LookupBase  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.rollback.automatic import is_due  # noqa: E402
+from ansible.module_utils.dbrelease.rollback.automatic import is_due, is_unknown  # noqa: E402
 
 DOCUMENTATION = r"""
 name: rollback_is_due
@@ -22,6 +22,8 @@ description:
   - For the rescue of a deploy. It reads C(migrate_finalize), the result of the last step of the migration, of each
     target of the play, and on which of them a task has failed.
   - The guards of the release and C(on_failed_verification) decide after it.
+  - With the term V(unknown) it is whether all that failed are claims that could not be looked at, which is no reason to
+    take a release back.
 """
 
 EXAMPLES = r"""
@@ -37,16 +39,20 @@ _raw:
   elements: bool
 """
 
-MIGRATED, FAILED = "migrate_finalize", "ansible_failed_task"
+MIGRATED, FAILED, RESULT = "migrate_finalize", "ansible_failed_task", "ansible_failed_result"
+UNKNOWN = "unknown"
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[bool]:
-        """One truth; the terms mean nothing."""
+        """One truth."""
         known = variables or {}
         targets = [known["hostvars"][name] for name in known["ansible_play_hosts_all"]]
         # Where a task has failed. A connection that was lost and came back says nothing about the release.
-        where_failed = [target.get(MIGRATED) for target in targets if FAILED in target]
+        failed = [target for target in targets if FAILED in target]
+        if UNKNOWN in terms:
+            return [is_unknown((target.get(MIGRATED), target.get(RESULT)) for target in failed)]
+        where_failed = [target.get(MIGRATED) for target in failed]
         return [is_due(known.get(MIGRATED), where_failed)]

@@ -15,7 +15,7 @@ from ..host.orphan_programs import end_programs
 from ..postgres.fingerprints import position, write_counters
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from ..postgres.revision import _asking, revisions_or_none
-from ..postgres.session import LOST_CLIENT_OPTIONS, Login, Row, select
+from ..postgres.session import LOST_CLIENT_OPTIONS, NO_WORKERS, TIMEOUTS, TRANSACTIONS, Login, Row, select
 from ..postgres.terminate import end_sessions
 from .limits import Reach
 from .log import MigrationLog
@@ -71,7 +71,8 @@ class Alembic:
     def move(self, move: Move) -> Moved:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
-        environment = session_environment(self.commands, name, self.limits, self.settings)
+        own = {**TRANSACTIONS, **NO_WORKERS, **unlimited(self.login), **self.settings}
+        environment = session_environment(self.commands, name, self.limits, own)
         before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
@@ -158,6 +159,13 @@ def read_counters_before(login: Login) -> Row:
         if select(cursor, OTHERS)[0]["sessions"] or cursor.connection.server_version < TELLS_AT_ONCE:
             time.sleep(LATE_S)
         return {**write_counters(cursor), "since": first["xid"], "running": first["running"]}
+
+
+def unlimited(login: Login) -> dict[str, str]:
+    """No timeout for a session, of those that the server knows: it lets no session in with another one."""
+    with _asking(login, "dbrelease timeouts") as cursor:
+        found = select(cursor, "SELECT name FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (list(TIMEOUTS),))
+    return {row["name"]: "0" for row in found}
 
 
 def application_name(move: Move, run: Run) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.rollback.automatic import is_due
+from ansible.module_utils.dbrelease.rollback.automatic import is_due, is_unknown
 
 DONE: dict[str, Any] = {"unproven": []}
 LOST = {"unreachable": True}
@@ -31,3 +31,24 @@ FAILED, UNPROVEN = {"failed": True, "unproven": []}, {"failed": True, "unproven"
 )
 def test_it_is_due(own: dict[str, Any] | None, where_failed: list[dict[str, Any] | None], due: bool) -> None:
     assert is_due(own, where_failed) is due
+
+
+UNKNOWN, RED = {"failed": True, "could_not_run": True}, {"failed": True, "could_not_run": False}
+
+
+@pytest.mark.parametrize(
+    ("failed", "unknown"),
+    [
+        ([], False),
+        ([(DONE, UNKNOWN)], True),
+        ([(DONE, RED)], False),
+        ([(DONE, {"failed": True})], False),
+        ([(DONE, None)], False),
+        ([(DONE, UNKNOWN), (DONE, UNKNOWN)], True),
+        ([(DONE, UNKNOWN), (DONE, RED)], False),
+        ([(DONE, UNKNOWN), (None, RED)], True),
+        ([(FAILED, UNKNOWN)], False),
+    ],
+)
+def test_what_could_not_be_looked_at_takes_nothing_back(failed: list[Any], unknown: bool) -> None:
+    assert is_unknown(failed) is unknown
