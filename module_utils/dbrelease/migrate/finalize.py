@@ -71,7 +71,7 @@ class Finalizer:
         done = Finalized()
         connection = connect(self.login, self.application_name)
         try:
-            with watch_blockers(self.login, self.application_name) as watch:
+            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
                 done.lock_waits = watch.seen
                 for step in steps:
                     self._chosen(step)
@@ -95,7 +95,7 @@ class Finalizer:
             self._chosen(step)
         connection = connect(self.login, self.application_name)
         try:
-            with watch_blockers(self.login, self.application_name) as watch:
+            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
                 done.lock_waits = watch.seen
                 for number, step in enumerate(steps):
                     try:
@@ -125,11 +125,14 @@ class Finalizer:
             )
         return [declared[name] for name in step.proves]
 
+    def _waits(self, watch: LockWatch) -> LockLimits:
+        return replace(self.limits, timeout_ms=watch.timeout_ms(self.limits))
+
     def _pending(
         self, connection: Connection, step: Step, watch: LockWatch, *, absent_is_pending: bool = False
     ) -> int | None:
         return retrying(
-            lambda: count_pending(connection, step, self.limits, absent_is_pending=absent_is_pending),
+            lambda: count_pending(connection, step, self._waits(watch), absent_is_pending=absent_is_pending),
             self.limits,
             what=f"Counting what step {step.name} ({step.title}) has left to do",
             watch=watch,
@@ -169,7 +172,7 @@ class Finalizer:
         # What others write meanwhile is in a batch of its own; more than twice as many would never end.
         for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
             retried = retrying(
-                lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
+                lambda: attempt_step(connection, step, checks, self._waits(watch), keep_unproven=self.keep_unproven),
                 self.limits,
                 what=f"Step {step.name} ({step.title})",
                 watch=watch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..core.errors import ReleaseError
 from ..core.journal import Run, utc_now
@@ -31,6 +31,8 @@ POLL_S = 0.5
 LATE_S = 1.2
 # An older server hands what sessions report to a process that tells of it half a second later.
 TELLS_AT_ONCE = 150000
+# What an attempt that could wait for an autovacuum met instead.
+OVERDUE = "it waited for somebody else's lock for as long as it may"
 # Their kind would be hidden from whoever may not see what other users do.
 OTHERS = """
 SELECT count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -72,14 +74,13 @@ class Alembic:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
         own = {**TRANSACTIONS, **NO_WORKERS, **unlimited(self.login), **self.settings}
-        environment = session_environment(self.commands, name, self.limits, own)
         before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
         try:
-            with watch_blockers(self.login, name, reach.look) as watch:
+            with watch_blockers(self.login, name, reach.look, self.limits) as watch:
                 retrying(
-                    lambda: self._attempt(move, name, environment, begun + self.timeout_s, watch, reach),
+                    lambda: self._attempt(move, name, own, begun + self.timeout_s, watch, reach),
                     self.limits,
                     what=f"Alembic's {move.label}",
                     watch=watch,
@@ -100,7 +101,7 @@ class Alembic:
         )
 
     def _attempt(
-        self, move: Move, name: str, environment: dict[str, str], deadline: float, watch: LockWatch, reach: Reach
+        self, move: Move, name: str, settings: Mapping[str, str], deadline: float, watch: LockWatch, reach: Reach
     ) -> None:
         remaining = round(deadline - time.monotonic())
         if remaining < 1:
@@ -109,6 +110,8 @@ class Alembic:
         self._last = None
         argv = [*self.command, move.direction, move.revision]
         now = utc_now().isoformat(timespec="seconds")
+        waits = replace(self.limits, timeout_ms=watch.timeout_ms(self.limits))
+        environment = session_environment(self.commands, name, waits, settings)
         self.log.begin(f"{now} attempt {self._attempts}: {' '.join(argv)} in {self.commands.place}")
         footer = "its end was not seen"
         try:
@@ -124,6 +127,8 @@ class Alembic:
         if finished.status != 0 and (cause := reach.given_up(watch.seen)):
             raise ReleaseError(f"Alembic's {move.label} was given up ({cause})")
         contended = lock_timeout(self._output) if finished.status != 0 else ""
+        if finished.status != 0 and watch.cancelled:
+            contended = contended or OVERDUE
         # A migration may have committed before it met the lock: only where nothing moved is it tried again.
         if contended and revisions_or_none(self.login, self.table) == [move.from_revision]:
             end_sessions(self.login, name)

@@ -283,7 +283,7 @@ def reconcile(
     done = Reconciled()
     connection = connect(login, APPLICATION)
     try:
-        with watch_blockers(login, APPLICATION) as watch:
+        with watch_blockers(login, APPLICATION, limits=limits) as watch:
             done.lock_waits = watch.seen
             session = PatientSession(connection, limits, watch)
             Reconciler(login, run, wanted, accept_loss, check_mode, done, session).reconcile()
