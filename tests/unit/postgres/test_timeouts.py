@@ -119,5 +119,5 @@ def test_what_is_set_for_the_role_does_not_decide_what_our_sessions_do(session: 
         found = {}
         for name in SET_FOR_THE_ROLE:
             cursor.execute(f"SHOW {name}")
-            found[name] = cursor.fetchone()[0]
+            ((found[name],),) = cursor.fetchall()
     assert found == {name: right for name, (_, right) in SET_FOR_THE_ROLE.items()}
