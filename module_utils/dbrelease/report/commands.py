@@ -23,7 +23,7 @@ def checked_ways(
 ) -> list[Way]:
     """The release's ways back that are there; where none is, the engine's own playbooks for any release.
 
-    folder: where commands are typed; root: the engine's own folder; inventories: those that this run was given, as paths.
+    folder: where commands are typed; root: the engine's own folder; inventories: the paths that this run was given.
     """
     given = [_near(path, folder) for path in inventories]
     declared = [
