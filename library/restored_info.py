@@ -9,8 +9,8 @@ short_description: Whether the database is again what it was before the release
 description:
   - Compares the database with the release's last baseline in the journal, which holds the whole catalog, every table's
     rows, and what the release's observations returned.
-  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info) decides
-    it; and so is then an observation that differs.
+  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info)
+    decides it; and so is then an observation that differs.
   - Fails only if it could not look. Journals the step V(as_before).
 extends_documentation_fragment: [login, run]
 options:

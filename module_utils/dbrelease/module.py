@@ -57,13 +57,15 @@ def run_module(options: Options, act: Act) -> None:
             result = act(module.params, module.check_mode)
     except ReleaseError as error:
         cleaned(error)
-        module.fail_json(msg=error.message, refused=error.refused, **error.facts)
+        facts = {**error.facts, **({"could_not_run": True} if _is_caused_so(error) else {})}
+        module.fail_json(msg=error.message, refused=error.refused, **facts)
     except Exception as error:
         if reason := _database_reason(error):
             cleaned(error)
             module.fail_json(
                 msg=f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
-                "again."
+                "again.",
+                could_not_run=_says_nothing(error),
             )
         raise cleaned(error)  # noqa: B904
     module.exit_json(**{"changed": False, **result})
@@ -78,6 +80,17 @@ def _database_reason(error: Exception) -> str:
     from .postgres.session import server_reason
 
     return server_reason(error) if isinstance(error, psycopg2.Error) else ""
+
+
+def _is_caused_so(error: ReleaseError) -> bool:
+    return isinstance(error.__cause__, Exception) and bool(_database_reason(error.__cause__)) and _says_nothing(error)
+
+
+def _says_nothing(error: Exception) -> bool:
+    """Whether the database, and not what was asked of it, is the reason of its error."""
+    from .postgres.could_not_run import could_not_run
+
+    return could_not_run(error)
 
 
 def _presence(params: Mapping[str, Any], check_mode: bool) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
+from ansible import context  # type: ignore[import-untyped]
 from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +23,7 @@ from ansible.module_utils.dbrelease.core.files import create_private, put_comman
 from ansible.module_utils.dbrelease.core.journal import RUN_ID, Run  # noqa: E402
 from ansible.module_utils.dbrelease.core.plain_text import printable  # noqa: E402
 from ansible.module_utils.dbrelease.core.safe_names import line_problem, name_problem  # noqa: E402
+from ansible.module_utils.dbrelease.report.commands import checked_ways  # noqa: E402
 from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json  # noqa: E402
 from ansible.module_utils.dbrelease.report.page import PAGE_NAME, page_of  # noqa: E402
 from ansible.module_utils.dbrelease.report.problems import bounded  # noqa: E402
@@ -42,6 +44,7 @@ class ActionModule(DeclaredAction):
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
         """The result; without evidence one sentence on what is not known, and what to do."""
+        self._check_ways()
         try:
             result = super().run(tmp, task_vars)
         except AnsibleConnectionFailure as error:
@@ -49,6 +52,20 @@ class ActionModule(DeclaredAction):
         if result.get("failed") and not result.get("headline"):
             result["msg"] = self._unknown("Gathering the evidence failed", result.get("msg"), "remove the cause")
         return result
+
+    def _check_ways(self) -> None:
+        """What is printed is typed here: the module gets the commands that are there, with this run's inventory."""
+        run, release = self._task.args.get("run"), self._task.args.get("release")
+        if isinstance(run, Mapping) and isinstance(release, Mapping):
+            ways = checked_ways(
+                release,
+                str(run.get("release", "")),
+                str(run.get("environment", "")),
+                folder=Path.cwd(),
+                root=ROOT,
+                inventories=list(context.CLIARGS.get("inventory") or ()),
+            )
+            self._task.args["release"] = {**release, "ways_back": ways}
 
     def _unknown(self, what: str, why: Any, remedy: str) -> str:
         run = self._run()
@@ -154,7 +171,8 @@ class ActionModule(DeclaredAction):
         """As the role restore has it by default: of an interrupted restore another playbook reports."""
         release, environment = re.escape(self._run().release), re.escape(self._run().environment)
         maintenance = r"(?:-e restore_maintenance_db=[\w.-]+ )?"
-        return rf"ansible-playbook restore_{release}\.yml -i {environment} {maintenance}-e restore_swap_back={DATABASE}"
+        playbook = rf"(?:restore_{release}\.yml|playbooks/restore\.yml -e release={release})"
+        return rf"ansible-playbook {playbook} -i {environment} {maintenance}-e restore_swap_back={DATABASE}"
 
     def _folder(self) -> Path:
         """Where the files go: within the artifacts, through no link, and this target's own."""

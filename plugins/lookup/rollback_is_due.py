@@ -12,7 +12,7 @@ from ansible.plugins.lookup import LookupBase  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[2]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansible.cfg says that it is
 
-from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, is_due  # noqa: E402
+from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, is_due, is_unknown  # noqa: E402
 
 DOCUMENTATION = r"""
 name: rollback_is_due
@@ -22,8 +22,8 @@ description:
   - For the rescue of a deploy. It reads C(migrate_finalize), the result of the last step of the migration, of each
     target of the play, and on which of them a task has failed.
   - The guards of the release and C(on_failed_verification) decide after it.
-  - With the term V(others) it says why nothing that is red can be the release's doing, empty where something can be.
-    The release is held then.
+  - With the term V(held) it is the reason why nothing that failed can be the release's doing, and empty where something
+    can be. The release is held then.
 """
 
 EXAMPLES = r"""
@@ -34,23 +34,27 @@ EXAMPLES = r"""
 
 RETURN = r"""
 _raw:
-  description: Whether it is; with V(others) the reason to hold it.
+  description: Whether it is; with V(held) the reason to hold it.
   type: list
   elements: raw
 """
 
 MIGRATED, FAILED, RESULT = "migrate_finalize", "ansible_failed_task", "ansible_failed_result"
+HELD = "held"
+UNKNOWN = "what failed are claims that could not be checked: nothing that was observed speaks against it."
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
-        """One truth, or with the term `others` one text."""
+        """One truth, or with the term `held` one text."""
         known = variables or {}
         targets = [known["hostvars"][name] for name in known["ansible_play_hosts_all"]]
         # Where a task has failed. A connection that was lost and came back says nothing about the release.
-        if terms == ["others"]:
-            return [broken_by_others(target.get(RESULT) for target in targets if FAILED in target)]
-        where_failed = [target.get(MIGRATED) for target in targets if FAILED in target]
+        failed = [target for target in targets if FAILED in target]
+        if HELD in terms:
+            unknown = is_unknown((target.get(MIGRATED), target.get(RESULT)) for target in failed)
+            return [UNKNOWN if unknown else broken_by_others(target.get(RESULT) for target in failed)]
+        where_failed = [target.get(MIGRATED) for target in failed]
         return [is_due(known.get(MIGRATED), where_failed)]

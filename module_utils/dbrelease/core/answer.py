@@ -24,7 +24,7 @@ ALWAYS = {"changed": "bool", "failed": "bool", "msg": "str", "refused": "bool", 
 # What the errors of shared code carry, in whichever module they are raised.
 ON_FAILURE = {
     **{"sqlstate": "str", "table": "str", "observation": "str"},
-    **{"attempts": "int", "rows_lost": "int"},
+    **{"attempts": "int", "rows_lost": "int", "could_not_run": "bool"},
     **{"lock_waits": "list", "revisions": "list", "proofs": "list"},
 }
 # Of an answer that is no JSON, Ansible itself makes this.

@@ -21,7 +21,7 @@ from .display import facts_for_people, json_text
 from .errors import ReleaseError
 from .journal_schema import schema_error
 from .own_files import make_private_directory, open_own, reading
-from .proof import Proof, failures, sentence
+from .proof import Proof, failures, not_run, sentence
 
 Event = Literal["started", "passed", "failed", "refused", "skipped"]
 JOURNAL_NAME = "journal.jsonl"
@@ -113,12 +113,16 @@ class Journal:
     def judge(
         self, step: str, proofs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Write and return the line that closes a stage by its proofs; raises ReleaseError where one is red."""
+        """Write and return the line that closes a stage by its proofs; raises ReleaseError where one is red.
+
+        So does a claim that could not run: nothing is known of it. The error's `could_not_run` says that none is red.
+        """
         message, red = sentence(proofs), [proof["name"] for proof in failures(proofs)]
-        judged = {**(facts or {}), "claims": len(proofs), "red": red, "message": message}
-        line = self.append(step, "failed" if red else "passed", judged)
-        if red:
-            raise ReleaseError(message, line=line)
+        unknown = [proof["name"] for proof in not_run(proofs)]
+        judged = {**(facts or {}), "claims": len(proofs), "red": red, "not_run": unknown, "message": message}
+        line = self.append(step, "failed" if red or unknown else "passed", judged)
+        if red or unknown:
+            raise ReleaseError(message, line=line, could_not_run=not red)
         return line
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:

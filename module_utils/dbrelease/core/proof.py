@@ -16,6 +16,7 @@ class Proof:
     name: dotted and stable, `<stage>.<claim>` (`preflight.database`); the report, the checklist and JUnit use it.
     status: `inconclusive` means that it was looked at and cannot be decided; `skipped` that it was not looked at.
     detail: one sentence on what was seen; for a failure also what to do (`remedy`).
+    could_not_run: the server kept it from being looked at, so that nothing speaks for the claim and nothing against it.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Proof:
     sql: str = ""
     sample: list[dict[str, Any]] = field(default_factory=list)
     duration_ms: int = 0
+    could_not_run: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Every key, every time, so that consumers need no defaults."""
@@ -39,11 +41,17 @@ def failures(proofs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [proof for proof in proofs if proof["status"] == "fail"]
 
 
+def not_run(proofs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The proofs (as dicts) whose claim the server kept from being looked at."""
+    return [proof for proof in proofs if proof.get("could_not_run")]
+
+
 def sentence(proofs: Iterable[Mapping[str, Any]]) -> str:
-    """One sentence per failed proof: its title, what was seen and what to do; empty when nothing failed."""
+    """One sentence per proof that failed or could not run: its title, what was seen and what to do; else empty."""
+    standing = [proof for proof in proofs if proof["status"] == "fail" or proof.get("could_not_run")]
     return " ".join(
         f"{index}) {proof['title']}: {proof['detail']}{' ' + proof['remedy'] if proof['remedy'] else ''}"
-        for index, proof in enumerate(failures(proofs), start=1)
+        for index, proof in enumerate(standing, start=1)
     )
 
 

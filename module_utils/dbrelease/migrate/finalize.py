@@ -9,7 +9,8 @@ from typing import Any
 
 from ..core.errors import ReleaseError
 from ..core.journal import Step as JournalStep
-from ..core.proof import Proof, failures, sentence
+from ..core.proof import Proof, failures, not_run, sentence
+from ..postgres.could_not_run import could_not_run
 from ..postgres.lock_retry import LockLimits, LockWatch, retrying, watch_blockers
 from ..postgres.proof_instant import Instant
 from ..postgres.session import Connection, Login, Row, connect
@@ -70,7 +71,7 @@ class Finalizer:
         done = Finalized()
         connection = connect(self.login, self.application_name)
         try:
-            with watch_blockers(self.login, self.application_name) as watch:
+            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
                 done.lock_waits = watch.seen
                 for step in steps:
                     self._chosen(step)
@@ -94,14 +95,16 @@ class Finalizer:
             self._chosen(step)
         connection = connect(self.login, self.application_name)
         try:
-            with watch_blockers(self.login, self.application_name) as watch:
+            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
                 done.lock_waits = watch.seen
                 for number, step in enumerate(steps):
                     try:
                         self._run_step(connection, step, watch, done)
                     except ReleaseError as error:
                         failed = failures(proof.as_dict() for proof in done.proofs)
-                        if step.proof_name not in {proof["name"] for proof in failed}:
+                        if could_not_run(error):
+                            done.proofs.append(step.not_run(error.message))
+                        elif step.proof_name not in {proof["name"] for proof in failed}:
                             done.proofs.append(step.proof("fail", None, error.message))
                         done.proofs.extend(
                             later.proof("skipped", None, f"Not reached: {step.name} failed before.")
@@ -122,11 +125,14 @@ class Finalizer:
             )
         return [declared[name] for name in step.proves]
 
+    def _waits(self, watch: LockWatch) -> LockLimits:
+        return replace(self.limits, timeout_ms=watch.timeout_ms(self.limits))
+
     def _pending(
         self, connection: Connection, step: Step, watch: LockWatch, *, absent_is_pending: bool = False
     ) -> int | None:
         return retrying(
-            lambda: count_pending(connection, step, self.limits, absent_is_pending=absent_is_pending),
+            lambda: count_pending(connection, step, self._waits(watch), absent_is_pending=absent_is_pending),
             self.limits,
             what=f"Counting what step {step.name} ({step.title}) has left to do",
             watch=watch,
@@ -166,7 +172,7 @@ class Finalizer:
         # What others write meanwhile is in a batch of its own; more than twice as many would never end.
         for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
             retried = retrying(
-                lambda: attempt_step(connection, step, checks, self.limits, keep_unproven=self.keep_unproven),
+                lambda: attempt_step(connection, step, checks, self._waits(watch), keep_unproven=self.keep_unproven),
                 self.limits,
                 what=f"Step {step.name} ({step.title})",
                 watch=watch,
@@ -180,14 +186,28 @@ class Finalizer:
         )
 
     def _demand(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
+        if self.keep_unproven:
+            return
         red = failures(proof.as_dict() for proof in proofs)
-        if not red or self.keep_unproven:
+        if not red:
+            self._demand_all_ran(step, proofs, done, what)
             return
         done.unproven = [proof["name"].removeprefix("checks.") for proof in red]
         names = ", ".join(proof["name"] for proof in red)
         done.proofs.append(step.proof("fail", names, f"Not all that it proves holds ({names}); {what}."))
         done.proofs.extend(proofs)
         raise ReleaseError(f"Step {step.name} ({step.title}) does not prove what it must, and {what}: {sentence(red)}")
+
+    def _demand_all_ran(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
+        """What nobody could look at is not proved, and yet nothing speaks against it: it is no reason to roll back."""
+        unknown = not_run(proof.as_dict() for proof in proofs)
+        if unknown:
+            done.proofs.extend(proofs)
+            raise ReleaseError(
+                f"Whether step {step.name} ({step.title}) proves what it must is not known, and {what}: "
+                f"{sentence(unknown)}",
+                could_not_run=True,
+            )
 
 
 def finalize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from psycopg2.extensions import cursor as Cursor
 
@@ -17,7 +17,7 @@ from ..host.orphan_programs import end_programs
 from ..postgres.fingerprints import position, write_counters
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from ..postgres.revision import _asking, revisions_or_none
-from ..postgres.session import LOST_CLIENT_OPTIONS, Login, Row, select
+from ..postgres.session import LOST_CLIENT_OPTIONS, NO_WORKERS, TIMEOUTS, TRANSACTIONS, Login, Row, select
 from ..postgres.terminate import end_sessions
 from ..postgres.writers import WriterWatch
 from .limits import Reach
@@ -36,6 +36,8 @@ LATE_S = 1.2
 OLDEST_S = 3.0
 # An older server hands what sessions report to a process that tells of it half a second later.
 TELLS_AT_ONCE = 150000
+# What an attempt that could wait for an autovacuum met instead.
+OVERDUE = "it waited for somebody else's lock for as long as it may"
 # Their kind would be hidden from whoever may not see what other users do.
 OTHERS = """
 SELECT count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -78,7 +80,7 @@ class Alembic:
     def move(self, move: Move) -> Moved:
         """Run it to an end that is known; whatever happened is in the proofs."""
         name = application_name(move, self.run)
-        environment = session_environment(self.commands, name, self.limits, self.settings)
+        own = {**TRANSACTIONS, **NO_WORKERS, **unlimited(self.login), **self.settings}
         before = read_counters_before(self.login, self.position)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
@@ -89,9 +91,9 @@ class Alembic:
             reach.look(cursor, blocked_by)
 
         try:
-            with watch_blockers(self.login, name, look) as watch:
+            with watch_blockers(self.login, name, look, self.limits) as watch:
                 retrying(
-                    lambda: self._attempt(move, name, environment, begun + self.timeout_s, watch, reach),
+                    lambda: self._attempt(move, name, own, begun + self.timeout_s, watch, reach),
                     self.limits,
                     what=f"Alembic's {move.label}",
                     watch=watch,
@@ -120,7 +122,7 @@ class Alembic:
         )
 
     def _attempt(
-        self, move: Move, name: str, environment: dict[str, str], deadline: float, watch: LockWatch, reach: Reach
+        self, move: Move, name: str, settings: Mapping[str, str], deadline: float, watch: LockWatch, reach: Reach
     ) -> None:
         remaining = round(deadline - time.monotonic())
         if remaining < 1:
@@ -129,6 +131,8 @@ class Alembic:
         self._last = None
         argv = [*self.command, move.direction, move.revision]
         now = utc_now().isoformat(timespec="seconds")
+        waits = replace(self.limits, timeout_ms=watch.timeout_ms(self.limits))
+        environment = session_environment(self.commands, name, waits, settings)
         self.log.begin(f"{now} attempt {self._attempts}: {' '.join(argv)} in {self.commands.place}")
         footer = "its end was not seen"
         try:
@@ -144,6 +148,8 @@ class Alembic:
         if finished.status != 0 and (cause := reach.given_up(watch.seen)):
             raise ReleaseError(f"Alembic's {move.label} was given up ({cause})")
         contended = lock_timeout(self._output) if finished.status != 0 else ""
+        if finished.status != 0 and watch.cancelled:
+            contended = contended or OVERDUE
         # A migration may have committed before it met the lock: only where nothing moved is it tried again.
         if contended and revisions_or_none(self.login, self.table) == [move.from_revision]:
             end_sessions(self.login, name)
@@ -198,6 +204,13 @@ def read_counters_before(login: Login, first: Position | None = None) -> Row:
         time.sleep(max(0.0, first.moment + LATE_S - time.monotonic()))
     with _asking(login, "dbrelease counters") as cursor:
         return {**write_counters(cursor), "since": first.row["xid"], "running": first.row["running"]}
+
+
+def unlimited(login: Login) -> dict[str, str]:
+    """No timeout for a session, of those that the server knows: it lets no session in with another one."""
+    with _asking(login, "dbrelease timeouts") as cursor:
+        found = select(cursor, "SELECT name FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (list(TIMEOUTS),))
+    return {row["name"]: "0" for row in found}
 
 
 def application_name(move: Move, run: Run) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
@@ -10,11 +9,9 @@ from psycopg2.extras import RealDictCursor
 
 from ..host.commands import Commands
 from ..postgres.catalog import quoted, resolved
-from ..postgres.session import Login, connect, select
+from ..postgres.session import Login, connect, options_of, select
 from .alembic import READ_TIMEOUT_S, READER_ENVIRONMENT
 
-# In PGOPTIONS a backslash keeps what follows it.
-BLANK, ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
 # A superuser may finish anybody's table. Whoever may not act as the owner gains nothing by its owning more.
 OWNER = """
 SELECT pg_get_userbyid(c.relowner)::text AS owner
@@ -53,5 +50,4 @@ def libpq_options(commands: Commands, settings: Mapping[str, str], *options: str
     """PGOPTIONS of a session there: the place's own stay in front, then those, then the settings."""
     own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
     given = [own.stdout.strip()] if own.status == 0 else []
-    given += [*options, *(f"-c {setting}={BLANK.sub(ESCAPED, value)}" for setting, value in settings.items())]
-    return " ".join(filter(None, given))
+    return " ".join(filter(None, [*given, *options, options_of(settings)]))

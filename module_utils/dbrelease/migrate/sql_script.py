@@ -52,9 +52,9 @@ class Script:
         watch, cause = LockWatch(), ""
         writers = WriterWatch(name, self.login.database, self.table)
         try:
-            with watch_blockers(self.login, name, lambda cursor, _: writers.look(cursor)) as watch:
+            with watch_blockers(self.login, name, lambda cursor, _: writers.look(cursor), self.limits) as watch:
                 retrying(
-                    lambda: self._attempt(move, name, begun + self.timeout_s),
+                    lambda: self._attempt(move, name, begun + self.timeout_s, watch),
                     self.limits,
                     what=f"The {move.label} by SQL",
                     watch=watch,
@@ -69,7 +69,7 @@ class Script:
         told = (list(watch.seen), before, after, writers.facts())
         return Moved(proofs, revisions, started_at, duration_ms, self._attempts, *told)
 
-    def _attempt(self, move: Move, name: str, deadline: float) -> None:
+    def _attempt(self, move: Move, name: str, deadline: float, watch: LockWatch) -> None:
         remaining_ms = round((deadline - time.monotonic()) * 1000)
         if remaining_ms < 1:
             raise ReleaseError(f"The {move.label} by SQL was given up (its {self.timeout_s} s are used up)")
@@ -78,7 +78,7 @@ class Script:
         footer = "its end was not seen"
         with closing(connect(self.login, name)) as connection:
             settings = {
-                "lock_timeout": f"{self.limits.timeout_ms}ms",
+                "lock_timeout": f"{watch.timeout_ms(self.limits)}ms",
                 "statement_timeout": f"{remaining_ms}ms",
                 **self.settings,
             }

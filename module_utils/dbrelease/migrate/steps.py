@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
+from ..postgres.could_not_run import could_not_run, remedy_of
 from ..postgres.declared_checks import run_checks
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
@@ -59,6 +60,10 @@ class Step:
     def proof_name(self) -> str:
         """The name of its proof."""
         return f"migrate.finalize.{self.name}"
+
+    def not_run(self, detail: str) -> Proof:
+        """Its proof, where the server kept it from being run."""
+        return replace(self.proof("inconclusive", None, detail), could_not_run=True)
 
     def proof(self, status: Any, observed: Any, detail: str, *, remedy: str = "", duration_ms: int = 0) -> Proof:
         """Its proof, with this verdict."""
@@ -117,7 +122,7 @@ def attempt_step(
                 return Attempt(rows, [], Instant.now(cursor), more=True)
             proofs = run_checks(cursor, checks, SAMPLE_SIZE) if checks else []
             attempt = Attempt(rows, proofs, Instant.now(cursor))
-            red = any(proof.status == "fail" for proof in proofs)
+            red = any(proof.status == "fail" or proof.could_not_run for proof in proofs)
             if red and not keep_unproven:
                 raise _RedError(replace(attempt, rows=0))
             # A step that proves something may be declared to run every time; for others this is the proof.
@@ -131,7 +136,9 @@ def attempt_step(
     except psycopg2.Error as error:
         if error.pgcode in RETRYABLE:
             raise ContendedError(server_reason(error)) from error
-        if connection.closed:
+        if could_not_run(error) and not connection.closed:
+            said = f"could not run ({server_reason(error)}) and was rolled back. {remedy_of(error)}"
+        elif connection.closed:
             said = f"lost its session ({server_reason(error)}): run again, which finds out what is left to do."
         else:
             said = f"failed ({server_reason(error)}) and was rolled back. {RERUN}"
@@ -160,6 +167,11 @@ def count_pending(
             raise ContendedError(server_reason(error)) from error
         if absent_is_pending and error.pgcode in NOT_YET_THERE:
             return None
+        if could_not_run(error):
+            raise ReleaseError(
+                f"Counting what step {step.name} has left to do could not run ({server_reason(error)}). "
+                f"{remedy_of(error)}"
+            ) from error
         raise ReleaseError(
             f"Counting what step {step.name} has left to do failed ({server_reason(error)}): "
             "correct its `pending` in the release file."

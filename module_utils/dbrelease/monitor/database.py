@@ -11,6 +11,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..postgres.catalog import quoted, resolved
+from ..postgres.could_not_run import could_not_run, remedy_of
 from ..postgres.declared_checks import run_checks
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements, readable_row, still_connected
@@ -112,7 +113,10 @@ def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Se
             still_connected(cursor, error)
         cursor.execute("ROLLBACK TO SAVEPOINT section")
         reason = error.message if isinstance(error, ReleaseError) else server_reason(error)
-        answer = None, Claim(name, "fail", f"Reading {name.replace('_', ' ')} failed ({reason}).")
+        said = f"Reading {name.replace('_', ' ')} failed ({reason})."
+        unknown = could_not_run(error)
+        claim = Claim(name, "inconclusive", f"{said} {remedy_of(error)}") if unknown else Claim(name, "fail", said)
+        answer = None, claim
     cursor.execute("RELEASE SAVEPOINT section")
     return answer
 
@@ -178,7 +182,7 @@ def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
     counts = {check["name"]: proof.observed for check, proof in zip(checks, proofs, strict=True)}
     broken = [proof for proof in proofs if not isinstance(proof.observed, int)]
     if broken:
-        return counts, Claim("drift", "fail", broken[0].detail)
+        return counts, Claim("drift", "inconclusive" if broken[0].could_not_run else "fail", broken[0].detail)
     found = [f"{proof.title}: {proof.detail.rstrip('.')}" for proof in proofs if proof.observed]
     detail = f"{'; '.join(found)}. Verify tells whether it is only drift; reconcile brings it in line." if found else ""
     return counts, Claim("drift", "inconclusive" if found else "pass", detail)

@@ -95,7 +95,7 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
         "longest_gap_seconds": gap_s,
         "deployed_at": memory.deployed_at(),
     }
-    journal.append(WATCH, "failed" if failures(proofs) else "passed", {"window": window, "proofs": proofs})
+    journal.append(WATCH, "failed" if message else "passed", {"window": window, "proofs": proofs})
     result = {
         "watch": watch.facts(),
         "samples": 0,
@@ -106,7 +106,9 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
         "message": message,
     }
     if message:
-        raise ReleaseError(message, watch=watch.facts(), taken=len(samples), proofs=proofs)
+        raise ReleaseError(
+            message, watch=watch.facts(), taken=len(samples), proofs=proofs, could_not_run=not failures(proofs)
+        )
     return result
 
 

@@ -11,6 +11,7 @@ import psycopg2
 import psycopg2.extensions
 
 from ..core.proof import Proof, Status
+from .could_not_run import could_not_run, remedy_of, verdict_of
 from .declared_select import select_declared
 from .declared_sql import advice, limit_statements, readable, readable_row, still_connected
 from .proof_instant import Instant
@@ -88,7 +89,8 @@ def plan_checks(cursor: Cursor, statements: Iterable[Mapping[str, str]]) -> list
             Proof(
                 name=f"preflight.checks_plan.{statement['name']}",
                 title=statement["title"],
-                status="fail" if problem else "pass",
+                status="pass" if problem is None else "inconclusive" if could_not_run(problem) else "fail",
+                could_not_run=could_not_run(problem),
                 expected="one SELECT that the server can plan",
                 observed=server_reason(problem) if problem else "planned",
                 detail=f"{statement['name']} cannot run: {server_reason(problem)}." if problem else "",
@@ -143,10 +145,13 @@ def _run(
     duration_ms = round((time.monotonic() - started) * 1000)
     common = {"name": f"checks.{check['name']}", "title": check["title"], "sql": declared, "duration_ms": duration_ms}
     if isinstance(rows, psycopg2.Error):
+        expected = 0 if check.get("violations") else "equal columns"
+        if could_not_run(rows):
+            return Proof(**common, expected=expected, **verdict_of(rows, f"The check {check['name']}"))
         return Proof(
             **common,
             status="fail",
-            expected=0 if check.get("violations") else "equal columns",
+            expected=expected,
             detail=f"The check {check['name']} could not run: {server_reason(rows)}.",
             remedy=_advice(rows),
         )
@@ -157,6 +162,8 @@ def _run(
 
 
 def _all_drift(followed: Sequence[Proof]) -> bool:
+    if any(proof.could_not_run for proof in followed):
+        return False
     return {proof.status for proof in followed} in ({"inconclusive"}, {"inconclusive", "pass"})
 
 
@@ -215,6 +222,8 @@ def _ask(cursor: Cursor, sql: str, *, limit: int | None = None) -> list[Row] | p
 
 
 def _advice(error: psycopg2.Error) -> str:
+    if could_not_run(error):
+        return remedy_of(error)
     return advice(error, "Declare one SELECT that only reads and that this server understands.")
 
 

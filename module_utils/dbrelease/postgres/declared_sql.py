@@ -74,7 +74,8 @@ def still_connected(cursor: Cursor, error: psycopg2.Error) -> None:
     if cursor.connection.closed:
         raise ReleaseError(
             f"The session with the database ended in mid-statement ({' '.join(str(error).split())}): "
-            "see that the server is up, and run again."
+            "see that the server is up, and run again.",
+            could_not_run=True,
         ) from None
 
 

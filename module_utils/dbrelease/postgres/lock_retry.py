@@ -42,6 +42,35 @@ WHERE waiting.application_name = left(%s, 63) AND waiting.usesysid = ANY (%s::oi
 ORDER BY 1
 """
 
+# The server cancels an ordinary autovacuum for whoever has waited for its lock for deadlock_timeout, and for nobody who
+# gives up sooner. A server that would let us wait for longer than this is not waited for.
+LONGEST_DEADLOCK_TIMEOUT_MS = 2_000
+MARGIN_MS = 500
+# Before this version a server does not say since when a session waits, so that nobody could end a wait in time.
+SAYS_SINCE_WHEN = 140000
+WRAPAROUND = "(to prevent wraparound)"
+# Whoever may not see what others do sees of an autovacuum worker that it has a database and no user.
+IS_AUTOVACUUM = """
+(coalesce(a.backend_type, 'autovacuum worker') = 'autovacuum worker' AND a.usesysid IS NULL AND a.datid IS NOT NULL
+ AND coalesce(a.query, '') NOT LIKE '%%(to prevent wraparound)')
+"""
+DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
+AT_WORK = f"""
+SELECT EXISTS (SELECT FROM pg_stat_activity a
+               WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND {IS_AUTOVACUUM}) AS found
+"""
+YIELDING = f"""
+SELECT coalesce(bool_and(coalesce({IS_AUTOVACUUM}, false)), false) AS found
+FROM unnest(%s::int[]) AS blocking (pid) LEFT JOIN pg_stat_activity a ON a.pid = blocking.pid
+"""
+OVERDUE = """
+SELECT waiting.pid FROM pg_stat_activity waiting
+JOIN pg_locks l ON l.pid = waiting.pid AND NOT l.granted
+WHERE waiting.application_name = left(%s, 63) AND waiting.usesysid = ANY (%s::oid[])
+  AND waiting.pid <> pg_backend_pid() AND waiting.datname = current_database() AND l.locktype <> 'virtualxid'
+  AND l.waitstart < clock_timestamp() - %s * interval '1 millisecond'
+"""
+
 _TOKENS = re.compile(
     r"""
     (?P<keep>"(?:[^"]|"")*(?:"|\Z))                      # a quoted identifier says nothing of the data
@@ -79,9 +108,32 @@ class LockLimits:
 
 @dataclass
 class LockWatch:
-    """What stood in the way: each blocking session once."""
+    """What stood in the way: each blocking session once.
+
+    patient: an autovacuum is in the way, or was, so that the next attempt may wait until the server cancels it; whoever
+    else is in the way then is waited for no longer than ever. yielding: what is in the way of this attempt is nothing
+    else. cancelled: this attempt waited for somebody else for too long, and was ended.
+    """
 
     seen: list[Row] = field(default_factory=list)
+    deadlock_timeout_ms: int = 0
+    patient: bool = False
+    yielding: bool = False
+    cancelled: bool = False
+
+    def begin(self) -> None:
+        """An attempt begins."""
+        self.yielding = self.cancelled = False
+
+    def gave_up(self) -> None:
+        """It met a lock that it may not wait for."""
+        self.patient = self.yielding
+
+    def timeout_ms(self, limits: LockLimits) -> int:
+        """How long this attempt may wait for a lock."""
+        if not self.patient or not 0 < self.deadlock_timeout_ms <= LONGEST_DEADLOCK_TIMEOUT_MS:
+            return limits.timeout_ms
+        return max(limits.timeout_ms, self.deadlock_timeout_ms + MARGIN_MS)
 
     def note(self, found: list[Row]) -> None:
         """Keep the blockers that were not met before."""
@@ -125,12 +177,16 @@ def blockers(cursor: Cursor, application_name: str, trusted: Sequence[int]) -> l
 
 @contextmanager
 def watch_blockers(
-    login: Login, application_name: str, also: Callable[[Cursor, list[Row]], None] | None = None
+    login: Login,
+    application_name: str,
+    also: Callable[[Cursor, list[Row]], None] | None = None,
+    limits: LockLimits | None = None,
 ) -> Iterator[LockWatch]:
     """Look every 50 ms, from a session of its own, for whom sessions of this name wait; `.seen` holds the answer.
 
     also: called at each look, with those that are in the way just then.
-    It only informs: where it cannot look, it stays empty.
+    limits: of attempts that take their `timeout_ms` from the watch, and may be patient.
+    It only informs: where it cannot look, it stays empty, and nobody is patient.
     """
     watch = LockWatch()
     ready, ended = threading.Event(), threading.Event()
@@ -143,8 +199,21 @@ def watch_blockers(
         watch.note(found)
         if also:
             also(cursor, found)
+        if found and limits and watch.deadlock_timeout_ms:
+            watch.yielding = select(cursor, YIELDING, ([row["pid"] for row in found],))[0]["found"]
+            if watch.patient and not watch.yielding:
+                overdue = [
+                    row["pid"] for row in select(cursor, OVERDUE, (application_name, trusted, limits.timeout_ms))
+                ]
+                watch.cancelled = watch.cancelled or bool(overdue)  # first, for the attempt ends at once
+                cursor.execute("SELECT pg_cancel_backend(pid) FROM unnest(%s::int[]) AS overdue (pid)", (overdue,))
 
-    thread = threading.Thread(target=_poll, args=(login, look, ready, ended), daemon=True)
+    def begin(cursor: Cursor) -> None:
+        if limits and cursor.connection.server_version >= SAYS_SINCE_WHEN:
+            watch.deadlock_timeout_ms = select(cursor, DEADLOCK_TIMEOUT)[0]["ms"]
+            watch.patient = select(cursor, AT_WORK)[0]["found"]
+
+    thread = threading.Thread(target=_poll, args=(login, begin, look, ready, ended), daemon=True)
     thread.start()
     ready.wait(READY_S)
     try:
@@ -154,7 +223,13 @@ def watch_blockers(
         thread.join()
 
 
-def _poll(login: Login, look: Callable[[Cursor], None], ready: threading.Event, ended: threading.Event) -> None:
+def _poll(
+    login: Login,
+    begin: Callable[[Cursor], None],
+    look: Callable[[Cursor], None],
+    ready: threading.Event,
+    ended: threading.Event,
+) -> None:
     try:
         connection = connect(login, "dbrelease lock watch", read_only=True)
     except ReleaseError:
@@ -163,6 +238,7 @@ def _poll(login: Login, look: Callable[[Cursor], None], ready: threading.Event, 
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
             cursor.execute("SET statement_timeout = '5s'")
+            begin(cursor)
             look(cursor)
             ready.set()
             while not ended.wait(POLL_S):
@@ -191,20 +267,30 @@ def retrying(
     """
     begun = time.monotonic()
     for number in range(1, limits.attempts + 1):
+        watch.begin()
         try:
             return Retried(attempt(), number)
-        except ContendedError as error:
+        except (ContendedError, ReleaseError) as error:
+            if isinstance(error, ReleaseError) and not watch.cancelled:
+                raise
+            watch.gave_up()
             next_pause = pause_before(number + 1)
             elapsed = time.monotonic() - begun
             if number == limits.attempts or elapsed + next_pause > limits.deadline_seconds:
                 raise ReleaseError(
                     f"{what} gave up after {number} attempt{'s' if number > 1 else ''} in {elapsed:.1f} s ({error}): "
-                    f"{describe(watch.seen)}; let them end, or end them, and run again.",
+                    f"{describe(watch.seen)}; {_advice(watch.seen)}, and run again.",
                     lock_waits=watch.seen,
                     attempts=number,
                 ) from error
             pause(next_pause)
     raise ReleaseError(f"{what} was given no attempt: set lock.attempts to 1 or more.")
+
+
+def _advice(seen: Sequence[Row]) -> str:
+    if any(row["user"] is None and str(row["query"]).endswith(WRAPAROUND) for row in seen):
+        return "let the vacuum that prevents wraparound end, which the server does not cancel for anybody"
+    return "let them end, or end them"
 
 
 def pause_before(attempt: int) -> float:
@@ -245,7 +331,7 @@ class PatientSession:
 
         def attempt() -> Value:
             with transaction(self.connection, read_only=True, isolation="REPEATABLE READ") as cursor:
-                limit_statements(cursor, 0, lock_timeout=self.limits.timeout_ms)
+                limit_statements(cursor, 0, lock_timeout=self.watch.timeout_ms(self.limits))
                 return look(cursor)
 
         return self._retried(what, attempt)
@@ -255,7 +341,9 @@ class PatientSession:
 
         def attempt() -> None:
             with transaction(self.connection) as cursor:
-                limit_statements(cursor, 0, lock_timeout=max(10, self.limits.timeout_ms // locks))
+                waits = self.watch.timeout_ms(self.limits)
+                shared = waits if waits > self.limits.timeout_ms else max(10, waits // locks)
+                limit_statements(cursor, 0, lock_timeout=shared)
                 act(cursor)
 
         self._retried(what, attempt)

@@ -40,14 +40,34 @@ LOST_CLIENT = {
     "tcp_user_timeout": "60000",
 }
 LOST_CLIENT_OPTIONS = " ".join(f"-c {name}={value}" for name, value in LOST_CLIENT.items())
-# Text forms (json, point, timestamps) must not depend on who connects, nor what may be written.
+# Docker gives a container 64 MB of shared memory, and parallel workers share a hash table or a sort there: what needs
+# more than that ends with an error, on data that only grew. Without workers it needs none.
+NO_WORKERS = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
+TIMEOUTS = (
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",
+    "idle_session_timeout",
+)
+# What the role or the database has set for each session is for the application's short ones, and must not decide what
+# a migration does: in which isolation, and whether it may write.
+TRANSACTIONS = {
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+    "default_transaction_read_only": "off",
+}
+# Text forms (json, point, timestamps) must not depend on who connects, nor what may be written, nor how long it takes.
 SESSION_SETTINGS = {
     "timezone": "UTC",
     "datestyle": "ISO, YMD",
     "intervalstyle": "iso_8601",
     "extra_float_digits": "1",
     "bytea_output": "hex",
-    "default_transaction_read_only": "off",
+    "lock_timeout": "0",
+    "session_replication_role": "origin",
+    **dict.fromkeys(TIMEOUTS, "0"),
+    **TRANSACTIONS,
+    **NO_WORKERS,
     **LOST_CLIENT,
 }
 # What our own statements run with. Others may make functions and operators in a schema on the role's own path, and the
@@ -68,6 +88,7 @@ BEGIN_SESSION = """
 SELECT pg_backend_pid(), count(set_config(known.name, wanted.setting, false))
 FROM unnest(%(names)s, %(settings)s) AS wanted (name, setting)
 JOIN pg_settings known ON lower(known.name) = wanted.name AND pg_backend_pid() = %(told)s
+  AND (known.context <> 'superuser' OR known.setting <> wanted.setting AND current_setting('is_superuser') = 'on')
 """
 # What the driver makes of these, and of arrays of them.
 MOMENTS = (
@@ -76,16 +97,11 @@ MOMENTS = (
     (PYDATETIMETZ, PYDATETIMETZARRAY),
     (PYINTERVAL, PYINTERVALARRAY),
 )
+_BLANK, _ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
 CONNECT_TIMEOUT_S = 10
 POOLED = "a connection pooler answers there, behind which locks and settings may come to be another session's"
 # A server that answers begins with a level, in whichever language.
 ANSWERED = re.compile(r"(?:^|:\s|\N{FULLWIDTH COLON})[^\W\d_]+:  ", re.MULTILINE)
-TIMEOUTS = (
-    "statement_timeout",
-    "idle_in_transaction_session_timeout",
-    "transaction_timeout",
-    "idle_session_timeout",
-)
 
 
 @dataclass(frozen=True)
@@ -165,7 +181,7 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
             connection_factory=Session,
         )
     except psycopg2.OperationalError as error:
-        raise ReleaseError(connect_failure(login, str(error))) from None
+        raise ReleaseError(connect_failure(login, str(error)), could_not_run=True) from None
     connection.autocommit = True
     connection.version_table = login.version_table
     _take_every_moment(connection)
@@ -249,6 +265,11 @@ def transaction(
                 cursor.execute("ROLLBACK")
             raise
         cursor.execute("COMMIT" if commit else "ROLLBACK")
+
+
+def options_of(settings: Mapping[str, str]) -> str:
+    """The settings as PGOPTIONS has them, for the sessions of programs; there a backslash keeps a blank."""
+    return " ".join(f"-c {name}={_BLANK.sub(_ESCAPED, value)}" for name, value in settings.items())
 
 
 def without_timeouts(cursor: psycopg2.extensions.cursor, *, local: bool = True) -> None:

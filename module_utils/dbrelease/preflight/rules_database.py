@@ -330,6 +330,6 @@ def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
     if all(LOCK_NOT_AVAILABLE in proof.detail for _, proof in wrong):
         return undecided("checks_plan", detail, UNLOCK)
     if all(proof.status == "inconclusive" for _, proof in wrong):
-        return undecided("checks_plan", detail, "See to it that they are right: after the migration, verify runs them.")
+        return undecided("checks_plan", detail, " ".join(dict.fromkeys(proof.remedy for _, proof in wrong)))
     sample = [{"place": statement.place, "sql": statement.sql, "reason": proof.detail} for statement, proof in wrong]
     return broken("checks_plan", detail, "Correct the release, not the database.", sample=sample)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
@@ -30,6 +32,12 @@ KEYS = """
 SELECT conname AS name, contype = 'p' AS primary, pg_get_constraintdef(oid) AS definition
 FROM pg_constraint WHERE conrelid = %s AND contype IN ('p', 'u', 'x') ORDER BY conname
 """
+# As the server writes a type: its schema, its name, what limits it, and whether it is an array.
+_IDENTIFIER = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"]|"")+")'
+DECLARED_TYPE = re.compile(
+    rf"(?:(?P<schema>{_IDENTIFIER})\.)?(?P<name>{_IDENTIFIER})(?:\([^()]*\))?(?P<array>(?:\[\])*)"
+)
+SCHEMA_THERE = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = %s) AS found"
 TYPE = "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::pg_catalog.int8 AS oid"
 
 
@@ -42,18 +50,31 @@ class StandIn:
     qualified: bool = False
 
 
-def stand_in_for_created(cursor: Cursor, demands: Demands, database: Database) -> None:
-    """Make each table that is not there yet, where it will be; it references none, so no other table is locked."""
+@dataclass(frozen=True)
+class MadeType:
+    """A type that the migration will make, and of which nothing else is known than its name; `table` has it."""
+
+    name: str
+    table: str
+
+
+def stand_in_for_created(cursor: Cursor, demands: Demands, database: Database) -> list[MadeType]:
+    """Make each table that is not there yet, where it will be; it references none, so no other table is locked.
+
+    Returns which types had to be made for it.
+    """
+    made: list[MadeType] = []
     for name, columns in demands.created.items():
         if database.tables[name] is None:
-            parts = [*_columns(cursor, f"created.{name}", columns), *map(_key, demands.keys[name])]
+            parts = [*_columns(cursor, demands, "created", name, columns, made), *map(_key, demands.keys[name])]
             statement = sql.SQL("CREATE TABLE {} ({})")
             with as_declared(cursor):
                 cursor.execute(statement.format(identifier(name), sql.SQL(", ").join(parts)))
+    return made
 
 
-def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database) -> list[StandIn]:
-    """Hide each table that lacks a new column or key behind a temporary one which has it."""
+def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database, types: list[MadeType]) -> list[StandIn]:
+    """Hide each table that lacks a new column or key behind a temporary one which has it; adds to the made types."""
     made = []
     for name, declared in demands.altered.items():
         table = database.tables[name]
@@ -66,7 +87,7 @@ def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database) -
             (real,) = select(cursor, NAME, (table.oid,))
             parts = [
                 sql.SQL(LIKE).format(sql.Identifier(real["schema"], real["name"])),
-                *_columns(cursor, f"altered.{name}", columns),
+                *_columns(cursor, demands, "altered", name, columns, types),
                 *(_as_it_is(row) for row in there),
                 *(_key(key, primary=not any(row["primary"] for row in there)) for key in keys),
             ]
@@ -95,10 +116,18 @@ def _as_it_is(row: Row) -> sql.Composed:
     return sql.SQL("CONSTRAINT {} {}").format(sql.Identifier(row["name"]), sql.SQL(row["definition"]))
 
 
-def _columns(cursor: Cursor, place: str, columns: Mapping[str, Mapping[str, Any]]) -> Iterator[sql.Composed]:
+def _columns(
+    cursor: Cursor,
+    demands: Demands,
+    section: str,
+    table: str,
+    columns: Mapping[str, Mapping[str, Any]],
+    made: list[MadeType],
+) -> Iterator[sql.Composed]:
     for column, declared in columns.items():
-        kind = _type(cursor, f"release.yml: tables.{place}.columns.{column}.type", declared["type"])
-        yield sql.SQL("{} {}").format(sql.Identifier(column), sql.SQL(kind))
+        place = f"release.yml: tables.{section}.{table}.columns.{column}.type"
+        kind = _type(cursor, demands, place, table, declared["type"], made)
+        yield sql.SQL("{} {}").format(sql.Identifier(column), kind)
 
 
 def _key(key: Key, *, primary: bool = True) -> sql.Composed:
@@ -110,13 +139,52 @@ def _key(key: Key, *, primary: bool = True) -> sql.Composed:
     )
 
 
-def _type(cursor: Cursor, place: str, declared: str) -> str:
+def _type(
+    cursor: Cursor, demands: Demands, place: str, table: str, declared: str, made: list[MadeType]
+) -> sql.Composed:
     """The server's own name of a type, so that declared text never becomes a part of a statement."""
     reason = "there is no such type"
     try:
-        (found,) = select_as_declared(cursor, TYPE, (declared,))
+        with _savepoint(cursor):
+            (found,) = select_as_declared(cursor, TYPE, (declared,))
         if found["oid"] is not None:
-            return str(select(cursor, "SELECT format_type(%s, %s) AS name", (found["oid"], None))[0]["name"])
+            name = select(cursor, "SELECT format_type(%s, %s) AS name", (found["oid"], None))[0]["name"]
+            return sql.Composed([sql.SQL(str(name))])
+    except psycopg2.errors.UndefinedObject:
+        pass  # with a limit, such as numeric(4), an unknown one is an error
     except psycopg2.Error as error:
         reason = server_reason(error)
-    raise ReleaseError(f"{place} is {declared!r}, which is no type of this server ({reason}): correct it.")
+    if (parts := DECLARED_TYPE.fullmatch(declared)) and demands.may_make(_plain(parts["name"])):
+        return _made(cursor, parts, table, made)
+    raise ReleaseError(
+        f"{place} is {declared!r}, which is no type of this server ({reason}), and the release's revision does not "
+        "name it: correct it."
+    )
+
+
+def _made(cursor: Cursor, parts: re.Match[str], table: str, made: list[MadeType]) -> sql.Composed:
+    """A domain in the place of a type that the migration makes: of an enum nobody knows the labels yet."""
+    names = [_plain(name) for name in (parts["schema"], parts["name"]) if name]
+    kind = sql.Identifier(*names)
+    if len(names) == 2 and not select(cursor, SCHEMA_THERE, (names[0],))[0]["found"]:
+        kind = sql.Identifier("pg_catalog", "text")  # the migration makes the schema, too
+    elif names[-1] not in {one.name for one in made}:
+        with as_declared(cursor):
+            cursor.execute(sql.SQL("CREATE DOMAIN {} AS pg_catalog.text").format(kind))
+    made.append(MadeType(names[-1], table))
+    return sql.Composed([kind, sql.SQL(parts["array"])])
+
+
+def _plain(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
+
+
+@contextmanager
+def _savepoint(cursor: Cursor) -> Iterator[None]:
+    cursor.execute("SAVEPOINT stand_in")
+    try:
+        yield
+    except psycopg2.Error:
+        cursor.execute("ROLLBACK TO SAVEPOINT stand_in")
+        raise
+    cursor.execute("RELEASE SAVEPOINT stand_in")

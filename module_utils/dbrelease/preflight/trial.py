@@ -18,9 +18,11 @@ from ..postgres.session import Connection, server_reason, transaction
 from ..release.requirements import Demands, Statement
 from .catalog import LIMITS
 from .facts import Database
-from .stand_ins import StandIn, found_first, stand_in_for_altered, stand_in_for_created
+from .stand_ins import MadeType, StandIn, found_first, stand_in_for_altered, stand_in_for_created
 
 # There is no such column, and no such key.
+# No such function or operator, another type, no such cast, no value of it, a function too many, no such type or schema.
+BY_ITS_TYPE = ("42883", "42804", "42846", "22P02", "42725", "42704", "42601", "3F000")
 WITHOUT_THE_STAND_IN = ("42703", "42704")
 
 
@@ -39,13 +41,14 @@ def plan_statements(connection: Connection, demands: Demands, database: Database
             cursor.execute(LIMITS)
             cursor.execute("SET LOCAL lock_timeout = '250ms'")
             observations = _plan_queries(cursor, demands.observations)
-            stand_in_for_created(cursor, demands, database)
-            stand_ins = stand_in_for_altered(cursor, demands, database)
+            types = stand_in_for_created(cursor, demands, database)
+            stand_ins = stand_in_for_altered(cursor, demands, database, types)
             with found_first(connection):
                 planned = [
                     *_plan_queries(cursor, demands.queries),
                     *(_plan_step(cursor, step) for step in demands.steps),
                 ]
+            planned = [_undecided_by_type(proof, types) for proof in planned]
             return [*observations, *(_with_the_bare_name(proof, stand_ins) for proof in planned)]
     except psycopg2.Error as error:
         advised = (
@@ -75,6 +78,20 @@ def _plan_step(cursor: Cursor, step: Statement) -> Proof:
     finally:
         if not cursor.connection.closed:
             cursor.execute("ROLLBACK TO SAVEPOINT step")
+
+
+def _undecided_by_type(proof: Proof, types: Sequence[MadeType]) -> Proof:
+    """The proof; what a made type cannot do in a statement that meets it, the migration's own may."""
+    met = [one for one in types if _names(proof.sql, one.name) or _names(proof.sql, one.table.rpartition(".")[2])]
+    if proof.status != "fail" or not met or not any(f"({code})" in proof.detail for code in BY_ITS_TYPE):
+        return proof
+    names = ", ".join(dict.fromkeys(one.name for one in met))
+    detail = f"{proof.detail} It cannot be planned before the migration has made the type {names}."
+    return replace(proof, status="inconclusive", detail=detail, remedy="")
+
+
+def _names(text: str, name: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text, re.IGNORECASE) is not None
 
 
 def _with_the_bare_name(proof: Proof, stand_ins: Sequence[StandIn]) -> Proof:

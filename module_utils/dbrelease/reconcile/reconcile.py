@@ -13,7 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 from ..core.errors import ReleaseError
 from ..core.journal import Run
 from ..core.journal import Step as JournalStep
-from ..core.proof import Proof, Status, failures, sentence
+from ..core.proof import Proof, Status, failures, not_run, sentence
 from ..migrate.finalize import Finalizer
 from ..migrate.steps import Step
 from ..postgres.catalog import read_catalog, read_revisions
@@ -171,7 +171,8 @@ class Reconciler:
         # Last: rows that lead nowhere may have gone with the step before.
         for key in self.done.foreign_keys:
             self._validate(key)
-        left = failures(proof.as_dict() for proof in self.done.all_proofs)
+        proofs = [proof.as_dict() for proof in self.done.all_proofs]
+        left = [*failures(proofs), *not_run(proofs)]
         if left:
             sample: list[Row] = next((proof["sample"] for proof in left if proof["sample"]), [])
             example = f" For example {sample[0]}." if sample else ""
@@ -283,7 +284,7 @@ def reconcile(
     done = Reconciled()
     connection = connect(login, APPLICATION)
     try:
-        with watch_blockers(login, APPLICATION) as watch:
+        with watch_blockers(login, APPLICATION, limits=limits) as watch:
             done.lock_waits = watch.seen
             session = PatientSession(connection, limits, watch)
             Reconciler(login, run, wanted, accept_loss, check_mode, done, session).reconcile()

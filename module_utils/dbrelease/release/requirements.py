@@ -66,7 +66,8 @@ class Demands:
     """A release as the rules see it; a section that it does not declare is empty.
 
     `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table; `needed` the
-    names of indexes that its new tables need. `observations` are asked before the release, `queries` and `steps` after.
+    names of indexes that its new tables need; `revision_texts` its revision files, None where nobody read them.
+    `observations` are asked before the release, `queries` and `steps` after.
     """
 
     release: str
@@ -91,11 +92,18 @@ class Demands:
     reconcile_command: str = ""
     finalizes: bool = False
     version_table: str = VERSION_TABLE
+    revision_texts: tuple[str, ...] | None = None
 
     @property
     def statements(self) -> tuple[Statement, ...]:
         """All that the release declares to be asked, or to be tried and rolled back."""
         return self.observations + self.queries + self.steps
+
+    def may_make(self, name: str) -> bool:
+        """Whether the migration may make what has this name: it names it, or is not at hand, as the backend has it."""
+        texts = self.revision_texts
+        word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
+        return texts is not None and (not texts or any(map(word.search, texts)))
 
     @classmethod
     def of(cls, release: Release, environment: str = "") -> Demands:
@@ -103,6 +111,7 @@ class Demands:
         server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
         migration = release["migration"]
         altered = tables.get("altered") or {}
+        revisions = migration.get("revision_files")
         return cls(
             release=release["release"],
             services=tuple(release.get("services") or ()),
@@ -130,6 +139,7 @@ class Demands:
             steps=tuple(_steps(release)),
             finalizes=bool(migration.get("finalize")),
             version_table=migration.get("version_table") or VERSION_TABLE,
+            revision_texts=None if revisions is None else tuple(str(file["content"]) for file in revisions),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 

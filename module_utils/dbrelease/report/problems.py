@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.proof import not_run
 from ..core.stages import one_line
 
 Problem = dict[str, str]
@@ -25,6 +26,8 @@ def problems_of(model: Mapping[str, Any]) -> list[Problem]:
     own = [proof for proof in red if proof["step"] == cause["step"]]
     first = [] if own else [{"sentence": text, "remedy": ""} for text in numbered(cause["message"])]
     others = [proof for proof in red if proof["step"] != cause["step"]]
+    if red:  # else the message of the cause has them
+        others += not_run(model["proofs"])
     return bounded([*first, *map(_problem, own + others)])
 
 

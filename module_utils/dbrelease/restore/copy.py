@@ -26,10 +26,13 @@ from ..core.restore_names import dump_folder
 from ..host.commands import Commands, Finished
 from ..postgres.session import (
     LOST_CLIENT_OPTIONS,
+    NO_WORKERS,
+    TRANSACTIONS,
     Connection,
     Login,
     as_declared,
     connect,
+    options_of,
     server_reason,
     transaction,
     without_timeouts,
@@ -56,7 +59,7 @@ QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
     f"-c synchronous_commit=off -c maintenance_work_mem=256MB {LOST_CLIENT_OPTIONS} "
-    "-c default_transaction_read_only=off -c idle_session_timeout=0 -c role=none"
+    f"{options_of({**TRANSACTIONS, **NO_WORKERS})} -c idle_session_timeout=0 -c role=none"
 )
 
 

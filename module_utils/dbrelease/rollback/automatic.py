@@ -35,6 +35,15 @@ def broken_by_others(failed: Iterable[Result]) -> str:
     return f"what is red held when the migration had ended, so that others broke it since ({named})." if named else ""
 
 
+def is_unknown(failed: Iterable[tuple[Result, Result]]) -> bool:
+    """Whether all that failed after the migration are claims that could not be looked at.
+
+    failed: of each target on which a task has failed the results of the migration's last step and of that task.
+    """
+    found = [result for migrated, result in failed if _ran(migrated)]
+    return bool(found) and all(result is not None and result.get("could_not_run") is True for result in found)
+
+
 def _ran(result: Result) -> bool:
     """Whether the migration came to its end, or to claims that it could not prove."""
     return result is not None and (not result.get("failed") or bool(result.get("unproven")))

@@ -14,6 +14,7 @@ from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extras import RealDictCursor
 
 from ..postgres.catalog import find_relation, quoted, read_catalog, resolved
+from ..postgres.could_not_run import could_not_run, remedy_of
 from ..postgres.declared_checks import SAMPLE_SIZE, counting
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements, readable_row, still_connected
@@ -160,7 +161,8 @@ def _evaluate(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watc
         still_connected(cursor, error)
         cursor.execute("ROLLBACK TO SAVEPOINT guard")
         blocked = f": {blocked_by(watch.seen)}" if error.pgcode == LOCK_NOT_AVAILABLE else ""
-        seen = GuardResult("inconclusive", f"It could not be looked at ({server_reason(error)}){blocked}.")
+        advised = f" {remedy_of(error)}" if could_not_run(error) else ""
+        seen = GuardResult("inconclusive", f"It could not be looked at ({server_reason(error)}){blocked}.{advised}")
     cursor.execute("RELEASE SAVEPOINT guard")
     return GuardResult(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 

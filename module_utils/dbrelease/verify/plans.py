@@ -16,6 +16,7 @@ from ..core.journal import Journal
 from ..core.options import Options, run_of
 from ..core.proof import Proof, sentence
 from ..postgres.catalog import quoted, resolved
+from ..postgres.could_not_run import could_not_run, verdict_of
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import EXECUTE, advice, limit_statements, prepare, still_connected
 from ..postgres.session import Login, connect, select, select_as_declared, server_reason, transaction
@@ -174,6 +175,8 @@ def prove_plan(cursor: Cursor, plan: Mapping[str, Any]) -> Proof:
             "detail": f"The query could not be planned: {server_reason(error)}.",
             "remedy": advice(error, otherwise),
         }
+        if could_not_run(error):
+            verdict = verdict_of(error, "Planning the query")
     cursor.execute("ROLLBACK TO SAVEPOINT declared_plan")
     cursor.execute("RELEASE SAVEPOINT declared_plan")
     return Proof(
@@ -235,7 +238,7 @@ def see(cursor: Cursor, sql: str, index: Index) -> PlanObservation:
     """Ask the planner, first as it is, then with the other ways switched off."""
     # Refuses what would write; prepare() then refuses a second statement.
     select_declared(cursor, sql, limit=0)
-    chosen = explain(cursor, sql, {})
+    chosen = explain(cursor, sql, _as_the_role(cursor))
     forced = [explain(cursor, sql, settings) for settings in BY_INDEX]
     by_index = next((plan for plan in forced if serves(plan, index.names)), None)
     does = serves(chosen, index.names)
@@ -248,6 +251,12 @@ def see(cursor: Cursor, sql: str, index: Index) -> PlanObservation:
         others=tuple(sorted({name for plan in (chosen, *forced) for name in indexes_of(plan)} - set(index.names))),
         twin=next((name for plan in forced for name in seeking(plan, index.first_column, index.others)), ""),
     )
+
+
+def _as_the_role(cursor: Cursor) -> dict[str, str]:
+    """How many workers the application's sessions may have: no plan here is run, and ours may have none."""
+    asked = "SELECT name, reset_val AS value FROM pg_settings WHERE name = 'max_parallel_workers_per_gather'"
+    return {row["name"]: row["value"] for row in select(cursor, asked)}
 
 
 def explain(cursor: Cursor, sql: str, settings: Mapping[str, str]) -> Node:

@@ -18,6 +18,7 @@ from ..core.errors import ReleaseError
 from ..core.journal import Journal
 from ..core.options import Options, run_of
 from ..core.proof import Proof, sentence
+from ..postgres.could_not_run import could_not_run, verdict_of
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import (
     EXECUTE,
@@ -77,6 +78,7 @@ class Left:
     fate: str
     rows: Any = None
     problem: str = ""
+    error: psycopg2.Error | None = None
 
 
 def play_scenarios(login: Login, scenarios: Sequence[Scenario], limits: Limits) -> list[Proof]:
@@ -207,7 +209,7 @@ def _check_leftovers(connection: Connection, scenario: Scenario, played: Played,
             rows = select_declared(cursor, fill(scenario["leaves_nothing"], played.values, connection), limit=2)
         except psycopg2.Error as error:
             still_connected(cursor, error)
-            return Left(fate, problem=server_reason(error))
+            return Left(fate, problem=server_reason(error), error=error)
     if len(rows) != 1 or len(rows[0]) != 1:
         return Left(fate, problem="it must yield one row with one column")
     return Left(fate, rows=next(iter(rows[0].values())))
@@ -231,6 +233,8 @@ def judge(scenario: Scenario, played: Played, left: Left) -> dict[str, Any]:
     if wrong:
         remedy = "Correct the constraint or trigger that the step relies on, as the release declares it."
         return {**verdict, "status": "fail", "detail": f"In {wrong}.", "remedy": remedy}
+    if left.error is not None and could_not_run(left.error):
+        return {**verdict, **verdict_of(left.error, "The count of what the scenario leaves")}
     if left.problem:
         remedy = "Correct the query leaves_nothing in the release."
         detail = f"What the scenario leaves could not be counted: {left.problem}."
@@ -248,6 +252,8 @@ def _stopped(played: Played) -> dict[str, Any]:
     if error.pgcode in BUSY:
         detail = f"{where} found a lock of another session in its way, in {ATTEMPTS} attempts: {reason}."
         return {"status": "inconclusive", "detail": detail, "remedy": advice(error, "Verify again.")}
+    if could_not_run(error):
+        return verdict_of(error, where)
     if error.pgcode in NOT_ONE_STATEMENT:
         otherwise = "A step is one SELECT, INSERT, UPDATE or DELETE, and nothing else: correct it in the release."
         return {"status": "fail", "detail": f"{where} was refused: {reason}.", "remedy": otherwise}

@@ -430,3 +430,36 @@ def test_a_killed_run_is_continued(params: dict[str, Any], cursor: Any, database
     assert value(cursor, "SELECT count(*) FROM account_regions") == 0
     params["steps"] = [VALIDATE, PROVING_COPY, ANALYZE]
     assert [step["changed"] for step in act(params, False)["steps"]] == [False, True, True]
+
+
+# A server that cannot answer, as where its disk or its shared memory is full.
+FULL = """
+CREATE FUNCTION full() RETURNS int LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'No space left on device'; END $$
+"""
+PROVING = {**PROVING_COPY, "proves": ["complete"]}
+UNANSWERED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "its text": ({**COPY, "sql": "INSERT INTO account_regions SELECT full(), 1"}, COMPLETE),
+    "what is pending": ({**COPY, "pending": "SELECT full() AS pending"}, COMPLETE),
+    "what it proves": (PROVING, {**COMPLETE, "violations": "SELECT full() AS n"}),
+    "what it proves, with nothing pending": (
+        {**PROVING, "pending": "SELECT 0 AS pending"},
+        {**COMPLETE, "violations": "SELECT full() AS n"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("step", "check"), UNANSWERED.values(), ids=UNANSWERED.keys())
+def test_a_step_that_the_server_could_not_run_says_nothing_of_the_release(
+    params: dict[str, Any], cursor: Any, step: dict[str, Any], check: dict[str, Any]
+) -> None:
+    cursor.execute(FULL)
+    with pytest.raises(ReleaseError) as raised:
+        act({**params, "steps": [step], "checks": [check, SAME_COUNT]}, False)
+    found = raised.value.facts
+    assert found["unproven"] == [], "nobody takes a release back for it"
+    assert (
+        statuses(found["proofs"])["migrate.finalize.copy"] == "inconclusive" and "No space left" in raised.value.message
+    )
+    assert "nothing that was seen speaks against the release" in raised.value.message
+    assert value(cursor, "SELECT count(*) FROM account_regions") == 0, "what is not proved is not kept"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 import psycopg2.extras
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres.declared_sql import limit_statements
 from ansible.module_utils.dbrelease.postgres.lock_retry import (
     ContendedError,
     LockLimits,
@@ -21,7 +24,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import (
     retrying,
     watch_blockers,
 )
-from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
 from own_sessions import connect
 
@@ -154,3 +157,100 @@ def test_the_watch_stays_empty_where_it_cannot_look() -> None:
     with watch_blockers(Login("127.0.0.1", 1, "u", "d"), "migrator") as watch:
         time.sleep(0.05)
     assert watch.seen == []
+
+
+# An ordinary autovacuum that needs minutes for a small table, as it does for a large one; and one against wraparound.
+SLOWLY_VACUUMED = """
+CREATE TABLE big (id int, note text) WITH (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+INSERT INTO big SELECT i, repeat('x', 500) FROM generate_series(1, 5000) i;
+UPDATE big SET note = repeat('y', 500);
+"""
+AT_WORK = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query LIKE %s"
+LIMITS = LockLimits(timeout_ms=100, attempts=3, deadline_seconds=30)
+
+
+@pytest.fixture
+def vacuumed(database: Login) -> Iterator[str]:
+    """A table that an autovacuum is at work on."""
+    with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+        cursor.execute("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+        cursor.execute("SELECT pg_reload_conf()")
+        cursor.execute(SLOWLY_VACUUMED)
+        try:
+            deadline = time.monotonic() + 60
+            while True:
+                cursor.execute(AT_WORK, ("%public.big%",))
+                if cursor.fetchone()[0]:
+                    break
+                assert time.monotonic() < deadline, "no autovacuum came"
+                time.sleep(0.1)
+            yield "big"
+        finally:
+            cursor.execute("ALTER SYSTEM RESET autovacuum_naptime")
+            cursor.execute("SELECT pg_reload_conf()")
+
+
+def locking(connection: Any, watch: LockWatch, table: str) -> Callable[[], None]:
+    def attempt() -> None:
+        try:
+            with transaction(connection) as cursor:
+                limit_statements(cursor, 0, lock_timeout=watch.timeout_ms(LIMITS))
+                cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
+        except psycopg2.errors.LockNotAvailable as error:
+            raise ContendedError(str(error)) from error
+        except psycopg2.errors.QueryCanceled as error:
+            raise ReleaseError("It was cancelled.") from error
+
+    return attempt
+
+
+def test_an_autovacuum_gives_way_to_whoever_waits_for_it(database: Login, vacuumed: str) -> None:
+    with (
+        closing(connect(database, "dbrelease waits")) as connection,
+        watch_blockers(database, "dbrelease waits", limits=LIMITS) as watch,
+    ):
+        begun = time.monotonic()
+        done = retrying(locking(connection, watch, vacuumed), LIMITS, what="Locking", watch=watch)
+    assert done.attempts <= 2 and time.monotonic() - begun < 5
+    assert any("autovacuum" in row["application"] for row in watch.seen)
+
+
+def test_nobody_else_is_waited_for_so_long(database: Login, vacuumed: str, session: Any) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(f"BEGIN; LOCK TABLE {vacuumed} IN ROW EXCLUSIVE MODE")
+    waits = []
+    with (
+        closing(connect(database, "dbrelease waits")) as connection,
+        watch_blockers(database, "dbrelease waits", limits=LIMITS) as watch,
+    ):
+        attempt = locking(connection, watch, vacuumed)
+
+        def timed() -> None:
+            begun = time.monotonic()
+            try:
+                attempt()
+            finally:
+                waits.append(time.monotonic() - begun)
+
+        with pytest.raises(ReleaseError, match="gave up after 3 attempts"):
+            retrying(timed, LIMITS, what="Locking", watch=watch)
+    assert len(waits) == 3 and max(waits) < 1, "writers wait behind it"
+
+
+def test_without_an_autovacuum_every_wait_is_as_short_as_declared(database: Login) -> None:
+    with watch_blockers(database, "dbrelease waits", limits=LIMITS) as watch:
+        assert (watch.patient, watch.timeout_ms(LIMITS), watch.deadlock_timeout_ms) == (False, 100, 1000)
+
+
+def test_a_deadlock_timeout_of_minutes_is_not_waited_for() -> None:
+    assert LockWatch(patient=True, deadlock_timeout_ms=60_000).timeout_ms(LIMITS) == 100
+
+
+def test_a_vacuum_against_wraparound_is_named() -> None:
+    row = {
+        **{"pid": 7, "user": None, "application": "autovacuum worker", "state": "active", "since": "now"},
+        "query": "autovacuum: VACUUM public.big (to prevent wraparound)",
+    }
+    with pytest.raises(ReleaseError, match="let the vacuum that prevents wraparound end, which the server does not"):
+        retrying(contended_for(9), LIMITS, what="Locking", watch=LockWatch([row]), pause=lambda _: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import psycopg2.extensions
@@ -12,6 +13,7 @@ from ansible.module_utils.dbrelease.migrate.steps import Step, attempt_step, cou
 from ansible.module_utils.dbrelease.postgres.declared_sql import limit_statements
 from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits, LockWatch, PatientSession
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction, without_timeouts
+from ansible.module_utils.dbrelease.postgres.session import connect as engine_connect
 from own_sessions import connect
 
 Session = psycopg2.extensions.connection
@@ -24,12 +26,16 @@ SET = ("statement_timeout", "idle_in_transaction_session_timeout", "transaction_
 
 @pytest.fixture
 def hasty(session: Session, database: Login) -> Iterator[Session]:
-    """A session of the role for which all of them are short."""
+    """A session in which all of them are as short as the role's are; without RESET none of them ends it."""
     with session.cursor() as cursor:
         cursor.execute("SELECT name FROM pg_settings WHERE name = ANY (%s)", (list(SET),))
-        for (name,) in cursor.fetchall():
+        known = [name for (name,) in cursor.fetchall()]
+        for name in known:
             cursor.execute(f'ALTER ROLE "{database.user}" IN DATABASE "{database.database}" SET {name} = \'200ms\'')
     connection = connect(database, "hasty")
+    with connection.cursor() as cursor:
+        for name in known:
+            cursor.execute(f"RESET {name}")
     yield connection
     connection.close()
 
@@ -88,3 +94,30 @@ def test_the_lock_timeout_stays(hasty: Session) -> None:
         with transaction(hasty) as cursor:
             limit(cursor)
             assert select(cursor, "SHOW lock_timeout") == [{"lock_timeout": "70ms"}]
+
+
+# What somebody may have set for the role in the database, and what the engine's sessions have nevertheless.
+SET_FOR_THE_ROLE = {
+    "statement_timeout": ("200ms", "0"),
+    "lock_timeout": ("1ms", "0"),
+    "idle_in_transaction_session_timeout": ("200ms", "0"),
+    "default_transaction_isolation": ("serializable", "read committed"),
+    "default_transaction_read_only": ("on", "off"),
+    "default_transaction_deferrable": ("on", "off"),
+    "session_replication_role": ("replica", "origin"),
+    "search_path": ("elsewhere", "pg_catalog, pg_temp"),
+    "max_parallel_workers_per_gather": ("8", "0"),
+    "max_parallel_maintenance_workers": ("8", "0"),
+}
+
+
+def test_what_is_set_for_the_role_does_not_decide_what_our_sessions_do(session: Session, database: Login) -> None:
+    with session.cursor() as cursor:
+        for name, (wrong, _) in SET_FOR_THE_ROLE.items():
+            cursor.execute(f'ALTER ROLE "{database.user}" IN DATABASE "{database.database}" SET {name} = \'{wrong}\'')
+    with closing(engine_connect(database, "ours")) as connection, connection.cursor() as cursor:
+        found = {}
+        for name in SET_FOR_THE_ROLE:
+            cursor.execute(f"SHOW {name}")
+            ((found[name],),) = cursor.fetchall()
+    assert found == {name: right for name, (_, right) in SET_FOR_THE_ROLE.items()}

@@ -900,3 +900,42 @@ def test_starting_service_is_waited_for(engine: docker.DockerClient) -> None:
         assert gather.settle(starting, ["db"])["db"].health == "healthy"
     finally:
         container.remove(force=True, v=True)
+
+
+REVISION = "op.execute(\"CREATE TYPE mood AS ENUM ('glad', 'sad')\"); op.execute('CREATE EXTENSION shapes')"
+TYPES = {
+    "an enum": ("mood", "SELECT label FROM order_items WHERE mood <> 'glad' AND mood <> 'sad'::mood", "pass"),
+    "an array of it": ("mood[]", "SELECT label FROM order_items WHERE mood IS NULL", "pass"),
+    "one with a limit": ("mood(3)", "SELECT label FROM order_items WHERE mood IS NULL", "pass"),
+    "one of a schema": ("shapes.mood", "SELECT label FROM order_items WHERE mood IS NULL", "pass"),
+    "a number's domain": ("mood", "SELECT label FROM order_items WHERE mood > 0", "inconclusive"),
+    "a function of it": ("mood", "SELECT label FROM order_items WHERE length_of(mood) > 0", "inconclusive"),
+}
+
+
+@pytest.mark.parametrize("texts", [[REVISION], []], ids=["in the release", "in the backend"])
+@pytest.mark.parametrize(("kind", "statement", "status"), TYPES.values(), ids=TYPES.keys())
+def test_a_type_that_the_migration_makes_is_no_reason_to_refuse(
+    world: World, kind: str, statement: str, status: str, texts: list[str]
+) -> None:
+    world.release["migration"]["revision_files"] = [{"name": "x.py", "content": text} for text in texts]
+    world.release["tables"]["created"]["order_items"]["columns"]["mood"] = {"type": kind, "nullable": True}
+    world.release["tables"]["altered"]["orders"]["columns"]["mood"] = {"type": kind, "nullable": True}
+    world.release["checks"].append({"name": "moody", "title": "Moody", "violations": statement})
+    result = world.look()
+    assert (result["state"], statuses(result)["checks_plan"]) == ("ready", status), result["message"]
+    assert world.value("SELECT to_regtype('mood')") is None, "nothing of it is left"
+
+
+def test_a_type_that_nobody_makes_is_refused(world: World) -> None:
+    world.release["migration"]["revision_files"] = [{"name": "x.py", "content": REVISION}]
+    world.release["tables"]["created"]["order_items"]["columns"]["mood"] = {"type": "integr", "nullable": True}
+    result = world.look()
+    assert red(result) == {"checks_plan"} and "the release's revision does not name it" in result["message"]
+
+
+def test_what_is_wrong_besides_is_still_refused(world: World) -> None:
+    world.release["migration"]["revision_files"] = [{"name": "x.py", "content": REVISION}]
+    world.release["tables"]["created"]["order_items"]["columns"]["mood"] = {"type": "mood", "nullable": True}
+    world.release["checks"].append({"name": "bad", "title": "Bad", "violations": "SELECT nothing FROM order_items"})
+    assert red(world.look()) == {"checks_plan"}

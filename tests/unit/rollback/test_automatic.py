@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, is_due
+from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, is_due, is_unknown
 
 DONE: dict[str, Any] = {"unproven": []}
 LOST = {"unreachable": True}
@@ -51,3 +51,24 @@ OTHERS: list[tuple[str, list[dict[str, Any]], bool]] = [
 def test_it_is_held_where_only_others_broke_what_is_red(failed: list[dict[str, Any]], held: bool) -> None:
     assert bool(broken_by_others(failed)) is held
     assert not held or "others broke it since (The claim a)" in broken_by_others(failed)
+
+
+UNKNOWN, RED = {"failed": True, "could_not_run": True}, {"failed": True, "could_not_run": False}
+
+
+@pytest.mark.parametrize(
+    ("failed", "unknown"),
+    [
+        ([], False),
+        ([(DONE, UNKNOWN)], True),
+        ([(DONE, RED)], False),
+        ([(DONE, {"failed": True})], False),
+        ([(DONE, None)], False),
+        ([(DONE, UNKNOWN), (DONE, UNKNOWN)], True),
+        ([(DONE, UNKNOWN), (DONE, RED)], False),
+        ([(DONE, UNKNOWN), (None, RED)], True),
+        ([(FAILED, UNKNOWN)], False),
+    ],
+)
+def test_what_could_not_be_looked_at_takes_nothing_back(failed: list[Any], unknown: bool) -> None:
+    assert is_unknown(failed) is unknown

@@ -23,13 +23,23 @@ from ...core.proof import Proof
 from ...core.restore_names import proof_name
 from ...host.commands import commands_in
 from ...postgres.fingerprints import read_tables
-from ...postgres.session import LOST_CLIENT_OPTIONS, Login, connect, select, server_reason, transaction
+from ...postgres.session import (
+    LOST_CLIENT_OPTIONS,
+    NO_WORKERS,
+    TRANSACTIONS,
+    Login,
+    connect,
+    options_of,
+    select,
+    server_reason,
+    transaction,
+)
 from ...restore.copy import drop_database
 from ...restore.settings import apply_session_settings, create_closed
 
 KEPT = "The backup from before the release is there, unchanged"
 RESTORABLE = "The backup can be restored"
-SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} -c default_transaction_read_only=off -c idle_session_timeout=0"
+SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} {options_of({**TRANSACTIONS, **NO_WORKERS})} -c idle_session_timeout=0"
 RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
 

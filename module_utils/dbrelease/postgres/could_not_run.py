@@ -1,0 +1,66 @@
+"""Which errors say nothing of what was asked, but that the server could not answer then; and what to do about them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg2
+
+from ..core.errors import ReleaseError
+from .session import server_reason
+
+# Connection, insufficient resources, operator intervention, system error.
+CLASSES = ("08", "53", "57", "58")
+CANCELLED, CONNECTION_FAILURE = "57014", "08006"
+# Which of the two it was is said in the message alone. In another language than this one it is taken for somebody's.
+OWN_LIMIT = "statement timeout"
+_ADVICE = {
+    "53100": "Free space where the server keeps its data and its temporary files; where the message names a shared "
+    "memory segment, give the container of the database more shared memory (`shm_size`; Docker gives it 64 MB).",
+    "53200": "Give the server more memory, or lower its work_mem; where the message names max_locks_per_transaction, "
+    "raise that.",
+    "53300": "Let sessions end, or raise max_connections.",
+    "53400": "Raise the limit that the message names; temp_file_limit, for one, is for temporary files.",
+    CANCELLED: "Find out who or what cancelled the statement.",
+}
+_BY_CLASS = {
+    "08": "Check the connection to the server, and that it runs.",
+    "53": "Give the server the resources that the message names.",
+    "57": "Find out in the server's log who or what ended the session, and that the server runs.",
+    "58": "Find out in the server's log what it could not read or write, and check its disk.",
+}
+AGAIN = "Then run again: nothing that was seen speaks against the release."
+
+
+def could_not_run(error: BaseException | None) -> bool:
+    """Whether the server, and not what was asked, is the reason of an error."""
+    if isinstance(error, ReleaseError):
+        return bool(error.facts.get("could_not_run")) or could_not_run(error.__cause__)
+    if not isinstance(error, psycopg2.Error):
+        return False
+    code = error.pgcode or ""
+    if code == CANCELLED:
+        return OWN_LIMIT not in server_reason(error)
+    # A session that breaks off leaves no code.
+    return code[:2] in CLASSES or (not code and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError))
+
+
+def remedy_of(error: BaseException | None) -> str:
+    """What to do about such an error."""
+    while isinstance(error, ReleaseError):
+        error = error.__cause__
+    if error is None:  # its message has said what to do
+        return AGAIN
+    code = getattr(error, "pgcode", None) or CONNECTION_FAILURE
+    return f"{_ADVICE.get(code) or _BY_CLASS[code[:2]]} {AGAIN}"
+
+
+def verdict_of(error: BaseException, what: str) -> dict[str, Any]:
+    """What a proof of a claim says that could not be looked at; `what` could not run."""
+    reason = server_reason(error) if isinstance(error, psycopg2.Error) else str(error)
+    return {
+        "status": "inconclusive",
+        "could_not_run": True,
+        "detail": f"{what} could not run: {reason.removesuffix('.')}.",
+        "remedy": remedy_of(error),
+    }

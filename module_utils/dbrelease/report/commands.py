@@ -1,0 +1,91 @@
+"""The commands that lead back, for the controller: as they are typed there, each checked to be there."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Way = dict[str, str]
+PLAYBOOK, ENVIRONMENT = "ansible-playbook", "{environment}"
+SUFFIXES = (".yml", ".yaml")
+INVENTORY = ("-i", "--inventory", "--inventory-file")
+# Options of ansible-playbook whose value is no playbook.
+WITH_VALUE = (*INVENTORY, "-e", "--extra-vars", "-l", "--limit", "-t", "--tags", "--skip-tags", "-u", "--user")
+ROLL_BACK, RESTORE = "Roll the release back (guarded)", "Restore the backup from before the release"
+
+
+def checked_ways(
+    release: Mapping[str, Any], name: str, environment: str, *, folder: Path, root: Path, inventories: Sequence[str]
+) -> list[Way]:
+    """The release's ways back that are there; where none is, the engine's own playbooks for any release.
+
+    folder: where commands are typed; root: the engine's own folder; inventories: the paths that this run was given.
+    """
+    given = [_near(path, folder) for path in inventories]
+    declared = [
+        {"title": str(way["title"]), "command": command}
+        for way in release.get("ways_back") or ()
+        if (command := _checked(str(way["command"]), environment, folder, given))
+    ]
+    return declared or list(_usual(release, name, environment, folder, root, given))
+
+
+def _usual(
+    release: Mapping[str, Any], name: str, environment: str, folder: Path, root: Path, given: Sequence[str]
+) -> Iterator[Way]:
+    guards = (release.get("rollback") or {}).get("guards")
+    for title, file in (*([(ROLL_BACK, "rollback")] if guards else []), (RESTORE, "restore")):
+        playbook = root / "playbooks" / f"{file}.yml"
+        if playbook.is_file():
+            words = [PLAYBOOK, _near(str(playbook), folder), *_options(environment, given), "-e", f"release={name}"]
+            yield {"title": title, "command": shlex.join(words)}
+
+
+def _checked(command: str, environment: str, folder: Path, given: Sequence[str]) -> str:
+    """The command as it is typed in the folder; empty where there is no such program or playbook."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return ""
+    if not words:
+        return ""
+    if Path(words[0]).name != PLAYBOOK:
+        there = (
+            shutil.which(words[0], path=None if "/" not in words[0] else str(folder)) or (folder / words[0]).is_file()
+        )
+        return command.replace(ENVIRONMENT, environment) if there else ""
+    typed, playbooks = _typed(words, environment, folder, given)
+    if not playbooks or not all((folder / playbook).is_file() for playbook in playbooks):
+        return ""
+    return shlex.join(typed)
+
+
+def _typed(words: Sequence[str], environment: str, folder: Path, given: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words with the inventory that is there, and which of them are playbooks."""
+    typed, playbooks, before = [], [], ""
+    for word in words:
+        named = word.replace(ENVIRONMENT, environment)
+        if before in INVENTORY and given and (named != word or not (folder / named).exists()):
+            typed += [part for number, one in enumerate(given) for part in ([before, one] if number else [one])]
+        else:
+            typed.append(named)
+            if named.endswith(SUFFIXES) and before not in WITH_VALUE:
+                playbooks.append(named)
+        before = word
+    return typed, playbooks
+
+
+def _options(environment: str, given: Sequence[str]) -> list[str]:
+    return [part for one in given or [environment] for part in ("-i", one)]
+
+
+def _near(path: str, folder: Path) -> str:
+    """The path as it is shortest from the folder; a list of hosts stays as it is."""
+    if "," in path:
+        return path
+    relative = os.path.relpath(path, folder)
+    return path if relative.startswith("..") else relative
