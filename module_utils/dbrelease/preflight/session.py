@@ -82,5 +82,6 @@ def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Targe
         api_base_url=params["api_base_url"],
         api_ca_file=params.get("api_ca_file") or "",
         state_dir=state_dir,
+        run_id=params["run"]["run_id"],
         staging_evidence_path=params["staging_evidence_path"] if params["require_staging_evidence"] else None,
     )

@@ -16,6 +16,7 @@ Release = Mapping[str, Any]
 
 DEFAULT_AGE_LIMIT_S = 300
 DEFAULT_API_TIMEOUT_S = 10
+DEFAULT_LOCK_TIMEOUT_MS = 500
 PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|%)")
 
 
@@ -91,6 +92,10 @@ class Demands:
     reconcile_command: str = ""
     finalizes: bool = False
     version_table: str = VERSION_TABLE
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
+    rollback_sql: bool = False
+    role: str = ""
+    referenced: tuple[str, ...] = ()
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -130,6 +135,10 @@ class Demands:
             steps=tuple(_steps(release)),
             finalizes=bool(migration.get("finalize")),
             version_table=migration.get("version_table") or VERSION_TABLE,
+            lock_timeout_ms=int((migration.get("lock") or {}).get("timeout_ms", DEFAULT_LOCK_TIMEOUT_MS)),
+            rollback_sql=bool((release.get("rollback") or {}).get("sql")),
+            role=migration.get("role") or "",
+            referenced=tuple(_referenced({**(tables.get("created") or {}), **altered})),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 
@@ -139,6 +148,17 @@ def _keys(table: Mapping[str, Any]) -> Iterator[Key]:
         # The server takes no deferrable one for either.
         if declared["type"] in ("primary_key", "unique") and not declared.get("deferrable"):
             yield Key(name, tuple(declared["columns"]), declared["type"] == "primary_key")
+
+
+def _referenced(tables: Mapping[str, Any]) -> Iterator[str]:
+    """The tables of others to which foreign keys of these lead."""
+    found = (
+        key["references"]["table"]
+        for table in tables.values()
+        for key in (table.get("constraints") or {}).values()
+        if key.get("references")
+    )
+    yield from dict.fromkeys(name for name in found if name not in tables)
 
 
 def _queries(release: Release) -> Iterator[Statement]:
