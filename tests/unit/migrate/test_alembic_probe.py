@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from ansible.module_utils.dbrelease.host.commands import HostCommands
 from ansible.module_utils.dbrelease.migrate import alembic
+from ansible.module_utils.dbrelease.migrate.method import method_for
 from ansible.module_utils.dbrelease.migrate.move import session_environment
 from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits
 from ansible.module_utils.dbrelease.postgres.session import Login
@@ -108,3 +109,17 @@ def test_what_fails_without_the_settings_too_is_not_blamed_on_them(place: HostCo
     (tmp_path / "migrations/env.py").write_text("raise SystemExit(3)")
     with pytest.raises(alembic.ReleaseError, match="status 3"):
         asked(place)
+
+
+def test_the_way_back_is_one_that_works(
+    place: HostCommands, database: Login, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = {"run": {"run_id": "r"}, "backend_container": "", "workdir": str(tmp_path), "command": COMMAND}
+    with_file, without = {**asked, "script": "SELECT 1"}, {**asked, "script": " \n"}
+    assert method_for(with_file)[0] == "alembic"
+    for refuses, reason in ((False, "dbrelease.* did not reach"), (True, "unsupported startup parameter")):
+        with pooler(database.host, database.port, refuses=refuses) as port:
+            monkeypatch.setenv("TEST_DATABASE_URL", url_of(database, port))
+            method, said = method_for(with_file)
+            assert (method, reason in said) == ("sql", True)
+            assert method_for(without)[0] == "alembic", "there is no other"
