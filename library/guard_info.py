@@ -25,7 +25,7 @@ description:
     for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [environment, login, run]
 options:
   guards:
     description:
@@ -182,7 +182,7 @@ proofs:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import ENVIRONMENT_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.migrate.method import method_for
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
@@ -190,6 +190,7 @@ from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **ENVIRONMENT_OPTIONS,
     "guards": {"type": "list", "elements": "dict", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.errors import ReleaseError
+from ..core.options import environment_of
 from ..host.commands import commands_in
 from ..postgres.lock_retry import LockLimits
 from .alembic import current_with
@@ -19,7 +20,9 @@ def method_for(params: Mapping[str, Any]) -> tuple[str, str]:
         return "alembic", "The release has no SQL file, so Alembic rolls it back."
     limits = LockLimits()
     try:
-        commands = commands_in(params["backend_container"] or None, workdir=params["workdir"] or None)
+        commands = commands_in(
+            params["backend_container"] or None, workdir=params["workdir"] or None, environment=environment_of(params)
+        )
         name = probe_name(params["run"]["run_id"])
         environment = session_environment(commands, name, limits, {"dbrelease.probe": "arrived"})
         seen = current_with(commands, params["command"], environment)

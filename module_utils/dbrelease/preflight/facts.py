@@ -132,6 +132,8 @@ class Facts:
     # How Alembic's session began with the settings of a migration, None where that is not known; why it was refused.
     session: AlembicSession | None = None
     session_refused: str = ""
+    # The variables that the inventory gives to Alembic, without their values.
+    environment: tuple[str, ...] = ()
     # What the role that migrates lacks for what the release declares; None where its role is not known.
     migrator: Migrator | None = None
     # Whether the backend may act as `rights.owner`; None where that need not be known, or cannot be.

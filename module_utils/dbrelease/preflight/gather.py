@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,13 +55,14 @@ class Target:
     staging_evidence_path: str | None
     api_ca_file: str = ""
     run_id: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(place: Target, demands: Demands) -> Facts:
     """Everything that the rules judge; what cannot be looked at says why."""
 
     def backend() -> Commands:
-        return commands_in(place.backend_container or None, workdir=place.workdir)
+        return commands_in(place.backend_container or None, workdir=place.workdir, environment=place.environment)
 
     backend_down = stopped(place.services, place.backend_container, demands)
     db_down = stopped(place.services, place.db_container, demands)
@@ -93,6 +94,7 @@ def gather(place: Target, demands: Demands) -> Facts:
             staging=staging_of(place.staging_evidence_path),
             unverified=caveat(place.login.host, place.login.ssl_mode),
             session=session,
+            environment=tuple(place.environment),
             session_refused="" if isinstance(asked, Unseen) else asked.refused,
             migrator=None if isinstance(migrator, Unseen) else migrator,
             backend_takes_owner=None if isinstance(takes_owner, Unseen) else takes_owner,

@@ -14,6 +14,12 @@ from .facts import Facts, Unseen
 from .verdicts import broken, holds, skipped, undecided, unseen
 
 BECAUSE_OF_DATABASE = "Not looked at because of preflight.database."
+# `docker start` would run its own command again, and not what is asked.
+NOT_ONE_SHOT = (
+    "Alembic is started in a container that runs, so a service that migrates once and ends cannot be used as it is: "
+    "remove {0}, and start one that stays "
+    "(`docker compose run --detach --name {0} --entrypoint sleep SERVICE infinity`)."
+)
 GOOD_OUTCOMES = ("deployed", "already_deployed")
 
 
@@ -51,6 +57,8 @@ def _wrong_services(demands: Demands, facts: Facts) -> Iterator[str]:
         service = facts.services.get(name)
         if service is None:
             yield f"The inventory names no container for the service {name}: set {name}_container."
+        elif service.status == "exited" and name == demands.container:
+            yield f"{not_running(name, service)} {NOT_ONE_SHOT.format(service.container)}"
         elif service.status != "running":
             yield not_running(name, service)
         elif service.health not in ("healthy", "none"):
@@ -162,6 +170,12 @@ def session_settings(demands: Demands, facts: Facts) -> Proof:
 
 def migration_role(demands: Demands, facts: Facts) -> Proof:
     """It may create in the schema, alter what is altered, and reference what foreign keys lead to."""
+    if missing := [name for name in demands.environment if name not in facts.environment]:
+        return broken(
+            "migration_role",
+            f"The inventory gives Alembic no value for {', '.join(missing)}, which migration.environment names.",
+            "Set it in migration_environment, from a vault where it is secret.",
+        )
     if facts.migrator is None:
         return skipped("migration_role", "It is not known as which role Alembic connects.")
     if demands.role and facts.session is not None and demands.role != facts.session.role:

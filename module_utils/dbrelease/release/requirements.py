@@ -95,6 +95,8 @@ class Demands:
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
     rollback_sql: bool = False
     role: str = ""
+    container: str = "backend"
+    environment: tuple[str, ...] = ()
     referenced: tuple[str, ...] = ()
 
     @property
@@ -138,6 +140,8 @@ class Demands:
             lock_timeout_ms=int((migration.get("lock") or {}).get("timeout_ms", DEFAULT_LOCK_TIMEOUT_MS)),
             rollback_sql=bool((release.get("rollback") or {}).get("sql")),
             role=migration.get("role") or "",
+            container=migration.get("container") or "backend",
+            environment=tuple(migration.get("environment") or ()),
             referenced=tuple(_referenced({**(tables.get("created") or {}), **altered})),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )

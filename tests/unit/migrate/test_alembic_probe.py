@@ -9,7 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from ansible.module_utils.dbrelease.host.commands import HostCommands
+from ansible.module_utils.dbrelease.core.options import environment_of
+from ansible.module_utils.dbrelease.core.redaction import masked
+from ansible.module_utils.dbrelease.host.commands import HostCommands, WithEnvironment
 from ansible.module_utils.dbrelease.migrate import alembic
 from ansible.module_utils.dbrelease.migrate.method import method_for
 from ansible.module_utils.dbrelease.migrate.move import session_environment
@@ -83,6 +85,19 @@ def test_a_session_says_which_settings_reached_it(place: HostCommands, database:
     assert (seen.revisions, seen.refused, seen.session.lacks(321)) == (["right"], "", [])
     assert (seen.session.application_name, seen.session.role) == (NAME, database.user)
     assert seen.session.lacks(322) == ["lock_timeout"]
+
+
+def test_the_role_that_migrates_has_its_own_login(
+    place: HostCommands, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = url_of(database, database.port)
+    monkeypatch.delenv("TEST_DATABASE_URL")
+    given = {"TEST_DATABASE_URL": url, "MIGRATION_PASSWORD": "of-the-migrator", "MIGRATION_ROLE": "migrator"}
+    params = {"environment": given, "login_user": "app"}
+    seen = alembic.alembic_current(WithEnvironment(place, environment_of(params)), COMMAND)
+    assert seen == ["right"]
+    shown = masked(f"of-the-migrator as migrator by {url}")
+    assert "of-the-migrator" not in shown and " as migrator by " in shown and str(database.password) not in shown
 
 
 def test_a_pooler_that_drops_the_settings_is_noticed(

@@ -186,6 +186,21 @@ def test_the_declared_role_is_that_of_alembic() -> None:
     assert (proof.status, proof.detail) == ("fail", "Alembic connects as app_rw, and migration.role is owner.")
 
 
+def test_what_alembic_needs_is_given_by_the_inventory() -> None:
+    demands = replace(DEMANDS, environment=("POSTGRES_USER", "POSTGRES_PASSWORD"))
+    facts = replace(HEALTHY, environment=("POSTGRES_USER",))
+    assert "no value for POSTGRES_PASSWORD," in migration_role(demands, facts).detail
+    assert migration_role(demands, replace(facts, environment=demands.environment)).status == "pass"
+
+
+@pytest.mark.parametrize(("container", "said"), [("db", True), ("backend", False)])
+def test_a_one_shot_service_is_told_what_is_supported(container: str, said: bool) -> None:
+    facts = replace(HEALTHY, services={"db": Service("shop_migrate", "exited")})
+    proof = rules_target.services(replace(DEMANDS, container=container), facts)
+    assert proof.status == "fail"
+    assert ("--name shop_migrate --entrypoint sleep SERVICE infinity" in proof.detail) is said
+
+
 def test_every_rule_is_broken_above() -> None:
     assert {rule for _, rule in RED.values()} == set(RULES)
 
