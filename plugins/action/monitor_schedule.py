@@ -3,7 +3,8 @@
 Each target has an entry of its own, whichever targets a run is limited to.
 
 Options: state (hourly, absent), run (of role run), targets, services (of the release), stable_seconds (how long a
-release must be stable), tools (the folder of ansible-playbook). It returns whether the crontab was changed. An entry that would watch something else, or could take no sample, is refused.
+release must be stable), tools (the folder of ansible-playbook). It returns whether the crontab was changed. An entry
+that would watch something else, or could take no sample, is refused.
 """
 
 from __future__ import annotations
