@@ -21,7 +21,7 @@ description:
   - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
-extends_documentation_fragment: [login, run, lock]
+extends_documentation_fragment: [environment, login, run, lock]
 options:
   backend_container:
     description: The container to run Alembic in. By default it runs on the target itself.
@@ -178,13 +178,20 @@ preview_sql:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    ENVIRONMENT_OPTIONS,
+    LOCK_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.migrate.session import bring_to_revision
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **ENVIRONMENT_OPTIONS,
     **LOCK_OPTIONS,
     "backend_container": {"type": "str"},
     "workdir": {"type": "path"},

@@ -25,7 +25,7 @@ description:
     for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [environment, login, run]
 options:
   guards:
     description:
@@ -51,10 +51,26 @@ options:
     type: dict
     default: {}
   method:
-    description: What would take it back, Alembic or O(script). Without a script V(sql) is refused.
+    description:
+      - What would take it back, Alembic or O(script). Without a script V(sql) is refused.
+      - With V(auto) it is O(script) where there is one and Alembic's sessions do not get their settings, which
+        C(alembic current) is asked for; else Alembic.
     type: str
-    choices: [alembic, sql]
+    choices: [auto, alembic, sql]
     default: alembic
+  backend_container:
+    description: The container in which Alembic runs, for V(auto) of O(method); empty where it runs on the target.
+    type: str
+    default: ""
+  workdir:
+    description: The folder in which Alembic runs on a target without that container.
+    type: str
+    default: ""
+  command:
+    description: How Alembic is called there.
+    type: list
+    elements: str
+    default: [python3, -m, alembic]
   script:
     description: What the release's SQL file holds that takes it back; empty where it has none.
     type: str
@@ -137,6 +153,10 @@ message:
   description: One sentence for each reason to refuse, with what to do instead; else empty.
   type: str
   returned: always
+method:
+  description: What would take it back, V(alembic) or V(sql).
+  type: str
+  returned: always
 rows_lost:
   description: How many rows would be lost.
   type: int
@@ -157,7 +177,7 @@ session_settings:
   sample: {dbrelease.counted_at: "1042"}
 proofs:
   description:
-    - One for each guard, C(guard.<name>), and C(guard.revision).
+    - One for each guard, C(guard.<name>), and C(guard.revision); with V(auto) of O(method) C(guard.method).
     - C(guard.counted_again), V(inconclusive), where rows or values were counted and C(dbrelease.counted_at) is nowhere
       in O(script), or O(revision_files), as O(method) says.
   type: list
@@ -168,19 +188,24 @@ proofs:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import ENVIRONMENT_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.migrate.method import method_for
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **ENVIRONMENT_OPTIONS,
     "guards": {"type": "list", "elements": "dict", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
-    "method": {"type": "str", "choices": ["alembic", "sql"], "default": "alembic"},
+    "method": {"type": "str", "choices": ["auto", "alembic", "sql"], "default": "alembic"},
+    "backend_container": {"type": "str", "default": ""},
+    "workdir": {"type": "str", "default": ""},
+    "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
     "script": {"type": "str", "default": ""},
     "revision_files": {"type": "list", "elements": "dict", "default": []},
     "containers": {"type": "dict", "default": {}},
@@ -196,7 +221,8 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    return evaluate_guards(params, check_mode)
+    method, reason = method_for(params) if params["method"] == "auto" else (params["method"], "")
+    return evaluate_guards({**params, "method": method, "method_reason": reason}, check_mode)
 
 
 def main() -> None:

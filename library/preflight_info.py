@@ -24,7 +24,7 @@ description:
     schema. Trusted are superusers, the user with the roles that it may become, the owner of the database, whoever may
     become one of them, and whoever may write the table with the revision.
   - A declared service that is still starting is waited for, up to 30 seconds.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [environment, login, run]
 options:
   release:
     description: The whole release, as M(release_info) returns it.
@@ -157,13 +157,14 @@ target_facts:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import ENVIRONMENT_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.preflight.session import preflight
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **ENVIRONMENT_OPTIONS,
     "release": {"type": "dict", "required": True},
     "services": {"type": "dict", "default": {}},
     "address_problem": {"type": "str", "default": ""},

@@ -1,17 +1,21 @@
 """Brings the hourly sample in the controller's crontab in line; there is no module of this name, as no target is asked.
 
-Options: state (hourly, absent), mark (the comment by which the entry is found), run (of role run), targets, services
-(of the release), stable_seconds (how long a release must be stable), tools (the folder of ansible-playbook). It returns
-whether the crontab was changed. An entry that would watch something else, or could take no sample, is refused.
+Each target has an entry of its own, whichever targets a run is limited to.
+
+Options: state (hourly, absent), run (of role run), targets, services (of the release), stable_seconds (how long a
+release must be stable), tools (the folder of ansible-playbook). It returns whether the crontab was changed. An entry
+that would watch something else, or could take no sample, is refused.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,7 @@ from ansible.module_utils.dbrelease.monitor.schedule import (  # noqa: E402
     VALUES,
     Schedule,
     another_value,
+    mark_of,
     names_of,
     no_cron,
     no_sample,
@@ -36,7 +41,6 @@ from ansible.module_utils.dbrelease.monitor.schedule import (  # noqa: E402
 
 OPTIONS = {
     "state": {"type": "str", "choices": ["hourly", "absent"], "required": True},
-    "mark": {"type": "str", "required": True},
     "run": {"type": "dict", "required": True},
     "targets": {"type": "str", "required": True},
     "services": {"type": "list", "elements": "str", "required": True},
@@ -60,22 +64,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 raise ReleaseError(schedule.problem, refused=True)
             if options["state"] == "hourly":
                 self._try(schedule, options["services"], task_vars)
-            elif options["mark"] not in table():
-                return {"changed": False}
             return self._change(schedule, options["state"], task_vars)
         except ReleaseError as error:
             return {"failed": True, "msg": error.message, "refused": error.refused}
 
     def _schedule(self, options: Mapping[str, Any], task_vars: Mapping[str, Any]) -> Schedule:
+        release, environment = options["run"]["release"], options["run"]["environment"]
         return Schedule(
-            mark=options["mark"],
+            mark=mark_of(str(release), str(environment), str(task_vars["inventory_hostname"])),
             root=str(ROOT),
             tools=options["tools"],
             inventory=[str(source) for source in task_vars["ansible_inventory_sources"]],
-            limit=task_vars.get("ansible_limit"),
+            limit=str(task_vars["inventory_hostname"]),
             targets=options["targets"],
-            release=str(options["run"]["release"]),
-            environment=str(options["run"]["environment"]),
+            release=str(release),
+            environment=str(environment),
             until=until(time.time(), options["stable_seconds"]),
         )
 
@@ -93,11 +96,40 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise ReleaseError(no_sample(printable(dry.stdout, lines=True), schedule.play), refused=True)
 
     def _change(self, schedule: Schedule, state: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        entry = {**schedule.entry, "state": "absent" if state == "absent" else "present"}
-        changed: dict[str, Any] = self._execute_module("ansible.builtin.cron", module_args=entry, task_vars=task_vars)
+        """The target's entry, and no other's; one of an earlier version, which is for all targets, goes."""
+        absent = {"state": "absent"}
+        with alone():
+            there = named(table())
+            wanted = [{**absent, "name": old}] if (old := schedule.shared_mark) in there else []
+            if state != "absent":
+                wanted.append({**schedule.entry, "state": "present"})
+            elif schedule.mark in there:
+                wanted.append({**schedule.entry, **absent})
+            changed = [self._cron(entry, task_vars) for entry in wanted]
+        return {"changed": any(changed)}
+
+    def _cron(self, entry: Mapping[str, Any], task_vars: Mapping[str, Any]) -> bool:
+        given = {**entry}
+        changed: dict[str, Any] = self._execute_module("ansible.builtin.cron", module_args=given, task_vars=task_vars)
         if changed.get("failed"):
             raise ReleaseError(no_cron(printable(str(changed.get("msg") or "no reason given"))))
-        return {"changed": bool(changed.get("changed"))}
+        return bool(changed.get("changed"))
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Several targets of a play have theirs changed at the same time, and a crontab is read and written as a whole."""
+    folder = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
+def named(table: str) -> set[str]:
+    """The names of the entries that Ansible has written."""
+    return {line.removeprefix("#Ansible: ") for line in table.splitlines() if line.startswith("#Ansible: ")}
 
 
 def table() -> str:

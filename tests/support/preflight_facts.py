@@ -7,7 +7,8 @@ from pathlib import Path
 from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.host.http import Answer
 from ansible.module_utils.dbrelease.host.inspect import Service
-from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Payload, StateDir, Table
+from ansible.module_utils.dbrelease.migrate.alembic_probe import AlembicSession
+from ansible.module_utils.dbrelease.preflight.facts import Database, Facts, Migrator, Payload, StateDir, Table
 from ansible.module_utils.dbrelease.release.requirements import Demands
 from preflight_world import START, release
 
@@ -49,4 +50,6 @@ HEALTHY = Facts(
     table_free_bytes=1000 * MIB,
     answers={"orders": Answer(1.0, 200, "list")},
     staging=None,
+    session=AlembicSession("dbrelease-probe-x", "arrived", "500", "deployer", "shop"),
+    migrator=Migrator("deployer"),
 )

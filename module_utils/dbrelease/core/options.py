@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .journal import Run
+from .redaction import learn, secrets_of
 
 Options = dict[str, dict[str, Any]]
 # Alembic's own name for its table; a declared one may have its schema before a dot.
@@ -33,6 +34,8 @@ RUN_OPTIONS: Options = {
         },
     },
 }
+# Values of the inventory: the login of the role that migrates, and what else Alembic needs.
+ENVIRONMENT_OPTIONS: Options = {"environment": {"type": "dict", "default": {}, "no_log": True}}
 LOCK_OPTIONS: Options = {
     "lock": {
         "type": "dict",
@@ -72,6 +75,12 @@ SWAP_OPTIONS: Options = {
         },
     },
 }
+
+
+def environment_of(params: Mapping[str, Any]) -> dict[str, str]:
+    """What Alembic gets beside its container's own variables; from then on what is secret in it is masked."""
+    learn(secrets_of(params, ["environment"]))
+    return {str(name): str(value) for name, value in (params.get("environment") or {}).items()}
 
 
 def run_of(params: Mapping[str, Any]) -> Run:

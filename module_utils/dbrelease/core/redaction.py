@@ -46,6 +46,7 @@ _BEFORE_WORD = (
     r"|(?<=%[0-9A-Fa-f]{2})|(?<=\\x[0-9A-Fa-f]{2})|(?<=\\u[0-9A-Fa-f]{4}))"
 )
 _BEHIND_WORD = r"""(?![\w/=-])(?!\.\w)(?!\\(?![nrtfvbxu"'\\]))"""
+_SECRET_VARIABLE = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 _PLACES = (_URL_PASSWORD, _DSN_PASSWORD, _AUTHORIZATION, _WEBHOOK)
 
 
@@ -119,7 +120,19 @@ def secrets_of(params: Mapping[str, Any], hidden: Iterable[str]) -> Iterator[Sec
         if isinstance(value, str) and value:
             yield Secret(value, user)
             yield from map(Secret, _in_path(value))
+        elif isinstance(value, Mapping):
+            yield from _of_environment(value)
     for password in url_passwords({**params, **dict.fromkeys(hidden)}):
+        yield Secret(password)
+        yield Secret(unquote(password))
+
+
+def _of_environment(variables: Mapping[str, Any]) -> Iterator[Secret]:
+    """Of a program's variables what their names say is secret, and the passwords in their URLs; a role is none."""
+    for name, value in variables.items():
+        if _SECRET_VARIABLE.search(name):
+            yield Secret(str(value))
+    for password in url_passwords(variables):
         yield Secret(password)
         yield Secret(unquote(password))
 

@@ -265,12 +265,45 @@ def docker_client() -> docker.DockerClient:
         ) from error
 
 
-def commands_in(container: str | None, *, workdir: str | None = None, user: str = "") -> Commands:
+class WithEnvironment:
+    """Commands whose programs all have some more variables."""
+
+    def __init__(self, commands: Commands, environment: Mapping[str, str]) -> None:
+        self._commands, self._environment, self.place = commands, dict(environment), commands.place
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: int,
+        environment: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        on_stdout: Consumer | None = None,
+        workdir: str | None = None,
+    ) -> Finished:
+        """See Commands.run."""
+        given = {**self._environment, **(environment or {})}
+        return self._commands.run(
+            argv, timeout_s=timeout_s, environment=given, stdin=stdin, on_stdout=on_stdout, workdir=workdir
+        )
+
+
+def commands_in(
+    container: str | None,
+    *,
+    workdir: str | None = None,
+    user: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Commands:
     """Where the commands of a container's program run: in it, or on the target when the inventory names none.
 
     user: whose commands they are in the container; by default those of the program in it.
+    environment: further variables of each program, which stand in no argument list.
     """
-    return ContainerCommands(docker_client(), container, user=user) if container else HostCommands(workdir)
+    commands: Commands = (
+        ContainerCommands(docker_client(), container, user=user) if container else HostCommands(workdir)
+    )
+    return WithEnvironment(commands, environment) if environment else commands
 
 
 def _drain(stream: IO[bytes], consume: Consumer, until: float) -> bool:

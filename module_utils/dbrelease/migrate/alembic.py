@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from ..core.errors import ReleaseError
 from ..core.redaction import masked
 from ..host.commands import Commands, Finished, missing_program
+from .alembic_probe import AlembicSession, ask, session_of
 
 READ_TIMEOUT_S = 60
 KEPT_CAUSE_CHARACTERS = 500
@@ -22,14 +25,58 @@ _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.[A-Za-z_]\w*|\w*(?:Error|Exceptio
 
 
 def script_heads(commands: Commands, command: Sequence[str]) -> list[str]:
-    """The heads of the revision files that Alembic sees, sorted; raises ReleaseError where it cannot tell."""
-    finished = _read(commands, command, "heads")
-    return sorted(revision for revision, notes in _revisions(finished.stdout) if "head" in notes)
+    """The heads of the revision files that Alembic sees, sorted; raises ReleaseError where it cannot tell.
+
+    One that another line depends on (an "effective head") is none: the database never holds it beside that line's.
+    """
+    if heads := _texts(_probed(commands, command, "heads"), "heads"):
+        return sorted(heads)
+    printed = _revisions(_read(commands, command, "heads").stdout)
+    real = [revision for revision, notes in printed if "(head)" in notes]
+    return sorted(real or (revision for revision, notes in printed if "head" in notes))
+
+
+def script_history(commands: Commands, command: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
+    """Each revision that Alembic knows with those before it; empty where its program could not be asked."""
+    history = (_probed(commands, command, "heads") or {}).get("history")
+    if not isinstance(history, dict):
+        return {}
+    return {str(one): tuple(map(str, before)) for one, before in history.items() if isinstance(before, list)}
 
 
 def alembic_current(commands: Commands, command: Sequence[str]) -> list[str]:
     """What `alembic current` prints, sorted; none for an empty database. Raises ReleaseError where it cannot tell."""
+    found = _rows(_probed(commands, command, "current"))
+    if found is not None:
+        return found
     return sorted({revision for revision, _ in _revisions(_read(commands, command, "current").stdout)})
+
+
+@dataclass(frozen=True)
+class Current:
+    """At which revisions Alembic finds the database, and how its session came to be with the settings of a migration.
+
+    session: None where that is not known. refused: why it could not connect with those settings, and can without.
+    """
+
+    revisions: list[str]
+    session: AlembicSession | None = None
+    refused: str = ""
+
+
+def current_with(commands: Commands, command: Sequence[str], environment: Mapping[str, str]) -> Current:
+    """Ask Alembic where the database is, in a session that is begun as a migration's is; raises ReleaseError."""
+    given = {**READER_ENVIRONMENT, **environment}
+    answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
+    found = _rows(answer)
+    if found is not None:
+        return Current(found, session_of(answer))
+    revisions = alembic_current(commands, command)
+    if finished is None or finished.status == 0 or missing_program(finished):
+        return Current(revisions)
+    # It answers without the settings. Where the program itself fails so, too, they are not to blame.
+    plain = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)[0]
+    return Current(revisions, None, error_tail(finished.stderr or finished.stdout) if plain is not None else "")
 
 
 def error_tail(text: str) -> str:
@@ -38,6 +85,23 @@ def error_tail(text: str) -> str:
     named = [line for line in kept if _ERROR_LINE.match(line)]
     # Not after it was cut: half a secret is none that is known.
     return masked((named or kept or ["it printed nothing"])[-1])[:KEPT_CAUSE_CHARACTERS]
+
+
+def _probed(commands: Commands, command: Sequence[str], verb: str) -> dict[str, Any] | None:
+    """What the program says; where it says nothing, the plain command says why, or may be read all the same."""
+    return ask(commands, command, verb, timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)[0]
+
+
+def _rows(answer: Mapping[str, Any] | None) -> list[str] | None:
+    databases = (answer or {}).get("databases")
+    if not isinstance(databases, list) or not databases:
+        return None
+    return sorted({one for seen in databases for one in _texts(seen, "revisions")})
+
+
+def _texts(answer: Any, key: str) -> list[str]:
+    found = answer.get(key) if isinstance(answer, Mapping) else None
+    return [str(one) for one in found] if isinstance(found, list) else []
 
 
 def _read(commands: Commands, command: Sequence[str], verb: str) -> Finished:

@@ -11,7 +11,7 @@ from ..core.display import facts_for_people
 from ..core.errors import ReleaseError
 from ..core.files import unused, write_failure, write_private
 from ..core.journal import Journal, Run, stamp
-from ..core.options import run_of
+from ..core.options import environment_of, run_of
 from ..core.proof import Proof, sentence
 from ..core.redaction import masked, masked_sql
 from ..core.signals import ending_in_order
@@ -39,7 +39,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
         proofs = [already_there(move), _skipped(PREVIEW_PROOF), _skipped(LOG_PROOF)]
         return _as_result(result, move, proofs)
     # The engine is reached only now: a refusal needs the database alone.
-    commands = commands_in(params["backend_container"], workdir=params["workdir"])
+    commands = commands_in(params["backend_container"], workdir=params["workdir"], environment=environment_of(params))
     # What is read before the move waits for what others report late: that time passes beside the preview.
     position = None
     if not check_mode:

@@ -21,6 +21,7 @@ NAMES = (
     *("db_host", "db_port", "db_name", "db_user", "db_sslmode", "db_sslrootcert"),
 )
 UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+UNFIT = re.compile(r"[^\w.-]")
 ANOTHER = "let another scheduler call monitor with -e monitor_watch_seconds=0 every hour."
 MORE_THAN_ONE = (
     "Changing the schedule of samples was refused (the release, deploy_environment, the inventory's path, --limit or "
@@ -31,7 +32,10 @@ MORE_THAN_ONE = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """What cron is to do. until: when the entry removes itself, in seconds since 1970."""
+    """What cron is to do for one target; others of the environment have entries of their own.
+
+    until: when the entry removes itself, in seconds since 1970.
+    """
 
     mark: str
     root: str
@@ -42,6 +46,11 @@ class Schedule:
     release: str
     environment: str
     until: int
+
+    @property
+    def shared_mark(self) -> str:
+        """See shared_mark()."""
+        return shared_mark(self.release, self.environment)
 
     @property
     def play(self) -> str:
@@ -66,12 +75,17 @@ class Schedule:
         return " ".join(words)
 
     @property
+    def log(self) -> str:
+        """The name of the file with the last output; each target's entry has its own."""
+        return "scheduled.log" if self.limit is None else f"scheduled-{UNFIT.sub('_', self.limit)}.log"
+
+    @property
     def job(self) -> str:
         """The command of the entry. It removes itself, also where the target has gone away; its last output is kept."""
         folder, mark = f"artifacts/{self.environment}", quote(self.mark)
         sample = (
             f"umask 077; cd {quote(self.root)} && mkdir -p {quote(folder)} && "
-            f"{self.play} >{quote(f'{folder}/scheduled.log')} 2>&1"
+            f"{self.play} >{quote(f'{folder}/{self.log}')} 2>&1"
         )
         removal = f"table=$(crontab -l) && printf '%s\\n' \"$table\" | grep -vF {mark} | crontab -"
         return f"if [ $(date +%s) -lt {self.until} ]; then {sample}; else {removal}; fi # {self.mark}"
@@ -93,6 +107,16 @@ def until(now_s: float, stable_seconds: int) -> int:
     To full hours, so that installing it twice on end is no change.
     """
     return (int(now_s) // HOUR_S + 2) * HOUR_S + stable_seconds
+
+
+def mark_of(release: str, environment: str, target: str) -> str:
+    """The comment by which the entry of one target is found."""
+    return f"{shared_mark(release, environment)} on [{target}]"
+
+
+def shared_mark(release: str, environment: str) -> str:
+    """That of an entry for all targets of an environment, as earlier versions wrote it."""
+    return f"dbrelease monitor ({release} {environment})"
 
 
 def names_of(services: Iterable[str]) -> list[str]:

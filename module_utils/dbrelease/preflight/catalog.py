@@ -14,7 +14,7 @@ from ..core.errors import ReleaseError
 from ..postgres.catalog import find_table, quoted, resolved, written
 from ..postgres.lock_retry import mask_literals
 from ..postgres.revision import database_revisions
-from ..postgres.session import Connection, Row, select, server_reason, transaction
+from ..postgres.session import Connection, Row, select, select_as_declared, server_reason, transaction
 from ..postgres.strangers import read_strangers
 from ..postgres.taken_names import read_taken
 from ..postgres.trusted_roles import version_table_of
@@ -92,6 +92,25 @@ FROM unnest(%s::text[], %s::oid[]) AS declared (name, oid)
 JOIN pg_class c ON c.oid = declared.oid AND c.relkind IN ('r', 'p')
 ORDER BY declared.name
 """
+
+# What a migration needs beside the rows: where it creates, what it alters, what its foreign keys lead to, its revision.
+MISSING_RIGHTS = """
+SELECT 'create tables in the schema ' || n.nspname AS lacks
+FROM unnest(%(schemas)s::text[]) AS made (name) JOIN pg_namespace n ON n.nspname = made.name
+WHERE NOT has_schema_privilege(%(role)s, n.oid, 'CREATE')
+UNION ALL
+SELECT 'alter ' || declared.name || ', which ' || pg_get_userbyid(c.relowner) || ' owns'
+FROM unnest(%(altered)s::text[], %(altered_oids)s::oid[]) AS declared (name, oid) JOIN pg_class c USING (oid)
+WHERE NOT pg_has_role(%(role)s, c.relowner, 'USAGE')
+UNION ALL
+SELECT 'reference ' || declared.name
+FROM unnest(%(referenced)s::text[], %(referenced_oids)s::oid[]) AS declared (name, oid) JOIN pg_class c USING (oid)
+WHERE NOT has_table_privilege(%(role)s, c.oid, 'REFERENCES')
+UNION ALL
+SELECT 'write ' || %(version_table)s FROM pg_class c
+WHERE c.oid = %(version_oid)s::oid AND NOT has_table_privilege(%(role)s, c.oid, 'UPDATE')
+"""
+MADE_IN = "SELECT pg_catalog.current_schema()::pg_catalog.text AS name"
 
 # Of another user's session an unprivileged one sees neither the age nor the kind: it is counted, not judged.
 TRANSACTIONS = """
@@ -171,6 +190,24 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
         },
         owner=next((row["owner"] for row in rows if row["name"] == version_table and row["may_act"]), ""),
     )
+
+
+def read_missing_rights(connection: Connection, demands: Demands, role: str) -> tuple[str, ...]:
+    """What a role may not do of what the release's migration does."""
+
+    def read(cursor: Cursor) -> list[Row]:
+        (made_in,) = select_as_declared(cursor, MADE_IN)
+        schemas = {name.split(".", 1)[0] if "." in name else made_in["name"] for name in demands.created}
+        lists = {"altered": list(demands.altered), "referenced": list(demands.referenced)}
+        oids = {f"{key}_oids": resolved(cursor, [*map(quoted, names)]) for key, names in lists.items()}
+        (version_oid,) = resolved(cursor, [quoted(demands.version_table)])
+        asked = {"schemas": sorted(filter(None, schemas)), "role": role, "version_table": demands.version_table}
+        return select(cursor, MISSING_RIGHTS, {**asked, **lists, **oids, "version_oid": version_oid})
+
+    try:
+        return tuple(str(row["lacks"]) for row in _read(connection, read))
+    except psycopg2.Error as error:
+        raise ReleaseError(f"Reading the rights of {role} failed ({server_reason(error)}).") from error
 
 
 def _sessions(cursor: Cursor, oids: Sequence[int]) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..core.proof import Proof
 from ..host.http import Answer
 from ..host.inspect import Service
+from ..migrate.alembic_probe import AlembicSession
 from ..postgres.session import Row
 
 
@@ -104,6 +105,14 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class Migrator:
+    """The role that Alembic makes things as, and what it may not do, in words."""
+
+    role: str
+    lacks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that was seen, each part possibly not; `unverified` is one sentence where the server is not."""
 
@@ -120,6 +129,13 @@ class Facts:
     answers: Mapping[str, Answer] | Unseen
     staging: Mapping[str, Any] | Unseen | None
     unverified: str = ""
+    # How Alembic's session began with the settings of a migration, None where that is not known; why it was refused.
+    session: AlembicSession | None = None
+    session_refused: str = ""
+    # The variables that the inventory gives to Alembic, without their values.
+    environment: tuple[str, ...] = ()
+    # What the role that migrates lacks for what the release declares; None where its role is not known.
+    migrator: Migrator | None = None
     # Whether the backend may act as `rights.owner`; None where that need not be known, or cannot be.
     backend_takes_owner: bool | None = None
 

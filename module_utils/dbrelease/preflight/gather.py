@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,13 +19,16 @@ from ..host.commands import Commands, commands_in
 from ..host.disk import room_at
 from ..host.http import Answer
 from ..host.inspect import DATABASE_SERVICE, Service, inspect, not_running, service_of
-from ..migrate.alembic import alembic_current, script_heads
+from ..migrate.alembic import Current, current_with, script_heads
+from ..migrate.alembic_probe import AlembicSession, probe_name
+from ..migrate.move import session_environment
 from ..migrate.role import takes
+from ..postgres.lock_retry import LockLimits
 from ..postgres.session import Connection, Login, connect
 from ..postgres.transport import caveat
 from ..release.requirements import Demands
-from .catalog import read_database
-from .facts import Database, Facts, Payload, Unseen
+from .catalog import read_database, read_missing_rights
+from .facts import Database, Facts, Migrator, Payload, Unseen
 from .places import ROOT, ask_api, mounted_into, read_history, read_payload, read_state_dir
 from .trial import plan_statements
 
@@ -50,31 +53,36 @@ class Target:
     state_dir: str
     staging_evidence_path: str | None
     api_ca_file: str = ""
+    run_id: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def gather(place: Target, demands: Demands) -> Facts:
     """Everything that the rules judge; what cannot be looked at says why."""
 
     def backend() -> Commands:
-        return commands_in(place.backend_container or None, workdir=place.workdir)
+        return commands_in(place.backend_container or None, workdir=place.workdir, environment=place.environment)
 
     backend_down = stopped(place.services, place.backend_container, demands)
     db_down = stopped(place.services, place.db_container, demands)
     with ThreadPoolExecutor(max_workers=6) as pool:
         heads = pool.submit(attempt, lambda: script_heads(backend(), demands.command), backend_down)
-        current = pool.submit(attempt, lambda: alembic_current(backend(), demands.command), backend_down or db_down)
+        current = pool.submit(attempt, lambda: current_of(backend(), demands, place.run_id), backend_down or db_down)
         tools = pool.submit(attempt, lambda: tool_versions(commands_in(place.db_container or None)), db_down)
         payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
         answers = pool.submit(api_of, place, demands, backend_down or db_down)
         near = pool.submit(near_state_dir, place)
         database, planned = read_target_database(place, demands)
         takes_owner = attempt(lambda: takes_owner_of(backend(), demands, database), backend_down or db_down)
+        asked = current.result()
+        session = None if isinstance(asked, Unseen) else asked.session
+        migrator = attempt(lambda: migrator_of(place, demands, database, session, takes_owner))
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
             services=place.services,
             database=database,
             heads=heads.result(),
-            current=current.result(),
+            current=asked if isinstance(asked, Unseen) else asked.revisions,
             history={},
             tools=tools.result(),
             payload=payload.result(),
@@ -84,6 +92,10 @@ def gather(place: Target, demands: Demands) -> Facts:
             answers=answers.result(),
             staging=staging_of(place.staging_evidence_path),
             unverified=caveat(place.login.host, place.login.ssl_mode),
+            session=session,
+            environment=tuple(place.environment),
+            session_refused="" if isinstance(asked, Unseen) else asked.refused,
+            migrator=None if isinstance(migrator, Unseen) else migrator,
             backend_takes_owner=None if isinstance(takes_owner, Unseen) else takes_owner,
         )
     return with_history(facts, demands, backend)
@@ -165,6 +177,24 @@ def takes_owner_of(commands: Commands, demands: Demands, database: Database | Un
     if isinstance(database, Unseen) or not demands.finalizes or not database.rights.owner:
         return None
     return takes(commands, demands.command, database.rights.owner)
+
+
+def current_of(commands: Commands, demands: Demands, run_id: str) -> Current:
+    """Where Alembic finds the database, in a session with the settings that a migration's has."""
+    limits = LockLimits(demands.lock_timeout_ms)
+    environment = session_environment(commands, probe_name(run_id), limits, {"dbrelease.probe": "arrived"})
+    return current_with(commands, demands.command, environment)
+
+
+def migrator_of(
+    place: Target, demands: Demands, database: Database | Unseen, session: AlembicSession | None, takes_owner: object
+) -> Migrator | None:
+    """What the role that migrates may not do, which is the owner of Alembic's table where an upgrade acts as that."""
+    if isinstance(database, Unseen) or session is None or not session.role:
+        return None
+    role = database.rights.owner if takes_owner is True else session.role
+    with closing(connect(place.login, APPLICATION, read_only=True)) as connection:
+        return Migrator(role, read_missing_rights(connection, demands, role))
 
 
 def api_of(place: Target, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:

@@ -25,6 +25,8 @@ RULES: Mapping[str, on_server.Rule] = {
     "history": on_target.history,
     "tables": on_server.tables,
     "rights": on_server.rights,
+    "session_settings": on_target.session_settings,
+    "migration_role": on_target.migration_role,
     "created_absent": on_server.created_absent,
     "added_absent": on_server.added_absent,
     "payload": on_target.payload,
@@ -40,7 +42,7 @@ RULES: Mapping[str, on_server.Rule] = {
 }
 CHANGING = ("upgrade", "finalize")
 ENDS = ("verify", "downgrade", "rolled_back", "restored")
-ONLY_BEFORE = ("dump_tools", "rights", "prepared_transactions", "old_transactions", "table_room")
+ONLY_BEFORE = ("dump_tools", "rights", "migration_role", "prepared_transactions", "old_transactions", "table_room")
 
 
 def judge(demands: Demands, facts: Facts) -> list[Proof]:

@@ -12,6 +12,7 @@ from ..core.errors import ReleaseError
 from ..core.own_files import finding_on
 from ..host.commands import Commands
 from ..host.http import Answer, HttpSession
+from ..migrate.alembic import script_history
 from ..release.requirements import Endpoint, PayloadFile
 from .facts import Payload, StateDir, Unseen
 
@@ -80,6 +81,8 @@ def read_payload(commands: Commands, payload: Sequence[PayloadFile], revision: s
 
 def read_history(commands: Commands, command: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
     """Each revision that the backend knows with those before it; empty where it cannot tell."""
+    if known := script_history(commands, command):
+        return known
     finished = commands.run([*command, "history"], timeout_s=TIMEOUT_S)
     return parse_history(finished.stdout) if finished.status == 0 else {}
 

@@ -7,12 +7,19 @@ from collections.abc import Callable, Iterator
 from ..core.proof import Proof
 from ..host.disk import MARGIN_BYTES, MIB
 from ..host.inspect import not_running
+from ..migrate.alembic_probe import COUNTING
 from ..postgres.client_tools import fitting_clients, in_words
 from ..release.requirements import Demands, PayloadFile
 from .facts import Facts, Unseen
 from .verdicts import broken, holds, skipped, undecided, unseen
 
 BECAUSE_OF_DATABASE = "Not looked at because of preflight.database."
+# `docker start` would run its own command again, and not what is asked.
+NOT_ONE_SHOT = (
+    "Alembic is started in a container that runs, so a service that migrates once and ends cannot be used as it is: "
+    "remove {0}, and start one that stays "
+    "(`docker compose run --detach --name {0} --entrypoint sleep SERVICE infinity`)."
+)
 GOOD_OUTCOMES = ("deployed", "already_deployed")
 
 
@@ -50,6 +57,8 @@ def _wrong_services(demands: Demands, facts: Facts) -> Iterator[str]:
         service = facts.services.get(name)
         if service is None:
             yield f"The inventory names no container for the service {name}: set {name}_container."
+        elif service.status == "exited" and name == demands.container:
+            yield f"{not_running(name, service)} {NOT_ONE_SHOT.format(service.container)}"
         elif service.status != "running":
             yield not_running(name, service)
         elif service.health not in ("healthy", "none"):
@@ -113,6 +122,77 @@ def history(demands: Demands, facts: Facts) -> Proof:
             f"{', '.join(item.destination for item in demands.payload)}.",
         )
     return holds("history", expected=expected, observed=facts.heads)
+
+
+WAYS_ROUND_A_POOLER = (
+    "Let Alembic connect to the server itself: by variables of migration.environment (the inventory's "
+    "migration_environment has their values), or by a container of its own (migration.container)"
+)
+
+
+WITH_SQL = (
+    "Alembic's downgrade is not told which rows were counted: a rollback takes the release's SQL file "
+    "(`-e rollback_method=sql`, or auto, which is the default)."
+)
+WITHOUT_SQL = (
+    "Alembic's downgrade is not told which rows were counted, and may refuse. The release has no rollback.sql: the way "
+    "back is then the restore of the backup."
+)
+
+
+def session_settings(demands: Demands, facts: Facts) -> Proof:
+    """A pooler refuses them, or drops them; and some drivers read none."""
+    if isinstance(facts.current, Unseen):
+        return skipped("session_settings", f"Not looked at because Alembic could not be asked: {facts.current.reason}")
+    if facts.session_refused:
+        return broken(
+            "session_settings",
+            "Alembic connects, but not with the settings of a migration (PGOPTIONS with lock_timeout and "
+            f"application_name): {facts.session_refused}. A connection pooler such as PgBouncer refuses them so.",
+            f"{WAYS_ROUND_A_POOLER}.",
+        )
+    if facts.session is None:
+        detail = "Alembic's session could not be asked for its settings: only `python -m alembic` and `alembic` can be."
+        return undecided("session_settings", detail, "Read migrate.lock_limits after the upgrade.")
+    lacking = facts.session.lacks(demands.lock_timeout_ms)
+    if not lacking:
+        return holds("session_settings", observed={"lock_timeout_ms": demands.lock_timeout_ms})
+    said = [
+        f"{', '.join(lacking)} did not reach Alembic's session: a connection pooler drops them, or the driver (such as "
+        "asyncpg) reads neither PGOPTIONS nor PGAPPNAME."
+    ]
+    if "lock_timeout" in lacking:
+        said.append("The upgrade waits for a lock for as long as it is held, with writers behind it.")
+    if COUNTING in lacking:
+        said.append(WITH_SQL if demands.rollback_sql else WITHOUT_SQL)
+    return undecided("session_settings", " ".join(said), f"{WAYS_ROUND_A_POOLER}; or set lock_timeout in env.py.")
+
+
+def migration_role(demands: Demands, facts: Facts) -> Proof:
+    """It may create in the schema, alter what is altered, and reference what foreign keys lead to."""
+    if missing := [name for name in demands.environment if name not in facts.environment]:
+        return broken(
+            "migration_role",
+            f"The inventory gives Alembic no value for {', '.join(missing)}, which migration.environment names.",
+            "Set it in migration_environment, from a vault where it is secret.",
+        )
+    if facts.migrator is None:
+        return skipped("migration_role", "It is not known as which role Alembic connects.")
+    if demands.role and facts.session is not None and demands.role != facts.session.role:
+        return broken(
+            "migration_role",
+            f"Alembic connects as {facts.session.role}, and migration.role is {demands.role}.",
+            "Give its login by the variables of migration.environment, in the inventory's migration_environment.",
+        )
+    if facts.migrator.lacks:
+        return broken(
+            "migration_role",
+            f"Alembic works as the role {facts.migrator.role}, which may not {', nor '.join(facts.migrator.lacks)}.",
+            "Let a role migrate that may: name the variables that env.py takes its login from in migration.environment "
+            "(the inventory's migration_environment has their values), or a container that has them by "
+            f"migration.container; or grant {facts.migrator.role} those rights.",
+        )
+    return holds("migration_role", observed=facts.migrator.role)
 
 
 def payload(demands: Demands, facts: Facts) -> Proof:

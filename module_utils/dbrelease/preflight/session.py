@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.history import Memory
 from ..core.journal import Journal
-from ..core.options import run_of
+from ..core.options import environment_of, run_of
 from ..core.proof import named, sentence
 from ..host.inspect import Service
 from ..postgres.session import Login
@@ -82,5 +82,7 @@ def _place(params: Mapping[str, Any], demands: Demands, state_dir: str) -> Targe
         api_base_url=params["api_base_url"],
         api_ca_file=params.get("api_ca_file") or "",
         state_dir=state_dir,
+        run_id=params["run"]["run_id"],
+        environment=environment_of(params),
         staging_evidence_path=params["staging_evidence_path"] if params["require_staging_evidence"] else None,
     )

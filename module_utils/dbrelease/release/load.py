@@ -16,6 +16,7 @@ from .rules import RULES
 from .schema_errors import Schemas
 from .yaml_reader import LIMIT_PROBLEMS, Problem, read
 
+BACKEND = "backend"
 RELEASE_FILE = "release.yml"
 CHECKS_FILE = "checks.yml"
 RELEASE_LISTS = ("services", "checklist", "ways_back")
@@ -30,10 +31,11 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     `folder`. Left out, its destinations are not confined.
 
     Lists that may be left out are empty then, `migration.success_pattern` is empty text, `migration.version_table` is
-    Alembic's own; `api` stays left out. Each payload item has its `sha256` and absolute `path`, each finalize step its
-    `sql`; `migration.revision_files` holds the name and content of each revision of the payload, for a preview where
-    Alembic does not have it yet. `rollback` has the list `guards`, and in `script` what its `sql` file holds; both are
-    empty where it is left out, and so are `tables.altered` and `tables.audit`.
+    Alembic's own, `migration.container` is backend; `api` stays left out. Each payload item has its `sha256` and
+    absolute `path`, each finalize step its `sql`; `migration.revision_files` holds the name and content of each
+    revision of the payload, for a preview where Alembic does not have it yet. `rollback` has the list `guards`, and in
+    `script` what its `sql` file holds; both are empty where it is left out, and so are
+    `tables.altered` and `tables.audit`.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -110,8 +112,8 @@ def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
 
 
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
-    left_out = {"payload": [], "finalize": [], "success_pattern": "", "version_table": VERSION_TABLE}
-    migration = {**left_out, **release["migration"]}
+    left_out = {"payload": [], "finalize": [], "environment": [], "success_pattern": "", "version_table": VERSION_TABLE}
+    migration = {**left_out, "container": BACKEND, **release["migration"]}
     for item in migration["payload"]:
         sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
         item |= {"path": str(place_of(directory, item["source"])), "sha256": sha256}

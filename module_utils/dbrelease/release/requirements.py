@@ -16,6 +16,7 @@ Release = Mapping[str, Any]
 
 DEFAULT_AGE_LIMIT_S = 300
 DEFAULT_API_TIMEOUT_S = 10
+DEFAULT_LOCK_TIMEOUT_MS = 500
 PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|%)")
 
 
@@ -93,6 +94,12 @@ class Demands:
     finalizes: bool = False
     version_table: str = VERSION_TABLE
     revision_texts: tuple[str, ...] | None = None
+    lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
+    rollback_sql: bool = False
+    role: str = ""
+    container: str = "backend"
+    environment: tuple[str, ...] = ()
+    referenced: tuple[str, ...] = ()
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -140,6 +147,12 @@ class Demands:
             finalizes=bool(migration.get("finalize")),
             version_table=migration.get("version_table") or VERSION_TABLE,
             revision_texts=None if revisions is None else tuple(str(file["content"]) for file in revisions),
+            lock_timeout_ms=int((migration.get("lock") or {}).get("timeout_ms", DEFAULT_LOCK_TIMEOUT_MS)),
+            rollback_sql=bool((release.get("rollback") or {}).get("sql")),
+            role=migration.get("role") or "",
+            container=migration.get("container") or "backend",
+            environment=tuple(migration.get("environment") or ()),
+            referenced=tuple(_referenced({**(tables.get("created") or {}), **altered})),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 
@@ -149,6 +162,17 @@ def _keys(table: Mapping[str, Any]) -> Iterator[Key]:
         # The server takes no deferrable one for either.
         if declared["type"] in ("primary_key", "unique") and not declared.get("deferrable"):
             yield Key(name, tuple(declared["columns"]), declared["type"] == "primary_key")
+
+
+def _referenced(tables: Mapping[str, Any]) -> Iterator[str]:
+    """The tables of others to which foreign keys of these lead."""
+    found = (
+        key["references"]["table"]
+        for table in tables.values()
+        for key in (table.get("constraints") or {}).values()
+        if key.get("references")
+    )
+    yield from dict.fromkeys(name for name in found if name not in tables)
 
 
 def _queries(release: Release) -> Iterator[Statement]:

@@ -56,6 +56,14 @@ def clients_are_services(parts: Parts) -> Iterator[Problem]:
             yield parts.in_release("clients", listed(known), f"`{name}`")
 
 
+def alembic_runs_in_a_service(parts: Parts) -> Iterator[Problem]:
+    """The container of the migration is the backend's, or that of a service which must run."""
+    known = ["backend", *(name for name in texts(parts.release.get("services")) if name not in ("backend", "db"))]
+    container = mapping(parts.release, "migration").get("container")
+    if isinstance(container, str) and container not in known:
+        yield parts.in_release("migration.container", listed(known), f"`{container}`")
+
+
 def payload_is_there(parts: Parts) -> Iterator[Problem]:
     """Each file of the payload exists, and none is meant for a place twice."""
     payload = items(parts.release, "migration", "payload")
@@ -241,6 +249,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     revisions_differ,
     names_are_unique,
     clients_are_services,
+    alembic_runs_in_a_service,
     payload_is_there,
     finalize_files_are_there,
     rollback_fits,

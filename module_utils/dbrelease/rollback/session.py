@@ -19,6 +19,7 @@ from .in_services import Services
 from .verdict import GuardResult, Verdict, judge, skipped
 
 REVISION_PROOF = "guard.revision"
+METHOD_PROOF = "guard.method"
 NOTHING = Looked([], {}, [])
 # Of every release: its downgrade drops nothing of somebody else's.
 NOTHING_DEPENDS = {
@@ -74,7 +75,11 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
         counted = any(guard.get(kind) for guard in guards for kind in ("losses", "values", "values_of"))
         if deployed and counted and COUNTED_AT not in _downgrade(params):
             proofs.append(NOT_COUNTED_AGAIN)
+        if params.get("method_reason"):
+            title = "What rolls the release back"
+            proofs.append(Proof(METHOD_PROOF, title, "pass", observed=params["method"], detail=params["method_reason"]))
         facts = {
+            "method": params["method"],
             "state": verdict.state,
             "rows_lost": verdict.rows_lost,
             "accepted": verdict.accepted,

@@ -90,7 +90,7 @@ CASES: list[tuple[str, Break, list[str], str]] = [
         "no such way to take it back",
         nullcontext,
         ["-e", "rollback_method=squel"],
-        "rollback_method must be one of: alembic, sql, got: squel",
+        "rollback_method must be one of: auto, alembic, sql, got: squel",
     ),
     ("wrong password", nullcontext, ["-e", "db_password=wrong"], "check db_user and db_password"),
     ("database container missing", nullcontext, ["-e", "db_container=no_such_database"], "no_such_database"),

@@ -510,7 +510,7 @@ def test_a_scheduled_entry_takes_a_sample_and_ends_by_itself(
     before = len(samples())
     subprocess.run(["sh", "-c", command], env=bare, check=True)
     assert len(samples()) == before + 1
-    assert " UTC " in (ARTIFACTS / "scheduled.log").read_text(), "what it said is kept"
+    assert " UTC " in (ARTIFACTS / "scheduled-staging.log").read_text(), "what it said is kept"
     (until,) = [word for word in command.split() if word.isdigit()]
     assert 48 * 3600 < int(until) - time.time() < 51 * 3600
     subprocess.run(["sh", "-c", command.replace(until, "1")], env=bare, check=True)

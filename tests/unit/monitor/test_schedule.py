@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from ansible.module_utils.dbrelease.monitor.schedule import (
     NAMES,
     Schedule,
     another_value,
+    mark_of,
     names_of,
     no_sample,
     reading,
@@ -44,6 +47,7 @@ def test_whatever_a_name_holds_is_one_word_of_a_shell() -> None:
     odd = replace(PLAIN, inventory=[ODD, ODD], limit=ODD, targets=ODD, release=ODD, tools=ODD)
     words = shlex.split(odd.play)
     assert words[1] == f"{ODD}/ansible-playbook" and words.count(ODD) == 2
+    assert odd.log == "scheduled-100__o_clock___touch_owned____x_.log"
     assert {f"--limit={ODD}", f"release={ODD}", f"targets={ODD}"} < set(words)
 
 
@@ -110,3 +114,63 @@ def test_the_value_that_cron_would_not_have_is_named(output: str, name: str) -> 
 )
 def test_why_no_sample_could_be_taken_is_told(output: str, reason: str) -> None:
     assert f"the target cannot be watched ({reason})." in no_sample(output, "play")
+
+
+CRONTAB = '#!/bin/sh\nif [ "$1" = -l ]; then cat "$TABLE"; else cat "$1" >"$TABLE.new"; mv "$TABLE.new" "$TABLE"; fi\n'
+# The real action without its checks of what cron would read: two targets of one environment, a crontab of the test.
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - monitor_schedule:
+        state: "{{ wanted }}"
+        run: {release: orders, environment: test}
+        targets: all
+        services: []
+        stable_seconds: 60
+        tools: "{{ ansible_playbook_python | dirname }}"
+      delegate_to: localhost
+"""
+
+
+def test_two_targets_of_an_environment_have_their_own_entries(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[3]
+    table, programs = tmp_path / "table", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "crontab").write_text(CRONTAB)
+    (programs / "crontab").chmod(0o755)
+    old = "dbrelease monitor (orders test)"
+    table.write_text(f"@daily true\n#Ansible: {old}\n@hourly sample # {old}\n")
+    actions = tmp_path / "plugins" / "action"
+    actions.mkdir(parents=True)
+    source = (root / "plugins/action/monitor_schedule.py").read_text()
+    checks = 'self._try(schedule, options["services"], task_vars)'
+    assert checks in source
+    (actions / "monitor_schedule.py").write_text(
+        source.replace(checks, "pass").replace("Path(__file__).resolve().parents[2]", f"Path({str(root)!r})")
+    )
+    (tmp_path / "play.yml").write_text(PLAY)
+    (tmp_path / "hosts").write_text("a ansible_connection=local\nab ansible_connection=local\n")
+    environment = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "TABLE": str(table),
+        "ANSIBLE_CONFIG": str(root / "ansible.cfg"),
+        "ANSIBLE_ACTION_PLUGINS": str(actions),
+    }
+    program = str(Path(sys.executable).parent / "ansible-playbook")
+
+    def play(wanted: str, *limit: str) -> list[str]:
+        argv = [program, "play.yml", "-i", "hosts", "-e", f"wanted={wanted}", *limit]
+        ended = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return [line.removeprefix("#Ansible: ") for line in table.read_text().splitlines() if line[:1] == "#"]
+
+    of_a, of_ab = mark_of("orders", "test", "a"), mark_of("orders", "test", "ab")
+    assert play("hourly", "--limit=a") == [of_a], "the one that was for all of them is replaced"
+    assert play("hourly", "--limit=ab") == [of_a, of_ab]
+    assert [f" --limit={name} " in table.read_text() for name in ("a", "ab")] == [True, True]
+    assert play("absent", "--limit=a") == [of_ab]
+    assert sorted(play("hourly")) == sorted([of_a, of_ab]), "both at the same time, and none is lost"
+    assert play("absent") == []
+    assert table.read_text() == "@daily true\n"

@@ -24,6 +24,8 @@ from ansible.module_utils.dbrelease.postgres.catalog import read_back
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
 from ansible.module_utils.dbrelease.preflight import gather
+from ansible.module_utils.dbrelease.preflight.catalog import read_missing_rights
+from ansible.module_utils.dbrelease.release.requirements import Demands
 from own_sessions import connect
 from preflight_world import (
     ALEMBIC,
@@ -197,6 +199,28 @@ def test_a_role_that_writes_alembics_table_elsewhere_is_trusted(world: World) ->
                 assert (oid in trusted_roles(cursor, known.database)) is trusted
     finally:
         world.sql(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_the_rights_of_the_role_that_migrates(world: World) -> None:
+    role, demands = f"rows_{secrets.token_hex(4)}", Demands.of(world.release)
+    demands = replace(demands, referenced=("accounts",))
+    world.sql(f"CREATE ROLE {role}; GRANT SELECT, INSERT, UPDATE, DELETE ON orders, accounts TO {role}")
+    world.sql("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    try:
+        with closing(session_module.connect(Login.of(world.parameters), "tests")) as session:
+            lacks = read_missing_rights(session, demands, role)
+            owner = world.value("SELECT current_user::text")
+            assert lacks == (
+                "create tables in the schema public",
+                f"alter orders, which {owner} owns",
+                "reference accounts",
+                "write alembic_version",
+            )
+            world.sql(f"GRANT CREATE ON SCHEMA public TO {role}; GRANT UPDATE ON alembic_version TO {role}")
+            world.sql(f"GRANT REFERENCES ON accounts TO {role}; ALTER TABLE orders OWNER TO {role}")
+            assert read_missing_rights(session, demands, role) == ()
+    finally:
+        world.sql(f"REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}")
 
 
 def moved(value: Any) -> Any:
@@ -694,7 +718,14 @@ def test_that_very_rule_goes_red(world: World, break_it: Break, rule: str, says:
 
 
 def test_every_rule_has_been_seen_red() -> None:
-    elsewhere = {"rights", "prepared_transactions", "old_transactions", "table_room"}
+    elsewhere = {
+        "session_settings",
+        "migration_role",
+        "rights",
+        "prepared_transactions",
+        "old_transactions",
+        "table_room",
+    }
     assert {rule for _, rule, _, _ in BROKEN.values()} | elsewhere == set(places_of_rules())
 
 

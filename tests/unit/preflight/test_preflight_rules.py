@@ -10,9 +10,11 @@ import pytest
 from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.host.http import Answer
 from ansible.module_utils.dbrelease.host.inspect import Service
+from ansible.module_utils.dbrelease.migrate.alembic_probe import AlembicSession
 from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
-from ansible.module_utils.dbrelease.preflight.facts import Facts, Payload, Rights, StateDir, Table, Unseen
+from ansible.module_utils.dbrelease.preflight.facts import Facts, Migrator, Payload, Rights, StateDir, Table, Unseen
 from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
+from ansible.module_utils.dbrelease.preflight.rules_target import migration_role, session_settings
 from ansible.module_utils.dbrelease.preflight.unreconciled import is_cut_short
 from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
 from ansible.module_utils.dbrelease.release import requirements as demanded
@@ -145,8 +147,58 @@ RED: dict[str, tuple[Facts, str]] = {
         replace(HEALTHY, staging={"release": "other", "outcome": "deployed"}),
         "staging_evidence",
     ),
+    "settings that a pooler refuses": (
+        replace(HEALTHY, session_refused="FATAL:  unsupported startup parameter: options"),
+        "session_settings",
+    ),
+    "a role without rights to create": (
+        replace(HEALTHY, migrator=Migrator("app_rw", ("create tables in the schema public",))),
+        "migration_role",
+    ),
     "service that never starts": (replace(HEALTHY, services={"db": Service("x", "running", "starting")}), "services"),
 }
+
+
+SESSION = AlembicSession("dbrelease-probe-x", "arrived", "500", "app_rw", "shop")
+
+
+@pytest.mark.parametrize(
+    ("session", "status", "said"),
+    [
+        (SESSION, "pass", ""),
+        (replace(SESSION, lock_timeout="0", probe=""), "inconclusive", "lock_timeout, dbrelease.* did not reach"),
+        (replace(SESSION, application_name="app"), "inconclusive", "application_name did not reach"),
+        (None, "inconclusive", "could not be asked"),
+    ],
+)
+def test_settings_that_do_not_reach_alembic(session: AlembicSession | None, status: str, said: str) -> None:
+    for demands in (DEMANDS, replace(DEMANDS, rollback_sql=True)):
+        proof = session_settings(demands, replace(HEALTHY, session=session))
+        assert (proof.status, said in proof.detail) == (status, True)
+        counted = session is not None and not session.probe
+        assert ("rollback_method=sql" in proof.detail) is (counted and demands.rollback_sql)
+
+
+def test_the_declared_role_is_that_of_alembic() -> None:
+    facts = replace(HEALTHY, session=SESSION, migrator=Migrator("app_rw"))
+    assert migration_role(DEMANDS, facts).status == "pass"
+    proof = migration_role(replace(DEMANDS, role="owner"), facts)
+    assert (proof.status, proof.detail) == ("fail", "Alembic connects as app_rw, and migration.role is owner.")
+
+
+def test_what_alembic_needs_is_given_by_the_inventory() -> None:
+    demands = replace(DEMANDS, environment=("POSTGRES_USER", "POSTGRES_PASSWORD"))
+    facts = replace(HEALTHY, environment=("POSTGRES_USER",))
+    assert "no value for POSTGRES_PASSWORD," in migration_role(demands, facts).detail
+    assert migration_role(demands, replace(facts, environment=demands.environment)).status == "pass"
+
+
+@pytest.mark.parametrize(("container", "said"), [("db", True), ("backend", False)])
+def test_a_one_shot_service_is_told_what_is_supported(container: str, said: bool) -> None:
+    facts = replace(HEALTHY, services={"db": Service("shop_migrate", "exited")})
+    proof = rules_target.services(replace(DEMANDS, container=container), facts)
+    assert proof.status == "fail"
+    assert ("--name shop_migrate --entrypoint sleep SERVICE infinity" in proof.detail) is said
 
 
 def test_every_rule_is_broken_above() -> None:

@@ -1,0 +1,141 @@
+"""Alembic asked by a small program where it lives: what it knows, as it means it, and how its sessions come to be.
+
+What `alembic heads` and `alembic current` print is for people, and whatever env.py prints stands between. The program
+uses Alembic's own command line for its options, and answers in JSON behind a mark that no other output has.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from ..host.commands import Commands, Finished
+
+PROBE = r"""
+import json, os, sys
+from alembic.config import CommandLine
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+
+mark, *arguments = sys.argv[1:]
+answers = os.dup(1)
+SESSION = (
+    "SELECT current_setting('application_name') AS application_name, current_setting('dbrelease.probe', true) AS probe,"
+    " (SELECT setting FROM pg_settings WHERE name = 'lock_timeout') AS lock_timeout,"
+    " CAST(current_user AS text) AS role, CAST(current_database() AS text) AS database"
+)
+
+def of_session(connection):
+    if connection is None or connection.dialect.name != "postgresql":
+        return None
+    from sqlalchemy import text
+    try:
+        return [value if value is None else str(value) for value in connection.execute(text(SESSION)).fetchone()]
+    except Exception:
+        return None
+
+def heads(script):
+    real = list(getattr(script.revision_map, "_real_heads", None) or script.get_heads())
+    return {"heads": real, "history": {one.revision: list(one._all_down_revisions) for one in script.walk_revisions()}}
+
+def current(config, script):
+    seen = []
+    def read(revisions, context):
+        script.get_all_current(revisions)
+        rows = [revisions] if isinstance(revisions, str) else list(revisions or ())
+        table = [context.version_table_schema, context.version_table]
+        seen.append({"revisions": rows, "table": table, "session": of_session(context.connection)})
+        return []
+    with EnvironmentContext(config, script, fn=read, dont_mutate=True):
+        script.run_env()
+    return {"databases": seen}
+
+def answer(config, options):
+    script = ScriptDirectory.from_config(config)
+    said = heads(script) if arguments[-1] == "heads" else current(config, script)
+    os.write(answers, ("\n" + mark + json.dumps(said) + "\n").encode())
+
+line = CommandLine(prog="alembic")
+line.run_cmd = answer
+line.main(arguments)
+"""
+NAMED = "dbrelease-probe-"
+# By such settings a downgrade is told which rows were counted.
+COUNTING = "dbrelease.*"
+# A console script says in its first line which interpreter has Alembic.
+BY_SCRIPT = (
+    "sh",
+    "-c",
+    'read -r first < "$(command -v "$1")"; case $first in "#!"*python*) ;; *) exit 127 ;; esac; '
+    'program=$2; shift 2; exec ${first#"#!"} -c "$program" "$@"',
+    "sh",
+)
+
+
+@dataclass(frozen=True)
+class AlembicSession:
+    """How a session of Alembic came to be: its settings and its role; lock_timeout in milliseconds."""
+
+    application_name: str
+    probe: str
+    lock_timeout: str
+    role: str
+    database: str
+
+    def lacks(self, lock_timeout_ms: int) -> list[str]:
+        """Which of the settings that it was given did not reach it."""
+        arrived = {
+            "application_name": self.application_name.startswith(NAMED),
+            "lock_timeout": self.lock_timeout == str(lock_timeout_ms),
+            COUNTING: bool(self.probe),
+        }
+        return [name for name, there in arrived.items() if not there]
+
+
+def probe_name(run_id: str) -> str:
+    """The name of the session that is asked how it came to be."""
+    return f"{NAMED}{run_id}"[:63]
+
+
+def asked(command: Sequence[str], mark: str, verb: str) -> list[str] | None:
+    """The command line of the program in the place of the declared command; None where that names no Alembic."""
+    words = list(command)
+    for index, word in enumerate(words):
+        if word == "-m" and words[index + 1 : index + 2] == ["alembic"]:
+            return [*words[:index], "-c", PROBE, mark, *words[index + 2 :], verb]
+    for index, word in enumerate(words):
+        if PurePosixPath(word).name == "alembic":
+            rest = [mark, *words[index + 1 :], verb]
+            return [*words[:index], "python", "-c", PROBE, *rest] if index else [*BY_SCRIPT, word, PROBE, *rest]
+    return None
+
+
+def ask(
+    commands: Commands, command: Sequence[str], verb: str, *, timeout_s: int, environment: Mapping[str, str]
+) -> tuple[dict[str, Any] | None, Finished | None]:
+    """What the program answers to `heads` or `current`, None where it says nothing; and how it ended, if it was run."""
+    mark = f"dbrelease-{secrets.token_hex(16)} "
+    argv = asked(command, mark, verb)
+    if argv is None:
+        return None, None
+    finished = commands.run(argv, timeout_s=timeout_s, environment=environment)
+    said = [line.removeprefix(mark) for line in finished.stdout.splitlines() if line.startswith(mark)]
+    if finished.status != 0 or not said:
+        return None, finished
+    try:
+        answer = json.loads(said[-1])
+    except (ValueError, RecursionError):
+        return None, finished
+    return (answer if isinstance(answer, dict) else None), finished
+
+
+def session_of(answer: Mapping[str, Any] | None) -> AlembicSession | None:
+    """The session that it used, where it is one and of a PostgreSQL server."""
+    sessions = [seen.get("session") for seen in (answer or {}).get("databases") or () if isinstance(seen, dict)]
+    if len(sessions) != 1 or not isinstance(sessions[0], list) or len(sessions[0]) != 5:
+        return None
+    return AlembicSession(*(str(value or "") for value in sessions[0]))

@@ -1,0 +1,41 @@
+"""How a release is rolled back where nobody says it: by Alembic, unless its sessions do not learn what was counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.errors import ReleaseError
+from ..core.options import environment_of
+from ..host.commands import commands_in
+from ..postgres.lock_retry import LockLimits
+from .alembic import current_with
+from .alembic_probe import COUNTING, probe_name
+from .move import session_environment
+
+
+def method_for(params: Mapping[str, Any]) -> tuple[str, str]:
+    """`alembic` or `sql`, and why; asks Alembic where the release has an SQL file, for which it must be given up."""
+    if not (params["script"] or "").strip():
+        return "alembic", "The release has no SQL file, so Alembic rolls it back."
+    limits = LockLimits()
+    try:
+        commands = commands_in(
+            params["backend_container"] or None, workdir=params["workdir"] or None, environment=environment_of(params)
+        )
+        name = probe_name(params["run"]["run_id"])
+        environment = session_environment(commands, name, limits, {"dbrelease.probe": "arrived"})
+        seen = current_with(commands, params["command"], environment)
+    except ReleaseError as error:
+        return "sql", f"The release's SQL file rolls it back, as Alembic could not be asked: {error.message}"
+    if seen.refused:
+        return (
+            "sql",
+            f"The release's SQL file rolls it back, as Alembic's session settings are refused ({seen.refused}).",
+        )
+    lacking = seen.session.lacks(limits.timeout_ms) if seen.session else []
+    if {COUNTING, "lock_timeout"} & set(lacking):
+        return "sql", f"The release's SQL file rolls it back, as {', '.join(lacking)} did not reach Alembic's session."
+    return "alembic", "Alembic rolls it back, as its session settings reach the server." if seen.session else (
+        "Alembic rolls it back; its session could not be asked for its settings."
+    )
