@@ -23,7 +23,7 @@ from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
 from ..host.commands import Commands, commands_in
 from ..postgres.sequences import read_values
-from ..postgres.session import Login, connect, server_reason, transaction
+from ..postgres.session import Login, connect, giving_back_locks, server_reason, transaction
 from ..runs.exclusive import acting
 from . import dump, manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
@@ -106,7 +106,8 @@ def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Pat
             # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
             # Before pg_dump reads them: no snapshot holds them still, and the dump must not hold less than is recorded.
-            sequences = read_values(cursor)
+            with giving_back_locks(cursor):
+                sequences = read_values(cursor)
             with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
@@ -15,12 +16,13 @@ from ..core.errors import ReleaseError
 from ..core.proof import Proof
 from ..postgres.catalog import resolved
 from ..postgres.declared_sql import limit_statements
-from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, read_tables, table_key, write_counters
+from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, absent, read_tables, table_key, write_counters
 from ..postgres.session import (
     Connection,
     Login,
     Row,
     connect,
+    giving_back_locks,
     select,
     select_as_declared,
     server_reason,
@@ -111,10 +113,16 @@ def _compare(
         written = migration_transactions(cursor, memory.baseline["xid"], bookkeeping_tables) if changed else []
         since = memory.baseline["xid"]
         migration = sorted({*written, *(xid for xid in memory.transactions if xid >= since)}) if changed else []
-        traces = {
-            key: Trace() if now[key]["absent"] else _trace(cursor, key, now[key]["oid"], memory, migration)
-            for key in changed
-        }
+        traces = {key: Trace() for key in changed if now[key]["absent"]}
+        for key in [key for key in changed if key not in traces]:
+            try:
+                traces[key] = _trace(cursor, now[key]["oid"], memory, migration)
+            except psycopg2.errors.LockNotAvailable:
+                # Somebody holds it since it was read.
+                changed.remove(key)
+                del now[key]
+            except psycopg2.errors.UndefinedTable:
+                now[key], traces[key] = absent(compared[key]["columns"]), Trace()
     found = {
         key: Evidence(
             compared[key],
@@ -223,21 +231,20 @@ def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Seque
     return sorted(found)
 
 
-def _trace(cursor: Cursor, key: str, oid: int, memory: Memory, migration: Sequence[int]) -> Trace:
+def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Sequence[int]) -> Trace:
     now = _now(cursor)
     end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
     name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
-    cursor.execute(
-        sql.SQL(TRACE).format(table=sql.SQL(name)),
-        {
-            "migration": [str(xid % XIDS) for xid in migration],
-            "now": now % XIDS,
-            "baseline": now - memory.baseline["xid"],
-            "upgrade_end": now - end,
-        },
-    )
-    (row,) = (dict(row) for row in cursor.fetchall())
+    asked = {
+        "migration": [str(xid % XIDS) for xid in migration],
+        "now": now % XIDS,
+        "baseline": now - memory.baseline["xid"],
+        "upgrade_end": now - end,
+    }
+    with giving_back_locks(cursor):
+        cursor.execute(sql.SQL(TRACE).format(table=sql.SQL(name)), asked)
+        (row,) = (dict(row) for row in cursor.fetchall())
     return Trace(row["by_migration"], row["older"], row["others"])
 
 
