@@ -17,6 +17,8 @@ TITLES = {
     "history": "The migration history has one head, and it is the release's",
     "tables": "The tables that the release builds on are there with their columns",
     "rights": "db_user may do what the release needs",
+    "restorable": "Nothing is known that would keep the backup from being restored",
+    "dump_locks": "The server can lock as many tables at once as a dump does",
     "created_absent": "The tables that the release creates are there only after it",
     "added_absent": "The columns that the release adds are there only after it",
     "payload": "The release's files are in their place, or can be put there",
