@@ -78,7 +78,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 proofs:
-  description: C(baseline.documented), C(backup.saved), C(backup.decoded); V(skipped) in check mode.
+  description:
+    - C(baseline.documented), C(backup.saved), C(backup.decoded), and C(backup.restorable), which is V(inconclusive)
+      until a restore was done; V(skipped) in check mode.
   type: list
   elements: dict
   returned: always

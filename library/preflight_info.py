@@ -57,6 +57,10 @@ options:
     description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
     type: path
     default: ""
+  require_restorable:
+    description: Whether a doubt that the backup can be restored (C(preflight.restorable)) refuses the release.
+    type: bool
+    default: false
   require_staging_evidence:
     description: Whether a run that deployed this release in staging must be shown.
     type: bool
@@ -173,6 +177,7 @@ OPTIONS: Options = {
     "workdir": {"type": "path"},
     "api_base_url": {"type": "str", "default": ""},
     "api_ca_file": {"type": "path", "default": ""},
+    "require_restorable": {"type": "bool", "default": False},
     "require_staging_evidence": {"type": "bool", "default": False},
     "staging_evidence_path": {"type": "path", "default": ""},
 }

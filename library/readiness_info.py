@@ -61,7 +61,7 @@ ready:
   type: bool
   returned: always
 proofs:
-  description: One for each criterion, C(readiness.<criterion>).
+  description: One for each criterion, C(readiness.<criterion>), and C(backup.restorable), which a restore shows.
   type: list
   elements: dict
   returned: always
@@ -79,6 +79,7 @@ from ansible.module_utils.dbrelease.core.journal import Journal
 from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.monitor.readiness.answer import answer, judge
+from ansible.module_utils.dbrelease.monitor.readiness.backup import claims
 from ansible.module_utils.dbrelease.postgres.session import Login
 
 OPTIONS: Options = {
@@ -107,6 +108,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             now_ns=time.time_ns(),
         )
         ready, message = answer(proofs)
+        proofs += claims(proofs)
         step.prove(*proofs)
         step.facts.update(message=message, ready=ready, next_release=params["next_release"])
         if not ready:

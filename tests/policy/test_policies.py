@@ -200,7 +200,11 @@ def the_login_is_written_once(root: Path) -> Iterator[str]:
     for path in sorted((root / "playbooks").glob("*.yml")):
         for play in yaml_of(path):
             groups = set(play.get("module_defaults") or {})
-            if "hosts" in play and play.get("tasks") != [] and groups != {f"group/dbrelease.engine.{group}" for group in GROUP_OF.values()}:
+            if (
+                "hosts" in play
+                and play.get("tasks") != []
+                and groups != {f"group/dbrelease.engine.{group}" for group in GROUP_OF.values()}
+            ):
                 yield f"{path.relative_to(root)}: play {play.get('name')!r} does not give its modules run and login"
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from ..core.own_files import read_own
 from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
 from ..host.commands import Commands, commands_in
+from ..postgres.restorable import read_obstacles
 from ..postgres.sequences import read_values
-from ..postgres.session import Login, connect, server_reason, transaction
+from ..postgres.session import Login, connect, giving_back_locks, server_reason, transaction
 from ..runs.exclusive import acting
 from . import dump, manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
@@ -32,11 +33,15 @@ from .dump import Dumped, DumpFile, Limits, dumping, tool_version, verify_dump
 BASELINE_PROOF = "baseline.documented"
 SAVED_PROOF = "backup.saved"
 DECODED_PROOF = "backup.decoded"
+RESTORABLE_PROOF = "backup.restorable"
 TITLES = {
     BASELINE_PROOF: "The pre-migration state is documented",
     SAVED_PROOF: "The database backup is saved",
     DECODED_PROOF: "The backup was read back and decoded in full",
+    RESTORABLE_PROOF: "The backup can be restored",
 }
+NOT_YET = "Saved and readable, not yet restored."
+RESTORE_IT = "Restore it for proof: the readiness playbook with -e readiness_restore=true."
 
 
 @dataclass(frozen=True)
@@ -106,7 +111,9 @@ def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Pat
             # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
             # Before pg_dump reads them: no snapshot holds them still, and the dump must not hold less than is recorded.
-            sequences = read_values(cursor)
+            with giving_back_locks(cursor):
+                sequences = read_values(cursor)
+            obstacles = _obstacles(cursor)
             with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)
@@ -116,7 +123,24 @@ def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Pat
             f"Reading the baseline of the {plan.login.label} failed ({server_reason(error)}): "
             "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
         ) from error
-    return Baseline({**baseline.facts, "sequences": sequences}), dumped
+    return Baseline({**baseline.facts, "sequences": sequences, "obstacles": obstacles}), dumped
+
+
+def _obstacles(cursor: RealDictCursor) -> str:
+    """What is known to stop a restore, in sentences; where that cannot be looked at it is said."""
+    try:
+        with giving_back_locks(cursor):
+            return read_obstacles(cursor).words()
+    except psycopg2.Error as error:
+        if cursor.connection.closed:
+            raise
+        return f"What would stop a restore could not be looked at ({server_reason(error)})."
+
+
+def _restorable(obstacles: str) -> Proof:
+    """Only a restore shows it; until then it is open."""
+    detail = f"{NOT_YET} {obstacles}".strip()
+    return replace(_proof(RESTORABLE_PROOF, "inconclusive", detail), remedy=RESTORE_IT)
 
 
 def _document(plan: BackupPlan, cursor: RealDictCursor, step: Step) -> Baseline:
@@ -160,6 +184,7 @@ def _keep(
     proofs = [
         _proof(SAVED_PROOF, "pass", f"{path}, {dumped.bytes} bytes, sha256 {dumped.sha256}.", observed=dumped.sha256),
         _proof(DECODED_PROOF, "pass", f"pg_restore decoded all {decoded.bytes} bytes.", observed=decoded.sha256),
+        _restorable(baseline.facts["obstacles"]),
     ]
     facts = {**_facts(plan, content, baseline.facts["server_version"]), "duration_ms": dumped.duration_ms}
     step.facts.update(facts)
@@ -199,7 +224,9 @@ def _existing(plan: BackupPlan, journal: Journal) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise _refused(journal, f"the baseline {plan.paths['json']} cannot be read") from error
     detail = "This run's backup is there already and has the sha256 of its manifest."
-    proofs = [_proof(name, "pass", detail, observed=content["sha256"]) for name in TITLES]
+    proofs = [
+        _proof(name, "pass", detail, observed=content["sha256"]) for name in TITLES if name != RESTORABLE_PROOF
+    ] + [_restorable("")]
     journal.append("backup", "skipped", {**facts, "proofs": [proof.as_dict() for proof in proofs]})
     return _result(plan, changed=False, facts=facts, baseline=Baseline(baseline).summary(), proofs=proofs)
 

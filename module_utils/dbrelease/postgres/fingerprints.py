@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
-from .session import Row, select, server_reason
+from .session import Row, giving_back_locks, select, server_reason
 
 # What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
 READING = 4
@@ -31,6 +30,7 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name,
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+  AND (%(schema)s::text IS NULL OR (n.nspname, c.relname) = (%(schema)s, %(name)s))
 ORDER BY n.nspname, c.relname
 """
 
@@ -115,8 +115,8 @@ def read_tables(
     With `only` exactly those tables and columns are read, and each answer says also whether the table is `absent` and
     which columns are `missing` (what is left is then fingerprinted); a table that cannot be read for one of the reasons
     (SQLSTATE) in `left_out`, or for any reason if it is one `of_strangers`, has no answer.
-    Call it inside one transaction of `transaction()`; REPEATABLE READ makes all answers describe one instant. Raises
-    ReleaseError for a table that cannot be read.
+    Call it inside one transaction of `transaction()`; REPEATABLE READ makes all answers describe one instant. No more
+    than one table is locked at a time. Raises ReleaseError for a table that cannot be read.
     """
     tables = _tables(cursor)
     if only is None:
@@ -173,7 +173,8 @@ def position(cursor: Cursor) -> Row:
     return now
 
 
-def _tables(cursor: Cursor) -> list[_Table]:
+def _tables(cursor: Cursor, schema: str | None = None, name: str | None = None) -> list[_Table]:
+    """All of them, or the one of that name."""
     return [
         _Table(
             row["oid"],
@@ -181,7 +182,7 @@ def _tables(cursor: Cursor) -> list[_Table]:
             row["name"],
             {counter: int(row[counter]) for counter in ("inserted", "updated", "deleted")},
         )
-        for row in select(cursor, TABLES)
+        for row in select(cursor, TABLES, {"schema": schema, "name": name})
     ]
 
 
@@ -202,25 +203,12 @@ def _columns(cursor: Cursor, oids: list[int]) -> defaultdict[int, list[_Column]]
 def _has_hash(cursor: Cursor, type_name: str) -> bool:
     """Whether the server can hash values of a type: it refuses a type without a hash even where the value is NULL."""
     try:
-        with _savepoint(cursor):
+        with giving_back_locks(cursor):
             # format_type() quotes what needs quotes.
             cursor.execute(f"SELECT hash_record_extended(ROW(NULL::{type_name}), 0)")
     except psycopg2.Error:
         return False
     return True
-
-
-@contextmanager
-def _savepoint(cursor: Cursor) -> Iterator[None]:
-    """A failure inside leaves the transaction usable."""
-    cursor.execute("SAVEPOINT dbrelease_fingerprint")
-    try:
-        yield
-    except psycopg2.Error:
-        if not cursor.connection.closed:
-            cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_fingerprint")
-        raise
-    cursor.execute("RELEASE SAVEPOINT dbrelease_fingerprint")
 
 
 def _read_columns(cursor: Cursor, table: _Table, columns: Sequence[_Column], wanted: Sequence[str]) -> Row:
@@ -237,7 +225,7 @@ def _read_columns(cursor: Cursor, table: _Table, columns: Sequence[_Column], wan
 
 def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
     try:
-        with _savepoint(cursor):
+        with giving_back_locks(cursor):
             cursor.execute(_statement(table, columns))
             (row,) = (dict(answer) for answer in cursor.fetchall())
     except psycopg2.Error as error:
@@ -287,9 +275,11 @@ def _row_hash(columns: Sequence[_Column]) -> sql.Composed:
     )
 
 
-def row_hash(cursor: Cursor, table: str, wanted: Sequence[str], by_text: Collection[str] = ()) -> sql.Composed:
-    """The expression that hashes those columns of one row of a table (`schema.table`), some of them as text."""
-    (oid,) = (found.oid for found in _tables(cursor) if found.key == table)
+def row_hash(
+    cursor: Cursor, schema: str, name: str, wanted: Sequence[str], by_text: Collection[str] = ()
+) -> sql.Composed:
+    """The expression that hashes those columns of one row of a table, some of them as text."""
+    (oid,) = (found.oid for found in _tables(cursor, schema, name))
     columns = {column.name: column for column in _columns(cursor, [oid])[oid]}
     chosen = (columns[name] for name in wanted)
     return _row_hash([_Column(one.name, one.by_text or one.name in by_text, one.by_output) for one in chosen])

@@ -272,6 +272,22 @@ def options_of(settings: Mapping[str, str]) -> str:
     return " ".join(f"-c {name}={_BLANK.sub(_ESCAPED, value)}" for name, value in settings.items())
 
 
+@contextmanager
+def giving_back_locks(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
+    """What is locked within the block is unlocked at its end, and not only at that of the transaction.
+
+    A table that is read takes a lock, and so does each of its indexes: thousands of tables in one transaction fill the
+    lock table of the whole server. What is written within the block is undone, and the cursor loses its result.
+    """
+    cursor.execute("SAVEPOINT dbrelease_slice")
+    try:
+        yield
+    finally:
+        if not cursor.connection.closed:
+            # Only a savepoint that is rolled back gives its locks back; one that is released hands them on.
+            cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_slice; RELEASE SAVEPOINT dbrelease_slice")
+
+
 def without_timeouts(cursor: psycopg2.extensions.cursor, *, local: bool = True) -> None:
     """No timeout of the server, the database or the role ends this transaction, or session, which may take hours."""
     cursor.execute("SELECT set_config(name, '0', %s) FROM pg_settings WHERE name = ANY(%s)", (local, list(TIMEOUTS)))

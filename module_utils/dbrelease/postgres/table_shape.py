@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,20 @@ from psycopg2.extensions import cursor as Cursor
 from .fingerprints import table_key
 from .session import select
 
+# Every part of the catalog is read once: what is asked anew for each table grows with the square of their number.
 SHAPES = """
+WITH RECURSIVE trees AS (
+  -- Not by pg_partition_tree(), which locks every partition.
+  SELECT oid AS root, oid FROM pg_class WHERE relkind IN ('r', 'p')
+  UNION ALL
+  SELECT t.root, i.inhrelid FROM trees t JOIN pg_inherits i ON i.inhparent = t.oid
+  JOIN pg_class c ON c.oid = i.inhrelid WHERE c.relispartition
+), referenced AS (
+  SELECT x.conrelid, json_agg(DISTINCT jsonb_build_array(pn.nspname, p.relname)) AS parents
+  FROM pg_constraint x JOIN trees t ON t.root = x.confrelid
+  JOIN pg_class p ON p.oid = t.oid JOIN pg_namespace pn ON pn.oid = p.relnamespace
+  WHERE x.contype = 'f' GROUP BY x.conrelid
+)
 SELECT n.nspname AS schema, c.relname AS name,
        coalesce((SELECT array_agg(a.attname::text ORDER BY a.attnum) FROM pg_attribute a
         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '{}') AS columns,
@@ -28,12 +42,8 @@ SELECT n.nspname AS schema, c.relname AS name,
           AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid
            AND n.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT n.attnotnull))
          ORDER BY i.indisprimary DESC, x.relname LIMIT 1)), '{}') AS unique_key,
-       coalesce((SELECT json_agg(json_build_array(pn.nspname, p.relname))
-        FROM pg_constraint x JOIN pg_class p ON p.oid = x.confrelid
-         OR p.oid IN (SELECT relid FROM pg_partition_tree(x.confrelid))
-        JOIN pg_namespace pn ON pn.oid = p.relnamespace
-        WHERE x.conrelid = c.oid AND x.contype = 'f'), '[]') AS parents
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       coalesce(f.parents, '[]') AS parents
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN referenced f ON f.conrelid = c.oid
 WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY n.nspname, c.relname
 """
@@ -109,9 +119,23 @@ def pair(live: Table, other: Table) -> Pair:
 def parents_first(tables: Mapping[str, Table], chosen: Iterable[str]) -> list[str]:
     """An order in which rows can be inserted; within a circle of foreign keys there is none, and any will do."""
     ordered: list[str] = []
-    waiting = sorted(chosen)
+    waiting = dict.fromkeys(sorted(chosen))
+    open_parents = {key: len((tables[key].parents & waiting.keys()) - {key}) for key in waiting}
+    children: defaultdict[str, list[str]] = defaultdict(list)
+    for key in waiting:
+        for parent in tables[key].parents & waiting.keys():
+            children[parent].append(key)
+    free = [key for key, count in open_parents.items() if not count]
     while waiting:
-        free = [key for key in waiting if not (tables[key].parents & set(waiting)) - {key}] or waiting[:1]
+        free = free or [next(iter(waiting))]
         ordered += free
-        waiting = [key for key in waiting if key not in free]
+        for key in free:
+            del waiting[key]
+        freed: list[str] = []
+        for key in free:
+            for child in children[key]:
+                open_parents[child] -= 1
+                if not open_parents[child] and child in waiting:
+                    freed.append(child)
+        free = sorted(freed)
     return ordered

@@ -13,13 +13,14 @@ from psycopg2.extensions import cursor as Cursor
 from ..core.errors import ReleaseError
 from ..postgres.catalog import find_table, quoted, resolved, written
 from ..postgres.lock_retry import mask_literals
+from ..postgres.restorable import Obstacles, read_obstacles
 from ..postgres.revision import database_revisions
 from ..postgres.session import Connection, Row, select, select_as_declared, server_reason, transaction
 from ..postgres.strangers import read_strangers
 from ..postgres.taken_names import read_taken
 from ..postgres.trusted_roles import version_table_of
 from ..release.requirements import Demands
-from .facts import Database, Rights, Table, Unseen
+from .facts import Database, Locks, Rights, Table, Unseen
 
 LIMITS = "SELECT set_config('lock_timeout', '1s', true), set_config('statement_timeout', '20s', true)"
 
@@ -30,6 +31,19 @@ SELECT current_setting('server_version') AS version,
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false) AS superuser,
        (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only') AS read_only,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory
+"""
+
+# A dump locks every table and every sequence for its whole time, and so does the exchange of two databases. What the
+# server rounds up is left to others.
+LOCKS = """
+SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
+          AND n.nspname <> 'information_schema')::int AS needed,
+       (SELECT sum(setting::int) FROM pg_settings
+        WHERE name IN ('max_connections', 'autovacuum_max_workers', 'max_worker_processes', 'max_wal_senders',
+                       'max_prepared_transactions'))::int
+         * current_setting('max_locks_per_transaction')::int AS places,
+       current_setting('max_locks_per_transaction')::int AS per_transaction
 """
 
 TABLES = """
@@ -155,12 +169,24 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             version_tables=() if revisions else _read(connection, _version_tables),
             planted=planted,
             open_schemas=open_schemas,
+            obstacles=_obstacles(connection),
+            locks=Locks(**_read(connection, lambda cursor: select(cursor, LOCKS))[0]),
         )
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the catalog of the database failed ({server_reason(error)}): "
             "check that db_user may connect and read, and that the server is well."
         ) from error
+
+
+def _obstacles(connection: Connection) -> Obstacles:
+    """One that cannot be looked at is no reason to end."""
+    try:
+        return _read(connection, read_obstacles)
+    except psycopg2.Error as error:
+        if connection.closed:
+            raise
+        return Obstacles(unseen=[f"what a restore computes ({server_reason(error)})"])
 
 
 def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:

@@ -10,6 +10,7 @@ from ..core.proof import Proof
 from ..host.http import Answer
 from ..host.inspect import Service
 from ..migrate.alembic_probe import AlembicSession
+from ..postgres.restorable import Obstacles
 from ..postgres.session import Row
 
 
@@ -53,6 +54,15 @@ class Rights:
 
 
 @dataclass(frozen=True)
+class Locks:
+    """Of the server's lock table: the places that a dump takes at once, all there are, and by which setting."""
+
+    needed: int = 0
+    places: int = 1
+    per_transaction: int = 64
+
+
+@dataclass(frozen=True)
 class Database:
     """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
 
@@ -80,6 +90,8 @@ class Database:
     superuser: bool = False
     planted: list[Row] = field(default_factory=list)
     open_schemas: list[Row] = field(default_factory=list)
+    obstacles: Obstacles = field(default_factory=Obstacles)
+    locks: Locks = field(default_factory=Locks)
 
 
 @dataclass(frozen=True)

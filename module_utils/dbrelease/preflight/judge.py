@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from ..core.proof import Proof
@@ -27,6 +27,8 @@ RULES: Mapping[str, on_server.Rule] = {
     "rights": on_server.rights,
     "session_settings": on_target.session_settings,
     "migration_role": on_target.migration_role,
+    "restorable": on_server.restorable,
+    "dump_locks": on_server.dump_locks,
     "created_absent": on_server.created_absent,
     "added_absent": on_server.added_absent,
     "payload": on_target.payload,
@@ -42,17 +44,32 @@ RULES: Mapping[str, on_server.Rule] = {
 }
 CHANGING = ("upgrade", "finalize")
 ENDS = ("verify", "downgrade", "rolled_back", "restored")
-ONLY_BEFORE = ("dump_tools", "rights", "migration_role", "prepared_transactions", "old_transactions", "table_room")
+ONLY_BEFORE = (
+    "dump_tools",
+    "rights",
+    "migration_role",
+    "restorable",
+    "dump_locks",
+    "prepared_transactions",
+    "old_transactions",
+    "table_room",
+)
 
 
-def judge(demands: Demands, facts: Facts) -> list[Proof]:
-    """A proof of every rule, always, in this order."""
+def judge(demands: Demands, facts: Facts, *, require_restorable: bool = False) -> list[Proof]:
+    """A proof of every rule, always, in this order; require_restorable: a doubt of the backup refuses the release."""
     done = on_target.deployed(demands, facts)
-    return [
+    proofs = [
         skipped(name, "The release is deployed already: nothing will be changed.")
         if done and name in ONLY_BEFORE
         else rule(demands, facts)
         for name, rule in RULES.items()
+    ]
+    return [
+        replace(proof, status="fail")
+        if require_restorable and proof.name == "preflight.restorable" and proof.status == "inconclusive"
+        else proof
+        for proof in proofs
     ]
 
 

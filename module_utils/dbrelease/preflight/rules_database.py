@@ -187,7 +187,7 @@ def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
 
 @on_database("rights")
 def rights(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """It may read the tables, finish what the migration makes, and restore the backup; a superuser may."""
+    """It may read the tables, and finish what the migration makes; a superuser may."""
     mine = seen.rights
     if mine.unreadable:
         return broken(
@@ -196,7 +196,7 @@ def rights(demands: Demands, facts: Facts, seen: Database) -> Proof:
             f"Grant {mine.user} SELECT on them, or let the role that owns them be db_user.",
             observed=list(mine.unreadable),
         )
-    doubts = [*_doubts_of_finalizing(demands, facts, seen), *_doubts_of_restoring(seen)]
+    doubts = list(_doubts_of_finalizing(demands, facts, seen))
     if doubts:
         details, remedies = zip(*doubts, strict=True)
         return undecided("rights", " ".join(details), " ".join(remedies))
@@ -236,6 +236,36 @@ def _doubts_of_restoring(seen: Database) -> Iterator[tuple[str, str]]:
             f"The role {mine.user} {lacks}: a restore of the backup would be refused.",
             f"Give {mine.user} CREATEDB and let it own the database, or restore as a role that may.",
         )
+
+
+@on_database("restorable")
+def restorable(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """Who restores may make a copy, and all that is in it; and what a restore computes can be computed there."""
+    doubts = list(_doubts_of_restoring(seen))
+    details = [detail for detail, _ in doubts]
+    if words := seen.obstacles.words():
+        details.append(words)
+    if details:
+        return undecided("restorable", " ".join(details), " ".join(remedy for _, remedy in doubts))
+    return holds("restorable", "Whether it can be restored is known when it was.")
+
+
+@on_database("dump_locks")
+def dump_locks(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """A dump locks each table and sequence; while the lock table is full, nobody else gets a lock either."""
+    locks = seen.locks
+    expected, observed = {"locks": locks.needed}, {"places": locks.places}
+    if locks.needed > locks.places:
+        least = -(-locks.per_transaction * locks.needed * 5 // (locks.places * 4))
+        return broken(
+            "dump_locks",
+            f"A dump takes {locks.needed} locks at once, one for each table and sequence, and the server has "
+            f"{locks.places} places for locks (max_locks_per_transaction is {locks.per_transaction}).",
+            f"Set max_locks_per_transaction to {least} or more, and restart the server.",
+            expected=expected,
+            observed=observed,
+        )
+    return holds("dump_locks", expected=expected, observed=observed)
 
 
 @on_database("created_absent")

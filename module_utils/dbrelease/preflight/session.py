@@ -30,7 +30,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     journal = Journal(run, dry=dry)
     with journal.step("preflight") as step:
         facts = gather(_place(params, demands, run.state_dir), demands)
-        proofs = judge(demands, facts)
+        proofs = judge(demands, facts, require_restorable=bool(params.get("require_restorable")))
         lines = [] if state_dir.foreign or (dry and not check_mode) else journal.read()
         begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)

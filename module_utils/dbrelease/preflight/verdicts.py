@@ -19,6 +19,8 @@ TITLES = {
     "rights": "db_user may do what the release needs",
     "session_settings": "The settings of a migration reach Alembic's sessions",
     "migration_role": "The role that migrates may make what the release declares",
+    "restorable": "Nothing is known that would keep the backup from being restored",
+    "dump_locks": "The server can lock as many tables at once as a dump does",
     "created_absent": "The tables that the release creates are there only after it",
     "added_absent": "The columns that the release adds are there only after it",
     "payload": "The release's files are in their place, or can be put there",

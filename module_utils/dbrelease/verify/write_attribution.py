@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
@@ -15,12 +16,13 @@ from ..core.errors import ReleaseError
 from ..core.proof import Proof
 from ..postgres.catalog import quoted, resolved
 from ..postgres.declared_sql import limit_statements
-from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, read_tables, table_key, write_counters
+from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, absent, read_tables, table_key, write_counters
 from ..postgres.session import (
     Connection,
     Login,
     Row,
     connect,
+    giving_back_locks,
     select,
     select_as_declared,
     server_reason,
@@ -124,10 +126,16 @@ def _compare(connection: Connection, memory: Memory, named: Named, settle_second
         changed = [key for key, row in compared.items() if key in now and not same(row, now[key])]
         problem = _not_comparable(cursor, memory.baseline) if changed else ""
         migration = _migration(cursor, memory, named.bookkeeping) if changed else Transactions(memory.baseline["xid"])
-        traces = {
-            key: Trace() if now[key]["absent"] else _trace(cursor, now[key]["oid"], memory, migration)
-            for key in changed
-        }
+        traces = {key: Trace() for key in changed if now[key]["absent"]}
+        for key in [key for key in changed if key not in traces]:
+            try:
+                traces[key] = _trace(cursor, now[key]["oid"], memory, migration)
+            except psycopg2.errors.LockNotAvailable:
+                # Somebody holds it since it was read.
+                changed.remove(key)
+                del now[key]
+            except psycopg2.errors.UndefinedTable:
+                now[key], traces[key] = absent(compared[key]["columns"]), Trace()
         whose = {key: _whose(cursor, key, compared[key], now[key], memory, migration) for key in changed}
         written = {now[key]["oid"]: key.rpartition(".")[2] for key in changed if traces[key].by_migration}
         triggers = (
@@ -307,12 +315,12 @@ def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Transactions) ->
     end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
     name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
-    cursor.execute(
-        sql.SQL(TRACE).format(table=sql.SQL(name)),
-        {"now": now % XIDS, "baseline": now - memory.baseline["xid"]},
-    )
+    with giving_back_locks(cursor):
+        asked = {"now": now % XIDS, "baseline": now - memory.baseline["xid"]}
+        cursor.execute(sql.SQL(TRACE).format(table=sql.SQL(name)), asked)
+        rows = [dict(row) for row in cursor.fetchall()]
     older = by_migration = others = unattributed = 0
-    for row in (dict(row) for row in cursor.fetchall()):
+    for row in rows:
         if row["back"] is None:
             older += row["rows"]
             continue

@@ -138,7 +138,9 @@ def test_backup_is_whole_private_and_described(parameters: Make, state: Path, sh
         ("baseline.documented", "pass"),
         ("backup.saved", "pass"),
         ("backup.decoded", "pass"),
+        ("backup.restorable", "inconclusive"),
     ]
+    assert result["proofs"][-1]["detail"] == "Saved and readable, not yet restored."
     kept = json.loads(Path(result["manifest"]).read_text())
     assert kept["tables"] == tables_of(shop)
     assert (kept["file"], kept["sha256"], kept["revision"]) == (names(state)[0], result["sha256"], "1a2b3c4d5e6f")
@@ -166,6 +168,19 @@ def test_backup_is_whole_private_and_described(parameters: Make, state: Path, sh
     assert "tables" not in result["baseline"]
     assert result["baseline"]["row_count"] == 20051
     assert left_sessions(shop) == []
+
+
+def test_what_stops_a_restore_is_named_at_the_backup(parameters: Make, shop: Login) -> None:
+    with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION fold(text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT lower($1) $$;"
+            "CREATE FUNCTION plain(text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN fold($1); END $$;"
+            "CREATE INDEX by_plain_name ON accounts (plain(name))"
+        )
+    result = module.act(parameters(), False)
+    (proof,) = [one for one in result["proofs"] if one["name"] == "backup.restorable"]
+    assert (proof["status"], result["message"]) == ("inconclusive", "")
+    assert "the index by_plain_name of public.accounts" in proof["detail"]
 
 
 def test_state_reads_like_the_runbook(parameters: Make) -> None:

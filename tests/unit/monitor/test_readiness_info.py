@@ -363,6 +363,8 @@ def test_a_backup_that_restores_to_other_rows_is_a_no(
     monkeypatch.setattr(backup, "restore", restore)
     (proof,) = [one for one in target.ask(restore=True)["proofs"] if one["name"] == "readiness.restorable"]
     assert (proof["status"], proof["observed"]) == (status, [] if status == "pass" else ["public.orders"])
+    (claim,) = [one for one in target.ask(restore=True)["proofs"] if one["name"] == "backup.restorable"]
+    assert claim["status"] == status, "only a restore shows it"
 
 
 def test_a_release_that_declares_no_readiness_is_refused(target: Target) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables, write_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from own_sessions import connect
 
 
@@ -206,3 +207,37 @@ def test_counters_count_writes_and_transactions(session: Any, cursor: Any, datab
     assert before["tables"]["public.t"] == {"inserted": 0, "updated": 0, "deleted": 0}
     assert after["tables"]["public.t"] == {"inserted": 3, "updated": 2, "deleted": 2}
     assert after["xid"] >= before["xid"] + 2
+
+
+LOCKED = """
+SELECT count(*) AS locks FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE l.pid = pg_backend_pid() AND n.nspname = 'public'
+"""
+
+
+def test_no_more_than_one_table_is_locked_at_a_time(session: Any, cursor: Any) -> None:
+    """As many locks as tables and indexes at once would fill the lock table of the whole server."""
+    for number in range(20):
+        cursor.execute(f"CREATE TABLE t{number} (a int PRIMARY KEY, b int); CREATE INDEX ON t{number} (b)")
+        cursor.execute(f"CREATE TABLE c{number} (a int REFERENCES t{number})")
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as held:
+        everything = read_tables(held)
+        held.execute(LOCKED)
+        assert held.fetchone()["locks"] == 0
+        assert read_tables(held, {key: row["columns"] for key, row in everything.items()}).keys() == everything.keys()
+        read_shapes(held)
+        held.execute(LOCKED)
+        assert held.fetchone()["locks"] == 0
+
+
+def test_partitions_are_not_locked_for_their_shapes(session: Any, cursor: Any) -> None:
+    cursor.execute("CREATE TABLE p (a int PRIMARY KEY) PARTITION BY RANGE (a)")
+    for number in range(10):
+        cursor.execute(f"CREATE TABLE p{number} PARTITION OF p FOR VALUES FROM ({number}) TO ({number + 1})")
+    cursor.execute("CREATE TABLE child (a int REFERENCES p)")
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as held:
+        shapes = read_shapes(held)
+        held.execute(LOCKED)
+        assert held.fetchone()["locks"] == 0
+    assert shapes["public.child"].parents >= {f"public.p{number}" for number in range(10)}

@@ -371,8 +371,8 @@ def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
 def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None:
     owner, database = f"owner_{secrets.token_hex(4)}", world.parameters["login_db"]
 
-    def told() -> dict[str, Any]:
-        return next(proof for proof in world.look()["proofs"] if proof["name"] == "preflight.rights")
+    def told(rule: str = "rights") -> dict[str, Any]:
+        return next(proof for proof in world.look()["proofs"] if proof["name"] == f"preflight.{rule}")
 
     assert (told()["status"], told()["observed"]) == ("pass", "superuser")
     world.sql(f"CREATE ROLE {owner} LOGIN PASSWORD 'of-the-tests'; GRANT pg_read_all_stats TO {owner}")
@@ -387,13 +387,17 @@ def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None
         assert "who owns accounts, alembic_version, orders" in told()["detail"]
         for table in ("accounts", "orders", "alembic_version"):
             world.sql(f"ALTER TABLE {table} OWNER TO {owner}")
-        assert (world.look()["state"], told()["status"]) == ("ready", "inconclusive")
-        assert told()["detail"] == (
+        assert (world.look()["state"], told()["status"]) == ("ready", "pass")
+        assert told("restorable")["status"] == "inconclusive"
+        assert told("restorable")["detail"] == (
             f"The role {owner} may not create databases and does not own this one: "
             "a restore of the backup would be refused."
         )
+        world.parameters.update(require_restorable=True)
+        assert red(world.look()) == {"restorable"}
         world.sql(f'ALTER ROLE {owner} CREATEDB; ALTER DATABASE "{database}" OWNER TO {owner}')
         assert (told()["status"], told()["observed"]) == ("pass", f"owner ({owner})")
+        assert told("restorable")["status"] == "pass"
     finally:
         world.sql(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
 
@@ -578,8 +582,9 @@ def service(**state: str) -> Break:
 
 
 # What is broken, the rule that says so, what it says, and the rules that cannot be judged any more.
-ON_DATABASE = ["server", "dump_tools", "revision", "tables", "rights", "created_absent", "added_absent", "checks_plan",
-               "prepared_transactions", "old_transactions", "dump_room", "table_room", "strangers"]  # fmt: skip
+ON_DATABASE = ["server", "dump_tools", "revision", "tables", "rights", "restorable", "dump_locks", "created_absent",
+               "added_absent", "checks_plan", "prepared_transactions", "old_transactions", "dump_room", "table_room",
+               "strangers"]  # fmt: skip
 ABSENT = ["created_absent", "added_absent"]
 BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "a service is not named": (option("services", {}), "services", "set db_container", []),
@@ -721,6 +726,8 @@ def test_every_rule_has_been_seen_red() -> None:
     elsewhere = {
         "session_settings",
         "migration_role",
+        "restorable",
+        "dump_locks",
         "rights",
         "prepared_transactions",
         "old_transactions",

@@ -12,7 +12,16 @@ from ansible.module_utils.dbrelease.host.http import Answer
 from ansible.module_utils.dbrelease.host.inspect import Service
 from ansible.module_utils.dbrelease.migrate.alembic_probe import AlembicSession
 from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
-from ansible.module_utils.dbrelease.preflight.facts import Facts, Migrator, Payload, Rights, StateDir, Table, Unseen
+from ansible.module_utils.dbrelease.preflight.facts import (
+    Facts,
+    Locks,
+    Migrator,
+    Payload,
+    Rights,
+    StateDir,
+    Table,
+    Unseen,
+)
 from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
 from ansible.module_utils.dbrelease.preflight.rules_target import migration_role, session_settings
 from ansible.module_utils.dbrelease.preflight.unreconciled import is_cut_short
@@ -77,6 +86,7 @@ RED: dict[str, tuple[Facts, str]] = {
         seen(prepared=[{"gid": "x", "user": "u", "since": "2026-01-02"}]),
         "prepared_transactions",
     ),
+    "more tables than the server has locks": (seen(locks=Locks(9000, 7800, 64)), "dump_locks"),
     "table that db_user may not read": (seen(rights=Rights("deployer", False, unreadable=("orders",))), "rights"),
     "materialized view": (seen(tables={**SEEN.tables, "orders": Table("m", ("id",), 2)}), "tables"),
     "no room for the dump by one byte": (
@@ -202,7 +212,7 @@ def test_a_one_shot_service_is_told_what_is_supported(container: str, said: bool
 
 
 def test_every_rule_is_broken_above() -> None:
-    assert {rule for _, rule in RED.values()} == set(RULES)
+    assert {rule for _, rule in RED.values()} == set(RULES) - {"restorable"}, "which is red where it is required"
 
 
 @pytest.mark.parametrize(("facts", "rule"), RED.values(), ids=RED.keys())
@@ -253,8 +263,8 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
         "inconclusive",
     ),
     "db_user that owns everything": (seen(rights=Rights("shop", False, owner="shop")), "rights", "pass"),
-    "db_user that makes no databases": (seen(rights=Rights("shop", False, False)), "rights", "inconclusive"),
-    "db_user that owns no database": (seen(rights=Rights("shop", False, True, False)), "rights", "inconclusive"),
+    "db_user that makes no databases": (seen(rights=Rights("shop", False, False)), "restorable", "inconclusive"),
+    "db_user that owns no database": (seen(rights=Rights("shop", False, True, False)), "restorable", "inconclusive"),
     "tables of another role": (
         seen(rights=Rights("deployer", False, strangers={"shop": ("orders",)})),
         "rights",

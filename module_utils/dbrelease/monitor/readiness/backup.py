@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,8 @@ from ...restore.settings import apply_session_settings, create_closed
 KEPT = "The backup from before the release is there, unchanged"
 RESTORABLE = "The backup can be restored"
 SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} {options_of({**TRANSACTIONS, **NO_WORKERS})} -c idle_session_timeout=0"
+CRITERION = "readiness.restorable"
+RESTORED_PROOF = "backup.restorable"
 RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
 
@@ -69,11 +71,16 @@ def kept(facts: Mapping[str, Any] | None, state_dir: str) -> tuple[Proof, Manife
     return Proof("readiness.backup", KEPT, "pass", expected=expected, observed=observed, detail=detail), manifest
 
 
+def claims(proofs: Sequence[Proof]) -> list[Proof]:
+    """The backup's own claim, which was open when it was taken, from the criterion that asks for it."""
+    return [replace(proof, name=RESTORED_PROOF) for proof in proofs if proof.name == CRITERION]
+
+
 def restorable(
     manifest: Manifest | None, path: str, login: Login, container: str, run_id: str, *, now: bool, timeout_s: int
 ) -> Proof:
     """It was restored for proof before, or is now (`now`), and what came of it is what the manifest says."""
-    name = "readiness.restorable"
+    name = CRITERION
     if manifest is None:
         return Proof(name, RESTORABLE, "fail", detail="There is no whole backup to restore.", remedy=TAKE_CARE)
     if not now:

@@ -16,7 +16,7 @@ from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.large_objects import compare_large_objects, read_large_objects
 from ...postgres.lock_retry import RETRYABLE
-from ...postgres.session import Connection, Login, connect, server_reason, without_timeouts
+from ...postgres.session import Connection, Login, connect, giving_back_locks, server_reason, without_timeouts
 from ...postgres.strangers import tables_of_strangers
 from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
 from ...postgres.trusted_roles import trusted_roles
@@ -79,11 +79,14 @@ class Comparison:
             with closing(self._keeper) as keeper, _cursor(self._live) as cursor:
                 self._of_strangers = self._tables_of_strangers(cursor)
                 for key in parents_first(tables, [key for key in tables if key in self._known]):
-                    self._save_known(keeper, cursor, tables[key])
+                    with giving_back_locks(cursor):
+                        self._save_known(keeper, cursor, tables[key])
                 for key in sorted(tables.keys() - self._known.keys()):
-                    self._save_unknown(keeper, cursor, tables[key])
+                    with giving_back_locks(cursor):
+                        self._save_unknown(keeper, cursor, tables[key])
                 keeper.saved.large_objects = compare_large_objects(self._large_objects, read_large_objects(cursor))
-                self.sequences = read_sequences(cursor)
+                with giving_back_locks(cursor):
+                    self.sequences = read_sequences(cursor)
                 return keeper.finish(header)
         except psycopg2.Error as error:
             raise ReleaseError(
@@ -142,7 +145,7 @@ class Comparison:
         both = pair(table, self._known[table.key])
         found = self._sums.get(table.key)
         if found is None or found[0] != both:
-            with _cursor(self._other) as cursor:
+            with _cursor(self._other) as cursor, giving_back_locks(cursor):
                 found = (both, sums(cursor, both))
             self._sums[table.key] = found
         return found
@@ -163,7 +166,7 @@ class Comparison:
                 replay, said = False, ": of a role that is not trusted, not replayed"
                 keeper.saved.not_replayed.append(table.key)
             keeper.note(f"{table.key}{said}")
-            with _cursor(self._other) as other:
+            with _cursor(self._other) as other, giving_back_locks(other):
                 state = state_expression(other, both).as_string(other)
                 keeper.keep(both, differences(self._live, cursor, other, both, buckets), state, replay=replay)
 

@@ -19,7 +19,7 @@ from psycopg2.extensions import cursor as Cursor
 from ...core.errors import ReleaseError
 from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
-from ...postgres.session import Connection, Login, connect, server_reason, transaction
+from ...postgres.session import Connection, Login, connect, giving_back_locks, server_reason, transaction
 from ...postgres.table_shape import Table, read_shapes
 from .archive import RowArchive
 
@@ -77,16 +77,14 @@ def take_look(connection: Connection, known: Collection[str], keeper: RowArchive
 
 def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
     """None where somebody holds it, or has dropped it since."""
-    cursor.execute("SAVEPOINT dbrelease_look")
-    try:
-        # It also locks the table and its indexes for the copy.
-        cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
-    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
-        cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_look")
-        return None
-    (found,) = map(dict, cursor.fetchall())
-    cursor.execute("RELEASE SAVEPOINT dbrelease_look")
-    return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
+    with giving_back_locks(cursor):
+        try:
+            # It also locks the table and its indexes for the copy.
+            cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
+        except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
+            return None
+        (found,) = map(dict, cursor.fetchall())
+        return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
 
 
 class LiveScan:

@@ -99,13 +99,15 @@ def differences(
 def state_expression(cursor: Cursor, pair: Pair) -> sql.Composed:
     """What hashes a row of the table in the cursor's database, as far as one can write it."""
     columns = [column for column in pair.columns if column not in pair.live.generated]
-    return row_hash(cursor, pair.live.key, columns, by_text=pair.retyped)
+    return row_hash(cursor, pair.live.schema, pair.live.name, columns, by_text=pair.retyped)
 
 
 def _hashes(cursor: Cursor, pair: Pair) -> tuple[sql.Composed, sql.Composed]:
     """Of the key and of the whole row, but for what is computed of it."""
     row = state_expression(cursor, pair)
-    return (row_hash(cursor, pair.live.key, pair.key, by_text=pair.retyped) if pair.keyed else row), row
+    if not pair.keyed:
+        return row, row
+    return row_hash(cursor, pair.live.schema, pair.live.name, pair.key, by_text=pair.retyped), row
 
 
 def _texts(columns: Sequence[str]) -> sql.Composable:
