@@ -28,6 +28,7 @@ from ..runs.exclusive import acting
 from . import dump, manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
 from .dump import Dumped, DumpFile, Limits, dumping, tool_version, verify_dump
+from .schema_text import schema_of_dump
 
 BASELINE_PROOF = "baseline.documented"
 SAVED_PROOF = "backup.saved"
@@ -145,6 +146,7 @@ def _keep(
     """Decode what is on disk, then give it its name, then write the manifest."""
     path = plan.paths["path"]
     decoded = verify_dump(dumped.path, dumped.sha256, commands, plan.timeout_s)
+    catalog = _catalog(plan, commands, baseline, dumped.path)
     try:
         publish(dumped.path, path)
     except OSError as error:
@@ -162,10 +164,23 @@ def _keep(
         _proof(DECODED_PROOF, "pass", f"pg_restore decoded all {decoded.bytes} bytes.", observed=decoded.sha256),
     ]
     facts = {**_facts(plan, content, baseline.facts["server_version"]), "duration_ms": dumped.duration_ms}
-    step.facts.update(facts)
+    step.facts.update(facts, **catalog)
     step.prove(*proofs)
     documented = _proof(BASELINE_PROOF, "pass", f"See {plan.paths['txt']}.")
     return _result(plan, changed=True, facts=facts, baseline=baseline.summary(), proofs=[documented, *proofs])
+
+
+def _catalog(plan: BackupPlan, commands: Commands, baseline: Baseline, path: Path) -> dict[str, Any]:
+    """What the objects were, of the same instant, for the comparison after a rollback.
+
+    Others may have made objects of any size: where they cannot be read that comparison is inconclusive, and the backup
+    is good.
+    """
+    try:
+        schema = schema_of_dump(path, commands, plan.timeout_s, whole=True)
+    except (ReleaseError, OSError) as error:
+        return {"no_catalog": str(error)}
+    return {"catalog": schema.with_unsaid(baseline.facts["unsaid"]).facts()}
 
 
 def _facts(plan: BackupPlan, content: manifest.Manifest, server_version: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import docker.errors
 import psycopg2
 
+from ..backup.schema_text import catalog_of, hashed
 from ..core.errors import ReleaseError
 from ..core.journal import Journal
 from ..core.options import run_of
@@ -22,7 +23,6 @@ from ..host.commands import commands_in, docker_client
 from ..host.inspect import inspect, service_of
 from ..host.removed_files import ROOT, RemovedFiles, sums_of
 from ..migrate.alembic import script_heads
-from ..postgres.catalog_text import fingerprint, read_lines
 from ..postgres.revision import database_revisions
 from ..postgres.session import Login, connect, server_reason, transaction, without_timeouts
 from ..release.requirements import PayloadFile
@@ -44,27 +44,33 @@ MIGRATES = re.compile(r"\balembic\b|\bmigrat(?:e|ion|ions|or)\b(?!/)|\bupgrade\s
 
 @dataclass(frozen=True)
 class Left:
-    """The revisions and the catalog of a database."""
+    """The revisions and the catalog of a database; or why that could not be read."""
 
     revisions: list[str]
     catalog: str
+    unread: str = ""
 
     def facts(self) -> dict[str, Any]:
         """For the journal."""
         return {"revisions": self.revisions, "catalog": self.catalog}
 
 
-def read_left(login: Login, bookkeeping_table: str) -> Left:
-    """Both, of one instant; raises ReleaseError where the database does not answer."""
+def read_left(login: Login, bookkeeping_table: str, db_container: str | None) -> Left:
+    """Raises ReleaseError where the database does not answer; what pg_dump may not read is no reason to."""
     try:
         with (
             closing(connect(login, APPLICATION)) as connection,
-            transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+            transaction(connection, read_only=True, commit=False) as cursor,
         ):
             without_timeouts(cursor)
-            return Left(database_revisions(cursor, bookkeeping_table), fingerprint(read_lines(cursor)))
+            revisions = database_revisions(cursor, bookkeeping_table)
     except psycopg2.Error as error:
-        raise ReleaseError(f"Reading the structure of {login.label} failed ({server_reason(error)}).") from error
+        raise ReleaseError(f"Reading the revision of {login.label} failed ({server_reason(error)}).") from error
+    try:
+        commands = commands_in(db_container or None)
+        return Left(revisions, hashed(catalog_of(login, commands, APPLICATION, inside=bool(db_container))))
+    except ReleaseError as error:
+        return Left(revisions, "", error.message)
 
 
 def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             removed = _remove(params["backend_container"], files, run, check_mode)
         containers = _running(params["containers"])
         waited = _wait(containers, params["healthy_seconds"])
-        now = read_left(login, params["bookkeeping_table"])
+        now = read_left(login, params["bookkeeping_table"], params["db_container"])
         starts = _commands_that_migrate(params["containers"])
         proofs = [
             _revision(expected, now, starts),
@@ -216,6 +222,9 @@ def _structure(expected: Left, now: Left) -> Proof:
         return Proof(
             STRUCTURE_PROOF, title, "skipped", detail="The run changed no structure that it could compare with."
         )
+    if not now.catalog:
+        detail = f"It could not be read: {now.unread}"
+        return Proof(STRUCTURE_PROOF, title, "inconclusive", expected={"sha256": expected.catalog}, detail=detail)
     status: Status = "pass" if expected.catalog == now.catalog else "fail"
     return Proof(
         STRUCTURE_PROOF,
@@ -223,7 +232,7 @@ def _structure(expected: Left, now: Left) -> Proof:
         status,
         expected={"sha256": expected.catalog},
         observed={"sha256": now.catalog},
-        detail="" if status == "pass" else "Something changed tables, indexes, constraints or rights after the start.",
+        detail="" if status == "pass" else "Something changed objects or rights of the database after the start.",
         remedy="" if status == "pass" else "Read the logs of the application's containers since their start.",
     )
 

@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg2
-import psycopg2.errors
 
+from ..backup.schema_text import Schema, catalog_of, hashed
 from ..core.errors import ReleaseError
-from ..core.journal import Journal, last_facts
+from ..core.journal import Journal, Run, last_facts
 from ..core.options import run_of
 from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
+from ..host.commands import Commands, commands_in
 from ..postgres.catalog import find_relation, present
-from ..postgres.catalog_text import bounded, fingerprint, read_lines
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import READING, read_tables, table_key
@@ -26,7 +26,7 @@ from ..verify.write_attribution import LOCK_WAIT_MS, Memory, compare
 
 CATALOG_PROOF = "restored.catalog"
 CATALOG_TITLE = "The catalog is what it was before the release"
-SHOWN_LINES = 5
+SHOWN_OBJECTS = 5
 APPLICATION = "dbrelease restored"
 
 
@@ -39,8 +39,11 @@ def compare_with_baseline(
     created: Sequence[str],
     altered: Sequence[str],
     settle_seconds: float,
+    commands: Commands,
+    inside: bool,
 ) -> list[Proof]:
     """A proof for the catalog, each table, each created table's absence and each observation."""
+    catalog = _catalog(login, memory.baseline.get("catalog"), commands, inside=inside)
     tables = _tables(login, memory, downgrade, altered, bookkeeping_table, settle_seconds)
     try:
         with (
@@ -50,7 +53,7 @@ def compare_with_baseline(
             limit_statements(cursor, 0, lock_timeout=LOCK_WAIT_MS)
             left = present(cursor, created)
             proofs = [_absent(name, left) for name in created]
-            proofs.append(_catalog(cursor, memory.baseline.get("catalog")))
+            proofs.append(catalog)
             proofs += _bookkeeping(cursor, memory.baseline["tables"], bookkeeping_table)
             written = any(proof.status != "pass" for proof in tables)
             observed = [(one, _observe(cursor, one)) for one in memory.baseline.get("observations") or ()]
@@ -102,51 +105,56 @@ def _absent(name: str, left: Sequence[str]) -> Proof:
     )
 
 
-def _catalog(cursor: psycopg2.extensions.cursor, before: Sequence[str] | None) -> Proof:
-    """To tell how a view is defined the server locks what it reads, which may be held, and be a stranger's."""
-    cursor.execute("SAVEPOINT catalog")
+def _catalog(login: Login, before: object, commands: Commands, *, inside: bool) -> Proof:
     try:
-        proof = prove_catalog(before, read_lines(cursor))
-    except psycopg2.errors.LockNotAvailable:
-        cursor.execute("ROLLBACK TO SAVEPOINT catalog")
-        detail = "It could not be read, as another session held a lock on a table."
-        proof = Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", detail=detail)
-    cursor.execute("RELEASE SAVEPOINT catalog")
-    return proof
+        now = catalog_of(login, commands, APPLICATION, inside=inside, lock_wait_ms=LOCK_WAIT_MS)
+    except ReleaseError as error:
+        detail = f"It could not be read: {error.message}"
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", detail=detail)
+    return prove_catalog(Schema.of(before), now)
 
 
-def prove_catalog(before: Sequence[str] | None, now: Sequence[str]) -> Proof:
-    """Equal lines, or which are gone and which are new."""
-    title = CATALOG_TITLE
-    if not before:
-        return Proof(
-            CATALOG_PROOF,
-            title,
-            "inconclusive",
-            observed={"lines": len(now)},
-            detail="The baseline recorded no catalog.",
-        )
-    before = [*map(bounded, before)]
-    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    expected = {"lines": len(before), "sha256": fingerprint(before)}
-    observed = {"lines": len(now), "sha256": fingerprint(now), "gone": len(gone), "new": len(new)}
-    if gone or new:
-        shown = "; ".join(
-            [f"gone: {line}" for line in gone[:SHOWN_LINES]] + [f"new: {line}" for line in new[:SHOWN_LINES]]
-        )
-        return Proof(
-            CATALOG_PROOF,
-            title,
-            "fail",
-            expected=expected,
-            observed=observed,
-            detail=f"{len(gone)} of its lines are gone, and {len(new)} are new ({shown}).",
-            remedy="Find out who changed it since the baseline, and change it back.",
-            sample=[{"change": "gone", "line": line} for line in gone]
-            + [{"change": "new", "line": line} for line in new],
-        )
-    detail = f"All {len(now)} lines: columns, defaults, indexes, constraints, triggers, owners, grants and types."
-    return Proof(CATALOG_PROOF, title, "pass", expected=expected, observed=observed, detail=detail)
+def prove_catalog(before: Schema | None, now: Schema) -> Proof:
+    """The same objects, made by the same statements, or which are not."""
+    observed = {"objects": len(now.objects), "sha256": hashed(now)}
+    if before is None:
+        detail = "The backup recorded no catalog that this version of the program reads."
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", observed=observed, detail=detail)
+    expected = {"objects": len(before.objects), "sha256": hashed(before)}
+    sample = [*differences(before.objects, now.objects)]
+    if not sample:
+        detail = f"pg_dump describes all {len(now.objects)} objects in the same words."
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "pass", expected=expected, observed=observed, detail=detail)
+    shown = "; ".join(f"{line['object']}: {line['change']}" for line in sample[:SHOWN_OBJECTS])
+    more = f"; and {len(sample) - SHOWN_OBJECTS} more" if len(sample) > SHOWN_OBJECTS else ""
+    proof = Proof(
+        CATALOG_PROOF,
+        CATALOG_TITLE,
+        "fail",
+        expected=expected,
+        observed=observed,
+        detail=f"{len(sample)} objects differ ({shown}{more}).",
+        remedy="Find out who changed them since the backup, and change them back.",
+        sample=sample,
+    )
+    if before.versions == now.versions:
+        return proof
+    said, says = (" and ".join(one.versions) or "unknown" for one in (before, now))
+    return replace(
+        proof,
+        status="inconclusive",
+        detail=f"{proof.detail} The versions of the server and of pg_dump differ as well ({said}, now {says}), "
+        "and each has words of its own.",
+        remedy="Compare these objects with the backup (`pg_restore --schema-only --file=-`).",
+    )
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[dict[str, str]]:
+    """Each object that is not the same, and how it differs."""
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            change = "changed" if name in before and name in now else "missing" if name in before else "new"
+            yield {"object": name, "change": change}
 
 
 def _bookkeeping(
@@ -231,6 +239,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         return last_facts(events, release=journal.run.release, environment=journal.run.environment, step=step)
 
     baseline = newest("baseline")
+    container = params["db_container"] or None
     with journal.step(AS_BEFORE) as step:
         proofs = [NO_BASELINE]
         if baseline is not None and baseline.get("reading") != READING:
@@ -239,13 +248,24 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
             transactions = (newest("guards") or {}).get("migration_xids") or ()
             proofs = compare_with_baseline(
                 Login.of(params),
-                Memory.of(baseline, newest("upgrade"), transactions),
+                Memory.of({**baseline, "catalog": _recorded(events, journal.run)}, newest("upgrade"), transactions),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
                 created=params["created"],
                 altered=params["altered"],
                 settle_seconds=params["settle_seconds"],
+                commands=commands_in(container),
+                inside=container is not None,
             )
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]
     return {"changed": False, "compared": baseline is not None, "proofs": found, "message": sentence(found)}
+
+
+def _recorded(events: Sequence[Mapping[str, Any]], run: Run) -> object:
+    """The catalog in the backup of the run that recorded the newest baseline; None where it has none."""
+    own = [line for line in events if (line["release"], line["environment"]) == (run.release, run.environment)]
+    passed = [line for line in own if line["event"] == "passed" and line["step"] in ("baseline", "backup")]
+    newest = next((line["run_id"] for line in reversed(passed) if line["step"] == "baseline"), "")
+    backups = [line for line in passed if (line["run_id"], line["step"]) == (newest, "backup")]
+    return backups[-1]["facts"].get("catalog") if backups else None

@@ -360,7 +360,7 @@ def hold_table_from_dump(monkeypatch: pytest.MonkeyPatch, shop: Login) -> psycop
     session = connect(shop, "tests")
     with session.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-    for reads in ("read_tables", "read_lines"):
+    for reads in ("read_tables", "read_unsaid"):
         monkeypatch.setattr(baseline, reads, lambda _cursor: {})
     return session
 

@@ -60,7 +60,7 @@ def read(
     session.autocommit = True
     with session.cursor() as cursor:
         cursor.execute(SCHEMA)
-    left = read_left(database, "alembic_version").facts()
+    left = read_left(database, "alembic_version", "").facts()
     Journal(Run(**run_parameters)).append("restore.swap", "passed", {"left": left, "proofs": []})
     folder = Path(payload[0]["destination"]).parent
     heads = f"ls {folder}/*.py >/dev/null 2>&1 && echo '{NEW} (head)' || echo '{OLD} (head)'"
