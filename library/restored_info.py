@@ -11,8 +11,8 @@ description:
     what the release's observations returned, and a hash of what pg_dump wrote of each object of the database.
   - Objects that differ are named. The catalog is V(inconclusive) where it cannot be read, as where C(db_user) may not
     lock a table, and where it differs and another version of the server or of pg_dump described it.
-  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(untouched_info) decides
-    it; and so is then an observation that differs.
+  - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info)
+    decides it; and so is then an observation that differs.
   - Fails only if it could not look. Journals the step V(as_before).
 extends_documentation_fragment: [login, run]
 options:
