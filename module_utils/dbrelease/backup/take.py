@@ -21,13 +21,14 @@ from ..core.options import run_of
 from ..core.own_files import read_own
 from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
+from ..host.client_programs import tool_version
 from ..host.commands import Commands, commands_in
 from ..postgres.sequences import read_values
 from ..postgres.session import Login, connect, server_reason, transaction
 from ..runs.exclusive import acting
 from . import dump, manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
-from .dump import Dumped, DumpFile, Limits, dumping, tool_version, verify_dump
+from .dump import Dumped, DumpFile, Limits, dumping, verify_dump
 from .schema_text import schema_of_dump
 
 BASELINE_PROOF = "baseline.documented"
