@@ -18,7 +18,7 @@ import preflight_info
 import pytest
 import reconcile
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline, read_settings
-from ansible.module_utils.dbrelease.backup.schema_text import catalog_of
+from ansible.module_utils.dbrelease.backup.schema_text import catalog_of, differences
 from ansible.module_utils.dbrelease.core import journal
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.options import run_of
@@ -45,7 +45,6 @@ from ansible.module_utils.dbrelease.restore.swap.live_compare import prepare
 from ansible.module_utils.dbrelease.restore.swap.live_scan import LiveScan
 from ansible.module_utils.dbrelease.restore.swap.result import rows_proof
 from ansible.module_utils.dbrelease.rollback import back_to_baseline
-from ansible.module_utils.dbrelease.rollback.back_to_baseline import differences
 from ansible.module_utils.dbrelease.verify import write_attribution
 from ansible.module_utils.dbrelease.verify.write_attribution import Memory, compare
 from hostile_role import Stranger, stranger_in
@@ -312,6 +311,7 @@ def test_nobody_waits_for_a_table_that_a_stranger_holds(
     compared: list[dict[str, str]] = []
 
     def compares() -> None:
+        catalog, _ = back_to_baseline.compare_catalog(shop, None, HostCommands(), inside=False)
         proofs = back_to_baseline.compare_with_baseline(
             shop,
             memory,
@@ -320,8 +320,7 @@ def test_nobody_waits_for_a_table_that_a_stranger_holds(
             created=[],
             altered=[],
             settle_seconds=0,
-            commands=HostCommands(),
-            inside=False,
+            catalog=catalog,
         )
         compared.append({proof.name.removeprefix("restored."): proof.status for proof in proofs})
 

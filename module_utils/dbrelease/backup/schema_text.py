@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from ..postgres.session import Login, connect, select, server_reason, transactio
 from .dump import LOCK_WAIT_LIMIT_MS, tool_environment
 
 TIMEOUT_S = 300
-LONGEST_NAME, KEPT_HASH = 300, 32
+LONGEST_NAME, KEPT_HASH, SHOWN_OBJECTS = 300, 32, 5
 
 # pg_dump puts this above each object; it writes a line break in a name as a space.
 HEADING = re.compile(
@@ -140,6 +140,21 @@ def hashed(schema: Schema) -> str:
     not letter for letter that of its dump.
     """
     return _hash(f"{name} {value}" for name, value in sorted(schema.objects.items()))
+
+
+def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[dict[str, str]]:
+    """Each object that is not the same, and how it differs."""
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            change = "changed" if name in before and name in now else "missing" if name in before else "new"
+            yield {"object": name, "change": change}
+
+
+def in_words(different: Sequence[Mapping[str, str]]) -> str:
+    """How many objects differ, and the first of them."""
+    shown = [f"{line['object']}: {line['change']}" for line in different[:SHOWN_OBJECTS]]
+    more = [f"and {len(different) - SHOWN_OBJECTS} more"] if len(different) > SHOWN_OBJECTS else []
+    return f"{len(different)} object{'s differ' if len(different) > 1 else ' differs'} ({'; '.join(shown + more)})"
 
 
 def _parsed(finished: Finished, what: str) -> Schema:

@@ -77,9 +77,13 @@ def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iter
             yield line
 
 
-def log_lines(client: docker.DockerClient, name: str, **window: float) -> Iterator[Line]:
+def log_lines(
+    client: docker.DockerClient, name: str, since: float | None = None, until: float | None = None
+) -> Iterator[Line]:
     """Its lines as the engine has them, one at a time; `since` and `until` are seconds since 1970."""
-    chunks = client.api.logs(name, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, **window)
+    chunks = client.api.logs(
+        name, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, since=since, until=until
+    )
     try:
         yield from split(chunks)
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import docker.errors
 import psycopg2
 
-from ..backup.schema_text import catalog_of, hashed
+from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
 from ..core.journal import Journal
 from ..core.options import run_of
@@ -32,7 +32,6 @@ STEP = "settled"
 SWAP_STEP = "restore.swap"
 REVISION_PROOF, STRUCTURE_PROOF, PAYLOAD_PROOF = "settled.revision", "settled.structure", "settled.payload"
 APPLICATION = "dbrelease settled"
-CATALOG_PROOF = "restored.catalog"
 AGAIN = "run again with `-e remove_payload=true`, which removes the release's files"
 # How long to await the end of a program that migrates, once every container is healthy.
 MIGRATING_S = 60.0
@@ -47,12 +46,12 @@ class Left:
     """The revisions and the catalog of a database; or why that could not be read."""
 
     revisions: list[str]
-    catalog: str
+    catalog: Schema | None
     unread: str = ""
 
     def facts(self) -> dict[str, Any]:
         """For the journal."""
-        return {"revisions": self.revisions, "catalog": self.catalog}
+        return {"revisions": self.revisions, "catalog": self.catalog.facts() if self.catalog else None}
 
 
 def read_left(login: Login, bookkeeping_table: str, db_container: str | None) -> Left:
@@ -68,9 +67,9 @@ def read_left(login: Login, bookkeeping_table: str, db_container: str | None) ->
         raise ReleaseError(f"Reading the revision of {login.label} failed ({server_reason(error)}).") from error
     try:
         commands = commands_in(db_container or None)
-        return Left(revisions, hashed(catalog_of(login, commands, APPLICATION, inside=bool(db_container))))
+        return Left(revisions, catalog_of(login, commands, APPLICATION, inside=bool(db_container)))
     except ReleaseError as error:
-        return Left(revisions, "", error.message)
+        return Left(revisions, None, error.message)
 
 
 def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -103,16 +102,14 @@ def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def _expected(journal: Journal, revision: str) -> Left:
     """What this run has left, by its own lines: what was swapped in, or what was compared with the baseline."""
-    catalog, revisions = "", [revision] if revision else []
+    catalog, revisions = None, [revision] if revision else []
     for line in journal.read():
         if line["run_id"] != journal.run.run_id or line["event"] not in ("passed", "failed"):
             continue
         if line["step"] == SWAP_STEP and (left := line["facts"].get("left")):
-            catalog, revisions = left["catalog"], list(left["revisions"])
+            catalog, revisions = Schema.of(left["catalog"]), list(left["revisions"])
         if line["step"] == AS_BEFORE:
-            for proof in line["facts"].get("proofs") or ():
-                if proof["name"] == CATALOG_PROOF and isinstance(proof.get("observed"), dict):
-                    catalog = proof["observed"].get("sha256") or ""
+            catalog = Schema.of(line["facts"].get("catalog")) or catalog
     return Left(revisions, catalog)
 
 
@@ -218,21 +215,23 @@ def _revision(expected: Left, now: Left, starts: Mapping[str, str]) -> Proof:
 
 def _structure(expected: Left, now: Left) -> Proof:
     title = "With the application running, the structure is still the one that the run left"
-    if not expected.catalog:
+    if expected.catalog is None:
         return Proof(
             STRUCTURE_PROOF, title, "skipped", detail="The run changed no structure that it could compare with."
         )
-    if not now.catalog:
+    if now.catalog is None:
         detail = f"It could not be read: {now.unread}"
-        return Proof(STRUCTURE_PROOF, title, "inconclusive", expected={"sha256": expected.catalog}, detail=detail)
-    status: Status = "pass" if expected.catalog == now.catalog else "fail"
+        return Proof(STRUCTURE_PROOF, title, "inconclusive", detail=detail)
+    different = [*differences(expected.catalog.objects, now.catalog.objects)]
+    status: Status = "fail" if different else "pass"
     return Proof(
         STRUCTURE_PROOF,
         title,
         status,
-        expected={"sha256": expected.catalog},
-        observed={"sha256": now.catalog},
-        detail="" if status == "pass" else "Something changed objects or rights of the database after the start.",
+        expected={"sha256": hashed(expected.catalog)},
+        observed={"sha256": hashed(now.catalog)},
+        detail=f"After the start {in_words(different)}." if different else "",
+        sample=different,
         remedy="" if status == "pass" else "Read the logs of the application's containers since their start.",
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg2
 
-from ..backup.schema_text import Schema, catalog_of, hashed
+from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
 from ..core.journal import Journal, Run, last_facts
 from ..core.options import run_of
@@ -26,7 +26,6 @@ from ..verify.write_attribution import LOCK_WAIT_MS, Memory, compare
 
 CATALOG_PROOF = "restored.catalog"
 CATALOG_TITLE = "The catalog is what it was before the release"
-SHOWN_OBJECTS = 5
 APPLICATION = "dbrelease restored"
 
 
@@ -39,11 +38,9 @@ def compare_with_baseline(
     created: Sequence[str],
     altered: Sequence[str],
     settle_seconds: float,
-    commands: Commands,
-    inside: bool,
+    catalog: Proof,
 ) -> list[Proof]:
-    """A proof for the catalog, each table, each created table's absence and each observation."""
-    catalog = _catalog(login, memory.baseline.get("catalog"), commands, inside=inside)
+    """The proof for the catalog, and one for each table, each created table's absence and each observation."""
     tables = _tables(login, memory, downgrade, altered, bookkeeping_table, settle_seconds)
     try:
         with (
@@ -105,13 +102,14 @@ def _absent(name: str, left: Sequence[str]) -> Proof:
     )
 
 
-def _catalog(login: Login, before: object, commands: Commands, *, inside: bool) -> Proof:
+def compare_catalog(login: Login, before: object, commands: Commands, *, inside: bool) -> tuple[Proof, Schema | None]:
+    """The proof, and what it was compared with: None where that could not be read."""
     try:
         now = catalog_of(login, commands, APPLICATION, inside=inside, lock_wait_ms=LOCK_WAIT_MS)
     except ReleaseError as error:
         detail = f"It could not be read: {error.message}"
-        return Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", detail=detail)
-    return prove_catalog(Schema.of(before), now)
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", detail=detail), None
+    return prove_catalog(Schema.of(before), now), now
 
 
 def prove_catalog(before: Schema | None, now: Schema) -> Proof:
@@ -125,15 +123,13 @@ def prove_catalog(before: Schema | None, now: Schema) -> Proof:
     if not sample:
         detail = f"pg_dump describes all {len(now.objects)} objects in the same words."
         return Proof(CATALOG_PROOF, CATALOG_TITLE, "pass", expected=expected, observed=observed, detail=detail)
-    shown = "; ".join(f"{line['object']}: {line['change']}" for line in sample[:SHOWN_OBJECTS])
-    more = f"; and {len(sample) - SHOWN_OBJECTS} more" if len(sample) > SHOWN_OBJECTS else ""
     proof = Proof(
         CATALOG_PROOF,
         CATALOG_TITLE,
         "fail",
         expected=expected,
         observed=observed,
-        detail=f"{len(sample)} objects differ ({shown}{more}).",
+        detail=f"{in_words(sample)}.",
         remedy="Find out who changed them since the backup, and change them back.",
         sample=sample,
     )
@@ -147,14 +143,6 @@ def prove_catalog(before: Schema | None, now: Schema) -> Proof:
         "and each has words of its own.",
         remedy="Compare these objects with the backup (`pg_restore --schema-only --file=-`).",
     )
-
-
-def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[dict[str, str]]:
-    """Each object that is not the same, and how it differs."""
-    for name in sorted({*before, *now}):
-        if before.get(name) != now.get(name):
-            change = "changed" if name in before and name in now else "missing" if name in before else "new"
-            yield {"object": name, "change": change}
 
 
 def _bookkeeping(
@@ -246,16 +234,20 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
             baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]
         if baseline is not None:
             transactions = (newest("guards") or {}).get("migration_xids") or ()
+            login = Login.of(params)
+            recorded, commands = _recorded(events, journal.run), commands_in(container)
+            proof, catalog = compare_catalog(login, recorded, commands, inside=container is not None)
+            if catalog is not None:
+                step.facts["catalog"] = catalog.facts()
             proofs = compare_with_baseline(
-                Login.of(params),
-                Memory.of({**baseline, "catalog": _recorded(events, journal.run)}, newest("upgrade"), transactions),
+                login,
+                Memory.of(baseline, newest("upgrade"), transactions),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
                 created=params["created"],
                 altered=params["altered"],
                 settle_seconds=params["settle_seconds"],
-                commands=commands_in(container),
-                inside=container is not None,
+                catalog=proof,
             )
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]

@@ -21,8 +21,7 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.host.commands import Finished, HostCommands
 from ansible.module_utils.dbrelease.migrate.move import read_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
-from ansible.module_utils.dbrelease.rollback import back_to_baseline
-from ansible.module_utils.dbrelease.rollback.back_to_baseline import prove_catalog
+from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_catalog, prove_catalog
 from own_sessions import connect
 from restored_info import act
 
@@ -282,7 +281,7 @@ def test_what_is_not_allowed_to_be_read_is_not_equal(
     try:
         assert "TABLE hidden.one" in catalog(reader).objects
         execute(database, f"REVOKE pg_read_all_data FROM {reader.user}")
-        proof = back_to_baseline._catalog(reader, catalog(database).facts(), HostCommands(), inside=False)
+        proof, _ = compare_catalog(reader, catalog(database).facts(), HostCommands(), inside=False)
         assert (proof.status, "permission denied" in proof.detail) == ("inconclusive", True)
     finally:
         execute(database, "DROP SCHEMA hidden CASCADE", f"DROP ROLE {reader.user}")

@@ -65,7 +65,7 @@ class SwapPlan:
     there: Mapping[str, State] | None
     unknown_backup: bool = False
     removed: RemovedFiles = field(default_factory=lambda: RemovedFiles(""))
-    left: Left = field(default_factory=lambda: Left([], ""))
+    left: Left = field(default_factory=lambda: Left([], None))
 
     @property
     def copy(self) -> bool:
