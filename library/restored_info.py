@@ -7,13 +7,19 @@ DOCUMENTATION = r"""
 module: restored_info
 short_description: Whether the database is again what it was before the release
 description:
-  - Compares the database with the release's last baseline in the journal, which holds the whole catalog, every table's
-    rows, and what the release's observations returned.
+  - Compares the database with the release's last baseline and backup in the journal, which hold every table's rows,
+    what the release's observations returned, and a hash of what pg_dump wrote of each object of the database.
+  - Objects that differ are named. The catalog is V(inconclusive) where it cannot be read, as where C(db_user) may not
+    lock a table, and where it differs and another version of the server or of pg_dump described it.
   - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info)
     decides it; and so is then an observation that differs.
   - Fails only if it could not look. Journals the step V(as_before).
 extends_documentation_fragment: [login, run]
 options:
+  db_container:
+    description: The container whose pg_dump reads the catalog; empty where it is the target's own.
+    type: str
+    default: ""
   created:
     description: The tables that the release creates, which must be gone.
     type: list
@@ -83,6 +89,7 @@ from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_res
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    "db_container": {"type": "str", "default": ""},
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
     "audit_tables": {"type": "list", "elements": "str", "default": []},

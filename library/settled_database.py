@@ -15,6 +15,10 @@ description:
   - A red claim is a fact, not a failure. Journals the step V(settled).
 extends_documentation_fragment: [login, run]
 options:
+  db_container:
+    description: The container whose pg_dump reads the catalog; empty where it is the target's own.
+    type: str
+    default: ""
   revision:
     description: The revision at which the run left the database, where its journal does not say so itself.
     type: str
@@ -104,6 +108,7 @@ from ansible.module_utils.dbrelease.restore.settled import settled
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    "db_container": {"type": "str", "default": ""},
     "revision": {"type": "str", "default": ""},
     "containers": {"type": "list", "elements": "str", "default": []},
     "healthy_seconds": {"type": "int", "default": 120},

@@ -9,26 +9,234 @@ short_description: Whether everything is true that a release promises
 description:
   - Takes the looks that are given, in the order of this page, and then judges by all their proofs. One call in place of
     one for each look, since a call costs more than what it looks at.
-  - Each look does what the module of its name does, with the same options and in a session of its own, and journals
-    its own step. A look that is not given is not taken, and proves nothing.
+  - Each look is taken in a session of its own, and journals its own step. A look that is not given is not taken, and
+    proves nothing.
   - Journals V(verify) as passed or failed. Fails if a proof is red or a look cannot be taken.
 extends_documentation_fragment: [login, run]
 options:
   structure:
-    description: Options of M(structure_info).
+    description:
+      - Reads the server's catalogs, in one snapshot, and compares.
+      - A table that the release makes has exactly the declared columns and constraints, and at least the declared
+        indexes, which are valid and ready. Constraints are validated, and deferrable only if they are declared so. A
+        table that was there before still has the columns that the release relies on.
+      - A table that is missing makes all of its proofs red.
+      - Fails only if the catalogs cannot be read. Journals the step V(structure).
     type: dict
+    suboptions:
+        tables:
+          description:
+            - The release's tables. Names without a schema are resolved by the search path.
+          type: dict
+          required: true
+          suboptions:
+            existing:
+              description: What was there before; by table a list of columns.
+              type: dict
+              default: {}
+            created:
+              description:
+                - What the release makes; by table C(columns), C(indexes) and C(constraints), each by name.
+                - A column has C(type), as the server's C(format_type) spells it (V(character varying(255))), and
+                  C(nullable).
+                - An index has C(columns) in their order (an expression as pg_get_indexdef(index, number, true) writes
+                  it), C(unique), and if need be C(method) (else V(btree)) and C(where), the condition of a partial
+                  one as pg_get_expr(indpred, indrelid, true) writes it.
+                - A constraint has C(type) (V(primary_key), V(unique), V(foreign_key), V(check), V(exclusion)) and
+                  C(columns); a V(check) and an V(exclusion) have, in place of these, C(definition) as
+                  pg_get_constraintdef() writes it. A foreign key has also C(references) (C(table), C(columns)) and
+                  C(on_delete) (V(cascade), V(set_null), V(no_action), V(restrict), V(set_default)), and may have
+                  C(on_update) (one of these, else V(no_action)) and C(match) (V(full), else V(simple)). All but a
+                  check may have C(deferrable) and C(initially_deferred), which are else V(false).
+              type: dict
+              default: {}
+            altered:
+              description:
+                - What the release adds to tables that were there before; by table C(columns), C(indexes) and
+                  C(constraints), any of them, in the same form. The table may have others besides.
+              type: dict
+              default: {}
+        revision:
+          description: The one revision that the database must be at.
+          type: str
+          required: true
+        reconcile_command:
+          description:
+            - What the remedy of red foreign keys tells the operator to type.
+            - C({environment}) in it stands for the environment of O(run).
+          type: str
+          default: ""
   checks:
     description: Options of M(sql_check_info).
     type: dict
   scenarios:
-    description: Options of M(sql_scenario_info).
+    description:
+      - Plays each scenario in one transaction that is always rolled back, and compares what its steps return with
+        what they must.
+      - A step is one SELECT, INSERT, UPDATE, DELETE or MERGE. The server refuses everything else before any of it has
+        run, a second statement and a COMMIT among it. What names a function that reaches beyond the database is
+        refused, too.
+      - After the rollback a new transaction that cannot write proves that the scenario's transaction was aborted and
+        that none of its rows is left. The numbers that it took from sequences are gone.
+      - Waits for locks of other sessions only as long as C(lock_timeout_ms), and is tried three times. If one is
+        still in its way, the proof is C(inconclusive).
+      - A scenario that is red is a failed proof and never a failed module. Fails only if the database cannot be
+        asked, or the journal cannot be written.
     type: dict
+    suboptions:
+        scenarios:
+          description: The scenarios that a release declares.
+          type: list
+          elements: dict
+          required: true
+          suboptions:
+            name:
+              description: Name of the scenario; its proof is C(scenario.<name>).
+              type: str
+              required: true
+            title:
+              description: The claim, in words.
+              type: str
+              required: true
+            steps:
+              description: What is done and seen, in this order.
+              type: list
+              elements: dict
+              required: true
+              suboptions:
+                title:
+                  description: What the step does, in words.
+                  type: str
+                  required: true
+                sql:
+                  description:
+                    - One statement. C(%(name\)s) stands for a value that an earlier step saved.
+                    - Other percent signs are themselves.
+                  type: str
+                  required: true
+                save:
+                  description: Columns of the one row that the statement returns, kept under their names.
+                  type: list
+                  elements: str
+                  default: []
+                expect:
+                  description:
+                    - Columns of the one row that the statement returns, and the value that each must have.
+                    - What is no number, truth or null is compared by its text, an interval as C(P1DT2H).
+                  type: dict
+                  default: {}
+            leaves_nothing:
+              description: A SELECT of one row with one column, how many rows of the scenario are left, which must be 0.
+              type: str
+              required: true
+        statement_timeout_ms:
+          description:
+            - How long a step may run, in milliseconds.
+            - As long at most does the server keep the transaction of a caller that is gone.
+          type: int
+          default: 30000
+        lock_timeout_ms:
+          description: How long a step may wait for a lock of another session, in milliseconds.
+          type: int
+          default: 1000
   plans:
-    description: Options of M(query_plan_info).
+    description:
+      - Asks the planner how it would answer a declared query, first as it is and then with the other ways switched
+        off for this question. No query is executed and nothing is analyzed.
+      - The index must be there, valid, and I(able) to serve the query; otherwise the proof is red.
+      - That it I(does) serve it is demanded only of a table that has been analyzed and has at least C(row_floor) rows
+        by the planner's statistics, and only where the query fetches less than a twentieth of the table. Elsewhere
+        another way is right.
+      - For a table that was never analyzed the proof is C(inconclusive).
+      - A plan that is red is a failed proof and never a failed module. Fails only if the database cannot be asked, or
+        the journal cannot be written.
     type: dict
+    suboptions:
+        plans:
+          description: The queries that a release declares, each with the index that was built for it.
+          type: list
+          elements: dict
+          required: true
+          suboptions:
+            name:
+              description: Name of the plan; its proof is C(plans.<name>).
+              type: str
+              required: true
+            title:
+              description: The claim, in words.
+              type: str
+              required: true
+            index:
+              description: Name of the index.
+              type: str
+              required: true
+            table:
+              description: The table that the index is on; its schema may stand before it.
+              type: str
+              required: true
+            row_floor:
+              description: From how many rows on the index must be used.
+              type: int
+              required: true
+            sql:
+              description: One SELECT.
+              type: str
+              required: true
+        statement_timeout_ms:
+          description: How long the planner may take for one question, in milliseconds.
+          type: int
+          default: 60000
   untouched:
-    description: Options of M(untouched_info).
+    description:
+      - Reads every table of the release's last baseline again, the same columns, in one REPEATABLE READ snapshot, and
+        compares number of rows and fingerprint. Baseline and upgrade are read from the journal.
+      - An equal table passes. A table that is missing, lacks a column, or holds rows that a transaction of the
+        migration wrote (the one that wrote what C(bookkeeping_tables) hold, and each other one of its sessions), fails.
+        So does one that changed although no session is known to have written to it, that lost more rows than were
+        deleted (it was truncated), or of which more rows were deleted during the upgrade than other transactions
+        existed.
+      - A table that the application alone changed is V(inconclusive), with the numbers.
+      - Rows that the migration's transactions only added are V(inconclusive) where the table is one of C(audit_tables),
+        or where an event trigger, or a trigger or a rule of a table that the release is about, inserts into it by its
+        name or may do so by a statement that it builds when it runs.
+      - A table that was dropped, created again, emptied or stripped of a column by a transaction that was not the
+        migration's is V(inconclusive). Of a failed one C(by) is V(migration), or V(unknown) where another session may
+        have done it.
+      - Which transactions are the migration's is observed while it runs. Twenty times a second the sessions of the
+        database are read, and the next transaction id. An id that only the migration's sessions can have been given
+        is the migration's. A row whose transaction may be of either is V(inconclusive); so is one of a migration whose
+        run was interrupted before it was journaled.
+      - The server's write counters hold also what was rolled back, and arrive late. Where they would make a table
+        red, they are awaited (C(settle_seconds)).
+      - Fails only if there is no baseline or a table cannot be read. Journals the step V(untouched).
     type: dict
+    suboptions:
+        except_tables:
+          description: Tables to leave out, as V(schema.table) or as a name in the search path.
+          type: list
+          elements: str
+          default: []
+        altered_tables:
+          description:
+            - Tables that the release adds columns to, named alike. The migration may write their rows, to fill what
+              it adds; what the rows held before must stay, as far as what others wrote meanwhile lets that be told.
+          type: list
+          elements: str
+          default: []
+        audit_tables:
+          description: Tables to which triggers add rows, also in the migration's transactions, named alike.
+          type: list
+          elements: str
+          default: []
+        bookkeeping_tables:
+          description: Where the migration tool keeps its revision. Left out, and asked for the migration's transaction.
+          type: list
+          elements: str
+          default: [alembic_version]
+        settle_seconds:
+          description: How long to await the counters of other sessions before a table is red for want of them.
+          type: float
+          default: 11.0
   api:
     description: Options of M(api_contract_info).
     type: dict

@@ -18,12 +18,13 @@ import preflight_info
 import pytest
 import reconcile
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline, read_settings
+from ansible.module_utils.dbrelease.backup.schema_text import catalog_of, differences
 from ansible.module_utils.dbrelease.core import journal
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.options import run_of
 from ansible.module_utils.dbrelease.core.restore_names import REPLAY
+from ansible.module_utils.dbrelease.host.commands import HostCommands
 from ansible.module_utils.dbrelease.postgres import session as engine
-from ansible.module_utils.dbrelease.postgres.catalog_text import bounded, read_lines
 from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
 from ansible.module_utils.dbrelease.postgres.dependents import dependents_of
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
@@ -310,8 +311,16 @@ def test_nobody_waits_for_a_table_that_a_stranger_holds(
     compared: list[dict[str, str]] = []
 
     def compares() -> None:
+        catalog, _ = back_to_baseline.compare_catalog(shop, None, HostCommands(), inside=False)
         proofs = back_to_baseline.compare_with_baseline(
-            shop, memory, None, bookkeeping_table="alembic_version", created=[], altered=[], settle_seconds=0
+            shop,
+            memory,
+            None,
+            bookkeeping_table="alembic_version",
+            created=[],
+            altered=[],
+            settle_seconds=0,
+            catalog=catalog,
         )
         compared.append({proof.name.removeprefix("restored."): proof.status for proof in proofs})
 
@@ -405,22 +414,30 @@ def test_what_a_strangers_session_runs_is_quoted_and_short_where_it_is_named() -
 
 def test_a_comment_of_any_length_is_a_short_line_that_changes_with_it(shop: Login, stranger: Stranger) -> None:
     """All that is recorded of the catalog is kept in the journal, which is read by every module of every run."""
-    lines = []
+    recorded = []
     stranger.runs("CREATE TABLE public.lure (a int)")
     for end in "ab":
         stranger.runs(f"DO $$ BEGIN EXECUTE 'COMMENT ON TABLE public.lure IS ' || quote_literal(repeat('%{{x', 2000000)"
                       f" || '{end}'); END $$")  # fmt: skip
-        with closing(engine.connect(shop, "tests")) as session, transaction(session, read_only=True) as cursor:
-            lines.append(read_lines(cursor))
-    assert max(len(line) for line in lines[0]) < 5000
+        recorded.append(catalog_of(shop, HostCommands(), "tests", inside=False).objects)
+    assert max(len(name) + len(value) for name, value in recorded[0].items()) < 400
+    changed = list(differences(*recorded))
+    assert changed == [{"object": "COMMENT public.TABLE lure", "change": "changed"}]
+
+
+FALSE_HEADING = "--\n-- Name: orders; Type: TABLE; Schema: public; Owner: me\n--\n"
+
+
+def test_no_words_of_a_strangers_hide_a_change_of_the_applications(shop: Login, stranger: Stranger) -> None:
+    stranger.runs(
+        'CREATE TABLE public."x; Type: TABLE; Schema: public; Owner: me" (a int)',
+        f"COMMENT ON TABLE public.\"x; Type: TABLE; Schema: public; Owner: me\" IS '\n{FALSE_HEADING}'",
+    )
+    before = catalog_of(shop, HostCommands(), "tests", inside=False).objects
     with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
-        cursor.execute(
-            "SELECT format('comment on %s: %L', 'table public.lure', obj_description('public.lure'::regclass))"
-        )
-        ((whole,),) = cursor.fetchall()
-    assert bounded(whole) in lines[1], "and so is what was recorded without a bound"
-    (before,), (after,) = (set(one) - set(other) for one, other in (lines, lines[::-1]))
-    assert before.startswith("comment on table public.lure: '%{x") and after.startswith("comment on table public.lure")
+        cursor.execute("ALTER TABLE orders ADD more int")
+    now = catalog_of(shop, HostCommands(), "tests", inside=False).objects
+    assert list(differences(before, now)) == [{"object": "TABLE public.orders", "change": "changed"}]
 
 
 def test_nothing_is_recorded_that_would_make_the_journal_unreadable(

@@ -19,10 +19,7 @@ import preflight_info
 import psycopg2
 import psycopg2.errors
 import pytest
-import query_plan_info
 import sql_check_info
-import sql_scenario_info
-import structure_info
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.migrate import sql_script, steps
@@ -37,6 +34,7 @@ from ansible.module_utils.dbrelease.rollback.lost_rows import save_rows
 from ansible.module_utils.dbrelease.runs import database_lock
 from ansible.module_utils.dbrelease.runs.database_lock import KEY, NameLock, advisory_lock, name_key
 from ansible.module_utils.dbrelease.runs.exclusive import acting
+from ansible.module_utils.dbrelease.verify import plans, scenarios, structure
 from hostile_role import CAUGHT, Stranger, stranger_in
 from own_sessions import connect
 from run_ids import run_id
@@ -129,15 +127,15 @@ SERVICES = {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds
 TABLES = {"existing": {"orders": ["id"]}, "created": {"items": ITEMS}}
 NO_ALEMBIC = ("preflight.history", "preflight.revision")
 READS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "structure": (structure_info, {"tables": TABLES, "revision": "b2"}),
+    "structure": (structure, {"tables": TABLES, "revision": "b2"}),
     "checks": (sql_check_info, {"checks": CHECKS}),
     "plans": (
-        query_plan_info,
+        plans,
         {"plans": [{"name": "p", "title": "P", "sql": "SELECT id FROM items WHERE order_id = 1", "table": "items",
                     "index": "ix_items_order", "row_floor": 1000}]},
     ),
     "scenario": (
-        sql_scenario_info,
+        scenarios,
         {"scenarios": [{"name": "s", "title": "S",
                         "steps": [{"title": "One", "sql": "DELETE FROM orders WHERE id = 1"}],
                         "leaves_nothing": "SELECT count(*) FROM orders WHERE id = 99"}]},

@@ -25,7 +25,6 @@ from ansible.module_utils.dbrelease.host.http import Answer, HttpSession
 from ansible.module_utils.dbrelease.migrate import log as migration_log
 from ansible.module_utils.dbrelease.migrate.log import MigrationLog
 from ansible.module_utils.dbrelease.rollback.in_services import Services
-from docker.models.containers import Container
 from preflight_world import POSTGRES_IMAGE
 
 ENDLESS = ["sh", "-c", "exec 2>/dev/null; while echo 0123456789abcdef0123456789abcdef; do :; done"]
@@ -132,13 +131,13 @@ def test_a_guard_reads_a_log_that_grows_faster_than_it_is_read_up_to_now(contain
 
 def test_a_guard_asks_for_a_log_up_to_now(container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    real = Container.logs
+    real = docker.APIClient.logs
 
-    def logs(self: Any, **options: Any) -> Any:
+    def logs(self: Any, name: str, **options: Any) -> Any:
         asked.append(options)
-        return real(self, **options)
+        return real(self, name, **options)
 
-    monkeypatch.setattr(Container, "logs", logs)
+    monkeypatch.setattr(docker.APIClient, "logs", logs)
     Services("", {"backend": container.id}, 5).look({"log": {"service": "backend", "pattern": "x"}})
     assert abs(asked[-1]["until"] - time.time()) < 60
 

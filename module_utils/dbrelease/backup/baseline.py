@@ -14,7 +14,6 @@ from psycopg2.extras import RealDictCursor
 from ..core.errors import ReleaseError
 from ..core.journal import utc_now
 from ..core.plain_text import printable
-from ..postgres.catalog_text import read_lines
 from ..postgres.declared_select import select_declared
 from ..postgres.fingerprints import READING, read_tables
 from ..postgres.large_objects import fingerprint_of, read_large_objects
@@ -23,6 +22,7 @@ from ..postgres.session import Row, select, server_reason, without_timeouts
 from ..postgres.strangers import tables_of_strangers
 from ..postgres.terminate import OF_CLIENTS
 from ..postgres.trusted_roles import trusted_roles
+from .schema_text import read_unsaid
 
 IDENTITY = """
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
@@ -32,7 +32,7 @@ FROM pg_database d WHERE d.datname = current_database()
 """
 
 # What a summary only counts, or leaves out.
-UNCOUNTED = ("tables", "sequences", "settings", "catalog", "untrusted", "obstacles")
+UNCOUNTED = ("tables", "sequences", "settings", "catalog", "unsaid", "untrusted", "obstacles")
 # How well the server was, for whoever watches it afterwards.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,
@@ -83,7 +83,7 @@ def read_baseline(
             **read_identity(cursor),
             "revision": " ".join(revisions),
             "tables": read_tables(cursor),
-            "catalog": read_lines(cursor),
+            "unsaid": read_unsaid(cursor),
             "untrusted": _untrusted(cursor, bookkeeping_table),
             "observations": [_observe(cursor, observation) for observation in observations],
             "settings": read_settings(cursor),

@@ -17,13 +17,12 @@ from ..core.display import last_words
 from ..core.errors import ReleaseError
 from ..core.files import create_private, write_failure
 from ..core.own_files import reading
-from ..host.commands import CHUNK, Commands, Finished, missing_program
+from ..host.commands import CHUNK, Commands, Finished
 from ..postgres import transport
 from ..postgres.session import Login, connect
 from ..postgres.terminate import end_sessions
 
 FORMAT = "custom"
-TOOL_TIMEOUT_S = 60
 KILLED_STATUS = 137
 LOCK_WAIT_LIMIT_MS = 60_000
 # A dump may be the work of a container that was taken over; and the server may need the same disk.
@@ -106,18 +105,6 @@ class DumpFile:
         if self._open:
             self._open = False
             os.close(self._descriptor)
-
-
-def tool_version(commands: Commands, tool: str) -> str:
-    """`pg_dump (PostgreSQL) 15.9`; raises ReleaseError where the tool is missing."""
-    finished = commands.run([tool, "--version"], timeout_s=TOOL_TIMEOUT_S)
-    if finished.status != 0:
-        reason = "it is not there" if missing_program(finished) else f"status {finished.status}"
-        raise ReleaseError(
-            f"Running {tool} in {commands.place} failed ({reason}): install PostgreSQL's client programs there, or set "
-            "db_container to the container that has them."
-        )
-    return " ".join(finished.stdout.split())
 
 
 def tool_environment(login: Login, application_name: str, *, inside: bool) -> dict[str, str]:

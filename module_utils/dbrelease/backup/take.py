@@ -21,6 +21,7 @@ from ..core.options import run_of
 from ..core.own_files import read_own
 from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
+from ..host.client_programs import tool_version
 from ..host.commands import Commands, commands_in
 from ..postgres.restorable import read_obstacles
 from ..postgres.sequences import read_values
@@ -28,7 +29,8 @@ from ..postgres.session import Login, connect, giving_back_locks, server_reason,
 from ..runs.exclusive import acting
 from . import dump, manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
-from .dump import Dumped, DumpFile, Limits, dumping, tool_version, verify_dump
+from .dump import Dumped, DumpFile, Limits, dumping, verify_dump
+from .schema_text import schema_of_dump
 
 BASELINE_PROOF = "baseline.documented"
 SAVED_PROOF = "backup.saved"
@@ -169,6 +171,7 @@ def _keep(
     """Decode what is on disk, then give it its name, then write the manifest."""
     path = plan.paths["path"]
     decoded = verify_dump(dumped.path, dumped.sha256, commands, plan.timeout_s)
+    catalog = _catalog(plan, commands, baseline, dumped.path)
     try:
         publish(dumped.path, path)
     except OSError as error:
@@ -187,10 +190,23 @@ def _keep(
         _restorable(baseline.facts["obstacles"]),
     ]
     facts = {**_facts(plan, content, baseline.facts["server_version"]), "duration_ms": dumped.duration_ms}
-    step.facts.update(facts)
+    step.facts.update(facts, **catalog)
     step.prove(*proofs)
     documented = _proof(BASELINE_PROOF, "pass", f"See {plan.paths['txt']}.")
     return _result(plan, changed=True, facts=facts, baseline=baseline.summary(), proofs=[documented, *proofs])
+
+
+def _catalog(plan: BackupPlan, commands: Commands, baseline: Baseline, path: Path) -> dict[str, Any]:
+    """What the objects were, of the same instant, for the comparison after a rollback.
+
+    Others may have made objects of any size: where they cannot be read that comparison is inconclusive, and the backup
+    is good.
+    """
+    try:
+        schema = schema_of_dump(path, commands, plan.timeout_s, whole=True)
+    except (ReleaseError, OSError) as error:
+        return {"no_catalog": str(error)}
+    return {"catalog": schema.with_unsaid(baseline.facts["unsaid"]).facts()}
 
 
 def _facts(plan: BackupPlan, content: manifest.Manifest, server_version: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def find_container(client: docker.DockerClient, name: str) -> Container | None:
         status=attributes["State"]["Status"],
         created_ns=nanoseconds(attributes["Created"]) or 0,
         started_ns=nanoseconds(attributes["State"]["StartedAt"]) or 0,
-        oldest_ns=next((line.at_ns for line in _lines(client, name)), None),
+        oldest_ns=next((line.at_ns for line in log_lines(client, name)), None),
     )
 
 
@@ -66,7 +66,7 @@ def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iter
     """
     seconds = {"since": window.begin_ns // SECOND_NS, "until": -(-window.end_ns // SECOND_NS)}
     lines = size = 0
-    for line in _lines(client, name, **seconds):
+    for line in log_lines(client, name, **seconds):
         if window.begin_ns <= line.at_ns < window.end_ns:
             lines, size = lines + 1, size + len(line.text)
             if lines > WINDOW_LINES_AT_MOST or size > WINDOW_BYTES_AT_MOST:
@@ -77,8 +77,13 @@ def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iter
             yield line
 
 
-def _lines(client: docker.DockerClient, name: str, **window: int) -> Iterator[Line]:
-    chunks = client.api.logs(name, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, **window)
+def log_lines(
+    client: docker.DockerClient, name: str, since: float | None = None, until: float | None = None
+) -> Iterator[Line]:
+    """Its lines as the engine has them, one at a time; `since` and `until` are seconds since 1970."""
+    chunks = client.api.logs(
+        name, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, since=since, until=until
+    )
     try:
         yield from split(chunks)
     finally:

@@ -8,7 +8,7 @@ from ..core.proof import Proof
 from ..host.disk import MARGIN_BYTES, MIB
 from ..host.inspect import not_running
 from ..migrate.alembic_probe import COUNTING
-from ..postgres.client_tools import fitting_clients, in_words
+from ..postgres.client_tools import fitting_clients, in_words, major_of
 from ..release.requirements import Demands, PayloadFile
 from .facts import Facts, Unseen
 from .verdicts import broken, holds, skipped, undecided, unseen
@@ -87,12 +87,6 @@ def dump_tools(demands: Demands, facts: Facts) -> Proof:
             observed=observed,
         )
     return holds("dump_tools", expected=expected, observed=observed)
-
-
-def major_of(version: str) -> int:
-    """The major version: 15 of `15.18`, 18 of `18beta1`."""
-    digits = version.split(".")[0]
-    return int("".join(character for character in digits[:2] if character.isdigit()))
 
 
 def history(demands: Demands, facts: Facts) -> Proof:

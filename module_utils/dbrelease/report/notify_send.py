@@ -1,4 +1,10 @@
-"""Bring a message to its receivers, all at once and within a deadline; what goes wrong is told, never raised."""
+"""Bring a message to its receivers, all at once and within a deadline; what goes wrong is reported, never raised.
+
+community.general.mail and ansible.builtin.uri do not keep what roles/notify promises. The first verifies no
+certificate, and sends a password in clear with a warning. The second has the webhook's address, which is a secret, in
+its result, or under no_log not even the reason of a failure. The timeouts of both are for one read: a receiver that
+answers a byte now and then holds the run.
+"""
 
 from __future__ import annotations
 

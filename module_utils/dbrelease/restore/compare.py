@@ -108,4 +108,4 @@ def _is_restored(
             return False
     schema = schema_of(live, commands, timeout_s, application, inside=inside)
     restored = (backup.content.get("restored") or {}).get("schema_sha256")
-    return restored == hashed(schema) or schema == schema_of_dump(backup.path, commands, timeout_s)
+    return restored == hashed(schema) or schema.objects == schema_of_dump(backup.path, commands, timeout_s).objects

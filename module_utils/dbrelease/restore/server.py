@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 
-from ..backup.dump import tool_version
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
+from ..host.client_programs import tool_version
 from ..host.commands import Commands
 from ..host.disk import Room, room_at
-from ..postgres.client_tools import SETTING_SINCE, fitting_clients, in_words
+from ..postgres.client_tools import SETTING_SINCE, fitting_clients, in_words, major_of
 from ..postgres.session import Login, select
 from .source import Backup, refused
 
@@ -70,7 +69,7 @@ class Disk:
 def check_server(cursor: Cursor, backup: Backup, database: str, commands: Commands) -> Server:
     """Refuse a server or client programs that cannot take the backup."""
     (row,) = select(cursor, FACTS, {"database": database})
-    dumped = major_of(backup.content["server_version"])
+    dumped = _major_of(backup.content["server_version"])
     if row["major"] < dumped:
         raise refused(
             f"the backup is of PostgreSQL {dumped} and the server is {row['major']}", "restore on that version or later"
@@ -80,7 +79,7 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
     except ReleaseError as error:
         raise refused(error.message.rstrip("."), "let pg_restore be found") from error
     tool, server = backup.content["tool_version"], row["major"]
-    fitting = fitting_clients(server, major_of(tool))
+    fitting = fitting_clients(server, _major_of(tool))
     if not fitting:
         raise refused(
             f"the backup was made by {tool}, and what reads it restores to no server before {SETTING_SINCE}: "
@@ -191,12 +190,12 @@ def _disks(commands: Commands, wanted: Iterable[tuple[str, int, str]]) -> list[D
     return disks
 
 
-def major_of(text: str) -> int:
-    """15 of `15.9 (Debian ...)` and of `pg_dump (PostgreSQL) 15.9`."""
-    found = re.search(r"(\d+)(?:\.|devel|beta|rc|$|\s)", text.rpartition("(PostgreSQL)")[2])
-    if not found:
-        raise refused(f"`{text}` names no version of PostgreSQL", "use another backup")
-    return int(found.group(1))
+def _major_of(text: str) -> int:
+    """Of what a manifest says, which is data."""
+    try:
+        return major_of(text)
+    except ReleaseError as error:
+        raise refused(error.message.rstrip("."), "use another backup") from error
 
 
 def _check_roles(cursor: Cursor, settings: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import docker.errors
 import psycopg2
 
+from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
 from ..core.journal import Journal
 from ..core.options import run_of
@@ -22,7 +23,6 @@ from ..host.commands import commands_in, docker_client
 from ..host.inspect import inspect, service_of
 from ..host.removed_files import ROOT, RemovedFiles, sums_of
 from ..migrate.alembic import script_heads
-from ..postgres.catalog_text import fingerprint, read_lines
 from ..postgres.revision import database_revisions
 from ..postgres.session import Login, connect, server_reason, transaction, without_timeouts
 from ..release.requirements import PayloadFile
@@ -32,7 +32,6 @@ STEP = "settled"
 SWAP_STEP = "restore.swap"
 REVISION_PROOF, STRUCTURE_PROOF, PAYLOAD_PROOF = "settled.revision", "settled.structure", "settled.payload"
 APPLICATION = "dbrelease settled"
-CATALOG_PROOF = "restored.catalog"
 AGAIN = "run again with `-e remove_payload=true`, which removes the release's files"
 # How long to await the end of a program that migrates, once every container is healthy.
 MIGRATING_S = 60.0
@@ -44,27 +43,33 @@ MIGRATES = re.compile(r"\balembic\b|\bmigrat(?:e|ion|ions|or)\b(?!/)|\bupgrade\s
 
 @dataclass(frozen=True)
 class Left:
-    """The revisions and the catalog of a database."""
+    """The revisions and the catalog of a database; or why that could not be read."""
 
     revisions: list[str]
-    catalog: str
+    catalog: Schema | None
+    unread: str = ""
 
     def facts(self) -> dict[str, Any]:
         """For the journal."""
-        return {"revisions": self.revisions, "catalog": self.catalog}
+        return {"revisions": self.revisions, "catalog": self.catalog.facts() if self.catalog else None}
 
 
-def read_left(login: Login, bookkeeping_table: str) -> Left:
-    """Both, of one instant; raises ReleaseError where the database does not answer."""
+def read_left(login: Login, bookkeeping_table: str, db_container: str | None) -> Left:
+    """Raises ReleaseError where the database does not answer; what pg_dump may not read is no reason to."""
     try:
         with (
             closing(connect(login, APPLICATION)) as connection,
-            transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+            transaction(connection, read_only=True, commit=False) as cursor,
         ):
             without_timeouts(cursor)
-            return Left(database_revisions(cursor, bookkeeping_table), fingerprint(read_lines(cursor)))
+            revisions = database_revisions(cursor, bookkeeping_table)
     except psycopg2.Error as error:
-        raise ReleaseError(f"Reading the structure of {login.label} failed ({server_reason(error)}).") from error
+        raise ReleaseError(f"Reading the revision of {login.label} failed ({server_reason(error)}).") from error
+    try:
+        commands = commands_in(db_container or None)
+        return Left(revisions, catalog_of(login, commands, APPLICATION, inside=bool(db_container)))
+    except ReleaseError as error:
+        return Left(revisions, None, error.message)
 
 
 def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             removed = _remove(params["backend_container"], files, run, check_mode)
         containers = _running(params["containers"])
         waited = _wait(containers, params["healthy_seconds"])
-        now = read_left(login, params["bookkeeping_table"])
+        now = read_left(login, params["bookkeeping_table"], params["db_container"])
         starts = _commands_that_migrate(params["containers"])
         proofs = [
             _revision(expected, now, starts),
@@ -97,16 +102,14 @@ def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def _expected(journal: Journal, revision: str) -> Left:
     """What this run has left, by its own lines: what was swapped in, or what was compared with the baseline."""
-    catalog, revisions = "", [revision] if revision else []
+    catalog, revisions = None, [revision] if revision else []
     for line in journal.read():
         if line["run_id"] != journal.run.run_id or line["event"] not in ("passed", "failed"):
             continue
         if line["step"] == SWAP_STEP and (left := line["facts"].get("left")):
-            catalog, revisions = left["catalog"], list(left["revisions"])
+            catalog, revisions = Schema.of(left["catalog"]), list(left["revisions"])
         if line["step"] == AS_BEFORE:
-            for proof in line["facts"].get("proofs") or ():
-                if proof["name"] == CATALOG_PROOF and isinstance(proof.get("observed"), dict):
-                    catalog = proof["observed"].get("sha256") or ""
+            catalog = Schema.of(line["facts"].get("catalog")) or catalog
     return Left(revisions, catalog)
 
 
@@ -212,18 +215,23 @@ def _revision(expected: Left, now: Left, starts: Mapping[str, str]) -> Proof:
 
 def _structure(expected: Left, now: Left) -> Proof:
     title = "With the application running, the structure is still the one that the run left"
-    if not expected.catalog:
+    if expected.catalog is None:
         return Proof(
             STRUCTURE_PROOF, title, "skipped", detail="The run changed no structure that it could compare with."
         )
-    status: Status = "pass" if expected.catalog == now.catalog else "fail"
+    if now.catalog is None:
+        detail = f"It could not be read: {now.unread}"
+        return Proof(STRUCTURE_PROOF, title, "inconclusive", detail=detail)
+    different = [*differences(expected.catalog.objects, now.catalog.objects)]
+    status: Status = "fail" if different else "pass"
     return Proof(
         STRUCTURE_PROOF,
         title,
         status,
-        expected={"sha256": expected.catalog},
-        observed={"sha256": now.catalog},
-        detail="" if status == "pass" else "Something changed tables, indexes, constraints or rights after the start.",
+        expected={"sha256": hashed(expected.catalog)},
+        observed={"sha256": hashed(now.catalog)},
+        detail=f"After the start {in_words(different)}." if different else "",
+        sample=different,
         remedy="" if status == "pass" else "Read the logs of the application's containers since their start.",
     )
 

@@ -9,28 +9,31 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg2
-import psycopg2.errors
 
+from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
-from ..core.journal import Journal, last_facts
+from ..core.journal import Journal, Run, last_facts
 from ..core.options import run_of
 from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
+from ..host.commands import Commands, commands_in
 from ..postgres.catalog import find_relation, present, quoted
-from ..postgres.catalog_text import bounded, fingerprint, read_lines
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import READING, read_tables, table_key
-from ..postgres.session import Login, Row, connect, server_reason, transaction
+from ..postgres.session import Login, Row, connect, select, server_reason, transaction
 from ..verify.unchanged_verdict import same
 from ..verify.write_attribution import LOCK_WAIT_MS, Memory, compare, others_tables
 
 CATALOG_PROOF = "restored.catalog"
 CATALOG_TITLE = "The catalog is what it was before the release"
-SHOWN_LINES = 5
-# How a line of the catalog begins that is about a table, which it names next.
-ABOUT_A_TABLE = r"(?:partitioned )?table|(?:constraint|trigger|rule|policy) .* of|inheritance of|index .* ON(?: ONLY)?"
 APPLICATION = "dbrelease restored"
+INDEXES_OF = """
+SELECT format('%%s.%%s', n.nspname, i.relname) AS name
+FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class t ON t.oid = x.indrelid
+JOIN pg_namespace n ON n.oid = t.relnamespace
+WHERE format('%%s.%%s', n.nspname, t.relname) = ANY (%s)
+"""
 
 
 def compare_with_baseline(
@@ -43,6 +46,7 @@ def compare_with_baseline(
     altered: Sequence[str],
     audit: Sequence[str],
     settle_seconds: float,
+    catalog: Proof,
 ) -> list[Proof]:
     """A proof for the catalog, each table, each created table's absence and each observation."""
     tables = _tables(login, memory, downgrade, altered, audit, bookkeeping_table, settle_seconds)
@@ -55,7 +59,9 @@ def compare_with_baseline(
             left = present(cursor, created)
             proofs = [_absent(name, left) for name in created]
             others = others_tables(cursor, memory, [bookkeeping_table])
-            proofs.append(_catalog(cursor, memory.baseline.get("catalog"), others))
+            proofs.append(
+                excused(catalog, others, [row["name"] for row in select(cursor, INDEXES_OF, (list(others),))])
+            )
             proofs += _bookkeeping(cursor, memory.baseline["tables"], bookkeeping_table)
             written = any(proof.status != "pass" for proof in tables)
             observed = [(one, _observe(cursor, one)) for one in memory.baseline.get("observations") or ()]
@@ -109,65 +115,73 @@ def _absent(name: str, left: Sequence[str]) -> Proof:
     )
 
 
-def _catalog(cursor: psycopg2.extensions.cursor, before: Sequence[str] | None, others: Collection[str]) -> Proof:
-    """To tell how a view is defined the server locks what it reads, which may be held, and be a stranger's."""
-    cursor.execute("SAVEPOINT catalog")
+def compare_catalog(login: Login, before: object, commands: Commands, *, inside: bool) -> tuple[Proof, Schema | None]:
+    """The proof, and what it was compared with: None where that could not be read."""
     try:
-        proof = prove_catalog(before, read_lines(cursor), others)
-    except psycopg2.errors.LockNotAvailable:
-        cursor.execute("ROLLBACK TO SAVEPOINT catalog")
-        detail = "It could not be read, as another session held a lock on a table."
-        proof = Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", detail=detail)
-    cursor.execute("RELEASE SAVEPOINT catalog")
-    return proof
+        now = catalog_of(login, commands, APPLICATION, inside=inside, lock_wait_ms=LOCK_WAIT_MS)
+    except ReleaseError as error:
+        detail = f"It could not be read: {error.message}"
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", detail=detail), None
+    return prove_catalog(Schema.of(before), now), now
 
 
-def prove_catalog(before: Sequence[str] | None, now: Sequence[str], others: Collection[str] = ()) -> Proof:
-    """Equal lines, or which are gone and which are new; those about tables of `others` are somebody else's doing."""
-    title = CATALOG_TITLE
-    if not before:
-        return Proof(
-            CATALOG_PROOF,
-            title,
-            "inconclusive",
-            observed={"lines": len(now)},
-            detail="The baseline recorded no catalog.",
-        )
-    before = [*map(bounded, before)]
-    gone, new = sorted(set(before) - set(now)), sorted(set(now) - set(before))
-    expected = {"lines": len(before), "sha256": fingerprint(before)}
-    observed = {"lines": len(now), "sha256": fingerprint(now), "gone": len(gone), "new": len(new)}
-    if gone or new:
-        shown = "; ".join(
-            [f"gone: {line}" for line in gone[:SHOWN_LINES]] + [f"new: {line}" for line in new[:SHOWN_LINES]]
-        )
-        theirs = all(any(_is_about(line, table) for table in others) for line in [*gone, *new])
-        told = f"{len(gone)} of its lines are gone, and {len(new)} are new ({shown})."
-        if theirs:
-            told += " All are about tables that somebody else has added, dropped or made anew since the baseline."
-        return Proof(
-            CATALOG_PROOF,
-            title,
-            "inconclusive" if theirs else "fail",
-            expected=expected,
-            observed=observed,
-            detail=told,
-            remedy="Find out who changed it since the baseline, and change it back.",
-            sample=[{"change": "gone", "line": line} for line in gone]
-            + [{"change": "new", "line": line} for line in new],
-        )
-    detail = f"All {len(now)} lines: columns, defaults, indexes, constraints, triggers, owners, grants and types."
-    return Proof(CATALOG_PROOF, title, "pass", expected=expected, observed=observed, detail=detail)
+def prove_catalog(before: Schema | None, now: Schema) -> Proof:
+    """The same objects, made by the same statements, or which are not."""
+    observed = {"objects": len(now.objects), "sha256": hashed(now)}
+    if before is None:
+        detail = "The backup recorded no catalog that this version of the program reads."
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "inconclusive", observed=observed, detail=detail)
+    expected = {"objects": len(before.objects), "sha256": hashed(before)}
+    sample = [*differences(before.objects, now.objects)]
+    if not sample:
+        detail = f"pg_dump describes all {len(now.objects)} objects in the same words."
+        return Proof(CATALOG_PROOF, CATALOG_TITLE, "pass", expected=expected, observed=observed, detail=detail)
+    proof = Proof(
+        CATALOG_PROOF,
+        CATALOG_TITLE,
+        "fail",
+        expected=expected,
+        observed=observed,
+        detail=f"{in_words(sample)}.",
+        remedy="Find out who changed them since the backup, and change them back.",
+        sample=sample,
+    )
+    if before.versions == now.versions:
+        return proof
+    said, says = (" and ".join(one.versions) or "unknown" for one in (before, now))
+    return replace(
+        proof,
+        status="inconclusive",
+        detail=f"{proof.detail} The versions of the server and of pg_dump differ as well ({said}, now {says}), "
+        "and each has words of its own.",
+        remedy="Compare these objects with the backup (`pg_restore --schema-only --file=-`).",
+    )
 
 
-def _is_about(line: str, table: str) -> bool:
-    """Whether a line of the catalog is about a table (`schema.table`), or a sequence named after it."""
-    schema, _, name = table.partition(".")
-    named = rf'"?{re.escape(schema)}"?\."?{re.escape(name)}'
-    # In the text of a view or a function a table may be named, too, and that is somebody else's line.
-    if line.startswith(f"sequence {table}_") and re.match(rf"sequence {named}_\w+_seq\b", line):
-        return True
-    return bool(re.match(rf'(?:{ABOUT_A_TABLE}) {named}"?(?![\w.])', line))
+def excused(catalog: Proof, others: Collection[str], indexes: Collection[str]) -> Proof:
+    """The proof of the catalog, inconclusive where all that differs belongs to tables (`schema.table`) of others.
+
+    indexes: the names of the indexes of those that exist, as `schema.index`. Of a dropped table no index is known any
+    more but by its name, which by default begins with that of the table.
+    """
+    different = [str(line["object"]) for line in catalog.sample]
+    if catalog.status != "fail" or not all(_is_about(name, others, indexes) for name in different):
+        return catalog
+    detail = (
+        f"{catalog.detail} All belong to tables that another session created, dropped or rebuilt since the baseline."
+    )
+    return replace(catalog, status="inconclusive", detail=detail)
+
+
+def _is_about(name: str, others: Collection[str], indexes: Collection[str]) -> bool:
+    """Whether an object of the catalog, by its type and name as pg_dump gives them, belongs to one of these tables."""
+    for table in others:
+        schema, _, bare = table.partition(".")
+        of_table = rf"[A-Z ]+ {re.escape(schema)}\.(?:TABLE |COLUMN )?{re.escape(bare)}(?:[ .].*)?"
+        named_after = rf"(?:INDEX|SEQUENCE(?: [A-Z ]+)?) {re.escape(table)}_\w+"
+        if re.fullmatch(of_table, name) or re.fullmatch(named_after, name):
+            return True
+    return any(re.fullmatch(rf"[A-Z ]+ {re.escape(index)}", name) for index in indexes)
 
 
 def _bookkeeping(
@@ -253,14 +267,20 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         return last_facts(events, release=journal.run.release, environment=journal.run.environment, step=step)
 
     baseline = newest("baseline")
+    container = params["db_container"] or None
     with journal.step(AS_BEFORE) as step:
         proofs = [NO_BASELINE]
         if baseline is not None and baseline.get("reading") != READING:
             baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]
         if baseline is not None:
             transactions = (newest("guards") or {}).get("migration_xids") or ()
+            login = Login.of(params)
+            recorded, commands = _recorded(events, journal.run), commands_in(container)
+            proof, catalog = compare_catalog(login, recorded, commands, inside=container is not None)
+            if catalog is not None:
+                step.facts["catalog"] = catalog.facts()
             proofs = compare_with_baseline(
-                Login.of(params),
+                login,
                 Memory.of(baseline, newest("upgrade"), transactions, [newest("downgrade")]),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
@@ -268,7 +288,17 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
                 altered=params["altered"],
                 audit=params.get("audit_tables") or (),
                 settle_seconds=params["settle_seconds"],
+                catalog=proof,
             )
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]
     return {"changed": False, "compared": baseline is not None, "proofs": found, "message": sentence(found)}
+
+
+def _recorded(events: Sequence[Mapping[str, Any]], run: Run) -> object:
+    """The catalog in the backup of the run that recorded the newest baseline; None where it has none."""
+    own = [line for line in events if (line["release"], line["environment"]) == (run.release, run.environment)]
+    passed = [line for line in own if line["event"] == "passed" and line["step"] in ("baseline", "backup")]
+    newest = next((line["run_id"] for line in reversed(passed) if line["step"] == "baseline"), "")
+    backups = [line for line in passed if (line["run_id"], line["step"]) == (newest, "backup")]
+    return backups[-1]["facts"].get("catalog") if backups else None

@@ -13,10 +13,11 @@ from typing import Any
 
 import docker.errors
 
+from ..core import clock
 from ..core.errors import ReleaseError
 from ..core.redaction import masked
 from ..host.commands import docker_client
-from ..host.container_log import whole_lines
+from ..host.container_log import log_lines
 from ..host.http import HttpSession
 from ..host.inspect import inspect, moment, no_container
 from ..host.json_lists import MISSING, at, lists_in, objects_in
@@ -238,43 +239,29 @@ def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, 
     """When the log begins, how many lines it has since then, how many of them match, and the first few of those."""
     client = docker_client()
     with closing(client):
-        container = client.containers.get(name)
-        begins = next(
-            (line.partition(" ")[0] for line in _lines(container.logs(stream=True, follow=False, timestamps=True))), ""
-        )
-        # The engine takes a moment as seconds, so that no zone can be misread.
-        start = _time(since).timestamp() if since else None
+        begins = next((clock.moment(line.at_ns) for line in log_lines(client, name)), "")
+        # The engine takes a moment as seconds, so that no zone can be misread; and up to now, as whatever writes faster
+        # than it is read would be read for ever.
+        window = {"until": time.time(), **({"since": _time(since).timestamp()} if since else {})}
         count = matching = 0
         found: list[str] = []
-        # Up to now: whatever writes faster than it is read would be read for ever.
-        now = time.time()
-        for line in _lines(container.logs(stream=True, follow=False, timestamps=True, since=start, until=now)):
+        for line in log_lines(client, name, **window):
             count += 1
-            if pattern.search(line.partition(" ")[2]):
+            if pattern.search(line.text):
                 matching += 1
-                found += [line] if matching <= SAMPLE_LINES else []
-    return (moment(begins) if begins else ""), count, matching, found
+                found += [f"{clock.moment(line.at_ns)} {line.text}"] if matching <= SAMPLE_LINES else []
+    return moment(begins), count, matching, found
 
 
 def _is_logged(name: str, marker: str, since: float) -> bool:
     client = docker_client()
     with closing(client):
-        logged = client.containers.get(name).logs(stream=True, follow=False, since=since)
-        return any(marker in line for line in _lines(logged))
+        return any(marker in line.text for line in log_lines(client, name, since=since))
 
 
 def shown(line: str, secret: str | None) -> str:
     """A line as a message may have it: no colours, nothing quoted, no passwords, and of a request only its path."""
     return without_data(_QUERY.sub(r"\g<before>...", COLOURS.sub("", line)), secret)[:SHOWN_CHARACTERS]
-
-
-def _lines(chunks: Any) -> Iterator[str]:
-    """Whole lines, however the engine cuts its stream."""
-    try:
-        yield from (line.decode(errors="replace") for line in whole_lines(chunks))
-    finally:
-        if hasattr(chunks, "close"):
-            chunks.close()
 
 
 def _time(text: str) -> datetime:

@@ -152,7 +152,7 @@ class PlanObservation:
 def read_plans(login: Login, plans: Sequence[Mapping[str, Any]], statement_timeout_ms: int) -> list[Proof]:
     """One proof for each plan."""
     with (
-        closing(connect(login, "dbrelease query_plan_info")) as connection,
+        closing(connect(login, "dbrelease plans")) as connection,
         transaction(connection, read_only=True, commit=False) as cursor,
     ):
         limit_statements(cursor, statement_timeout_ms)

@@ -83,7 +83,7 @@ class Left:
 
 def play_scenarios(login: Login, scenarios: Sequence[Scenario], limits: Limits) -> list[Proof]:
     """Each of them, in a transaction of its own."""
-    with closing(connect(login, "dbrelease sql_scenario_info")) as connection:
+    with closing(connect(login, "dbrelease scenarios")) as connection:
         return [run_scenario(connection, scenario, limits) for scenario in scenarios]
 
 

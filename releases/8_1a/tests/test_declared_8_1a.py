@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import query_plan_info
 import shared_database
 import sql_check_info
-import sql_scenario_info
 import yaml
 from ansible.module_utils.dbrelease.postgres.declared_checks import plan_checks
 from ansible.module_utils.dbrelease.postgres.session import transaction
+from ansible.module_utils.dbrelease.verify import plans, scenarios
 from story_8_1a import (
     DRAWING,
     OTHER,
@@ -57,8 +56,8 @@ def verify(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
                 },
                 False,
             ),
-            sql_scenario_info.act({**common, "scenarios": DECLARED["scenarios"], "lock_timeout_ms": 300}, False),
-            query_plan_info.act({**common, "plans": DECLARED["plans"]}, False),
+            scenarios.act({**common, "scenarios": DECLARED["scenarios"], "lock_timeout_ms": 300}, False),
+            plans.act({**common, "plans": DECLARED["plans"]}, False),
         ]
         return {proof["name"]: proof for result in asked for proof in result["proofs"]}
 

@@ -23,9 +23,9 @@ import docker
 import psycopg2
 import pytest
 import server_in_container
-from ansible.module_utils.dbrelease.backup import baseline, dump, manifest, take
+from ansible.module_utils.dbrelease.backup import baseline, dump, manifest, schema_text, take
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
-from ansible.module_utils.dbrelease.host.commands import ContainerCommands
+from ansible.module_utils.dbrelease.host.commands import ContainerCommands, commands_in
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from left_sessions import left_sessions
@@ -181,6 +181,30 @@ def test_what_stops_a_restore_is_named_at_the_backup(parameters: Make, shop: Log
     (proof,) = [one for one in result["proofs"] if one["name"] == "backup.restorable"]
     assert (proof["status"], result["message"]) == ("inconclusive", "")
     assert "the index by_plain_name of public.accounts" in proof["detail"]
+
+
+def test_the_catalog_of_that_instant_is_recorded_as_it_is_read_later(
+    parameters: Make, state: Path, shop: Login, container: str
+) -> None:
+    module.act(parameters(), False)
+    (recorded,) = [line["facts"] for line in journal(state) if (line["step"], line["event"]) == ("backup", "passed")]
+    commands = commands_in(container or None)
+    live = schema_text.catalog_of(shop, commands, "tests", inside=bool(container))
+    assert recorded["catalog"] == live.facts() and "TABLE public.orders" in live.objects
+
+
+def test_a_catalog_that_is_too_large_to_read_makes_no_backup_fail(
+    parameters: Make, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stranger may have made what it is too large by."""
+
+    def too_large(*_: Any, **__: Any) -> None:
+        raise ReleaseError("Running pg_restore was given up (it wrote more than 9 bytes).")
+
+    monkeypatch.setattr(take, "schema_of_dump", too_large)
+    assert module.act(parameters(), False)["message"] == ""
+    facts = journal(state)[-1]["facts"]
+    assert "catalog" not in facts and facts["no_catalog"].startswith("Running pg_restore was given up")
 
 
 def test_state_reads_like_the_runbook(parameters: Make) -> None:
@@ -376,7 +400,7 @@ def hold_table_from_dump(monkeypatch: pytest.MonkeyPatch, shop: Login) -> psycop
     session = connect(shop, "tests")
     with session.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-    for reads in ("read_tables", "read_lines"):
+    for reads in ("read_tables", "read_unsaid"):
         monkeypatch.setattr(baseline, reads, lambda _cursor: {})
     return session
 

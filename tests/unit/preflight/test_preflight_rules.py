@@ -11,6 +11,7 @@ from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.host.http import Answer
 from ansible.module_utils.dbrelease.host.inspect import Service
 from ansible.module_utils.dbrelease.migrate.alembic_probe import AlembicSession
+from ansible.module_utils.dbrelease.postgres import client_tools
 from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
 from ansible.module_utils.dbrelease.preflight.facts import (
     Facts,
@@ -357,7 +358,7 @@ def test_standing_of_a_revision(found: str, start: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("version", "major"), [("15.18", 15), ("18beta1", 18), ("9.6.24", 9), ("17", 17)])
 def test_major_version(version: str, major: int) -> None:
-    assert rules_target.major_of(version) == major
+    assert client_tools.major_of(version) == major
 
 
 def test_placeholders_become_null() -> None:

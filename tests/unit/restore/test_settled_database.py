@@ -12,6 +12,7 @@ import docker
 import psycopg2.extensions
 import pytest
 import settled_database
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.host import lifecycle
 from ansible.module_utils.dbrelease.host.removed_files import RemovedFiles
@@ -60,7 +61,7 @@ def read(
     session.autocommit = True
     with session.cursor() as cursor:
         cursor.execute(SCHEMA)
-    left = read_left(database, "alembic_version").facts()
+    left = read_left(database, "alembic_version", "").facts()
     Journal(Run(**run_parameters)).append("restore.swap", "passed", {"left": left, "proofs": []})
     folder = Path(payload[0]["destination"]).parent
     heads = f"ls {folder}/*.py >/dev/null 2>&1 && echo '{NEW} (head)' || echo '{OLD} (head)'"
@@ -84,7 +85,19 @@ def test_a_database_that_was_migrated_again_after_the_start_is_red(read: Read) -
 
 
 def test_the_structure_is_read_again_although_the_revision_is_the_same(read: Read) -> None:
-    assert claims(read("CREATE INDEX late ON orders (id)"))["structure"] == "fail"
+    result = read("CREATE INDEX late ON orders (id)")
+    assert claims(result)["structure"] == "fail"
+    assert "1 object differs (INDEX public.late: new)" in result["message"]
+
+
+def test_a_structure_that_may_not_be_read_is_not_called_the_same(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise ReleaseError("permission denied for table hidden")
+
+    monkeypatch.setattr(settled, "catalog_of", refused)
+    result = read()
+    assert claims(result)["structure"] == "inconclusive"
+    assert "permission denied for table hidden" in proof_of(result, "structure")["detail"]
 
 
 def test_what_the_next_start_would_apply_is_reported_and_removed_where_that_is_asked(

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import psycopg2.extensions
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
+from ansible.module_utils.dbrelease.backup.dump import tool_environment
+from ansible.module_utils.dbrelease.backup.schema_text import Schema, catalog_of, parsed, schema_of, schema_of_dump
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.host.commands import Finished, HostCommands
 from ansible.module_utils.dbrelease.migrate.move import read_counters
-from ansible.module_utils.dbrelease.postgres.catalog_text import read_lines
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_catalog, prove_catalog
 from ansible.module_utils.dbrelease.verify.write_attribution import migration_transactions
 from own_sessions import connect
 from restored_info import act
@@ -28,7 +36,20 @@ CREATE TABLE accounts (id int PRIMARY KEY, name text DEFAULT 'x' NOT NULL, feels
 CREATE TABLE orders (id serial PRIMARY KEY, account_id int REFERENCES accounts ON DELETE SET NULL);
 CREATE INDEX by_account ON orders (account_id);
 CREATE VIEW named_accounts AS SELECT name FROM accounts;
+CREATE FUNCTION of(mood) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE FUNCTION many() RETURNS void LANGUAGE sql AS '
+UPDATE accounts
+SET name = ''a'';
+';
 CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE COLLATION german (provider = icu, locale = 'de-x-icu');
+CREATE FUNCTION added(int, int) RETURNS int LANGUAGE sql AS 'SELECT $1 + $2';
+CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = added);
+CREATE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '0');
+CREATE TEXT SEARCH CONFIGURATION words (COPY = english);
+DROP FOREIGN DATA WRAPPER IF EXISTS wrapper CASCADE;
+CREATE FOREIGN DATA WRAPPER wrapper;
+CREATE SERVER elsewhere FOREIGN DATA WRAPPER wrapper OPTIONS (host 'one');
 CREATE STATISTICS by_both ON id, account_id FROM orders;
 CREATE POLICY everyone ON accounts;
 CREATE TRIGGER same BEFORE UPDATE ON orders FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
@@ -54,6 +75,10 @@ def execute(login: Login, *statements: str) -> None:
     connection.close()
 
 
+def catalog(database: Login) -> Schema:
+    return catalog_of(database, HostCommands(), "tests", inside=False)
+
+
 @pytest.fixture
 def look(
     database: Login,
@@ -67,6 +92,7 @@ def look(
     journal = Journal(Run(**run_parameters))
     with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
         journal.append("baseline", "passed", read_baseline(cursor, [COUNT], "alembic_version").facts)
+    journal.append("backup", "passed", {"catalog": catalog(database).facts()})
     before = read_counters(database)
     execute(database, *UP)
     journal.append("upgrade", "passed", {"before": before, "after": read_counters(database)})
@@ -83,6 +109,7 @@ def look(
             "altered": altered or [],
             "bookkeeping_table": "alembic_version",
             "settle_seconds": 1.0,
+            "db_container": "",
         }
         result = act(params, False)
         assert (result["changed"], result["compared"]) == (False, True)
@@ -161,6 +188,16 @@ CATALOG = [
     of_database("COMMENT ON DATABASE %I IS 'x'"),
     "CREATE TABLE left_over (id int)",
     "CREATE SCHEMA left_over",
+    "DROP COLLATION german; CREATE COLLATION german (provider = icu, locale = 'fr-x-icu')",
+    "CREATE COLLATION french (provider = icu, locale = 'fr-x-icu')",
+    "DROP OPERATOR === (int, int)",
+    "ALTER OPERATOR === (int, int) OWNER TO pg_monitor",
+    "CREATE OR REPLACE AGGREGATE total (int) (SFUNC = int4pl, STYPE = int, INITCOND = '1')",
+    "ALTER TEXT SEARCH CONFIGURATION words DROP MAPPING FOR email",
+    "ALTER SERVER elsewhere OPTIONS (SET host 'two')",
+    "CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere OPTIONS (password 'x')",
+    "CREATE CAST (mood AS int) WITH FUNCTION of(mood)",
+    "CREATE OR REPLACE FUNCTION many() RETURNS void LANGUAGE sql AS '\nUPDATE accounts\nSET name = ''b'';\n'",
 ]
 
 
@@ -188,14 +225,112 @@ def test_another_tablespace_is_red(look: Look, database: Login, elsewhere: str, 
         execute(database, "DROP TABLE accounts, orders CASCADE")
 
 
-def test_the_settings_of_a_database_are_recorded_as_hashes(
-    database: Login, session: psycopg2.extensions.connection
+def test_nothing_is_recorded_of_what_a_setting_or_a_password_is(database: Login) -> None:
+    execute(database, SCHEMA, of_database("ALTER DATABASE %I SET app.key = 's3cret'"))
+    execute(database, "CREATE USER MAPPING FOR CURRENT_USER SERVER elsewhere OPTIONS (password 's3cret')")
+    recorded = catalog(database).facts()
+    assert "DATABASE PROPERTIES of the database" in recorded["objects"]
+    assert "s3cret" not in str(recorded)
+
+
+def test_a_difference_names_the_object(look: Look) -> None:
+    changes = ["DROP COLLATION german", "CREATE TABLE left_over (id int)", CATALOG[-6]]
+    proof = look(*DOWN, *changes)["catalog"]
+    assert proof["sample"] == [
+        {"object": "AGGREGATE public.total(integer)", "change": "changed"},
+        {"object": "COLLATION public.german", "change": "missing"},
+        {"object": "TABLE public.left_over", "change": "new"},
+    ]
+    assert "COLLATION public.german: missing" in proof["detail"]
+
+
+def test_the_dump_has_the_same_objects(database: Login, tmp_path: Path) -> None:
+    execute(database, SCHEMA, of_database("ALTER DATABASE %I SET work_mem = '5MB'"))
+    path = tmp_path / "one.dump"
+    environment = {**os.environ, **tool_environment(database, "tests", inside=False)}
+    subprocess.run(["pg_dump", "-Fc", f"--file={path}"], env=environment, check=True)
+    path.chmod(0o600)
+    assert schema_of_dump(path, HostCommands(), 60, whole=True).objects == parsed_objects(database)
+
+
+def test_under_another_name_a_database_is_the_same(database: Login, server: Login) -> None:
+    """As it is after a swap."""
+    one = replace(database, database=f"test_{secrets.token_hex(4)}")
+    two = replace(database, database=f'Two "of {secrets.token_hex(4)}')
+    quoted = two.database.replace('"', '""')
+    execute(server, f"CREATE DATABASE {one.database} TEMPLATE template0")
+    try:
+        settings = ["ALTER DATABASE %I SET work_mem = '5MB'", "COMMENT ON DATABASE %I IS 'x'"]
+        execute(one, *map(of_database, settings), of_database("GRANT CREATE ON DATABASE %I TO PUBLIC"))
+        before = parsed_objects(one)
+        execute(server, f'ALTER DATABASE {one.database} RENAME TO "{quoted}"')
+        assert parsed_objects(two) == before
+    finally:
+        execute(server, f"DROP DATABASE IF EXISTS {one.database}", f'DROP DATABASE IF EXISTS "{quoted}"')
+
+
+def parsed_objects(database: Login) -> Mapping[str, str]:
+    return schema_of(database, HostCommands(), 60, "tests", inside=False, whole=True).objects
+
+
+def test_what_is_not_allowed_to_be_read_is_not_equal(
+    look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    execute(database, of_database("ALTER DATABASE %I SET app.key = 's3cret'"))
-    with transaction(session, read_only=True) as cursor:
-        lines = read_lines(cursor)
-    assert [line for line in lines if line.startswith("setting app.key of the database: ")]
-    assert "s3cret" not in str(lines)
+    """pg_dump locks every table, and may not lock one that it may not read."""
+    reader = replace(database, user=f"reader_{secrets.token_hex(4)}", password="reader")
+    execute(database, f"CREATE ROLE {reader.user} LOGIN PASSWORD 'reader'", f"GRANT pg_read_all_data TO {reader.user}")
+    execute(database, "CREATE SCHEMA hidden", "CREATE TABLE hidden.one (id int)")
+    try:
+        assert "TABLE hidden.one" in catalog(reader).objects
+        execute(database, f"REVOKE pg_read_all_data FROM {reader.user}")
+        proof, _ = compare_catalog(reader, catalog(database).facts(), HostCommands(), inside=False)
+        assert (proof.status, "permission denied" in proof.detail) == ("inconclusive", True)
+    finally:
+        execute(database, "DROP SCHEMA hidden CASCADE", f"DROP ROLE {reader.user}")
+
+
+def test_an_index_that_was_left_invalid_is_red(look: Look) -> None:
+    """pg_dump leaves it out."""
+    proof = look(*DOWN, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'by_account'::regclass")["catalog"]
+    assert {"object": "INDEX public.by_account (validity)", "change": "new"} in proof["sample"]
+
+
+@pytest.mark.parametrize("text", ["", "--\n-- PostgreSQL database dump\n--\n\nCREATE TABLE public.a"])
+def test_a_catalog_that_was_cut_short_is_refused(database: Login, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    commands = HostCommands()
+    monkeypatch.setattr(
+        HostCommands, "run", lambda *argv, **given: Finished(argv=("pg_dump",), status=0, stdout=text, stderr="",
+                                                             duration_ms=0, timed_out=False)
+    )  # fmt: skip
+    with pytest.raises(ReleaseError, match="its end is missing"):
+        catalog_of(database, commands, "tests", inside=False)
+
+
+HEAD = "\n-- Dumped from database version {0}\n-- Dumped by pg_dump version {0}\n\nSET row_security = off;\n\n"
+ONE = "--\n-- Name: {0}; Type: VIEW; Schema: public; Owner: me\n--\n\nCREATE VIEW public.{0} AS\n{1};\n\n\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "status"),
+    [
+        (("15.1", " SELECT 1"), ("15.1", " SELECT 1"), "pass"),
+        (("15.1", " SELECT 1"), ("15.2", " SELECT 1"), "pass"),
+        (("15.1", " SELECT 1"), ("15.1", " SELECT 2"), "fail"),
+        (("15.1", " SELECT 1"), ("15.2", " SELECT 2"), "inconclusive"),
+    ],
+)
+def test_where_a_version_has_words_of_its_own_nothing_is_claimed(
+    before: tuple[str, str], now: tuple[str, str], status: str
+) -> None:
+    one, two = (parsed(HEAD.format(version) + ONE.format("seen", text)) for version, text in (before, now))
+    proof = prove_catalog(Schema.of(one.facts()), two)
+    assert proof.status == status
+    assert status == "pass" or "VIEW public.seen: changed" in proof.detail
+
+
+@pytest.mark.parametrize("recorded", [None, ["table one: owner me"], {"objects": {}}, {}])
+def test_what_another_version_recorded_is_not_compared(recorded: object) -> None:
+    assert prove_catalog(Schema.of(recorded), Schema({"TABLE public.one": "x"})).status == "inconclusive"
 
 
 RED: list[tuple[str, list[str], str]] = [
@@ -266,7 +401,8 @@ def test_rows_that_a_trigger_added_on_both_ways_are_reported(
         journal.append(step, "passed", {"before": before, "after": read_counters(database)})
         if step == "upgrade":
             journal.append("guards", "passed", {"migration_xids": xids(session)})
-    given = {"created": ["order_items"], "altered": [], "bookkeeping_table": "alembic_version", "settle_seconds": 1.0}
+    given = {"created": ["order_items"], "altered": [], "db_container": "", "settle_seconds": 1.0}
+    given["bookkeeping_table"] = "alembic_version"
     result = act({**login_parameters, "run": run_parameters, **given}, False)
     found = {proof["name"].removeprefix("restored."): proof for proof in result["proofs"]}
     assert statuses(found) == {**dict.fromkeys(ALL, "pass"), "public.audit": "inconclusive"}
@@ -308,6 +444,7 @@ def test_without_a_baseline_nothing_is_claimed(
         "altered": [],
         "bookkeeping_table": "alembic_version",
         "settle_seconds": 1.0,
+        "db_container": "",
         "run": run_parameters,
     }
     result = act({**login_parameters, **params}, False)

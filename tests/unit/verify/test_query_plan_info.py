@@ -1,4 +1,4 @@
-"""query_plan_info: an index must be able to serve its query, and must serve it where that is the cheaper way."""
+"""plans: an index must be able to serve its query, and must serve it where that is the cheaper way."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
-import query_plan_info
 import shared_database
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.verify import plans as query_plans
 from ansible.module_utils.dbrelease.verify.plans import fetched, seeking, serves
 
 database, emptied = shared_database.database, shared_database.emptied
@@ -56,7 +56,7 @@ def look(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> Lo
     def run(check_mode: bool = False, login: dict[str, Any] | None = None, **plan: Any) -> dict[str, Any]:
         plans = [{**OF_AN_ACCOUNT, **plan}]
         common = {**login_parameters, **(login or {}), "run": run_parameters, "statement_timeout_ms": 60_000}
-        return query_plan_info.act({**common, "plans": plans}, check_mode)
+        return query_plans.act({**common, "plans": plans}, check_mode)
 
     return run
 

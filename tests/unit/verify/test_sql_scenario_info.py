@@ -1,4 +1,4 @@
-"""sql_scenario_info: a scenario shows what the database does, and nothing of it stays."""
+"""scenarios: a scenario shows what the database does, and nothing of it stays."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 import shared_database
-import sql_scenario_info
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.verify import scenarios as engine
+from ansible.module_utils.dbrelease.verify import scenarios as sql_scenarios
 from ansible.module_utils.dbrelease.verify.scenarios import (
     Left,
     Played,
@@ -101,7 +101,7 @@ def play(login_parameters: dict[str, Any], run_parameters: dict[str, Any], monke
     def run(*scenarios: dict[str, Any], check_mode: bool = False, **options: Any) -> dict[str, Any]:
         limits = {"statement_timeout_ms": 5_000, "lock_timeout_ms": 200}
         given = {**login_parameters, "run": run_parameters, "scenarios": list(scenarios), **limits, **options}
-        return sql_scenario_info.act(given, check_mode)
+        return sql_scenarios.act(given, check_mode)
 
     return run
 

@@ -1,4 +1,4 @@
-"""structure_info: every kind of deviation goes red in that very proof."""
+"""structure: every kind of deviation goes red in that very proof."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import psycopg2.extensions
 import pytest
+from ansible.module_utils.dbrelease.verify.structure import act
 from declared_tables import PROOFS, SQL, TABLES
-from structure_info import act
 
 COLUMNS, INDEXES, CONSTRAINTS = PROOFS[2:]
 DROP_FK = "ALTER TABLE order_items DROP CONSTRAINT order_items_order_id_fkey;"

@@ -13,11 +13,11 @@ from urllib.parse import quote
 
 import alembic_revision
 import pytest
-import untouched_info
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.postgres.writers import Sample, between, joined
+from ansible.module_utils.dbrelease.verify import unchanged
 from ansible.module_utils.dbrelease.verify.transactions import Transactions
 from ansible.module_utils.dbrelease.verify.unchanged_verdict import Evidence, Trace, judge
 from own_sessions import connect
@@ -120,7 +120,7 @@ def deploy(
             "log_label": "migration_log",
         }
         alembic_revision.act(asked, False)
-        found = untouched_info.act(
+        found = unchanged.act(
             {
                 **common,
                 "except_tables": ["order_items"],

@@ -1,4 +1,4 @@
-"""untouched_info: what the migration did is red, what the application did is not, and what is equal passes."""
+"""unchanged: what the migration did is red, what the application did is not, and what is equal passes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.migrate.move import read_counters, read_counters_before
 from ansible.module_utils.dbrelease.postgres.fingerprints import READING, read_tables, write_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.verify.unchanged import act
 from ansible.module_utils.dbrelease.verify.unchanged_verdict import Evidence, Trace, Window, judge, rewritten
 from ansible.module_utils.dbrelease.verify.write_attribution import migration_transactions
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from shared_database import await_inserts
-from untouched_info import act
 
 SCHEMA = """
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);

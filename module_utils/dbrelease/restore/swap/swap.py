@@ -65,7 +65,7 @@ class SwapPlan:
     there: Mapping[str, State] | None
     unknown_backup: bool = False
     removed: RemovedFiles = field(default_factory=lambda: RemovedFiles(""))
-    left: Left = field(default_factory=lambda: Left([], ""))
+    left: Left = field(default_factory=lambda: Left([], None))
 
     @property
     def copy(self) -> bool:
@@ -146,7 +146,7 @@ def swap_in(
             plan = _checked(plan, check_mode)
         if check_mode:
             return _as_result(plan, SwapResult(planned()), changed=True)
-        plan = replace(plan, left=read_left(login_to(login, database), plan.bookkeeping))
+        plan = replace(plan, left=read_left(login_to(login, database), plan.bookkeeping, plan.db_container))
         # Before the guardian begins, which puts them back where this process is killed before the exchange.
         with acting(run):
             files = [PayloadFile.of(item) for item in asked["remove_payload"]]
