@@ -59,11 +59,11 @@ def let_go_once(
     login: Login, blocker: psycopg2.extensions.connection, condition: Callable[[Cursor], bool]
 ) -> Iterator[None]:
     """Within the block the blocker's transaction is rolled back once the server shows this."""
-    over = threading.Event()
+    over, session = threading.Event(), connect(login, "watch")
 
     def watch() -> None:
         deadline = time.monotonic() + PATIENCE_S
-        with closing(connect(login, "watch")) as session, session.cursor() as cursor:
+        with closing(session), session.cursor() as cursor:
             while time.monotonic() < deadline and not over.is_set() and not condition(cursor):
                 over.wait(0.02)
         blocker.cursor().execute("ROLLBACK")

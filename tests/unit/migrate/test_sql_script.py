@@ -198,6 +198,6 @@ def test_a_lock_is_waited_for_briefly_and_its_holder_is_named(
             move()
         assert state(session) == ("b2", True)
         with let_go_after_an_attempt(database, holder):
-            result = move(lock={"timeout_ms": 100, "attempts": 200, "deadline_seconds": 20})
+            result = move(lock={"timeout_ms": 100, "attempts": 200, "deadline_seconds": 120})
     holder.close()
     assert (result["changed"], result["attempts"] > 1) == (True, True)

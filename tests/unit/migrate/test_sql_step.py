@@ -309,7 +309,7 @@ def held_lock(login: Login) -> Iterator[psycopg2.extensions.connection]:
 
 
 def test_a_short_lock_is_waited_out(params: dict[str, Any], cursor: Any, database: Login) -> None:
-    params["lock"]["attempts"] = 20
+    params["lock"] |= {"attempts": 200, "deadline_seconds": 120}
     params["steps"] = [VALIDATE]
     with held_lock(database) as holder, let_go_after_an_attempt(database, holder):
         result = act(params, False)
