@@ -104,7 +104,7 @@ def test_its_indexes_are_there_and_valid(psql: Psql, index: str) -> None:
 def test_both_foreign_keys_cascade_and_are_valid(psql: Psql) -> None:
     assert psql.lines(
         "SELECT confrelid::regclass, confdeltype, convalidated FROM pg_constraint"
-        f" WHERE conrelid = '{TABLE}'::regclass AND contype = 'f' ORDER BY 1::text"
+        f" WHERE conrelid = '{TABLE}'::regclass AND contype = 'f' ORDER BY confrelid::regclass::text"
     ) == ["drawings|c|t", "projects|c|t"]
 
 
