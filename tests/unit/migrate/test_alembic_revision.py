@@ -752,6 +752,14 @@ class TestLimitsThatDoNotReachIt:
 
 
 class TestPreview:
+    @pytest.fixture(autouse=True)
+    def temporary_folder_of_its_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Other workers of the tests make previews in the machine's at the same time."""
+        folder = tmp_path / "temporary"
+        folder.mkdir()
+        monkeypatch.setenv("TMPDIR", str(folder))
+        monkeypatch.setattr(tempfile, "tempdir", None)
+
     def test_migration_that_reads_data_is_inconclusive_and_goes_on(self, project: Project, parameters: Make) -> None:
         up = 'print(op.get_bind().execute(sa.text("SELECT count(*) FROM orders")).scalar_one())'
         result = module.act(parameters(project(up)), False)
