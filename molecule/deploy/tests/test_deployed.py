@@ -1,20 +1,77 @@
-"""What the runbook demands of a deployed release, asked from outside the project's own checks."""
+"""A deploy while clients write through the API, and what the runbook demands, asked from outside our own checks.
+
+It ends deployed, no acknowledged write is lost, none waits for it, and a second one changes nothing.
+"""
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import stat
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from urllib.parse import quote, quote_plus, unquote
+from typing import Any
 
 import pytest
-from outside import ARTIFACTS, POSTGRES, ROOT, STATE, Psql, docker, journal, play
+from canary import canary, forms_in
+from live import Client, writing
+from outside import ARTIFACTS, POSTGRES, ROOT, STATE, Playbook, Psql, docker, journal, patient, play
 from testinfra.host import Host
 
 TABLE = "drawing_project_associations"
+MISSING = "checks.no_missing_association"
+LONGEST_ACCEPTABLE_WRITE_S = 5.0  # of a request, on a machine that has much to do; bench/ measures the database's share
+SEEDED = "title NOT LIKE 'live %'"  # what no client writes
+WATCH = ("-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
+
+
+@pytest.fixture(scope="module")
+def live() -> tuple[Playbook, Client]:
+    """The deploy, and who wrote meanwhile."""
+    with writing() as client:
+        run = play("deploy_8_1a.yml", *patient(), *WATCH)
+    return run, client
+
+
+@pytest.fixture(scope="module", autouse=True)
+def again(live: tuple[Playbook, Client], psql: Psql, tmp_path_factory: pytest.TempPathFactory) -> Playbook:
+    """A second one, after the old code has written something more."""
+    with writing() as client:
+        client.until_acknowledged(4)
+    assert client.errors == []
+    with canary(psql, tmp_path_factory.mktemp("canary")) as verbosely:
+        return play("deploy_8_1a.yml", *patient(), *WATCH, *verbosely)
+
+
+def verdicts(evidence: dict[str, Any]) -> dict[str, str]:
+    return {proof["name"]: proof["status"] for proof in evidence["proofs"] if proof["name"].startswith("checks.")}
+
+
+def test_the_deploy_succeeds_and_every_acknowledged_write_is_there(live: tuple[Playbook, Client], psql: Psql) -> None:
+    run, client = live
+    assert run.status == 0, run.output
+    assert run.evidence["outcome"] == "deployed"
+    (rights,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "preflight.rights"]
+    assert (rights["status"], rights["observed"]) == ("pass", "owner (app_owner)")
+    assert not [proof for proof in run.evidence["proofs"] if proof["status"] == "fail"]
+    assert len(client.acknowledged) > 20
+    assert client.errors == []
+    assert client.longest_s < LONGEST_ACCEPTABLE_WRITE_S
+    there = dict(
+        line.split("|") for line in psql.lines("SELECT id, project_id FROM drawings WHERE title LIKE 'live %'")
+    )
+    assert client.acknowledged.items() <= there.items()
+
+
+def test_a_second_deploy_changes_nothing_and_calls_what_the_old_code_wrote_drift(again: Playbook) -> None:
+    assert (again.status, again.evidence["outcome"]) == (0, "already_deployed"), again.output
+    assert "changed=0 " in again.output
+    assert verdicts(again.evidence)[MISSING] == "inconclusive"
+    assert "drift, which reconcile brings in line" in again.evidence["headline"]
+
+
+def test_the_passwords_are_in_no_output_however_verbose(again: Playbook) -> None:
+    assert forms_in(again) == []
 
 
 def test_alembic_is_at_the_named_revision(backend: Host) -> None:
@@ -47,13 +104,15 @@ def test_its_indexes_are_there_and_valid(psql: Psql, index: str) -> None:
 def test_both_foreign_keys_cascade_and_are_valid(psql: Psql) -> None:
     assert psql.lines(
         "SELECT confrelid::regclass, confdeltype, convalidated FROM pg_constraint"
-        f" WHERE conrelid = '{TABLE}'::regclass AND contype = 'f' ORDER BY 1::text"
+        f" WHERE conrelid = '{TABLE}'::regclass AND contype = 'f' ORDER BY confrelid::regclass::text"
     ) == ["drawings|c|t", "projects|c|t"]
 
 
 def test_the_pairs_are_the_same_set_in_both_tables(psql: Psql) -> None:
-    source = psql.lines("SELECT id, project_id FROM drawings WHERE project_id IS NOT NULL")
-    copied = psql.lines(f"SELECT drawing_id, project_id FROM {TABLE}")
+    source = psql.lines(f"SELECT id, project_id FROM drawings WHERE project_id IS NOT NULL AND {SEEDED}")
+    copied = psql.lines(
+        f"SELECT drawing_id, a.project_id FROM {TABLE} a JOIN drawings d ON d.id = drawing_id WHERE {SEEDED}"
+    )
     assert len(source) > 5000
     assert sorted(source) == sorted(copied)
 
@@ -82,8 +141,9 @@ def test_the_backup_is_the_database_before_the_release(psql: Psql, postgres: Hos
         ):
             done = postgres.run(command)
             assert done.rc == 0, done.stderr
-        for table in ("drawings", "projects", "components"):
-            everything = f"SELECT md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM {table} t"
+        seeded = f"drawing_id IN (SELECT id FROM drawings WHERE {SEEDED})"
+        for table, which in {"drawings": SEEDED, "projects": "true", "components": seeded}.items():
+            everything = f"SELECT md5(string_agg(t::text, E'\\n' ORDER BY t::text)) FROM {table} t WHERE {which}"
             assert psql.value(everything, "outside_proof") == psql.value(everything)
         assert psql.value("SELECT version_num FROM alembic_version", "outside_proof") == "0ab370a9afb6"
     finally:
@@ -110,27 +170,6 @@ def test_the_journal_has_an_end_for_every_beginning() -> None:
     assert {"ts", "run_id", "release", "environment", "playbook", "step", "event", "facts"} == set(lines[0])
 
 
-def test_every_checklist_item_of_the_deploy_is_proved() -> None:
-    first = sorted(ARTIFACTS.glob("*/evidence.json"))[-2]
-    evidence = json.loads(first.read_text())
-    assert evidence["outcome"] == "deployed"
-    unproved = {item["item"] for item in evidence["checklist"] if item["status"] != "proved"}
-    assert unproved <= UNSEEN, unproved - UNSEEN
-    assert not [proof for proof in evidence["proofs"] if proof["status"] == "fail"]
-
-
-# Items of the runbook that a deploy alone does not see; the evidence says so instead of claiming them.
-UNSEEN = {
-    "Database backup created and verified",
-    "Staging environment tested (if available)",
-    "No errors in backend logs (15 min)",
-    "No errors in database logs (15 min)",
-    "No errors in backend/celery logs",
-    "Junction table growth monitored (24 hours)",
-    "Team notified of Phase A completion",
-}
-
-
 def test_the_fetched_evidence_is_the_targets() -> None:
     run = sorted(STATE.glob("runs/*"))[-1]
     for name in ("evidence.json", "report.md", "junit.xml"):
@@ -147,35 +186,3 @@ def test_the_password_is_in_no_file_of_the_run() -> None:
     password = (ROOT / ".stack/db_password").read_text().strip().encode()
     for path in [*STATE.rglob("*"), *ARTIFACTS.rglob("*")]:
         assert path.is_dir() or password not in Path(path).read_bytes(), path
-
-
-CANARY = "c@n/ary %42 'quoted' ü"
-API_CANARY = "api-canary%2542"
-
-
-@pytest.mark.parametrize(
-    "arguments", [("deploy_8_1a.yml",), ("deploy_8_1a.yml", "--check", "--diff"), ("verify_8_1a.yml",)]
-)
-def test_the_password_is_in_no_output_however_verbose(psql: Psql, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    secret = tmp_path / "secret.yml"
-    api = f"http://proxy:{API_CANARY}@localhost:8001"
-    secret.write_text(json.dumps({"db_user": "canary", "db_password": CANARY, "api_base_url": api}))
-    doubled = CANARY.replace("'", "''")
-    psql.lines(f"CREATE ROLE canary SUPERUSER LOGIN PASSWORD '{doubled}'")
-    try:
-        run = play(*arguments, "-vvv", "-e", f"@{secret}")
-    finally:
-        psql.lines("DROP ROLE canary")
-    assert run.status == 0, run.output
-    forms = [
-        API_CANARY,
-        unquote(API_CANARY),
-        CANARY,
-        quote(CANARY),
-        quote(CANARY, safe=""),
-        quote_plus(CANARY),
-        json.dumps(CANARY)[1:-1],
-    ]
-    forms.append(base64.b64encode(CANARY.encode()).decode())
-    everything = run.output + "".join(path.read_text(errors="replace") for path in STATE.rglob("*") if path.is_file())
-    assert [form for form in forms if form in everything] == []

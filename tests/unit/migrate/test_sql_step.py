@@ -15,6 +15,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.postgres.session import Login
+from lock_waits import let_go_after_an_attempt
 from own_sessions import connect
 from preflight_world import serve
 from sql_step import act
@@ -297,24 +298,20 @@ def test_a_broken_step_is_one_sentence(
 
 
 @contextmanager
-def held_lock(login: Login, seconds: float) -> Iterator[None]:
+def held_lock(login: Login) -> Iterator[psycopg2.extensions.connection]:
     """Another session, named, holds a lock on the table."""
     connection = connect(login, "worker")
     connection.cursor().execute("BEGIN; LOCK TABLE account_regions IN ACCESS EXCLUSIVE MODE; SELECT 'secret'")
-    timer = threading.Timer(seconds, connection.close)
-    timer.start()
     try:
-        yield
+        yield connection
     finally:
-        timer.cancel()
-        timer.join()
         connection.close()
 
 
 def test_a_short_lock_is_waited_out(params: dict[str, Any], cursor: Any, database: Login) -> None:
-    params["lock"]["attempts"] = 20
+    params["lock"] |= {"attempts": 200, "deadline_seconds": 120}
     params["steps"] = [VALIDATE]
-    with held_lock(database, 0.6):
+    with held_lock(database) as holder, let_go_after_an_attempt(database, holder):
         result = act(params, False)
     assert result["steps"][0]["attempts"] > 1
     assert result["lock_waits"][0]["application"] == "worker"
@@ -325,7 +322,7 @@ def test_a_long_lock_ends_it_and_names_the_blocker(params: dict[str, Any], curso
     params["lock"]["timeout_ms"] = 300
     params["steps"] = [VALIDATE]
     with (
-        held_lock(database, 30),
+        held_lock(database),
         pytest.raises(
             ReleaseError, match=r'gave up after 3 attempts .* application "worker", idle in transaction'
         ) as c,
@@ -339,7 +336,7 @@ def test_a_long_lock_ends_it_and_names_the_blocker(params: dict[str, Any], curso
 def test_counting_what_is_pending_does_not_wait_for_ever(params: dict[str, Any], cursor: Any, database: Login) -> None:
     params["steps"] = [PROVING_COPY]
     for check_mode in (True, False):
-        with held_lock(database, 30), pytest.raises(ReleaseError, match=r'gave up .* application "worker"'):
+        with held_lock(database), pytest.raises(ReleaseError, match=r'gave up .* application "worker"'):
             act(params, check_mode)
 
 

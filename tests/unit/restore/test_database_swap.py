@@ -18,6 +18,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import database_swap
@@ -56,8 +57,9 @@ def copy(world: World) -> str:
     return name
 
 
-# It takes a second to stop, as a worker does that ends its task first.
-SLOW = ["sh", "-c", "trap 'sleep 1; exit' TERM; while :; do sleep 0.1; done"]
+# It takes a while to stop, as a worker does that ends its task first: until the file is there.
+STOP_LATE = "echo stopping; until [ -e /tmp/done ]; do sleep 0.1; done; exit"
+SLOW = ["sh", "-c", f"trap '{STOP_LATE}' TERM; while :; do sleep 0.1; done"]
 
 
 @pytest.fixture
@@ -501,20 +503,33 @@ def test_a_container_that_is_still_stopping_is_started_when_it_has(
     container: str, monkeypatch: pytest.MonkeyPatch, asked_ago_s: float, stops: bool, at_once: bool
 ) -> None:
     monkeypatch.setattr(lifecycle, "KILLED_WITHIN", timedelta(seconds=0.5))
+    client = docker.from_env()
+    slow = client.containers.get(container)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        if not waited:
+            slow.exec_run(["touch", "/tmp/done"])
+        waited.append(seconds)
+        time.sleep(seconds)
+
+    monkeypatch.setattr(lifecycle, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
     since = utc_now() - timedelta(seconds=asked_ago_s)
-    limits = lifecycle.Limits(stop_s=2, healthy_s=1)
+    limits = lifecycle.Limits(stop_s=60 if stops else 1, healthy_s=1)
     stopper = threading.Thread(target=lifecycle.stop, args=([container], limits))
     if stops:
         stopper.start()
-        time.sleep(0.3)
+        deadline = time.monotonic() + 30
+        while b"stopping" not in slow.logs():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         assert status(container) == "running"
-    begun = time.monotonic()
     lifecycle.start(lifecycle.Stopping([container], since, limits.stop_s))
-    assert (time.monotonic() - begun < 0.8) is at_once
+    assert (waited == []) is at_once
     if stops:
         stopper.join()
-    time.sleep(0.3)
     assert status(container) == "running"
+    client.close()
 
 
 def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(

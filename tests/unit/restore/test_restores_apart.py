@@ -228,15 +228,22 @@ from ansible.module_utils.dbrelease.core.crash_guard import guarded
 from ansible.module_utils.dbrelease.core.journal import Run
 lock = NameLock(Login(**{login!r}), {database!r}, Run(**{run!r}))
 lock.take()
-with guarded(lambda: time.sleep(1)):
+def repair():
+    while not os.path.exists({repaired!r}):
+        time.sleep(0.05)
+with guarded(repair):
     print("now", flush=True)
     time.sleep(60)
 """
 
 
-def test_a_killed_holders_lock_lasts_until_its_guardian_has_repaired_and_no_longer(world: World) -> None:
+def test_a_killed_holders_lock_lasts_until_its_guardian_has_repaired_and_no_longer(
+    world: World, tmp_path: Path
+) -> None:
+    repaired = tmp_path / "repaired"
     paths = [str(ROOT), str(ROOT / "tests" / "support"), str(ROOT / "library")]
-    code = HOLDER.format(paths=paths, login=vars(world.maintenance), database=world.login.database, run=world.run)
+    login = vars(world.maintenance)
+    code = HOLDER.format(paths=paths, login=login, database=world.login.database, run=world.run, repaired=str(repaired))
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout and process.stdout.readline() == b"now\n"
     other = lock_of(world, Run(**elsewhere(world).run))
@@ -244,8 +251,15 @@ def test_a_killed_holders_lock_lasts_until_its_guardian_has_repaired_and_no_long
     process.wait()
     with pytest.raises(ReleaseError, match=f"dbrelease-lock-{world.run['run_id']}"):
         other.take()
-    time.sleep(1)
-    other.take()
+    repaired.touch()
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            other.take()
+            break
+        except ReleaseError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
     other.close()
 
 

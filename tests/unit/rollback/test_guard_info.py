@@ -545,7 +545,10 @@ def test_where_it_is_not_deployed_there_is_nothing_to_take_back(look: Look) -> N
     assert (result["state"], set(statuses(result).values())) == ("not_deployed", {"skipped"})
 
 
-def test_a_row_that_is_not_committed_yet_makes_the_number_unknown(look: Look, database: Login) -> None:
+def test_a_row_that_is_not_committed_yet_makes_the_number_unknown(
+    look: Look, database: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_database, "SETTLE_S", 0.2)
     other = connect(database, "slow writer")
     execute(other, "BEGIN")
     look()
@@ -772,7 +775,10 @@ def container() -> Iterator[str]:
         environment={"PHASE": "B"},
         labels={"phase": "b"},
     )
-    time.sleep(2.5)
+    deadline = time.monotonic() + 60
+    while b"late" not in made.logs():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     yield name
     made.remove(force=True)
     client.close()

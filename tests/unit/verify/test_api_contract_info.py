@@ -336,15 +336,17 @@ def test_one_odd_status_among_many_is_red(call: Call, site: Site) -> None:
 
 
 def test_slow_answers_are_red_beyond_factor_and_floor(call: Call, site: Site) -> None:
-    latency = {"requests": 3, "factor": 2.0, "floor_ms": 20}
+    latency = {"requests": 3, "factor": 0.001, "floor_ms": 100}  # the factor: whatever the machine does meanwhile
     call("observe", latency=latency)
-    site.delay_s = 0.06
+    site.delay_s = 0.15
     slow = by_name(call("verify", latency=latency))["api.orders.latency"]
-    assert (slow["status"], slow["expected"]) == ("fail", {"median_ms_at_most": 20})
+    assert (slow["status"], slow["expected"]) == ("fail", {"median_ms_at_most": 100})
     assert statuses(call("verify", latency=latency, judge_latency=False)) == {**ALL_PASS, "latency": "inconclusive"}
-    assert statuses(call("verify"))["latency"] == "pass", "the floor of 250 ms forgives it"
+    patient = {**latency, "floor_ms": 60_000}
+    assert statuses(call("verify", latency=patient))["latency"] == "pass", "the floor forgives it"
     call("observe", latency=latency)
-    assert statuses(call("verify", latency=latency))["latency"] == "pass", "so does a baseline that was as slow"
+    as_before = {**latency, "factor": 100.0}
+    assert statuses(call("verify", latency=as_before))["latency"] == "pass", "so does a baseline that was as slow"
 
 
 @pytest.mark.parametrize("tasks", ["rollback/tasks/prove.yml", "restore/tasks/main.yml"])

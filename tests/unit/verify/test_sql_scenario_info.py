@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +25,7 @@ from ansible.module_utils.dbrelease.verify.scenarios import (
     mismatch,
     unsaved_values,
 )
+from lock_waits import let_go_after_an_attempt
 from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
@@ -281,10 +281,8 @@ def test_a_lock_that_goes_in_time_does_no_harm(
     monkeypatch.setattr(engine, "PAUSE_S", 0.5)
     other = connect(database, "other")
     execute(other, "BEGIN", LOCKED["the table"])
-    thread = threading.Timer(0.4, lambda: execute(other, "ROLLBACK"))
-    thread.start()
-    assert play(CASCADE)["proofs"][0]["status"] == "pass"
-    thread.join()
+    with let_go_after_an_attempt(database, other):
+        assert play(CASCADE)["proofs"][0]["status"] == "pass"
     other.close()
 
 
