@@ -107,7 +107,7 @@ def make_copy(
             _apply_session_settings(place, backup)
             left_out = _subscriptions(place, path)
             with meanwhile:
-                _restore(place, path)
+                _restore(place, path, side_by_side=not backup.content.get("by_root"))
                 copy = _read(place, backup)
                 copy.proofs.append(_apply_settings(place, backup, left_out))
     except BaseException as error:
@@ -178,12 +178,14 @@ def _create(place: CopyTarget, backup: Backup, major: int) -> None:
         ) from error
 
 
-def _restore(place: CopyTarget, path: str) -> None:
+def _restore(place: CopyTarget, path: str, *, side_by_side: bool = True) -> None:
     """First every row, then what acts on rows: jobs side by side make the triggers of a partitioned table before its
-    partitions are filled, as that table itself has no rows to wait for.
+    partitions are filled, as that table itself has no rows to wait for. Rows that are loaded through partitioned tables
+    are loaded by one job: several would wait for one another, and an older pg_restore empties what another one filled.
     """
-    for sections in (("--section=pre-data", "--section=data"), ("--section=post-data",)):
-        _restore_sections(place, path, sections)
+    one = replace(place, jobs=1)
+    _restore_sections(place if side_by_side else one, path, ("--section=pre-data", "--section=data"))
+    _restore_sections(place, path, ("--section=post-data",))
 
 
 def _restore_sections(place: CopyTarget, path: str, sections: Sequence[str]) -> None:

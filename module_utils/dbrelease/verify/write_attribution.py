@@ -43,7 +43,7 @@ SELECT count(*) FILTER (WHERE held.xmin = ANY(%(migration)s::text[]::xid[])) AS 
        count(*) FILTER (WHERE distance.back > %(baseline)s) AS older,
        count(*) FILTER (WHERE distance.back > %(upgrade_end)s AND distance.back <= %(baseline)s
                           AND held.xmin <> ALL(%(migration)s::text[]::xid[])) AS others
-FROM ONLY {table} AS held
+FROM {table} AS held
 CROSS JOIN LATERAL (SELECT mod(%(now)s - held.xmin::text::bigint + 4294967296, 4294967296) AS back) AS distance
 """
 
@@ -235,7 +235,7 @@ def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Sequence[int]) -
     now = _now(cursor)
     end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
-    name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
+    name = _source(cursor, oid).as_string(cursor).replace("%", "%%")
     asked = {
         "migration": [str(xid % XIDS) for xid in migration],
         "now": now % XIDS,
@@ -252,6 +252,12 @@ def _now(cursor: Cursor) -> int:
     """Above every transaction id that this snapshot can see."""
     (row,) = select(cursor, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid")
     return int(row["xid"])
+
+
+def _source(cursor: Cursor, oid: int) -> sql.Composed:
+    """Its own rows; of a partitioned table, which is compared as a whole, those of its partitions."""
+    (row,) = select(cursor, "SELECT relkind = 'p' AS partitioned FROM pg_class WHERE oid = %s", (oid,))
+    return sql.SQL("{}{}").format(sql.SQL("" if row["partitioned"] else "ONLY "), _name(cursor, oid))
 
 
 def _name(cursor: Cursor, oid: int) -> sql.Identifier:
