@@ -52,6 +52,33 @@ ONLY_OURS = """
 found=$(find "${1%/*}/" -maxdepth 0 -perm -2 ! -perm -1000) || exit
 if [ "$found" ]; then echo "${1%/*} is writable by others, and not sticky: chmod +t it" >&2; exit 1; fi
 """
+# What the server says of a restore that fails for a cause in the dump or the role, and what to do about it.
+UNQUALIFIED = (
+    "a restore has an empty search_path, where {} names something without its schema; restore this dump by hand into a "
+    "new database, by pg_restore --section=pre-data, there ALTER FUNCTION ... SET search_path = ..., and then "
+    "--section=data and --section=post-data"
+)
+CAUSES = (
+    (re.compile(r"(?:function|operator|type|relation) .+ does not exist"), UNQUALIFIED),
+    (
+        re.compile(r"must be (?:a )?member of role|must be able to SET ROLE|must be owner of"),
+        "grant that role to db_user, or let a superuser be db_user, and run again",
+    ),
+    (
+        re.compile(r"permission denied to create|[Mm]ust be superuser|must have CREATE privilege"),
+        "let a superuser be db_user, or restore as one, and run again",
+    ),
+    (
+        re.compile(r"extension .+ is not available|could not open extension control file"),
+        "install the files of that extension on the server, and run again",
+    ),
+    (
+        re.compile(r"can only create extension in database"),
+        "restore to another server, as one server has that extension in one database only",
+    ),
+)
+# Of the context that the server tells only the function's name is shown: the rest may quote a row.
+CALLER = re.compile(r"""CONTEXT:\s+(?:PL/pgSQL|SQL) function "?([\w.]+(?:\([\w .,\[\]]*\))?)""")
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
@@ -211,11 +238,21 @@ def _restore_failure(place: CopyTarget, finished: Finished) -> ReleaseError:
     text = " ".join(finished.stderr.split())
     # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
     text = masked(QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip(), place.login.password)[:400]
+    advice = advice_for(finished.stderr)
     reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
     return ReleaseError(
         f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "
-        f"({reason}): the live database was not touched; remove the cause, and run again."
+        f"({reason}): the live database was not touched; {advice}."
     )
+
+
+def advice_for(stderr: str) -> str:
+    """What to do about a restore that failed, by what pg_restore wrote of it."""
+    text = " ".join(stderr.split())
+    caller = CALLER.search(text)
+    named = f"the function {caller[1]}" if caller else "a function"
+    found = next((advice for cause, advice in CAUSES if cause.search(QUOTED.split(text)[0])), None)
+    return found.format(named) if found else "remove the cause, and run again"
 
 
 def _read(place: CopyTarget, backup: Backup) -> Copy:

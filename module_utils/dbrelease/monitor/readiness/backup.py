@@ -24,7 +24,7 @@ from ...core.restore_names import proof_name
 from ...host.commands import commands_in
 from ...postgres.fingerprints import read_tables
 from ...postgres.session import LOST_CLIENT_OPTIONS, Login, connect, select, server_reason, transaction
-from ...restore.copy import drop_database
+from ...restore.copy import advice_for, drop_database
 from ...restore.settings import apply_session_settings, create_closed
 
 KEPT = "The backup from before the release is there, unchanged"
@@ -33,6 +33,7 @@ CRITERION = "readiness.restorable"
 RESTORED_PROOF = "backup.restorable"
 SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} -c default_transaction_read_only=off -c idle_session_timeout=0"
 RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
+NO_WAY_BACK = "Until it can be restored there is no way back to before the release by this backup."
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
 
 
@@ -85,11 +86,11 @@ def restorable(
             restore(path, copy, container, timeout_s)
             different = compare(copy, manifest)
     except ReleaseError as error:
-        return Proof(name, RESTORABLE, "fail", detail=error.message, remedy=TAKE_CARE)
+        return Proof(name, RESTORABLE, "fail", detail=error.message, remedy=NO_WAY_BACK)
     spent = round((time.monotonic() - begun) * 1000)
     if different:
         detail = f"The restored tables differ from the manifest: {', '.join(different)}."
-        return Proof(name, RESTORABLE, "fail", observed=different, detail=detail, remedy=TAKE_CARE, duration_ms=spent)
+        return Proof(name, RESTORABLE, "fail", observed=different, detail=detail, remedy=NO_WAY_BACK, duration_ms=spent)
     detail = f"Restored into a throwaway database now: rows and fingerprints of {len(manifest['tables'])} tables match."
     return Proof(name, RESTORABLE, "pass", observed=[], detail=detail, duration_ms=spent)
 
@@ -156,7 +157,9 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
     if finished.status != 0:
         reason = last_words(finished.stderr, 300, copy.password) or f"status {finished.status}"
-        raise ReleaseError(f"Restoring {path} by pg_restore in {commands.place} failed ({reason}): use another backup.")
+        raise ReleaseError(
+            f"Restoring {path} by pg_restore in {commands.place} failed ({reason}): {advice_for(finished.stderr)}."
+        )
 
 
 def compare(copy: Login, manifest: Manifest) -> list[str]:
