@@ -32,7 +32,7 @@ FROM pg_database d WHERE d.datname = current_database()
 """
 
 # What a summary only counts, or leaves out.
-UNCOUNTED = ("tables", "sequences", "settings", "catalog", "unsaid", "untrusted", "obstacles")
+UNCOUNTED = ("tables", "sequences", "settings", "catalog", "unsaid", "untrusted", "obstacles", "by_root")
 # How well the server was, for whoever watches it afterwards.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,

@@ -136,9 +136,18 @@ def _own_port(login: Login) -> str:
 
 
 def run_pg_dump(
-    commands: Commands, file: DumpFile, snapshot: str, environment: dict[str, str], timeout_s: int
+    commands: Commands,
+    file: DumpFile,
+    snapshot: str,
+    environment: dict[str, str],
+    timeout_s: int,
+    *,
+    by_root: bool = False,
 ) -> Finished:
-    """Stream the dump of one exported snapshot into the file, to pg_dump's end or the deadline."""
+    """Stream the dump of one exported snapshot into the file, to pg_dump's end or the deadline.
+
+    by_root: each row is loaded through its partitioned table, as a restore may have to move it to another partition.
+    """
     argv = [
         "pg_dump",
         f"--format={FORMAT}",
@@ -146,6 +155,7 @@ def run_pg_dump(
         "--no-password",
         f"--snapshot={snapshot}",
         f"--lock-wait-timeout={LOCK_WAIT_LIMIT_MS}",
+        *(["--load-via-partition-root"] if by_root else []),
     ]
     return commands.run(argv, timeout_s=timeout_s, environment=environment, on_stdout=file.write)
 
@@ -257,6 +267,7 @@ class Limits:
     application_name: str
     inside: bool
     timeout_s: int
+    by_root: bool = False
 
 
 class Dumping:
@@ -273,7 +284,10 @@ class Dumping:
 
     def _run(self, snapshot: str, environment: dict[str, str]) -> None:
         try:
-            self._finished = run_pg_dump(self._commands, self._file, snapshot, environment, self._limits.timeout_s)
+            limits = self._limits
+            self._finished = run_pg_dump(
+                self._commands, self._file, snapshot, environment, limits.timeout_s, by_root=limits.by_root
+            )
         except Exception as error:  # a thread's error is raised by result()
             self._error = error
 

@@ -47,6 +47,7 @@ SHAPE = {
     "sequences?": ({EACH: {"last_value": int, "increment": int}}, None),
     "tables?": {EACH: {"rows": int, "fingerprint": str, "columns": [str]}},
     "decoded?": ({"sha256?": str}, None),
+    "by_root?": bool,
     "restored?": ({"schema_sha256?": str}, None),
 }
 
@@ -99,6 +100,7 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
             for table, state in facts["tables"].items()
         },
         "decoded": {"at": now, "bytes": decoded.bytes, "sha256": decoded.sha256, "duration_ms": decoded.duration_ms},
+        "by_root": facts.get("by_root", False),
         "restored": None,
     }
 

@@ -23,6 +23,7 @@ from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
 from ..host.client_programs import tool_version
 from ..host.commands import Commands, commands_in
+from ..postgres.hash_partitions import scattered
 from ..postgres.restorable import read_obstacles
 from ..postgres.sequences import read_values
 from ..postgres.session import Login, connect, giving_back_locks, server_reason, transaction
@@ -116,7 +117,8 @@ def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Pat
             with giving_back_locks(cursor):
                 sequences = read_values(cursor)
             obstacles = _obstacles(cursor)
-            with dumping(commands, DumpFile(temporary), snapshot, plan.dump) as dumped_meanwhile:
+            limits = replace(plan.dump, by_root=bool(scattered(cursor)))
+            with dumping(commands, DumpFile(temporary), snapshot, limits) as dumped_meanwhile:
                 with journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)
                 dumped = dumped_meanwhile.result()
@@ -125,7 +127,9 @@ def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Pat
             f"Reading the baseline of the {plan.login.label} failed ({server_reason(error)}): "
             "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
         ) from error
-    return Baseline({**baseline.facts, "sequences": sequences, "obstacles": obstacles}), dumped
+    return Baseline(
+        {**baseline.facts, "sequences": sequences, "obstacles": obstacles, "by_root": limits.by_root}
+    ), dumped
 
 
 def _obstacles(cursor: RealDictCursor) -> str:

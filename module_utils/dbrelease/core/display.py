@@ -87,12 +87,9 @@ def invocation_of(params: Mapping[str, Any], hidden: Any) -> dict[str, Any]:
 def json_text(value: Any, **form: Any) -> str:
     """The value as JSON that a terminal shows as it is: what is not seen is written as JSON's own escape."""
     text = json.dumps(value, ensure_ascii=False, **form)
-    return text if text.isascii() and text.isprintable() else "".join(map(_json_character, text))
-
-
-def _json_character(character: str) -> str:
-    # Line ends are the form's own: those of a text are escaped already.
-    return json.dumps(character)[1:-1] if character != "\n" and unseen(character) else character
+    # Line ends are the form's own: those of a text are escaped already. A long text has few different characters.
+    escapes = {ord(one): json.dumps(one)[1:-1] for one in set(text) - {"\n"} if unseen(one)}
+    return text.translate(escapes) if escapes else text
 
 
 def _every_text(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg2
@@ -12,6 +12,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
+from .hash_partitions import scattered
 from .session import Row, giving_back_locks, select, server_reason
 
 # What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
@@ -29,9 +30,14 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name,
        coalesce(pg_stat_get_tuples_deleted(c.oid), 0) AS deleted
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
-  AND (%(schema)s::text IS NULL OR (n.nspname, c.relname) = (%(schema)s, %(name)s))
+WHERE (c.relkind = 'r' OR c.oid = ANY (%(whole)s::oid[]))
+  AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY n.nspname, c.relname
+"""
+
+ONE = """
+SELECT c.oid::bigint AS oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
 """
 
 # A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
@@ -57,7 +63,7 @@ FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
-WHERE c.relkind = 'r' AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s)
+WHERE c.relkind IN ('r', 'p') AND a.attnum > 0 AND NOT a.attisdropped AND a.attrelid = ANY(%s)
 ORDER BY a.attrelid, a.attnum
 """
 
@@ -77,6 +83,8 @@ class _Table:
     schema: str
     name: str
     counters: dict[str, int]
+    # Of one that is compared as a whole: the tables that hold its rows.
+    parts: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:
@@ -173,17 +181,32 @@ def position(cursor: Cursor) -> Row:
     return now
 
 
-def _tables(cursor: Cursor, schema: str | None = None, name: str | None = None) -> list[_Table]:
-    """All of them, or the one of that name."""
-    return [
+def _tables(cursor: Cursor) -> list[_Table]:
+    """All of them; partitions among which a restore moves rows are one with their table."""
+    groups = scattered(cursor)
+    tables = [
         _Table(
             row["oid"],
             row["schema"],
             row["name"],
             {counter: int(row[counter]) for counter in ("inserted", "updated", "deleted")},
         )
-        for row in select(cursor, TABLES, {"schema": schema, "name": name})
+        for row in select(cursor, TABLES, {"whole": list(groups)})
     ]
+    if not groups:
+        return tables
+    by_oid = {table.oid: table for table in tables}
+    members = {oid for parts in groups.values() for oid in parts}
+    return [
+        _whole(table, [by_oid[oid] for oid in groups[table.oid] if oid in by_oid]) if table.oid in groups else table
+        for table in tables
+        if table.oid not in members
+    ]
+
+
+def _whole(table: _Table, parts: Sequence[_Table]) -> _Table:
+    counters = {counter: sum(part.counters[counter] for part in parts) for counter in table.counters}
+    return replace(table, counters=counters, parts=tuple((part.schema, part.name) for part in parts))
 
 
 def _columns(cursor: Cursor, oids: list[int]) -> defaultdict[int, list[_Column]]:
@@ -224,10 +247,13 @@ def _read_columns(cursor: Cursor, table: _Table, columns: Sequence[_Column], wan
 
 
 def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
+    rows, fingerprint = 0, 0
     try:
-        with giving_back_locks(cursor):
-            cursor.execute(_statement(table, columns))
-            (row,) = (dict(answer) for answer in cursor.fetchall())
+        for schema, name in table.parts or ((table.schema, table.name),):
+            with giving_back_locks(cursor):
+                cursor.execute(_statement(schema, name, columns))
+                (row,) = (dict(answer) for answer in cursor.fetchall())
+            rows, fingerprint = rows + int(row["rows"]), fingerprint + int(row["fingerprint"])
     except psycopg2.Error as error:
         forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
         advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
@@ -237,18 +263,18 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
             sqlstate=error.pgcode,
         ) from error
     return {
-        "rows": int(row["rows"]),
-        "fingerprint": str(row["fingerprint"]),
+        "rows": rows,
+        "fingerprint": str(fingerprint),
         "columns": [column.name for column in columns],
         "oid": table.oid,
         **table.counters,
     }
 
 
-def _statement(table: _Table, columns: Sequence[_Column]) -> sql.Composed:
+def _statement(schema: str, name: str, columns: Sequence[_Column]) -> sql.Composed:
     # ONLY: the rows of a table that inherits are that table's own.
     return sql.SQL("SELECT count(*) AS rows, coalesce(sum({}), 0)::text AS fingerprint FROM ONLY {}").format(
-        _row_hash(columns), sql.Identifier(table.schema, table.name)
+        _row_hash(columns), sql.Identifier(schema, name)
     )
 
 
@@ -279,7 +305,7 @@ def row_hash(
     cursor: Cursor, schema: str, name: str, wanted: Sequence[str], by_text: Collection[str] = ()
 ) -> sql.Composed:
     """The expression that hashes those columns of one row of a table, some of them as text."""
-    (oid,) = (found.oid for found in _tables(cursor, schema, name))
+    (oid,) = (found["oid"] for found in select(cursor, ONE, (schema, name)))
     columns = {column.name: column for column in _columns(cursor, [oid])[oid]}
     chosen = (columns[name] for name in wanted)
     return _row_hash([_Column(one.name, one.by_text or one.name in by_text, one.by_output) for one in chosen])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import psycopg2
 from psycopg2 import sql
@@ -172,10 +173,10 @@ def read_obstacles(cursor: Cursor) -> Obstacles:
     trusted = trusted_roles(cursor, cursor.connection.info.dbname)
     for row in select(cursor, EXPRESSIONS, {"trusted": trusted}):
         what = f"{row['what']} of {row['schema']}.{row['name']}"
-        _try(cursor, seen, what, row["functions"], row["may_call"], lambda row=row: _computed(cursor, row))
+        _try(cursor, seen, what, row["functions"], row["may_call"], partial(_computed, cursor, row))
     for row in select(cursor, VIEWS, {"trusted": trusted}):
         what = f"the materialized view {row['schema']}.{row['name']}"
-        _try(cursor, seen, what, "functions", row["may_call"], lambda row=row: _view(row))
+        _try(cursor, seen, what, "functions", row["may_call"], partial(_view, row))
     (role,) = select(cursor, SUPERUSER)
     seen.found += _of_extensions(cursor, seen.unseen)
     if not role["superuser"]:

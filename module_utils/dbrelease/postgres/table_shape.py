@@ -10,6 +10,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .fingerprints import table_key
+from .hash_partitions import scattered
 from .session import select
 
 # Every part of the catalog is read once: what is asked anew for each table grows with the square of their number.
@@ -42,9 +43,10 @@ SELECT n.nspname AS schema, c.relname AS name,
           AND i.indexprs IS NULL AND NOT EXISTS (SELECT FROM pg_attribute n WHERE n.attrelid = i.indrelid
            AND n.attnum = ANY((i.indkey::int2[])[0:i.indnkeyatts - 1]) AND NOT n.attnotnull))
          ORDER BY i.indisprimary DESC, x.relname LIMIT 1)), '{}') AS unique_key,
-       coalesce(f.parents, '[]') AS parents
+       coalesce(f.parents, '[]') AS parents, c.relkind = 'p' AS partitioned
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN referenced f ON f.conrelid = c.oid
-WHERE c.relkind = 'r' AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+WHERE (c.relkind = 'r' AND c.oid <> ALL (%(parts)s::oid[]) OR c.oid = ANY (%(whole)s::oid[]))
+  AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 ORDER BY n.nspname, c.relname
 """
 
@@ -53,6 +55,7 @@ ORDER BY n.nspname, c.relname
 class Table:
     """One table; `parents` are those that its foreign keys lead to.
 
+    partitioned: it is compared as a whole, since a restore moves its rows among its partitions.
     unique_key: what tells its rows apart, empty where nothing does; generated: columns that take no value.
     """
 
@@ -63,6 +66,7 @@ class Table:
     generated: frozenset[str]
     unique_key: tuple[str, ...]
     parents: frozenset[str]
+    partitioned: bool = False
 
     @property
     def key(self) -> str:
@@ -73,6 +77,11 @@ class Table:
     def identifier(self) -> sql.Identifier:
         """For statements."""
         return sql.Identifier(self.schema, self.name)
+
+    @property
+    def source(self) -> sql.Composable:
+        """What to read its rows from: those of a table that inherits from it are not its own."""
+        return self.identifier if self.partitioned else sql.SQL("ONLY {}").format(self.identifier)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,8 @@ class Pair:
 
 def read_shapes(cursor: Cursor) -> dict[str, Table]:
     """Every table of the database by `schema.table`."""
+    groups = scattered(cursor)
+    parts = [oid for members in groups.values() for oid in members]
     tables = [
         Table(
             row["schema"],
@@ -100,8 +111,9 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
             frozenset(row["generated"]),
             tuple(row["unique_key"]),
             frozenset(table_key(schema, name) for schema, name in row["parents"]),
+            row["partitioned"],
         )
-        for row in select(cursor, SHAPES)
+        for row in select(cursor, SHAPES, {"whole": list(groups), "parts": parts})
     ]
     return {table.key: table for table in tables}
 

@@ -55,6 +55,33 @@ ONLY_OURS = """
 found=$(find "${1%/*}/" -maxdepth 0 -perm -2 ! -perm -1000) || exit
 if [ "$found" ]; then echo "${1%/*} is writable by others, and not sticky: chmod +t it" >&2; exit 1; fi
 """
+# What the server says of a restore that fails for a cause in the dump or the role, and what to do about it.
+UNQUALIFIED = (
+    "a restore has an empty search_path, where {} names something without its schema; restore this dump by hand into a "
+    "new database, by pg_restore --section=pre-data, there ALTER FUNCTION ... SET search_path = ..., and then "
+    "--section=data and --section=post-data"
+)
+CAUSES = (
+    (re.compile(r"(?:function|operator|type|relation) .+ does not exist"), UNQUALIFIED),
+    (
+        re.compile(r"must be (?:a )?member of role|must be able to SET ROLE|must be owner of"),
+        "grant that role to db_user, or let a superuser be db_user, and run again",
+    ),
+    (
+        re.compile(r"permission denied to create|[Mm]ust be superuser|must have CREATE privilege"),
+        "let a superuser be db_user, or restore as one, and run again",
+    ),
+    (
+        re.compile(r"extension .+ is not available|could not open extension control file"),
+        "install the files of that extension on the server, and run again",
+    ),
+    (
+        re.compile(r"can only create extension in database"),
+        "restore to another server, as one server has that extension in one database only",
+    ),
+)
+# Of the context that the server tells only the function's name is shown: the rest may quote a row.
+CALLER = re.compile(r"""CONTEXT:\s+(?:PL/pgSQL|SQL) function "?([\w.]+(?:\([\w .,\[\]]*\))?)""")
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
 SESSION_OPTIONS = (
@@ -110,7 +137,7 @@ def make_copy(
             _apply_session_settings(place, backup)
             left_out = _subscriptions(place, path)
             with meanwhile:
-                _restore(place, path)
+                _restore(place, path, side_by_side=not backup.content.get("by_root"))
                 copy = _read(place, backup)
                 copy.proofs.append(_apply_settings(place, backup, left_out))
     except BaseException as error:
@@ -181,12 +208,14 @@ def _create(place: CopyTarget, backup: Backup, major: int) -> None:
         ) from error
 
 
-def _restore(place: CopyTarget, path: str) -> None:
+def _restore(place: CopyTarget, path: str, *, side_by_side: bool = True) -> None:
     """First every row, then what acts on rows: jobs side by side make the triggers of a partitioned table before its
-    partitions are filled, as that table itself has no rows to wait for.
+    partitions are filled, as that table itself has no rows to wait for. Rows that are loaded through partitioned tables
+    are loaded by one job: several would wait for one another, and an older pg_restore empties what another one filled.
     """
-    for sections in (("--section=pre-data", "--section=data"), ("--section=post-data",)):
-        _restore_sections(place, path, sections)
+    one = replace(place, jobs=1)
+    _restore_sections(place if side_by_side else one, path, ("--section=pre-data", "--section=data"))
+    _restore_sections(place, path, ("--section=post-data",))
 
 
 def _restore_sections(place: CopyTarget, path: str, sections: Sequence[str]) -> None:
@@ -212,11 +241,21 @@ def _restore_failure(place: CopyTarget, finished: Finished) -> ReleaseError:
     text = " ".join(finished.stderr.split())
     # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
     text = masked(QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip(), place.login.password)[:400]
+    advice = advice_for(finished.stderr)
     reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
     return ReleaseError(
         f"Restoring into the new database {place.login.database} by pg_restore in {place.commands.place} failed "
-        f"({reason}): the live database was not touched; remove the cause, and run again."
+        f"({reason}): the live database was not touched; {advice}."
     )
+
+
+def advice_for(stderr: str) -> str:
+    """What to do about a restore that failed, by what pg_restore wrote of it."""
+    text = " ".join(stderr.split())
+    caller = CALLER.search(text)
+    named = f"the function {caller[1]}" if caller else "a function"
+    found = next((advice for cause, advice in CAUSES if cause.search(QUOTED.split(text)[0])), None)
+    return found.format(named) if found else "remove the cause, and run again"
 
 
 def _read(place: CopyTarget, backup: Backup) -> Copy:

@@ -42,7 +42,7 @@ XIDS = 1 << 32
 # The 32 bits that a row holds, as its distance back from the snapshot: that survives the counter's wrap-around.
 TRACE = """
 SELECT CASE WHEN distance.back <= %(baseline)s THEN distance.back END AS back, count(*) AS rows
-FROM ONLY {table} AS held
+FROM {table} AS held
 CROSS JOIN LATERAL (SELECT mod(%(now)s - held.xmin::text::bigint + 4294967296, 4294967296) AS back) AS distance
 GROUP BY 1
 """
@@ -314,7 +314,7 @@ def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Transactions) ->
     now = _now(cursor)
     end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
-    name = _name(cursor, oid).as_string(cursor).replace("%", "%%")
+    name = _source(cursor, oid).as_string(cursor).replace("%", "%%")
     with giving_back_locks(cursor):
         asked = {"now": now % XIDS, "baseline": now - memory.baseline["xid"]}
         cursor.execute(sql.SQL(TRACE).format(table=sql.SQL(name)), asked)
@@ -336,6 +336,12 @@ def _now(cursor: Cursor) -> int:
     """Above every transaction id that this snapshot can see."""
     (row,) = select(cursor, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid")
     return int(row["xid"])
+
+
+def _source(cursor: Cursor, oid: int) -> sql.Composed:
+    """Its own rows; of a partitioned table, which is compared as a whole, those of its partitions."""
+    (row,) = select(cursor, "SELECT relkind = 'p' AS partitioned FROM pg_class WHERE oid = %s", (oid,))
+    return sql.SQL("{}{}").format(sql.SQL("" if row["partitioned"] else "ONLY "), _name(cursor, oid))
 
 
 def _name(cursor: Cursor, oid: int) -> sql.Identifier:

@@ -9,7 +9,7 @@ import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables, write_counters
-from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
 from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from own_sessions import connect
 
@@ -216,6 +216,11 @@ WHERE l.pid = pg_backend_pid() AND n.nspname = 'public'
 """
 
 
+def locks(cursor: Any) -> int:
+    (row,) = select(cursor, LOCKED)
+    return int(row["locks"])
+
+
 def test_no_more_than_one_table_is_locked_at_a_time(session: Any, cursor: Any) -> None:
     """As many locks as tables and indexes at once would fill the lock table of the whole server."""
     for number in range(20):
@@ -223,12 +228,10 @@ def test_no_more_than_one_table_is_locked_at_a_time(session: Any, cursor: Any) -
         cursor.execute(f"CREATE TABLE c{number} (a int REFERENCES t{number})")
     with transaction(session, read_only=True, isolation="REPEATABLE READ") as held:
         everything = read_tables(held)
-        held.execute(LOCKED)
-        assert held.fetchone()["locks"] == 0
+        assert locks(held) == 0
         assert read_tables(held, {key: row["columns"] for key, row in everything.items()}).keys() == everything.keys()
         read_shapes(held)
-        held.execute(LOCKED)
-        assert held.fetchone()["locks"] == 0
+        assert locks(held) == 0
 
 
 def test_partitions_are_not_locked_for_their_shapes(session: Any, cursor: Any) -> None:
@@ -238,6 +241,5 @@ def test_partitions_are_not_locked_for_their_shapes(session: Any, cursor: Any) -
     cursor.execute("CREATE TABLE child (a int REFERENCES p)")
     with transaction(session, read_only=True, isolation="REPEATABLE READ") as held:
         shapes = read_shapes(held)
-        held.execute(LOCKED)
-        assert held.fetchone()["locks"] == 0
+        assert locks(held) == 0
     assert shapes["public.child"].parents >= {f"public.p{number}" for number in range(10)}

@@ -34,7 +34,7 @@ from ...postgres.session import (
     server_reason,
     transaction,
 )
-from ...restore.copy import drop_database
+from ...restore.copy import advice_for, drop_database
 from ...restore.settings import apply_session_settings, create_closed
 
 KEPT = "The backup from before the release is there, unchanged"
@@ -43,6 +43,7 @@ SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} {options_of({**TRANSACTIONS, **NO_WORK
 CRITERION = "readiness.restorable"
 RESTORED_PROOF = "backup.restorable"
 RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
+NO_WAY_BACK = "Until it can be restored there is no way back to before the release by this backup."
 TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
 
 
@@ -95,11 +96,11 @@ def restorable(
             restore(path, copy, container, timeout_s)
             different = compare(copy, manifest)
     except ReleaseError as error:
-        return Proof(name, RESTORABLE, "fail", detail=error.message, remedy=TAKE_CARE)
+        return Proof(name, RESTORABLE, "fail", detail=error.message, remedy=NO_WAY_BACK)
     spent = round((time.monotonic() - begun) * 1000)
     if different:
         detail = f"The restored tables differ from the manifest: {', '.join(different)}."
-        return Proof(name, RESTORABLE, "fail", observed=different, detail=detail, remedy=TAKE_CARE, duration_ms=spent)
+        return Proof(name, RESTORABLE, "fail", observed=different, detail=detail, remedy=NO_WAY_BACK, duration_ms=spent)
     detail = f"Restored into a throwaway database now: rows and fingerprints of {len(manifest['tables'])} tables match."
     return Proof(name, RESTORABLE, "pass", observed=[], detail=detail, duration_ms=spent)
 
@@ -166,7 +167,9 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): use another backup.") from error
     if finished.status != 0:
         reason = last_words(finished.stderr, 300, copy.password) or f"status {finished.status}"
-        raise ReleaseError(f"Restoring {path} by pg_restore in {commands.place} failed ({reason}): use another backup.")
+        raise ReleaseError(
+            f"Restoring {path} by pg_restore in {commands.place} failed ({reason}): {advice_for(finished.stderr)}."
+        )
 
 
 def compare(copy: Login, manifest: Manifest) -> list[str]:

@@ -31,9 +31,7 @@ def only_live(cursor: Cursor, live: Table, other: Table) -> Columns | None:
     counts = [sql.SQL("count(*) FILTER (WHERE {})").format(condition) for condition in given.values()]
     any_given = sql.SQL("count(*) FILTER (WHERE {})").format(sql.SQL(" OR ").join(given.values()))
     cursor.execute(
-        sql.SQL("SELECT ARRAY[{}] AS counts FROM ONLY {}").format(
-            sql.SQL(", ").join([any_given, *counts]), live.identifier
-        )
+        sql.SQL("SELECT ARRAY[{}] AS counts FROM {}").format(sql.SQL(", ").join([any_given, *counts]), live.source)
     )
     (answer,) = map(dict, cursor.fetchall())
     rows, *of_each = answer["counts"]

@@ -66,6 +66,7 @@ class Saved:
     large_objects: they are no rows of a table, and are not saved.
     columns: of each table those that the other database lacks, where they hold values: they are not replayed.
     not_replayed: the tables whose owners are not trusted, the rows of which are in no script.
+    moved: those whose rows a restore moves among partitions, the rows of which are in no script either.
     """
 
     directory: str = ""
@@ -73,6 +74,7 @@ class Saved:
     large_objects: LargeObjects = field(default_factory=LargeObjects)
     columns: dict[str, Columns] = field(default_factory=dict)
     not_replayed: list[str] = field(default_factory=list)
+    moved: list[str] = field(default_factory=list)
 
     @property
     def rows(self) -> int:
@@ -121,11 +123,11 @@ class RowArchive:
         if file is None:
             file = self._copies[table.key] = self._open(table.key, ".csv")
         columns = sql.SQL(", ").join(map(sql.Identifier, given(table, table.columns)))
-        text = sql.SQL("COPY (SELECT {} FROM ONLY {}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')")
+        text = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT WITH (FORMAT csv, HEADER, ENCODING 'UTF8')")
         try:
             file.seek(0)
             file.truncate()
-            cursor.copy_expert(text.format(columns, table.identifier).as_string(cursor), file.buffer)  # type: ignore[attr-defined]
+            cursor.copy_expert(text.format(columns, table.source).as_string(cursor), file.buffer)  # type: ignore[attr-defined]
         except OSError as error:
             raise write_failure(Path(file.name), error) from error
         _sync(file)

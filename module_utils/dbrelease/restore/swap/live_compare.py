@@ -110,9 +110,7 @@ class Comparison:
                     limit_statements(cursor, 0, lock_timeout=timeout_ms)
                     tables = read_shapes(cursor)
                     if tables:
-                        names = sql.SQL(", ").join(
-                            sql.SQL("ONLY {}").format(table.identifier) for table in tables.values()
-                        )
+                        names = sql.SQL(", ").join(table.source for table in tables.values())
                         cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
                     cursor.execute("SET LOCAL row_security = off")
                     # Whoever was waited for may have made a table, or a column, that is not held or not known yet.
@@ -161,6 +159,9 @@ class Comparison:
             # The revision is the schema's, which is not replayed.
             replay = self._bookkeeping not in (table.name, table.key)
             said = "" if replay else ": of the schema, not replayed"
+            if replay and table.partitioned:
+                replay, said = False, ": its rows lie in other partitions after a restore, not replayed"
+                keeper.saved.moved.append(table.key)
             if replay and table.key in self._of_strangers:
                 # Whoever runs the script would check them as their owner demands, and so run what that role wrote.
                 replay, said = False, ": of a role that is not trusted, not replayed"

@@ -27,7 +27,7 @@ APPLICATION = "dbrelease look"
 LOCK_TIMEOUT_MS = 500
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
 # A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
-SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM ONLY {}"
+SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM {}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Observation:
         if before is None or before.columns != table.columns:
             return False
         # No parameter: a percent sign in a name would be taken for the place of one.
-        cursor.execute(sql.SQL(SINCE).format(sql.Literal(self.horizon), table.identifier))
+        cursor.execute(sql.SQL(SINCE).format(sql.Literal(self.horizon), table.source))
         (now,) = map(dict, cursor.fetchall())
         return (now["rows"], now["written"]) == (before.rows, 0)
 
@@ -80,7 +80,7 @@ def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
     with giving_back_locks(cursor):
         try:
             # It also locks the table and its indexes for the copy.
-            cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM ONLY {}) AS filled").format(table.identifier))
+            cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {}) AS filled").format(table.source))
         except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
             return None
         (found,) = map(dict, cursor.fetchall())

@@ -60,10 +60,15 @@ def rows_proof(saved: Saved) -> Proof:
             f"{', '.join(map(quoted_text, saved.not_replayed[:SHOWN]))}"
             f"{f' and {more} more tables' if (more := len(saved.not_replayed) - SHOWN) > 0 else ''}."
         )
+    if saved.moved:
+        detail += (
+            " Saved and not in the script, as a restore moves them among partitions: rows of "
+            f"{', '.join(map(quoted_text, saved.moved[:SHOWN]))}. Write them by hand."
+        )
     return Proof(
         ROWS_PROOF,
         TITLES[ROWS_PROOF],
-        "inconclusive" if left or saved.not_replayed else "pass",
+        "inconclusive" if left or saved.not_replayed or saved.moved else "pass",
         observed=facts,
         detail=detail,
         remedy="Copy what is needed from the database that was kept." if left else "",

@@ -41,8 +41,8 @@ def sums(cursor: Cursor, pair: Pair) -> Sums:
     cursor.execute(
         sql.SQL(
             "SELECT bucket, count(*) AS rows, sum(hash)::text AS hashes FROM "
-            "(SELECT {} & {} AS bucket, {} AS hash FROM ONLY {}) hashed GROUP BY bucket"
-        ).format(key, sql.Literal(BUCKETS - 1), row, pair.live.identifier)
+            "(SELECT {} & {} AS bucket, {} AS hash FROM {}) hashed GROUP BY bucket"
+        ).format(key, sql.Literal(BUCKETS - 1), row, pair.live.source)
     )
     return {answer["bucket"]: (answer["rows"], answer["hashes"]) for answer in map(dict, cursor.fetchall())}
 
@@ -60,8 +60,8 @@ def differences(
     chosen = sql.Literal(list(buckets))
     key_hash, row_hash = _hashes(other_cursor, pair)
     other_cursor.execute(
-        sql.SQL("SELECT ({})::text AS hash, {} AS key FROM ONLY {} WHERE {} & {} = ANY({})").format(
-            row_hash, _texts(pair.key), pair.live.identifier, key_hash, sql.Literal(BUCKETS - 1), chosen
+        sql.SQL("SELECT ({})::text AS hash, {} AS key FROM {} WHERE {} & {} = ANY({})").format(
+            row_hash, _texts(pair.key), pair.live.source, key_hash, sql.Literal(BUCKETS - 1), chosen
         )
     )
     known: dict[Values, str] = {}
@@ -73,11 +73,11 @@ def differences(
     with live.cursor("dbrelease_rows", withhold=True) as stream:
         stream.itersize = FETCH
         stream.execute(
-            sql.SQL("SELECT ({})::text, {}, {} FROM ONLY {} WHERE {} & {} = ANY({})").format(
+            sql.SQL("SELECT ({})::text, {}, {} FROM {} WHERE {} & {} = ANY({})").format(
                 row_hash,
                 _texts(pair.key),
                 _texts(pair.live.columns),
-                pair.live.identifier,
+                pair.live.source,
                 key_hash,
                 sql.Literal(BUCKETS - 1),
                 chosen,
