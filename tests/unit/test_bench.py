@@ -115,7 +115,9 @@ def test_a_name_that_there_is_not_is_refused(stack: Stack) -> None:
 
 
 def test_a_migration_that_met_a_lock_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    tries = iter([psycopg2.errors.LockNotAvailable(), psycopg2.errors.LockNotAvailable(), 0.3])
+    tries: Iterator[Exception | float] = iter(
+        [psycopg2.errors.LockNotAvailable(), psycopg2.errors.LockNotAvailable(), 0.3]
+    )
 
     def once(_: str) -> float:
         if isinstance(came := next(tries), Exception):

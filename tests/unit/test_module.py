@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import shared_database
 from ansible.module_utils.dbrelease import module
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect
 
@@ -45,3 +47,19 @@ def test_a_defect_stays_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AnsibleModule", Module)
     with pytest.raises(ZeroDivisionError):
         module.run_module({}, lambda *_: {"a": 1 // 0})
+
+
+def test_what_was_imported_is_not_looked_through_for_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "AnsibleModule", Module)
+    frozen: list[int] = []
+
+    def act(_params: Mapping[str, Any], _check_mode: bool) -> dict[str, Any]:
+        frozen.append(gc.get_freeze_count())
+        raise ReleaseError("Enough was seen.")
+
+    try:
+        with pytest.raises(Failed, match="Enough was seen"):
+            module.run_module({}, act)
+    finally:
+        gc.unfreeze()
+    assert frozen[0] > 10_000

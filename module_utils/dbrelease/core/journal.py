@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -222,7 +222,7 @@ class _Known:
 
 _decode = json.JSONDecoder().decode
 # What _decode calls, without a search for spaces before and behind each line.
-_scan = json.JSONDecoder().scan_once
+_scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 # A module reads the journal several times, and what others append between two of them is little.
 _KNOWN: dict[Path, _Known] = {}
 

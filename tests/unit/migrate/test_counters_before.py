@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import psycopg2
 import pytest
-from ansible.module_utils.dbrelease.migrate import move
 from ansible.module_utils.dbrelease.migrate.move import LATE_S, OLDEST_S, read_counters_before, read_position
 from ansible.module_utils.dbrelease.postgres.session import Login
 
@@ -16,7 +15,7 @@ from ansible.module_utils.dbrelease.postgres.session import Login
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits, none of which takes any time."""
     waits: list[float] = []
-    monkeypatch.setattr(move.time, "sleep", waits.append)
+    monkeypatch.setattr("time.sleep", waits.append)
     return waits
 
 

@@ -64,7 +64,10 @@ def test_after_ten_thousand_runs_it_takes_less_than_a_second_of_work(run_paramet
     folder = Path(run_parameters["state_dir"])
     folder.mkdir(mode=0o700)
     proof = {"name": "a.b", "title": "A thing holds", "status": "pass", "detail": "It is so.", "remedy": ""}
-    steps = [("run", "started", {"asked": ["deployed"]}), ("claim", "passed", {})]
+    steps: list[tuple[str, str, dict[str, Any]]] = [
+        ("run", "started", {"asked": ["deployed"]}),
+        ("claim", "passed", {}),
+    ]
     for step in ("preflight", "upgrade", "verify"):
         steps += [(step, "started", {}), (step, "passed", {"proofs": [proof], "duration_ms": 12})]
     steps += [("run", "passed", {"outcome": "deployed"})]
