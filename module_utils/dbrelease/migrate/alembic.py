@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..core.errors import ReleaseError
 from ..core.redaction import masked
@@ -14,11 +14,22 @@ KEPT_CAUSE_CHARACTERS = 500
 # A reader leaves nothing behind, not even compiled revisions.
 READER_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
 
+# With it the server refuses what env.py would write; a driver may not take it, or a pooler.
+READ_ONLY = "-c default_transaction_read_only=on"
+_REFUSED_WRITE = re.compile(r"ReadOnlySqlTransaction|read-only transaction|\b25006\b", re.IGNORECASE)
+_REFUSED_OPTIONS = re.compile(r"unsupported startup parameter", re.IGNORECASE)
+# In PGOPTIONS a backslash keeps what follows it.
+BLANK, ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
+
 # `0ab370a9afb6 (head)`, `5f (branch label) (effective head)`; a log line has other words after the first one.
 _REVISION_LINE = re.compile(r"(?P<revision>[^\s()\[\]:]+)(?P<notes>(?: \([^)]*\))*)")
 
 # `sqlalchemy.exc.ProgrammingError: (...) ...`, `RuntimeError: ...`, `FAILED: ...`; not the SQL and the links after it.
 _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.[A-Za-z_]\w*|\w*(?:Error|Exception)|FAILED|SystemExit): ")
+
+
+class WritesError(ReleaseError):
+    """What was started to read wanted to write, and was refused."""
 
 
 def script_heads(commands: Commands, command: Sequence[str]) -> list[str]:
@@ -28,8 +39,31 @@ def script_heads(commands: Commands, command: Sequence[str]) -> list[str]:
 
 
 def alembic_current(commands: Commands, command: Sequence[str]) -> list[str]:
-    """What `alembic current` prints, sorted; none for an empty database. Raises ReleaseError where it cannot tell."""
-    return sorted({revision for revision, _ in _revisions(_read(commands, command, "current").stdout)})
+    """What `alembic current` prints, sorted; none for an empty database. Raises ReleaseError where it cannot tell.
+
+    It runs env.py, which may write: its sessions are read-only where the driver takes that. WritesError where it then
+    fails for that reason.
+    """
+    printed = _read(commands, command, "current", connects=True).stdout
+    return sorted({revision for revision, _ in _revisions(printed)})
+
+
+def reader_environment(commands: Commands) -> dict[str, str]:
+    """For whatever of Alembic runs env.py and must only read."""
+    return {**READER_ENVIRONMENT, "PGOPTIONS": libpq_options(commands, {}, READ_ONLY)}
+
+
+def run_reading(commands: Commands, argv: Sequence[str], timeout_s: int) -> Finished:
+    """Run it with read-only sessions; without them where a pooler takes no such option."""
+    finished = commands.run(argv, timeout_s=timeout_s, environment=reader_environment(commands))
+    if finished.status != 0 and _REFUSED_OPTIONS.search(finished.stderr + finished.stdout):
+        return commands.run(argv, timeout_s=timeout_s, environment=READER_ENVIRONMENT)
+    return finished
+
+
+def writes(finished: Finished) -> bool:
+    """Whether it failed as its session was read-only."""
+    return finished.status != 0 and bool(_REFUSED_WRITE.search(finished.stderr + finished.stdout))
 
 
 def error_tail(text: str) -> str:
@@ -40,13 +74,21 @@ def error_tail(text: str) -> str:
     return masked((named or kept or ["it printed nothing"])[-1])[:KEPT_CAUSE_CHARACTERS]
 
 
-def _read(commands: Commands, command: Sequence[str], verb: str) -> Finished:
-    finished = commands.run([*command, verb], timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)
+def _read(commands: Commands, command: Sequence[str], verb: str, *, connects: bool = False) -> Finished:
+    if connects:
+        finished = run_reading(commands, [*command, verb], READ_TIMEOUT_S)
+    else:
+        finished = commands.run([*command, verb], timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)
     if finished.status == 0:
         return finished
     asked = f"Asking `{' '.join(command)} {verb}` in {commands.place} failed"
     if missing_program(finished):
         raise ReleaseError(f"{asked} (there is no {command[0]}): check the release's migration command.")
+    if writes(finished):
+        raise WritesError(
+            f"{asked} ({error_tail(finished.stderr or finished.stdout)}): env.py writes to the database whenever "
+            "Alembic connects, which a read-only session refuses."
+        )
     if finished.timed_out:
         raise ReleaseError(f"{asked} (no answer in {READ_TIMEOUT_S} s): check that the database answers from there.")
     raise ReleaseError(
@@ -58,3 +100,11 @@ def _read(commands: Commands, command: Sequence[str], verb: str) -> Finished:
 def _revisions(output: str) -> list[tuple[str, str]]:
     matches = (_REVISION_LINE.fullmatch(line.strip()) for line in output.splitlines())
     return [(match["revision"], match["notes"]) for match in matches if match]
+
+
+def libpq_options(commands: Commands, settings: Mapping[str, str], *options: str) -> str:
+    """PGOPTIONS of a session there: the place's own stay in front, then those, then the settings."""
+    own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
+    given = [own.stdout.strip()] if own.status == 0 else []
+    given += [*options, *(f"-c {setting}={BLANK.sub(ESCAPED, value)}" for setting, value in settings.items())]
+    return " ".join(filter(None, given))

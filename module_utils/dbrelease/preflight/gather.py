@@ -19,13 +19,13 @@ from ..host.commands import Commands, commands_in
 from ..host.disk import room_at
 from ..host.http import Answer
 from ..host.inspect import DATABASE_SERVICE, Service, inspect, not_running, service_of
-from ..migrate.alembic import alembic_current, script_heads
+from ..migrate.alembic import WritesError, alembic_current, script_heads
 from ..migrate.role import takes
 from ..postgres.session import Connection, Login, connect
 from ..postgres.transport import caveat
 from ..release.requirements import Demands
 from .catalog import read_database
-from .facts import Database, Facts, Payload, Unseen
+from .facts import Database, Facts, Payload, Unseen, Writes
 from .places import ask_api, mounted_into, read_history, read_payload, read_state_dir
 from .trial import plan_statements
 
@@ -96,6 +96,8 @@ def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Un
         return down
     try:
         return look()
+    except WritesError as error:
+        return Writes(error.message)
     except ReleaseError as error:
         return Unseen(error.message)
 
@@ -165,7 +167,7 @@ def takes_owner_of(commands: Commands, demands: Demands, database: Database | Un
     """Whether what the migration makes can be db_user's to finish; None where that need not be asked."""
     if isinstance(database, Unseen) or not demands.finalizes or not database.rights.owner:
         return None
-    return takes(commands, demands.command, database.rights.owner)
+    return takes(commands, demands.command, database.rights.owner, read_only=True)
 
 
 def api_of(place: Target, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:
