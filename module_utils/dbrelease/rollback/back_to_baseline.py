@@ -257,7 +257,10 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         if baseline is not None and baseline.get("reading") != READING:
             baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]
         if baseline is not None:
-            transactions = (newest("guards") or {}).get("migration_xids") or ()
+            transactions = [
+                *((newest("guards") or {}).get("migration_xids") or ()),
+                *((newest("finalize") or {}).get("transactions") or ()),
+            ]
             proofs = compare_with_baseline(
                 Login.of(params),
                 Memory.of(baseline, newest("upgrade"), transactions, [newest("downgrade")]),
