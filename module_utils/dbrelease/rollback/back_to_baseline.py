@@ -41,8 +41,8 @@ def compare_with_baseline(
     bookkeeping_table: str,
     created: Sequence[str],
     altered: Sequence[str],
-    audit: Sequence[str],
     settle_seconds: float,
+    audit: Sequence[str] = (),
 ) -> list[Proof]:
     """A proof for the catalog, each table, each created table's absence and each observation."""
     tables = _tables(login, memory, downgrade, altered, audit, bookkeeping_table, settle_seconds)

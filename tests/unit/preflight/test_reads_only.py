@@ -44,8 +44,14 @@ def folder(tmp_path: Path, database: Login, session: Session, monkeypatch: pytes
         cursor.execute("CREATE TABLE alembic_version (version_num text)")
         cursor.execute("INSERT INTO alembic_version VALUES ('a1')")
         cursor.execute("CREATE TABLE orders (id int PRIMARY KEY)")
-    parts = {"host": database.host, "port": database.port, "user": database.user, "password": database.password or ""}
-    monkeypatch.setenv("TEST_DSN", psycopg2.extensions.make_dsn(dbname=database.database, **parts))
+    dsn = psycopg2.extensions.make_dsn(
+        host=database.host,
+        port=database.port,
+        user=database.user,
+        password=database.password or "",
+        dbname=database.database,
+    )
+    monkeypatch.setenv("TEST_DSN", dsn)
     folder = tmp_path / "application"
     folder.mkdir()
     yield folder
