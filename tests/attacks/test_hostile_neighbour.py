@@ -281,7 +281,8 @@ def test_what_a_stranger_does_to_its_own_table_turns_no_release_red(
 
 def test_the_applications_own_table_still_turns_it_red(shop: Login, stranger: Stranger, memory: Memory) -> None:
     with closing(connect(shop, "tests")) as session, session.cursor() as cursor:
-        cursor.execute("TRUNCATE orders")
+        # By the migration: what another job empties is reported.
+        cursor.execute("BEGIN; TRUNCATE orders; UPDATE alembic_version SET version_num = version_num; COMMIT")
     assert statuses(shop, memory) == {"lure": "pass", "orders": "fail"}
 
 

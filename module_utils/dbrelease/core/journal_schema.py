@@ -28,6 +28,7 @@ FACTS: Mapping[str, Shape] = {
     "upgrade": _MOVE,
     "downgrade": _MOVE,
     "guards": {"migration_xids?": ([int], None)},
+    "finalize": {"transactions?": ([int], None)},
     "lost_rows": {"rows": int, "session_settings": {}, "files": [{"path": str, "sha256": str}], "proofs": [{}]},
     # Without containers where another run gave the step its end.
     "restore.services": {"containers?": [str], "stop_seconds?": int, "maintenance_db?": str},

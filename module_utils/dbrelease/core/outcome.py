@@ -13,6 +13,8 @@ NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE")
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
 # The step that compares with the baseline, and its one proof where there is none.
 AS_BEFORE, BASELINE_PROOF = "as_before", "restored.baseline"
+# Of what check mode has started: whether it changed anything.
+READS_PROOF = "preflight.reads_only"
 # Steps that are asked for alone, of a release that is deployed; their run changes nothing.
 LOOKED_ON = (
     ("readiness", "Ready: {place} meets every criterion."),
@@ -158,7 +160,7 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
     begun = upgrade_begun(stages)
     passed = {stage.step for stage in stages if stage.status == "passed"}
     if check_mode:
-        return Verdict("planned", f"Planned: {place}; check mode reads only, and nothing was changed.")
+        return Verdict("planned", f"Planned: {place}; {_seen_in_check_mode(stages)}")
     drift = _drift(stages)
     reconciled = next((s for s in reversed(stages) if s.step == RECONCILED and s.status == "passed"), None)
     if reconciled and reconciled.facts.get("state") == "before":
@@ -178,6 +180,17 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
     unseen = [stage.message for stage in stages if stage.step in LOOKED_AT and stage.status == "skipped"]
     cause = Cause(" ".join(filter(None, unseen)) or f"{what}; run the verification.")
     return Verdict("failed", f"Nothing was proved of {place}: {cause.message}", cause)
+
+
+def _seen_in_check_mode(stages: Sequence[Stage]) -> str:
+    """What is known of a run that was only to read: what others' programs did was looked at, or was not."""
+    proofs = [proof for stage in stages for proof in stage.facts.get("proofs") or ()]
+    seen = next((proof for proof in proofs if proof["name"] == READS_PROOF), None)
+    if seen is None:
+        return "check mode reads only."
+    if seen["status"] == "pass":
+        return "check mode reads only, and nothing was changed."
+    return f"check mode reads only, but {seen['detail']}"
 
 
 def _drift(stages: Sequence[Stage]) -> str:

@@ -64,6 +64,8 @@ line.run_cmd = answer
 line.main(arguments)
 """
 NAMED = "dbrelease-probe-"
+# What its session is given besides: a setting to find again, and that env.py writes nothing.
+PROBE_SETTINGS = {"dbrelease.probe": "arrived", "default_transaction_read_only": "on"}
 # By such settings a downgrade is told which rows were counted.
 COUNTING = "dbrelease.*"
 # A console script says in its first line which interpreter has Alembic.

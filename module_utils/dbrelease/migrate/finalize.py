@@ -34,7 +34,8 @@ class Outcome:
 class Finalized:
     """What all steps did. `would_run`: what check mode found pending. `proven`: which checks held, and when.
 
-    unproven: the checks by which a step failed, as what it must prove does not hold.
+    unproven: the checks by which a step failed, as what it must prove does not hold. transactions: those of the steps,
+    for whoever asks later what the release wrote.
     """
 
     steps: list[Outcome] = field(default_factory=list)
@@ -43,6 +44,7 @@ class Finalized:
     unproven: list[str] = field(default_factory=list)
     would_run: list[str] = field(default_factory=list)
     lock_waits: list[Row] = field(default_factory=list)
+    transactions: list[int] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """For the journal and the module's result."""
@@ -152,7 +154,7 @@ class Finalizer:
             attempt, attempts = check_alone(connection, step, checks, self.limits), 0
             self._demand(step, attempt.proofs, done, "nothing was pending")
         else:
-            attempt, attempts = self._attempt(connection, step, checks, pending or 0, watch)
+            attempt, attempts = self._attempt(connection, step, checks, pending or 0, watch, done)
             self._demand(step, attempt.proofs, done, "what it did last was rolled back")
         spent = _ms(begun)
         said = (
@@ -165,7 +167,13 @@ class Finalizer:
         done.proven.update(dict.fromkeys(names, attempt.instant))
 
     def _attempt(
-        self, connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], pending: int, watch: LockWatch
+        self,
+        connection: Connection,
+        step: Step,
+        checks: Sequence[Mapping[str, Any]],
+        pending: int,
+        watch: LockWatch,
+        done: Finalized,
     ) -> tuple[Attempt, int]:
         """The step's last batch with the rows of all, and how many attempts there were."""
         rows = attempts = 0
@@ -178,6 +186,8 @@ class Finalizer:
                 watch=watch,
             )
             rows, attempts = rows + retried.value.rows, attempts + retried.attempts
+            if transaction := retried.value.instant.transaction:
+                done.transactions.append(transaction)
             if not retried.value.more:
                 return replace(retried.value, rows=rows), attempts
         raise ReleaseError(
@@ -235,7 +245,7 @@ def finalize(
         raise
     finally:
         journal_step.prove(*done.proofs)
-        journal_step.facts.update(done.facts())
+        journal_step.facts.update(done.facts(), transactions=done.transactions)
     proofs = [proof.as_dict() for proof in done.proofs]
     ran = {step.name for step in done.steps if step.changed}
     shown = "".join(f"-- {step.title}\n{step.sql.strip()}\n" for step in declared if step.name in ran)

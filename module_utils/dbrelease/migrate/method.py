@@ -9,8 +9,8 @@ from ..core.errors import ReleaseError
 from ..core.options import environment_of
 from ..host.commands import commands_in
 from ..postgres.lock_retry import LockLimits
-from .alembic import current_with
-from .alembic_probe import COUNTING, probe_name
+from .alembic import WritesError, current_with
+from .alembic_probe import COUNTING, PROBE_SETTINGS, probe_name
 from .move import session_environment
 
 
@@ -24,8 +24,10 @@ def method_for(params: Mapping[str, Any]) -> tuple[str, str]:
             params["backend_container"] or None, workdir=params["workdir"] or None, environment=environment_of(params)
         )
         name = probe_name(params["run"]["run_id"])
-        environment = session_environment(commands, name, limits, {"dbrelease.probe": "arrived"})
+        environment = session_environment(commands, name, limits, PROBE_SETTINGS)
         seen = current_with(commands, params["command"], environment)
+    except WritesError:
+        return "alembic", "Alembic rolls it back; its session could not be asked for its settings, as env.py writes."
     except ReleaseError as error:
         return "sql", f"The release's SQL file rolls it back, as Alembic could not be asked: {error.message}"
     if seen.refused:

@@ -20,10 +20,10 @@ from ..postgres.revision import _asking, revisions_or_none
 from ..postgres.session import LOST_CLIENT_OPTIONS, NO_WORKERS, TIMEOUTS, TRANSACTIONS, Login, Row, select
 from ..postgres.terminate import end_sessions
 from ..postgres.writers import WriterWatch
+from .alembic import libpq_options
 from .limits import Reach
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge, lock_timeout
-from .role import libpq_options
 
 # One stream, in the order of writing, and still the command's own exit status.
 MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")

@@ -10,7 +10,7 @@ from typing import Literal
 
 from ..core.proof import Proof
 from ..host.commands import Commands, Finished, missing_program
-from .alembic import READER_ENVIRONMENT, error_tail
+from .alembic import error_tail, reader_environment, run_reading
 
 PREVIEW_TIMEOUT_S = 120
 PREVIEW_PROOF = "migrate.preview"
@@ -65,7 +65,7 @@ def preview(
 ) -> Preview:
     """Ask Alembic for the SQL of exactly from:to; `files` (name: content) are revisions that it may not have yet."""
     arguments = [direction, f"{from_revision}:{revision}", "--sql"]
-    finished = commands.run([*command, *arguments], timeout_s=PREVIEW_TIMEOUT_S, environment=READER_ENVIRONMENT)
+    finished = run_reading(commands, [*command, *arguments], PREVIEW_TIMEOUT_S)
     revisions = {name: content for name, content in files.items() if name.endswith(".py")}
     if finished.status != 0 and revisions and UNKNOWN_REVISION in finished.stderr + finished.stdout:
         finished = _with_files(commands, command, arguments, revisions)
@@ -82,7 +82,7 @@ def _with_files(
         return commands.run(
             [python, "-c", WITH_FILES, *options, *arguments],
             timeout_s=PREVIEW_TIMEOUT_S,
-            environment=READER_ENVIRONMENT,
+            environment=reader_environment(commands),
             stdin=stdin,
         )
 

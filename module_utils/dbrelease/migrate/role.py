@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 from psycopg2.extras import RealDictCursor
 
 from ..host.commands import Commands
 from ..postgres.catalog import quoted, resolved
-from ..postgres.session import Login, connect, options_of, select
-from .alembic import READ_TIMEOUT_S, READER_ENVIRONMENT
+from ..postgres.session import Login, connect, select
+from .alembic import READ_ONLY, READ_TIMEOUT_S, READER_ENVIRONMENT, libpq_options, writes
 
 # A superuser may finish anybody's table. Whoever may not act as the owner gains nothing by its owning more.
 OWNER = """
@@ -40,14 +40,12 @@ def owner_of(login: Login, table: str) -> str:
     return str(found[0]["owner"]) if found else ""
 
 
-def takes(commands: Commands, command: Sequence[str], role: str) -> bool:
-    """Whether Alembic's sessions may act as the role: it is asked for its revision so, which only reads."""
-    environment = {**READER_ENVIRONMENT, "PGOPTIONS": libpq_options(commands, {"role": role})}
-    return commands.run([*command, "current"], timeout_s=READ_TIMEOUT_S, environment=environment).status == 0
+def takes(commands: Commands, command: Sequence[str], role: str, *, read_only: bool = False) -> bool | None:
+    """Whether Alembic's sessions may act as the role: it is asked for its revision so.
 
-
-def libpq_options(commands: Commands, settings: Mapping[str, str], *options: str) -> str:
-    """PGOPTIONS of a session there: the place's own stay in front, then those, then the settings."""
-    own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
-    given = [own.stdout.strip()] if own.status == 0 else []
-    return " ".join(filter(None, [*given, *options, options_of(settings)]))
+    read_only: env.py may not write meanwhile; None where it wants to, so that the answer says nothing of the role.
+    """
+    more = [READ_ONLY] if read_only else []
+    environment = {**READER_ENVIRONMENT, "PGOPTIONS": libpq_options(commands, {"role": role}, *more)}
+    finished = commands.run([*command, "current"], timeout_s=READ_TIMEOUT_S, environment=environment)
+    return None if read_only and writes(finished) else finished.status == 0

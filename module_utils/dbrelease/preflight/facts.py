@@ -23,6 +23,11 @@ class Unseen:
 
 
 @dataclass(frozen=True)
+class Writes(Unseen):
+    """What could not be looked at, as it would have written to the database."""
+
+
+@dataclass(frozen=True)
 class Table:
     """A relation under a declared name; kind is the letter of pg_class."""
 

@@ -19,8 +19,8 @@ from ..host.commands import Commands, commands_in
 from ..host.disk import room_at
 from ..host.http import Answer
 from ..host.inspect import DATABASE_SERVICE, Service, inspect, not_running, service_of
-from ..migrate.alembic import Current, current_with, script_heads
-from ..migrate.alembic_probe import AlembicSession, probe_name
+from ..migrate.alembic import Current, WritesError, current_with, script_heads
+from ..migrate.alembic_probe import PROBE_SETTINGS, AlembicSession, probe_name
 from ..migrate.move import session_environment
 from ..migrate.role import takes
 from ..postgres.lock_retry import LockLimits
@@ -28,7 +28,7 @@ from ..postgres.session import Connection, Login, connect
 from ..postgres.transport import caveat
 from ..release.requirements import Demands
 from .catalog import read_database, read_missing_rights
-from .facts import Database, Facts, Migrator, Payload, Unseen
+from .facts import Database, Facts, Migrator, Payload, Unseen, Writes
 from .places import ROOT, ask_api, mounted_into, read_history, read_payload, read_state_dir
 from .trial import plan_statements
 
@@ -107,6 +107,8 @@ def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Un
         return down
     try:
         return look()
+    except WritesError as error:
+        return Writes(error.message)
     except ReleaseError as error:
         return Unseen(error.message)
 
@@ -176,13 +178,13 @@ def takes_owner_of(commands: Commands, demands: Demands, database: Database | Un
     """Whether what the migration makes can be db_user's to finish; None where that need not be asked."""
     if isinstance(database, Unseen) or not demands.finalizes or not database.rights.owner:
         return None
-    return takes(commands, demands.command, database.rights.owner)
+    return takes(commands, demands.command, database.rights.owner, read_only=True)
 
 
 def current_of(commands: Commands, demands: Demands, run_id: str) -> Current:
     """Where Alembic finds the database, in a session with the settings that a migration's has."""
     limits = LockLimits(demands.lock_timeout_ms)
-    environment = session_environment(commands, probe_name(run_id), limits, {"dbrelease.probe": "arrived"})
+    environment = session_environment(commands, probe_name(run_id), limits, PROBE_SETTINGS)
     return current_with(commands, demands.command, environment)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ..core.proof import Proof
 from ..postgres.taken_names import FREE_THEM, in_words
 from ..release.requirements import Demands
-from .facts import Database, Facts, Unseen
+from .facts import Database, Facts, Unseen, Writes
 from .rules_target import BECAUSE_OF_DATABASE
 from .verdicts import broken, holds, skipped, undecided, unseen
 
@@ -78,6 +78,10 @@ def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
     if wrong:
         detail, remedy = wrong
         return broken("revision", detail, remedy, expected=known, observed=seen.revisions)
+    if isinstance(facts.current, Writes):
+        remedy = "Let env.py write only when it migrates, or see to it that the backend uses this very database."
+        detail = f"Whether the backend uses the same database is not known. {facts.current.reason}"
+        return undecided("revision", detail, remedy, expected=known)
     if isinstance(facts.current, Unseen):
         detail = "The backend could not be asked whether it sees the same."
         return holds("revision", detail, expected=known, observed=seen.revisions)
@@ -146,6 +150,8 @@ def _ancestors(revision: str, history: Mapping[str, tuple[str, ...]]) -> set[str
 
 
 def _wrong_backend(demands: Demands, facts: Facts, revisions: list[str]) -> tuple[str, str] | None:
+    if isinstance(facts.current, Writes):
+        return None
     if isinstance(facts.current, Unseen):
         # Where the history is red, the same commands failed for the same reason.
         lost = not isinstance(facts.heads, Unseen) and revisions[0] not in facts.heads != [demands.to_revision]

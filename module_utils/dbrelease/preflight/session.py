@@ -16,6 +16,8 @@ from ..release.requirements import Demands
 from .gather import Target, gather, settle
 from .judge import is_begun, judge, state_of, summary
 from .places import read_state_dir
+from .reads_only import prove as prove_reads_only
+from .reads_only import state_of as state_of_database
 from .unreconciled import has_wrong_key, is_cut_short
 from .way_back import way_back
 
@@ -29,8 +31,12 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     dry = check_mode or bool(state_dir.problem or state_dir.foreign)
     journal = Journal(run, dry=dry)
     with journal.step("preflight") as step:
-        facts = gather(_place(params, demands, run.state_dir), demands)
+        place = _place(params, demands, run.state_dir)
+        before = state_of_database(place.login) if check_mode else ""
+        facts = gather(place, demands)
         proofs = judge(demands, facts, require_restorable=bool(params.get("require_restorable")))
+        if check_mode:
+            proofs.append(prove_reads_only(before, state_of_database(place.login), demands.command))
         lines = [] if state_dir.foreign or (dry and not check_mode) else journal.read()
         begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)

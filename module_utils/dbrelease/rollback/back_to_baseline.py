@@ -44,9 +44,9 @@ def compare_with_baseline(
     bookkeeping_table: str,
     created: Sequence[str],
     altered: Sequence[str],
-    audit: Sequence[str],
     settle_seconds: float,
     catalog: Proof,
+    audit: Sequence[str] = (),
 ) -> list[Proof]:
     """A proof for the catalog, each table, each created table's absence and each observation."""
     tables = _tables(login, memory, downgrade, altered, audit, bookkeeping_table, settle_seconds)
@@ -273,12 +273,15 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         if baseline is not None and baseline.get("reading") != READING:
             baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]
         if baseline is not None:
-            transactions = (newest("guards") or {}).get("migration_xids") or ()
             login = Login.of(params)
             recorded, commands = _recorded(events, journal.run), commands_in(container)
             proof, catalog = compare_catalog(login, recorded, commands, inside=container is not None)
             if catalog is not None:
                 step.facts["catalog"] = catalog.facts()
+            transactions = [
+                *((newest("guards") or {}).get("migration_xids") or ()),
+                *((newest("finalize") or {}).get("transactions") or ()),
+            ]
             proofs = compare_with_baseline(
                 login,
                 Memory.of(baseline, newest("upgrade"), transactions, [newest("downgrade")]),

@@ -51,4 +51,5 @@ def remembered(journal: Journal) -> Memory:
             f"environment {run.environment}: run the playbook that deploys it, which takes one."
         )
     upgrade = last_facts(events, release=run.release, environment=run.environment, step="upgrade")
-    return Memory.of(baseline, upgrade)
+    finalized = last_facts(events, release=run.release, environment=run.environment, step="finalize")
+    return Memory.of(baseline, upgrade, (finalized or {}).get("transactions") or ())

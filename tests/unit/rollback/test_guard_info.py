@@ -926,14 +926,14 @@ def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
     )
 
 
-GONE = {
+FOR_EVER = {
     "a table": (["DROP TABLE orders"], "public.orders"),
     "a column": (["ALTER TABLE orders DROP account_id"], "public.orders.account_id"),
 }
 
 
 @pytest.mark.parametrize("by", ["migration", "others"])
-@pytest.mark.parametrize(("does", "named"), GONE.values(), ids=GONE.keys())
+@pytest.mark.parametrize(("does", "named"), FOR_EVER.values(), ids=FOR_EVER.keys())
 def test_what_a_downgrade_cannot_bring_back_holds_the_automatic_way(
     look: Look, session: Session, database: Login, run_parameters: dict[str, Any], does: list[str], named: str, by: str
 ) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import alembic_revision
 import pytest
+import sql_step
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
@@ -174,6 +175,33 @@ def test_what_cannot_be_attributed_is_not_called_the_applications(deploy: Deploy
     assert "by the application" not in seen
     assert "The migration itself wrote 500 rows" in seen or "was not seen" in seen
     assert found["orders"]["status"] == "inconclusive"
+
+
+def test_what_a_step_of_the_release_wrote_afterwards_is_the_releases(
+    deploy: Deploy, database: Login, login_parameters: dict[str, Any], run_parameters: dict[str, Any]
+) -> None:
+    journal = Journal(Run(**run_parameters))
+    with (
+        closing(connect(database, "baseline")) as connection,
+        transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
+    ):
+        journal.append("baseline", "passed", read_baseline(cursor, [], "alembic_version").facts)
+    step = {
+        "name": "fill",
+        "title": "Fill",
+        "sql": "UPDATE accounts SET name = 'x' WHERE id <= 7 AND name <> 'x'",
+        "pending": "SELECT count(*) AS pending FROM accounts WHERE id <= 7 AND name <> 'x'",
+        "batch_rows": 0,
+    }
+    common = {**login_parameters, "run": run_parameters}
+    services = {"containers": {}, "api_base_url": "", "guards": [], "timeout_seconds": 5.0}
+    given = {"checks": [], "lock": {}, "services": services}
+    sql_step.act({**common, **given, "steps": [step], "application_name": "finalize"}, False)
+    tables = {"except_tables": [], "altered_tables": [], "bookkeeping_tables": ["alembic_version"]}
+    asked = {**tables, "settle_seconds": 1.0}
+    found = {proof["name"]: proof for proof in unchanged.act({**common, **asked}, False)["proofs"]}
+    assert found["untouched.public.accounts"]["status"] == "fail"
+    assert "The migration itself wrote 7 rows of it." in found["untouched.public.accounts"]["detail"]
 
 
 T0, T1, T2 = (datetime(2026, 1, 1, 0, 0, second, tzinfo=UTC) for second in (1, 2, 3))

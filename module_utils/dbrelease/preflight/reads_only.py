@@ -1,0 +1,69 @@
+"""Whether what was started to read has left the database as it was: looked at before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from psycopg2 import Error
+
+from ..core.errors import ReleaseError
+from ..core.outcome import READS_PROOF
+from ..core.proof import Proof
+from ..postgres.catalog_text import read_lines
+from ..postgres.fingerprints import position
+from ..postgres.session import Login, connect, server_reason, transaction
+
+TITLE = "What was started to look at the target has changed nothing in the database"
+SHOWN_LINES = 3
+
+
+@dataclass(frozen=True)
+class State:
+    """The next transaction id, and the lines of the catalog."""
+
+    xid: int
+    catalog: frozenset[str]
+
+
+def state_of(login: Login) -> State | str:
+    """The state of a database, or why it could not be read."""
+    try:
+        with (
+            closing(connect(login, "dbrelease reads only", read_only=True)) as connection,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+        ):
+            return State(int(position(cursor)["xid"]), frozenset(read_lines(cursor)))
+    except ReleaseError as error:
+        return error.message
+    except Error as error:
+        return f"Reading the catalog failed ({server_reason(error)})."
+
+
+def prove(before: State | str, after: State | str, command: Sequence[str]) -> Proof:
+    """The catalogs are equal; whose transactions came in between is told by their number only where there was none."""
+    started = f"`{' '.join(command)} current` was started, in read-only sessions where its driver takes them"
+    if isinstance(before, str) or isinstance(after, str):
+        reason = before if isinstance(before, str) else after
+        return Proof(READS_PROOF, TITLE, "inconclusive", detail=f"{started}; what it changed was not seen. {reason}")
+    gone, new = sorted(before.catalog - after.catalog), sorted(after.catalog - before.catalog)
+    observed = {"transactions": after.xid - before.xid, "gone": len(gone), "new": len(new)}
+    if gone or new:
+        shown = "; ".join(
+            [f"gone: {line}" for line in gone[:SHOWN_LINES]] + [f"new: {line}" for line in new[:SHOWN_LINES]]
+        )
+        return Proof(
+            READS_PROOF,
+            TITLE,
+            "inconclusive",
+            expected={"gone": 0, "new": 0},
+            observed=observed,
+            detail=f"{started}, and meanwhile the catalog of the database changed ({shown}).",
+            remedy="Find out whether env.py did it, or somebody else; let env.py write only when it migrates.",
+        )
+    between = observed["transactions"]
+    detail = f"{started}; the catalog is as before, and {between} transactions of anybody's may have written."
+    if not between:
+        detail = f"{started}; no transaction wrote anything."
+    return Proof(READS_PROOF, TITLE, "pass", observed=observed, detail=detail)
