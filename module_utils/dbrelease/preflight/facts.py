@@ -57,6 +57,8 @@ class Database:
 
     `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
     what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
+    `vacuums`: autovacuums at work on the release's tables; `early_indexes`: names of indexes that it adds to existing
+    tables and that are there; `settings`: what is set for the database, db_user and the owner of Alembic's table.
     """
 
     version: str
@@ -76,6 +78,11 @@ class Database:
     rights: Rights = field(default_factory=Rights)
     superuser: bool = False
     planted: list[Row] = field(default_factory=list)
+    vacuums: list[Row] = field(default_factory=list)
+    invalid_indexes: list[Row] = field(default_factory=list)
+    early_indexes: list[str] = field(default_factory=list)
+    settings: list[Row] = field(default_factory=list)
+    resources: Mapping[str, int] = field(default_factory=dict)
     open_schemas: list[Row] = field(default_factory=list)
 
 
@@ -118,6 +125,8 @@ class Facts:
     answers: Mapping[str, Answer] | Unseen
     staging: Mapping[str, Any] | Unseen | None
     unverified: str = ""
+    # Of the container of the database; None where there is none.
+    shared_memory_bytes: int | None = None
     # Whether the backend may act as `rights.owner`; None where that need not be known, or cannot be.
     backend_takes_owner: bool | None = None
 

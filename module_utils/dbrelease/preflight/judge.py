@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..core.proof import Proof
 from ..release.requirements import Demands
 from . import rules_database as on_server
+from . import rules_server as on_server_itself
 from . import rules_sessions as on_sessions
 from . import rules_target as on_target
 from .facts import Facts, Unseen
@@ -32,6 +33,9 @@ RULES: Mapping[str, on_server.Rule] = {
     "checks_plan": on_server.checks_plan,
     "prepared_transactions": on_sessions.prepared_transactions,
     "old_transactions": on_sessions.old_transactions,
+    "vacuum": on_server_itself.vacuum,
+    "indexes": on_server_itself.indexes,
+    "settings": on_server_itself.settings,
     "state_dir": on_target.state_dir,
     "dump_room": on_target.dump_room,
     "table_room": on_target.table_room,
@@ -40,7 +44,7 @@ RULES: Mapping[str, on_server.Rule] = {
 }
 CHANGING = ("upgrade", "finalize")
 ENDS = ("verify", "downgrade", "rolled_back", "restored")
-ONLY_BEFORE = ("dump_tools", "rights", "prepared_transactions", "old_transactions", "table_room")
+ONLY_BEFORE = ("dump_tools", "rights", "prepared_transactions", "old_transactions", "vacuum", "table_room")
 
 
 def judge(demands: Demands, facts: Facts) -> list[Proof]:

@@ -156,8 +156,8 @@ def _type(
     if (parts := DECLARED_TYPE.fullmatch(declared)) and demands.may_make(_plain(parts["name"])):
         return _made(cursor, parts, table, made)
     raise ReleaseError(
-        f"{place} is {declared!r}, which is no type of this server ({reason}), and the release's revision does not name "
-        "it: correct it."
+        f"{place} is {declared!r}, which is no type of this server ({reason}), and the release's revision does not "
+        "name it: correct it."
     )
 
 
