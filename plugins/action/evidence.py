@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ansible.context as context  # type: ignore[import-untyped]
 import ansible.module_utils
-from ansible import context  # type: ignore[import-untyped]
 from ansible.errors import AnsibleConnectionFailure  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -129,6 +129,23 @@ def error_tail(text: str) -> str:
     return masked((named or kept or ["it printed nothing"])[-1])[:KEPT_CAUSE_CHARACTERS]
 
 
+def _probed(commands: Commands, command: Sequence[str], verb: str) -> dict[str, Any] | None:
+    """What the program says; where it says nothing, the plain command says why, or may be read all the same."""
+    return ask(commands, command, verb, timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)[0]
+
+
+def _rows(answer: Mapping[str, Any] | None) -> list[str] | None:
+    databases = (answer or {}).get("databases")
+    if not isinstance(databases, list) or not databases:
+        return None
+    return sorted({one for seen in databases for one in _texts(seen, "revisions")})
+
+
+def _texts(answer: Any, key: str) -> list[str]:
+    found = answer.get(key) if isinstance(answer, Mapping) else None
+    return [str(one) for one in found] if isinstance(found, list) else []
+
+
 def _read(commands: Commands, command: Sequence[str], verb: str, *, connects: bool = False) -> Finished:
     if connects:
         finished = run_reading(commands, [*command, verb], READ_TIMEOUT_S)

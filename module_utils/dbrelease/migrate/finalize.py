@@ -11,6 +11,7 @@ from ..core.errors import ReleaseError
 from ..core.journal import Step as JournalStep
 from ..core.proof import Proof, failures, not_run, sentence
 from ..postgres.could_not_run import could_not_run
+from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import LockLimits, LockWatch, retrying, watch_blockers
 from ..postgres.proof_instant import Instant
 from ..postgres.session import Connection, Login, Row, connect
@@ -103,6 +104,8 @@ class Finalizer:
                     try:
                         self._run_step(connection, step, watch, done)
                     except ReleaseError as error:
+                        if left := left_invalid(self.login):
+                            error.message = f"{error.message} {invalid_words(left)} {removal(left)}"
                         failed = failures(proof.as_dict() for proof in done.proofs)
                         if could_not_run(error):
                             done.proofs.append(step.not_run(error.message))

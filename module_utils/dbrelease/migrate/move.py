@@ -15,6 +15,7 @@ from ..core.proof import Proof
 from ..host.commands import Commands, Finished, missing_program
 from ..host.orphan_programs import end_programs
 from ..postgres.fingerprints import position, write_counters
+from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from ..postgres.revision import _asking, revisions_or_none
 from ..postgres.session import LOST_CLIENT_OPTIONS, NO_WORKERS, TIMEOUTS, TRANSACTIONS, Login, Row, select
@@ -107,7 +108,8 @@ class Alembic:
                 end_programs(self.commands, [self.run.run_id])
             end_sessions(self.login, name)
         outcome = self._outcome(cause, duration_ms)
-        proofs = [judge(move, outcome), *reach.proofs(), self.log.close()]
+        judged = with_invalid_indexes(judge(move, outcome), self.login)
+        proofs = [judged, *reach.proofs(), self.log.close()]
         after = read_counters(self.login) if outcome.revisions is not None else None
         return Moved(
             proofs,
@@ -165,6 +167,14 @@ class Alembic:
             cause=cause,
             duration_ms=duration_ms,
         )
+
+
+def with_invalid_indexes(proof: Proof, login: Login) -> Proof:
+    """The proof; one of a failure names the indexes that no try after it could make again."""
+    left = left_invalid(login) if proof.status == "fail" else []
+    if not left:
+        return proof
+    return replace(proof, detail=f"{proof.detail} {invalid_words(left)}", remedy=f"{proof.remedy} {removal(left)}")
 
 
 def read_counters(login: Login) -> Row:

@@ -24,7 +24,7 @@ from ..postgres.terminate import end_sessions
 from ..postgres.writers import WriterWatch
 from ..runs.exclusive import acting
 from .log import MigrationLog
-from .move import Moved, application_name, read_counters, read_counters_before
+from .move import Moved, application_name, read_counters, read_counters_before, with_invalid_indexes
 from .outcome import Move, advised, is_needed, refuses
 
 PROOF = "rollback.downgrade"
@@ -64,7 +64,8 @@ class Script:
             end_sessions(self.login, name)
         revisions = revisions_or_none(self.login, self.table)
         duration_ms = round((time.monotonic() - begun) * 1000)
-        proofs = [judge(move, revisions, cause, duration_ms), self.log.close()]
+        judged = with_invalid_indexes(judge(move, revisions, cause, duration_ms), self.login)
+        proofs = [judged, self.log.close()]
         after = read_counters(self.login) if revisions is not None else None
         told = (list(watch.seen), before, after, writers.facts())
         return Moved(proofs, revisions, started_at, duration_ms, self._attempts, *told)

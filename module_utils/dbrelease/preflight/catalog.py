@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..postgres.catalog import find_table, quoted, resolved, written
+from ..postgres.invalid_indexes import read_invalid
 from ..postgres.lock_retry import mask_literals
 from ..postgres.restorable import Obstacles, read_obstacles
 from ..postgres.revision import database_revisions
@@ -141,6 +142,45 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7
 ORDER BY age_s DESC NULLS LAST, a.pid
 """
 
+# Of a server's own process whoever has no pg_monitor sees that it has a database and no user; what it does is hidden.
+VACUUMS = """
+SELECT a.pid, format('%%I.%%I', n.nspname, c.relname) AS "table",
+       to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since,
+       coalesce(a.query LIKE '%%(to prevent wraparound)', false) AS wraparound,
+       (100 * p.heap_blks_scanned / nullif(p.heap_blks_total, 0))::int AS percent
+FROM pg_locks l
+JOIN pg_stat_activity a ON a.pid = l.pid
+JOIN pg_class c ON c.oid = l.relation
+JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_stat_progress_vacuum p ON p.pid = a.pid AND p.relid = c.oid
+WHERE l.relation = ANY (%s::oid[]) AND l.granted AND l.mode = 'ShareUpdateExclusiveLock'
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND a.usesysid IS NULL AND coalesce(a.backend_type, 'autovacuum worker') = 'autovacuum worker'
+ORDER BY 2
+"""
+INDEXES_THERE = """
+SELECT DISTINCT c.relname::text AS name FROM unnest(%s::oid[], %s::text[]) AS wanted (relation, name)
+JOIN pg_index i ON i.indrelid = wanted.relation JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = wanted.name
+ORDER BY 1
+"""
+# For everyone, for db_user, and for the role that owns Alembic's table, which is most often the backend's.
+SETTINGS = """
+SELECT split_part(one, '=', 1) AS name, substr(one, strpos(one, '=') + 1) AS value,
+       concat_ws(' in ', coalesce('the role ' || r.rolname, 'every role'), 'the database ' || d.datname) AS whom
+FROM pg_db_role_setting s
+LEFT JOIN pg_roles r ON r.oid = s.setrole
+LEFT JOIN pg_database d ON d.oid = s.setdatabase
+CROSS JOIN LATERAL unnest(s.setconfig) AS one
+WHERE (s.setdatabase = 0 OR d.datname = current_database())
+  AND (s.setrole = 0 OR r.rolname = current_user OR s.setrole = (SELECT relowner FROM pg_class WHERE oid = %(table)s))
+ORDER BY 1, 3
+"""
+RESOURCES = """
+SELECT max(setting::bigint) FILTER (WHERE name = 'work_mem') AS work_mem_kb,
+       max(setting::bigint) FILTER (WHERE name = 'temp_file_limit') AS temp_file_limit_kb
+FROM pg_settings WHERE name IN ('work_mem', 'temp_file_limit')
+"""
+
 Value = TypeVar("Value")
 
 
@@ -168,6 +208,11 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             rights=_read(connection, lambda cursor: read_rights(cursor, demands)),
             version_tables=() if revisions else _read(connection, _version_tables),
             planted=planted,
+            vacuums=_read(connection, lambda cursor: select(cursor, VACUUMS, (existing,))),
+            invalid_indexes=_read(connection, lambda cursor: read_invalid(cursor, oids)),
+            early_indexes=_read(connection, lambda cursor: _early_indexes(cursor, demands, tables)),
+            settings=_read(connection, lambda cursor: select(cursor, SETTINGS, {"table": _bookkeeping(cursor)})),
+            resources=_read(connection, lambda cursor: select(cursor, RESOURCES)[0]),
             open_schemas=open_schemas,
             obstacles=_obstacles(connection),
             locks=Locks(**_read(connection, lambda cursor: select(cursor, LOCKS))[0]),
@@ -256,6 +301,21 @@ def _read(connection: Connection, read: Callable[[Cursor], Value]) -> Value:
     with transaction(connection, read_only=True) as cursor:
         cursor.execute(LIMITS)
         return read(cursor)
+
+
+def _early_indexes(cursor: Cursor, demands: Demands, tables: Mapping[str, Table | None]) -> list[str]:
+    pairs = [
+        (table.oid, index)
+        for name, indexes in demands.added_indexes.items()
+        if (table := tables.get(name)) is not None
+        for index in indexes
+    ]
+    found = select(cursor, INDEXES_THERE, ([oid for oid, _ in pairs], [index for _, index in pairs]))
+    return [row["name"] for row in found]
+
+
+def _bookkeeping(cursor: Cursor) -> int | None:
+    return resolved(cursor, [BOOKKEEPING])[0]
 
 
 def _revisions(cursor: Cursor) -> list[str] | Unseen:

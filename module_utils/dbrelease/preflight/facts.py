@@ -74,6 +74,8 @@ class Database:
     `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
     what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
     `version_tables`: where no revision was found, the tables that Alembic may keep it in.
+    `vacuums`: autovacuums at work on the release's tables; `early_indexes`: names of indexes that it adds to existing
+    tables and that are there; `settings`: what is set for the database, db_user and the owner of Alembic's table.
     """
 
     version: str
@@ -94,6 +96,11 @@ class Database:
     version_tables: tuple[str, ...] = ()
     superuser: bool = False
     planted: list[Row] = field(default_factory=list)
+    vacuums: list[Row] = field(default_factory=list)
+    invalid_indexes: list[Row] = field(default_factory=list)
+    early_indexes: list[str] = field(default_factory=list)
+    settings: list[Row] = field(default_factory=list)
+    resources: Mapping[str, int] = field(default_factory=dict)
     open_schemas: list[Row] = field(default_factory=list)
     obstacles: Obstacles = field(default_factory=Obstacles)
     locks: Locks = field(default_factory=Locks)
@@ -153,6 +160,8 @@ class Facts:
     environment: tuple[str, ...] = ()
     # What the role that migrates lacks for what the release declares; None where its role is not known.
     migrator: Migrator | None = None
+    # Of the container of the database; None where there is none.
+    shared_memory_bytes: int | None = None
     # Whether the backend may act as `rights.owner`; None where that need not be known, or cannot be.
     backend_takes_owner: bool | None = None
 

@@ -96,6 +96,7 @@ def gather(place: Target, demands: Demands) -> Facts:
             environment=tuple(place.environment),
             session_refused="" if isinstance(asked, Unseen) else asked.refused,
             migrator=None if isinstance(migrator, Unseen) else migrator,
+            shared_memory_bytes=shared_memory_of(place),
             backend_takes_owner=None if isinstance(takes_owner, Unseen) else takes_owner,
         )
     return with_history(facts, demands, backend)
@@ -215,6 +216,15 @@ def room_on_server(place: Target, database: Database | Unseen) -> int | Unseen:
     if not database.data_directory:
         return Unseen("The server does not tell this user where it keeps its data.")
     return room_at(commands_in(place.db_container), database.data_directory).free
+
+
+def shared_memory_of(place: Target) -> int | None:
+    """What the container of the database has for parallel workers; None where it has none, or cannot be seen."""
+    try:
+        found = inspect({"db": place.db_container} if place.db_container else {}).get("db")
+    except ReleaseError:
+        return None
+    return int((found or {}).get("HostConfig", {}).get("ShmSize") or 0) or None
 
 
 def with_history(facts: Facts, demands: Demands, backend: Callable[[], Commands]) -> Facts:

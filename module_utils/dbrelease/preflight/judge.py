@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..core.proof import Proof
 from ..release.requirements import Demands
 from . import rules_database as on_server
+from . import rules_server as on_server_itself
 from . import rules_sessions as on_sessions
 from . import rules_target as on_target
 from .facts import Facts, Unseen
@@ -36,6 +37,9 @@ RULES: Mapping[str, on_server.Rule] = {
     "checks_plan": on_server.checks_plan,
     "prepared_transactions": on_sessions.prepared_transactions,
     "old_transactions": on_sessions.old_transactions,
+    "vacuum": on_server_itself.vacuum,
+    "indexes": on_server_itself.indexes,
+    "settings": on_server_itself.settings,
     "state_dir": on_target.state_dir,
     "dump_room": on_target.dump_room,
     "table_room": on_target.table_room,
@@ -52,6 +56,7 @@ ONLY_BEFORE = (
     "dump_locks",
     "prepared_transactions",
     "old_transactions",
+    "vacuum",
     "table_room",
 )
 

@@ -18,6 +18,7 @@ from .judge import is_begun, judge, state_of, summary
 from .places import read_state_dir
 from .reads_only import prove as prove_reads_only
 from .reads_only import state_of as state_of_database
+from .rules_server import resources
 from .unreconciled import has_wrong_key, is_cut_short
 from .way_back import way_back
 
@@ -46,6 +47,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             and is_cut_short(lines, run.release, run.environment)
             and has_wrong_key(Login.of(params), (params["release"].get("tables") or {}).get("created") or {})
         )
+        proofs.append(resources(facts))
         proofs.append(
             way_back(
                 params["release"],

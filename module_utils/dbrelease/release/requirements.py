@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.advice import command_for
@@ -67,7 +67,8 @@ class Demands:
     """A release as the rules see it; a section that it does not declare is empty.
 
     `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table; `needed` the
-    names of indexes that its new tables need; `revision_texts` its revision files, None where nobody read them.
+    names of indexes that its new tables need; `revision_texts` its revision files, None where nobody read them;
+    `added_indexes` the names of those that it adds to existing tables.
     `observations` are asked before the release, `queries` and `steps` after.
     """
 
@@ -100,6 +101,7 @@ class Demands:
     container: str = "backend"
     environment: tuple[str, ...] = ()
     referenced: tuple[str, ...] = ()
+    added_indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -134,6 +136,7 @@ class Demands:
             altered={name: table.get("columns") or {} for name, table in altered.items()},
             keys={name: tuple(_keys(table)) for name, table in {**(tables.get("created") or {}), **altered}.items()},
             needed=names_needed(tables.get("created") or {}),
+            added_indexes=names_needed(altered),
             endpoints=tuple(
                 Endpoint(item["name"], item["path"], int(item["status"])) for item in api.get("endpoints") or ()
             ),

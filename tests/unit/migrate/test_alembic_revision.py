@@ -984,3 +984,30 @@ def test_password_is_nowhere(
     for form in (PASSWORD, quote(PASSWORD, safe=""), base64.b64encode(PASSWORD.encode()).decode(), "c4n4ry"):
         assert form not in told
         assert form.encode() not in written
+
+
+# What somebody has set for the application's short statements, and what a migration needs.
+SET_FOR_THE_ROLE = {
+    "statement_timeout": "50ms",
+    "idle_in_transaction_session_timeout": "50ms",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "max_parallel_workers_per_gather": "8",
+}
+SLOW = """
+    op.execute("CREATE TABLE order_items AS SELECT current_setting('transaction_isolation') AS isolation,"
+               " current_setting('max_parallel_workers_per_gather') AS workers, pg_sleep(0.2)::text AS slept")
+    import time; time.sleep(0.2)
+"""
+
+
+def test_what_is_set_for_the_role_does_not_decide_what_it_does(
+    project: Project, parameters: Make, database: Login
+) -> None:
+    folder = project(SLOW)
+    with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+        for name, value in SET_FOR_THE_ROLE.items():
+            cursor.execute(f"ALTER DATABASE \"{database.database}\" SET {name} = '{value}'")
+    result = module.act(parameters(folder), False)
+    assert status_of(result["proofs"])["migrate.upgrade"] == "pass"
+    assert query(database, "SELECT isolation || workers FROM order_items") == ["read committed0"]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
@@ -460,3 +461,17 @@ def test_a_step_that_the_server_could_not_run_says_nothing_of_the_release(
     )
     assert "nothing that was seen speaks against the release" in raised.value.message
     assert value(cursor, "SELECT count(*) FROM account_regions") == 0, "what is not proved is not kept"
+
+
+def test_a_failure_names_the_index_that_is_in_the_way(params: dict[str, Any], cursor: Any) -> None:
+    with pytest.raises(psycopg2.Error):
+        cursor.execute("CREATE UNIQUE INDEX CONCURRENTLY by_region ON accounts (region)")
+    step = {
+        **{"name": "index", "title": "Index", "pending": "SELECT 1 AS pending"},
+        "sql": "CREATE INDEX by_region ON accounts (region)",
+    }
+    with pytest.raises(ReleaseError) as raised:
+        act({**params, "steps": [step]}, False)
+    assert "already exists" in raised.value.message
+    assert "The index public.by_region on public.accounts is invalid" in raised.value.message
+    assert "DROP INDEX CONCURRENTLY public.by_region;" in raised.value.message

@@ -181,7 +181,7 @@ def vacuumed(database: Login) -> Iterator[str]:
             deadline = time.monotonic() + 60
             while True:
                 cursor.execute(AT_WORK, ("%public.big%",))
-                if cursor.fetchone()[0]:
+                if cursor.fetchall() != [(0,)]:
                     break
                 assert time.monotonic() < deadline, "no autovacuum came"
                 time.sleep(0.1)

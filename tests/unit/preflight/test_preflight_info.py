@@ -110,7 +110,7 @@ def test_deployed_target_is_seen_as_deployed(world: World) -> None:
     result = world.look()
     assert (result["state"], result["message"], result["payload_missing"]) == ("deployed", "", [])
     assert statuses(result)["created_absent"] == statuses(result)["added_absent"] == "pass"
-    only_before = ("dump_tools", "prepared_transactions", "old_transactions", "dump_room", "table_room")
+    only_before = ("dump_tools", "prepared_transactions", "old_transactions", "vacuum", "dump_room", "table_room")
     assert {statuses(result)[name] for name in only_before} == {"skipped"}
 
 
@@ -563,6 +563,23 @@ def read_only_database(world: World) -> None:
     world.sql(f'ALTER DATABASE "{world.parameters["login_db"]}" SET default_transaction_read_only = on')
 
 
+def late_index(world: World) -> None:
+    world.release["tables"]["altered"]["orders"]["indexes"] = {"ix_late": {"columns": ["title"]}}
+    world.sql("CREATE INDEX ix_late ON orders (title)")
+
+
+def invalid_index(world: World) -> None:
+    """As a timeout leaves it that ends CREATE INDEX CONCURRENTLY."""
+    world.release["tables"]["altered"]["orders"]["indexes"] = {"ix_late": {"columns": ["title"]}}
+    world.sql("INSERT INTO orders (id, title) SELECT i, 'x' FROM generate_series(90001, 90002) i")
+    with pytest.raises(psycopg2.Error):
+        world.sql("CREATE UNIQUE INDEX CONCURRENTLY ix_late ON orders (title)")
+
+
+def triggers_off(world: World) -> None:
+    world.sql(f'ALTER DATABASE "{world.parameters["login_db"]}" SET session_replication_role = replica')
+
+
 def staging(text: str) -> Break:
     def apply(world: World) -> None:
         (world.folder / "evidence.json").write_text(text)
@@ -584,7 +601,7 @@ def service(**state: str) -> Break:
 # What is broken, the rule that says so, what it says, and the rules that cannot be judged any more.
 ON_DATABASE = ["server", "dump_tools", "revision", "tables", "rights", "restorable", "dump_locks", "created_absent",
                "added_absent", "checks_plan", "prepared_transactions", "old_transactions", "dump_room", "table_room",
-               "strangers"]  # fmt: skip
+               "strangers", "vacuum", "indexes", "settings", "resources"]  # fmt: skip
 ABSENT = ["created_absent", "added_absent"]
 BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "a service is not named": (option("services", {}), "services", "set db_container", []),
@@ -616,6 +633,12 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
         lambda world: world.alembic(heads=f"{NEWER} (head)\n"), "history", f"ends at {NEWER}", []),
     "no revision in the files": (lambda world: world.alembic(heads=""), "history", "no revision at all", []),
     "no migration command": (change("migration.command", ["no_such_program"]), "history", "no_such_program", []),
+    "an invalid index of a declared name": (
+        invalid_index, "indexes", "Remove it first: DROP INDEX CONCURRENTLY public.ix_late;", []),
+    "an index of a declared name": (
+        late_index, "indexes", "The index ix_late, which the release adds, is there already.", []),
+    "triggers are off for the database": (
+        triggers_off, "settings", "session_replication_role = replica (for every role in the database", []),
     "missing table": (sql("DROP TABLE orders"), "tables", "Table orders is missing", ["checks_plan"]),
     "missing columns": (
         sql("ALTER TABLE accounts DROP email"), "tables", "Table accounts has no column email", ["checks_plan"]),
@@ -732,6 +755,7 @@ def test_every_rule_has_been_seen_red() -> None:
         "prepared_transactions",
         "old_transactions",
         "table_room",
+        "vacuum",
     }
     assert {rule for _, rule, _, _ in BROKEN.values()} | elsewhere == set(places_of_rules())
 
@@ -977,3 +1001,46 @@ def test_what_is_wrong_besides_is_still_refused(world: World) -> None:
     world.release["tables"]["created"]["order_items"]["columns"]["mood"] = {"type": "mood", "nullable": True}
     world.release["checks"].append({"name": "bad", "title": "Bad", "violations": "SELECT nothing FROM order_items"})
     assert red(world.look()) == {"checks_plan"}
+
+
+def test_what_is_set_and_what_the_server_has_is_reported(world: World) -> None:
+    name = world.parameters["login_db"]
+    world.sql(f"ALTER DATABASE \"{name}\" SET statement_timeout = '5s'; ALTER DATABASE \"{name}\" SET work_mem = '3MB'")
+    world.sql(f"ALTER DATABASE \"{name}\" SET temp_file_limit = '1GB'")
+    result = world.look()
+    assert result["state"] == "ready"
+    proofs = {proof["name"]: proof for proof in result["proofs"]}
+    assert "statement_timeout = 5s (for every role in the database" in proofs["preflight.settings"]["detail"]
+    assert "The migration has what is set:" in proofs["preflight.settings"]["detail"]
+    found = proofs["preflight.resources"]
+    assert (found["status"], found["observed"]["work_mem_kb"]) == ("inconclusive", 3072)
+    assert found["observed"]["temp_file_limit_kb"] == 1 << 20 and "Raise temp_file_limit" in found["remedy"]
+
+
+def test_a_vacuum_against_wraparound_is_named_before_anything_is_touched(world: World) -> None:
+    world.sql("INSERT INTO orders (id, title) SELECT i, repeat('x', 500) FROM generate_series(10001, 13000) i")
+    world.sql(
+        "ALTER TABLE orders SET (autovacuum_freeze_max_age = 100000, autovacuum_vacuum_cost_delay = 100, "
+        "autovacuum_vacuum_cost_limit = 1); CREATE TABLE spent (x int)"
+    )
+    world.sql(
+        "DO $$ BEGIN FOR i IN 1..110000 LOOP BEGIN INSERT INTO spent VALUES (i); EXCEPTION WHEN unique_violation "
+        "THEN NULL; END; END LOOP; END $$"
+    )
+    world.sql("ALTER SYSTEM SET autovacuum_naptime = '1s'")
+    world.sql("SELECT pg_reload_conf()")
+    try:
+        at_work = (
+            "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'autovacuum: %public.orders%wraparound)' "
+            "AND datname = current_database()"
+        )
+        deadline = time.monotonic() + 60
+        while not world.value(at_work):
+            assert time.monotonic() < deadline, "no autovacuum came"
+            time.sleep(0.1)
+        result = world.look()
+    finally:
+        world.sql("ALTER SYSTEM RESET autovacuum_naptime")
+        world.sql("SELECT pg_reload_conf()")
+    assert red(result) == {"vacuum"}
+    assert "is at work on public.orders (pid " in result["message"]

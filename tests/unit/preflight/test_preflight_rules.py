@@ -88,6 +88,15 @@ RED: dict[str, tuple[Facts, str]] = {
         "prepared_transactions",
     ),
     "more tables than the server has locks": (seen(locks=Locks(9000, 7800, 64)), "dump_locks"),
+    "a vacuum against wraparound": (
+        seen(vacuums=[{"pid": 7, "table": "public.orders", "since": "now", "wraparound": True, "percent": 4}]),
+        "vacuum",
+    ),
+    "an index there already": (seen(early_indexes=["uq_code"]), "indexes"),
+    "triggers are off": (
+        seen(settings=[{"name": "session_replication_role", "value": "replica", "whom": "every role"}]),
+        "settings",
+    ),
     "table that db_user may not read": (seen(rights=Rights("deployer", False, unreadable=("orders",))), "rights"),
     "materialized view": (seen(tables={**SEEN.tables, "orders": Table("m", ("id",), 2)}), "tables"),
     "no room for the dump by one byte": (
@@ -234,6 +243,21 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
         "pass",
     ),
     "just enough room for the table": (replace(HEALTHY, table_free_bytes=114 * MIB), "table_room", "pass"),
+    "an ordinary vacuum": (
+        seen(vacuums=[{"pid": 7, "table": "public.orders", "since": "now", "wraparound": False, "percent": None}]),
+        "vacuum",
+        "pass",
+    ),
+    "an invalid index that is nobody's": (
+        seen(invalid_indexes=[{"name": "public.x", "bare": "x", "table": "public.orders", "relation": 2}]),
+        "indexes",
+        "inconclusive",
+    ),
+    "a timeout that is set for everyone": (
+        seen(settings=[{"name": "statement_timeout", "value": "1s", "whom": "every role"}]),
+        "settings",
+        "pass",
+    ),
     "disk that cannot be seen": (
         replace(HEALTHY, table_free_bytes=Unseen("No container.")),
         "table_room",

@@ -1,0 +1,108 @@
+"""The rules on the server's own work, what is set there, and what it has: from what was seen to a proof."""
+
+from __future__ import annotations
+
+from ..core.proof import Proof, Status
+from ..postgres.invalid_indexes import invalid_words, removal
+from ..release.requirements import Demands
+from .facts import Database, Facts, Unseen
+from .rules_database import on_database
+from .rules_target import BECAUSE_OF_DATABASE
+from .verdicts import broken, holds, undecided
+
+# For sessions of ours and of the migration these are set otherwise, whatever is set for the role or the database.
+OVERRIDDEN = (
+    *("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"),
+    *("idle_session_timeout", "default_transaction_isolation", "default_transaction_read_only"),
+    *("default_transaction_deferrable", "max_parallel_workers_per_gather", "max_parallel_maintenance_workers"),
+)
+DISABLES_TRIGGERS = "session_replication_role"
+RESOURCES, RESOURCES_TITLE = "preflight.resources", "What the server has for large queries is known"
+SMALL_SHARED_MEMORY = 64 << 20
+
+
+@on_database("vacuum")
+def vacuum(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """No vacuum that nobody can make give way is on the release's tables; an ordinary one gives way."""
+    rows = [
+        f"{row['table']} (pid {row['pid']}, since {row['since']}"
+        + (f", {row['percent']} % scanned)" if row["percent"] is not None else ")")
+        for row in seen.vacuums
+    ]
+    wraparound = [text for text, row in zip(rows, seen.vacuums, strict=True) if row["wraparound"]]
+    expected = "none that prevents wraparound"
+    if wraparound:
+        return broken(
+            "vacuum",
+            f"A vacuum that prevents wraparound is at work on {' and '.join(wraparound)}: the server cancels it for "
+            "nobody, so the migration would wait for its lock in vain.",
+            "Let it end (pg_stat_progress_vacuum shows how far it is), and run again.",
+            expected=expected,
+            observed=len(wraparound),
+            sample=seen.vacuums,
+        )
+    if rows:
+        detail = f"An autovacuum is at work on {' and '.join(rows)}; it gives way to the migration."
+        return holds("vacuum", detail, expected=expected, observed=0)
+    return holds("vacuum", expected=expected, observed=0)
+
+
+@on_database("indexes")
+def indexes(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """No index of the release's tables is invalid; those that it adds to existing tables are not there before it."""
+    before = facts.revisions == [demands.from_revision]
+    added = {name for names in demands.added_indexes.values() for name in names}
+    names = {*added, *(name for names in demands.needed.values() for name in names)}
+    wrong = [row for row in seen.invalid_indexes if row["bare"] in names]
+    early = sorted(set(seen.early_indexes) - {row["bare"] for row in wrong}) if before else []
+    if not before and wrong:
+        return undecided("indexes", invalid_words(wrong), removal(wrong))
+    if wrong or early:
+        said = [invalid_words(wrong)] if wrong else []
+        said += [f"The index {name}, which the release adds, is there already." for name in early]
+        advice = [removal(wrong)] if wrong else []
+        advice += [f"Find out who made {', '.join(early)}, and drop it: the migration fails on it."] if early else []
+        return broken("indexes", " ".join(said), " ".join(advice), observed=[*early, *(row["name"] for row in wrong)])
+    if seen.invalid_indexes:
+        return undecided("indexes", invalid_words(seen.invalid_indexes), removal(seen.invalid_indexes))
+    return holds("indexes", observed=[])
+
+
+@on_database("settings")
+def settings(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """What is set for the role or the database decides nothing that the migration does."""
+    rows = [f"{row['name']} = {row['value']} (for {row['whom']})" for row in seen.settings]
+    if any(row["name"] == DISABLES_TRIGGERS and row["value"] != "origin" for row in seen.settings):
+        found = [text for text in rows if text.startswith(DISABLES_TRIGGERS)]
+        return broken(
+            "settings",
+            f"It is set that {' and '.join(found)}: triggers and foreign keys are not checked there.",
+            f"ALTER ROLE or ALTER DATABASE ... RESET {DISABLES_TRIGGERS}, and run again.",
+            sample=seen.settings,
+        )
+    ours = [text for text in rows if text.split(" ")[0] in OVERRIDDEN]
+    theirs = [text for text in rows if text not in ours]
+    said = [f"Set otherwise for the migration and for checks: {', '.join(ours)}."] if ours else []
+    said += [f"The migration has what is set: {', '.join(theirs)}."] if theirs else []
+    return holds("settings", " ".join(said), observed=len(rows))
+
+
+def resources(facts: Facts) -> Proof:
+    """What runs out where queries are large: it is no reason to refuse, and is reported before anything is touched."""
+    seen = facts.database
+    if isinstance(seen, Unseen):
+        return Proof(RESOURCES, RESOURCES_TITLE, "skipped", detail=BECAUSE_OF_DATABASE)
+    observed = {"shared_memory_bytes": facts.shared_memory_bytes, **seen.resources}
+    said, advice = [], []
+    if facts.shared_memory_bytes is not None and facts.shared_memory_bytes <= SMALL_SHARED_MEMORY:
+        said.append(
+            f"The container of the database has {facts.shared_memory_bytes >> 20} MB of shared memory, as Docker gives "
+            "it: a parallel query of the application that needs more ends with an error (53100). The release and its "
+            "checks run without parallel workers, and need none."
+        )
+    status: Status = "pass"
+    if (limit := seen.resources.get("temp_file_limit_kb", -1)) >= 0:
+        status = "inconclusive"
+        said.append(f"temp_file_limit is {limit} kB: a sort or a join that needs more for temporary files is ended.")
+        advice.append("Raise temp_file_limit, or let the tables be small enough.")
+    return Proof(RESOURCES, RESOURCES_TITLE, status, observed=observed, detail=" ".join(said), remedy=" ".join(advice))
