@@ -6,6 +6,7 @@ import ast
 import functools
 import math
 import multiprocessing
+import re
 import resource
 import signal
 import sys
@@ -43,6 +44,9 @@ FOR_PEOPLE = {
     "yaml",
 }
 IMPORTS = (ast.Import, ast.ImportFrom)
+# As Ansible reports a module that ends while it is imported; what ends later has a message of ours.
+NO_PACKAGE = re.compile(r"No module named '(?P<package>[A-Za-z_][\w.]{0,62})'")
+PIP_NAMES = {"psycopg2": "psycopg2-binary", "yaml": "PyYAML"}
 STATM = Path("/proc/self/statm")
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -129,6 +133,7 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
             with bounded_memory(self._what()):
                 answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
                 kept = keep(answer, self.declared, self._what())
+                self._demand_packages(kept, task_vars or {})
             result = self.judged(kept)
         except ReleaseError as error:
             return {"failed": True, "msg": error.message, "refused": error.refused, **error.facts}
@@ -144,6 +149,19 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
         """The result, with the controller's own values where they decide something there."""
         return result
+
+    def _demand_packages(self, answer: dict[str, Any], task_vars: dict[str, Any]) -> None:
+        """Raise ReleaseError where the module could not even begin, for want of a package."""
+        event = getattr(answer.get("exception"), "event", None)
+        missing = NO_PACKAGE.fullmatch(str(getattr(event, "msg", "")))
+        if answer.get("failed") and not answer.get("msg") and missing:
+            python = task_vars.get("ansible_python_interpreter") or self._discovered_interpreter or "its Python"
+            package = missing["package"].partition(".")[0]
+            raise ReleaseError(
+                f"Running {self._what()} failed ({python} there has no package {package}), and it did nothing: install "
+                f"it for that Python (`{python} -m pip install {PIP_NAMES.get(package, package)}`), or let "
+                "ansible_python_interpreter name one that has it."
+            )
 
     def _what(self) -> str:
         return f"{self._task.action} on {self._task.delegate_to or self.target}"

@@ -28,6 +28,9 @@ JOURNAL_NAME = "journal.jsonl"
 RUN_ID = r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}"
 TEXTS = ("ts", "run_id", "release", "environment", "playbook", "step", "event")
 LONGEST_TEXT = 200
+# Of the format of a line, which has no key `version` in this one. A format that older programs would misread has a
+# higher one in each of its lines.
+VERSION = 1
 # Every module of a run reads all of it, and keeps it in memory. A run writes some 50 lines, one of them with what is
 # recorded of each table.
 MOST_BYTES = 128 << 20
@@ -156,6 +159,12 @@ class Journal:
                 return list(_known_lines(self.path, file))
         except FileNotFoundError:
             return []
+        except _NewerError as error:
+            raise ReleaseError(
+                f"Reading the journal {self.path} was refused (a newer version of this program wrote it, in format "
+                f"{error.version}, and this one reads format {VERSION}): run the version that wrote it.",
+                refused=True,
+            ) from error
         except OSError as error:
             raise ReleaseError(
                 f"Reading the journal {self.path} failed ({error.strerror}): "
@@ -208,6 +217,14 @@ def _write_whole(descriptor: int, line: bytes) -> None:
         if os.fstat(descriptor).st_size == begun + written:
             os.ftruncate(descriptor, begun)
         raise
+
+
+class _NewerError(Exception):
+    """A line of a format that is not known here: what it means, and what it changes for the others, cannot be told."""
+
+    def __init__(self, version: int) -> None:
+        super().__init__(version)
+        self.version = version
 
 
 @dataclass
@@ -273,6 +290,8 @@ def _event_of(line: str) -> dict[str, Any] | None:
             value = _decode(line)  # which takes spaces around it, and nothing else
     except (StopIteration, ValueError, RecursionError):
         return None
+    if isinstance(value, dict) and isinstance(version := value.get("version", VERSION), int) and version > VERSION:
+        raise _NewerError(version)
     return value if _is_event(value) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, Protocol, cast
 
 import docker
@@ -20,6 +22,8 @@ from docker.utils.socket import frames_iter
 from ..core.errors import ReleaseError
 
 CHUNK = 1 << 20
+# As the engine says it in the program's place, with the status of one that could not be started.
+NO_FOLDER = re.compile(r'chdir to cwd \("(?P<path>[^"\n]{1,1024})"\)')
 KEPT_ERROR_BYTES = 64 << 10
 # What is read whole: revisions, a preview's SQL, versions. A container may answer without an end.
 OUTPUT_BYTES_AT_MOST = 128 << 20
@@ -100,6 +104,10 @@ class _Output:
         del self._stderr[:-KEPT_ERROR_BYTES]
 
     def finished(self, argv: Sequence[str], status: int, begun: float, timeout_s: int) -> Finished:
+        if status in (126, 127) and (
+            folder := NO_FOLDER.search((self._stderr + self._stdout).decode(errors="replace"))
+        ):
+            raise no_working_folder(self._what, folder["path"])
         duration_s = time.monotonic() - begun
         return Finished(
             argv=tuple(argv),
@@ -207,6 +215,9 @@ class HostCommands:
                 cwd=workdir or self._workdir,
             )
         except OSError as error:
+            folder = workdir or self._workdir
+            if folder and not Path(folder).is_dir():
+                raise no_working_folder(f"{argv[0]} on the target", folder) from error
             raise ReleaseError(
                 f"Running {argv[0]} on the target failed ({error.strerror}): install it there."
             ) from error
@@ -367,6 +378,14 @@ def _settled_exit_status(api: Any, execution: str) -> int:
 def _docker_reason(error: Exception) -> str:
     explanation = getattr(error, "explanation", None)
     return " ".join(str(explanation or error).split())
+
+
+def no_working_folder(what: str, folder: str) -> ReleaseError:
+    """The sentence where a program could not be started for want of the folder to start it in."""
+    return ReleaseError(
+        f"Running {what} failed (its working folder {folder} is not there): create or mount it, or correct the "
+        "container's working_dir, or app_root of the inventory."
+    )
 
 
 def missing_program(finished: Finished) -> bool:

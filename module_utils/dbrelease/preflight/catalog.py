@@ -108,6 +108,20 @@ JOIN pg_class c ON c.oid = declared.oid AND c.relkind IN ('r', 'p')
 ORDER BY declared.name
 """
 
+# The baseline and the backup read every table and sequence, not only those of the release.
+UNDUMPED = """
+SELECT format('%%I.%%I', n.nspname, c.relname) AS name
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+  AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%%'
+  AND c.oid <> ALL (ARRAY(SELECT declared.oid FROM unnest(%s::oid[]) AS declared (oid) WHERE declared.oid IS NOT NULL))
+  AND NOT EXISTS (SELECT FROM pg_depend d
+                  WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+  AND NOT (has_schema_privilege(n.oid, 'USAGE') AND CASE c.relkind
+    WHEN 'S' THEN has_sequence_privilege(c.oid, 'SELECT')
+    ELSE has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') END)
+ORDER BY 1 LIMIT 20
+"""
 # What a migration needs beside the rows: where it creates, what it alters, what its foreign keys lead to, its revision.
 MISSING_RIGHTS = """
 SELECT 'create tables in the schema ' || n.nspname AS lacks
@@ -254,7 +268,10 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
     strange = [row for row in rows if not row["may_act"]]
     return Rights(
         **role,
-        unreadable=tuple(row["name"] for row in rows if not row["may_read"]),
+        unreadable=(
+            *(row["name"] for row in rows if not row["may_read"]),
+            *(row["name"] for row in select(cursor, UNDUMPED, (resolved(cursor, [*map(quoted, names)]),))),
+        ),
         strangers={
             owner: tuple(row["name"] for row in strange if row["owner"] == owner)
             for owner in dict.fromkeys(row["owner"] for row in strange)

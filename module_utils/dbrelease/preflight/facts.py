@@ -45,8 +45,8 @@ class Table:
 class Rights:
     """What db_user is and may; the defaults are a superuser's, who may everything.
 
-    `unreadable` are declared tables that it may not read; `strangers` the owners of tables that it may not act as, each
-    with its tables; `owner` who owns Alembic's table, where it may act as that one.
+    `unreadable` are tables that it may not read, declared or to be dumped; `strangers` the owners of tables that it may
+    not act as, each with its tables; `owner` who owns Alembic's table, where it may act as that one.
     """
 
     user: str = ""

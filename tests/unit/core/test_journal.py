@@ -206,3 +206,21 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run_parameters: dict[st
         journal.act(
             parameters({**run_parameters, "state_dir": str(tmp_path / "file/state")}, "recorded", **RECORDED), False
         )
+
+
+def test_a_journal_of_a_newer_version_is_refused_and_named(run_parameters: dict[str, Any]) -> None:
+    journal.act(parameters(run_parameters, "recorded", **RECORDED), False)
+    path = Path(run_parameters["state_dir"]) / "journal.jsonl"
+    (line,) = lines(run_parameters)
+    path.write_text(path.read_text() + json.dumps({**line, "version": 1}) + "\n")
+    assert len(Journal(Run(**run_parameters)).read()) == 2, "this one"
+    path.write_text(path.read_text() + json.dumps({"version": 2, "when": 1, "what": "as nobody writes it now"}) + "\n")
+    for _ in range(2):
+        with pytest.raises(ReleaseError, match=r"newer version of this program wrote it, in format 2.*run the version"):
+            Journal(Run(**run_parameters)).read()
+
+
+def test_a_lone_surrogate_is_journaled_and_read_back(run_parameters: dict[str, Any]) -> None:
+    facts = {"answer": "a\ud800b", "k\udfff": ["\udc80"]}
+    Journal(Run(**run_parameters)).append("api", "passed", facts)
+    assert Journal(Run(**run_parameters)).read()[0]["facts"] == facts

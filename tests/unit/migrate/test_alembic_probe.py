@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.options import environment_of
 from ansible.module_utils.dbrelease.core.redaction import masked
 from ansible.module_utils.dbrelease.host.commands import HostCommands, WithEnvironment
@@ -122,7 +123,7 @@ def test_a_pooler_that_refuses_the_settings_is_named(
 
 def test_what_fails_without_the_settings_too_is_not_blamed_on_them(place: HostCommands, tmp_path: Path) -> None:
     (tmp_path / "migrations/env.py").write_text("raise SystemExit(3)")
-    with pytest.raises(alembic.ReleaseError, match="status 3"):
+    with pytest.raises(ReleaseError, match="status 3"):
         asked(place)
 
 

@@ -33,6 +33,9 @@ RELEASE: dict[str, Any] = {
     **{"title": "Items", "label": "1", "services": [], "commands": {}, "checks": [], "scenarios": [], "plans": []},
     **{"observations": [], "api": {}, "monitoring": {}, "tables": {"created": {}, "altered": {}, "audit": []}},
     "migration": {
+        "container": "backend",
+        "version_table": "alembic_version",
+        "environment": [],
         **{"from_revision": "a", "to_revision": "b", "payload": [], "finalize": [], "lock": {}, "command": ["x"]},
         **{"timeout_seconds": 1, "success_pattern": "", "revision_files": []},
     },
@@ -85,7 +88,7 @@ NOTIFIED = {"notify_webhook_url": "http://127.0.0.1:9/"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The project with stubs in the place of its modules."""
-    for name in ("ansible.cfg", "playbooks/deploy.yml"):
+    for name in ("ansible.cfg", "playbooks/deploy.yml", "playbooks/configuration/demanded.yml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("roles", "library", "module_utils", "collections", *(f"plugins/{kind}" for kind in SHARED)):
@@ -134,7 +137,7 @@ def test_a_problem_is_said_in_full_once(folder: Path) -> None:
 def test_a_program_is_given_it_in_the_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSIBLE_STDOUT_CALLBACK", "ansible.posix.json")
     _, output = played(folder, REFUSED)
-    tasks = json.loads(output[output.index("{") : output.rindex("}") + 1])["plays"][0]["tasks"]
+    tasks = json.loads(output[output.index("{") : output.rindex("}") + 1])["plays"][-1]["tasks"]
     results = {task["task"]["name"].rpartition(" : ")[2]: task["hosts"].get("a", {}) for task in tasks}
     assert results["Gather the evidence and bring it to the controller"]["problems"] == [PROBLEM]
     assert "cache is stopped" in results["Refuse unless every precondition holds"]["msg"]

@@ -383,6 +383,11 @@ def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None
         assert red(world.look()) >= {"rights"}
         assert f"The role {owner} may not read orders." in told()["detail"]
         world.sql(f"GRANT SELECT ON orders TO {owner}")
+        world.sql('CREATE SCHEMA inner_part; CREATE TABLE inner_part."Secret" (id serial)')
+        world.sql(f"GRANT USAGE ON SCHEMA inner_part TO {owner}")
+        assert told()["status"] == "fail", "the backup would fail on it"
+        assert f'The role {owner} may not read inner_part."Secret", inner_part."Secret_id_seq".' in told()["detail"]
+        world.sql("DROP SCHEMA inner_part CASCADE")
         assert told()["status"] == "inconclusive"
         assert "who owns accounts, alembic_version, orders" in told()["detail"]
         for table in ("accounts", "orders", "alembic_version"):

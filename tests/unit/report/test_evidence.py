@@ -19,6 +19,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.core.markdown import block, code, duration, text
+from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.report import files as evidence_files
 from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json
 from ansible.module_utils.dbrelease.report.junit import as_junit
@@ -745,3 +746,13 @@ def test_a_failed_write_leaves_no_half_of_the_evidence(
     with pytest.raises(ReleaseError, match="make room"):
         call()
     assert list(run.directory.iterdir()) == []
+
+
+def test_a_lone_surrogate_of_an_answer_is_reported(call: Call, journal: Journal, run: Run) -> None:
+    proof = Proof(
+        "api.orders.status", "Orders \ud800", "fail", observed={"k\udfff": ["a\ud83d"]}, detail="It is \udc80."
+    )
+    journal.append("api", "failed", {"message": "It is \udc80.", "proofs": [proof.as_dict()]})
+    call()
+    for name in ("evidence.json", "report.md", "junit.xml"):
+        assert r"It is \udc80." in (run.directory / name).read_text(encoding="utf-8").replace(r"\\u", r"\u")

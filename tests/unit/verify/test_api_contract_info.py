@@ -451,3 +451,12 @@ def test_proxies_of_the_environment_are_not_used(call: Call, monkeypatch: pytest
 )
 def test_percentile_is_the_nearest_rank(numbers: list[float], percent: float, expected: float | None) -> None:
     assert percentile(numbers, percent) == expected
+
+
+def test_a_lone_surrogate_in_an_answer_is_a_value_like_others(site: Site, call: Call) -> None:
+    site.bodies["/orders"] = [{"id": "\ud800", "title": "a\udfffb", "k\udc80": ["\ud83d"]}]
+    site.bodies["/health"] = {"state": "\ud800"}
+    assert call("observe")["message"] == ""
+    assert call("verify")["message"] == ""
+    site.bodies["/orders"] = [{"id\ud800": 1}]
+    assert "id" in call("verify")["message"]
