@@ -18,7 +18,7 @@ import preflight_info
 import pytest
 import reconcile
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline, read_settings
-from ansible.module_utils.dbrelease.backup.schema_text import catalog_of, differences
+from ansible.module_utils.dbrelease.backup.schema_text import catalog_of, differences, parsed
 from ansible.module_utils.dbrelease.core import journal
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.options import run_of
@@ -439,6 +439,16 @@ def test_no_words_of_a_strangers_hide_a_change_of_the_applications(shop: Login, 
         cursor.execute("ALTER TABLE orders ADD more int")
     now = catalog_of(shop, HostCommands(), "tests", inside=False).objects
     assert list(differences(before, now)) == [{"object": "TABLE public.orders", "change": "changed"}]
+
+
+@pytest.mark.parametrize("part", ["; Type: x; Schema: ", "; Owner: ", "; Schema: x; Owner: ", "SET a = b;\n", "-- "])
+def test_words_of_a_strangers_take_no_time(part: str) -> None:
+    """A comment may be of any length, and look like the headings of pg_dump."""
+    comment = f"{FALSE_HEADING}--\n-- Name: {part * 200_000}\n--\n{part * 200_000}"
+    heading = FALSE_HEADING.replace("orders", "x").replace("TABLE", "COMMENT")
+    before = time.process_time()
+    parsed(f"{heading}\nCOMMENT ON TABLE public.x IS '{comment}';\n")
+    assert time.process_time() - before < 5
 
 
 def test_nothing_is_recorded_that_would_make_the_journal_unreadable(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg2
 from psycopg2.extensions import cursor as Cursor
@@ -25,10 +25,7 @@ TIMEOUT_S = 300
 LONGEST_NAME, KEPT_HASH, SHOWN_OBJECTS = 300, 32, 5
 
 # pg_dump puts this above each object; it writes a line break in a name as a space.
-HEADING = re.compile(
-    r"^--\n-- Name: (?P<name>.*); Type: (?P<type>[^;]*); Schema: (?P<schema>.*); Owner: (?P<owner>.*)\n--\n",
-    re.MULTILINE,
-)
+HEADING = re.compile(r"^--\n-- (?:Statistics for )?Name: (.*)\n--\n", re.MULTILINE)
 VERSION = re.compile(r"^-- Dumped (?:from database|by pg_dump) version (.+)$", re.MULTILINE)
 WHOLE = "\n-- PostgreSQL database dump complete\n"
 # What stands between two objects, and is of the program's version or of one run. The last line of an object ends with
@@ -170,7 +167,9 @@ def parsed(text: str) -> Schema:
     objects: dict[str, list[str]] = defaultdict(list)
     created = CREATED_DATABASE.search(text)
     for heading, statements in _entries(text):
-        kind, name = heading["type"], heading["name"]
+        kind, name = heading.kind, heading.name
+        if kind == "STATISTICS DATA":
+            continue  # of the rows, and not of the schema
         if kind == "ACL":
             # Nobody can tell in which order rights were granted.
             statements = "\n".join(sorted(statements.splitlines()))
@@ -178,17 +177,33 @@ def parsed(text: str) -> Schema:
             # A copy is the same database under another name.
             statements = statements.replace(f" DATABASE {created[1]} ", " DATABASE ")
             name = "of the database"
-        schema = "" if heading["schema"] == "-" else f"{heading['schema']}."
-        objects[_bounded(f"{kind} {schema}{name}")].append(f"{heading['owner']}\n{statements}")
+        schema = "" if heading.schema == "-" else f"{heading.schema}."
+        objects[_bounded(f"{kind} {schema}{name}")].append(f"{heading.owner}\n{statements}")
     kept = {name: _hash(sorted(texts))[:KEPT_HASH] for name, texts in objects.items()}
     return Schema(kept, tuple(VERSION.findall(text)[:2]))
 
 
-def _entries(text: str) -> Iterator[tuple[re.Match[str], str]]:
-    headings = list(HEADING.finditer(text))
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
-    for heading, end in zip(headings, ends, strict=True):
-        lines = text[heading.end() : end].strip("\n").split("\n")
+class _Heading(NamedTuple):
+    name: str
+    kind: str
+    schema: str
+    owner: str
+
+
+def _heading(line: str) -> _Heading | None:
+    """Of what follows `Name: `; others choose names, so that each part is looked for once, from the end."""
+    line, owned, owner = line.rpartition("; Owner: ")
+    line, placed, schema = line.rpartition("; Schema: ")
+    name, typed, kind = line.rpartition("; Type: ")
+    return _Heading(name, kind, schema, owner) if owned and placed and typed else None
+
+
+def _entries(text: str) -> Iterator[tuple[_Heading, str]]:
+    found = [(match, _heading(match[1])) for match in HEADING.finditer(text)]
+    headings = [(match, heading) for match, heading in found if heading is not None]
+    ends = [match.start() for match, _ in headings[1:]] + [len(text)]
+    for (match, heading), end in zip(headings, ends, strict=True):
+        lines = text[match.end() : end].strip("\n").split("\n")
         while lines and BETWEEN.fullmatch(lines[-1]):
             lines.pop()
         yield heading, "\n".join(lines)
