@@ -332,7 +332,7 @@ def _early_indexes(cursor: Cursor, demands: Demands, tables: Mapping[str, Table 
 
 
 def _bookkeeping(cursor: Cursor) -> int | None:
-    return resolved(cursor, [BOOKKEEPING])[0]
+    return resolved(cursor, [quoted(version_table_of(cursor))])[0]
 
 
 def _revisions(cursor: Cursor) -> list[str] | Unseen:
