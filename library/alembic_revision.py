@@ -21,11 +21,8 @@ description:
   - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
-extends_documentation_fragment: [login, run, lock]
+extends_documentation_fragment: [login, run, lock, bookkeeping, backend]
 options:
-  backend_container:
-    description: The container to run Alembic in. By default it runs on the target itself.
-    type: str
   workdir:
     description: Folder to run Alembic in, without O(backend_container).
     type: path
@@ -47,10 +44,6 @@ options:
     type: str
     choices: [upgrade, downgrade]
     default: upgrade
-  bookkeeping_table:
-    description: Alembic's table of the current revision.
-    type: str
-    default: alembic_version
   timeout_seconds:
     description: Longest time for all attempts together, in seconds. Then Alembic and its server sessions are ended.
     type: int
@@ -182,21 +175,28 @@ preview_sql:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    BACKEND_OPTIONS,
+    BOOKKEEPING_OPTIONS,
+    LOCK_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.migrate.session import bring_to_revision
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **BACKEND_OPTIONS,
+    **BOOKKEEPING_OPTIONS,
     **LOCK_OPTIONS,
-    "backend_container": {"type": "str"},
     "workdir": {"type": "path"},
     "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
     "direction": {"type": "str", "choices": ["upgrade", "downgrade"], "default": "upgrade"},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "timeout_seconds": {"type": "int", "default": 3600},
     "success_pattern": {"type": "str"},
     "log_label": {"type": "str", "default": "migration_log"},

@@ -25,7 +25,7 @@ description:
     for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, bookkeeping, api]
 options:
   guards:
     description:
@@ -42,10 +42,6 @@ options:
     description: The revision of the release. Only there are the guards looked at.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where the migration tool keeps its revision.
-    type: str
-    default: alembic_version
   created:
     description: The tables that the release creates, by name, with their C(columns).
     type: dict
@@ -72,14 +68,6 @@ options:
     description: The container of each service, by the service's name; empty where the target has none.
     type: dict
     default: {}
-  api_base_url:
-    description: Where the API answers; empty where the target has none.
-    type: str
-    default: ""
-  api_ca_file:
-    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
-    type: path
-    default: ""
   accept_loss:
     description:
       - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
@@ -166,25 +154,30 @@ proofs:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    API_OPTIONS,
+    BOOKKEEPING_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **API_OPTIONS,
+    **BOOKKEEPING_OPTIONS,
     "guards": {"type": "list", "elements": "dict", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
     "method": {"type": "str", "choices": ["alembic", "sql"], "default": "alembic"},
     "script": {"type": "str", "default": ""},
     "revision_files": {"type": "list", "elements": "dict", "default": []},
     "containers": {"type": "dict", "default": {}},
-    "api_base_url": {"type": "str", "default": ""},
-    "api_ca_file": {"type": "path", "default": ""},
     "accept_loss": {"type": "str"},
     "accept_log_gap": {"type": "bool", "default": False},
     "request_timeout_seconds": {"type": "float", "default": 10.0},

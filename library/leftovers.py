@@ -19,16 +19,8 @@ description:
   - A database or a container engine that does not answer is no failure here (the preflight reports it); the runs then
     stay open for the next one to settle.
   - Journals the step V(recovery).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, bookkeeping, db_container, backend]
 options:
-  backend_container:
-    description: Where migrations run. On the target itself if empty.
-    type: str
-    default: ""
-  db_container:
-    description: Where dumps are made. On the target itself if empty.
-    type: str
-    default: ""
   from_revision:
     description: The revision that the release starts from.
     type: str
@@ -37,10 +29,6 @@ options:
     description: The revision that the release leads to.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where the database keeps its revision.
-    type: str
-    default: alembic_version
 requirements: [psycopg2, docker]
 attributes:
   check_mode:
@@ -136,18 +124,26 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.options import (
+    BACKEND_OPTIONS,
+    BOOKKEEPING_OPTIONS,
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+    run_of,
+)
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.recovery.recovery import settle
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
-    "backend_container": {"type": "str", "default": ""},
-    "db_container": {"type": "str", "default": ""},
+    **BACKEND_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
+    **BOOKKEEPING_OPTIONS,
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
 }
 
 

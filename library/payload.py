@@ -10,7 +10,7 @@ description:
   - Puts each file in the backend's container, or on the target itself, as a new file of mode 0644.
   - On the target it never replaces a file, and never writes through a link that leads out of the folder of the file.
   - The files are read where Ansible runs; one that has changed since the release was read is refused.
-extends_documentation_fragment: [run]
+extends_documentation_fragment: [run, backend]
 options:
   payload:
     description:
@@ -19,9 +19,6 @@ options:
     type: list
     elements: dict
     required: true
-  backend_container:
-    description: The container that needs the files. By default they are put on the target itself.
-    type: str
 attributes:
   check_mode:
     description: Nothing is put anywhere.
@@ -53,7 +50,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.journal import Journal
-from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.options import BACKEND_OPTIONS, RUN_OPTIONS, Options, run_of
 from ansible.module_utils.dbrelease.migrate.payload_copy import copy_to_container, copy_to_target
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.release.requirements import PayloadFile
@@ -61,8 +58,8 @@ from ansible.module_utils.dbrelease.runs.exclusive import acting
 
 OPTIONS: Options = {
     **RUN_OPTIONS,
+    **BACKEND_OPTIONS,
     "payload": {"type": "list", "elements": "dict", "required": True},
-    "backend_container": {"type": "str"},
 }
 
 

@@ -10,7 +10,7 @@ description:
   - Compares the sha256 of each file of the payload with what stands at its destination, in the backend's container or
     on the target itself.
   - As a task it fails where they are not as they must be, with what to do.
-extends_documentation_fragment: [run]
+extends_documentation_fragment: [run, backend]
 options:
   payload:
     description:
@@ -23,9 +23,6 @@ options:
     description: The revision that the release brings.
     type: str
     required: true
-  backend_container:
-    description: The container that must hold the files. By default they are on the target itself.
-    type: str
 attributes:
   check_mode:
     description: Reads only. In check mode nothing was copied, so a missing file is V(skipped) and not red.
@@ -65,7 +62,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.journal import Journal
-from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, run_of
+from ansible.module_utils.dbrelease.core.options import BACKEND_OPTIONS, RUN_OPTIONS, run_of
 from ansible.module_utils.dbrelease.core.proof import sentence
 from ansible.module_utils.dbrelease.host.commands import commands_in
 from ansible.module_utils.dbrelease.migrate.payload import in_place
@@ -76,9 +73,9 @@ from ansible.module_utils.dbrelease.release.requirements import PayloadFile
 
 OPTIONS: dict[str, dict[str, Any]] = {
     **RUN_OPTIONS,
+    **BACKEND_OPTIONS,
     "payload": {"type": "list", "elements": "dict", "required": True},
     "revision": {"type": "str", "required": True},
-    "backend_container": {"type": "str"},
 }
 
 

@@ -12,7 +12,7 @@ description:
   - A table that the application alone changed since is V(inconclusive), with the numbers, as M(untouched_info) decides
     it; and so is then an observation that differs.
   - Fails only if it could not look. Journals the step V(as_before).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, bookkeeping]
 options:
   created:
     description: The tables that the release creates, which must be gone.
@@ -24,10 +24,6 @@ options:
     type: list
     elements: str
     default: []
-  bookkeeping_table:
-    description: Where the migration tool keeps its revision; its rows must be those of the baseline.
-    type: str
-    default: alembic_version
   settle_seconds:
     description: How long to await the counters of other sessions before a table is red for want of them.
     type: float
@@ -75,16 +71,16 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import BOOKKEEPING_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_restored
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **BOOKKEEPING_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "settle_seconds": {"type": "float", "default": 11.0},
 }
 

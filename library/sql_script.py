@@ -13,7 +13,7 @@ description:
     while the revision is still the first one. Giving up names the sessions that stood in the way.
   - What the server says goes to a log in the state directory. The revision is read back in another session.
   - Journals the step V(downgrade).
-extends_documentation_fragment: [login, run, lock]
+extends_documentation_fragment: [login, run, lock, bookkeeping]
 options:
   script:
     description: What the file holds.
@@ -27,10 +27,6 @@ options:
     description: The revision that it is at afterwards.
     type: str
     required: true
-  bookkeeping_table:
-    description: Where the migration tool keeps its revision.
-    type: str
-    default: alembic_version
   timeout_seconds:
     description: How long it may take.
     type: int
@@ -112,18 +108,24 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOCK_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    BOOKKEEPING_OPTIONS,
+    LOCK_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.migrate.sql_script import run_script
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **BOOKKEEPING_OPTIONS,
     **LOCK_OPTIONS,
     "script": {"type": "str", "required": True},
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
-    "bookkeeping_table": {"type": "str", "default": "alembic_version"},
     "timeout_seconds": {"type": "int", "default": 3600},
     "session_settings": {"type": "dict", "default": {}},
     "log_label": {"type": "str", "default": "rollback_log"},

@@ -30,6 +30,13 @@ RUN_OPTIONS: Options = {
         },
     },
 }
+BOOKKEEPING_OPTIONS: Options = {"bookkeeping_table": {"type": "str", "default": "alembic_version"}}
+DB_CONTAINER_OPTIONS: Options = {"db_container": {"type": "str", "default": ""}}
+BACKEND_OPTIONS: Options = {"backend_container": {"type": "str", "default": ""}}
+API_OPTIONS: Options = {
+    "api_base_url": {"type": "str", "default": ""},
+    "api_ca_file": {"type": "path", "default": ""},
+}
 LOCK_OPTIONS: Options = {
     "lock": {
         "type": "dict",
@@ -48,8 +55,7 @@ SERVICES_OPTIONS: Options = {
         "options": {
             "guards": {"type": "list", "elements": "dict", "default": []},
             "containers": {"type": "dict", "default": {}},
-            "api_base_url": {"type": "str", "default": ""},
-            "api_ca_file": {"type": "path", "default": ""},
+            **API_OPTIONS,
             "timeout_seconds": {"type": "float", "default": 5},
         },
     },

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -23,19 +23,22 @@ from ..core.own_files import reading
 from ..core.proof import Proof
 from ..core.redaction import masked
 from ..core.restore_names import dump_folder
-from ..host.commands import Commands, Finished
+from ..host.commands import Finished
 from ..postgres.session import (
     LOST_CLIENT_OPTIONS,
     Connection,
     Login,
     as_declared,
     connect,
+    select,
     server_reason,
+    session,
     transaction,
     without_timeouts,
 )
 from ..postgres.terminate import end_sessions
 from .compare import compare, read_state
+from .plan import CopyTarget
 from .settings import apply_session_settings, apply_settings, create_closed, prove_settings
 from .source import Backup
 
@@ -58,29 +61,6 @@ SESSION_OPTIONS = (
     f"-c synchronous_commit=off -c maintenance_work_mem=256MB {LOST_CLIENT_OPTIONS} "
     "-c default_transaction_read_only=off -c idle_session_timeout=0 -c role=none"
 )
-
-
-@dataclass(frozen=True)
-class CopyTarget:
-    """Where and how a copy is made: `login` names the copy, `maintenance` another database of the same server."""
-
-    login: Login
-    maintenance: Login
-    commands: Commands
-    inside: bool
-    run_id: str
-    jobs: int
-    timeout_s: int
-
-    @property
-    def application_name(self) -> str:
-        """Of pg_restore's sessions."""
-        return f"dbrelease-restore-{self.run_id}"[:63]
-
-    @property
-    def comparing_name(self) -> str:
-        """Of the sessions that compare."""
-        return f"dbrelease-compare-{self.run_id}"[:63]
 
 
 @dataclass(frozen=True)
@@ -165,12 +145,8 @@ def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
 def _create(place: CopyTarget, backup: Backup, major: int) -> None:
     name = place.login.database
     try:
-        with (
-            closing(connect(place.maintenance, place.application_name)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(TABLESPACES)
-            tablespaces = [row[0] for row in cursor.fetchall()]
+        with session(place.maintenance, place.application_name) as cursor:
+            tablespaces = [row["spcname"] for row in select(cursor, TABLESPACES)]
             create_closed(cursor, name, backup.content["settings"], major, tablespaces)
     except psycopg2.Error as error:
         raise ReleaseError(
@@ -227,7 +203,7 @@ def _read(place: CopyTarget, backup: Backup) -> Copy:
 
 def _analyze(place: CopyTarget) -> None:
     try:
-        with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
+        with session(place.login, place.application_name) as cursor:
             without_timeouts(cursor, local=False)
             # What the settings of the database say would have it pass over tables of others, or give way to autovacuum.
             cursor.execute("SET ROLE NONE; SET lock_timeout = 0")
@@ -287,9 +263,8 @@ def _settings_of(login: Login) -> dict[str, Any]:
 def drop_database(maintenance: Login, name: str) -> bool:
     """The database gone with its sessions; says whether there was one."""
     try:
-        with closing(connect(maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-            if cursor.fetchone() is None:
+        with session(maintenance, "dbrelease drop") as cursor:
+            if not select(cursor, "SELECT FROM pg_database WHERE datname = %s", (name,)):
                 return False
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             return True
@@ -297,8 +272,3 @@ def drop_database(maintenance: Login, name: str) -> bool:
         raise ReleaseError(
             f"Dropping the database {name} failed ({server_reason(error)}): drop it with `dropdb --force {name}`."
         ) from error
-
-
-def login_to(login: Login, database: str) -> Login:
-    """The same server and role, another database."""
-    return replace(login, database=database)

@@ -11,8 +11,7 @@ import psycopg2
 import psycopg2.errors
 
 from ..core.errors import ReleaseError
-from ..core.journal import Journal, last_facts
-from ..core.options import run_of
+from ..core.journal import last_facts
 from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
 from ..postgres.catalog import find_relation, present
@@ -21,6 +20,7 @@ from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import READING, read_tables, table_key
 from ..postgres.session import Login, Row, connect, server_reason, transaction
+from ..runs.work import Work
 from ..verify.unchanged_verdict import same
 from ..verify.write_attribution import LOCK_WAIT_MS, Memory, compare
 
@@ -224,7 +224,8 @@ NO_BASELINE = Proof(
 
 def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
-    journal = Journal(run_of(params), dry=check_mode)
+    work = Work.of(params, check_mode)
+    journal = work.journal
     events = journal.read()
 
     def newest(step: str) -> dict[str, Any] | None:
@@ -238,7 +239,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         if baseline is not None:
             transactions = (newest("guards") or {}).get("migration_xids") or ()
             proofs = compare_with_baseline(
-                Login.of(params),
+                work.login,
                 Memory.of(baseline, newest("upgrade"), transactions),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
