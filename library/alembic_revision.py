@@ -183,7 +183,7 @@ from ansible.module_utils.dbrelease.core.options import (
     RUN_OPTIONS,
     Options,
 )
-from ansible.module_utils.dbrelease.migrate.session import bring_to_revision
+from ansible.module_utils.dbrelease.migrate.to_revision import bring_to_revision
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {

@@ -162,7 +162,7 @@ from ansible.module_utils.dbrelease.core.options import (
     Options,
 )
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
+from ansible.module_utils.dbrelease.rollback.guards import evaluate_guards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -150,7 +150,7 @@ from ansible.module_utils.dbrelease.core.options import (
     Options,
 )
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.preflight.session import preflight
+from ansible.module_utils.dbrelease.preflight.preflight import preflight
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,

@@ -8,8 +8,8 @@ from typing import Any
 from ..core.proof import Proof
 from ..host.inspect import Service
 from ..release.guard_kinds import KINDS_OF_SERVICES, kind_of
+from ..rollback.guards import paths_of
 from ..rollback.in_services import Services
-from ..rollback.session import paths_of
 from ..rollback.verdict import in_words, remedy_of
 
 PROOF = "preflight.way_back"

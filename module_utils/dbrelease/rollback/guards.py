@@ -1,4 +1,4 @@
-"""Look whether a release may be taken back, and journal it."""
+"""Whether a release may be rolled back: every guard is checked, and the answer is journaled."""
 
 from __future__ import annotations
 
