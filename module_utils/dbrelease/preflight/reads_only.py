@@ -11,17 +11,39 @@ from psycopg2 import Error
 from ..core.errors import ReleaseError
 from ..core.outcome import READS_PROOF
 from ..core.proof import Proof
-from ..postgres.catalog_text import read_lines
 from ..postgres.fingerprints import position
-from ..postgres.session import Login, connect, server_reason, transaction
+from ..postgres.session import Login, connect, select, server_reason, transaction
 
 TITLE = "What was started to look at the target has changed nothing in the database"
 SHOWN_LINES = 3
+CATALOGS = (
+    "pg_namespace",
+    "pg_class",
+    "pg_proc",
+    "pg_type",
+    "pg_attrdef",
+    "pg_constraint",
+    "pg_trigger",
+    "pg_policy",
+    "pg_rewrite",
+    "pg_extension",
+    "pg_event_trigger",
+    "pg_operator",
+    "pg_collation",
+    "pg_cast",
+)
+# Each object that is not the server's own, and the transaction that wrote its row last. A temporary one is a session's.
+OBJECTS = f"""
+SELECT format('%s %s, written by transaction %s', i.type, i.identity, o.xmin) AS line
+FROM ({" UNION ALL ".join(f"SELECT '{name}'::regclass AS catalog, oid, xmin FROM {name}" for name in CATALOGS)}) AS o
+CROSS JOIN LATERAL pg_identify_object(o.catalog, o.oid, 0) AS i
+WHERE o.oid >= 16384 AND coalesce(i.schema, '') !~ '^pg_(temp|toast)'
+"""
 
 
 @dataclass(frozen=True)
 class State:
-    """The next transaction id, and the lines of the catalog."""
+    """The next transaction id, and a line of each object of the catalog."""
 
     xid: int
     catalog: frozenset[str]
@@ -34,7 +56,7 @@ def state_of(login: Login) -> State | str:
             closing(connect(login, "dbrelease reads only", read_only=True)) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
         ):
-            return State(int(position(cursor)["xid"]), frozenset(read_lines(cursor)))
+            return State(int(position(cursor)["xid"]), frozenset(str(row["line"]) for row in select(cursor, OBJECTS)))
     except ReleaseError as error:
         return error.message
     except Error as error:

@@ -98,7 +98,7 @@ def _with_the_bare_name(proof: Proof, stand_ins: Sequence[StandIn]) -> Proof:
     """The proof, and what to write where a statement's schema has led it past a stand-in."""
     if not any(f"({code})" in proof.detail for code in WITHOUT_THE_STAND_IN):
         return proof
-    past = [one for one in stand_ins if _names(one, proof.sql)]
+    past = [one for one in stand_ins if _qualifies(one, proof.sql)]
     if any(one.qualified for one in past):
         names = " and ".join(f"{one.schema}.{one.name}" for one in past if one.qualified)
         later = f"It needs what the release adds to {names}, so the server can plan it only after the migration."
@@ -111,7 +111,7 @@ def _with_the_bare_name(proof: Proof, stand_ins: Sequence[StandIn]) -> Proof:
     return replace(proof, detail=" ".join([proof.detail, *said]))
 
 
-def _names(one: StandIn, statement: str) -> bool:
+def _qualifies(one: StandIn, statement: str) -> bool:
     """Whether a statement names the table that is hidden behind it with its schema."""
     named = rf'(?<!\w)"?{re.escape(one.schema)}"?\s*\.\s*"?{re.escape(one.name)}"?(?!\w)'
     return re.search(named, statement, re.IGNORECASE) is not None
