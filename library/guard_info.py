@@ -25,7 +25,7 @@ description:
     for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
-extends_documentation_fragment: [environment, login, run, api]
+extends_documentation_fragment: [environment, login, run, api, backend]
 options:
   guards:
     description:
@@ -58,12 +58,8 @@ options:
     type: str
     choices: [auto, alembic, sql]
     default: alembic
-  backend_container:
-    description: The container in which Alembic runs, for V(auto) of O(method); empty where it runs on the target.
-    type: str
-    default: ""
   workdir:
-    description: The folder in which Alembic runs on a target without that container.
+    description: The folder in which Alembic runs without O(backend_container).
     type: str
     default: ""
   command:
@@ -182,6 +178,7 @@ from typing import Any
 
 from ansible.module_utils.dbrelease.core.options import (
     API_OPTIONS,
+    BACKEND_OPTIONS,
     ENVIRONMENT_OPTIONS,
     LOGIN_OPTIONS,
     RUN_OPTIONS,
@@ -195,6 +192,7 @@ OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     **API_OPTIONS,
+    **BACKEND_OPTIONS,
     **ENVIRONMENT_OPTIONS,
     "guards": {"type": "list", "elements": "dict", "required": True},
     "from_revision": {"type": "str", "required": True},
@@ -202,7 +200,6 @@ OPTIONS: Options = {
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
     "method": {"type": "str", "choices": ["auto", "alembic", "sql"], "default": "alembic"},
-    "backend_container": {"type": "str", "default": ""},
     "workdir": {"type": "str", "default": ""},
     "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
     "script": {"type": "str", "default": ""},

@@ -105,5 +105,6 @@ def _is_restored(live: Login, backup: Backup, place: CopyTarget) -> bool:
             return False
     schema = schema_of(live, place.commands, place.timeout_s, application, inside=place.inside)
     restored = (backup.content.get("restored") or {}).get("schema_sha256")
-    from_dump = schema_of_dump(backup.path, place.commands, place.timeout_s)
-    return restored == hashed(schema) or schema.objects == from_dump.objects
+    if restored == hashed(schema):
+        return True
+    return schema.objects == schema_of_dump(backup.path, place.commands, place.timeout_s).objects
