@@ -16,7 +16,15 @@ from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.large_objects import compare_large_objects, read_large_objects
 from ...postgres.lock_retry import RETRYABLE
-from ...postgres.session import Connection, Login, connect, giving_back_locks, server_reason, without_timeouts
+from ...postgres.session import (
+    Connection,
+    Login,
+    connect,
+    giving_back_locks,
+    server_reason,
+    session,
+    without_timeouts,
+)
 from ...postgres.strangers import tables_of_strangers
 from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
 from ...postgres.trusted_roles import trusted_roles
@@ -132,7 +140,7 @@ class Comparison:
 
     def _end_others(self, maintenance: Login) -> None:
         database = self._live.info.dbname
-        with closing(connect(maintenance, APPLICATION)) as connection, _cursor(connection) as cursor:
+        with session(maintenance, APPLICATION) as cursor:
             end_sessions_in(cursor, [database], spared=self.pid)
             # This one the server cancels for nobody, and not everyone may.
             with suppress(psycopg2.Error):
