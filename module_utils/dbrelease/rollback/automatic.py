@@ -1,28 +1,28 @@
-"""Whether a deploy that failed takes the release back; by the results of the last step of the migration."""
+"""Whether a failed deploy rolls the release back, by the results of the last step of the migration."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-Result = Mapping[str, Any] | None  # None where that step was not come to
+Result = Mapping[str, Any] | None  # None where that step was not reached
 
 
 def is_due(own: Result, where_failed: Iterable[Result]) -> bool:
-    """Whether this run migrated this target, and something failed that concerns the release.
+    """Whether this run migrated this target, and a failure concerns the release.
 
-    where_failed: the results of the targets on which a task has failed. Of several targets each goes back or none:
-    where on one of them something after the migration failed, or what the migration must prove does not hold. A
-    migration that failed otherwise on another target says nothing about the release.
+    where_failed: the results of the targets on which a task has failed. Either every target is rolled back or none:
+    all are where, on one of them, something failed after the migration, or a claim that the migration must prove. A
+    migration that failed for another reason on another target says nothing about the release.
     """
     return own is not None and not own.get("unreachable") and _ran(own) and any(map(_ran, where_failed))
 
 
 def broken_by_others(failed: Iterable[Result]) -> str:
-    """Why nothing that is red can be the release's doing; empty where something can be, or nobody knows what is red.
+    """Why no failed check can be caused by the release; empty where one can be, or where the failed checks are unknown.
 
-    failed: the results of the tasks that failed, one of a target. A check that held when the migration had ended, and
-    is red now, was broken by what others did since.
+    failed: the results of the tasks that failed, one for each target. A check that passed when the migration had ended,
+    and fails now, was broken by other sessions since.
     """
     titles: list[str] = []
     for result in failed:
@@ -32,7 +32,11 @@ def broken_by_others(failed: Iterable[Result]) -> str:
             return ""
         titles += [str(proof.get("title")) for proof in red]
     named = "; ".join(dict.fromkeys(titles))
-    return f"what is red held when the migration had ended, so that others broke it since ({named})." if named else ""
+    return (
+        f"the failed checks passed when the migration had ended, so other sessions broke them since ({named})."
+        if named
+        else ""
+    )
 
 
 def is_unknown(failed: Iterable[tuple[Result, Result]]) -> bool:
@@ -50,5 +54,5 @@ def _is_verdict(result: Result) -> bool:
 
 
 def _ran(result: Result) -> bool:
-    """Whether the migration came to its end, or to claims that it could not prove."""
+    """Whether the migration ended, or reached claims that it could not prove."""
     return result is not None and (not result.get("failed") or bool(result.get("unproven")))

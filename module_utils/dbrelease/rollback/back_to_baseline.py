@@ -82,7 +82,7 @@ def _tables(
     bookkeeping_table: str,
     settle_seconds: float,
 ) -> list[Proof]:
-    """Who wrote to a table that differs is asked twice: for the time of the upgrade, and for that of the downgrade."""
+    """Who wrote to a table that differs is determined twice: for the upgrade, and for the downgrade."""
 
     def ask(memory: Memory, except_tables: Sequence[str]) -> list[Proof]:
         return compare(
@@ -107,12 +107,12 @@ def _absent(name: str, left: Sequence[str]) -> Proof:
     there = name in left
     return Proof(
         f"restored.{name}.absent",
-        f"Table {name} is gone",
+        f"Table {name} does not exist",
         "fail" if there else "pass",
         expected="absent",
         observed="present" if there else "absent",
-        detail="It is still there." if there else "",
-        remedy="Look at what it holds; reconcile drops a table that an interrupted run has left." if there else "",
+        detail="It still exists." if there else "",
+        remedy="Check its rows; reconcile drops a table that an interrupted run left." if there else "",
     )
 
 
@@ -229,14 +229,14 @@ def prove_observation(one: Row, now: list[Row] | str, *, written: bool) -> Proof
             title,
             "fail",
             expected=one["rows"],
-            detail=f"It cannot be asked any more ({now}).",
+            detail=f"The query fails now ({now}).",
             remedy="Compare the catalog with the baseline.",
             sql=one["sql"],
         )
     if now == one["rows"]:
         return Proof(name, title, "pass", expected=one["rows"], observed=now, sql=one["sql"])
     if written:
-        detail = "It differs, and so do tables."
+        detail = "The result differs, and so do tables."
         return Proof(name, title, "inconclusive", expected=one["rows"], observed=now, detail=detail, sql=one["sql"])
     return Proof(
         name,
@@ -244,13 +244,15 @@ def prove_observation(one: Row, now: list[Row] | str, *, written: bool) -> Proof
         "fail",
         expected=one["rows"],
         observed=now,
-        detail="It differs, and no table does.",
-        remedy="Compare the two, and find out what else the query reads.",
+        detail="The result differs, and no table does.",
+        remedy="Compare both results, and find out what else the query reads.",
         sql=one["sql"],
     )
 
 
-OTHERWISE = "The baseline of the release was recorded by another version of this program, which read it otherwise."
+OTHERWISE = (
+    "The baseline of the release was recorded by another version of this program, which read tables differently."
+)
 NO_BASELINE = Proof(
     BASELINE_PROOF,
     "The database is what it was before the release",

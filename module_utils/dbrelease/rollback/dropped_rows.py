@@ -1,4 +1,4 @@
-"""Rows that a downgrade drops and that nothing else knows: all of one instant, and exactly as many as are expected."""
+"""Rows that a downgrade drops and that nothing else knows: all of one instant, and exactly as many as expected."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ TITLE = "The rows that will be lost are saved, with a script to put them back"
 
 @dataclass(frozen=True)
 class Kept:
-    """What was saved of each table, and the setting that tells the downgrade up to when rows are known."""
+    """The files of each table, and the setting that tells the downgrade up to when rows are known."""
 
     files: list[Saved]
     session_settings: dict[str, str]
 
     @property
     def proof(self) -> Proof:
-        """That they are saved, and how they come back."""
+        """That the rows are saved, and how to put them back."""
         rows = sum(saved["rows"] for saved in self.files)
         scripts = " and ".join(f"`psql -X -f {saved['replay']}`" for saved in self.files)
         detail = (
-            f"{rows} rows are saved; after a new deployment {scripts} puts them back, or says that others are in their "
-            "place, and then writes nothing."
+            f"{rows} rows are saved; after a new deployment {scripts} puts them back, or reports that other rows are "
+            "in their place, and then writes nothing."
         )
         return Proof(SAVED_PROOF, TITLE, "pass", expected=rows, observed=rows, detail=detail)
 
@@ -55,7 +55,7 @@ def save(work: Work, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept
         if writers:
             raise ReleaseError(
                 f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "
-                "has not committed): let it end, and run again.",
+                "has not committed): wait for it to end, and run again.",
                 refused=True,
             )
         with (
@@ -69,7 +69,7 @@ def save(work: Work, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept
             if count != expected:
                 raise ReleaseError(
                     f"Saving the rows that would be lost was refused ({count} are there now, and {expected} accepted): "
-                    "nothing was changed; look at them, and run again.",
+                    "nothing was changed; check them, and run again.",
                     refused=True,
                     rows_lost=count,
                 )

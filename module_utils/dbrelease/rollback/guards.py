@@ -21,7 +21,7 @@ from .verdict import GuardResult, Verdict, judge, skipped
 REVISION_PROOF = "guard.revision"
 METHOD_PROOF = "guard.method"
 NOTHING = Looked([], {}, [])
-# Of every release: its downgrade drops nothing of somebody else's.
+# Of every release: its downgrade drops no object of another owner.
 NOTHING_DEPENDS = {
     "name": "nothing_depends",
     "title": "Nothing else depends on the tables that are dropped",
@@ -30,26 +30,26 @@ NOTHING_DEPENDS = {
 NO_OTHER_COLUMN = {
     "name": "no_other_column",
     "title": "The tables that are dropped have no column that the release does not know",
-    "road": "No query of the release looks at what it holds: save that, drop the column, and run again.",
+    "road": "No query of the release reads its values: save them, drop the column, and run again.",
 }
-# Where nobody asked for it: an empty table in the place of one that held rows would pass for a way back.
+# For an automatic rollback: an empty table in the place of one that had rows would pass as a rollback.
 NOTHING_GONE = {
     "name": "nothing_gone",
-    "title": "Nothing is gone that a downgrade cannot bring back",
+    "title": "Nothing is missing that a downgrade cannot restore",
     "violations": "what gone_since() finds",
-    "road": "Restore the backup, which holds it: ansible-playbook playbooks/restore.yml -i INVENTORY -e release={}.",
+    "road": "Restore the backup, which contains it: ansible-playbook playbooks/restore.yml -i INVENTORY -e release={}.",
 }
 NO_SCRIPT = (
-    "The release has no SQL file that takes it back (rollback.sql), which rollback_method=sql asks for: "
-    "take the other road, `-e rollback_method=alembic`."
+    "The release has no SQL file that rolls it back (rollback.sql), which rollback_method=sql requires: "
+    "rerun with `-e rollback_method=alembic`."
 )
-# No reason to refuse, as hardly ever there is such a row; but it limits what the count of the others proves.
+# No reason to refuse, as such a row is rare; but it limits what the count of the others proves.
 NOT_COUNTED_AGAIN = Proof(
     "guard.counted_again",
     "What is written after the count is found before it is dropped",
     "inconclusive",
-    detail=f"What the release is taken back by does not mention {COUNTED_AT}, as far as its files show: rows and "
-    "values that are written between the count and the downgrade are not looked for.",
+    detail=f"The downgrade does not mention {COUNTED_AT}, as far as the release's files show: rows and values that are "
+    "written between the count and the downgrade are not detected.",
 )
 
 
@@ -65,7 +65,7 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
         deployed_at = deployed_since(journal)
         deployed = revisions == [params["revision"]]
         if deployed and params["method"] == "sql" and not params["script"].strip():
-            verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that takes it back."))
+            verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that rolls it back."))
         elif deployed:
             gone = _gone(params, login, journal) if params.get("automatic") else []
             verdict, looked = _evaluate(params, login, guards, deployed_at, gone)
@@ -96,7 +96,7 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
 
 
 def _downgrade(params: Mapping[str, Any]) -> str:
-    """What the release has of the text that will run."""
+    """The text that will run, as far as the release has it."""
     if params["method"] == "sql":
         return str(params["script"])
     return "\n".join(file["content"] for file in params["revision_files"])
@@ -132,7 +132,7 @@ def _no_row_lost(table: str) -> Guard:
 
 
 def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, Any]]) -> list[Guard]:
-    """Of what the release adds to other tables: the columns for whose values none of its guards answers."""
+    """Of what the release adds to other tables: the columns whose values none of its guards covers."""
     answering = [answer for guard in guards for answer in (guard.get("values_of") or {}).items()]
     answered = {(table, name) for table, columns in answering for name in columns}
     left = {
@@ -144,8 +144,8 @@ def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, A
             "name": f"no_value_lost.{table}",
             "title": f"No value of what the release adds to {table} is lost",
             "values": {"table": table, "columns": columns},
-            "road": f"The columns {', '.join(columns)} go, and no guard of the release answers for their values "
-            "(values_of): save what is needed and clear it, keep the release, or restore the backup.",
+            "road": f"The columns {', '.join(columns)} are dropped, and no guard of the release covers their values "
+            "(values_of): save the values and clear them, keep the release, or restore the backup.",
         }
         for table, columns in left.items()
         if columns
@@ -153,7 +153,7 @@ def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, A
 
 
 def _gone(params: Mapping[str, Any], login: Login, journal: Journal) -> list[tuple[Guard, GuardResult]]:
-    """The guard of a rollback that nobody asked for; none where there is no baseline to compare with."""
+    """The guard of an automatic rollback; none where there is no baseline to compare with."""
     run, events = journal.run, journal.read()
     baseline, upgrade = (
         last_facts(events, release=run.release, environment=run.environment, step=step)
@@ -165,8 +165,8 @@ def _gone(params: Mapping[str, Any], login: Login, journal: Journal) -> list[tup
         names = gone_since(cursor, Memory.of(baseline, upgrade), [params["bookkeeping_table"]])
     guard = {**NOTHING_GONE, "road": NOTHING_GONE["road"].format(run.release)}
     if names:
-        return [(guard, GuardResult("fail", f"Gone since the baseline: {', '.join(names)}.", [], names))]
-    return [(guard, GuardResult("pass", "Every table and column of the baseline is there.", [], []))]
+        return [(guard, GuardResult("fail", f"Missing since the baseline: {', '.join(names)}.", [], names))]
+    return [(guard, GuardResult("pass", "Every table and column of the baseline exists.", [], []))]
 
 
 def _evaluate(
@@ -187,7 +187,7 @@ def _evaluate(
         params.get("api_ca_file") or "",
     )
     asked = [(guard, services.look(guard)) for guard in guards if kind_of(guard) not in KINDS_OF_DATABASE]
-    # The database last: between its answer and the downgrade the least may happen.
+    # The database last: as little time as possible passes between its answer and the downgrade.
     of_database = [guard for guard in guards if kind_of(guard) in KINDS_OF_DATABASE]
     looked = evaluate(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
     seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
@@ -208,14 +208,15 @@ def elsewhere(
         return Verdict("not_deployed", "", guards=unseen)
     if list(revisions) == [from_revision]:
         message = (
-            f"The database is at {from_revision}, before the release, and yet {' and '.join(left)} is there: an "
-            "interrupted run or somebody else left it; look at what it holds, and reconcile."
+            f"The database is at {from_revision}, before the release, but {' and '.join(left)} "
+            f"{'exists' if len(left) == 1 else 'exist'}: an interrupted run or another session left it; check its "
+            "rows, and reconcile."
         )
     else:
         at = " and ".join(revisions) or "no revision"
         message = (
-            f"The database is at {at}, and only {revision} can be taken back; find out what came after it, and take "
-            "that back first, or restore a backup."
+            f"The database is at {at}, and only {revision} can be rolled back: find out which revisions were applied "
+            "after it, and roll those back first, or restore a backup."
         )
     return Verdict("refused", message, guards=unseen)
 
@@ -225,7 +226,7 @@ def _revision(revision: str, revisions: Sequence[str], verdict: Verdict) -> Proo
     nothing = verdict.state == "not_deployed"
     return Proof(
         REVISION_PROOF,
-        "The database is at the revision that is taken back",
+        "The database is at the revision that is rolled back",
         "pass" if at else "skipped" if nothing else "fail",
         expected=[revision],
         observed=list(revisions),

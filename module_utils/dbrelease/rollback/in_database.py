@@ -1,4 +1,4 @@
-"""The guards that ask the database, all of one instant; and when that was: what comes later is not counted."""
+"""The guards that ask the database, all at one instant, and which instant that was: later rows are not counted."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ from .verdict import GuardResult
 APPLICATION = "dbrelease guards"
 COUNTED_AT = "dbrelease.counted_at"
 COUNTED_IN = "dbrelease.counted_in"
-# How long to await the end of a transaction that has written to a counted table, as what it wrote is not to be seen.
+# How long to wait for a transaction that has written to a counted table, as its rows are not visible yet.
 SETTLE_S = 5.0
 POLL_S = 0.1
-# For all guards together: whoever keeps a table for itself longer is named, and the guard is undecided.
+# For all guards together: a session that locks a table longer is named, and the guard is inconclusive.
 LOCK_WAIT_S = 10.0
 SHORTEST_LOCK_WAIT_MS = 100
 
@@ -79,7 +79,7 @@ ORDER BY 1
 
 @dataclass(frozen=True)
 class Looked:
-    """The guards with what was seen; `session_settings` tells a downgrade up to when rows were counted."""
+    """The guards with their results; `session_settings` tells a downgrade up to when rows were counted."""
 
     guards: list[tuple[Guard, GuardResult]]
     session_settings: dict[str, str]
@@ -87,7 +87,7 @@ class Looked:
 
 
 def evaluate(login: Login, guards: Sequence[Guard], bookkeeping_table: str, statement_timeout_ms: int) -> Looked:
-    """Look at the guards of the database; raises ReleaseError only where it does not answer at all."""
+    """Check the guards of the database; raises ReleaseError only where it does not answer at all."""
     losses = [guard["losses"] for guard in guards if guard.get("losses")]
     with closing(connect(login, APPLICATION)) as connection:
         settings = counting_settings(connection, declared_by(losses))
@@ -109,7 +109,7 @@ def evaluate(login: Login, guards: Sequence[Guard], bookkeeping_table: str, stat
 
 
 def declared_by(losses: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tables whose losses the release itself declares: its downgrade knows of no others that they were counted."""
+    """The tables whose losses the release itself declares: its downgrade does not know that others were counted."""
     return [loss["table"] for loss in losses if loss.get("rows")]
 
 
@@ -124,15 +124,15 @@ def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str
     return {
         COUNTED_AT: str(row["counted_at"]),
         COUNTED_IN: str(row["counted_in"]),
-        # With a snapshot from before its locks it would not see what was written while it waited for them.
+        # A snapshot from before its locks would miss the rows that were written while it waited for them.
         "default_transaction_isolation": "read committed",
     }
 
 
 def unfinished_writers(connection: Connection, tables: Sequence[str], busy: Sequence[str] = ()) -> list[Row]:
-    """The transactions that have written to one of the tables and go on; those that end within seconds are awaited.
+    """The open transactions that have written to one of the tables; those that end within seconds are waited for.
 
-    A busy table always has a writer: of those only who went on already when the waiting began.
+    A busy table always has a writer: for those, only transactions that were open when the wait started count.
     """
     deadline = time.monotonic() + SETTLE_S
     with transaction(connection, read_only=True) as cursor:
@@ -162,7 +162,7 @@ def _evaluate(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row], watc
         cursor.execute("ROLLBACK TO SAVEPOINT guard")
         blocked = f": {blocked_by(watch.seen)}" if error.pgcode == LOCK_NOT_AVAILABLE else ""
         advised = f" {remedy_of(error)}" if could_not_run(error) else ""
-        seen = GuardResult("inconclusive", f"It could not be looked at ({server_reason(error)}){blocked}.{advised}")
+        seen = GuardResult("inconclusive", f"It could not be checked ({server_reason(error)}){blocked}.{advised}")
     cursor.execute("RELEASE SAVEPOINT guard")
     return GuardResult(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 
@@ -183,9 +183,9 @@ def _losses(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Gua
             f"SELECT pg_catalog.count(*) AS keys FROM (SELECT DISTINCT {key} FROM (\n{rows}\n) AS declared) AS k",
         )
         if distinct["keys"] != row["count"]:
-            told = f"{row['count']} rows were named, but only {distinct['keys']} differ in {key}"
+            ambiguous = f"the release names {row['count']} rows, but only {distinct['keys']} differ in {key}"
             return GuardResult(
-                "inconclusive", f"How many rows would be lost cannot be told: {told}; correct the release."
+                "inconclusive", f"How many rows would be lost cannot be determined: {ambiguous}; correct the release."
             )
     seen = _rows(row, rows, "would be lost", lost=row["count"])
     return _unless_written(seen, [losses["table"]], writers)
@@ -210,8 +210,12 @@ def _columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> G
     missing = [f"{row['name']}.{row['column']}" for row in found]
     expected = [f"{table}.{column}" for table, column in wanted]
     if missing:
-        return GuardResult("fail", f"{', '.join(missing)} {_are(missing)} gone.", expected, {"missing": missing})
-    return GuardResult("pass", f"{', '.join(expected)} {_are(expected)} there.", expected, {"missing": []})
+        return GuardResult(
+            "fail", f"{', '.join(missing)} {_verb(missing, 'is', 'are')} missing.", expected, {"missing": missing}
+        )
+    return GuardResult(
+        "pass", f"{', '.join(expected)} {_verb(expected, 'exists', 'exist')}.", expected, {"missing": []}
+    )
 
 
 def _dependents(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row]) -> GuardResult:
@@ -231,8 +235,8 @@ def _only_columns(cursor: RealDictCursor, guard: Guard, _writers: Sequence[Row])
     ]
     expected = [f"{table}.{column}" for table, columns in known.items() for column in columns]
     if others:
-        told = f"{', '.join(others)} {_are(others)} there, which the release does not know."
-        return GuardResult("fail", told, expected, others)
+        detail = f"{', '.join(others)} {_verb(others, 'exists', 'exist')}, and the release does not declare it."
+        return GuardResult("fail", detail, expected, others)
     return GuardResult("pass", "", expected, [])
 
 
@@ -241,12 +245,12 @@ def _values(cursor: RealDictCursor, guard: Guard, writers: Sequence[Row]) -> Gua
     found = find_relation(cursor, quoted(table))
     given = given_values(cursor, found["oid"], guard["values"]["columns"]) if found else {}
     if not found or not given:
-        return GuardResult("pass", "None of them is there.", 0, 0)
+        return GuardResult("pass", "None of them exists.", 0, 0)
     constraints = read_catalog(cursor, table).constraints.values()
     key: list[str] = next((one["columns"] for one in constraints if one["type"] == "primary_key"), [])
     shown = sql.SQL(", ").join(map(sql.Identifier, dict.fromkeys([*key, *given])))
     condition = sql.SQL(" OR ").join(given.values())
-    # All of it is ours, and nothing is looked for on the role's path.
+    # Every name is qualified, and nothing is resolved by the role's path.
     name = sql.Identifier(found["schema"], found["name"])
     text = sql.SQL("SELECT {} FROM {} WHERE {}").format(shown, name, condition).as_string(cursor)
     (row,) = select(cursor, counting(text, SAMPLE_SIZE))
@@ -264,19 +268,19 @@ KINDS = {
 
 
 def _tables_of_values(guard: Guard) -> list[str]:
-    """The tables that were there before, and whose values the guard answers for."""
+    """The tables that existed before the release, and whose values the guard covers."""
     return [guard["values"]["table"]] if guard.get("values") else list(guard.get("values_of") or {})
 
 
 def _unless_written(seen: GuardResult, tables: Sequence[str], writers: Sequence[Row]) -> GuardResult:
-    """What was counted, or undecided where somebody who has written to these tables goes on."""
+    """The count, or inconclusive where a transaction that has written to these tables is still open."""
     names = {quoted(table): table for table in tables}
     found = [row for row in writers if names.keys() & set(row["tables"])]
     if not found:
         return seen
     written = " and ".join(name for key, name in names.items() if any(key in row["tables"] for row in found))
-    told = f"{seen.detail} More may be on their way: {describe(found)} has written to {written} and has not committed."
-    return GuardResult(**{**vars(seen), "status": "inconclusive", "detail": told})
+    detail = f"{seen.detail} More may follow: {describe(found)} has written to {written} and has not committed."
+    return GuardResult(**{**vars(seen), "status": "inconclusive", "detail": detail})
 
 
 def _rows(row: Row, sql: str, what: str, lost: int = 0) -> GuardResult:
@@ -289,8 +293,8 @@ def _rows(row: Row, sql: str, what: str, lost: int = 0) -> GuardResult:
     return GuardResult("fail" if count else "pass", detail, 0, count, sql=sql, sample=sample, lost=lost)
 
 
-def _are(names: Sequence[str]) -> str:
-    return "is" if len(names) == 1 else "are"
+def _verb(names: Sequence[str], one: str, many: str) -> str:
+    return one if len(names) == 1 else many
 
 
 def describe(writers: Sequence[Row]) -> str:

@@ -1,4 +1,4 @@
-"""The guards that ask the API and the container engine. What cannot be seen is undecided, which refuses."""
+"""The guards that ask the API and the container engine. One that cannot be checked is inconclusive, which refuses."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..release.guard_kinds import Guard, kind_of
 from .verdict import GuardResult
 
 SAMPLE_LINES = 3
-# How long a request of our own may take to be in the log, and how that is found there.
+# How long a request of our own may take to appear in the log, and how it is recognized there.
 PROBE_WAIT_S = 5.0
 PROBE_POLL_S = 0.2
 PROBE = "dbrelease-probe"
 SHOWN_CHARACTERS = 200
-# What a client sent beside the path may be its key: behind a question mark, or as a value of its own in JSON.
+# What a client sent beside the path may be a secret: after a question mark, or as a value in JSON.
 _QUERY = re.compile(r"""(?P<before>\?|"\w*(?:query|args)\w*"\s*:\s*")[^\s"']+""", re.IGNORECASE)
 
 
@@ -40,10 +40,10 @@ class Services:
     """Where the application is: an empty URL or no container name means that the target has none.
 
     deployed_at: when the release was deployed, in UTC ISO 8601; empty where the journal does not know.
-    accept_log_gap: that a log which does not reach back so far, or has no requests, is taken for all there is.
+    accept_log_gap: whether a log that does not reach back so far, or has no requests, is accepted as complete.
     secret: the database's password, which no line of a log shows.
-    paths: paths that the API is asked for anyway, which a request that looks for itself in a log may ask for, too.
-    ca_file: the authorities that the API's certificate is held to, where they are not the usual ones.
+    paths: paths that are requested anyway; the request that is searched for in the log may use them, too.
+    ca_file: the authorities that the API's certificate is verified by, where they are not the usual ones.
     """
 
     base_url: str
@@ -56,11 +56,11 @@ class Services:
     ca_file: str = ""
 
     def look(self, guard: Guard) -> GuardResult:
-        """Look at one guard."""
+        """Check one guard."""
         return self._look(guard, self._log)
 
     def try_out(self, guard: Guard) -> GuardResult:
-        """Whether one could be decided here, before the release: of a log only whether it has the API's requests."""
+        """Whether a guard can be checked here, before the release: of a log only whether it has the API's requests."""
         return self._look(guard, self._log_has_requests)
 
     def _look(self, guard: Guard, log: Callable[[Mapping[str, Any]], GuardResult]) -> GuardResult:
@@ -74,11 +74,11 @@ class Services:
                 "log": log,
             }[kind](guard[kind])
         except ReleaseError as error:
-            seen = GuardResult("inconclusive", f"It could not be looked at: {error.message}")
+            seen = GuardResult("inconclusive", f"It could not be checked: {error.message}")
         except (docker.errors.DockerException, OSError) as error:
             seen = GuardResult(
                 "inconclusive",
-                f"It could not be looked at ({masked(' '.join(str(error).split()))[:SHOWN_CHARACTERS]}).",
+                f"It could not be checked ({masked(' '.join(str(error).split()))[:SHOWN_CHARACTERS]}).",
             )
         return GuardResult(**{**vars(seen), "duration_ms": round((time.monotonic() - begun) * 1000)})
 
@@ -120,7 +120,7 @@ class Services:
         found += sorted(set(_properties(document)) & set(declared["properties"]))
         if found:
             return GuardResult("fail", f"{asked} declares {', '.join(found)}.", expected, {"present": found})
-        return GuardResult("pass", f"None of it is in the {len(paths)} paths of {asked}.", expected, {"present": []})
+        return GuardResult("pass", f"None of them is in the {len(paths)} paths of {asked}.", expected, {"present": []})
 
     def _container(self, declared: Mapping[str, Any]) -> GuardResult:
         name = self.containers.get(declared["service"])
@@ -145,7 +145,7 @@ class Services:
         expected = {key: declared[key] for key in ("environment", "labels", "image") if declared.get(key)}
         if found:
             return GuardResult("fail", f"Container {name} has {', '.join(found)}.", expected, {"present": found})
-        detail = f"Container {name} (image {config['Image']}) has none of it."
+        detail = f"Container {name} (image {config['Image']}) has none of them."
         return GuardResult("pass", detail, {"absent": expected}, {"present": [], "image": config["Image"]})
 
     def _log(self, declared: Mapping[str, Any]) -> GuardResult:
@@ -155,7 +155,7 @@ class Services:
         attributes = inspect({"one": name})["one"]
         if attributes is None:
             return GuardResult("inconclusive", f"There is no container {name} of the service {declared['service']}.")
-        # First, so that what was written before it is in the log, too.
+        # First, so that everything written before it is in the log, too.
         unlogged = self._unlogged(name)
         begins, lines, matching, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
         since = self.deployed_at or "its beginning"
@@ -163,14 +163,14 @@ class Services:
         observed = {"lines": matching, "looked_at": lines, "log_begins": begins}
         if found:
             sample = [{"line": shown(line, self.secret)} for line in found]
-            many = "1 line" if matching == 1 else f"{matching} lines"
-            detail = f"The log of container {name} has {many} of it since {since}."
+            many = "1 line that matches" if matching == 1 else f"{matching} lines that match"
+            detail = f"The log of container {name} has {many} since {since}."
             return GuardResult("fail", detail, expected, observed, sample=sample)
-        detail = f"None of the {lines} lines of container {name} since {since} is one."
+        detail = f"None of the {lines} lines of container {name} since {since} matches."
         gap = self._gap(name, begins, moment(attributes["Created"]), lines)
         gap = "; ".join(filter(None, (gap, unlogged)))
         if gap and not self.accept_log_gap:
-            more = "Where an archive of the log shows that there is none, go on with `-e accept_log_gap=true`."
+            more = "If an archive of the log shows that there is none, rerun with `-e accept_log_gap=true`."
             return GuardResult("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
         return GuardResult("pass", f"{detail}{f' It was accepted that {gap}.' if gap else ''}", expected, observed)
 
@@ -185,7 +185,7 @@ class Services:
     def _unlogged(self, name: str) -> str:
         """Why the absence of a request in the log proves nothing; empty where a request of our own is in it."""
         if not self.base_url:
-            return "no request could be made that would show whether requests are logged (no api_base_url)"
+            return "it could not be checked whether requests are logged (no api_base_url)"
         marker = f"{PROBE}-{secrets.token_hex(8)}"
         # One server logs the query, another the path alone; a proxy may send only known paths to this container.
         asked = [f"/{marker}", *(f"{path}{'&' if '?' in path else '?'}{PROBE}={marker}" for path in self.paths)]
@@ -193,13 +193,13 @@ class Services:
         with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             answers = [session.get(path) for path in asked]
         if all(answer.problem for answer in answers):
-            return f"no request could be made that would show whether requests are logged: it {answers[0].problem[:-1]}"
+            return f"it could not be checked whether requests are logged: the API {answers[0].problem[:-1]}"
         deadline = time.monotonic() + PROBE_WAIT_S
         while not _is_logged(name, marker, since):
             if time.monotonic() >= deadline:
                 return (
                     f"a request of this run's own ({answers[0].url}) was not in the log of container {name} after "
-                    f"{PROBE_WAIT_S:g} s: requests are not logged there, and that there is none proves nothing"
+                    f"{PROBE_WAIT_S:g} s: requests are not logged there, so their absence proves nothing"
                 )
             time.sleep(PROBE_POLL_S)
         return ""
@@ -207,14 +207,14 @@ class Services:
     def _gap(self, name: str, begins: str, created: str, lines: int) -> str:
         """Why the log does not reach back to the deployment; empty where it does."""
         if not lines:
-            return "the log has not one line since then: what is asked of it may be logged elsewhere, or not at all"
+            return "the log has no line since then: what the guard searches for may be logged elsewhere, or not at all"
         if not self.deployed_at:
             return "the journal does not know when the release was deployed"
         if begins and _time(begins) <= _time(self.deployed_at):
             return ""
         if _time(created) > _time(self.deployed_at):
-            return f"the container was created anew at {created}, after the deployment, and the log before is gone"
-        return f"the log begins at {begins or 'no time at all'}, after the deployment: it was rotated or cut"
+            return f"the container was created again at {created}, after the deployment, and its earlier log is lost"
+        return f"the log begins at {begins or 'an unknown time'}, after the deployment: it was rotated or cut"
 
 
 def _not_seen(meant: Any, place: str | None) -> str:
@@ -225,11 +225,11 @@ def _not_seen(meant: Any, place: str | None) -> str:
         return f"has {held}{where}, where the guard's list should be."
     if isinstance(meant, list):
         if not meant:
-            return f"answered with an empty list{where}, which says nothing of the keys of its items."
+            return f"answered with an empty list{where}, which does not show the keys of its items."
         return "" if all(isinstance(item, dict) for item in meant) else f"has items{where} that are no objects."
     if place is None and next(lists_in(meant), None) is not None:
         return (
-            "answered with an object that has lists in it, and the guard does not say which is meant: "
+            "answered with an object that contains lists, and the guard does not declare which one to check: "
             "declare it (`items`)."
         )
     return ""
@@ -240,8 +240,8 @@ def _search(name: str, pattern: re.Pattern[str], since: str) -> tuple[str, int, 
     client = docker_client()
     with closing(client):
         begins = next((clock.moment(line.at_ns) for line in log_lines(client, name)), "")
-        # The engine takes a moment as seconds, so that no zone can be misread; and up to now, as whatever writes faster
-        # than it is read would be read for ever.
+        # In seconds, so that no time zone is misread; and until now, as a log that grows faster than it is read would
+        # never end.
         window = {"until": time.time(), **({"since": _time(since).timestamp()} if since else {})}
         count = matching = 0
         found: list[str] = []
@@ -260,7 +260,7 @@ def _is_logged(name: str, marker: str, since: float) -> bool:
 
 
 def shown(line: str, secret: str | None) -> str:
-    """A line as a message may have it: no colours, nothing quoted, no passwords, and of a request only its path."""
+    """A line for a message: no colours, nothing quoted, no passwords, and of a request only its path."""
     return without_data(_QUERY.sub(r"\g<before>...", COLOURS.sub("", line)), secret)[:SHOWN_CHARACTERS]
 
 

@@ -1,4 +1,4 @@
-"""Whether a release may be taken back: its declared guards, each a proof, and one verdict over all of them."""
+"""Whether a release may be rolled back: its declared guards, each a proof, and one verdict over all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..core.proof import Proof, Status
 from ..postgres.session import Row
 from ..release.guard_kinds import Guard, kind_of
 
-# What to do where a guard is undecided: its own remedy is for what it has seen.
+# What to do where a guard cannot be determined: its own remedy is for a guard that failed.
 UNDECIDED = {
     "answers": "Let the API answer there with at least one item, or declare where its list is (`items`).",
     "openapi": "Publish the document on the target, or declare a guard that can be decided here in its place, "
@@ -18,13 +18,13 @@ UNDECIDED = {
     "container": "Start the container, or correct its name in the inventory.",
     "log": "Let the service log its requests, or declare a guard that can be decided here in its place.",
 }
-UNDECIDED_IN_DATABASE = "Remove what kept it from being decided, and run again."
+UNDECIDED_IN_DATABASE = "Remove the cause, and run again."
 State = Literal["allowed", "refused", "not_deployed"]
 
 
 @dataclass(frozen=True)
 class GuardResult:
-    """What a look at one guard came to; the title, the remedy and the name are the guard's own."""
+    """The result of one guard; the title, the remedy and the name are the guard's own."""
 
     status: Status
     detail: str
@@ -36,8 +36,8 @@ class GuardResult:
     lost: int = 0
 
     def proof(self, guard: Guard) -> Proof:
-        """As the evidence has it."""
-        stands_in_the_way = self.status in ("fail", "inconclusive")
+        """For the evidence."""
+        refuses = self.status in ("fail", "inconclusive")
         return Proof(
             name=f"guard.{guard['name']}",
             title=guard["title"],
@@ -45,7 +45,7 @@ class GuardResult:
             expected=self.expected,
             observed=self.observed,
             detail=self.detail,
-            remedy=remedy_of(guard, self) if stands_in_the_way else "",
+            remedy=remedy_of(guard, self) if refuses else "",
             sql=self.sql,
             sample=self.sample,
             duration_ms=self.duration_ms,
@@ -54,7 +54,7 @@ class GuardResult:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Over all guards: whether the downgrade may go on, and if not one sentence for each reason."""
+    """Over all guards: whether the downgrade may start, and if not, one sentence for each reason."""
 
     state: State
     message: str
@@ -69,56 +69,58 @@ class Verdict:
 
 
 def remedy_of(guard: Guard, seen: GuardResult) -> str:
-    """The guard's own remedy is for where it is red: where it is undecided, nobody saw that it is."""
+    """The guard's own remedy, where it failed; where it cannot be determined, how to make it so that it can."""
     if seen.status == "inconclusive":
         return UNDECIDED.get(kind_of(guard), UNDECIDED_IN_DATABASE)
     return " ".join(guard["road"].split())
 
 
 def in_words(guard: Guard, seen: GuardResult) -> str:
-    """What stands in the way, and what to do."""
-    undecided = "It is undecided whether this holds. " if seen.status == "inconclusive" else ""
+    """Which guard refuses, and why."""
+    undecided = "It cannot be determined whether this is true. " if seen.status == "inconclusive" else ""
     return f"{guard['title']}: {undecided}{seen.detail}"
 
 
-def judge(looked: Sequence[tuple[Guard, GuardResult]], accept_loss: str | None) -> Verdict:
-    """Every guard must hold. What cannot be decided refuses as well; only rows that are lost can be accepted.
+def judge(checked: Sequence[tuple[Guard, GuardResult]], accept_loss: str | None) -> Verdict:
+    """Every guard must pass. One that cannot be determined refuses as well; only the loss of rows can be accepted.
 
-    They are accepted by naming the very number that was counted, as it is written, and that covers only the guards that
-    count them, and those that the release declares to have no other harm.
+    It is accepted by the exact number that was counted, and this covers only the guards that count rows, and those that
+    the release declares to be covered by them.
     """
-    rows_lost = sum(seen.lost for _, seen in looked)
-    uncounted = any(kind_of(guard) == "losses" and seen.status == "inconclusive" for guard, seen in looked)
+    rows_lost = sum(seen.lost for _, seen in checked)
+    uncounted = any(kind_of(guard) == "losses" and seen.status == "inconclusive" for guard, seen in checked)
     accepted = accept_loss == str(rows_lost) and not uncounted
-    standing = [
+    refusing = [
         (guard, seen)
-        for guard, seen in looked
+        for guard, seen in checked
         if seen.status in ("fail", "inconclusive") and not (accepted and _is_covered(guard, seen))
     ]
-    reasons = [_reason(guard, seen) for guard, seen in standing]
-    if not looked:
-        reasons.append("The release declares no guard, so nothing can show that going back is allowed; declare them.")
+    reasons = [_reason(guard, seen) for guard, seen in refusing]
+    if not checked:
+        reasons.append(
+            "The release declares no guard, so it cannot be determined whether a rollback is safe: declare guards."
+        )
     if accept_loss is not None and not accepted:
         number = "the number could not be counted" if uncounted else f"{_rows(rows_lost)} would be lost"
-        reasons.append(f"accept_loss={accept_loss} is not the number counted: {number}; look at them first.")
+        reasons.append(f"accept_loss={accept_loss} is not the number counted: {number}; check these rows first.")
     elif rows_lost and not accepted:
         reasons.append(
-            f"In all {_rows(rows_lost)} would be lost; `-e accept_loss={rows_lost}` goes on nevertheless, and saves "
-            "them first, once nothing else stands in the way."
+            f"In total {_rows(rows_lost)} would be lost; `-e accept_loss={rows_lost}` accepts this, and saves them "
+            "first, if no other guard refuses."
         )
     message = " ".join(f"{number}) {reason}" for number, reason in enumerate(reasons, start=1))
-    # What is accepted is no failure any more, and yet nothing that holds.
+    # An accepted loss is no failure any more, but it is no pass either.
     kept = [
         (guard, replace(seen, status="inconclusive", detail=f"{seen.detail} Accepted (accept_loss={accept_loss})."))
         if accepted and not reasons and _is_covered(guard, seen)
         else (guard, seen)
-        for guard, seen in looked
+        for guard, seen in checked
     ]
     return Verdict("refused" if reasons else "allowed", message, rows_lost, accepted and rows_lost > 0, kept)
 
 
 def skipped(guards: Iterable[Guard], why: str) -> list[tuple[Guard, GuardResult]]:
-    """Every guard, not looked at."""
+    """Every guard, not checked."""
     return [(guard, GuardResult("skipped", why)) for guard in guards]
 
 

@@ -97,7 +97,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
             "ALTER TABLE drawings RENAME COLUMN project_id_away TO project_id",
         ),
         [],
-        ["drawings.project_id is gone", "restore_8_1a.yml"],
+        ["drawings.project_id is missing", "restore_8_1a.yml"],
     ),
     (
         "no_association_lost",
@@ -133,7 +133,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
         "no_other_column",
         lambda psql: sql(psql, f"ALTER TABLE {TABLE} ADD contract text", f"ALTER TABLE {TABLE} DROP contract"),
         [],
-        [f"{TABLE}.contract is there, which the release does not know"],
+        [f"{TABLE}.contract exists, and the release does not declare it"],
     ),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=-1"], ["accept_loss=-1 is not the number counted: 0 rows"]),
     ("", lambda _: nullcontext(), ["-e", "accept_loss=1"], ["accept_loss=1 is not the number counted: 0 rows"]),
@@ -221,7 +221,7 @@ def test_phase_b_refuses_by_its_answers_its_schema_and_its_image(psql: Psql) -> 
         "phase_b_schema_absent",
         phase_b,
         ["-e", "accept_loss=0"],
-        ["answers with projects", "/api/v1/drawings/{drawing_id}/projects", "APP_PHASE=B", "created anew"],
+        ["answers with projects", "/api/v1/drawings/{drawing_id}/projects", "APP_PHASE=B", "created again"],
     )
 
 

@@ -248,9 +248,9 @@ def test_a_step_is_not_run_where_its_rows_may_be_somebody_elses(
         with pytest.raises(ReleaseError) as caught:
             act(params, check_mode)
         assert caught.value.message.startswith("Step copy (Copy what is missing) was not run, as its rows may be no")
-        # The guard's own advice is for what was seen; of an undecided one nothing was.
-        assert said in caught.value.message.replace("It is undecided whether this holds. ", "")
-        assert caught.value.message.endswith("Wait.") is ("undecided" not in caught.value.message)
+        # The guard's own advice is for what was seen; of one that cannot be determined nothing was.
+        assert said in caught.value.message.replace("It cannot be determined whether this is true. ", "")
+        assert caught.value.message.endswith("Wait.") is ("cannot be determined" not in caught.value.message)
     assert value(cursor, "SELECT count(*) FROM account_regions") == (0 if said else 1000)
     server.shutdown()
     server.server_close()

@@ -355,7 +355,7 @@ def test_a_copy_that_is_not_what_the_manifest_says_is_dropped(world: World, save
 
 @pytest.mark.parametrize("step", ["_restore", "_read", "_apply_settings"])
 def test_after_a_failure_no_copy_is_left(world: World, saved: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ReleaseError("broken on purpose")
 
     monkeypatch.setattr(restore_copy, step, fail)
@@ -367,7 +367,7 @@ def test_after_a_failure_no_copy_is_left(world: World, saved: Path, monkeypatch:
 def test_a_server_that_is_gone_is_told_before_the_copy_that_it_keeps(
     world: World, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, **__: Any) -> None:
         raise ReleaseError("the server is gone")
 
     dropped = restore_copy.drop_database

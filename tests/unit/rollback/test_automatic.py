@@ -50,7 +50,7 @@ OTHERS: list[tuple[str, list[dict[str, Any]], bool]] = [
 @pytest.mark.parametrize(("failed", "held"), [row[1:] for row in OTHERS], ids=[row[0] for row in OTHERS])
 def test_it_is_held_where_only_others_broke_what_is_red(failed: list[dict[str, Any]], held: bool) -> None:
     assert bool(broken_by_others(failed)) is held
-    assert not held or "others broke it since (The claim a)" in broken_by_others(failed)
+    assert not held or "other sessions broke them since (The claim a)" in broken_by_others(failed)
 
 
 UNKNOWN = {"failed": True, "refused": False, "could_not_run": True}

@@ -151,7 +151,7 @@ def test_by_psql_it_tells_how_many_and_fails_where_others_are_in_their_place(
     before = content(session)
     result = save()
     (saved,) = result["files"]
-    assert "or says that others are in their place" in result["proofs"][0]["detail"]
+    assert "or reports that other rows are in their place" in result["proofs"][0]["detail"]
     with session.cursor() as cursor:
         cursor.execute("DELETE FROM order_items WHERE note <> 'kept'")
         cursor.execute("INSERT INTO order_items (id, note) OVERRIDING SYSTEM VALUE VALUES (1, 'by a new deployment')")
