@@ -272,7 +272,7 @@ NO_EVIDENCE: dict[str, tuple[Any, str]] = {
     "deep": ("[" * 5000 + "]" * 5000, "is no JSON"),
     "no number": ('{"counts": NaN}', "is no JSON"),
     "infinite": ('{"counts": 1e999}', "is no JSON"),
-    "a number": ("7", "is not evidence"),
+    "a number": ("7", "is no evidence"),
 }
 
 

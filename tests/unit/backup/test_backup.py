@@ -514,7 +514,7 @@ def test_missing_tool_gives_one_sentence(
     name = f"test_backup_{secrets.token_hex(4)}"
     bare = engine.containers.run(image, ["sleep", "60"], name=name, entrypoint="", init=True, detach=True)
     try:
-        with pytest.raises(ReleaseError, match=r"Running pg_dump in container .* failed \(it is not there\): install"):
+        with pytest.raises(ReleaseError, match=r"Running pg_dump in container .* failed \(it was not found\): install"):
             module.act(parameters(db_container=name), False)
     finally:
         bare.remove(force=True, v=True)
