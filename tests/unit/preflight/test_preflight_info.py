@@ -177,7 +177,7 @@ def test_alembics_table_elsewhere_is_declared_and_until_then_named(world: World)
     world.sql('CREATE SCHEMA ops; ALTER TABLE alembic_version RENAME TO "Kept"; ALTER TABLE "Kept" SET SCHEMA ops')
     result = world.look()
     assert red(result) == {"revision"}
-    for said in (START, "its table alembic_version is missing", "ops.Kept may be it", "migration.version_table"):
+    for said in (START, "its table alembic_version is missing", "possibly ops.Kept", "migration.version_table"):
         assert said in result["message"]
     world.release["migration"]["version_table"] = "ops.Kept"
     result = world.look()
@@ -389,7 +389,7 @@ def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None
         assert f'The role {owner} may not read inner_part."Secret", inner_part."Secret_id_seq".' in told()["detail"]
         world.sql("DROP SCHEMA inner_part CASCADE")
         assert told()["status"] == "inconclusive"
-        assert "who owns accounts, alembic_version, orders" in told()["detail"]
+        assert "which owns accounts, alembic_version, orders" in told()["detail"]
         for table in ("accounts", "orders", "alembic_version"):
             world.sql(f"ALTER TABLE {table} OWNER TO {owner}")
         assert (world.look()["state"], told()["status"]) == ("ready", "pass")
@@ -631,13 +631,15 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "the backend has another database": (
         lambda world: world.alembic(current=OLDER), "revision", f"The backend reports {OLDER}", []),
     "the backend cannot read its database": (
-        lambda world: (world.folder / "current").unlink(), "revision", "alembic.sh current", []),
+        lambda world: (world.folder / "current").unlink(), "revision", "alembic.sh current",
+        ["session_settings"]),
     "two heads in the files": (
         lambda world: world.alembic(heads=f"{START} (head)\n{NEWER} (head)\n"), "history", "2 heads", []),
     "another head in the files": (
         lambda world: world.alembic(heads=f"{NEWER} (head)\n"), "history", f"ends at {NEWER}", []),
     "no revision in the files": (lambda world: world.alembic(heads=""), "history", "0 heads (no revision)", []),
-    "no migration command": (change("migration.command", ["no_such_program"]), "history", "no_such_program", []),
+    "no migration command": (
+        change("migration.command", ["no_such_program"]), "history", "no_such_program", ["session_settings"]),
     "an invalid index of a declared name": (
         invalid_index, "indexes", "Remove it first: DROP INDEX CONCURRENTLY public.ix_late;", []),
     "an index of a declared name": (
@@ -671,10 +673,11 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "column lost after the release": (
         lost_column, "added_absent", "the column orders.code is missing. It has been dropped", ["checks_plan"]),
     "another file": (lambda world: world.payload.write_text("# another"), "payload", "differs from", []),
-    "a folder in place of the file": (folder_in_place, "payload", "is no file", []),
+    "a folder in place of the file": (folder_in_place, "payload", "is not a file", []),
     "no folder for the file": (lambda world: world.payload.parent.rmdir(), "payload", "There is no folder", []),
     "another file with the same revision": (
-        lambda world: world.payload.with_name("copy.py").write_text(REVISION_FILE), "payload", "copy.py defines", []),
+        lambda world: world.payload.with_name("copy.py").write_text(REVISION_FILE),
+        "payload", "copy.py also defines", []),
     "query on a missing column": (
         change("checks.0.violations", "SELECT nothing FROM order_items"),
         "checks_plan", "checks.yml: checks.no_stray", []),
@@ -829,7 +832,7 @@ def test_no_room_for_the_dump(world: World, small_disk: Path) -> None:
     result = world.look()
     assert red(result) == {"dump_room"}
     assert f"0 MiB free at {small_disk}" in result["message"]
-    assert "Make 64 MiB of room" in result["message"]
+    assert "Free another 64 MiB" in result["message"]
 
 
 def test_read_only_state_directory(world: World, small_disk: Path) -> None:
