@@ -157,9 +157,9 @@ def test_a_migration_that_prints_without_an_end_fills_no_disk(
     kept = log.end("ended")
     proof = log.close()
     assert path.stat().st_size < 11_000 and path.read_text().endswith(
-        "what came after 10000 bytes is left out\n=== ended\n"
+        "the output after 10000 bytes is omitted\n=== ended\n"
     )
-    assert proof.status == "inconclusive" and "bytes, but what came after 10000 bytes is left out." in proof.detail
+    assert proof.status == "inconclusive" and "bytes, but the output after 10000 bytes is omitted." in proof.detail
     assert kept.endswith("0123456789\n"), "the end of it decides"
 
 
@@ -175,7 +175,7 @@ def test_a_migrations_line_without_an_end_is_left_out_whole(
     assert len(log._rest) <= 1000
     log.feed(b"\nthe next\n")
     assert log.end("ended") == "the next\n" and log.close().status == "inconclusive"
-    assert path.read_text() == "=== a line of more than 1000 bytes is left out\nthe next\n=== ended\n"
+    assert path.read_text() == "=== a line of more than 1000 bytes is omitted\nthe next\n=== ended\n"
 
 
 def test_a_dump_without_an_end_leaves_room_on_the_disk(
