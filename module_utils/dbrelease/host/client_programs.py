@@ -23,7 +23,7 @@ def tool_version(commands: Commands, tool: str) -> str:
         reason = "it was not found" if missing_program(finished) else printed or f"status {finished.status}"
         raise ReleaseError(
             f"Running {tool} in {commands.place} failed ({reason}): install PostgreSQL's client programs there, or set "
-            "db_container to the container that has them."
+            "db_container to a container that has them."
         )
     return said
 
