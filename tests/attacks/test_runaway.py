@@ -249,4 +249,4 @@ def test_a_small_answer_that_stands_for_a_large_one_is_refused(ask: Ask, coding:
 
 
 def test_an_answer_that_is_cut_off_is_refused(ask: Ask) -> None:
-    assert ask(gzip.compress(b"[]" * 1000)[:-20], "gzip").problem.endswith("in a broken encoding.")
+    assert ask(gzip.compress(b"[]" * 1000)[:-20], "gzip").problem.endswith("one with an invalid encoding.")

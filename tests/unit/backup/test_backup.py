@@ -199,12 +199,12 @@ def test_a_catalog_that_is_too_large_to_read_makes_no_backup_fail(
     """A stranger may have made what it is too large by."""
 
     def too_large(*_: Any, **__: Any) -> None:
-        raise ReleaseError("Running pg_restore was given up (it wrote more than 9 bytes).")
+        raise ReleaseError("Running pg_restore was stopped (it printed more than 9 bytes).")
 
     monkeypatch.setattr(take, "schema_of_dump", too_large)
     assert module.act(parameters(), False)["message"] == ""
     facts = journal(state)[-1]["facts"]
-    assert "catalog" not in facts and facts["no_catalog"].startswith("Running pg_restore was given up")
+    assert "catalog" not in facts and facts["no_catalog"].startswith("Running pg_restore was stopped")
 
 
 def test_state_reads_like_the_runbook(parameters: Make) -> None:

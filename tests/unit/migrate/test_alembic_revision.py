@@ -350,7 +350,7 @@ class TestRefusal:
             ({"login_password": "wrong", "login_user": "nobody_here"}, "Connecting to .* failed"),
             ({"backend_container": "test_backend_nowhere"}, "No such container"),
             ({"success_pattern": "Migrated [0-9"}, "success_pattern .* was refused .*regular expression"),
-            ({"command": ["/nowhere/alembic"]}, "Running /nowhere/alembic in the target failed .*not there"),
+            ({"command": ["/nowhere/alembic"]}, "Running /nowhere/alembic in the target failed .*not found"),
         ],
     )
     def test_unreachable_gives_one_sentence(

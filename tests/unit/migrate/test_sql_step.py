@@ -157,7 +157,7 @@ def test_batches_that_were_cut_off_are_continued(params: dict[str, Any], cursor:
 
 def test_batches_that_come_to_no_end_are_one_sentence(params: dict[str, Any], cursor: Any) -> None:
     params["steps"] = [{**BATCHED, "sql": "UPDATE accounts SET region = region WHERE id <= 300"}]
-    with pytest.raises(ReleaseError, match=r"changed 2400 rows in batches of 300, and 1000 .* come to an end"):
+    with pytest.raises(ReleaseError, match=r"changed 2400 rows in batches of 300, but only 1000 .* never finishes"):
         act(params, False)
 
 

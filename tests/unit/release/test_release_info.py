@@ -168,8 +168,8 @@ NO_FILE = "expected a file that can be read, found no such file or directory."
         (of_another_encoding, "checks.yml: : expected UTF-8 text, found an invalid byte at position 14."),
         (with_an_empty_statement, "release.yml: migration.finalize[fill].file: expected a file that contains one SQL"
          " statement, found an empty one."),
-        (with_an_empty_way_back, "release.yml: rollback.sql: expected a file that contains SQL statements, found an empty"
-         " one."),
+        (with_an_empty_way_back, "release.yml: rollback.sql: expected a file that contains SQL statements,"
+         " found an empty one."),
         (with_a_statement_that_is_no_text, "release.yml: migration.finalize[fill].file: expected a file of UTF-8 text,"
          " found one that cannot be read (UnicodeDecodeError)."),
         (with_a_way_back_that_is_no_text, "release.yml: rollback.sql: expected a file of UTF-8 text, found one that"
