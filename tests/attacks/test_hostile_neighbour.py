@@ -143,7 +143,7 @@ def test_a_view_under_the_name_of_a_new_table_is_not_counted(
     answer = preflight_info.act(options(preflight_info, given, **PREFLIGHT), True)
     proofs = {proof["name"]: proof for proof in answer["proofs"]}
     assert calls(shop) == before
-    assert proofs["preflight.created_absent"]["detail"] == "items is there already (a view)."
+    assert proofs["preflight.created_absent"]["detail"] == "items already exists (a view)."
 
 
 RECONCILE: dict[str, Any] = {

@@ -111,7 +111,7 @@ def test_nothing_that_was_planted_is_written_through_or_replaced(
     else:
         planted.mkdir()
     before = planted.lstat()
-    with pytest.raises(ReleaseError, match="since preflight something else has that name") as raised:
+    with pytest.raises(ReleaseError, match="something with that name was created after preflight") as raised:
         put(run_parameters, planted, folder)
     assert raised.value.refused and planted.lstat() == before
     assert not victim.exists() or victim.read_text() == "theirs"

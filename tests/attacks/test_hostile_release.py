@@ -71,26 +71,26 @@ def merged_laughs(levels: int) -> str:
 
 
 DOCUMENTS: dict[str, tuple[str, str]] = {
-    "aliases of aliases": (laughs(9), "50000 values at most, aliases followed"),
-    "aliases in merge keys": (merged_laughs(9), "50000 values at most, aliases followed"),
+    "aliases of aliases": (laughs(9), "at most 50000 values, aliases followed"),
+    "aliases in merge keys": (merged_laughs(9), "at most 50000 values, aliases followed"),
     "aliases of a long text": (
         f'long: &long "{"x" * 90_000}"\nlist: [{", ".join(["*long"] * 1000)}]\n',
-        "1 MiB of text at most, aliases followed",
+        "at most 1 MiB of text, aliases followed",
     ),
-    "a list that holds itself": ("a: &a [*a]\n", "one that holds itself"),
-    "a mapping that holds itself": ("a: &a {b: *a}\n", "one that holds itself"),
-    "a merge of itself": ("a: &a {<<: *a}\n", "one that holds itself"),
-    "lists in lists": ("a: " + "[" * 20_000 + "]" * 20_000, "40 levels at most"),
-    "mappings in mappings": ("".join(f"{' ' * n}a:\n" for n in range(1000)), "40 levels at most"),
+    "a list that holds itself": ("a: &a [*a]\n", "one that contains itself"),
+    "a mapping that holds itself": ("a: &a {b: *a}\n", "one that contains itself"),
+    "a merge of itself": ("a: &a {<<: *a}\n", "one that contains itself"),
+    "lists in lists": ("a: " + "[" * 20_000 + "]" * 20_000, "at most 40 levels"),
+    "mappings in mappings": ("".join(f"{' ' * n}a:\n" for n in range(1000)), "at most 40 levels"),
     "a file of many megabytes": ("# " + "x" * (2 << 20), "which is larger than 1 MiB"),
-    "many values": ("a: [" + "1," * 60_000 + "]", "50000 values at most"),
-    "a number of many digits": ("a: " + "9" * 5000, "a number of 30 digits at most"),
-    "a hexadecimal number of many digits": ("a: 0x" + "f" * 500_000, "a number of 30 digits at most"),
-    "a number to the base of 60": ("a: 1" + ":59" * 100_000, "a number of 30 digits at most"),
+    "many values": ("a: [" + "1," * 60_000 + "]", "at most 50000 values"),
+    "a number of many digits": ("a: " + "9" * 5000, "a number of at most 30 digits"),
+    "a hexadecimal number of many digits": ("a: 0x" + "f" * 500_000, "a number of at most 30 digits"),
+    "a number to the base of 60": ("a: 1" + ":59" * 100_000, "a number of at most 30 digits"),
     "a duration that is a number": ("a: 1:30", "a number, or text in quotes, found 1:30"),
     "an infinite number": ("a: 1.0e+999", "a finite number"),
-    "a date that there is not": ("a: 2026-13-45", "a date that there is, or text in quotes"),
-    "a time that there is not": ("a: 2026-01-01 99:99:99", "a date that there is, or text in quotes"),
+    "a date that there is not": ("a: 2026-13-45", "a valid date, or text in quotes"),
+    "a time that there is not": ("a: 2026-01-01 99:99:99", "a valid date, or text in quotes"),
     "a tag of Python": ("a: !!python/object/apply:os.system [id]", "could not determine a constructor"),
     "a tag of bytes": ("a: !!binary aGE=", "a value without a tag, found !!binary"),
     "a tag of a set": ("a: !!set {x: null}", "a value without a tag, found !!set"),
@@ -130,12 +130,12 @@ def link_to(target: str) -> Callable[[Path], None]:
 
 
 FILES: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "a pipe that nobody writes to": (pipe, "no regular file"),
-    "a folder": (Path.mkdir, "no regular file"),
+    "a pipe that nobody writes to": (pipe, "not a regular file"),
+    "a folder": (Path.mkdir, "not a regular file"),
     "a device": (link_to("/dev/zero"), "which leads out of it"),
     "a link out of the folder": (link_to("/etc/passwd"), "which leads out of it"),
     "a link to another release": (lambda path: path.symlink_to(SHOP / "release.yml"), "which leads out of it"),
-    "a link to itself": (lambda path: path.symlink_to(path.name), "in a circle"),
+    "a link to itself": (lambda path: path.symlink_to(path.name), "form a loop"),
     "a file of many megabytes": (lambda path: path.write_bytes(b"#" * (5 << 20)), "which is larger than"),
 }
 

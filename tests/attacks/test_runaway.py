@@ -45,7 +45,9 @@ def container() -> Iterator[Any]:
 def test_what_a_program_writes_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "OUTPUT_BYTES_AT_MOST", 1 << 20)
     begun = time.monotonic()
-    with pytest.raises(ReleaseError, match=r"Running sh on the target was given up \(it wrote more than 1048576 bytes"):
+    with pytest.raises(
+        ReleaseError, match=r"Running sh on the target was stopped \(it printed more than 1048576 bytes"
+    ):
         HostCommands().run(ENDLESS, timeout_s=60)
     assert time.monotonic() - begun < 30
 
@@ -53,7 +55,7 @@ def test_what_a_program_writes_without_an_end_is_refused(monkeypatch: pytest.Mon
 def test_what_a_container_answers_without_an_end_is_refused(container: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "OUTPUT_BYTES_AT_MOST", 1 << 20)
     there = ContainerCommands(docker.from_env(), container.id)
-    with pytest.raises(ReleaseError, match=r"Running sh in container .* was given up \(it wrote more than 1048576"):
+    with pytest.raises(ReleaseError, match=r"Running sh in container .* was stopped \(it printed more than 1048576"):
         there.run(ENDLESS, timeout_s=60)
 
 
@@ -67,7 +69,7 @@ def test_a_program_that_is_left_behind_holds_nobody_up(monkeypatch: pytest.Monke
     if held == ">/dev/null":
         left = HostCommands().run(argv, timeout_s=1).stdout
     else:
-        with pytest.raises(ReleaseError, match="a program that it left behind holds its output"):
+        with pytest.raises(ReleaseError, match="a program that it started has kept its output open"):
             HostCommands().run(argv, timeout_s=1)
         left = ""
     assert time.monotonic() - begun < 15
@@ -111,7 +113,7 @@ def test_a_window_of_a_log_that_holds_too_much_is_not_judged(
 ) -> None:
     monkeypatch.setattr(container_log, name, most)
     engine: Any = Talking(101)
-    with pytest.raises(TooMuchError, match=r"see `docker logs shop` for what writes so much"):
+    with pytest.raises(TooMuchError, match=r"check `docker logs shop` for what writes so much"):
         list(window_lines(engine, "shop", Window(0, 10**9)))
     engine.lines = 100
     assert len(list(window_lines(engine, "shop", Window(0, 10**9)))) == 100
@@ -157,9 +159,9 @@ def test_a_migration_that_prints_without_an_end_fills_no_disk(
     kept = log.end("ended")
     proof = log.close()
     assert path.stat().st_size < 11_000 and path.read_text().endswith(
-        "what came after 10000 bytes is left out\n=== ended\n"
+        "the output after 10000 bytes is omitted\n=== ended\n"
     )
-    assert proof.status == "inconclusive" and "bytes, but what came after 10000 bytes is left out." in proof.detail
+    assert proof.status == "inconclusive" and "bytes, but the output after 10000 bytes is omitted." in proof.detail
     assert kept.endswith("0123456789\n"), "the end of it decides"
 
 
@@ -175,7 +177,7 @@ def test_a_migrations_line_without_an_end_is_left_out_whole(
     assert len(log._rest) <= 1000
     log.feed(b"\nthe next\n")
     assert log.end("ended") == "the next\n" and log.close().status == "inconclusive"
-    assert path.read_text() == "=== a line of more than 1000 bytes is left out\nthe next\n=== ended\n"
+    assert path.read_text() == "=== a line of more than 1000 bytes is omitted\nthe next\n=== ended\n"
 
 
 def test_a_dump_without_an_end_leaves_room_on_the_disk(
@@ -242,9 +244,9 @@ def test_a_small_answer_that_stands_for_a_large_one_is_refused(ask: Ask, coding:
         body = gzip.compress(body)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answer = ask(body, coding)
-    assert answer.problem == "answered more than can be read, or in a broken encoding."
+    assert answer.problem == "returned too large an answer, or one with an invalid encoding."
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
 
 
 def test_an_answer_that_is_cut_off_is_refused(ask: Ask) -> None:
-    assert ask(gzip.compress(b"[]" * 1000)[:-20], "gzip").problem.endswith("in a broken encoding.")
+    assert ask(gzip.compress(b"[]" * 1000)[:-20], "gzip").problem.endswith("one with an invalid encoding.")

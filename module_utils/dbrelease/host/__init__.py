@@ -1,6 +1,6 @@
 """Containers, programs, disks, logs and HTTP on the target.
 
-Promises that a program's exit status is believed and that a program that outlives its run is found; never opens a
-session of the database.
+Promises that every exit status is checked and that a program that outlives its run is found; never opens a database
+session.
 Begin with commands.py and inspect.py.
 """

@@ -1,4 +1,4 @@
-"""Run a command where it belongs, in a container or on the target itself, with its exit status believed."""
+"""Run a command in a container or on the target itself, and return its exit status."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from docker.utils.socket import frames_iter
 from ..core.errors import ReleaseError
 
 CHUNK = 1 << 20
-# As the engine says it in the program's place, with the status of one that could not be started.
+# The engine prints this instead of the program, with the status of a program that could not be started.
 NO_FOLDER = re.compile(r'chdir to cwd \("(?P<path>[^"\n]{1,1024})"\)')
 KEPT_ERROR_BYTES = 64 << 10
-# What is read whole: revisions, a preview's SQL, versions. A container may answer without an end.
+# Output that is collected: revisions, a preview's SQL, versions. A container may print endlessly.
 OUTPUT_BYTES_AT_MOST = 128 << 20
 KILL_GRACE_S = 5
-# By default `timeout` ends its whole group, itself included, before it has seen the program's end. The orphan would go
-# to the container's first process; Postgres there takes it for one of its own that crashed, and ends every session.
-# Busybox' `timeout` has no such option, and no such default.
+# By default `timeout` signals its whole group, itself included, before the program has ended. The container's first
+# process would adopt the orphan; Postgres there takes it for a crashed child of its own, and terminates every session.
+# The `timeout` of Busybox has neither that default nor the option.
 BOUNDED = """
 case $(sed -n 's/^Name:[[:space:]]*//p' /proc/1/status) in post*)
   timeout --foreground 0 true 2>/dev/null && exec timeout --foreground -k "$@"
@@ -46,9 +46,9 @@ Consumer = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended. `stdout` is empty where a consumer took it; `stderr` is its last 64 KiB.
+    """How a command ended. `stdout` is empty where a consumer received it; `stderr` is its last 64 KiB.
 
-    timed_out: the deadline, not the command or whoever killed it, ended it.
+    timed_out: the deadline ended it, not the command itself or another signal.
     """
 
     argv: tuple[str, ...]
@@ -60,7 +60,7 @@ class Finished:
 
 
 class Commands(Protocol):
-    """A place that runs commands."""
+    """A host or a container that runs commands."""
 
     @property
     def place(self) -> str:
@@ -76,11 +76,11 @@ class Commands(Protocol):
         on_stdout: Consumer | None = None,
         workdir: str | None = None,
     ) -> Finished:
-        """Run to the end or to the deadline; never raises for an exit status."""
+        """Run until the command ends or the deadline passes; never raises for an exit status."""
 
 
 class _Output:
-    """Collects both streams; stdout goes to a consumer instead where there is one."""
+    """Collects both streams; a consumer, if any, receives stdout instead."""
 
     def __init__(self, what: str, on_stdout: Consumer | None) -> None:
         self._what = what
@@ -95,8 +95,8 @@ class _Output:
         self._stdout.extend(data)
         if len(self._stdout) > OUTPUT_BYTES_AT_MOST:
             raise ReleaseError(
-                f"Running {self._what} was given up (it wrote more than {OUTPUT_BYTES_AT_MOST} bytes): see what runs "
-                "there in its place, and run again."
+                f"Running {self._what} was stopped (it printed more than {OUTPUT_BYTES_AT_MOST} bytes): check which "
+                "program runs there under that name, and rerun the playbook."
             )
 
     def err(self, data: bytes) -> None:
@@ -121,7 +121,7 @@ class _Output:
 
 
 class ContainerCommands:
-    """Commands inside one running container, by the Docker API: no shell reads them, and nothing secret is in them."""
+    """Commands inside one running container, by the Docker API: no shell parses them, and they contain no secrets."""
 
     def __init__(self, client: docker.DockerClient, name: str, *, user: str = "") -> None:
         self._client = client
@@ -145,8 +145,8 @@ class ContainerCommands:
     ) -> Finished:
         """See Commands.run.
 
-        The Docker API cannot end what it started, so `timeout` inside the container keeps the deadline, also when this
-        process is killed.
+        The Docker API cannot end a program that it started, so `timeout` inside the container enforces the deadline,
+        also when this process is killed.
         """
         begun = time.monotonic()
         bounded = ["sh", "-c", BOUNDED, "sh", str(KILL_GRACE_S), str(timeout_s), *argv]
@@ -172,14 +172,15 @@ class ContainerCommands:
                     feeder.join()
             if hung_up.is_set():
                 raise ReleaseError(
-                    f"Running {argv[0]} in {self.place} was given up: it did not end within {timeout_s} s, nor was it "
-                    "seen to end; see with `docker ps` whether the container is paused, and run again."
+                    f"Waiting for {argv[0]} in {self.place} was stopped: it did not end within {timeout_s} s, and it "
+                    "may still be running; check with `docker ps` whether the container is paused, and rerun the "
+                    "playbook."
                 )
             status = _settled_exit_status(api, execution)
         except (docker.errors.DockerException, OSError) as error:
             raise ReleaseError(
                 f"Running {argv[0]} in {self.place} failed ({_docker_reason(error)}): "
-                "check with `docker ps` that the container runs."
+                "check with `docker ps` that the container is running."
             ) from error
         return output.finished(argv, status, begun, timeout_s)
 
@@ -228,7 +229,7 @@ class HostCommands:
         try:
             ended = _drain(stdout, output.out, until)
         except BaseException:
-            # `timeout` hands it on; killed itself, it would leave the program working.
+            # `timeout` forwards SIGTERM; if it were killed, the program would continue.
             process.terminate()
             raise
         finally:
@@ -238,18 +239,18 @@ class HostCommands:
             stderr.close()
         if not ended:
             raise ReleaseError(
-                f"Running {argv[0]} on the target was given up: a program that it left behind holds its output for "
-                f"longer than {timeout_s} s; see with `ps` what still works there, end it, and run again."
+                f"Waiting for {argv[0]} on the target was stopped: a program that it started has kept its output open "
+                f"for more than {timeout_s} s; find it with `ps`, terminate it, and rerun the playbook."
             )
         return output.finished(argv, status, begun, timeout_s)
 
 
 class EngineApi(docker.APIClient):
-    """What asks the engine, without a login: one of ~/.netrc would go to an engine that is reached by TCP."""
+    """The engine's API without a login: `requests` would send one of ~/.netrc to an engine that is reached by TCP."""
 
     @property
     def auth(self) -> Callable[[Any], Any]:
-        """Not that of the session, which has none until its first request."""
+        """No login; the session would read ~/.netrc at its first request."""
         return lambda request: request
 
     @auth.setter
@@ -258,26 +259,26 @@ class EngineApi(docker.APIClient):
 
 
 class Engine(docker.DockerClient):
-    """The client of the SDK, with that."""
+    """The client of the SDK, with EngineApi."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """As there."""
+        """Take the arguments of docker.DockerClient."""
         self.api = EngineApi(*arguments, **options)
 
 
 def docker_client() -> docker.DockerClient:
-    """The target's container engine; raises ReleaseError when there is none."""
+    """Connect to the target's container engine; raises ReleaseError where that fails."""
     try:
         return Engine.from_env(timeout=60)
     except docker.errors.DockerException as error:
         raise ReleaseError(
             f"Reaching the container engine on the target failed ({_docker_reason(error)}): "
-            "start it, or let the deploying user use its socket."
+            "start it, or give the deploying user access to its socket."
         ) from error
 
 
 class WithEnvironment:
-    """Commands whose programs all have some more variables."""
+    """Commands whose programs all have additional environment variables."""
 
     def __init__(self, commands: Commands, environment: Mapping[str, str]) -> None:
         self._commands, self._environment, self.place = commands, dict(environment), commands.place
@@ -306,10 +307,10 @@ def commands_in(
     user: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> Commands:
-    """Where the commands of a container's program run: in it, or on the target when the inventory names none.
+    """Return the commands of a container, or of the target where the inventory names no container.
 
-    user: whose commands they are in the container; by default those of the program in it.
-    environment: further variables of each program, which stand in no argument list.
+    user: the user in the container; by default that of its program.
+    environment: additional variables of each program, which appear in no argument list.
     """
     commands: Commands = (
         ContainerCommands(docker_client(), container, user=user) if container else HostCommands(workdir)
@@ -318,7 +319,7 @@ def commands_in(
 
 
 def _drain(stream: IO[bytes], consume: Consumer, until: float) -> bool:
-    """Up to its end, or that moment: what a program leaves behind may hold a stream for ever. Says whether it ended."""
+    """Read a stream until it ends, or until that moment: a child may keep it open. Returns whether it ended."""
     while select.select([stream], [], [], max(until - time.monotonic(), 0))[0]:
         if not (data := os.read(stream.fileno(), CHUNK)):
             return True
@@ -328,7 +329,7 @@ def _drain(stream: IO[bytes], consume: Consumer, until: float) -> bool:
 
 @contextmanager
 def _hanging_up(raw: Any, after_s: float) -> Iterator[threading.Event]:
-    """Hang up after that time, and set the event: a container that is paused keeps no deadline."""
+    """Hang up after that time, and set the event: in a paused container no deadline is enforced."""
     hung_up = threading.Event()
 
     def hang_up() -> None:
@@ -366,13 +367,16 @@ def _half_close(raw: Any) -> None:
 
 
 def _settled_exit_status(api: Any, execution: str) -> int:
-    """The engine may report an exit a moment after the streams close."""
+    """Wait for the exit status: the engine may report it a moment after the streams close."""
     for _ in range(100):
         code = api.exec_inspect(execution)["ExitCode"]
         if code is not None:
             return int(code)
         time.sleep(0.05)
-    raise ReleaseError("The container engine never reported how a command ended: restart the container and run again.")
+    raise ReleaseError(
+        "The container engine did not report the exit status of a command: restart the container, and rerun the "
+        "playbook."
+    )
 
 
 def _docker_reason(error: Exception) -> str:
@@ -381,13 +385,13 @@ def _docker_reason(error: Exception) -> str:
 
 
 def no_working_folder(what: str, folder: str) -> ReleaseError:
-    """The sentence where a program could not be started for want of the folder to start it in."""
+    """The error of a program that could not be started because its working folder is missing."""
     return ReleaseError(
-        f"Running {what} failed (its working folder {folder} is not there): create or mount it, or correct the "
+        f"Running {what} failed (its working folder {folder} does not exist): create or mount it, or correct the "
         "container's working_dir, or app_root of the inventory."
     )
 
 
 def missing_program(finished: Finished) -> bool:
-    """True when the command itself, not what it did, was missing or could not be started."""
+    """True where the program itself was missing or could not be started."""
     return finished.status in (126, 127)

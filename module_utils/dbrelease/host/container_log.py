@@ -1,4 +1,4 @@
-"""The thin session with the container engine: the lines of one exact window, and what would make it unreliable."""
+"""Read a container's log: the lines of one exact window, and what would make it unreliable."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from ..core.clock import SECOND_NS, nanoseconds
 from .inspect import SHORTEST_ID
 from .log_events import Line
 
-# The engine keeps a line however long it is, and whatever writes to it may write without an end.
+# The engine keeps lines of any length, and a program may write endlessly.
 LINE_BYTES_AT_MOST = 16 << 20
-# Of one window every event is held in memory.
+# All events of one window are kept in memory.
 WINDOW_LINES_AT_MOST, WINDOW_BYTES_AT_MOST = 1_000_000, 256 << 20
 
 
 class TooMuchError(OSError):
-    """More than is read; its text says what. Part of it would prove nothing."""
+    """The log exceeds a limit, which the text names. A part of it would prove nothing."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """From `begin_ns` on, and before `end_ns`."""
+    """From `begin_ns`, inclusive, to `end_ns`, exclusive."""
 
     begin_ns: int
     end_ns: int
@@ -32,7 +32,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Container:
-    """A container as the engine describes it, and its oldest line that is still there."""
+    """A container as the engine describes it, and the time of its oldest remaining line."""
 
     id: str
     status: str
@@ -42,7 +42,7 @@ class Container:
 
 
 def find_container(client: docker.DockerClient, name: str) -> Container | None:
-    """The container of a name, None where there is none; raises DockerException."""
+    """Find the container of a name, None where it does not exist; raises DockerException."""
     try:
         attributes = client.api.inspect_container(name)
     except docker.errors.NotFound:
@@ -60,9 +60,9 @@ def find_container(client: docker.DockerClient, name: str) -> Container | None:
 
 
 def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iterator[Line]:
-    """Its lines in the window. The engine is asked for whole seconds around it; each line's own moment decides.
+    """Read its lines in the window. The engine returns whole seconds; each line's own timestamp decides.
 
-    Raises TooMuchError where the window holds more than can be judged.
+    Raises TooMuchError where the window exceeds a limit.
     """
     seconds = {"since": window.begin_ns // SECOND_NS, "until": -(-window.end_ns // SECOND_NS)}
     lines = size = 0
@@ -71,8 +71,8 @@ def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iter
             lines, size = lines + 1, size + len(line.text)
             if lines > WINDOW_LINES_AT_MOST or size > WINDOW_BYTES_AT_MOST:
                 raise TooMuchError(
-                    f"it has more than {WINDOW_LINES_AT_MOST} lines or {WINDOW_BYTES_AT_MOST} bytes in one window: see "
-                    f"`docker logs {name}` for what writes so much"
+                    f"it has more than {WINDOW_LINES_AT_MOST} lines or {WINDOW_BYTES_AT_MOST} bytes in one window: "
+                    f"check `docker logs {name}` for what writes so much"
                 )
             yield line
 
@@ -80,7 +80,7 @@ def window_lines(client: docker.DockerClient, name: str, window: Window) -> Iter
 def log_lines(
     client: docker.DockerClient, name: str, since: float | None = None, until: float | None = None
 ) -> Iterator[Line]:
-    """Its lines as the engine has them, one at a time; `since` and `until` are seconds since 1970."""
+    """Read its lines from the engine, one at a time; `since` and `until` are seconds since 1970."""
     chunks = client.api.logs(
         name, stdout=True, stderr=True, timestamps=True, stream=True, follow=False, since=since, until=until
     )
@@ -93,7 +93,7 @@ def log_lines(
 
 
 def split(chunks: Iterable[bytes]) -> Iterator[Line]:
-    """Whole lines out of chunks; what has no moment in front belongs to the line before it."""
+    """Split chunks into lines; a line without a timestamp gets that of the line before it."""
     at_ns = 0
     for raw in whole_lines(chunks):
         line = _line(raw, at_ns)
@@ -102,7 +102,7 @@ def split(chunks: Iterable[bytes]) -> Iterator[Line]:
 
 
 def whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """However the engine cuts its stream; raises TooMuchError for a line that is longer than any that is read."""
+    """Split a stream into whole lines; raises TooMuchError for a line that is too long."""
     rest = bytearray()
     for chunk in chunks:
         *ends, begun = chunk.split(b"\n")

@@ -1,4 +1,4 @@
-"""The thin session with an HTTP API: ask for a path, and say in one clause what came of it."""
+"""Read an HTTP API: request a path, and describe the result in one clause."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ REDIRECTS = {301, 302, 303, 307, 308}
 REDIRECTS_AT_MOST = 5
 ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
 PACKED, GZIP_OR_ZLIB = ("gzip", "x-gzip", "deflate"), 47
-START_IT = "Start the service (its log says why it is down) or correct the base URL, and run again."
+START_IT = "Start the service (its log may show why it is down) or correct the base URL, and rerun the playbook."
 
 NOT_TRUSTED = (
-    "Put the authority's certificate (PEM) in a file on the target, and name the file in the inventory (api_ca_file); "
-    "the system's own list and variables such as REQUESTS_CA_BUNDLE are not read."
+    "Put the authority's certificate (PEM) in a file on the target, and set api_ca_file in the inventory to that file; "
+    "the system's own list and variables such as REQUESTS_CA_BUNDLE are not used."
 )
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one request.
+    """The result of one request.
 
-    problem: a clause (`did not answer within 10 s.`) if nothing usable came, with what to do in `remedy`.
-    url: what was asked, without a login.
+    problem: a clause (`did not answer within 10 s.`) where no usable answer arrived, with what to do in `remedy`.
+    url: the requested URL, without a login.
     kind: `list`, `object`, or what else it was.
-    outer: the keys of the object that has the list, where the list is not the answer itself.
-    below: of an object, the keys of what its lists hold.
-    note: more to say of the status, as a clause with its comma.
-    value: the whole answer, only where it was asked for as a document.
+    outer: the keys of the object that contains the list, where the list is not the answer itself.
+    below: the keys of the objects in an object's lists.
+    note: a remark on the status, as a clause with its comma.
+    value: the whole answer, only where it was requested as a document.
     """
 
     duration_ms: float
@@ -63,7 +63,7 @@ class Answer:
 
 
 def _split(url: str) -> SplitResult | None:
-    """None where it cannot be told what is what, as of a bracket that is never closed or a port that is none."""
+    """Split a URL; None where it is invalid, such as with an unclosed bracket or an invalid port."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -73,7 +73,7 @@ def _split(url: str) -> SplitResult | None:
 
 
 def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
-    """The login that a URL itself has, or none; never that of ~/.netrc, which is for somebody else's programs."""
+    """The login in the URL itself, or none; never that of ~/.netrc, which belongs to other programs."""
     parts = _split(url)
     if parts is None or parts.username is None:
         return lambda request: request
@@ -81,19 +81,20 @@ def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.Prepared
 
 
 class HttpSession:
-    """Reads from one API: within a deadline, without proxies, never following a redirect to another place."""
+    """Reads from one API: within a deadline, without proxies, never following a redirect to another host."""
 
     def __init__(self, base_url: str, timeout_s: float, ca_file: str = "") -> None:
-        """Opens no connection yet.
+        """Open no connection yet.
 
-        ca_file: the authorities to trust, in PEM, in place of those that `requests` brings.
+        ca_file: the authorities to trust, in PEM, instead of those that `requests` includes.
         """
         parts = _split(base_url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
             raise ReleaseError(
-                "Reading the API failed: its base URL is not of the form http://host:port; correct it and run again."
+                "Reading the API failed: its base URL is not of the form http://host:port; correct it and rerun the "
+                "playbook."
             )
-        # A login in the URL is used, and shown nowhere.
+        # A login in the URL is used, but never shown.
         place = parts.netloc.rpartition("@")[2]
         self.url = parts._replace(netloc=place, query="", fragment="").geturl().rstrip("/")
         self._timeout_s = timeout_s
@@ -103,7 +104,7 @@ class HttpSession:
             if not os.access(ca_file, os.R_OK):
                 raise ReleaseError(
                     f"Reading the API's authorities from {ca_file} on the target failed: put the file there, readable "
-                    "for the deploying user, or correct api_ca_file in the inventory, and run again."
+                    "by the deploying user, or correct api_ca_file in the inventory, and rerun the playbook."
                 )
             self._session.verify = ca_file
         self._session.headers.update(
@@ -112,7 +113,7 @@ class HttpSession:
         self._session.auth = login_in(base_url)
 
     def __enter__(self) -> HttpSession:
-        """For `with`."""
+        """Return the session itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,17 +121,17 @@ class HttpSession:
         self._session.close()
 
     def get(self, path: str, items: str | None = None) -> Answer:
-        """GET a path; whatever happens becomes an answer, within the timeout.
+        """GET a path; return an answer in every case, within the timeout.
 
-        items: where in the answer its list is, a key or a JSON pointer; None where the answer is what is meant.
+        items: the key or JSON pointer of the list in the answer; None where the answer itself is meant.
 
-        The timeouts of `requests` bound the wait for each byte, not for the whole answer nor for the host's name: the
-        thread that asks is therefore left behind when the time is over.
+        The timeouts of `requests` limit the wait for each byte, not for the whole answer or for the name lookup: the
+        requesting thread is therefore abandoned when the time is over.
         """
         return self._within(path, items, keep=False)
 
     def document(self, path: str) -> Answer:
-        """GET a path, and keep what it answers."""
+        """GET a path, and keep the whole answer."""
         return self._within(path, None, keep=True)
 
     def _within(self, path: str, items: str | None, *, keep: bool) -> Answer:
@@ -159,7 +160,7 @@ class HttpSession:
         return Answer(_milliseconds_since(begun), problem=problem, remedy=remedy, url=f"{self.url}{path}")
 
     def _follow(self, url: str) -> tuple[requests.Response, str, bytes]:
-        """The answer after the redirects that stay at this scheme, host and port."""
+        """Return the answer after the redirects that keep scheme, host and port."""
         for _ in range(REDIRECTS_AT_MOST):
             with self._session.get(url, timeout=self._timeout_s, allow_redirects=False, stream=True) as response:
                 body = _body_of(response)
@@ -169,11 +170,11 @@ class HttpSession:
             if urlsplit(target)[:2] != urlsplit(self.url)[:2]:
                 return response, f", a redirect to {urlsplit(target).hostname}, which is not followed", body
             url = target
-        return response, ", redirect after redirect", body
+        return response, f", after {REDIRECTS_AT_MOST} redirects", body
 
 
 def _body_of(response: requests.Response) -> bytes:
-    """What was sent, unpacked here: libraries unpack a few bytes to whatever they stand for, and again and again."""
+    """Return the body, decompressed within a limit: a library would expand a few bytes without one, repeatedly."""
     coding = response.raw.headers.pop("Content-Encoding", "identity").strip().lower()
     if coding not in ("identity", *PACKED):
         raise requests.exceptions.ContentDecodingError
@@ -192,7 +193,7 @@ def _body_of(response: requests.Response) -> bytes:
 
 
 def describe(body: bytes, content_type: str, place: str | None = None) -> Answer:
-    """The kind of a body, and the keys of its items; where a place is given, of the list that is there."""
+    """Describe a body: its kind, and the keys of its items; where `place` is given, of the list there."""
     try:
         value: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -214,10 +215,10 @@ def describe(body: bytes, content_type: str, place: str | None = None) -> Answer
 
 
 def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
-    """What happened and what to do; of the error itself nothing is repeated, for it may hold a login."""
+    """Describe what happened and what to do; the error's own text is not shown, because it may contain a login."""
     chain = list(_causes(error))
     if any(isinstance(cause, (requests.Timeout, TimeoutError)) for cause in chain):
-        remedy = "Find out what holds the service up (its log, the locks in the database), and run again."
+        remedy = "Find out what blocks the service (its log, the locks in the database), and rerun the playbook."
         return f"did not answer within {timeout_s:g} s.", remedy
     if any(isinstance(cause, ConnectionRefusedError) for cause in chain):
         return "was refused: nothing listens there.", START_IT
@@ -226,12 +227,12 @@ def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
     if any(isinstance(cause, requests.exceptions.SSLError) for cause in chain):
         return "failed: its certificate is not trusted.", NOT_TRUSTED
     if any(isinstance(cause, requests.exceptions.ContentDecodingError) for cause in chain):
-        return "answered more than can be read, or in a broken encoding.", "Read the log of the service."
-    return f"broke off ({type(chain[-1]).__name__}).", START_IT
+        return "returned too large an answer, or one with an invalid encoding.", "Check the log of the service."
+    return f"failed ({type(chain[-1]).__name__}).", START_IT
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and everything that it was raised for; urllib3 keeps the reason in `reason` or in its arguments."""
+    """The error and all its causes; urllib3 keeps the reason in `reason` or in its arguments."""
     seen: list[BaseException] = [error]
     for cause in seen:
         inner = [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

@@ -1,4 +1,4 @@
-"""What runs on the target, and the address at which its database answers."""
+"""Read which containers run on the target, and the address of its database."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ Reachable = Callable[[str, int], bool]
 
 @dataclass(frozen=True)
 class Service:
-    """One service of the target: its container, and how that is.
+    """One service of the target: its container, and the container's state.
 
     status: the engine's word (`running`, `exited`, `paused`, `restarting`, `created`, `dead`), or `missing`.
     health: `healthy`, `unhealthy`, `starting`, or `none` where the container declares no health check.
-    since: when it came to that status.
+    since: when that status began.
     """
 
     container: str
@@ -43,7 +43,7 @@ class Service:
 
 @dataclass(frozen=True)
 class Address:
-    """Where the database answers; `problem` is one sentence where that cannot be told."""
+    """The database's address; `problem`: one sentence where it cannot be determined."""
 
     host: str = ""
     port: int = POSTGRES_PORT
@@ -51,7 +51,7 @@ class Address:
 
 
 def inspect_target(containers: Mapping[str, str], db_host: str | None, db_port: int | None) -> dict[str, Any]:
-    """The module's result: services by name and the database's address; without containers the engine is not asked."""
+    """Return services by name and the database's address; without containers the engine is not used."""
     named = {service: container for service, container in sorted(containers.items()) if container}
     attributes = inspect(named)
     services = {service: service_of(container, attributes[service]) for service, container in named.items()}
@@ -70,7 +70,7 @@ def inspect_target(containers: Mapping[str, str], db_host: str | None, db_port: 
 
 
 def inspect(containers: Mapping[str, str]) -> dict[str, Attributes | None]:
-    """What the engine says of each container, None for one that it does not have."""
+    """Read the engine's attributes of each container, None for one that does not exist."""
     if not containers:
         return {}
     client = docker_client()
@@ -78,8 +78,8 @@ def inspect(containers: Mapping[str, str]) -> dict[str, Attributes | None]:
         return {service: _inspect_one(client, container) for service, container in containers.items()}
     except (docker.errors.DockerException, OSError) as error:
         raise ReleaseError(
-            f"Asking the container engine on the target about its containers failed ({' '.join(str(error).split())}): "
-            "check that `docker ps` works there for the deploying user."
+            f"Inspecting containers by the container engine on the target failed ({' '.join(str(error).split())}): "
+            "check that the deploying user can run `docker ps` there."
         ) from error
     finally:
         client.close()
@@ -90,7 +90,7 @@ def _inspect_one(client: docker.DockerClient, container: str) -> Attributes | No
         attributes: Attributes = client.api.inspect_container(container)
     except docker.errors.NotFound:
         return None
-    # The engine also takes the beginning of an id for a name, and `db` is the beginning of many.
+    # The engine also accepts the beginning of an id as a name, and many ids begin with `db`.
     by_name = attributes["Name"].removeprefix("/") == container
     by_id = len(container) >= SHORTEST_ID and attributes["Id"].startswith(container)
     return attributes if by_name or by_id else None
@@ -130,7 +130,7 @@ def container_address(
     """The published port, else the address on the container's network; `port` is the one inside the container."""
     if service is None:
         return Address(
-            port=port, problem="Nothing says where the database is: set db_container or db_host in the inventory."
+            port=port, problem="The database's address is unknown: set db_container or db_host in the inventory."
         )
     if attributes is None or service.status != "running":
         return Address(port=port, problem=not_running(DATABASE_SERVICE, service))
@@ -148,21 +148,21 @@ def container_address(
         )
     if len(hosts) == 1:
         return Address(hosts[0], port)
-    # With none reachable the first one stands: connecting to it then says what is wrong.
+    # If none is reachable, the first is used: connecting to it then reports the error.
     return Address(next((host for host in hosts if is_reachable(host, port)), hosts[0]), port)
 
 
 def no_container(service: str) -> str:
-    """One sentence on a service that the target does not have."""
+    """One sentence on a service that has no container in the inventory."""
     return f"The inventory names no container of the service {service}."
 
 
 def not_running(service: str, state: Service) -> str:
-    """One sentence on a container that does not run: which, since when, and what to do."""
+    """One sentence on a container that is not running: which, since when, and what to do."""
     remedies = {
-        "missing": "create it (`docker ps --all` lists what is there), or correct its name in the inventory",
-        "paused": f"continue it with `docker unpause {state.container}`",
-        "restarting": f"see `docker logs {state.container}` for why it does not stay up",
+        "missing": "create it (`docker ps --all` lists the existing ones), or correct its name in the inventory",
+        "paused": f"resume it with `docker unpause {state.container}`",
+        "restarting": f"check `docker logs {state.container}` for why it does not keep running",
     }
     remedy = remedies.get(state.status, f"start it with `docker start {state.container}`")
     since = f" since {state.since}" if state.since else ""
@@ -188,7 +188,7 @@ def network_hosts(attributes: Attributes) -> list[str]:
 
 
 def reachable(host: str, port: int) -> bool:
-    """True if something takes a connection there within a second."""
+    """True if a connection there succeeds within a second."""
     try:
         socket.create_connection((host, port), REACH_TIMEOUT_S).close()
     except OSError:

@@ -11,7 +11,7 @@ MISSING = object()
 
 
 def at(value: Any, place: str) -> Any:
-    """What an answer holds at a key, or at a JSON pointer (RFC 6901); MISSING where it holds nothing there."""
+    """The value of an answer at a key, or at a JSON pointer (RFC 6901); MISSING where there is none."""
     if place and not place.startswith("/"):
         return value.get(place, MISSING) if isinstance(value, dict) else MISSING
     for token in place.split("/")[1:]:

@@ -1,4 +1,4 @@
-"""The application's containers: stopped for the swap, started again in every outcome, and waited for."""
+"""Stop the application's containers for the swap, always start them again, and wait until they are healthy."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ SERVICES_TITLE = "The application is up again"
 POLL_S = 0.1
 # The engine itself may be restarting.
 ENGINE_DEADLINE_S = 90.0
-# A container without a health check has come up when it still runs after this time.
+# A container without a health check counts as started if it is still running after this time.
 STEADY_S = 2.0
-# What the engine needs to kill a container that did not stop in its time.
+# How long the engine takes to kill a container that did not stop in its time.
 KILLED_WITHIN = timedelta(seconds=5)
-# What the engine says of a container whose program was ended by SIGKILL.
+# The exit code of a container whose program was killed by SIGKILL.
 KILLED_STATUS = 137
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a container may take to stop before it is killed, and to be healthy again.
+    """How long a container may take to stop before it is killed, and to become healthy again.
 
-    One whose own time to stop is longer (Compose's `stop_grace_period`) has that.
+    A container with a longer stop time of its own (Compose's `stop_grace_period`) keeps that.
     """
 
     stop_s: int
@@ -43,13 +43,13 @@ class Limits:
 
     @classmethod
     def of(cls, asked: Mapping[str, Any]) -> Limits:
-        """From a module's option `swap`."""
+        """Build from a module's option `swap`."""
         return cls(asked["stop_seconds"], asked["healthy_seconds"])
 
 
 @dataclass(frozen=True)
 class Stopping:
-    """Containers that were asked to stop: when, and how long each may take before it is killed."""
+    """Containers that are being stopped: since when, and how long each may take before it is killed."""
 
     containers: Sequence[str]
     since: datetime
@@ -57,19 +57,19 @@ class Stopping:
 
     @classmethod
     def of(cls, line: Mapping[str, Any]) -> Stopping:
-        """From the line of the journal that was written before the first was asked."""
+        """Build from the journal line that was written before the first was stopped."""
         facts = line["facts"]
         return cls(tuple(facts["containers"]), datetime.fromisoformat(line["ts"]), facts.get("stop_seconds", 0))
 
     def may_go_on(self, service: Service) -> bool:
-        """Whether the engine may still be stopping it, as it does also when whoever asked is gone."""
+        """Whether the engine may still be stopping it, which continues also after its client has ended."""
         if service.status != "running" or utc_now() > self.since + timedelta(seconds=self.stop_s) + KILLED_WITHIN:
             return False
         return not service.since or datetime.fromisoformat(service.since) < self.since
 
 
 def running(containers: Sequence[str]) -> list[str]:
-    """Those that run: only they are stopped, and started again."""
+    """The running ones: only these are stopped, and started again."""
     seen = inspect({name: name for name in containers})
     return [name for name in containers if service_of(name, seen[name]).status == "running"]
 
@@ -85,7 +85,7 @@ def _own_stop_seconds(attributes: Mapping[str, Any] | None) -> int:
 
 
 def stop(containers: Sequence[str], limits: Limits) -> None:
-    """All at once; raises ReleaseError where one does not stop."""
+    """Stop all in parallel; raises ReleaseError where one does not stop."""
     _each(containers, lambda client, name: _stop(client, name, limits), "Stopping")
 
 
@@ -95,15 +95,15 @@ def _stop(client: docker.DockerClient, name: str, limits: Limits) -> None:
 
 
 def killed(containers: Sequence[str]) -> list[str]:
-    """Those of the stopped containers that did not stop in their time, and were killed."""
+    """The stopped containers that did not stop in their time and were killed."""
     seen = inspect({name: name for name in containers})
     return [name for name in containers if ((seen[name] or {}).get("State") or {}).get("ExitCode") == KILLED_STATUS]
 
 
 def start(stopping: Stopping) -> None:
-    """All at once, each when it has stopped, and again and again while the engine does not answer.
+    """Start all in parallel, each when it has stopped; repeat while the engine does not answer.
 
-    A container that is started while it stops is taken for one that runs. Raises ReleaseError at last.
+    The engine takes a container that is still stopping for a running one. Raises ReleaseError after the deadline.
     """
     deadline = time.monotonic() + ENGINE_DEADLINE_S
     while True:
@@ -122,7 +122,7 @@ def _start(client: docker.DockerClient, name: str, stopping: Stopping) -> None:
 
 
 def wait_until_healthy(containers: Sequence[str], limits: Limits) -> dict[str, Service]:
-    """Until each is healthy, or runs steadily where it has no health check, or the time is up; how each is then."""
+    """Wait until each is healthy, or keeps running without a health check, or the time is up; return their states."""
     begun = time.monotonic()
     services: dict[str, Service] = {}
     while True:
@@ -147,26 +147,28 @@ def prove(
     unstarted: Sequence[str] = (),
     killed: Sequence[str] = (),
 ) -> Proof:
-    """Each container that was stopped runs again and is healthy; what did not run before is left so.
+    """Prove that each stopped container is running again and healthy; containers that were stopped before stay so.
 
-    `unstarted` are those that an earlier swap had stopped, `killed` those that did not stop in their time.
+    `unstarted`: those that an earlier swap had stopped; `killed`: those that did not stop in their time.
     """
     down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
     said = [
-        f"Container {name} is {service.health}: see `docker logs {name}`."
+        f"Container {name} is {service.health}: check `docker logs {name}`."
         if service.status == "running"
         else not_running(name, service)
         for name, service in down.items()
     ]
     status: Status = "fail" if down else "inconclusive" if left else "pass" if services else "skipped"
     if services and not down:
-        said.append(f"It was away for {away_ms} ms.")
-        said += [f"{name} had been away since an earlier swap, which could not start it." for name in unstarted]
+        said.append(f"It was stopped for {away_ms} ms.")
+        said += [f"{name} had been stopped since an earlier swap, which could not start it." for name in unstarted]
     if killed:
-        said.append(f"{' and '.join(killed)} did not stop in time and had to be killed: its work may be lost.")
+        said.append(f"{' and '.join(killed)} did not stop in time and had to be killed: unfinished work may be lost.")
     if left:
         said.append(
-            f"{' and '.join(left)} did not run before either, and {'was' if len(left) == 1 else 'were'} left so."
+            f"{' and '.join(left)} was not running before the swap, and was not started."
+            if len(left) == 1
+            else f"{' and '.join(left)} were not running before the swap, and were not started."
         )
     return Proof(
         SERVICES_PROOF,
@@ -175,9 +177,9 @@ def prove(
         expected=dict.fromkeys(services, "healthy"),
         observed={name: f"{service.status}, {service.health}" for name, service in services.items()},
         detail=" ".join(said) or "No container of the application is named.",
-        remedy=f"Start what should run: `docker start {' '.join(left)}`."
+        remedy=f"Start the containers that should run: `docker start {' '.join(left)}`."
         if left
-        else "Look for unfinished work, and give it more time: `stop_grace_period`, or restore_stop_seconds."
+        else "Check for unfinished work, and allow more time to stop: `stop_grace_period`, or restore_stop_seconds."
         if killed
         else "",
         duration_ms=away_ms,
@@ -201,7 +203,7 @@ def _each(containers: Sequence[str], act: Callable[[docker.DockerClient, str], A
         client.close()
     said = [f"{name} ({failure})" for name, failure in zip(containers, failures, strict=True) if failure]
     if said:
-        raise ReleaseError(f"{doing} the application's containers failed: {', '.join(said)}; see `docker ps --all`.")
+        raise ReleaseError(f"{doing} the application's containers failed: {', '.join(said)}; check `docker ps --all`.")
 
 
 def _tried(act: Callable[[docker.DockerClient, str], Any], client: docker.DockerClient, name: str) -> str:

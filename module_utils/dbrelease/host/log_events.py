@@ -1,4 +1,4 @@
-"""Lines of a log as events: each with its level, a traceback with what it belongs to, and the errors among them."""
+"""Group the lines of a log into events, each with its level and traceback, and count the errors among them."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import Any
 from ..core.clock import SECOND_NS
 from ..core.redaction import masked
 
-# A program writes an event at once: a line that comes later than this begins another one.
+# A program writes an event at once: a line that is later than this begins another event.
 JOIN_WITHIN_NS = SECOND_NS
 # Also that of a group of exceptions, and of an interpreter that died.
 TRACEBACK = re.compile(r"\s*(?:\+ (?:Exception Group )?)?Traceback \(most recent call last\):|Fatal Python error: ")
 COLOURS = re.compile(r"\x1b\[[\d;]*m")
 TRACEBACK_LEVEL = "TRACEBACK"
 LEVELS_WITH_TRACEBACKS = {"WARNING", "WARN"}
-# Of Postgres in English, of Python's programs, and of what logs as syslog does. In another language any other word may
-# be an error.
+# The levels of Postgres in English, of Python programs and of syslog. In another language any other word may be an
+# error.
 USUAL_LEVEL = re.compile(
     "DEBUG[1-5]?|INFO|NOTICE|WARN|WARNING|LOG|ERROR|FATAL|PANIC|DETAIL|HINT|CONTEXT|STATEMENT|QUERY|LOCATION|BACKTRACE"
     "|TRACE|TRACEBACK|CRITICAL|ERR|CRIT|ALERT|EMERG",
     re.IGNORECASE,
 )
-# Signs and single letters are no language.
+# Punctuation and single letters are not words of a language.
 WORD = re.compile(r"[^\W\d_]{3,}|[^\x00-\x7f]")
-# What the engine's own look at types without a hash makes the server log.
+# The errors that the engine's own test of types without a hash function writes to the server's log.
 OWN_ERRORS = (re.compile(r"could not identify an? (?:extended )?hash function for type"),)
 SHOWN_CHARACTERS, LONGEST_CHARACTERS = 300, 1000
 SHOWN_KINDS = 5
 
-# An event in another form than the service's own: of a library's handler, of the server that runs it, or of what
-# it starts. Its level comes first, or behind a date, or is a value in JSON.
+# An event in another form than the service's own: from a library's handler, from its server, or from a program that
+# it starts. Its level is first, or follows a date, or is a value in JSON.
 _LEVEL = "(?P<level>ERROR|CRITICAL|FATAL|PANIC|WARNING|WARN|NOTICE|INFO|LOG|DEBUG|TRACE)"
 _FOREIGN = (
     re.compile(rf"\W{{0,2}}{_LEVEL}(?:\]|\W?:)"),
@@ -41,9 +41,9 @@ _FOREIGN = (
     re.compile(rf'\{{.*"(?:level|levelname|severity|log\.level)"\s*:\s*"{_LEVEL}"', re.IGNORECASE),
 )
 FOREIGN_ERRORS = {"ERROR", "CRITICAL", "FATAL", "PANIC", TRACEBACK_LEVEL}
-# What stands in quotes may be someone's data.
+# Quoted text may be a user's data.
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
-# What differs between two events of one kind: ids and numbers.
+# Ids and numbers may differ between two events of one kind.
 _NUMBER = re.compile(
     r"\b[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}\b|\b(?=\w*\d)(?:0x)?[\da-fA-F]{6,}\b|\d+(?:\.\d+)*"
 )
@@ -53,11 +53,11 @@ _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.)?[A-Za-z_]\w*(?:Error|Exception|
 
 @dataclass(frozen=True)
 class Rules:
-    """How a release says that a service's log is to be read.
+    """How a release declares that a service's log is read.
 
-    event: begins a line that begins an event; its group `level` is the level, `source` (if any) who wrote it.
-    joins: levels that only go on with the newest event of the same source, as Postgres' DETAIL does.
-    concerns: what an error mentions that concerns the release; such an error counts even where `allow` names it.
+    event: matches the beginning of an event; its group `level` is the level, `source` (if any) the writer.
+    joins: levels that only continue the newest event of the same source, such as DETAIL of Postgres.
+    concerns: what an error mentions that concerns the release; such an error counts even where `allow` matches it.
     """
 
     event: re.Pattern[str]
@@ -68,7 +68,7 @@ class Rules:
 
     @classmethod
     def of(cls, log: Mapping[str, Any], concerns: Sequence[str]) -> Rules:
-        """From an item of the release's `monitoring.logs` and its `monitoring.concerns`."""
+        """Build from an item of the release's `monitoring.logs` and its `monitoring.concerns`."""
         return cls(
             re.compile(log["event"]),
             frozenset(log["errors"]),
@@ -78,13 +78,13 @@ class Rules:
         )
 
     def knows(self, level: str) -> bool:
-        """Whether it can be told of a level if it is an error."""
+        """Whether it is known if a level is an error."""
         return level in self.errors | self.joins or bool(USUAL_LEVEL.fullmatch(level)) or not WORD.search(level)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line, and when the engine took it, in nanoseconds since 1970."""
+    """One line, and when the engine received it, in nanoseconds since 1970."""
 
     at_ns: int
     text: str
@@ -92,10 +92,10 @@ class Line:
 
 @dataclass
 class Event:
-    """What a program wrote at once.
+    """The lines that a program wrote at once.
 
-    own: whether it begins as the release says that events do; if not, its level is what is generally used, and is empty
-    where it tells none.
+    own: whether it begins as the release declares; if not, its level is one of the usual ones, or empty where it
+    has none.
     """
 
     level: str
@@ -105,18 +105,18 @@ class Event:
     own: bool = True
 
     def is_error(self, rules: Rules) -> bool:
-        """Whether it is one by the release's rules, or by its own words."""
+        """Whether it is an error by the release's rules, or by its own level."""
         return self.level in (rules.errors if self.own else FOREIGN_ERRORS)
 
     @property
     def text(self) -> str:
-        """All of it, to look for patterns in."""
+        """All its lines, to search for patterns."""
         return "\n".join(self.lines)
 
 
 @dataclass
 class Kind:
-    """Errors that differ in nothing but numbers and data: the first as it is shown, how many, and most in a minute."""
+    """Errors that differ only in numbers and data: the first as shown, their number, and the most in a minute."""
 
     text: str
     concerning: bool
@@ -125,7 +125,7 @@ class Kind:
     recent: deque[int] = field(default_factory=deque)
 
     def add(self, at_ns: int) -> None:
-        """One more of them."""
+        """Count one more."""
         self.count += 1
         self.recent.append(at_ns)
         while self.recent[0] <= at_ns - MINUTE_NS:
@@ -135,10 +135,10 @@ class Kind:
 
 @dataclass
 class LogStats:
-    """What was in one window of a log.
+    """The statistics of one window of a log.
 
     kinds: its errors, by what those of one kind have in common. unclear: the first line that concerns the release and
-    tells no level.
+    has no level.
     """
 
     lines: int = 0
@@ -149,20 +149,20 @@ class LogStats:
 
     @property
     def errors(self) -> int:
-        """How many errors."""
+        """The number of errors."""
         return self.count(self.kinds)
 
     @property
     def concerning(self) -> int:
-        """How many of them concern the release."""
+        """The number of errors that concern the release."""
         return sum(kind.count for kind in self.kinds.values() if kind.concerning)
 
     def count(self, names: Collection[str]) -> int:
-        """How many errors are of these kinds."""
+        """The number of errors of these kinds."""
         return sum(kind.count for name, kind in self.kinds.items() if name in names)
 
     def sample(self, known: Collection[str] = ()) -> list[str]:
-        """The first of a few kinds: those that concern the release before the others, and those that are known last."""
+        """The first of a few kinds: those that concern the release first, known ones last."""
         kinds = sorted(self.kinds.items(), key=lambda item: (item[0] in known, not item[1].concerning))
         return [kind.text for _, kind in kinds[:SHOWN_KINDS]]
 
@@ -180,7 +180,7 @@ class LogStats:
 
 
 def events(lines: Iterable[Line], rules: Rules) -> Iterator[Event]:
-    """The events of a window; what goes on with an event from before it is left out, for it was counted there."""
+    """The events of a window; lines that continue an event from before it are omitted: they were counted there."""
     open_events: dict[str, Event] = {}
     order: list[Event] = []
     newest: Event | None = None
@@ -207,10 +207,10 @@ def events(lines: Iterable[Line], rules: Rules) -> Iterator[Event]:
 
 
 def _foreign_level(line: Line, newest: Event | None, rules: Rules) -> str | None:
-    """The level of an event that begins in another form than the release says; None where the line goes on with one.
+    """The level of an event that begins in another form than declared; None where the line continues an event.
 
-    A traceback, or an error in another form, goes on with the error that it is written with; a traceback also with a
-    warning. What tells no level at all is an event of its own where it comes later, and is not indented.
+    A traceback, or an error in another form, continues an error that was written at the same time; a traceback also a
+    warning. A line without a level is an event of its own where it is later, and not indented.
     """
     at_once = newest is not None and line.at_ns - newest.last_ns <= JOIN_WITHIN_NS
     if TRACEBACK.match(line.text):
@@ -246,14 +246,14 @@ def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> LogS
             continue
         text = shown(event, secret)[:LONGEST_CHARACTERS]
         name = _NUMBER.sub("#", text)[:SHOWN_CHARACTERS]
-        # An error that concerns the release is of no kind with one that does not, however alike the two are shown.
+        # An error that concerns the release and one that does not are never of one kind, even if both look the same.
         key = f"{name} (concerns the release)" if concerning else name
         seen.kinds.setdefault(key, Kind(text[:SHOWN_CHARACTERS], concerning)).add(event.last_ns)
     return seen
 
 
 def shown(event: Event, secret: str | None) -> str:
-    """An event on one line: how it begins, and of a traceback what it ends with; no passwords, nothing quoted."""
+    """An event on one line: its beginning, and the last error line of a traceback; no passwords, no quoted text."""
     first = event.lines[0].strip()
     named = [line.strip() for line in event.lines[1:] if _ERROR_LINE.match(line)]
     text = f"{first} ... {named[-1]}" if named else first
@@ -261,5 +261,5 @@ def shown(event: Event, secret: str | None) -> str:
 
 
 def without_data(text: str, secret: str | None) -> str:
-    """A text without passwords, and without what stands in quotes."""
+    """A text without passwords, and without quoted text."""
     return _QUOTED.sub("'?'", masked(text, secret))

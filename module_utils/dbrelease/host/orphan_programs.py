@@ -1,4 +1,4 @@
-"""Programs that work for a run, wherever its commands run, and may have lost whoever began them."""
+"""Terminate the programs of a run, which may have outlived the process that started them."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ echo done
 
 
 def end_programs(commands: Commands, run_ids: Sequence[str]) -> int:
-    """End those of these runs; returns how many there were.
+    """Terminate the programs of these runs; return their number.
 
-    Raises ReleaseError where nothing can be run there, or where one works on.
+    Raises ReleaseError where no command can run there, or where a program keeps running.
     """
     finished = commands.run(["sh", "-c", END_PROGRAMS, "sh", "|".join(run_ids)], timeout_s=TIMEOUT_S)
     lines = [line.split(maxsplit=1) for line in finished.stdout.splitlines() if line]
     left = sorted(what for word, *rest in lines if word == "works" for what in rest)
     if left or lines[-1:] != [["done"]]:
-        why = f"{', '.join(left)} (process, program) would not end, or Postgres would take its end for a crash"
+        why = f"{', '.join(left)} (process, program) did not end, or Postgres would treat its end as a crash"
         if not left:
             why = f"not done within {TIMEOUT_S} s" if finished.timed_out else f"status {finished.status}"
         raise ReleaseError(
-            f"Ending the programs of run {' and '.join(run_ids)} in {commands.place} failed ({why}): "
-            "see what still works there, wait until it has ended, and run again."
+            f"Terminating the programs of run {' and '.join(run_ids)} in {commands.place} failed ({why}): "
+            "check what is still running there, wait until it has ended, and rerun the playbook."
         )
     return len({pid for word, *rest in lines if word == "ended" for pid in rest})

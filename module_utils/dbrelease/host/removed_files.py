@@ -1,4 +1,4 @@
-"""Files that are removed from a container, or from the target, and can be put back while its container is stopped."""
+"""Remove files from a container, or from the target, and restore them, also while the container is stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .commands import Commands, commands_in, docker_client
 
 TIMEOUT_S = 60
 ROOT = "0"
-# One word for each path: its sha256, or `none` where no plain file is there.
+# One word for each path: its sha256, or `none` where it is not a plain file.
 SUMS = """
 for path; do
   if [ -f "$path" ] && [ ! -L "$path" ] && sum=$(sha256sum < "$path"); then echo "${sum%% *}"; else echo none; fi
@@ -23,7 +23,7 @@ done
 
 
 def sums_of(commands: Commands, paths: Sequence[str]) -> dict[str, str]:
-    """The sha256 of each path, or `none`; raises ReleaseError where it cannot be asked."""
+    """Read the sha256 of each path, or `none`; raises ReleaseError where that fails."""
     if not paths:
         return {}
     finished = commands.run(["sh", "-c", SUMS, "sh", *paths], timeout_s=TIMEOUT_S)
@@ -31,26 +31,27 @@ def sums_of(commands: Commands, paths: Sequence[str]) -> dict[str, str]:
     if finished.status != 0 or len(lines) != len(paths):
         said = " ".join(finished.stderr.split()) or f"status {finished.status}"
         raise ReleaseError(
-            f"Reading files in {commands.place} failed ({said}): check that it runs, and has a shell and sha256sum."
+            f"Reading files in {commands.place} failed ({said}): check that it is running, and has a shell and "
+            "sha256sum."
         )
     return dict(zip(paths, lines, strict=True))
 
 
 class RemovedFiles:
-    """Files of one container, or of the target where `container` is empty; what is removed is kept in memory."""
+    """Files of one container, or of the target where `container` is empty; removed files are kept in memory."""
 
     def __init__(self, container: str) -> None:
-        """Reads nothing yet."""
+        """Read nothing yet."""
         self._container = container
         self._kept: dict[str, tuple[bytes, int]] = {}
 
     @property
     def paths(self) -> list[str]:
-        """What is removed."""
+        """The removed files."""
         return sorted(self._kept)
 
     def remove(self, paths: Sequence[str]) -> None:
-        """Keep each file's content, and remove all; raises ReleaseError where that fails, with all of them there."""
+        """Keep each file's content, and remove all; where that fails, raises ReleaseError and leaves all in place."""
         if not paths:
             return
         commands = commands_in(self._container or None, user=ROOT)
@@ -58,7 +59,7 @@ class RemovedFiles:
             kept = {path: self._read(path) for path in paths}
         except (OSError, docker.errors.DockerException) as error:
             raise self._failed("Reading", paths, error) from error
-        # From here on the caller puts back what may be removed already.
+        # From here on the caller restores files that may already be removed.
         self._kept = kept
         finished = commands.run(["rm", "-f", "--", *paths], timeout_s=TIMEOUT_S)
         if finished.status != 0:
@@ -66,13 +67,13 @@ class RemovedFiles:
             raise self._failed("Removing", paths, " ".join(finished.stderr.split()) or f"status {finished.status}")
 
     def put_back(self) -> None:
-        """Also into a container that is stopped; raises ReleaseError."""
+        """Restore the files, also into a stopped container; raises ReleaseError."""
         kept, self._kept = self._kept, {}
         try:
             for path, (content, mode) in kept.items():
                 self._write(path, content, mode)
         except (OSError, docker.errors.DockerException) as error:
-            raise self._failed("Putting back", list(kept), error) from error
+            raise self._failed("Restoring", list(kept), error) from error
 
     def _read(self, path: str) -> tuple[bytes, int]:
         if not self._container:
@@ -101,5 +102,5 @@ class RemovedFiles:
         named = " ".join(shlex.quote(path) for path in paths)
         return ReleaseError(
             f"{doing} the release's files in {place} failed ({' '.join(str(error).split())}): "
-            f"see to it that they can be written there ({named}), and run again."
+            f"make sure that they are writable there ({named}), and rerun the playbook."
         )

@@ -1,6 +1,6 @@
-"""Alembic, or a release's SQL, to exactly one revision; then the steps that finalize it.
+"""Migrate the database to exactly one revision, by Alembic or a release's SQL; then run the steps that finalize it.
 
-Promises that the revision is read back from the database after every end of the migration; never moves to a
+Promises that the revision is read back from the database however the migration ends; never migrates to a
 revision that the release does not name.
 Begin with move.py.
 """

@@ -1,4 +1,4 @@
-"""What Alembic and its bookkeeping table say: readers only; migrate/move.py is what acts."""
+"""Read what Alembic reports; migrate/move.py is the module that migrates."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .alembic_probe import AlembicSession, ask, session_of
 
 READ_TIMEOUT_S = 60
 KEPT_CAUSE_CHARACTERS = 500
-# A reader leaves nothing behind, not even compiled revisions.
+# A reader leaves no files behind, not even compiled revisions.
 READER_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1"}
 
-# With it the server refuses what env.py would write; a driver may not take it, or a pooler.
+# With this option the server refuses writes by env.py; some drivers and poolers do not support it.
 READ_ONLY = "-c default_transaction_read_only=on"
 _REFUSED_WRITE = re.compile(r"ReadOnlySqlTransaction|read-only transaction|\b25006\b", re.IGNORECASE)
 _REFUSED_OPTIONS = re.compile(r"unsupported startup parameter", re.IGNORECASE)
@@ -31,13 +31,13 @@ _ERROR_LINE = re.compile(r"(?:[A-Za-z_][\w.]*\.[A-Za-z_]\w*|\w*(?:Error|Exceptio
 
 
 class WritesError(ReleaseError):
-    """What was started to read wanted to write, and was refused."""
+    """A program that was started to read tried to write, and the server refused it."""
 
 
 def script_heads(commands: Commands, command: Sequence[str]) -> list[str]:
-    """The heads of the revision files that Alembic sees, sorted; raises ReleaseError where it cannot tell.
+    """Read the heads of the revision files that Alembic finds, sorted; raises ReleaseError where that fails.
 
-    One that another line depends on (an "effective head") is none: the database never holds it beside that line's.
+    A revision on which another branch depends (an "effective head") is not one: the database never has both rows.
     """
     if heads := _texts(_probed(commands, command, "heads"), "heads"):
         return sorted(heads)
@@ -47,7 +47,7 @@ def script_heads(commands: Commands, command: Sequence[str]) -> list[str]:
 
 
 def script_history(commands: Commands, command: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
-    """Each revision that Alembic knows with those before it; empty where its program could not be asked."""
+    """Read each revision that Alembic knows with its predecessors; empty where the probe could not run."""
     history = (_probed(commands, command, "heads") or {}).get("history")
     if not isinstance(history, dict):
         return {}
@@ -55,10 +55,10 @@ def script_history(commands: Commands, command: Sequence[str]) -> Mapping[str, t
 
 
 def alembic_current(commands: Commands, command: Sequence[str]) -> list[str]:
-    """The revisions of the database by Alembic, sorted; none for an empty one. Raises ReleaseError if it cannot say.
+    """Read the database's revisions by Alembic, sorted; empty for an empty database. Raises ReleaseError on failure.
 
-    It runs env.py, which may write: its sessions are read-only where the driver takes that. WritesError where it then
-    fails for that reason.
+    It runs env.py, which may write: its sessions are read-only where the driver supports that. Raises WritesError
+    where it fails for that reason.
     """
     found = _rows(_ask_reading(commands, command))
     if found is not None:
@@ -68,12 +68,12 @@ def alembic_current(commands: Commands, command: Sequence[str]) -> list[str]:
 
 
 def reader_environment(commands: Commands) -> dict[str, str]:
-    """For whatever of Alembic runs env.py and must only read."""
+    """The environment of Alembic commands that run env.py and must only read."""
     return {**READER_ENVIRONMENT, "PGOPTIONS": libpq_options(commands, {}, READ_ONLY)}
 
 
 def run_reading(commands: Commands, argv: Sequence[str], timeout_s: int) -> Finished:
-    """Run it with read-only sessions; without them where a pooler takes no such option."""
+    """Run it with read-only sessions; without them where a pooler refuses that option."""
     finished = commands.run(argv, timeout_s=timeout_s, environment=reader_environment(commands))
     if finished.status != 0 and _REFUSED_OPTIONS.search(finished.stderr + finished.stdout):
         return commands.run(argv, timeout_s=timeout_s, environment=READER_ENVIRONMENT)
@@ -81,7 +81,7 @@ def run_reading(commands: Commands, argv: Sequence[str], timeout_s: int) -> Fini
 
 
 def _ask_reading(commands: Commands, command: Sequence[str]) -> dict[str, Any] | None:
-    """The same with the program of alembic_probe."""
+    """Read the current revisions by the program of alembic_probe."""
     given = reader_environment(commands)
     answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
     if finished is not None and finished.status != 0 and _REFUSED_OPTIONS.search(finished.stderr + finished.stdout):
@@ -90,15 +90,15 @@ def _ask_reading(commands: Commands, command: Sequence[str]) -> dict[str, Any] |
 
 
 def writes(finished: Finished) -> bool:
-    """Whether it failed as its session was read-only."""
+    """Whether it failed because its session was read-only."""
     return finished.status != 0 and bool(_REFUSED_WRITE.search(finished.stderr + finished.stdout))
 
 
 @dataclass(frozen=True)
 class Current:
-    """At which revisions Alembic finds the database, and how its session came to be with the settings of a migration.
+    """The revisions that Alembic reads, and its session with the settings of a migration.
 
-    session: None where that is not known. refused: why it could not connect with those settings, and can without.
+    session: None where unknown. refused: why it could not connect with those settings, although it can without.
     """
 
     revisions: list[str]
@@ -107,7 +107,7 @@ class Current:
 
 
 def current_with(commands: Commands, command: Sequence[str], environment: Mapping[str, str]) -> Current:
-    """Ask Alembic where the database is, in a session that is begun as a migration's is; raises ReleaseError."""
+    """Read the revisions by Alembic, in a session with the settings of a migration; raises ReleaseError."""
     given = {**READER_ENVIRONMENT, **environment}
     answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
     found = _rows(answer)
@@ -116,21 +116,21 @@ def current_with(commands: Commands, command: Sequence[str], environment: Mappin
     revisions = alembic_current(commands, command)
     if finished is None or finished.status == 0 or missing_program(finished):
         return Current(revisions)
-    # It answers without the settings. Where the program itself fails so, too, they are not to blame.
+    # Alembic works without the settings. Where the probe fails without them too, the settings are not the cause.
     plain = _ask_reading(commands, command)
     return Current(revisions, None, error_tail(finished.stderr or finished.stdout) if plain is not None else "")
 
 
 def error_tail(text: str) -> str:
-    """The cause on one line: the last line that names an error, else the last line of all."""
+    """Return the cause in one line: the last line that names an error, else the last line."""
     kept = [line.strip() for line in text.splitlines() if line.strip()]
     named = [line for line in kept if _ERROR_LINE.match(line)]
-    # Not after it was cut: half a secret is none that is known.
+    # Masked before it is cut: half a secret would not be recognized.
     return masked((named or kept or ["it printed nothing"])[-1])[:KEPT_CAUSE_CHARACTERS]
 
 
 def _probed(commands: Commands, command: Sequence[str], verb: str) -> dict[str, Any] | None:
-    """What the program says; where it says nothing, the plain command says why, or may be read all the same."""
+    """Return the probe's answer; without one the caller runs the plain command, which may work or print the cause."""
     return ask(commands, command, verb, timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)[0]
 
 
@@ -153,19 +153,19 @@ def _read(commands: Commands, command: Sequence[str], verb: str, *, connects: bo
         finished = commands.run([*command, verb], timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)
     if finished.status == 0:
         return finished
-    asked = f"Asking `{' '.join(command)} {verb}` in {commands.place} failed"
+    asked = f"Running `{' '.join(command)} {verb}` in {commands.place} failed"
     if missing_program(finished):
-        raise ReleaseError(f"{asked} (there is no {command[0]}): check the release's migration command.")
+        raise ReleaseError(f"{asked} ({command[0]} was not found): check migration.command of the release.")
     if writes(finished):
         raise WritesError(
             f"{asked} ({error_tail(finished.stderr or finished.stdout)}): env.py writes to the database whenever "
-            "Alembic connects, which a read-only session refuses."
+            "Alembic connects, which fails in a read-only session."
         )
     if finished.timed_out:
         raise ReleaseError(f"{asked} (no answer in {READ_TIMEOUT_S} s): check that the database answers from there.")
     raise ReleaseError(
         f"{asked} with status {finished.status} ({error_tail(finished.stderr or finished.stdout)}): "
-        "run the same command there, and repair what it names."
+        "run the same command there, and correct the error that it prints."
     )
 
 
@@ -175,7 +175,7 @@ def _revisions(output: str) -> list[tuple[str, str]]:
 
 
 def libpq_options(commands: Commands, settings: Mapping[str, str], *options: str) -> str:
-    """PGOPTIONS of a session there: the place's own stay in front, then those, then the settings."""
+    """Return PGOPTIONS of a session there: the existing options first, then `options`, then the settings."""
     own = commands.run(["printenv", "PGOPTIONS"], timeout_s=30)
     given = [own.stdout.strip()] if own.status == 0 else []
     return " ".join(filter(None, [*given, *options, options_of(settings)]))

@@ -1,6 +1,6 @@
-"""Alembic asked by a small program where it lives: what it knows, as it means it, and how its sessions come to be.
+"""Read Alembic's revisions and the settings of its sessions by a small program that runs beside it.
 
-What `alembic heads` and `alembic current` print is for people, and whatever env.py prints stands between. The program
+The output of `alembic heads` and `alembic current` is for people, and env.py may print between its lines. The program
 uses Alembic's own command line for its options, and answers in JSON behind a mark that no other output has.
 """
 
@@ -64,11 +64,11 @@ line.run_cmd = answer
 line.main(arguments)
 """
 NAMED = "dbrelease-probe-"
-# What its session is given besides: a setting to find again, and that env.py writes nothing.
+# Further settings of its session: one to recognize, and one that keeps env.py from writing.
 PROBE_SETTINGS = {"dbrelease.probe": "arrived", "default_transaction_read_only": "on"}
-# By such settings a downgrade is told which rows were counted.
+# Such settings give a downgrade the counted rows.
 COUNTING = "dbrelease.*"
-# A console script says in its first line which interpreter has Alembic.
+# The first line of a console script names the interpreter that has Alembic.
 BY_SCRIPT = (
     "sh",
     "-c",
@@ -80,7 +80,7 @@ BY_SCRIPT = (
 
 @dataclass(frozen=True)
 class AlembicSession:
-    """How a session of Alembic came to be: its settings and its role; lock_timeout in milliseconds."""
+    """The settings and the role of a session of Alembic; lock_timeout in milliseconds."""
 
     application_name: str
     probe: str
@@ -89,7 +89,7 @@ class AlembicSession:
     database: str
 
     def lacks(self, lock_timeout_ms: int) -> list[str]:
-        """Which of the settings that it was given did not reach it."""
+        """Which of the given settings did not reach the session."""
         arrived = {
             "application_name": self.application_name.startswith(NAMED),
             "lock_timeout": self.lock_timeout == str(lock_timeout_ms),
@@ -99,12 +99,12 @@ class AlembicSession:
 
 
 def probe_name(run_id: str) -> str:
-    """The name of the session that is asked how it came to be."""
+    """The application_name of the probe's session."""
     return f"{NAMED}{run_id}"[:63]
 
 
 def asked(command: Sequence[str], mark: str, verb: str) -> list[str] | None:
-    """The command line of the program in the place of the declared command; None where that names no Alembic."""
+    """Return the command line that runs the probe instead of the declared command; None where that has no Alembic."""
     words = list(command)
     for index, word in enumerate(words):
         if word == "-m" and words[index + 1 : index + 2] == ["alembic"]:
@@ -119,7 +119,7 @@ def asked(command: Sequence[str], mark: str, verb: str) -> list[str] | None:
 def ask(
     commands: Commands, command: Sequence[str], verb: str, *, timeout_s: int, environment: Mapping[str, str]
 ) -> tuple[dict[str, Any] | None, Finished | None]:
-    """What the program answers to `heads` or `current`, None where it says nothing; and how it ended, if it was run."""
+    """Return the probe's answer to `heads` or `current`, or None; and how the program ended, if it was run."""
     mark = f"dbrelease-{secrets.token_hex(16)} "
     argv = asked(command, mark, verb)
     if argv is None:
@@ -136,7 +136,7 @@ def ask(
 
 
 def session_of(answer: Mapping[str, Any] | None) -> AlembicSession | None:
-    """The session that it used, where it is one and of a PostgreSQL server."""
+    """The session that the probe used, if it was exactly one on a PostgreSQL server."""
     sessions = [seen.get("session") for seen in (answer or {}).get("databases") or () if isinstance(seen, dict)]
     if len(sessions) != 1 or not isinstance(sessions[0], list) or len(sessions[0]) != 5:
         return None

@@ -1,4 +1,4 @@
-"""Finalize a migration: run what its declared steps have pending, and prove what they must."""
+"""Finalize a migration: run its declared steps that have rows pending, and run the checks that they prove."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Outcome:
 
 @dataclass
 class Finalized:
-    """What all steps did. `would_run`: what check mode found pending. `proven`: which checks held, and when.
+    """What all steps did. `would_run`: what check mode found pending. `proven`: which checks passed, and when.
 
-    unproven: the checks by which a step failed, as what it must prove does not hold. transactions: those of the steps,
-    for whoever asks later what the release wrote.
+    unproven: the checks that a step must prove and that failed. transactions: those of the steps, by which a later
+    module determines what the release wrote.
     """
 
     steps: list[Outcome] = field(default_factory=list)
@@ -60,17 +60,17 @@ class Finalized:
 
 @dataclass(frozen=True)
 class Finalizer:
-    """The thin session: runs the steps in their order and stops at the first that fails."""
+    """Runs the steps in their order and stops at the first that fails."""
 
     login: Login
     application_name: str
     limits: LockLimits
     guards: StepGuards
     checks: Sequence[Mapping[str, Any]] = ()
-    keep_unproven: bool = False  # a step whose checks are red is kept, and the proofs say which
+    keep_unproven: bool = False  # a step whose checks fail is committed, and the proofs report them
 
     def plan(self, steps: Sequence[Step]) -> Finalized:
-        """Which steps would run; reads only."""
+        """Determine which steps would run; reads only."""
         done = Finalized()
         connection = connect(self.login, self.application_name)
         try:
@@ -112,7 +112,7 @@ class Finalizer:
                         elif step.proof_name not in {proof["name"] for proof in failed}:
                             done.proofs.append(step.proof("fail", None, error.message))
                         done.proofs.extend(
-                            later.proof("skipped", None, f"Not reached: {step.name} failed before.")
+                            later.proof("skipped", None, f"Not reached, because {step.name} failed.")
                             for later in steps[number + 1 :]
                         )
                         raise
@@ -124,8 +124,8 @@ class Finalizer:
         unknown = [name for name in step.proves if name not in declared]
         if unknown:
             raise ReleaseError(
-                f"Step {step.name} proves {', '.join(unknown)}, which no check of the release is named: "
-                "correct `proves` in the release file.",
+                f"Step {step.name} was refused: the release has no check {', '.join(unknown)}, which the step must "
+                "prove; correct `proves` in the release file.",
                 refused=True,
             )
         return [declared[name] for name in step.proves]
@@ -158,7 +158,7 @@ class Finalizer:
             self._demand(step, attempt.proofs, done, "nothing was pending")
         else:
             attempt, attempts = self._attempt(connection, step, checks, pending or 0, watch, done)
-            self._demand(step, attempt.proofs, done, "what it did last was rolled back")
+            self._demand(step, attempt.proofs, done, "its last transaction was rolled back")
         spent = _ms(begun)
         said = (
             "Nothing was pending" if pending == 0 else f"{pending} pending before, the step changed {attempt.rows} rows"
@@ -178,9 +178,9 @@ class Finalizer:
         watch: LockWatch,
         done: Finalized,
     ) -> tuple[Attempt, int]:
-        """The step's last batch with the rows of all, and how many attempts there were."""
+        """Return the step's last batch with the number of all changed rows, and the number of attempts."""
         rows = attempts = 0
-        # What others write meanwhile is in a batch of its own; more than twice as many would never end.
+        # Rows that others write meanwhile need further batches; more than twice as many would never end.
         for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
             retried = retrying(
                 lambda: attempt_step(connection, step, checks, self._waits(watch), keep_unproven=self.keep_unproven),
@@ -194,8 +194,8 @@ class Finalizer:
             if not retried.value.more:
                 return replace(retried.value, rows=rows), attempts
         raise ReleaseError(
-            f"Step {step.name} ({step.title}) changed {rows} rows in batches of {step.batch_rows}, and {pending} were "
-            "pending: its `sql` does not come to an end; correct it in the release file."
+            f"Step {step.name} ({step.title}) changed {rows} rows in batches of {step.batch_rows}, but only {pending} "
+            "were pending: its `sql` never finishes; correct it in the release file."
         )
 
     def _demand(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
@@ -207,18 +207,17 @@ class Finalizer:
             return
         done.unproven = [proof["name"].removeprefix("checks.") for proof in red]
         names = ", ".join(proof["name"] for proof in red)
-        done.proofs.append(step.proof("fail", names, f"Not all that it proves holds ({names}); {what}."))
+        done.proofs.append(step.proof("fail", names, f"Checks that it must prove failed ({names}); {what}."))
         done.proofs.extend(proofs)
-        raise ReleaseError(f"Step {step.name} ({step.title}) does not prove what it must, and {what}: {sentence(red)}")
+        raise ReleaseError(f"Step {step.name} ({step.title}) failed its checks, and {what}: {sentence(red)}")
 
     def _demand_all_ran(self, step: Step, proofs: Sequence[Proof], done: Finalized, what: str) -> None:
-        """What nobody could look at is not proved, and yet nothing speaks against it: it is no reason to roll back."""
+        """Raise where a check could not run: nothing is proved, but that is no reason to roll the release back."""
         unknown = not_run(proof.as_dict() for proof in proofs)
         if unknown:
             done.proofs.extend(proofs)
             raise ReleaseError(
-                f"Whether step {step.name} ({step.title}) proves what it must is not known, and {what}: "
-                f"{sentence(unknown)}",
+                f"The checks of step {step.name} ({step.title}) could not all run, and {what}: {sentence(unknown)}",
                 could_not_run=True,
             )
 
@@ -234,7 +233,7 @@ def finalize(
     *,
     check_mode: bool,
 ) -> dict[str, Any]:
-    """The module's whole result; a failure carries the same facts."""
+    """Return the module's result; a failure has the same facts."""
     declared = [Step.of(step) for step in steps]
     finalizer = Finalizer(login, application_name, LockLimits.of(lock), StepGuards.of(services), checks)
     done = Finalized()

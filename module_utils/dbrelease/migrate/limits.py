@@ -1,4 +1,4 @@
-"""Whether the lock limits reached Alembic's sessions: it is only told of them, and a driver or a URL may drop them."""
+"""Whether the lock limits reached Alembic's sessions: a driver or a URL may drop them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..postgres.session import Row, select
 from ..postgres.trusted_roles import quoted_text, trusted_roles
 
 PROOF = "migrate.lock_limits"
-# All locks are listed for it, and who is done sooner has kept nobody waiting.
+# The query lists all locks; a session that ends sooner than this has kept no other waiting for long.
 STRANGERS_EVERY_S = 0.5
 ADVICE = (
-    "let PGOPTIONS and PGAPPNAME reach the server (options or an application_name in the backend's database URL take "
-    "their place, and some drivers know neither)"
+    "make sure that PGOPTIONS and PGAPPNAME reach the server (options or an application_name in the backend's database "
+    "URL override them, and some drivers read neither)"
 )
 
 NAMED = """
 SELECT EXISTS (SELECT FROM pg_stat_activity
                WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])) AS found
 """
-# A wait is so long only where no lock_timeout ends it. Who builds an index concurrently waits for transactions to end
-# (virtualxid), and nobody behind it. Before PostgreSQL 14 a server does not tell since when, and nobody is found.
+# Only a session without the lock_timeout waits so long. CREATE INDEX CONCURRENTLY waits for transactions to end
+# (virtualxid), and no session waits behind it. Before PostgreSQL 14 waitstart does not exist, and no row is found.
 OVERDUE = """
 SELECT waiting.pid, extract(epoch FROM clock_timestamp() - (to_jsonb(l) ->> 'waitstart')::timestamptz)::float AS seconds
 FROM pg_stat_activity waiting
@@ -38,7 +38,8 @@ WHERE waiting.application_name = %s AND waiting.usesysid = ANY (%s::oid[])
   AND l.locktype <> 'virtualxid'
   AND (to_jsonb(l) ->> 'waitstart')::timestamptz < clock_timestamp() - %s * interval '1 second'
 """
-# Alembic reads its table first, and keeps that lock while it migrates. So may somebody's dump: nobody is ended for it.
+# Alembic reads its table first, and keeps that lock while it migrates. A dump may do the same, so no session is
+# terminated for it.
 STRANGERS = """
 SELECT DISTINCT a.pid, a.usename AS "user", a.application_name AS application
 FROM pg_locks l
@@ -52,10 +53,10 @@ WHERE l.relation = %s
 
 @dataclass
 class Reach:
-    """What is seen, while it runs, of how its sessions wait.
+    """How the sessions of a migration wait, observed while it runs.
 
-    overdue: its sessions that waited for longer than they may, and whether each could be `ended`.
-    strangers: sessions without its name that do what it does.
+    overdue: its sessions that waited for too long, and whether each could be terminated (`ended`).
+    strangers: sessions without its name that use Alembic's table as it does.
     """
 
     name: str
@@ -69,7 +70,7 @@ class Reach:
     _next: float = field(default=0.0, init=False)
 
     def look(self, cursor: Cursor, blocked_by: list[Row]) -> None:
-        """Once more; the cursor must return dicts. A session of its name that waits for too long is ended."""
+        """Observe the sessions once; terminate one of its name that waits for too long. The cursor returns dicts."""
         if self._since is None:
             self._since = select(cursor, "SELECT clock_timestamp() AS now")[0]["now"]
             self._trusted = trusted_roles(cursor, cursor.connection.info.dbname, self.table)
@@ -86,7 +87,7 @@ class Reach:
             self._next = time.monotonic() + STRANGERS_EVERY_S
 
     def _end_overdue(self, cursor: Cursor) -> None:
-        # However busy the server is, its own limit would have come by then.
+        # Even on a busy server lock_timeout would have fired by then.
         longest_s = 3 * self.limits.timeout_ms / 1000 + 2
         known = {row["pid"] for row in self.overdue}
         for row in select(cursor, OVERDUE, (self.name, self._trusted, longest_s)):
@@ -100,23 +101,23 @@ class Reach:
             self.overdue.append({**row, "ended": ended})
 
     def given_up(self, blockers: list[Row]) -> str:
-        """Why it was ended, in words; empty where it was not."""
+        """Why a session was terminated, in words; empty where none was."""
         ended = [row for row in self.overdue if row["ended"]]
-        return f"its {self._waited(ended[0])} and was ended; {describe(blockers)}; {ADVICE}" if ended else ""
+        return f"its {self._waited(ended[0])} and was terminated; {describe(blockers)}; {ADVICE}" if ended else ""
 
     def proofs(self) -> list[Proof]:
-        """The doubt that is left, if any: one who was there too briefly to be seen made nobody wait."""
+        """Return the remaining doubt, if any: a session too short to be observed made no other wait for long."""
         if self.overdue:
             row = min(self.overdue, key=lambda row: bool(row["ended"]))
-            came = "was ended" if row["ended"] else "writers waited behind it, and db_user may not end it"
-            detail = f"Its {self._waited(row)} and {came}: {ADVICE}."
+            result = "was terminated" if row["ended"] else "writers waited behind it, and db_user may not terminate it"
+            detail = f"Its {self._waited(row)} and {result}: {ADVICE}."
         elif self.strangers and not self.named:
             row = self.strangers[0]
             detail = (
-                f"No session was seen that has the name {self.name}, which Alembic was given, and pid {row['pid']} "
-                f"(user {quoted_text(row['user'])}, application {quoted_text(row['application'])}), which began since, "
-                f"used its table {self.table}. So it is not proved that lock_timeout reached Alembic: it may have "
-                f"waited for a lock for as long as it was held, with writers behind it. Before the next run, {ADVICE}."
+                f"No session with Alembic's application_name {self.name} was observed, but pid {row['pid']} "
+                f"(user {quoted_text(row['user'])}, application {quoted_text(row['application'])}), whose transaction "
+                f"started later, used its table {self.table}. So it is not proved that lock_timeout reached Alembic: "
+                f"it may have waited for a lock without limit, with writers behind it. Before the next run, {ADVICE}."
             )
         else:
             return []

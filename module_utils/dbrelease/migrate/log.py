@@ -1,4 +1,4 @@
-"""The saved output of a migration: every attempt, line by line as it comes, without the password."""
+"""Save the output of a migration: every attempt, line by line as it arrives, without the password."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..core.redaction import masked
 
 LOG_PROOF = "migrate.log"
 KEPT_BYTES = 1 << 20
-# A program may print without an end, and without a line's end, while it may run: an hour by default.
+# A program may print endlessly, and without line breaks, until its time limit: an hour by default.
 LOG_BYTES_AT_MOST, LINE_BYTES_AT_MOST = 64 << 20, 1 << 20
 
 
@@ -20,7 +20,7 @@ class MigrationLog:
     """Takes a command's output as bytes; a log that cannot be written never stops the command."""
 
     def __init__(self, path: Path, secret: str | None) -> None:
-        """Create the file; OSError where that is not possible."""
+        """Create the file; raises OSError where that fails."""
         self.path = path
         self.bytes = 0
         self.error: OSError | None = None
@@ -32,12 +32,12 @@ class MigrationLog:
         self._descriptor: int | None = create_private(path)
 
     def begin(self, header: str) -> None:
-        """Open the next attempt: what follows is its output."""
+        """Begin the next attempt: the output that follows is its own."""
         self._kept.clear()
         self._write(f"=== {header}\n")
 
     def feed(self, data: bytes) -> None:
-        """Take a piece of output; whole lines are written, so that no secret is cut in two."""
+        """Add a piece of output; only whole lines are written, so that no secret is cut in two."""
         *ends, begun = data.split(b"\n")
         for end in ends:
             self._add(end)
@@ -45,14 +45,14 @@ class MigrationLog:
         self._add(begun)
 
     def _add(self, part: bytes) -> None:
-        """A line that is longer than any that is kept is left out whole: cut, it could end with half a secret."""
+        """Add a part of a line; a line that is too long is omitted whole: cut, it could end with half a secret."""
         room = LINE_BYTES_AT_MOST - len(self._rest)
         self._too_long = self._too_long or len(part) > room
         self._rest += part[: max(room, 0)]
 
     def _end_line(self) -> None:
         if self._too_long:
-            self._leave_out(f"a line of more than {LINE_BYTES_AT_MOST} bytes is left out")
+            self._leave_out(f"a line of more than {LINE_BYTES_AT_MOST} bytes is omitted")
         else:
             self._line(self._rest.decode(errors="replace"))
         self._rest.clear()
@@ -64,14 +64,14 @@ class MigrationLog:
             self._write(f"=== {what}\n")
 
     def end(self, footer: str) -> str:
-        """Close the attempt; returns its output (the last megabyte) as it came, for the next step to read."""
+        """End the attempt; return its output (the last megabyte) unmasked, for the next step to read."""
         if self._rest:
             self._end_line()
         self._write(f"=== {footer}\n")
         return self._kept.decode(errors="replace")
 
     def close(self) -> Proof:
-        """Make it durable; the proof fails where that is not possible, and is inconclusive where a part is left out."""
+        """Make the file durable; the proof fails where that fails, and is inconclusive where a part is omitted."""
         if self._descriptor is not None:
             try:
                 os.fsync(self._descriptor)
@@ -100,7 +100,7 @@ class MigrationLog:
         if self.bytes < LOG_BYTES_AT_MOST:
             self._write(f"{line}\n")
         else:
-            self._leave_out(f"what came after {LOG_BYTES_AT_MOST} bytes is left out")
+            self._leave_out(f"the output after {LOG_BYTES_AT_MOST} bytes is omitted")
 
     def _write(self, text: str) -> None:
         if self._descriptor is None or self.error is not None:

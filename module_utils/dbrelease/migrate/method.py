@@ -1,4 +1,4 @@
-"""How a release is rolled back where nobody says it: by Alembic, unless its sessions do not learn what was counted."""
+"""Choose how a release is rolled back: by Alembic, unless its sessions do not receive the counted rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .move import session_environment
 
 
 def method_for(params: Mapping[str, Any]) -> tuple[str, str]:
-    """`alembic` or `sql`, and why; asks Alembic where the release has an SQL file, for which it must be given up."""
+    """Return `alembic` or `sql`, and why; reads Alembic's session settings where the release has an SQL file."""
     if not (params["script"] or "").strip():
         return "alembic", "The release has no SQL file, so Alembic rolls it back."
     limits = LockLimits()
@@ -27,17 +27,18 @@ def method_for(params: Mapping[str, Any]) -> tuple[str, str]:
         environment = session_environment(commands, name, limits, PROBE_SETTINGS)
         seen = current_with(commands, params["command"], environment)
     except WritesError:
-        return "alembic", "Alembic rolls it back; its session could not be asked for its settings, as env.py writes."
+        return "alembic", "Alembic rolls it back; the settings of its session are unknown, because env.py writes."
     except ReleaseError as error:
-        return "sql", f"The release's SQL file rolls it back, as Alembic could not be asked: {error.message}"
+        return "sql", f"The release's SQL file rolls it back, because Alembic could not be run: {error.message}"
     if seen.refused:
         return (
             "sql",
-            f"The release's SQL file rolls it back, as Alembic's session settings are refused ({seen.refused}).",
+            f"The release's SQL file rolls it back, because Alembic's session settings are refused ({seen.refused}).",
         )
     lacking = seen.session.lacks(limits.timeout_ms) if seen.session else []
     if {COUNTING, "lock_timeout"} & set(lacking):
-        return "sql", f"The release's SQL file rolls it back, as {', '.join(lacking)} did not reach Alembic's session."
-    return "alembic", "Alembic rolls it back, as its session settings reach the server." if seen.session else (
-        "Alembic rolls it back; its session could not be asked for its settings."
+        missing = ", ".join(lacking)
+        return "sql", f"The release's SQL file rolls it back, because {missing} did not reach Alembic's session."
+    return "alembic", "Alembic rolls it back, because its session settings reach the server." if seen.session else (
+        "Alembic rolls it back; the settings of its session could not be read."
     )

@@ -1,4 +1,4 @@
-"""Let Alembic move the database: bounded, with short lock waits, its output saved, and the result read back."""
+"""Migrate the database by Alembic: within time limits, with short lock waits; save its output, read the result back."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from .limits import Reach
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge, lock_timeout
 
-# One stream, in the order of writing, and still the command's own exit status.
+# One stream in the order of writing, with the command's own exit status.
 MERGED = ("sh", "-c", 'exec "$@" 2>&1', "sh")
-# A server of which one process was killed takes all sessions down, and is back once it has recovered.
+# A server restarts all its processes when one was killed, and accepts connections once it has recovered.
 RECOVERY_S = 15.0
 POLL_S = 0.5
-# A session that is at work all the time reports once a second what it wrote.
+# A busy session reports its writes once a second.
 LATE_S = 1.2
-# What others do after a position counts as if they did it during the move: an old one would hide who wrote.
+# Writes of others after a position count as made during the move: an old position would hide who wrote.
 OLDEST_S = 3.0
-# An older server hands what sessions report to a process that tells of it half a second later.
+# In an older server the statistics collector publishes reports half a second later.
 TELLS_AT_ONCE = 150000
-# What an attempt that could wait for an autovacuum met instead.
-OVERDUE = "it waited for somebody else's lock for as long as it may"
-# Their kind would be hidden from whoever may not see what other users do.
+# The cause of an attempt that was allowed to wait for an autovacuum and met another session's lock.
+OVERDUE = "it waited for another session's lock until its limit"
+# An unprivileged role does not see the kind of other roles' sessions.
 OTHERS = """
 SELECT count(*) AS sessions FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
@@ -47,7 +47,7 @@ SELECT count(*) AS sessions FROM pg_stat_activity WHERE datname = current_databa
 
 @dataclass(frozen=True)
 class Moved:
-    """What was done, for the result and the journal."""
+    """What the migration did, for the result and the journal."""
 
     proofs: list[Proof]
     revisions: list[str] | None
@@ -57,12 +57,12 @@ class Moved:
     lock_waits: list[Row]
     before: Row
     after: Row | None
-    writers: Row  # whose transactions those of that time were, as WriterWatch.facts() says
+    writers: Row  # whose transactions those of that time were, from WriterWatch.facts()
 
 
 @dataclass
 class Alembic:
-    """One place where Alembic runs, and the database that it must move."""
+    """Where Alembic runs, and the database that it migrates."""
 
     login: Login
     commands: Commands
@@ -79,7 +79,7 @@ class Alembic:
     _attempts: int = field(default=0, init=False)
 
     def move(self, move: Move) -> Moved:
-        """Run it to an end that is known; whatever happened is in the proofs."""
+        """Run the migration until its end is known; the proofs report what happened."""
         name = application_name(move, self.run)
         own = {**TRANSACTIONS, **NO_WORKERS, **unlimited(self.login), **self.settings}
         before = read_counters_before(self.login, self.position)
@@ -104,7 +104,7 @@ class Alembic:
         duration_ms = round((time.monotonic() - begun) * 1000)
         if cause or self._last is None or self._last.status != 0:
             with suppress(ReleaseError):
-                # One whose end was not seen, and that has not connected yet, would later.
+                # A program whose end was not observed may still be about to connect.
                 end_programs(self.commands, [self.run.run_id])
             end_sessions(self.login, name)
         outcome = self._outcome(cause, duration_ms)
@@ -128,7 +128,7 @@ class Alembic:
     ) -> None:
         remaining = round(deadline - time.monotonic())
         if remaining < 1:
-            raise ReleaseError(f"Alembic's {move.label} was given up (its {self.timeout_s} s are used up)")
+            raise ReleaseError(f"Alembic's {move.label} was stopped (its {self.timeout_s} s are used up)")
         self._attempts += 1
         self._last = None
         argv = [*self.command, move.direction, move.revision]
@@ -136,7 +136,7 @@ class Alembic:
         waits = replace(self.limits, timeout_ms=watch.timeout_ms(self.limits))
         environment = session_environment(self.commands, name, waits, settings)
         self.log.begin(f"{now} attempt {self._attempts}: {' '.join(argv)} in {self.commands.place}")
-        footer = "its end was not seen"
+        footer = "its end was not observed"
         try:
             finished = self.commands.run(
                 [*MERGED, *argv], timeout_s=remaining, environment=environment, on_stdout=self.log.feed
@@ -146,13 +146,13 @@ class Alembic:
         finally:
             self._output = self.log.end(footer)
         if missing_program(finished):
-            raise ReleaseError(f"Running {self.command[0]} in {self.commands.place} failed (it is not there)")
+            raise ReleaseError(f"Running {self.command[0]} in {self.commands.place} failed (it was not found)")
         if finished.status != 0 and (cause := reach.given_up(watch.seen)):
-            raise ReleaseError(f"Alembic's {move.label} was given up ({cause})")
+            raise ReleaseError(f"Alembic's {move.label} was stopped ({cause})")
         contended = lock_timeout(self._output) if finished.status != 0 else ""
         if finished.status != 0 and watch.cancelled:
             contended = contended or OVERDUE
-        # A migration may have committed before it met the lock: only where nothing moved is it tried again.
+        # A migration may have committed before it met the lock: it is tried again only where the revision is unchanged.
         if contended and revisions_or_none(self.login, self.table) == [move.from_revision]:
             end_sessions(self.login, name)
             raise ContendedError(contended)
@@ -170,7 +170,7 @@ class Alembic:
 
 
 def with_invalid_indexes(proof: Proof, login: Login) -> Proof:
-    """The proof; one of a failure names the indexes that no try after it could make again."""
+    """Return the proof; that of a failure names the invalid indexes that a rerun could not create again."""
     left = left_invalid(login) if proof.status == "fail" else []
     if not left:
         return proof
@@ -178,7 +178,7 @@ def with_invalid_indexes(proof: Proof, login: Login) -> Proof:
 
 
 def read_counters(login: Login) -> Row:
-    """How much was ever written, in a session of its own."""
+    """Read the write counters of the database, in a session of its own."""
     with _asking(login, "dbrelease counters") as cursor:
         if cursor.connection.server_version < TELLS_AT_ONCE:
             time.sleep(LATE_S)
@@ -187,7 +187,7 @@ def read_counters(login: Login) -> Row:
 
 @dataclass(frozen=True)
 class Position:
-    """Where the server was at a moment of this process; late: sessions may report later what they wrote before."""
+    """The server's transaction position at a moment of this process; late: sessions may report earlier writes later."""
 
     row: Row
     moment: float
@@ -195,7 +195,7 @@ class Position:
 
 
 def read_position(login: Login) -> Position:
-    """The present one; read some time before a move, its wait passes while something else is done."""
+    """Read the current position; read early, the wait before a move passes during other work."""
     with _asking(login, "dbrelease counters") as cursor:
         row = position(cursor)
         others = select(cursor, OTHERS)[0]["sessions"]
@@ -203,10 +203,10 @@ def read_position(login: Login) -> Position:
 
 
 def read_counters_before(login: Login, first: Position | None = None) -> Row:
-    """The same before a move; `since` and `running` are of a moment before, whose writes are counted by now.
+    """Read the counters before a move; `since` and `running` are of an earlier moment, whose writes are counted by now.
 
-    So each write that the counters add from here on is of a transaction since then.
-    first: that moment, if it was read already; one that is too old is read again.
+    So each write that the counters add from now on is of a transaction since that moment.
+    first: that moment, if it was already read; one that is too old is read again.
     """
     if first is None or time.monotonic() - first.moment > OLDEST_S:
         first = read_position(login)
@@ -217,25 +217,25 @@ def read_counters_before(login: Login, first: Position | None = None) -> Row:
 
 
 def unlimited(login: Login) -> dict[str, str]:
-    """No timeout for a session, of those that the server knows: it lets no session in with another one."""
+    """Settings without timeouts, only those that the server knows: it refuses a session with an unknown setting."""
     with _asking(login, "dbrelease timeouts") as cursor:
         found = select(cursor, "SELECT name FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (list(TIMEOUTS),))
     return {row["name"]: "0" for row in found}
 
 
 def application_name(move: Move, run: Run) -> str:
-    """The name of the server sessions of one move, by which they are watched and ended."""
+    """The application_name of the sessions of one move, by which they are watched and terminated."""
     return f"dbrelease-{move.direction}-{run.run_id}"[:63]
 
 
 def session_environment(
     commands: Commands, name: str, limits: LockLimits, settings: Mapping[str, str]
 ) -> dict[str, str]:
-    """What a libpq driver needs to wait briefly and to be known; the place's own PGOPTIONS stay in front.
+    """The environment that gives a libpq driver short lock waits and a name; existing PGOPTIONS come first.
 
-    `settings` are further ones of the session, for the migration itself to read.
+    `settings`: further settings of the session, which the migration reads.
     """
     more = [f"-c lock_timeout={limits.timeout_ms}", f"-c application_name={name}", LOST_CLIENT_OPTIONS]
     options = libpq_options(commands, settings, *more)
-    # PGAPPNAME goes before PGOPTIONS at the server, and the place may have one.
+    # PGAPPNAME overrides PGOPTIONS at the server, and the container may set one.
     return {"PGOPTIONS": options, "PGAPPNAME": name, "PYTHONUNBUFFERED": "1"}

@@ -1,4 +1,4 @@
-"""Whether the files of a release are where the application needs them."""
+"""Verify that the files of a release are where the application needs them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ OUTSIDE = "outside"
 
 
 def in_place(files: Sequence[PayloadFile], states: Mapping[str, str], *, planned: bool) -> Proof:
-    """The claim that each destination holds its file, by sha256.
+    """Prove that each destination has its file, by sha256.
 
-    states: destination to sha256, or to one word on what is there instead.
-    planned: nothing was copied (check mode), so what is only missing is no failure.
+    states: destination to sha256, or to one word for what exists there instead.
+    planned: nothing was copied (check mode), so a missing file is no failure.
     """
     expected = {item.destination: item.sha256 for item in files}
     wrong = {path: states[path] for path, sha256 in expected.items() if states[path] != sha256}
@@ -27,8 +27,8 @@ def in_place(files: Sequence[PayloadFile], states: Mapping[str, str], *, planned
     outside = [path for path, state in wrong.items() if state == OUTSIDE]
     if outside:
         detail = f"{', '.join(outside)} leads out of the folder that the inventory names for it, by a link."
-        remedy = "Find out who made that link, take it away, and run again."
+        remedy = "Find out who made that link, remove it, and rerun the playbook."
         return Proof("migrate.payload", title, "fail", expected, dict(states), detail, remedy)
     detail = "; ".join(f"{path} is not the release's file ({state})" for path, state in wrong.items()) + "."
-    remedy = "Find out who put it there, move it away, and run again."
+    remedy = "Find out who put it there, move it to another folder, and rerun the playbook."
     return Proof("migrate.payload", title, "fail", expected, dict(states), detail, remedy)

@@ -1,4 +1,4 @@
-"""Puts a file of a release where the application needs it: a new one, in its own folder, through no link."""
+"""Copy a file of a release to where the application needs it: always a new file, in its own folder, through no link."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MODE = 0o644
 
 
 def copy_to_target(item: PayloadFile, content: bytes) -> None:
-    """A new file on the target itself; raises ReleaseError where there is one, or where a link leads out of its folder.
+    """Create the file on the target; raises ReleaseError where it exists, or where a link leads out of its folder.
 
-    Others may write the application's folders, also between preflight's look and this. So the folder is opened first,
-    and where it really is decides; the file is made in that very folder.
+    Other users may write to the application's folders, also after preflight. So the folder is opened first and its
+    real path is checked; the file is created in that open folder.
     """
     destination = Path(item.destination)
     try:
@@ -34,7 +34,7 @@ def copy_to_target(item: PayloadFile, content: bytes) -> None:
         if item.folder and not really.is_relative_to(os.path.realpath(item.folder)):
             raise ReleaseError(
                 f"Copying {item.destination} was refused (a link leads to {really}, out of {item.folder}), and it was "
-                "not written: find out who made that link, remove it, and run again.",
+                "not written: find out who made that link, remove it, and rerun the playbook.",
                 refused=True,
             )
         _create(item, folder, destination.name, content)
@@ -48,15 +48,15 @@ def _create(item: PayloadFile, folder: int, name: str, content: bytes) -> None:
         descriptor = os.open(name, flags, MODE, dir_fd=folder)
     except FileExistsError as error:
         raise ReleaseError(
-            f"Copying {item.destination} was refused (since preflight something else has that name), and it was not "
-            "written: find out who put it there, move it away, and run again.",
+            f"Copying {item.destination} was refused (something with that name was created after preflight), and it "
+            "was not written: find out who put it there, move it to another folder, and rerun the playbook.",
             refused=True,
         ) from error
     except OSError as error:
         raise _failed(item, os.strerror(error.errno or 0)) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), MODE)  # whatever the umask is
+            os.fchmod(file.fileno(), MODE)  # the umask may have removed bits
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -66,7 +66,7 @@ def _create(item: PayloadFile, folder: int, name: str, content: bytes) -> None:
 
 
 def copy_to_container(item: PayloadFile, content: bytes, container: str) -> None:
-    """The same in a container: the engine resolves the path in there, and replaces a link by the file."""
+    """Create the file in a container: the engine resolves the path there, and replaces a link with the file."""
     destination = PurePosixPath(item.destination)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
@@ -84,5 +84,6 @@ def copy_to_container(item: PayloadFile, content: bytes, container: str) -> None
 
 def _failed(item: PayloadFile, reason: str) -> ReleaseError:
     return ReleaseError(
-        f"Copying {item.destination} failed ({reason}): see that its folder is there and can be written, and run again."
+        f"Copying {item.destination} failed ({reason}): check that its folder exists and is writable, and rerun the "
+        "playbook."
     )

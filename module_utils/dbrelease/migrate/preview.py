@@ -1,4 +1,4 @@
-"""The SQL that a migration would run, without running it and without leaving anything where Alembic lives."""
+"""Show the SQL that a migration would run, without running it and without leaving files where Alembic runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ UNKNOWN_REVISION = "Can't locate revision"
 
 Direction = Literal["upgrade", "downgrade"]
 
-# Alembic's own command line, which also finds revisions in a folder that lives as long as this process. SIGTERM (the
-# deadline) ends it by an exception, so that the folder goes in every outcome.
+# Alembic's own command line, which also finds revisions in a folder that exists only while this process runs. SIGTERM
+# (the deadline) ends it by an exception, so that the folder is always removed.
 WITH_FILES = """
 import json, os, signal, sys, tempfile
 from alembic.config import CommandLine
@@ -49,7 +49,7 @@ with tempfile.TemporaryDirectory(prefix="dbrelease_preview_") as folder:
 
 @dataclass(frozen=True)
 class Preview:
-    """The SQL, empty where Alembic could not tell it, and the proof."""
+    """The SQL, empty where Alembic could not print it, and the proof."""
 
     sql: str
     proof: Proof
@@ -63,7 +63,7 @@ def preview(
     revision: str,
     files: Mapping[str, str],
 ) -> Preview:
-    """Ask Alembic for the SQL of exactly from:to; `files` (name: content) are revisions that it may not have yet."""
+    """Print the SQL of exactly from:to by Alembic; `files` (name: content) are revisions that it may not have yet."""
     arguments = [direction, f"{from_revision}:{revision}", "--sql"]
     finished = run_reading(commands, [*command, *arguments], PREVIEW_TIMEOUT_S)
     revisions = {name: content for name, content in files.items() if name.endswith(".py")}
@@ -88,7 +88,7 @@ def _with_files(
 
 
 def _python_and_options(command: Sequence[str]) -> tuple[str, list[str]]:
-    """`python3 -m alembic -c x.ini` and `alembic -c x.ini` as an interpreter and Alembic's own options."""
+    """Split `python3 -m alembic -c x.ini` or `alembic -c x.ini` into an interpreter and Alembic's own options."""
     if list(command[1:3]) == ["-m", "alembic"]:
         return command[0], list(command[3:])
     return "python3", list(command[1:])
@@ -111,7 +111,7 @@ def _judged(finished: Finished, what: str) -> Preview:
             ),
         )
     if missing_program(finished):
-        reason = f"there is no {finished.argv[0]}"
+        reason = f"{finished.argv[0]} was not found"
     elif finished.timed_out:
         reason = f"no answer in {PREVIEW_TIMEOUT_S} s"
     else:
@@ -125,7 +125,7 @@ def _judged(finished: Finished, what: str) -> Preview:
             expected=what,
             observed={"status": finished.status},
             detail=f"Alembic could not print the SQL of {what} without running it ({reason}).",
-            remedy="Read the revision itself before it runs.",
+            remedy="Read the revision file before you run the migration.",
             duration_ms=finished.duration_ms,
         ),
     )

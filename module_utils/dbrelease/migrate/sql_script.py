@@ -1,4 +1,4 @@
-"""Run a release's SQL file that moves the database from one revision to another, in one transaction of its own."""
+"""Run a release's SQL file that migrates the database from one revision to another, in its own transaction."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROOF = "rollback.downgrade"
 
 @dataclass
 class Script:
-    """One file, and the database that it must move."""
+    """A file, and the database that it migrates."""
 
     login: Login
     text: str
@@ -45,7 +45,7 @@ class Script:
     _attempts: int = field(default=0, init=False)
 
     def move(self, move: Move) -> Moved:
-        """Run it to an end that is known; whatever happened is in the proofs."""
+        """Run the file until its end is known; the proofs report what happened."""
         name = application_name(move, self.run)
         before = read_counters_before(self.login)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
@@ -73,10 +73,10 @@ class Script:
     def _attempt(self, move: Move, name: str, deadline: float, watch: LockWatch) -> None:
         remaining_ms = round((deadline - time.monotonic()) * 1000)
         if remaining_ms < 1:
-            raise ReleaseError(f"The {move.label} by SQL was given up (its {self.timeout_s} s are used up)")
+            raise ReleaseError(f"The {move.label} by SQL was stopped (its {self.timeout_s} s are used up)")
         self._attempts += 1
         self.log.begin(f"{utc_now().isoformat(timespec='seconds')} attempt {self._attempts}: {move.label} by SQL")
-        footer = "its end was not seen"
+        footer = "its end was not observed"
         with closing(connect(self.login, name)) as connection:
             settings = {
                 "lock_timeout": f"{watch.timeout_ms(self.limits)}ms",
@@ -88,7 +88,7 @@ class Script:
                 for setting, value in settings.items():
                     cursor.execute("SELECT set_config(%s, %s, false)", (setting, value))
                 try:
-                    # Without parameters the text goes as it is, in one message: one transaction of the server.
+                    # Without parameters the text is sent unchanged in one message: one transaction of the server.
                     refuse_planted(cursor)
                     with as_declared(cursor):
                         cursor.execute(self.text)
@@ -106,7 +106,7 @@ class Script:
 
 
 def judge(move: Move, revisions: list[str] | None, cause: str, duration_ms: int) -> Proof:
-    """Success is the wanted revision, read back in another session, after a script that did not fail."""
+    """Judge the result: success is the requested revision, read in another session, after a script without errors."""
     common: dict[str, Any] = {"expected": [move.revision], "observed": revisions, "duration_ms": duration_ms}
     title = f"The {move.label} by SQL"
     at = "which could not be read back" if revisions is None else " and ".join(revisions) or "none"
@@ -115,7 +115,12 @@ def judge(move: Move, revisions: list[str] | None, cause: str, duration_ms: int)
         return Proof(PROOF, title, "pass", **common, detail=detail)
     detail = f"{cause.rstrip('.') or 'The script was committed'}; the database is at revision {at}."
     return Proof(
-        PROOF, title, "fail", **common, detail=detail, remedy="Read the saved log, remove the cause, and run again."
+        PROOF,
+        title,
+        "fail",
+        **common,
+        detail=detail,
+        remedy="Read the saved log, remove the cause, and rerun the playbook.",
     )
 
 
@@ -123,7 +128,7 @@ LOG_PROOF = "rollback.log"
 
 
 def run_script(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's act; the step has the name and the facts of Alembic's."""
+    """Run the module; its step has the same name and facts as Alembic's."""
     login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
     move = Move("downgrade", params["from_revision"], params["revision"])
     found = _found(journal, move, login, params["bookkeeping_table"])
@@ -138,7 +143,7 @@ def run_script(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "diff": {"before": "", "after": ""},
     }
     if found == [move.revision]:
-        detail = f"The database was at {move.revision} already; the script was not run."
+        detail = f"The database was already at {move.revision}; the script was not run."
         proof = Proof(PROOF, f"The {move.label} by SQL", "pass", detail=detail)
         facts = {"from_revision": move.from_revision, "to_revision": move.revision, "proofs": [proof.as_dict()]}
         journal.append("downgrade", "skipped", facts)
@@ -150,7 +155,7 @@ def run_script(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "after": f"{move.revision}\n{params['script']}",
     }
     if check_mode:
-        proof = Proof(PROOF, f"The {move.label} by SQL", "skipped", detail="Planned; check mode runs no script.")
+        proof = Proof(PROOF, f"The {move.label} by SQL", "skipped", detail="Planned; check mode does not run it.")
         return _as_result({**result, "changed": True, "diff": shown}, proof)
     return {**_move(journal, move, result, params, login), "diff": shown}
 

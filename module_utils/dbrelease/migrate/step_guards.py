@@ -1,4 +1,4 @@
-"""Whether what a step writes is still the release's alone: guards of its way back that ask the application."""
+"""Whether the rows that a step writes still belong only to the release: rollback guards that ask the application."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StepGuards:
 
     @classmethod
     def of(cls, services: Mapping[str, Any]) -> StepGuards:
-        """From the option `services` of a module."""
+        """Build from the option `services` of a module."""
         asked = Services(
             services["api_base_url"],
             services["containers"],
@@ -32,9 +32,9 @@ class StepGuards:
         return cls({guard["name"]: guard for guard in services["guards"]}, asked)
 
     def demand(self, step: Step) -> None:
-        """Raise ReleaseError where one does not hold, or where those that could be asked were all undecided.
+        """Raise ReleaseError where a guard fails, or where all guards are inconclusive.
 
-        One that is decided is enough: an API that is down says nothing, and its container does.
+        One decided guard is enough: where the API is down, its container may still show the answer.
         """
         guards = [self.guards[name] for name in step.guarded_by]
         looked = [(guard, self.services.look(guard)) for guard in guards]
@@ -43,6 +43,6 @@ class StepGuards:
             return
         for guard, seen in [*red, *(found for found in looked if found[1].status == "inconclusive")]:
             raise ReleaseError(
-                f"Step {step.name} ({step.title}) was not run, as its rows may be no longer the release's alone. "
+                f"Step {step.name} ({step.title}) was not run: its rows may no longer belong to the release alone. "
                 f"{in_words(guard, seen)} {remedy_of(guard, seen)}"
             )

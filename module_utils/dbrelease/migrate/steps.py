@@ -1,4 +1,4 @@
-"""The steps that a release declares for after its migration: each idempotent, in a transaction of its own."""
+"""The steps that a release declares to run after its migration: each idempotent, in its own transaction."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from ..postgres.proof_instant import Instant
 from ..postgres.session import Connection, as_declared, select, server_reason, transaction
 from ..postgres.strangers import refuse_planted
 
-# What the plan may ask for and the migration has yet to make: schema, table, column, function, object.
+# What a step may need and the migration has yet to create: schema, table, column, function, object.
 NOT_YET_THERE = ("3F000", "42P01", "42703", "42883", "42704")
-RERUN = "Correct it and run again: what is done is not done twice."
+RERUN = "Correct it and rerun the playbook: completed work is not repeated."
 MARK = "dbrelease.step"
 BATCH_ROWS = "dbrelease.batch_rows"
 SAMPLE_SIZE = 5
@@ -31,10 +31,10 @@ SAMPLE_SIZE = 5
 
 @dataclass(frozen=True)
 class Step:
-    """One declared step: `pending` counts what is left to do, `proves` names checks that must hold when it commits.
+    """One declared step: `pending` counts the remaining rows, `proves` names checks that must pass when it commits.
 
-    guarded_by: names of guards without which it is not run.
-    batch_rows: the most rows that it changes at once, and reads from the setting dbrelease.batch_rows; 0: all.
+    guarded_by: names of guards that must pass before it runs.
+    batch_rows: the most rows that it changes at once, which it reads from dbrelease.batch_rows; 0: all.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Step:
 
     @classmethod
     def of(cls, declared: Mapping[str, Any]) -> Step:
-        """From an item of the module's `steps`."""
+        """Build from an item of the module's `steps`."""
         keys = ("name", "title", "sql", "pending")
         return cls(
             **{key: declared[key] for key in keys},
@@ -62,7 +62,7 @@ class Step:
         return f"migrate.finalize.{self.name}"
 
     def not_run(self, detail: str) -> Proof:
-        """Its proof, where the server kept it from being run."""
+        """Its proof, where an error of the server or the connection kept it from running."""
         return replace(self.proof("inconclusive", None, detail), could_not_run=True)
 
     def proof(self, status: Any, observed: Any, detail: str, *, remedy: str = "", duration_ms: int = 0) -> Proof:
@@ -82,7 +82,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Attempt:
-    """How many rows a step changed, and what it proved at which instant; more: it was a full batch, not the last."""
+    """The rows that a step changed, its proofs and their instant; more: it was a full batch, not the last."""
 
     rows: int
     proofs: list[Proof]
@@ -100,8 +100,8 @@ def attempt_step(
 ) -> Attempt:
     """Run a step once; its changes, the checks that it proves and `pending` are all of one instant.
 
-    It commits unless a check is red: the proofs then say which. With `keep_unproven` it commits then too, if it has
-    left nothing pending. A full batch proves nothing and commits. Raises ContendedError where another try may help.
+    It commits unless a check fails: the proofs then report it. With `keep_unproven` it commits also then, if nothing
+    is left pending. A full batch proves nothing and commits. Raises ContendedError where another attempt may help.
     """
     try:
         with transaction(connection, isolation="REPEATABLE READ") as cursor:
@@ -114,7 +114,7 @@ def attempt_step(
             with as_declared(cursor):
                 cursor.execute(step.sql)
                 rows = max(cursor.rowcount, 0)
-                # What waits for the commit is of the application, too, and finds names as it does.
+                # Deferred triggers belong to the application, too, so they run with its search path.
                 if cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS:
                     cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
             _demand_own_transaction(cursor, step)
@@ -125,7 +125,7 @@ def attempt_step(
             red = any(proof.status == "fail" or proof.could_not_run for proof in proofs)
             if red and not keep_unproven:
                 raise _RedError(replace(attempt, rows=0))
-            # A step that proves something may be declared to run every time; for others this is the proof.
+            # A step with checks may be declared to run every time; for the others this is the proof.
             if (not checks or red) and (left := read_pending(cursor, step)) != 0:
                 raise ReleaseError(
                     f"Step {step.name} ({step.title}) ran, but left {left} pending, and was rolled back: "
@@ -139,7 +139,7 @@ def attempt_step(
         if could_not_run(error) and not connection.closed:
             said = f"could not run ({server_reason(error)}) and was rolled back. {remedy_of(error)}"
         elif connection.closed:
-            said = f"lost its session ({server_reason(error)}): run again, which finds out what is left to do."
+            said = f"lost its session ({server_reason(error)}): rerun the playbook, which finds out what is left to do."
         else:
             said = f"failed ({server_reason(error)}) and was rolled back. {RERUN}"
         raise ReleaseError(f"Step {step.name} ({step.title}) {said}", sqlstate=error.pgcode) from error
@@ -147,7 +147,7 @@ def attempt_step(
 
 
 class _RedError(Exception):
-    """Rolls the step back; not for callers."""
+    """Roll the step back; callers never receive it."""
 
     def __init__(self, attempt: Attempt) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class _RedError(Exception):
 def count_pending(
     connection: Connection, step: Step, limits: LockLimits, *, absent_is_pending: bool = False
 ) -> int | None:
-    """What a step has left to do; None where what it asks for is not there yet, if that may be."""
+    """Count what a step has left to do; None where its tables do not exist yet, if that is allowed."""
     try:
         with transaction(connection, read_only=True, commit=False) as cursor:
             limit_lock_waits(cursor, limits)
@@ -179,41 +179,41 @@ def count_pending(
 
 
 def check_alone(connection: Connection, step: Step, checks: Sequence[Mapping[str, Any]], limits: LockLimits) -> Attempt:
-    """What a step proves, where nothing is left to do; reads only."""
+    """Run the checks of a step that has nothing left to do; reads only."""
     try:
         with transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor:
             limit_lock_waits(cursor, limits)
             return Attempt(0, run_checks(cursor, checks, SAMPLE_SIZE), Instant.now(cursor))
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Checking what step {step.name} proves failed ({server_reason(error)}): run again."
+            f"Running the checks of step {step.name} failed ({server_reason(error)}): rerun the playbook."
         ) from error
 
 
 def limit_lock_waits(cursor: Cursor, limits: LockLimits) -> None:
-    """For the transaction: it may take long, but waits briefly for a lock, as everyone behind it waits as long."""
+    """Limit the transaction's lock waits, not its time: all sessions behind it wait as long as it does."""
     limit_statements(cursor, 0, lock_timeout=limits.timeout_ms)
 
 
 def read_pending(cursor: Cursor, step: Step) -> int:
-    """The one number that `pending` selects; it cannot write."""
+    """Read the one number that `pending` selects; it cannot write."""
     rows = select_declared(cursor, step.pending, limit=2)
     values = [value for row in rows for value in row.values()]
     if len(values) != 1 or isinstance(values[0], bool) or not isinstance(values[0], int) or values[0] < 0:
         raise ReleaseError(
-            f"`pending` of step {step.name} gave {values!r}, not one whole number: correct it in the release file."
+            f"`pending` of step {step.name} returned {values!r}, not one whole number: correct it in the release file."
         )
     return values[0]
 
 
 def _demand_own_transaction(cursor: Cursor, step: Step) -> None:
-    """A COMMIT in a step's text would make what came before it final, unproven."""
+    """Raise where a step ended its transaction: a COMMIT in its text would make its changes final, unproven."""
     inside = cursor.connection.info.transaction_status == TRANSACTION_STATUS_INTRANS
     if inside:
         (mark,) = select(cursor, "SELECT current_setting(%s, true) AS value", (MARK,))
         inside = mark["value"] == "open"
     if not inside:
         raise ReleaseError(
-            f"Step {step.name} ({step.title}) ended the transaction that it was run in, so what it did is final and "
-            "unproven: take BEGIN, COMMIT and ROLLBACK out of its `sql`, and look at what it did."
+            f"Step {step.name} ({step.title}) ended its own transaction, so its changes are final and unproven: remove "
+            "BEGIN, COMMIT and ROLLBACK from its `sql`, and check what it changed."
         )

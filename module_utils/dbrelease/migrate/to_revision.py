@@ -28,7 +28,7 @@ from .role import settings_for
 
 
 def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's act: `changed` is true where the database moved, or in check mode would."""
+    """Run the module: `changed` is true where the database was migrated, or in check mode would be."""
     login, run = Login.of(params), run_of(params)
     journal = Journal(run, dry=check_mode)
     move = Move(params["direction"], params["from_revision"], params["revision"], params["success_pattern"])
@@ -38,12 +38,12 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     if found == [move.revision]:
         proofs = [already_there(move), _skipped(PREVIEW_PROOF), _skipped(LOG_PROOF)]
         return _as_result(result, move, proofs)
-    # The engine is reached only now: a refusal needs the database alone.
+    # The container engine is needed only now: a refusal needs only the database.
     commands = commands_in(params["backend_container"], workdir=params["workdir"], environment=environment_of(params))
-    # What is read before the move waits for what others report late: that time passes beside the preview.
+    # The position before the move must wait for late reports of others: that time passes during the preview.
     position = None
     if not check_mode:
-        with suppress(ReleaseError):  # then the move reads it, and says why it cannot
+        with suppress(ReleaseError):  # then the move reads it, and reports the failure
             position = read_position(login)
     shown, path = _preview(journal, commands, move, params, login)
     result |= {
@@ -63,7 +63,7 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
 
 
 def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list[str]:
-    """What the database is at; a move that is not needed, or is refused, is journaled here."""
+    """Read the database's revisions; a move that is not needed, or is refused, is journaled here."""
     try:
         found = read_revisions(login, table)
         if not is_needed(move, found):
@@ -137,14 +137,14 @@ def _move(
 
 
 def _as_owner(commands: Commands, move: Move, params: Mapping[str, Any], login: Login) -> dict[str, str]:
-    """What was made is dropped by whoever made it: only an upgrade acts as the owner."""
+    """Only an upgrade acts as the owner: a downgrade drops as the role that created."""
     if not params.get("act_as_owner") or move.direction != "upgrade":
         return {}
     return settings_for(login, commands, params["command"], params["bookkeeping_table"])
 
 
 class _Failed(ReleaseError):
-    """The move failed: everything known goes into the result, but the journal has its facts already."""
+    """The move failed: all facts go into the result; the journal already has them."""
 
     def __init__(self, told: dict[str, Any], *, refused: bool) -> None:
         kept = ("changed", "proofs", "revisions_before", "revisions_after", "log", "attempts", "lock_waits")

@@ -1,4 +1,4 @@
-"""Everything that must be true before a release may begin.
+"""The checks before a release may begin.
 
 Promises every problem at once, each with its remedy; never changes anything.
 Begin with judge.py: it lists the rules.

@@ -1,4 +1,4 @@
-"""What the server itself tells, read in short read-only transactions that never wait long for a lock."""
+"""Read the server in short read-only transactions that never wait long for a lock."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SELECT current_setting('server_version') AS version,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory
 """
 
-# A dump locks every table and every sequence for its whole time, and so does the exchange of two databases. What the
-# server rounds up is left to others.
+# A dump locks every table and every sequence while it runs, and so does the swap of two databases. The server rounds
+# its lock table up; that rest is left to other sessions.
 LOCKS = """
 SELECT (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
         WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_'
@@ -55,7 +55,7 @@ FROM unnest(%s::text[], %s::oid[]) AS declared (name, relation)
 LEFT JOIN pg_class c ON c.oid = declared.relation
 """
 
-# A dump holds no indexes; what it holds is compressed, so the tables' own size is more than it takes.
+# A dump contains no indexes, and is compressed, so it is smaller than the tables.
 SIZES = """
 SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM unnest(%(existing)s::oid[]) AS t (oid))::bigint
          AS existing_bytes,
@@ -66,7 +66,7 @@ SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM unnest(%(exist
           AND n.nspname NOT IN ('pg_catalog', 'information_schema'))::bigint AS dump_bytes
 """
 
-# The functions above wait for a table that someone has locked exclusively; the catalog's own counts do not.
+# The functions above wait for a table that is locked exclusively; the counts in the catalog do not.
 ESTIMATED_SIZES = """
 WITH pages AS (
   SELECT c.oid, c.relpages + coalesce(t.relpages, 0) AS own,
@@ -122,7 +122,7 @@ WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
     ELSE has_table_privilege(c.oid, 'SELECT') OR has_any_column_privilege(c.oid, 'SELECT') END)
 ORDER BY 1 LIMIT 20
 """
-# What a migration needs beside the rows: where it creates, what it alters, what its foreign keys lead to, its revision.
+# The rights of a migration: to create in the schemas, alter tables, reference tables, and write the revision.
 MISSING_RIGHTS = """
 SELECT 'create tables in the schema ' || n.nspname AS lacks
 FROM unnest(%(schemas)s::text[]) AS made (name) JOIN pg_namespace n ON n.nspname = made.name
@@ -141,7 +141,7 @@ WHERE c.oid = %(version_oid)s::oid AND NOT has_table_privilege(%(role)s, c.oid, 
 """
 MADE_IN = "SELECT pg_catalog.current_schema()::pg_catalog.text AS name"
 
-# Of another user's session an unprivileged one sees neither the age nor the kind: it is counted, not judged.
+# An unprivileged role sees neither the age nor the kind of another role's session: it is counted, not judged.
 TRANSACTIONS = """
 SELECT a.pid, a.usename::text AS "user", a.application_name AS application, a.state,
        to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since,
@@ -156,7 +156,7 @@ GROUP BY 1, 2, 3, 4, 5, 6, 7
 ORDER BY age_s DESC NULLS LAST, a.pid
 """
 
-# Of a server's own process whoever has no pg_monitor sees that it has a database and no user; what it does is hidden.
+# A role without pg_monitor sees of a server process only that it has a database and no user; its query is hidden.
 VACUUMS = """
 SELECT a.pid, format('%%I.%%I', n.nspname, c.relname) AS "table",
        to_char(a.xact_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS since,
@@ -177,7 +177,7 @@ SELECT DISTINCT c.relname::text AS name FROM unnest(%s::oid[], %s::text[]) AS wa
 JOIN pg_index i ON i.indrelid = wanted.relation JOIN pg_class c ON c.oid = i.indexrelid AND c.relname = wanted.name
 ORDER BY 1
 """
-# For everyone, for db_user, and for the role that owns Alembic's table, which is most often the backend's.
+# For every role, for db_user, and for the owner of Alembic's table, which usually is the backend's role.
 SETTINGS = """
 SELECT split_part(one, '=', 1) AS name, substr(one, strpos(one, '=') + 1) AS value,
        concat_ws(' in ', coalesce('the role ' || r.rolname, 'every role'), 'the database ' || d.datname) AS whom
@@ -199,7 +199,7 @@ Value = TypeVar("Value")
 
 
 def read_database(connection: Connection, demands: Demands) -> Database:
-    """Everything that the rules need of the server; raises ReleaseError where it does not let itself be read."""
+    """Read everything that the rules need of the server; raises ReleaseError where reading fails."""
     try:
         (server,) = _read(connection, lambda cursor: select(cursor, SERVER))
         tables = _read(connection, lambda cursor: read_tables(cursor, demands))
@@ -234,12 +234,12 @@ def read_database(connection: Connection, demands: Demands) -> Database:
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the catalog of the database failed ({server_reason(error)}): "
-            "check that db_user may connect and read, and that the server is well."
+            "check that db_user may connect and read, and check the server's log."
         ) from error
 
 
 def _obstacles(connection: Connection) -> Obstacles:
-    """One that cannot be looked at is no reason to end."""
+    """Read what may obstruct a restore; a failure is reported as unknown, and stops nothing."""
     try:
         return _read(connection, read_obstacles)
     except psycopg2.Error as error:
@@ -249,7 +249,7 @@ def _obstacles(connection: Connection) -> Obstacles:
 
 
 def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
-    """What stands under each declared name."""
+    """Read which relation has each declared name."""
     names = [*demands.existing, *demands.created]
     return {
         row["name"]: Table(row["kind"], tuple(row["columns"]), row["oid"]) if row["oid"] else None
@@ -258,7 +258,7 @@ def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
 
 
 def read_rights(cursor: Cursor, demands: Demands) -> Rights:
-    """What db_user may do with the database and with the declared tables."""
+    """Read what db_user may do with the database and with the declared tables."""
     (role,) = select(cursor, RIGHTS)
     if role["superuser"]:
         return Rights(role["user"])
@@ -281,7 +281,7 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
 
 
 def read_missing_rights(connection: Connection, demands: Demands, role: str) -> tuple[str, ...]:
-    """What a role may not do of what the release's migration does."""
+    """Read which rights for the release's migration a role lacks."""
 
     def read(cursor: Cursor) -> list[Row]:
         (made_in,) = select_as_declared(cursor, MADE_IN)
@@ -305,7 +305,7 @@ def _sessions(cursor: Cursor, oids: Sequence[int]) -> list[Row]:
 
 
 def old_transactions(sessions: Sequence[Row], limit_s: int) -> list[Row]:
-    """Those older than the limit, their queries without anyone's data."""
+    """The transactions older than the limit, with the literals in their queries masked."""
     return [
         {**session, "age_s": round(session["age_s"]), "query": mask_literals(session["query"] or "")}
         for session in sessions
@@ -314,7 +314,7 @@ def old_transactions(sessions: Sequence[Row], limit_s: int) -> list[Row]:
 
 
 def _read(connection: Connection, read: Callable[[Cursor], Value]) -> Value:
-    """One short read-only transaction for one question, so that nothing is held while the next is asked."""
+    """Run one query in its own short read-only transaction, so that no lock is kept for the next."""
     with transaction(connection, read_only=True) as cursor:
         cursor.execute(LIMITS)
         return read(cursor)
@@ -354,12 +354,12 @@ def _sizes(connection: Connection, parameters: Mapping[str, list[int]]) -> list[
 
 
 def _count(connection: Connection, name: str) -> int | None:
-    """How many rows of a table; None where that cannot be told in time, or at all."""
+    """Count the rows of a table; None where that fails or takes too long."""
     try:
         with transaction(connection, read_only=True) as cursor:
             cursor.execute(LIMITS)
             cursor.execute("SET LOCAL statement_timeout = '2s'")
-            # What a view would run is whoever's made it; with our own settings one that takes its place is refused.
+            # A view would run its creator's code; with our own settings the server refuses one that replaces a table.
             if not (found := find_table(cursor, name)):
                 return None
             counted = sql.SQL("SELECT count(*) AS rows FROM {}").format(sql.Identifier(found["schema"], found["name"]))

@@ -1,4 +1,4 @@
-"""What was seen of a target. Rules judge these; they look at nothing themselves."""
+"""The facts that were read from a target. Rules judge these facts and read nothing themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..postgres.session import Row
 
 @dataclass(frozen=True)
 class Unseen:
-    """What could not be looked at: why, and the rule that already says so, if one does."""
+    """What could not be read: why, and the rule that already reports it, if one does."""
 
     reason: str
     because: str = ""
@@ -24,7 +24,7 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Writes(Unseen):
-    """What could not be looked at, as it would have written to the database."""
+    """What was not read, because reading it would have written to the database."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class Table:
 
     @property
     def is_table(self) -> bool:
-        """True for a table, ordinary or partitioned; a view in its place is none."""
+        """True for an ordinary or a partitioned table; false for a view."""
         return self.kind in ("r", "p")
 
 
 @dataclass(frozen=True)
 class Rights:
-    """What db_user is and may; the defaults are a superuser's, who may everything.
+    """What db_user is and may do; the defaults are those of a superuser.
 
-    `unreadable` are tables that it may not read, declared or to be dumped; `strangers` the owners of tables that it may
-    not act as, each with its tables; `owner` who owns Alembic's table, where it may act as that one.
+    `unreadable`: tables, declared or to be dumped, that it may not read. `strangers`: owners of tables that it may not
+    act as, each with its tables. `owner`: the owner of Alembic's table, where db_user may act as that role.
     """
 
     user: str = ""
@@ -60,7 +60,7 @@ class Rights:
 
 @dataclass(frozen=True)
 class Locks:
-    """Of the server's lock table: the places that a dump takes at once, all there are, and by which setting."""
+    """The server's lock table: how many locks a dump takes at once, how many have room, and the setting."""
 
     needed: int = 0
     places: int = 1
@@ -69,13 +69,13 @@ class Locks:
 
 @dataclass(frozen=True)
 class Database:
-    """What the server told. `hidden` counts sessions on the tables whose age this user may not see.
+    """What the server reports. `hidden` counts sessions on the tables whose age this user may not see.
 
-    `taken`: who has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
-    what roles that are not trusted have made, and may make, on the role's path, as strangers.py reads it.
-    `version_tables`: where no revision was found, the tables that Alembic may keep it in.
-    `vacuums`: autovacuums at work on the release's tables; `early_indexes`: names of indexes that it adds to existing
-    tables and that are there; `settings`: what is set for the database, db_user and the owner of Alembic's table.
+    `taken`: what has a name that an index of a new table needs, as taken_names.py reads it. `planted`, `open_schemas`:
+    what untrusted roles have created, and may create, in the role's search path, as strangers.py reads it.
+    `version_tables`: where no revision was found, the tables in which Alembic may keep it.
+    `vacuums`: autovacuums that run on the release's tables; `early_indexes`: existing indexes that the release would
+    add to existing tables; `settings`: settings of the database, of db_user and of the owner of Alembic's table.
     """
 
     version: str
@@ -122,7 +122,7 @@ class StateDir:
 
 @dataclass(frozen=True)
 class Payload:
-    """For each destination its sha256, or one word on why there is none; and the files that define the new revision."""
+    """For each destination its sha256, or one word for why it has none; and the files that define the new revision."""
 
     states: Mapping[str, str]
     definitions: tuple[str, ...] = ()
@@ -130,7 +130,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class Migrator:
-    """The role that Alembic makes things as, and what it may not do, in words."""
+    """The role as which Alembic creates objects, and what it may not do, in words."""
 
     role: str
     lacks: tuple[str, ...] = ()
@@ -138,7 +138,7 @@ class Migrator:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything that was seen, each part possibly not; `unverified` is one sentence where the server is not."""
+    """Everything that was read, or why it was not; `unverified`: one sentence where the server is not verified."""
 
     services: Mapping[str, Service]
     database: Database | Unseen
@@ -153,21 +153,21 @@ class Facts:
     answers: Mapping[str, Answer] | Unseen
     staging: Mapping[str, Any] | Unseen | None
     unverified: str = ""
-    # How Alembic's session began with the settings of a migration, None where that is not known; why it was refused.
+    # How Alembic's session started with the settings of a migration, None where unknown; and why it was refused.
     session: AlembicSession | None = None
     session_refused: str = ""
-    # The variables that the inventory gives to Alembic, without their values.
+    # The names of the variables that the inventory sets for Alembic.
     environment: tuple[str, ...] = ()
-    # What the role that migrates lacks for what the release declares; None where its role is not known.
+    # The rights that the migration's role lacks for the release; None where the role is unknown.
     migrator: Migrator | None = None
-    # Of the container of the database; None where there is none.
+    # Of the database's container; None where it has none.
     shared_memory_bytes: int | None = None
-    # Whether the backend may act as `rights.owner`; None where that need not be known, or cannot be.
+    # Whether the backend may act as `rights.owner`; None where that is not needed, or cannot be determined.
     backend_takes_owner: bool | None = None
 
     @property
     def revisions(self) -> list[str]:
-        """The revisions that the database says, empty where it says none or was not seen."""
+        """The revisions in the database; empty where it has none or was not read."""
         if isinstance(self.database, Unseen) or isinstance(self.database.revisions, Unseen):
             return []
         return self.database.revisions

@@ -1,4 +1,4 @@
-"""Look at the target once: whatever is slow and independent, side by side."""
+"""Read the target once: slow, independent parts run in parallel."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class Target:
-    """Where to look, from the module's options."""
+    """The target, from the module's options."""
 
     login: Login
     address_problem: str
@@ -58,7 +58,7 @@ class Target:
 
 
 def gather(place: Target, demands: Demands) -> Facts:
-    """Everything that the rules judge; what cannot be looked at says why."""
+    """Read everything that the rules judge; what cannot be read holds the reason."""
 
     def backend() -> Commands:
         return commands_in(place.backend_container or None, workdir=place.workdir, environment=place.environment)
@@ -103,7 +103,7 @@ def gather(place: Target, demands: Demands) -> Facts:
 
 
 def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Unseen:
-    """What a look returns, or why it was not possible; not tried where its place is known to be down."""
+    """Return the value that was read, or why that failed; not tried where its container is known to be down."""
     if down:
         return down
     try:
@@ -115,18 +115,18 @@ def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Un
 
 
 def near_state_dir(place: Target) -> list[str]:
-    """Which of the release's containers reach the state directory, or why that cannot be told."""
+    """Which of the release's containers can write to the state directory, or that it is unknown."""
     named = {name: service.container for name, service in place.services.items() if service.container}
     try:
         seen = inspect(named)
     except ReleaseError:
-        return ["which containers may write to it could not be seen"]
+        return ["which containers may write to it cannot be determined"]
     mounts = {named[name]: found.get("Mounts") or () for name, found in seen.items() if found}
     return mounted_into(place.state_dir, mounts)
 
 
 def settle(services: Mapping[str, Service], declared: Sequence[str], wait_s: float = SETTLE_S) -> Mapping[str, Service]:
-    """The services again, once none of the declared ones is starting, or after the wait."""
+    """Read the services again until none of the declared ones is starting, or the wait is over."""
     deadline = time.monotonic() + wait_s
     while any(services[name].health == "starting" for name in declared if name in services):
         if time.monotonic() > deadline:
@@ -138,7 +138,7 @@ def settle(services: Mapping[str, Service], declared: Sequence[str], wait_s: flo
 
 
 def stopped(services: Mapping[str, Service], container: str, demands: Demands) -> Unseen | None:
-    """Why nothing can be asked in a container, if it does not run; blamed on the service if the release declares it."""
+    """Why a container cannot be used, if it is not running; preflight.services reports it for a declared service."""
     for name, service in services.items():
         if container and service.container == container and service.status != "running":
             return Unseen(not_running(name, service), "services" if name in demands.services else "")
@@ -146,7 +146,7 @@ def stopped(services: Mapping[str, Service], container: str, demands: Demands) -
 
 
 def read_target_database(place: Target, demands: Demands) -> tuple[Database | Unseen, list[Proof] | Unseen]:
-    """What the server tells, and how it plans the declared queries."""
+    """Read the server, and how it plans the declared queries."""
     try:
         if place.address_problem:
             raise ReleaseError(place.address_problem)
@@ -161,29 +161,29 @@ def read_target_database(place: Target, demands: Demands) -> tuple[Database | Un
 
 
 def planned_of(connection: Connection, demands: Demands, database: Database) -> list[Proof] | Unseen:
-    """The plans of the declared queries, unless the server would not let the stand-ins be made."""
+    """The plans of the declared queries, unless the stand-ins cannot be created there."""
     if database.standby or database.read_only:
-        return Unseen("The server takes no writes, not even ones that are rolled back.", "server")
+        return Unseen("The server accepts no writes, not even ones that are rolled back.", "server")
     if database.planted:
-        return Unseen("To plan them could call what is there.", "strangers")
+        return Unseen("Planning the queries could call what an untrusted role has created.", "strangers")
     return attempt(lambda: plan_statements(connection, demands, database))
 
 
 def payload_of(place: Target, demands: Demands) -> Payload:
-    """The release's files, looked at as the one who copies them: root in the container, this user on the target."""
+    """Read the release's files as the user who copies them: root in the container, this user on the target."""
     commands = commands_in(place.backend_container, workdir=place.workdir, user=ROOT)
     return read_payload(commands, demands.payload, demands.to_revision)
 
 
 def takes_owner_of(commands: Commands, demands: Demands, database: Database | Unseen) -> bool | None:
-    """Whether what the migration makes can be db_user's to finish; None where that need not be asked."""
+    """Whether db_user can finish what the migration creates; None where that is not needed."""
     if isinstance(database, Unseen) or not demands.finalizes or not database.rights.owner:
         return None
     return takes(commands, demands.command, database.rights.owner, read_only=True)
 
 
 def current_of(commands: Commands, demands: Demands, run_id: str) -> Current:
-    """Where Alembic finds the database, in a session with the settings that a migration's has."""
+    """Read the revision by Alembic, in a session with the settings of a migration."""
     limits = LockLimits(demands.lock_timeout_ms)
     environment = session_environment(commands, probe_name(run_id), limits, PROBE_SETTINGS)
     return current_with(commands, demands.command, environment)
@@ -192,7 +192,7 @@ def current_of(commands: Commands, demands: Demands, run_id: str) -> Current:
 def migrator_of(
     place: Target, demands: Demands, database: Database | Unseen, session: AlembicSession | None, takes_owner: object
 ) -> Migrator | None:
-    """What the role that migrates may not do, which is the owner of Alembic's table where an upgrade acts as that."""
+    """What the migration's role may not do: the owner of Alembic's table where the upgrade acts as that role."""
     if isinstance(database, Unseen) or session is None or not session.role:
         return None
     role = database.rights.owner if takes_owner is True else session.role
@@ -201,25 +201,25 @@ def migrator_of(
 
 
 def api_of(place: Target, demands: Demands, down: Unseen | None) -> Mapping[str, Answer] | Unseen:
-    """One answer of each declared endpoint."""
+    """Read one answer of each declared endpoint."""
     if not demands.endpoints or not place.api_base_url:
         return {}
     return down or ask_api(place.api_base_url, demands.endpoints, demands.api_timeout_s, place.api_ca_file)
 
 
 def room_on_server(place: Target, database: Database | Unseen) -> int | Unseen:
-    """What is free where the server keeps its data."""
+    """The free bytes where the server keeps its data."""
     if isinstance(database, Unseen):
         return database
     if not place.db_container:
-        return Unseen("The server's disk cannot be seen without its container.")
+        return Unseen("The free room on the server's disk cannot be read without its container.")
     if not database.data_directory:
-        return Unseen("The server does not tell this user where it keeps its data.")
+        return Unseen("The server does not show its data_directory to this user.")
     return room_at(commands_in(place.db_container), database.data_directory).free
 
 
 def shared_memory_of(place: Target) -> int | None:
-    """What the container of the database has for parallel workers; None where it has none, or cannot be seen."""
+    """The shared memory of the database's container; None without a container, or where it cannot be read."""
     try:
         found = inspect({"db": place.db_container} if place.db_container else {}).get("db")
     except ReleaseError:
@@ -228,7 +228,7 @@ def shared_memory_of(place: Target) -> int | None:
 
 
 def with_history(facts: Facts, demands: Demands, backend: Callable[[], Commands]) -> Facts:
-    """With the backend's history where the database is at another revision: only then is it worth its second."""
+    """Add the backend's history where the database is at another revision: reading it takes a second."""
     others = set(facts.revisions) - {demands.from_revision, demands.to_revision}
     if not others or isinstance(facts.heads, Unseen):
         return facts
@@ -248,6 +248,6 @@ def staging_of(path: str | None) -> Mapping[str, Any] | Unseen | None:
         return Unseen(
             f"Reading the evidence of staging at {path} failed ({error}): give the path of its evidence.json."
         )
-    return (
-        evidence if isinstance(evidence, dict) else Unseen(f"{path} is no evidence: give the path of an evidence.json.")
-    )
+    if isinstance(evidence, dict):
+        return evidence
+    return Unseen(f"{path} is not evidence of a run: give the path of an evidence.json.")

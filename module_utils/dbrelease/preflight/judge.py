@@ -62,10 +62,10 @@ ONLY_BEFORE = (
 
 
 def judge(demands: Demands, facts: Facts, *, require_restorable: bool = False) -> list[Proof]:
-    """A proof of every rule, always, in this order; require_restorable: a doubt of the backup refuses the release."""
+    """Return a proof of every rule, in this order; require_restorable: a doubt about the backup refuses the release."""
     done = on_target.deployed(demands, facts)
     proofs = [
-        skipped(name, "The release is deployed already: nothing will be changed.")
+        skipped(name, "The release is already deployed: nothing will be changed.")
         if done and name in ONLY_BEFORE
         else rule(demands, facts)
         for name, rule in RULES.items()
@@ -79,7 +79,7 @@ def judge(demands: Demands, facts: Facts, *, require_restorable: bool = False) -
 
 
 def state_of(demands: Demands, facts: Facts, proofs: Sequence[Proof], *, begun: bool = False) -> State:
-    """`refused` with any red proof, else `ready`, or `deployed`, or `unfinished` where it was only begun."""
+    """`refused` with any failed proof, else `ready`, or `deployed`, or `unfinished` where it was only begun."""
     if any(proof.status == "fail" for proof in proofs):
         return "refused"
     if not on_target.deployed(demands, facts):
@@ -88,10 +88,10 @@ def state_of(demands: Demands, facts: Facts, proofs: Sequence[Proof], *, begun: 
 
 
 def is_begun(lines: Sequence[Mapping[str, Any]], release: str, environment: str) -> bool:
-    """Whether the journal has the beginning of an upgrade that no run has verified, nor taken back, since.
+    """Whether the journal has the start of an upgrade that no run has verified or rolled back since.
 
-    A run that was cut short after it had verified what it upgraded or finalized has not come to its end: while nobody
-    held it to that, the application has written on. A database that somebody migrated by hand has no beginning.
+    A run that was interrupted after it had verified its upgrade has not ended: the application has written since,
+    and no run has checked that. A database that was migrated by hand has no such start.
     """
     begun, at_work = False, set()
     for line in lines:
@@ -110,7 +110,7 @@ def is_begun(lines: Sequence[Mapping[str, Any]], release: str, environment: str)
 
 
 def summary(facts: Facts) -> dict[str, Any]:
-    """The facts for the result and the journal: always the same keys, None for what was not seen."""
+    """The facts for the result and the journal: always the same keys, None for what was not read."""
     seen = None if isinstance(facts.database, Unseen) else facts.database
     return {
         "services": {name: asdict(service) for name, service in facts.services.items()},

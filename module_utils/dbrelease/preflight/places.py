@@ -1,4 +1,4 @@
-"""What containers, the target's own disk and the API tell."""
+"""Read from containers, the target's disk and the API."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ TIMEOUT_S = 30
 ROOT = "0"
 HISTORY_LINE = re.compile(r"(?P<down>[^\s,]+(?:, [^\s,]+)*)(?: \([^)]*\))* -> (?P<revision>\w+)\b")
 
-# One word or one sha256 a destination, in their order; then the scripts that define the release's revision.
-# Each destination comes with the folder that it may not leave, or with nothing. Where a link in its last place leads is
-# asked for with a mark behind it, for a name may end with a line break.
+# Prints one word or one sha256 for each destination, in their order; then the scripts that define the release's
+# revision. Each destination comes with the folder that it may not leave, or with an empty word. The target of a link
+# is read with a mark behind it, because a name may end with a line break.
 PAYLOAD_SCRIPT = r"""
 inside() {
   [ -n "$2" ] || return 0
@@ -59,7 +59,7 @@ exit 0
 
 
 def read_payload(commands: Commands, payload: Sequence[PayloadFile], revision: str) -> Payload:
-    """What stands at each destination, and which files there define the revision of the release."""
+    """Read what exists at each destination, and which files there define the revision of the release."""
     if not payload:
         return Payload({})
     destinations = [item.destination for item in payload]
@@ -71,7 +71,7 @@ def read_payload(commands: Commands, payload: Sequence[PayloadFile], revision: s
     lines = finished.stdout.splitlines()
     if finished.status != 0 or len(lines) < len(destinations):
         raise ReleaseError(
-            f"Looking for the release's files in {commands.place} failed "
+            f"Checking the release's files in {commands.place} failed "
             f"({' '.join(finished.stderr.split()) or f'status {finished.status}'}): "
             "check that it has a shell, sha256sum and grep."
         )
@@ -80,7 +80,7 @@ def read_payload(commands: Commands, payload: Sequence[PayloadFile], revision: s
 
 
 def read_history(commands: Commands, command: Sequence[str]) -> Mapping[str, tuple[str, ...]]:
-    """Each revision that the backend knows with those before it; empty where it cannot tell."""
+    """Read each revision that the backend knows with its predecessors; empty where that cannot be read."""
     if known := script_history(commands, command):
         return known
     finished = commands.run([*command, "history"], timeout_s=TIMEOUT_S)
@@ -88,7 +88,7 @@ def read_history(commands: Commands, command: Sequence[str]) -> Mapping[str, tup
 
 
 def parse_history(text: str) -> Mapping[str, tuple[str, ...]]:
-    """From lines such as `0ab3 -> f4c8 (head), Add a table` and `<base> -> 0ab3, Begin`."""
+    """Parse lines such as `0ab3 -> f4c8 (head), Add a table` and `<base> -> 0ab3, Begin`."""
     found = (HISTORY_LINE.match(line.strip()) for line in text.splitlines())
     return {
         line["revision"]: tuple(down for down in line["down"].split(", ") if down != "<base>") for line in found if line
@@ -96,9 +96,9 @@ def parse_history(text: str) -> Mapping[str, tuple[str, ...]]:
 
 
 def read_state_dir(path: str, near: Sequence[str] = ()) -> StateDir:
-    """The nearest folder that exists, what is free there, and whether this user can write it, and nobody else.
+    """Read the nearest folder that exists: its free room, and whether this user, and no other, can write to it.
 
-    near: what else is known to reach it.
+    near: what else is known to have access to it.
     """
     folder = next(place for place in (Path(path), *Path(path).parents) if os.path.lexists(place))
     found = finding_on(path)
@@ -108,15 +108,15 @@ def read_state_dir(path: str, near: Sequence[str] = ()) -> StateDir:
 
 
 def _writable(folder: Path) -> tuple[int, str]:
-    """What is free there, and a sentence if it cannot be written."""
+    """The free bytes there, and a sentence if it cannot be written."""
     advice = "set release_state_dir to a folder that the deploying user can write."
     try:
         usage = os.statvfs(folder)
     except OSError as error:
-        return 0, f"{folder} cannot be looked at ({error.strerror}): {advice}"
+        return 0, f"{folder} cannot be read ({error.strerror}): {advice}"
     free = usage.f_bavail * usage.f_frsize
     if not folder.is_dir():
-        return free, f"{folder} is no folder: move it away, or {advice}"
+        return free, f"{folder} is not a folder: rename it, or {advice}"
     if usage.f_flag & os.ST_RDONLY:
         return free, f"{folder} is on a file system that is mounted read-only: {advice}"
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -130,7 +130,7 @@ def _work_trees(path: Path) -> list[str]:
 
 
 def mounted_into(path: str, mounts: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
-    """Which containers may write to a folder, or to a part of it, by what the engine says of their mounts."""
+    """Which containers may write to a folder, or to a part of it, by the mounts that the engine reports."""
     kept = Path(os.path.realpath(path))
     found = []
     for container, those in sorted(mounts.items()):
@@ -144,7 +144,7 @@ def mounted_into(path: str, mounts: Mapping[str, Sequence[Mapping[str, Any]]]) -
 def ask_api(
     base_url: str, endpoints: Sequence[Endpoint], timeout_s: int, ca_file: str = ""
 ) -> Mapping[str, Answer] | Unseen:
-    """One request to each endpoint."""
+    """Send one request to each endpoint."""
     try:
         with HttpSession(base_url, timeout_s, ca_file) as session:
             return {endpoint.name: session.get(endpoint.path) for endpoint in endpoints}

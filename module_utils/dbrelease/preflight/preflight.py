@@ -27,7 +27,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's result."""
     run = run_of(params)
     demands = Demands.of(params["release"], run.environment)
-    # A journal that cannot be used must not hide the other problems; state_dir and dump_room tell of this one.
+    # A journal that cannot be used must not hide the other problems; state_dir and dump_room report it.
     state_dir = read_state_dir(run.state_dir)
     dry = check_mode or bool(state_dir.problem or state_dir.foreign)
     journal = Journal(run, dry=dry)
@@ -41,7 +41,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         lines = [] if state_dir.foreign or (dry and not check_mode) else journal.read()
         begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)
-        # One that is unfinished is finalized anyway, and its foreign keys with it.
+        # An unfinished release is finalized anyway, and its foreign keys with it.
         unreconciled = (
             state == "deployed"
             and is_cut_short(lines, run.release, run.environment)

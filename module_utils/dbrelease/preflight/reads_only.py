@@ -1,4 +1,4 @@
-"""Whether what was started to read has left the database as it was: looked at before and after."""
+"""Whether the programs that check mode started have changed the database: its state is compared before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..core.proof import Proof
 from ..postgres.fingerprints import position
 from ..postgres.session import Login, connect, select, server_reason, transaction
 
-TITLE = "What was started to look at the target has changed nothing in the database"
+TITLE = "The programs that were started to read the target changed nothing in the database"
 SHOWN_LINES = 3
 CATALOGS = (
     "pg_namespace",
@@ -32,7 +32,7 @@ CATALOGS = (
     "pg_collation",
     "pg_cast",
 )
-# Each object that is not the server's own, and the transaction that wrote its row last. A temporary one is a session's.
+# Each object that is not the server's own, and the transaction that last wrote its row; no temporary objects.
 OBJECTS = f"""
 SELECT format('%s %s, written by transaction %s', i.type, i.identity, o.xmin) AS line
 FROM ({" UNION ALL ".join(f"SELECT '{name}'::regclass AS catalog, oid, xmin FROM {name}" for name in CATALOGS)}) AS o
@@ -50,7 +50,7 @@ class State:
 
 
 def state_of(login: Login) -> State | str:
-    """The state of a database, or why it could not be read."""
+    """Read the state of a database, or return why it could not be read."""
     try:
         with (
             closing(connect(login, "dbrelease reads only", read_only=True)) as connection,
@@ -64,16 +64,16 @@ def state_of(login: Login) -> State | str:
 
 
 def prove(before: State | str, after: State | str, command: Sequence[str]) -> Proof:
-    """The catalogs are equal; whose transactions came in between is told by their number only where there was none."""
-    started = f"`{' '.join(command)} current` was started, in read-only sessions where its driver takes them"
+    """Compare the catalogs; only where no transaction wrote in between is it known that the command wrote nothing."""
+    started = f"`{' '.join(command)} current` was started, in read-only sessions where its driver supports them"
     if isinstance(before, str) or isinstance(after, str):
         reason = before if isinstance(before, str) else after
-        return Proof(READS_PROOF, TITLE, "inconclusive", detail=f"{started}; what it changed was not seen. {reason}")
+        return Proof(READS_PROOF, TITLE, "inconclusive", detail=f"{started}; what it changed is unknown. {reason}")
     gone, new = sorted(before.catalog - after.catalog), sorted(after.catalog - before.catalog)
     observed = {"transactions": after.xid - before.xid, "gone": len(gone), "new": len(new)}
     if gone or new:
         shown = "; ".join(
-            [f"gone: {line}" for line in gone[:SHOWN_LINES]] + [f"new: {line}" for line in new[:SHOWN_LINES]]
+            [f"removed: {line}" for line in gone[:SHOWN_LINES]] + [f"new: {line}" for line in new[:SHOWN_LINES]]
         )
         return Proof(
             READS_PROOF,
@@ -82,10 +82,10 @@ def prove(before: State | str, after: State | str, command: Sequence[str]) -> Pr
             expected={"gone": 0, "new": 0},
             observed=observed,
             detail=f"{started}, and meanwhile the catalog of the database changed ({shown}).",
-            remedy="Find out whether env.py did it, or somebody else; let env.py write only when it migrates.",
+            remedy="Find out whether env.py or another session did it; let env.py write only when it migrates.",
         )
     between = observed["transactions"]
-    detail = f"{started}; the catalog is as before, and {between} transactions of anybody's may have written."
+    detail = f"{started}; the catalog is unchanged, but {between} transactions of any session may have written."
     if not between:
         detail = f"{started}; no transaction wrote anything."
     return Proof(READS_PROOF, TITLE, "pass", observed=observed, detail=detail)

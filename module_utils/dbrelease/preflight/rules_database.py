@@ -1,4 +1,4 @@
-"""The rules on the database: pure functions from what was seen to a proof."""
+"""The rules on the database: pure functions from observed facts to a proof."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ KINDS = {
     "c": "a type",
 }
 LOCK_NOT_AVAILABLE = "(55P03)"
-UNLOCK = "Another session has locked a table: run again when it has ended."
-RECONCILE = (
-    "It was left by an interrupted or foreign run: {} shows what it is, and drops it if nothing is lost with it."
-)
+UNLOCK = "Another session has locked a table: rerun the playbook when that session has ended."
+RECONCILE = "An interrupted run or another program left it: {} shows what it is, and drops it if no data would be lost."
 
 Rule = Callable[[Demands, Facts], Proof]
 
 
 def on_database(name: str) -> Callable[[Callable[[Demands, Facts, Database], Proof]], Rule]:
-    """A rule that is skipped where the database was not seen."""
+    """Wrap a rule so that it is skipped where the database was not read."""
 
     def wrap(judge: Callable[[Demands, Facts, Database], Proof]) -> Rule:
         def rule(demands: Demands, facts: Facts) -> Proof:
@@ -45,7 +43,7 @@ def on_database(name: str) -> Callable[[Callable[[Demands, Facts, Database], Pro
 
 
 def database(demands: Demands, facts: Facts) -> Proof:
-    """It answers, and lets itself be read; that nobody verifies who answers is said."""
+    """It answers and can be read; the detail says where the server's identity is not verified."""
     if isinstance(facts.database, Unseen):
         return unseen("database", facts.database)
     return holds("database", facts.unverified, observed=f"PostgreSQL {facts.database.version}")
@@ -58,9 +56,9 @@ def server(demands: Demands, facts: Facts, seen: Database) -> Proof:
     if seen.major < demands.minimum_major:
         wrong.append(f"It is PostgreSQL {seen.version}: upgrade it to {demands.minimum_major} or later.")
     if seen.standby:
-        wrong.append("It is a standby, which takes no writes: let db_host lead to the primary.")
+        wrong.append("It is a standby, which accepts no writes: set db_host to the primary.")
     if seen.read_only:
-        wrong.append("default_transaction_read_only is on for this database and user: switch it off.")
+        wrong.append("default_transaction_read_only is on for this database and user: turn it off.")
     expected = {"major_at_least": demands.minimum_major, "standby": False, "read_only": False}
     observed = {"major": seen.major, "standby": seen.standby, "read_only": seen.read_only}
     if wrong:
@@ -70,7 +68,7 @@ def server(demands: Demands, facts: Facts, seen: Database) -> Proof:
 
 @on_database("revision")
 def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """The bookkeeping table has one row, which the release knows; and the backend sees the same database."""
+    """Alembic's table has one row, which the release knows; and the backend uses the same database."""
     if isinstance(seen.revisions, Unseen):
         return unseen("revision", seen.revisions)
     known = [demands.from_revision, demands.to_revision]
@@ -79,11 +77,11 @@ def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
         detail, remedy = wrong
         return broken("revision", detail, remedy, expected=known, observed=seen.revisions)
     if isinstance(facts.current, Writes):
-        remedy = "Let env.py write only when it migrates, or see to it that the backend uses this very database."
-        detail = f"Whether the backend uses the same database is not known. {facts.current.reason}"
+        remedy = "Change env.py to write only when it migrates, or make sure that the backend uses this database."
+        detail = f"It is unknown whether the backend uses the same database. {facts.current.reason}"
         return undecided("revision", detail, remedy, expected=known)
     if isinstance(facts.current, Unseen):
-        detail = "The backend could not be asked whether it sees the same."
+        detail = "The backend could not be asked for its revision."
         return holds("revision", detail, expected=known, observed=seen.revisions)
     return holds("revision", expected=known, observed=seen.revisions)
 
@@ -91,18 +89,18 @@ def revision(demands: Demands, facts: Facts, seen: Database) -> Proof:
 def _no_revision(demands: Demands, facts: Facts, seen: Database) -> tuple[str, str]:
     detail = f"The database has no revision: its table {demands.version_table} is missing or empty."
     others = [name for name in seen.version_tables if name != demands.version_table]
-    like_it = f" ({' or '.join(others)} may be it)" if others else ""
+    like_it = f" (possibly {' or '.join(others)})" if others else ""
     if not isinstance(facts.current, Unseen) and facts.current:
         return (
             f"{detail} The backend's Alembic reports {', '.join(facts.current)}, so it keeps its revision in another "
             "table, or in another database.",
-            f"Name Alembic's table{like_it} by migration.version_table of the release, with its schema; or correct "
+            f"Set migration.version_table of the release to Alembic's table{like_it}, with its schema; or correct "
             "db_host and db_name.",
         )
     return (
         detail,
-        f"Check that db_name is the application's database; if so, name Alembic's table{like_it} by "
-        f"migration.version_table of the release, or bring the database to {demands.from_revision} first.",
+        f"Check that db_name is the application's database; if so, set migration.version_table of the release to "
+        f"Alembic's table{like_it}, or upgrade the database to {demands.from_revision} first.",
     )
 
 
@@ -113,18 +111,18 @@ def _wrong_revision(demands: Demands, facts: Facts, seen: Database, revisions: l
     if len(revisions) > 1:
         return (
             f"The database is at {len(revisions)} heads at once ({', '.join(revisions)}).",
-            f"Merge or undo the branches until {start} alone is left.",
+            f"Merge or undo the branches until {start} is the only head.",
         )
     (found,) = revisions
     if found in (start, demands.to_revision):
         return None
     standing, remedy = {
         "older": (f"which is older than {start}", f"Upgrade it to {start} first."),
-        "newer": (f"which is newer than {start}", "Something later is deployed already: do not apply this release."),
+        "newer": (f"which is newer than {start}", "A later version is already deployed: do not apply this release."),
         "beside": (f"which is on another branch than {start}", f"Bring it to {start} first."),
         "unknown": (
-            "which the backend's history does not know",
-            "Find out which version migrated it, and deploy that.",
+            "which is not in the backend's history",
+            "Find out which version of the application migrated it, and deploy that version.",
         ),
     }[standing_of(found, start, facts.history)]
     return f"The database is at {found}, {standing}.", remedy
@@ -153,14 +151,14 @@ def _wrong_backend(demands: Demands, facts: Facts, revisions: list[str]) -> tupl
     if isinstance(facts.current, Writes):
         return None
     if isinstance(facts.current, Unseen):
-        # Where the history is red, the same commands failed for the same reason.
+        # Where preflight.history failed, the same commands failed for the same reason.
         lost = not isinstance(facts.heads, Unseen) and revisions[0] not in facts.heads != [demands.to_revision]
         if facts.current.because or isinstance(facts.heads, Unseen) or lost:
             return None
         return facts.current.reason, ""
     if facts.current != revisions:
         return (
-            f"The backend says {', '.join(facts.current) or 'no revision'}, this database says {revisions[0]}.",
+            f"The backend reports {', '.join(facts.current) or 'no revision'}, but this database is at {revisions[0]}.",
             "The backend uses another database: correct db_host and db_name, or the settings of the backend.",
         )
     return None
@@ -193,13 +191,13 @@ def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
 
 @on_database("rights")
 def rights(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """It may read the tables, and finish what the migration makes; a superuser may."""
+    """It may read the tables, and finish what the migration creates; a superuser may."""
     mine = seen.rights
     if mine.unreadable:
         return broken(
             "rights",
             f"The role {mine.user} may not read {', '.join(mine.unreadable)}.",
-            f"Grant {mine.user} SELECT on them, or let the role that owns them be db_user.",
+            f"Grant {mine.user} SELECT on them, or set db_user to the role that owns them.",
             observed=list(mine.unreadable),
         )
     doubts = list(_doubts_of_finalizing(demands, facts, seen))
@@ -215,14 +213,14 @@ def _doubts_of_finalizing(demands: Demands, facts: Facts, seen: Database) -> Ite
         return
     for owner, owned in mine.strangers.items():
         yield (
-            f"The role {mine.user} may not act as {owner}, who owns {', '.join(owned)}: it may be refused to finish "
-            "what the migration makes.",
-            f"Grant {owner} to {mine.user}, or let {owner} be db_user.",
+            f"The role {mine.user} may not act as {owner}, which owns {', '.join(owned)}: the server may refuse to let "
+            "it finish what the migration creates.",
+            f"Grant {owner} to {mine.user}, or set db_user to {owner}.",
         )
     if facts.backend_takes_owner is False:
         yield (
-            f"The backend's role may not act as {mine.owner}: what the migration makes may be another role's, which "
-            f"{mine.user} cannot finish.",
+            f"The backend's role may not act as {mine.owner}: another role may own what the migration creates, and "
+            f"then {mine.user} cannot finish it.",
             f"Grant {mine.owner} to the role of the backend.",
         )
 
@@ -239,34 +237,34 @@ def _doubts_of_restoring(seen: Database) -> Iterator[tuple[str, str]]:
             if not there
         )
         yield (
-            f"The role {mine.user} {lacks}: a restore of the backup would be refused.",
-            f"Give {mine.user} CREATEDB and let it own the database, or restore as a role that may.",
+            f"The role {mine.user} {lacks}: the server would refuse to restore the backup.",
+            f"Give {mine.user} CREATEDB and make it the owner of the database, or restore as a role that may.",
         )
 
 
 @on_database("restorable")
 def restorable(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """Who restores may make a copy, and all that is in it; and what a restore computes can be computed there."""
+    """The role that restores may create a copy with all its objects, and a restore can compute what it must."""
     doubts = list(_doubts_of_restoring(seen))
     details = [detail for detail, _ in doubts]
     if words := seen.obstacles.words():
         details.append(words)
     if details:
         return undecided("restorable", " ".join(details), " ".join(remedy for _, remedy in doubts))
-    return holds("restorable", "Whether it can be restored is known when it was.")
+    return holds("restorable", "Only a restore proves that the backup can be restored.")
 
 
 @on_database("dump_locks")
 def dump_locks(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """A dump locks each table and sequence; while the lock table is full, nobody else gets a lock either."""
+    """A dump locks each table and sequence; while the lock table is full, no other session gets a lock either."""
     locks = seen.locks
     expected, observed = {"locks": locks.needed}, {"places": locks.places}
     if locks.needed > locks.places:
         least = -(-locks.per_transaction * locks.needed * 5 // (locks.places * 4))
         return broken(
             "dump_locks",
-            f"A dump takes {locks.needed} locks at once, one for each table and sequence, and the server has "
-            f"{locks.places} places for locks (max_locks_per_transaction is {locks.per_transaction}).",
+            f"A dump takes {locks.needed} locks at once, one for each table and sequence, but the server has room for "
+            f"{locks.places} locks (max_locks_per_transaction is {locks.per_transaction}).",
             f"Set max_locks_per_transaction to {least} or more, and restart the server.",
             expected=expected,
             observed=observed,
@@ -276,12 +274,12 @@ def dump_locks(demands: Demands, facts: Facts, seen: Database) -> Proof:
 
 @on_database("created_absent")
 def created_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """The new tables are not there before the release, nor the names of their indexes; and are there after it."""
+    """The new tables and the names of their indexes do not exist before the release; the tables exist after it."""
     if not demands.created:
         return skipped("created_absent", "The release creates no tables.")
     missing = [name for name in demands.created if not (seen.tables[name] and seen.tables[name].is_table)]  # type: ignore[union-attr]
     wrong = [
-        f"{name} is there already ({KINDS.get(table.kind, 'something else')}{_rows(seen.created_rows.get(name))})."
+        f"{name} already exists ({KINDS.get(table.kind, 'something else')}{_rows(seen.created_rows.get(name))})."
         for name in demands.created
         if (table := seen.tables[name])
     ]
@@ -303,7 +301,7 @@ def _rows(count: int | None) -> str:
 
 @on_database("added_absent")
 def added_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """The new columns of existing tables are not there before the release, and are there after it."""
+    """The new columns of existing tables do not exist before the release, and exist after it."""
     if not any(demands.altered.values()):
         return skipped("added_absent", "The release adds no columns.")
     tables_there = {name: table for name in demands.altered if (table := seen.tables[name]) and table.is_table}
@@ -320,29 +318,29 @@ def added_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
         facts,
         names=[f"{name}.{column}" for name, columns in demands.altered.items() for column in columns],
         missing=f"the column {', '.join(missing)}" if missing else "",
-        early=f"The column {', '.join(early)} is there already." if early else "",
-        remedy="Find out who added it and what it holds, and drop it: the migration fails on it, "
-        "or takes it for its own.",
+        early=f"The column {', '.join(early)} already exists." if early else "",
+        remedy="Find out who added it and what it contains, and drop it: the migration would fail on it, "
+        "or mistake it for its own.",
     )
 
 
 def _only_after(
     rule: str, demands: Demands, facts: Facts, *, names: Iterable[str], missing: str, early: str, remedy: str
 ) -> Proof:
-    """What the release makes is there after it (`missing` names what is not), and not before it (`early` says what)."""
+    """What the release creates exists after it (`missing`: what does not), and not before it (`early`: what does)."""
     listed = ", ".join(names)
     if facts.revisions == [demands.to_revision]:
         if missing:
             return broken(
                 rule,
                 f"The database is at {demands.to_revision}, but {missing} is missing.",
-                "Somebody has dropped it: restore the backup of the deployment; or, if nothing that only it held is "
-                f"missed, set the revision back (`alembic stamp {demands.from_revision}`) and deploy again.",
+                "It has been dropped: restore the backup of the deployment; or, if its data are not needed, set the "
+                f"revision back (`alembic stamp {demands.from_revision}`) and deploy again.",
                 expected=f"{listed} present",
             )
         return holds(rule, expected=f"{listed} present")
     if facts.revisions != [demands.from_revision]:
-        return skipped(rule, "Not looked at because of preflight.revision.")
+        return skipped(rule, "Not checked because of preflight.revision.")
     if early:
         return broken(rule, early, remedy, expected=f"{listed} absent")
     return holds(rule, expected=f"{listed} absent")
@@ -353,7 +351,7 @@ def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """The server can plan each declared query, and finds nothing in it but reading."""
     for rule in (server, tables, created_absent, added_absent):
         if (proof := rule(demands, facts)).status == "fail":
-            return skipped("checks_plan", f"Not looked at because of {proof.name}.")
+            return skipped("checks_plan", f"Not checked because of {proof.name}.")
     if isinstance(facts.planned, Unseen):
         if LOCK_NOT_AVAILABLE in facts.planned.reason:
             return undecided("checks_plan", facts.planned.reason, UNLOCK)

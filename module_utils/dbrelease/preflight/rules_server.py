@@ -1,4 +1,4 @@
-"""The rules on the server's own work, what is set there, and what it has: from what was seen to a proof."""
+"""The rules on the server's own work, its settings and its resources: pure functions from observed facts to a proof."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from .rules_database import on_database
 from .rules_target import BECAUSE_OF_DATABASE
 from .verdicts import broken, holds, undecided
 
-# For sessions of ours and of the migration these are set otherwise, whatever is set for the role or the database.
+# Our sessions and those of the migration override these, whatever is set for the role or the database.
 OVERRIDDEN = (
     *("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"),
     *("idle_session_timeout", "default_transaction_isolation", "default_transaction_read_only"),
     *("default_transaction_deferrable", "max_parallel_workers_per_gather", "max_parallel_maintenance_workers"),
 )
 DISABLES_TRIGGERS = "session_replication_role"
-RESOURCES, RESOURCES_TITLE = "preflight.resources", "What the server has for large queries is known"
+RESOURCES, RESOURCES_TITLE = "preflight.resources", "The server's resources for large queries are known"
 SMALL_SHARED_MEMORY = 64 << 20
 
 
 @on_database("vacuum")
 def vacuum(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """No vacuum that nobody can make give way is on the release's tables; an ordinary one gives way."""
+    """No vacuum that prevents wraparound runs on the release's tables; an ordinary one is cancelled for a migration."""
     rows = [
         f"{row['table']} (pid {row['pid']}, since {row['since']}"
         + (f", {row['percent']} % scanned)" if row["percent"] is not None else ")")
@@ -34,22 +34,22 @@ def vacuum(demands: Demands, facts: Facts, seen: Database) -> Proof:
     if wraparound:
         return broken(
             "vacuum",
-            f"A vacuum that prevents wraparound is at work on {' and '.join(wraparound)}: the server cancels it for "
-            "nobody, so the migration would wait for its lock in vain.",
-            "Let it end (pg_stat_progress_vacuum shows how far it is), and run again.",
+            f"A vacuum that prevents wraparound is running on {' and '.join(wraparound)}: the server does not cancel "
+            "it for other sessions, so the migration would wait for its lock in vain.",
+            "Wait for it to end (pg_stat_progress_vacuum shows its progress), and rerun the playbook.",
             expected=expected,
             observed=len(wraparound),
             sample=seen.vacuums,
         )
     if rows:
-        detail = f"An autovacuum is at work on {' and '.join(rows)}; it gives way to the migration."
+        detail = f"An autovacuum is running on {' and '.join(rows)}; the server cancels it for the migration."
         return holds("vacuum", detail, expected=expected, observed=0)
     return holds("vacuum", expected=expected, observed=0)
 
 
 @on_database("indexes")
 def indexes(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """No index of the release's tables is invalid; those that it adds to existing tables are not there before it."""
+    """No index of the release's tables is invalid; those that it adds to existing tables do not exist before it."""
     before = facts.revisions == [demands.from_revision]
     added = {name for names in demands.added_indexes.values() for name in names}
     names = {*added, *(name for names in demands.needed.values() for name in names)}
@@ -59,9 +59,9 @@ def indexes(demands: Demands, facts: Facts, seen: Database) -> Proof:
         return undecided("indexes", invalid_words(wrong), removal(wrong))
     if wrong or early:
         said = [invalid_words(wrong)] if wrong else []
-        said += [f"The index {name}, which the release adds, is there already." for name in early]
+        said += [f"The index {name}, which the release adds, already exists." for name in early]
         advice = [removal(wrong)] if wrong else []
-        advice += [f"Find out who made {', '.join(early)}, and drop it: the migration fails on it."] if early else []
+        advice += [f"Find out who created {', '.join(early)}, and drop it: the migration fails on it."] if early else []
         return broken("indexes", " ".join(said), " ".join(advice), observed=[*early, *(row["name"] for row in wrong)])
     if seen.invalid_indexes:
         return undecided("indexes", invalid_words(seen.invalid_indexes), removal(seen.invalid_indexes))
@@ -70,25 +70,26 @@ def indexes(demands: Demands, facts: Facts, seen: Database) -> Proof:
 
 @on_database("settings")
 def settings(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """What is set for the role or the database decides nothing that the migration does."""
+    """Settings of the role or the database decide nothing that the migration does."""
     rows = [f"{row['name']} = {row['value']} (for {row['whom']})" for row in seen.settings]
     if any(row["name"] == DISABLES_TRIGGERS and row["value"] != "origin" for row in seen.settings):
         found = [text for text in rows if text.startswith(DISABLES_TRIGGERS)]
         return broken(
             "settings",
-            f"It is set that {' and '.join(found)}: triggers and foreign keys are not checked there.",
-            f"ALTER ROLE or ALTER DATABASE ... RESET {DISABLES_TRIGGERS}, and run again.",
+            f"The server has the setting {' and '.join(found)}: triggers do not fire and foreign keys are not checked "
+            "there.",
+            f"Reset it by ALTER ROLE or ALTER DATABASE ... RESET {DISABLES_TRIGGERS}, and rerun the playbook.",
             sample=seen.settings,
         )
     ours = [text for text in rows if text.split(" ")[0] in OVERRIDDEN]
     theirs = [text for text in rows if text not in ours]
-    said = [f"Set otherwise for the migration and for checks: {', '.join(ours)}."] if ours else []
-    said += [f"The migration has what is set: {', '.join(theirs)}."] if theirs else []
+    said = [f"Overridden for the migration and for checks: {', '.join(ours)}."] if ours else []
+    said += [f"In effect for the migration: {', '.join(theirs)}."] if theirs else []
     return holds("settings", " ".join(said), observed=len(rows))
 
 
 def resources(facts: Facts) -> Proof:
-    """What runs out where queries are large: it is no reason to refuse, and is reported before anything is touched."""
+    """Report what large queries may exhaust, before anything is touched: it is no reason to refuse."""
     seen = facts.database
     if isinstance(seen, Unseen):
         return Proof(RESOURCES, RESOURCES_TITLE, "skipped", detail=BECAUSE_OF_DATABASE)
@@ -96,13 +97,13 @@ def resources(facts: Facts) -> Proof:
     said, advice = [], []
     if facts.shared_memory_bytes is not None and facts.shared_memory_bytes <= SMALL_SHARED_MEMORY:
         said.append(
-            f"The container of the database has {facts.shared_memory_bytes >> 20} MB of shared memory, as Docker gives "
-            "it: a parallel query of the application that needs more ends with an error (53100). The release and its "
-            "checks run without parallel workers, and need none."
+            f"The container of the database has {facts.shared_memory_bytes >> 20} MB of shared memory, by Docker's "
+            "configuration: a parallel query of the application that needs more fails with an error (53100). The "
+            "release and its checks run without parallel workers, and need none."
         )
     status: Status = "pass"
     if (limit := seen.resources.get("temp_file_limit_kb", -1)) >= 0:
         status = "inconclusive"
-        said.append(f"temp_file_limit is {limit} kB: a sort or a join that needs more for temporary files is ended.")
-        advice.append("Raise temp_file_limit, or let the tables be small enough.")
+        said.append(f"temp_file_limit is {limit} kB: a sort or a join that needs more for temporary files fails.")
+        advice.append("Raise temp_file_limit, unless the tables are small enough.")
     return Proof(RESOURCES, RESOURCES_TITLE, status, observed=observed, detail=" ".join(said), remedy=" ".join(advice))

@@ -1,4 +1,4 @@
-"""The rules on what others hold, or have made: pure functions from what was seen to a proof."""
+"""The rules on other sessions and other roles' objects: pure functions from observed facts to a proof."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .verdicts import broken, holds, undecided
 
 @on_database("prepared_transactions")
 def prepared_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """A prepared transaction keeps its locks without a session, for ever."""
+    """None: a prepared transaction keeps its locks without a session, until it is ended."""
     if seen.prepared:
         names = ", ".join(
             f"{quoted_text(row['gid'])} of {quoted_text(row['user'])} since {row['since']}" for row in seen.prepared
         )
-        remedy = "End each with COMMIT PREPARED or ROLLBACK PREPARED, as its owner decides."
-        return broken("prepared_transactions", f"Left: {names}.", remedy, sample=seen.prepared)
+        remedy = "Ask the owner of each, and end it with COMMIT PREPARED or ROLLBACK PREPARED."
+        return broken("prepared_transactions", f"Prepared transactions: {names}.", remedy, sample=seen.prepared)
     return holds("prepared_transactions", observed=0)
 
 
 @on_database("old_transactions")
 def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """Nobody sits on the release's tables: the change would wait for them, and the application for the change."""
+    """None on the release's tables: the migration would wait for it, and the application for the migration."""
     limit = f"none older than {demands.age_limit_s} s"
     if seen.old_transactions:
         names = "; ".join(
@@ -34,7 +34,7 @@ def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
             f"since {row['since']}) on {', '.join(row['tables'])}: {quoted_text(row['query'], KEPT_QUERY_CHARACTERS)}"
             for row in seen.old_transactions
         )
-        remedy = "Let each end, or end it with pg_terminate_backend(pid), and run again."
+        remedy = "Wait for each to end, or terminate it with pg_terminate_backend(pid), and rerun the playbook."
         return broken(
             "old_transactions", f"{names}.", remedy, expected=limit, observed=len(seen.old_transactions),
             sample=seen.old_transactions,
@@ -51,14 +51,14 @@ def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
 
 @on_database("strangers")
 def strangers(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """Where the release's text finds functions and operators nobody else has made any that the server calls instead."""
+    """No untrusted role has created a function or operator that the release's SQL may call instead of the intended."""
     trusted = "superusers, db_user, the database's owner, whoever may become one of them, or may write the revision"
     if seen.planted:
         return broken(
             "strangers",
-            f"Where db_user finds names {planted_words(seen.planted)}: the release's text may call it, as db_user.",
-            "See what each does, and drop it, or give it to a role that is trusted.",
-            expected=f"made by {trusted} alone",
+            f"In the search path of db_user {planted_words(seen.planted)}: the release's SQL may call it, as db_user.",
+            "Check what each does, and drop it, or make a trusted role its owner.",
+            expected=f"created by {trusted} alone",
             observed=len(seen.planted),
             sample=seen.planted,
         )
@@ -69,14 +69,14 @@ def strangers(demands: Demands, facts: Facts, seen: Database) -> Proof:
         )
         return undecided(
             "strangers",
-            f"There is none, but where db_user finds names others may make some at any time ({said}).",
-            "Take that right from them: REVOKE CREATE ON SCHEMA public FROM PUBLIC, for one.",
-            expected=f"may be made by {trusted} alone",
+            f"None was found, but other roles may create some at any time in the search path of db_user ({said}).",
+            "Revoke that right: for example, REVOKE CREATE ON SCHEMA public FROM PUBLIC.",
+            expected=f"may be created by {trusted} alone",
         )
     detail = (
-        "db_user is a superuser, so what a declared query calls may do anything on the server: a db_user that only "
-        "owns the database is safer."
+        "db_user is a superuser, so a declared query may call anything on the server: a db_user that only owns the "
+        "database is safer."
         if seen.superuser
         else ""
     )
-    return holds("strangers", detail, expected=f"made by {trusted} alone")
+    return holds("strangers", detail, expected=f"created by {trusted} alone")

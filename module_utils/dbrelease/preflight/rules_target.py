@@ -1,4 +1,4 @@
-"""The rules on containers, commands, files, disk and API: pure functions from what was seen to a proof."""
+"""The rules on containers, commands, files, disk and API: pure functions from observed facts to a proof."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from ..release.requirements import Demands, PayloadFile
 from .facts import Facts, Unseen
 from .verdicts import broken, holds, skipped, undecided, unseen
 
-BECAUSE_OF_DATABASE = "Not looked at because of preflight.database."
-# `docker start` would run its own command again, and not what is asked.
+BECAUSE_OF_DATABASE = "Not checked because of preflight.database."
+# `docker start` would run the container's own command again.
 NOT_ONE_SHOT = (
-    "Alembic is started in a container that runs, so a service that migrates once and ends cannot be used as it is: "
-    "remove {0}, and start one that stays "
+    "Alembic is started in a running container, so a service that migrates once and exits cannot be used: "
+    "remove {0}, and start one that keeps running "
     "(`docker compose run --detach --name {0} --entrypoint sleep SERVICE infinity`)."
 )
 GOOD_OUTCOMES = ("deployed", "already_deployed")
 
 
 def deployed(demands: Demands, facts: Facts) -> bool:
-    """True if the database has the release already: its revision, and the tables and columns that it makes."""
+    """True if the database already has the release: its revision, and the tables and columns that it creates."""
     if isinstance(facts.database, Unseen):
         return False
     tables = facts.database.tables
@@ -37,7 +37,7 @@ def deployed(demands: Demands, facts: Facts) -> bool:
 
 
 def services(demands: Demands, facts: Facts) -> Proof:
-    """Every declared service runs, and is healthy if its container says how it is."""
+    """Every declared service is running, and healthy if its container has a health check."""
     wrong = list(_wrong_services(demands, facts))
     observed = {
         name: f"{service.status}, health {service.health}"
@@ -63,8 +63,8 @@ def _wrong_services(demands: Demands, facts: Facts) -> Iterator[str]:
             yield not_running(name, service)
         elif service.health not in ("healthy", "none"):
             yield (
-                f"Container {service.container} of the service {name} is {service.health}: "
-                f"see `docker logs {service.container}` and its health check in `docker inspect {service.container}`."
+                f"Container {service.container} of the service {name} is {service.health}: check "
+                f"`docker logs {service.container}` and its health check in `docker inspect {service.container}`."
             )
 
 
@@ -81,7 +81,7 @@ def dump_tools(demands: Demands, facts: Facts) -> Proof:
         return broken(
             "dump_tools",
             f"{' and '.join(unfit)} cannot dump the server, which is {facts.database.version}, "
-            "or not so that it could be restored there.",
+            "or cannot make a dump that could be restored there.",
             f"Install the client programs of PostgreSQL {in_words(fitting)} where the dump is made.",
             expected=expected,
             observed=observed,
@@ -99,7 +99,7 @@ def history(demands: Demands, facts: Facts) -> Proof:
     )
     if len(facts.heads) != 1:
         return judge(
-            f"The backend's history has {len(facts.heads)} heads ({', '.join(facts.heads) or 'no revision at all'}).",
+            f"The backend's history has {len(facts.heads)} heads ({', '.join(facts.heads) or 'no revision'}).",
             "Remove the file that does not belong there, or merge the heads before this release.",
         )
     (head,) = facts.heads
@@ -111,7 +111,7 @@ def history(demands: Demands, facts: Facts) -> Proof:
         )
     if head == demands.from_revision != demands.to_revision and facts.revisions == [demands.to_revision]:
         return judge(
-            f"The database is at {demands.to_revision}, but the backend has lost the file of that revision.",
+            f"The database is at {demands.to_revision}, but the backend no longer has the file of that revision.",
             f"Copy {', '.join(item.source for item in demands.payload)} of the release to "
             f"{', '.join(item.destination for item in demands.payload)}.",
         )
@@ -119,35 +119,35 @@ def history(demands: Demands, facts: Facts) -> Proof:
 
 
 WAYS_ROUND_A_POOLER = (
-    "Let Alembic connect to the server itself: by variables of migration.environment (the inventory's "
+    "Connect Alembic to the server directly: by variables of migration.environment (the inventory's "
     "migration_environment has their values), or by a container of its own (migration.container)"
 )
 
 
 WITH_SQL = (
-    "Alembic's downgrade is not told which rows were counted: a rollback takes the release's SQL file "
+    "Alembic's downgrade does not receive the counted rows: a rollback uses the release's SQL file "
     "(`-e rollback_method=sql`, or auto, which is the default)."
 )
 WITHOUT_SQL = (
-    "Alembic's downgrade is not told which rows were counted, and may refuse. The release has no rollback.sql: the way "
-    "back is then the restore of the backup."
+    "Alembic's downgrade does not receive the counted rows, and may refuse. The release has no rollback.sql: the only "
+    "way back is then to restore the backup."
 )
 
 
 def session_settings(demands: Demands, facts: Facts) -> Proof:
-    """A pooler refuses them, or drops them; and some drivers read none."""
+    """They reach Alembic's sessions: a pooler may refuse or drop them, and some drivers read none."""
     if isinstance(facts.current, Unseen):
-        return skipped("session_settings", f"Not looked at because Alembic could not be asked: {facts.current.reason}")
+        return skipped("session_settings", f"Not checked because Alembic could not be run: {facts.current.reason}")
     if facts.session_refused:
         return broken(
             "session_settings",
             "Alembic connects, but not with the settings of a migration (PGOPTIONS with lock_timeout and "
-            f"application_name): {facts.session_refused}. A connection pooler such as PgBouncer refuses them so.",
+            f"application_name): {facts.session_refused}. A connection pooler such as PgBouncer may refuse them.",
             f"{WAYS_ROUND_A_POOLER}.",
         )
     if facts.session is None:
-        detail = "Alembic's session could not be asked for its settings: only `python -m alembic` and `alembic` can be."
-        return undecided("session_settings", detail, "Read migrate.lock_limits after the upgrade.")
+        detail = "The settings of Alembic's session can be read only from `python -m alembic` and `alembic`."
+        return undecided("session_settings", detail, "Check migrate.lock_limits after the upgrade.")
     lacking = facts.session.lacks(demands.lock_timeout_ms)
     if not lacking:
         return holds("session_settings", observed={"lock_timeout_ms": demands.lock_timeout_ms})
@@ -156,41 +156,41 @@ def session_settings(demands: Demands, facts: Facts) -> Proof:
         "asyncpg) reads neither PGOPTIONS nor PGAPPNAME."
     ]
     if "lock_timeout" in lacking:
-        said.append("The upgrade waits for a lock for as long as it is held, with writers behind it.")
+        said.append("The upgrade would wait for a lock without limit, and other writers would wait behind it.")
     if COUNTING in lacking:
         said.append(WITH_SQL if demands.rollback_sql else WITHOUT_SQL)
     return undecided("session_settings", " ".join(said), f"{WAYS_ROUND_A_POOLER}; or set lock_timeout in env.py.")
 
 
 def migration_role(demands: Demands, facts: Facts) -> Proof:
-    """It may create in the schema, alter what is altered, and reference what foreign keys lead to."""
+    """It may create in the schema, alter the altered tables, and reference the tables of the foreign keys."""
     if missing := [name for name in demands.environment if name not in facts.environment]:
         return broken(
             "migration_role",
             f"The inventory gives Alembic no value for {', '.join(missing)}, which migration.environment names.",
-            "Set it in migration_environment, from a vault where it is secret.",
+            "Set it in migration_environment; take secrets from a vault.",
         )
     if facts.migrator is None:
-        return skipped("migration_role", "It is not known as which role Alembic connects.")
+        return skipped("migration_role", "It is unknown as which role Alembic connects.")
     if demands.role and facts.session is not None and demands.role != facts.session.role:
         return broken(
             "migration_role",
-            f"Alembic connects as {facts.session.role}, and migration.role is {demands.role}.",
-            "Give its login by the variables of migration.environment, in the inventory's migration_environment.",
+            f"Alembic connects as {facts.session.role}, but migration.role is {demands.role}.",
+            "Set the role's login in the inventory's migration_environment (its variables: migration.environment).",
         )
     if facts.migrator.lacks:
         return broken(
             "migration_role",
-            f"Alembic works as the role {facts.migrator.role}, which may not {', nor '.join(facts.migrator.lacks)}.",
-            "Let a role migrate that may: name the variables that env.py takes its login from in migration.environment "
-            "(the inventory's migration_environment has their values), or a container that has them by "
-            f"migration.container; or grant {facts.migrator.role} those rights.",
+            f"Alembic migrates as the role {facts.migrator.role}, which may not {', nor '.join(facts.migrator.lacks)}.",
+            f"Grant {facts.migrator.role} those rights; or migrate as a role that has them: list in "
+            "migration.environment the variables from which env.py reads its login (their values are in the "
+            "inventory's migration_environment), or set migration.container to a container that has them.",
         )
     return holds("migration_role", observed=facts.migrator.role)
 
 
 def payload(demands: Demands, facts: Facts) -> Proof:
-    """Each file is in its place as the release has it, or can be put there."""
+    """Each file is in place as the release has it, or can be copied there."""
     if not demands.payload:
         return skipped("payload", "The release brings no files.")
     if isinstance(facts.payload, Unseen):
@@ -199,7 +199,7 @@ def payload(demands: Demands, facts: Facts) -> Proof:
     wrong = [text for item in demands.payload if (text := _wrong_file(item, states[item.destination]))]
     own = {item.destination for item in demands.payload}
     wrong += [
-        f"{path} defines revision {demands.to_revision} too: move it away."
+        f"{path} also defines revision {demands.to_revision}: move it to another folder."
         for path in facts.payload.definitions
         if path not in own
     ]
@@ -207,7 +207,7 @@ def payload(demands: Demands, facts: Facts) -> Proof:
     if wrong:
         return broken("payload", " ".join(wrong), expected=expected, observed=dict(states))
     missing = payload_missing(facts)
-    detail = f"Not there yet, to be copied: {', '.join(missing)}." if missing else ""
+    detail = f"Missing, to be copied: {', '.join(missing)}." if missing else ""
     return holds("payload", detail, expected=expected, observed=dict(states))
 
 
@@ -225,35 +225,35 @@ def _wrong_file(item: PayloadFile, state: str) -> str:
     return {
         "no_folder": f"There is no folder {folder} for {item.source}: correct the destination, or create the folder.",
         "read_only": f"The folder {folder} for {item.source} cannot be written: mount it writable.",
-        "no_file": f"{item.destination} is there, but is no file: move it away.",
-        "outside": f"{item.destination} leads out of {item.folder} by a link: find out who made it, and take it away.",
-        "unreadable": f"{item.destination} is there, but cannot be read: see its mode and owner.",
+        "no_file": f"{item.destination} exists, but is not a file: move it to another folder.",
+        "outside": f"{item.destination} leads out of {item.folder} by a link: find out who made it, and remove it.",
+        "unreadable": f"{item.destination} exists, but cannot be read: check its mode and owner.",
     }.get(
         state,
-        f"{item.destination} is another file than {item.source} of the release "
-        f"(sha256 {state[:12]} instead of {item.sha256[:12]}): find out whose it is, and move it away.",
+        f"{item.destination} differs from {item.source} of the release "
+        f"(sha256 {state[:12]} instead of {item.sha256[:12]}): find out whose it is, and move it to another folder.",
     )
 
 
 def state_dir(_: Demands, facts: Facts) -> Proof:
-    """Nobody else can exchange what is kept there; what is near that may write or remove it is told."""
+    """No other user can exchange what is kept there; the detail names what else may write or remove it."""
     seen = facts.state_dir
     if seen.foreign:
         return broken("state_dir", seen.foreign, observed=seen.folder)
     detail = (
-        f"What may reach it: {'; '.join(seen.near)}. It is safer outside of the application: set release_state_dir to "
-        "a folder such as /var/lib/dbrelease, and move what is there."
+        f"What else can change it: {'; '.join(seen.near)}. It is safer outside the application: set release_state_dir "
+        "to a folder such as /var/lib/dbrelease, and move its content there."
     )
     return holds("state_dir", detail if seen.near else "", observed=list(seen.near))
 
 
 def dump_room(demands: Demands, facts: Facts) -> Proof:
-    """The state directory takes the dump; once deployed, it must only take the journal."""
+    """The state directory has room for the dump; once deployed, it needs room only for the journal."""
     state_dir = facts.state_dir
     if state_dir.problem:
         return broken("dump_room", state_dir.problem, observed=state_dir.folder)
     if deployed(demands, facts):
-        return skipped("dump_room", "The release is deployed already: no dump will be made.")
+        return skipped("dump_room", "The release is already deployed: no dump will be made.")
     if isinstance(facts.database, Unseen):
         return skipped("dump_room", BECAUSE_OF_DATABASE)
     return _room(
@@ -265,7 +265,7 @@ def dump_room(demands: Demands, facts: Facts) -> Proof:
 
 
 def table_room(demands: Demands, facts: Facts) -> Proof:
-    """The server's disk takes the new tables and their indexes, and the dump too where that comes to the same disk."""
+    """The server's disk has room for the new tables and indexes, and for the dump where it is on the same disk."""
     if isinstance(facts.database, Unseen):
         return skipped("table_room", BECAUSE_OF_DATABASE)
     need = round(demands.growth_factor * facts.database.existing_bytes) + MARGIN_BYTES
@@ -273,10 +273,10 @@ def table_room(demands: Demands, facts: Facts) -> Proof:
     if isinstance(free, Unseen):
         if free.because:
             return unseen("table_room", free)
-        remedy = f"See to it that the server has {need} bytes free."
+        remedy = f"Make sure that the server has {need} bytes free."
         return undecided("table_room", free.reason, remedy, expected={"bytes_at_least": need})
     where = f"at {facts.database.data_directory} on the server"
-    # Two places with the same room free are most likely one disk, as a container's volume and a folder of its host are.
+    # Two folders with the same free room are most likely on one disk, such as a container's volume and its host's.
     if abs(free - facts.state_dir.free_bytes) <= MARGIN_BYTES and not deployed(demands, facts):
         where, need = f"{where}, for the dump and the new tables together", need + facts.database.dump_bytes
     return _room("table_room", where, need, free)
@@ -288,7 +288,7 @@ def _room(rule: str, where: str, need: int, free: int) -> Proof:
         return broken(
             rule,
             f"There are {free // MIB} MiB free {where}; {-(-need // MIB)} MiB are needed.",
-            f"Make {-(-(need - free) // MIB)} MiB of room there.",
+            f"Free another {-(-(need - free) // MIB)} MiB there.",
             expected=expected,
             observed=observed,
         )
@@ -311,7 +311,7 @@ def api(demands: Demands, facts: Facts) -> Proof:
         elif answer.status != endpoint.status:
             wrong.append(
                 f"GET {answer.url} answered with status {answer.status} instead of {endpoint.status}{answer.note}: "
-                "see the log of the service."
+                "check the log of the service."
             )
         elif answer.kind.startswith("no JSON"):
             wrong.append(f"GET {answer.url} answered with {answer.kind}: check that api_base_url leads to the API.")
@@ -323,7 +323,7 @@ def api(demands: Demands, facts: Facts) -> Proof:
 
 
 def staging_evidence(demands: Demands, facts: Facts) -> Proof:
-    """Where it is required: the evidence of a run in staging that deployed this release."""
+    """Where it is required, the evidence is of a run in staging that deployed this release."""
     if facts.staging is None:
         return skipped("staging_evidence", "Not required here.")
     if isinstance(facts.staging, Unseen):
@@ -333,7 +333,7 @@ def staging_evidence(demands: Demands, facts: Facts) -> Proof:
         return broken(
             "staging_evidence",
             f"The evidence is of release {observed['release']} with outcome {observed['outcome']}.",
-            f"Deploy release {demands.release} in staging, and give the evidence of that run.",
+            f"Deploy release {demands.release} in staging, and give the path of that run's evidence.",
             observed=observed,
         )
     return holds("staging_evidence", observed=observed)

@@ -1,4 +1,4 @@
-"""Tables as they will be after the release, made for planning alone: empty, and in a transaction that never commits."""
+"""Tables as they will be after the release, only for planning: empty, and in a transaction that never commits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..postgres.session import PATH, Connection, Row, Session, as_declared, sele
 from ..release.requirements import Demands, Key
 from .facts import Database
 
-# Columns, and which of them nobody may write to; it takes ACCESS SHARE on the table, as a query does.
+# Copies columns, and which of them are generated; it locks the table in ACCESS SHARE mode, as a query does.
 LIKE = "LIKE {} INCLUDING GENERATED INCLUDING IDENTITY"
 
 NAME = """
@@ -27,12 +27,12 @@ SELECT n.nspname AS schema, c.relname AS name FROM pg_class c JOIN pg_namespace 
 WHERE c.oid = %s
 """
 
-# LIKE would give them other names, and ON CONFLICT may name one.
+# LIKE would give the keys other names, and ON CONFLICT may name one.
 KEYS = """
 SELECT conname AS name, contype = 'p' AS primary, pg_get_constraintdef(oid) AS definition
 FROM pg_constraint WHERE conrelid = %s AND contype IN ('p', 'u', 'x') ORDER BY conname
 """
-# As the server writes a type: its schema, its name, what limits it, and whether it is an array.
+# A type as the server writes it: its schema, its name, its modifier, and whether it is an array.
 _IDENTIFIER = r'(?:[a-z_][a-z0-9_$]*|"(?:[^"]|"")+")'
 DECLARED_TYPE = re.compile(
     rf"(?:(?P<schema>{_IDENTIFIER})\.)?(?P<name>{_IDENTIFIER})(?:\([^()]*\))?(?P<array>(?:\[\])*)"
@@ -43,7 +43,7 @@ TYPE = "SELECT pg_catalog.to_regtype(%s)::pg_catalog.oid::pg_catalog.int8 AS oid
 
 @dataclass(frozen=True)
 class StandIn:
-    """A temporary table in the place of `schema.name`; qualified: the release itself names it with its schema."""
+    """A temporary table that replaces `schema.name`; qualified: the release names the table with its schema."""
 
     schema: str
     name: str
@@ -52,16 +52,16 @@ class StandIn:
 
 @dataclass(frozen=True)
 class MadeType:
-    """A type that the migration will make, and of which nothing else is known than its name; `table` has it."""
+    """A type that the migration will create, of which only the name is known; `table` uses it."""
 
     name: str
     table: str
 
 
 def stand_in_for_created(cursor: Cursor, demands: Demands, database: Database) -> list[MadeType]:
-    """Make each table that is not there yet, where it will be; it references none, so no other table is locked.
+    """Create each missing table in its schema, without references, so that no other table is locked.
 
-    Returns which types had to be made for it.
+    Returns the types that had to be created for it.
     """
     made: list[MadeType] = []
     for name, columns in demands.created.items():
@@ -74,7 +74,7 @@ def stand_in_for_created(cursor: Cursor, demands: Demands, database: Database) -
 
 
 def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database, types: list[MadeType]) -> list[StandIn]:
-    """Hide each table that lacks a new column or key behind a temporary one which has it; adds to the made types."""
+    """Hide each table that lacks a new column or key behind a temporary one that has it; extends `types`."""
     made = []
     for name, declared in demands.altered.items():
         table = database.tables[name]
@@ -100,7 +100,7 @@ def stand_in_for_altered(cursor: Cursor, demands: Demands, database: Database, t
 
 @contextmanager
 def found_first(connection: Connection) -> Iterator[None]:
-    """Within the block what a release declares finds stand-ins first, wherever its role's path has temporary tables."""
+    """Within the block the release's SQL finds stand-ins first, also where the role's path has pg_temp later."""
     if not isinstance(connection, Session) or "pg_temp" not in connection.role_settings[PATH]:
         yield
         return
@@ -131,7 +131,7 @@ def _columns(
 
 
 def _key(key: Key, *, primary: bool = True) -> sql.Composed:
-    """A key of the table; where it has a primary one already, any other is only unique."""
+    """Declare a key of the table; where it already has a primary key, as unique."""
     return sql.SQL("CONSTRAINT {} {} ({})").format(
         sql.Identifier(key.name),
         sql.SQL("PRIMARY KEY" if primary and key.primary else "UNIQUE"),
@@ -142,7 +142,7 @@ def _key(key: Key, *, primary: bool = True) -> sql.Composed:
 def _type(
     cursor: Cursor, demands: Demands, place: str, table: str, declared: str, made: list[MadeType]
 ) -> sql.Composed:
-    """The server's own name of a type, so that declared text never becomes a part of a statement."""
+    """Return the server's own name of a type, so that declared text never becomes part of a statement."""
     reason = "there is no such type"
     try:
         with _savepoint(cursor):
@@ -151,23 +151,23 @@ def _type(
             name = select(cursor, "SELECT format_type(%s, %s) AS name", (found["oid"], None))[0]["name"]
             return sql.Composed([sql.SQL(str(name))])
     except psycopg2.errors.UndefinedObject:
-        pass  # with a limit, such as numeric(4), an unknown one is an error
+        pass  # with a modifier, such as x(4), an unknown type is an error
     except psycopg2.Error as error:
         reason = server_reason(error)
     if (parts := DECLARED_TYPE.fullmatch(declared)) and demands.may_make(_plain(parts["name"])):
         return _made(cursor, parts, table, made)
     raise ReleaseError(
-        f"{place} is {declared!r}, which is no type of this server ({reason}), and the release's revision does not "
+        f"{place} is {declared!r}, which is not a type of this server ({reason}), and the release's revision does not "
         "name it: correct it."
     )
 
 
 def _made(cursor: Cursor, parts: re.Match[str], table: str, made: list[MadeType]) -> sql.Composed:
-    """A domain in the place of a type that the migration makes: of an enum nobody knows the labels yet."""
+    """Create a domain in place of a type that the migration creates: the labels of an enum are unknown yet."""
     names = [_plain(name) for name in (parts["schema"], parts["name"]) if name]
     kind = sql.Identifier(*names)
     if len(names) == 2 and not select(cursor, SCHEMA_THERE, (names[0],))[0]["found"]:
-        kind = sql.Identifier("pg_catalog", "text")  # the migration makes the schema, too
+        kind = sql.Identifier("pg_catalog", "text")  # the migration creates the schema, too
     elif names[-1] not in {one.name for one in made}:
         with as_declared(cursor):
             cursor.execute(sql.SQL("CREATE DOMAIN {} AS pg_catalog.text").format(kind))

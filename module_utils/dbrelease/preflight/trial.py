@@ -1,4 +1,4 @@
-"""Plan every declared query as it will be asked after the release, in a transaction that is always rolled back."""
+"""Plan every declared query as it will run after the release, in a transaction that is always rolled back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from .catalog import LIMITS
 from .facts import Database
 from .stand_ins import MadeType, StandIn, found_first, stand_in_for_altered, stand_in_for_created
 
-# There is no such column, and no such key.
-# No such function or operator, another type, no such cast, no value of it, a function too many, no such type or schema.
+# Errors that a stand-in type may cause: function, type, cast, value, ambiguous function, object, syntax, schema.
 BY_ITS_TYPE = ("42883", "42804", "42846", "22P02", "42725", "42704", "42601", "3F000")
+# A missing column or key.
 WITHOUT_THE_STAND_IN = ("42703", "42704")
 
 
 def plan_statements(connection: Connection, demands: Demands, database: Database) -> list[Proof]:
-    """One proof for each of `demands.statements`, in their order; raises ReleaseError where none could be planned.
+    """Return one proof for each of `demands.statements`, in their order; raises ReleaseError where planning failed.
 
-    Observations are planned on the database as it is, for they are asked before the release. For the others, stand-ins
-    take the place of the tables that the release will create, and of those that lack what it will add. They are empty
-    and reference nothing: no lock is taken that a query would not take, and nothing is left, because nothing here
-    commits.
+    Observations are planned on the database as it is, because they run before the release. For the others, stand-ins
+    replace the tables that the release will create, and those that lack what it will add. Stand-ins are empty and
+    reference nothing: they take no lock that a query would not take, and nothing remains, because nothing commits.
     """
     if not demands.statements:
         return []
@@ -52,10 +51,10 @@ def plan_statements(connection: Connection, demands: Demands, database: Database
             return [*observations, *(_with_the_bare_name(proof, stand_ins) for proof in planned)]
     except psycopg2.Error as error:
         advised = (
-            "check that db_user may create tables in this database, also temporary ones, and that the server is well"
+            "check that db_user may create tables and temporary tables in this database, and check the server's log"
         )
         if isinstance(error, psycopg2.errors.LockNotAvailable):
-            advised = "a table that the release alters is locked"
+            advised = "another session has locked a table that the release alters"
         raise ReleaseError(f"Planning the declared queries failed ({server_reason(error)}): {advised}.") from error
 
 
@@ -64,7 +63,7 @@ def _plan_queries(cursor: Cursor, queries: Sequence[Statement]) -> list[Proof]:
 
 
 def _plan_step(cursor: Cursor, step: Statement) -> Proof:
-    """A scenario's step may write, so it is explained and never run; its locks go with the savepoint."""
+    """Plan a scenario's step, which may write: it never runs, and the savepoint releases its locks."""
     name = f"preflight.checks_plan.{step.place}"
     cursor.execute("SAVEPOINT step")
     try:
@@ -81,12 +80,12 @@ def _plan_step(cursor: Cursor, step: Statement) -> Proof:
 
 
 def _undecided_by_type(proof: Proof, types: Sequence[MadeType]) -> Proof:
-    """The proof; what a made type cannot do in a statement that meets it, the migration's own may."""
+    """Return the proof, inconclusive where a stand-in type may have caused the error."""
     met = [one for one in types if _names(proof.sql, one.name) or _names(proof.sql, one.table.rpartition(".")[2])]
     if proof.status != "fail" or not met or not any(f"({code})" in proof.detail for code in BY_ITS_TYPE):
         return proof
     names = ", ".join(dict.fromkeys(one.name for one in met))
-    detail = f"{proof.detail} It cannot be planned before the migration has made the type {names}."
+    detail = f"{proof.detail} It cannot be planned before the migration has created the type {names}."
     return replace(proof, status="inconclusive", detail=detail, remedy="")
 
 
@@ -95,7 +94,7 @@ def _names(text: str, name: str) -> bool:
 
 
 def _with_the_bare_name(proof: Proof, stand_ins: Sequence[StandIn]) -> Proof:
-    """The proof, and what to write where a statement's schema has led it past a stand-in."""
+    """Return the proof, with advice where the schema in a statement bypassed a stand-in."""
     if not any(f"({code})" in proof.detail for code in WITHOUT_THE_STAND_IN):
         return proof
     past = [one for one in stand_ins if _qualifies(one, proof.sql)]
@@ -112,6 +111,6 @@ def _with_the_bare_name(proof: Proof, stand_ins: Sequence[StandIn]) -> Proof:
 
 
 def _qualifies(one: StandIn, statement: str) -> bool:
-    """Whether a statement names the table that is hidden behind it with its schema."""
+    """Whether a statement names the hidden table with its schema."""
     named = rf'(?<!\w)"?{re.escape(one.schema)}"?\s*\.\s*"?{re.escape(one.name)}"?(?!\w)'
     return re.search(named, statement, re.IGNORECASE) is not None

@@ -1,4 +1,4 @@
-"""Whether a reconcile did not come to its end and left a foreign key to put right, which the next deploy does."""
+"""Whether an interrupted reconcile left a foreign key to repair, which the next deploy does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .judge import ENDS
 
 
 def is_cut_short(lines: Sequence[Mapping[str, Any]], release: str, environment: str) -> bool:
-    """Whether the newest reconcile has not passed, and no run has verified the release, nor taken it back, since."""
+    """Whether the newest reconcile has not passed, and no run has verified the release or rolled it back since."""
     begun = False
     for line in lines:
         if (line["release"], line["environment"]) != (release, environment):
@@ -33,7 +33,7 @@ def is_cut_short(lines: Sequence[Mapping[str, Any]], release: str, environment: 
 def has_wrong_key(login: Login, created: Mapping[str, Mapping[str, Any]]) -> bool:
     """Whether a declared foreign key of the tables is missing, not as declared, or not valid yet.
 
-    The rows are not looked at: what the application has written since is drift, which a deploy leaves to reconcile.
+    The rows are not checked: what the application has written since is drift, which a deploy leaves to reconcile.
     """
     try:
         with (
@@ -47,6 +47,6 @@ def has_wrong_key(login: Login, created: Mapping[str, Mapping[str, Any]]) -> boo
                 for key in plan(table, declared.get("constraints") or {}, read_catalog(cursor, table))
             )
     except ReleaseError:
-        return False  # nothing that reconcile repairs; the verification tells of it
+        return False  # reconcile does not repair this; the verification reports it
     except psycopg2.Error:
-        return True  # somebody has locked it: reconcile looks again, with more patience
+        return True  # the table may be locked: reconcile reads it again, and waits longer

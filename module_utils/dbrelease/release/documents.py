@@ -1,4 +1,4 @@
-"""The two documents of a release, and how a rule reads them: what is not there, or of another type, is empty."""
+"""The two documents of a release, and how a rule reads them: what is missing, or of another type, is empty."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def items(document: Any, *path: str) -> list[Document]:
 
 
 def texts(value: Any) -> list[str]:
-    """The texts in a list; empty where it is none."""
+    """The texts in a list; empty where the value is not a list."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
@@ -55,5 +55,5 @@ def names(document: Any, *path: str) -> list[str]:
 
 
 def listed(known: list[str]) -> str:
-    """For a message: what there is to choose from."""
-    return f"one of {', '.join(known)}" if known else "none, for there is none to name"
+    """The allowed names, for a message."""
+    return f"one of {', '.join(known)}" if known else "no name, because none is declared"

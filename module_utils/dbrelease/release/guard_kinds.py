@@ -11,5 +11,5 @@ KINDS_OF_SERVICES = ("answers", "openapi", "container", "log")
 
 
 def kind_of(guard: Guard) -> str:
-    """Which of its keys says what is looked at."""
+    """The key that says what the guard checks."""
     return next(kind for kind in (*KINDS_OF_DATABASE, *KINDS_OF_SERVICES) if guard.get(kind))

@@ -1,4 +1,4 @@
-"""A release as data: read, validated as a whole before anything is touched, and completed with what its files hold."""
+"""Load a release: read it, validate it as a whole before anything is touched, and add the content of its files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Release = dict[str, Any]
 
 
 def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None = None) -> Release:
-    """The release of a folder; raises ReleaseError with every problem that it has.
+    """Return the release of a folder; raises ReleaseError with all its problems.
 
-    `payload_folders` are those below which its payload may be put; each payload item has the one that it is for as
-    `folder`. Left out, its destinations are not confined.
+    `payload_folders`: the folders below which its payload may be copied; each payload item has its own as `folder`.
+    Without them, its destinations are not confined.
 
-    Lists that may be left out are empty then, `migration.success_pattern` is empty text, `migration.version_table` is
-    Alembic's own, `migration.container` is backend; `api` stays left out. Each payload item has its `sha256` and
-    absolute `path`, each finalize step its `sql`; `migration.revision_files` holds the name and content of each
+    Omitted lists are empty, an omitted `migration.success_pattern` is empty text, `migration.version_table` is
+    Alembic's own, `migration.container` is backend; `api` stays omitted. Each payload item has its `sha256` and
+    absolute `path`, each finalize step its `sql`; `migration.revision_files` has the name and content of each
     revision of the payload, for a preview where Alembic does not have it yet. `rollback` has the list `guards`, and in
-    `script` what its `sql` file holds; both are empty where it is left out, and so are
+    `script` the content of its `sql` file; both are empty where `rollback` is omitted, and so are
     `tables.altered` and `tables.audit`.
     """
     directory = directory.resolve()
@@ -46,9 +46,9 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
         problems += strays(release, folders, _shown(directory, RELEASE_FILE))
     if problems:
         more = len(problems) - LIMIT_PROBLEMS
-        told = [*map(str, problems[:LIMIT_PROBLEMS]), *([f"There are {more} more problems."] if more > 0 else [])]
+        said = [*map(str, problems[:LIMIT_PROBLEMS]), *([f"There are {more} more problems."] if more > 0 else [])]
         raise ReleaseError(
-            " ".join(told),
+            " ".join(said),
             refused=True,
             problems=[vars(problem) for problem in problems[:LIMIT_PROBLEMS]],
         )
@@ -64,7 +64,7 @@ def _missing(directory: Path) -> str:
     there = ", ".join(releases_in(directory.parent)) or "none"
     return (
         f"Reading the release {directory.name} failed (there is no folder {directory}): "
-        f"name one of the releases there are ({there})."
+        f"name one of the existing releases ({there})."
     )
 
 
@@ -84,7 +84,7 @@ def _validated(directory: Path, schemas: Schemas) -> tuple[Release, Release, lis
         documents.append(document if isinstance(document, dict) else {})
     release, checks = documents
     parts = Parts(directory, release, checks, *shown)
-    # Without one of the documents, every name in the other would seem to lead nowhere.
+    # Without one of the documents, every name in the other would seem undeclared.
     if release and (checks or (directory / CHECKS_FILE).is_file()):
         problems += [problem for rule in RULES for problem in rule(parts)]
     return release, checks, problems
@@ -94,11 +94,11 @@ def _text(directory: Path, name: str) -> str:
     try:
         return _content(directory, name).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _unreadable(directory, name, "it is no text in UTF-8") from error
+        raise _unreadable(directory, name, "it is not UTF-8 text") from error
 
 
 def _content(directory: Path, name: str) -> bytes:
-    """A file that the rules have found fit: it may be another one by now."""
+    """Read a file that the rules have accepted: it may have been replaced since."""
     try:
         return read_file(directory, name)
     except UnfitError as error:
@@ -108,7 +108,9 @@ def _content(directory: Path, name: str) -> bytes:
 
 
 def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
-    return ReleaseError(f"Reading {directory / name} failed ({reason}): correct the file, and run again.", refused=True)
+    return ReleaseError(
+        f"Reading {directory / name} failed ({reason}): correct the file, and rerun the playbook.", refused=True
+    )
 
 
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:

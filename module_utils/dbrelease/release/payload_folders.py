@@ -1,4 +1,4 @@
-"""Where the files of a release may be put: below the folders that the inventory names, and nowhere else."""
+"""Where the files of a release may be copied: only below the folders that the inventory names."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ FOLDER = re.compile(r"(?:/[^/\x00-\x1f\x7f-\x9f\u2028\u2029]+)+\Z")
 
 
 def checked_folders(folders: Sequence[str]) -> tuple[str, ...]:
-    """The folders of the inventory; raises ReleaseError for one that confines nothing, or not what it seems to."""
+    """Return the folders of the inventory; raises ReleaseError for one that would not confine a path below it."""
     for folder in folders:
         if not isinstance(folder, str) or not FOLDER.match(folder) or posixpath.normpath(folder) != folder:
             raise ReleaseError(
-                f"Reading payload_folders of the inventory was refused ({folder!r:.100} is no folder below / "
-                "without . and .. in its path), and nothing was touched: correct it, and run again.",
+                f"Reading payload_folders of the inventory was refused ({folder!r:.100} is not a folder below / "
+                "without . and .. in its path), and nothing was touched: correct it, and rerun the playbook.",
                 refused=True,
             )
     return tuple(folders)
 
 
 def folder_of(destination: str, folders: Sequence[str]) -> str:
-    """The folder that the destination is below; empty where it is below none."""
+    """The folder that contains the destination; empty where none does."""
     place = PurePosixPath(destination)
     return next((folder for folder in folders if PurePosixPath(folder) in place.parents), "")
 
@@ -40,6 +40,6 @@ def strays(release: Mapping[str, Any], folders: Sequence[str], shown: str) -> It
         destination = item.get("destination")
         if isinstance(destination, str) and not folder_of(destination, folders):
             expected = f"a path below {' or '.join(folders)} (payload_folders of the inventory)" if folders else (
-                "nothing, for payload_folders of the inventory names no folder"
+                "nothing, because payload_folders of the inventory names no folder"
             )  # fmt: skip
             yield Problem(shown, f"migration.payload[{index}].destination", expected, found_text(destination))

@@ -1,4 +1,4 @@
-"""What a release demands of a target, taken from its data once."""
+"""The requirements of a release for a target, read from its data once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLACEHOLDER = re.compile(r"%(?:\(\w+\)s|%)")
 
 @dataclass(frozen=True)
 class PayloadFile:
-    """A file that the release brings, and where the backend must have it; `folder` is the one that it may not leave."""
+    """A file of the release, and where the backend needs it; `folder`: the folder that it may not leave."""
 
     source: str
     destination: str
@@ -31,7 +31,7 @@ class PayloadFile:
 
     @classmethod
     def of(cls, item: Mapping[str, Any]) -> PayloadFile:
-        """From an item of the payload, as release_info returns it."""
+        """Build from an item of the payload, as release_info returns it."""
         return cls(item["source"], item["destination"], item["sha256"], item.get("folder", ""))
 
 
@@ -46,7 +46,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Statement:
-    """A declared statement: `place` says where it stands, for whoever has to mend it."""
+    """A declared statement; `place` names the document and the key that contain it."""
 
     place: str
     title: str
@@ -55,7 +55,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Key:
-    """A key that a statement may lean on: ON CONFLICT may name it, and GROUP BY may follow the primary one."""
+    """A key that a statement may need: ON CONFLICT may name it, and GROUP BY may rely on the primary one."""
 
     name: str
     columns: tuple[str, ...]
@@ -66,10 +66,10 @@ class Key:
 class Demands:
     """A release as the rules see it; a section that it does not declare is empty.
 
-    `altered` are the columns that it adds to existing tables; `keys` those that it makes, by table; `needed` the
-    names of indexes that its new tables need; `revision_texts` its revision files, None where nobody read them;
-    `added_indexes` the names of those that it adds to existing tables.
-    `observations` are asked before the release, `queries` and `steps` after.
+    `altered`: the columns that it adds to existing tables; `keys`: those that it creates, by table; `needed`: the
+    names of indexes that its new tables need; `revision_texts`: its revision files, None where they were not read;
+    `added_indexes`: the names of those that it adds to existing tables.
+    `observations` run before the release, `queries` and `steps` after it.
     """
 
     release: str
@@ -105,18 +105,18 @@ class Demands:
 
     @property
     def statements(self) -> tuple[Statement, ...]:
-        """All that the release declares to be asked, or to be tried and rolled back."""
+        """All declared statements, including those that are only tried and rolled back."""
         return self.observations + self.queries + self.steps
 
     def may_make(self, name: str) -> bool:
-        """Whether the migration may make what has this name: it names it, or is not at hand, as the backend has it."""
+        """Whether the migration may create an object of this name: it contains the name, or only the backend has it."""
         texts = self.revision_texts
         word = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)", re.IGNORECASE)
         return texts is not None and (not texts or any(map(word.search, texts)))
 
     @classmethod
     def of(cls, release: Release, environment: str = "") -> Demands:
-        """From the whole release, as release_info returns it; commands name the environment."""
+        """Build from the release, as release_info returns it; commands name the environment."""
         server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
         migration = release["migration"]
         altered = tables.get("altered") or {}
@@ -162,13 +162,13 @@ class Demands:
 
 def _keys(table: Mapping[str, Any]) -> Iterator[Key]:
     for name, declared in (table.get("constraints") or {}).items():
-        # The server takes no deferrable one for either.
+        # The server accepts no deferrable key for ON CONFLICT or GROUP BY.
         if declared["type"] in ("primary_key", "unique") and not declared.get("deferrable"):
             yield Key(name, tuple(declared["columns"]), declared["type"] == "primary_key")
 
 
 def _referenced(tables: Mapping[str, Any]) -> Iterator[str]:
-    """The tables of others to which foreign keys of these lead."""
+    """The other tables that foreign keys of these tables reference."""
     found = (
         key["references"]["table"]
         for table in tables.values()
@@ -203,5 +203,5 @@ def _steps(release: Release) -> Iterator[Statement]:
 
 
 def without_placeholders(sql: str) -> str:
-    """The statement with NULL for every `%(name)s`, so that it can be planned without its values."""
+    """Return the statement with NULL for every `%(name)s`, so that it can be planned without its values."""
     return PLACEHOLDER.sub(lambda found: "%" if found.group() == "%%" else "NULL", sql)

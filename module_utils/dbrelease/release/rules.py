@@ -1,6 +1,6 @@
-"""What must hold between the parts of a release, which no schema can say: names that lead somewhere, files that exist.
+"""Rules between the parts of a release, which no schema can express: names are declared, files exist.
 
-Each rule takes what it can read and leaves the rest to the schema, so that all problems show at once.
+Each rule reads what has the right type and leaves the rest to the schema, so that one run reports all problems.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def revisions_differ(parts: Parts) -> Iterator[Problem]:
     """A release goes from one revision to another."""
     migration = mapping(parts.release, "migration")
     if isinstance(migration.get("to_revision"), str) and migration["to_revision"] == migration.get("from_revision"):
-        yield parts.in_release("migration.to_revision", "another revision than from_revision", "the same")
+        yield parts.in_release("migration.to_revision", "a revision other than from_revision", "the same")
 
 
 def names_are_unique(parts: Parts) -> Iterator[Problem]:
-    """A name means one thing within its list."""
+    """Each name is unique in its list."""
     places = [
         (parts.in_release, parts.release, ("migration", "finalize")),
         (parts.in_release, parts.release, ("api", "endpoints")),
@@ -45,11 +45,11 @@ def names_are_unique(parts: Parts) -> Iterator[Problem]:
     for problem, document, path in places:
         for name, count in Counter(names(document, *path)).items():
             if count > 1:
-                yield problem(f"{'.'.join(path)}[{name}].name", "a name of its own", f"`{name}` {count} times")
+                yield problem(f"{'.'.join(path)}[{name}].name", "a unique name", f"`{name}` {count} times")
 
 
 def clients_are_services(parts: Parts) -> Iterator[Problem]:
-    """Whoever is stopped for a swap is a service of the release, and not the database."""
+    """Each client that a swap stops is a service of the release, and not the database."""
     known = [name for name in texts(parts.release.get("services")) if name != "db"]
     for name in texts(parts.release.get("clients")):
         if name not in known:
@@ -57,7 +57,7 @@ def clients_are_services(parts: Parts) -> Iterator[Problem]:
 
 
 def alembic_runs_in_a_service(parts: Parts) -> Iterator[Problem]:
-    """The container of the migration is the backend's, or that of a service which must run."""
+    """The container of the migration is that of the backend, or of another declared service."""
     known = ["backend", *(name for name in texts(parts.release.get("services")) if name not in ("backend", "db"))]
     container = mapping(parts.release, "migration").get("container")
     if isinstance(container, str) and container not in known:
@@ -65,7 +65,7 @@ def alembic_runs_in_a_service(parts: Parts) -> Iterator[Problem]:
 
 
 def payload_is_there(parts: Parts) -> Iterator[Problem]:
-    """Each file of the payload exists, and none is meant for a place twice."""
+    """Each file of the payload exists, and each destination is used once."""
     payload = items(parts.release, "migration", "payload")
     for index, item in enumerate(payload):
         yield from _file_is_there(parts, f"migration.payload[{index}].source", item.get("source"))
@@ -75,14 +75,14 @@ def payload_is_there(parts: Parts) -> Iterator[Problem]:
 
 
 def finalize_files_are_there(parts: Parts) -> Iterator[Problem]:
-    """Each finalize file exists and holds a statement."""
+    """Each finalize file exists and contains a statement."""
     for index, step in enumerate(items(parts.release, "migration", "finalize")):
         key = f"migration.finalize[{step.get('name', index)}].file"
         yield from _sql_is_there(parts, key, step.get("file"), "one SQL statement")
 
 
 def rollback_fits(parts: Parts) -> Iterator[Problem]:
-    """The file of the way back holds something; a guard names services, tables and columns that are declared."""
+    """The rollback file contains statements; a guard names services, tables and columns that are declared."""
     yield from _sql_is_there(parts, "rollback.sql", mapping(parts.release, "rollback").get("sql"), "SQL statements")
     created = mapping(parts.release, "tables", "created")
     services = texts(parts.release.get("services"))
@@ -118,7 +118,7 @@ def _sql_is_there(parts: Parts, key: str, source: Any, held: str) -> Iterator[Pr
             yield parts.in_release(key, "a file of UTF-8 text", f"one that cannot be read ({type(error).__name__})")
         else:
             if empty:
-                yield parts.in_release(key, f"a file that holds {held}", "an empty one")
+                yield parts.in_release(key, f"a file that contains {held}", "an empty one")
 
 
 def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
@@ -133,7 +133,7 @@ def _file_is_there(parts: Parts, key: str, source: Any) -> Iterator[Problem]:
 
 
 def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
-    """`proves` names checks that checks.yml declares, and `follows` those that can tell drift."""
+    """`proves` names checks that checks.yml declares, and `follows` those that can detect drift."""
     known = names(parts.checks, "checks")
     checks = items(parts.checks, "checks")
     telling = texts([check.get("name") for check in checks if check.get("written_in")])
@@ -150,20 +150,20 @@ def checks_that_are_named_exist(parts: Parts) -> Iterator[Problem]:
 
 
 def guards_of_steps_exist(parts: Parts) -> Iterator[Problem]:
-    """`guarded_by` names guards of rollback.guards that ask what a service is now."""
+    """`guarded_by` names guards of rollback.guards that read the current state of a service."""
     guards = items(parts.release, "rollback", "guards")
-    # A log tells what was, and not what is.
+    # A log shows the past, not the current state.
     kinds = set(KINDS_OF_SERVICES) - {"log"}
     known = texts([guard.get("name") for guard in guards if kinds & guard.keys()])
     for index, step in enumerate(items(parts.release, "migration", "finalize")):
         for name in texts(step.get("guarded_by")):
             if name not in known:
                 key = f"migration.finalize[{step.get('name', index)}].guarded_by"
-                yield parts.in_release(key, f"{listed(known)} (a guard that asks the API or a container)", f"`{name}`")
+                yield parts.in_release(key, f"{listed(known)} (a guard that reads the API or a container)", f"`{name}`")
 
 
 def lists_of_guards_are_those_of_the_api(parts: Parts) -> Iterator[Problem]:
-    """A guard that asks a path of api.endpoints finds the list where that endpoint has it."""
+    """A guard that reads a path of api.endpoints names the same place of its list as that endpoint."""
     declared = {
         endpoint["path"].partition("?")[0]: endpoint["items"]
         for endpoint in items(parts.release, "api", "endpoints")
@@ -179,7 +179,7 @@ def lists_of_guards_are_those_of_the_api(parts: Parts) -> Iterator[Problem]:
 
 
 def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
-    """Repairs are of created tables, and by steps of migration.finalize."""
+    """Repairs name created tables, and steps of migration.finalize."""
     created, steps = mapping(parts.release, "tables", "created"), names(parts.release, "migration", "finalize")
     for table in mapping(parts.release, "repairs", "leftover"):
         if table not in created:
@@ -190,7 +190,7 @@ def repairs_name_what_exists(parts: Parts) -> Iterator[Problem]:
 
 
 def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
-    """A proof without * that names something of this release names something that it has."""
+    """A proof without * that names a part of this release names a declared one."""
     owners: dict[str, list[str]] = {
         "guard.": names(parts.release, "rollback", "guards"),
         "checks.": names(parts.checks, "checks"),
@@ -214,7 +214,7 @@ def checklist_names_what_exists(parts: Parts) -> Iterator[Problem]:
 
 
 def scenario_values_are_saved_first(parts: Parts) -> Iterator[Problem]:
-    """%(name)s stands for what an earlier step saved."""
+    """%(name)s names a value that an earlier step saves."""
     for scenario in items(parts.checks, "scenarios"):
         saved: set[str] = set()
         key = f"scenarios[{scenario.get('name')}]"
@@ -228,7 +228,7 @@ def scenario_values_are_saved_first(parts: Parts) -> Iterator[Problem]:
 
 
 def monitoring_names_what_exists(parts: Parts) -> Iterator[Problem]:
-    """Drift is counted by checks that list violations; latency and logs are of an API and services that there are."""
+    """Drift names checks that list violations; latency and logs need a declared API and declared services."""
     monitoring = mapping(parts.release, "monitoring")
     known = [str(check["name"]) for check in items(parts.checks, "checks") if "violations" in check and "name" in check]
     for name in texts(monitoring.get("drift")):
@@ -241,7 +241,7 @@ def monitoring_names_what_exists(parts: Parts) -> Iterator[Problem]:
         if isinstance(service, str) and services and service not in services:
             yield parts.in_release(key, listed(services), f"`{service}`")
     if "latency" in monitoring and not mapping(parts.release, "api"):
-        yield parts.in_release("monitoring.latency", "nothing, for the release declares no api", "a mapping")
+        yield parts.in_release("monitoring.latency", "nothing, because the release declares no api", "a mapping")
 
 
 RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (

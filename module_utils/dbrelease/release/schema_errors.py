@@ -1,6 +1,6 @@
-"""What a JSON Schema says against a document, as sentences that a reader of the document understands.
+"""Turn the errors of a JSON Schema into sentences that a reader of the document understands.
 
-In our schemas `title` is what a value is called in a sentence: "expected <title>, found ...".
+In our schemas `title` names a value in a sentence: "expected <title>, found ...".
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ class Schemas:
         self._contents = contents
 
     def problems(self, name: str, document: Any, shown: str) -> list[Problem]:
-        """Everything that the schema `name` says against a document, in the order of its keys."""
+        """All errors of a document by the schema `name`, in the order of its keys."""
         if name not in self._contents:
-            raise ReleaseError(f"Reading the schema {self._folder / name} failed (there is none): restore the folder.")
+            raise ReleaseError(f"Reading the schema {self._folder / name} failed (it is missing): restore the folder.")
         validator = _Validator(
             self._contents[name],
             registry=self._registry,
@@ -55,7 +55,7 @@ class Schemas:
         ]
 
     def _readings(self, error: jsonschema.ValidationError) -> Iterator[tuple[Key, str, str]]:
-        """Key, expectation and finding of one error; a schema's `required` names one key per error already."""
+        """Key, expectation and finding of one error; `required` reports one missing key per error."""
         path, schema, value = list(error.absolute_path), error.schema, error.instance
         if "propertyNames" in error.absolute_schema_path:
             yield path, f"as each key {expectation(schema)}", found_text(value)
@@ -98,12 +98,12 @@ class Schemas:
 
 
 def _ecma_pattern(_validator: Any, pattern: str, value: Any, _schema: Any) -> Iterator[jsonschema.ValidationError]:
-    """As JSON Schema means it: `$` is the very end, and not, as in Python, also the place before a last line break."""
+    """Match as JSON Schema defines it: `$` is the very end; in Python it also matches before a last line break."""
     if isinstance(value, str) and not re.search(ENDS.sub(_very_end, pattern), value):
         yield jsonschema.ValidationError(f"{value!r} does not match {pattern!r}")
 
 
-# A `$` that stands for the end: neither escaped nor in brackets.
+# A `$` that means the end: neither escaped nor in brackets.
 ENDS = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\$", re.DOTALL)
 
 
@@ -114,9 +114,9 @@ def _very_end(found: re.Match[str]) -> str:
 _Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, {"pattern": _ecma_pattern})
 
 COUNTED = {
-    "maxLength": "of {} characters at most",
-    "minItems": "with {} item at least",
-    "minProperties": "with {} key at least",
+    "maxLength": "of at most {} characters",
+    "minItems": "with at least {} item",
+    "minProperties": "with at least {} key",
     "uniqueItems": "each item once",
 }
 
@@ -128,7 +128,7 @@ def types_of(schema: dict[str, Any]) -> list[str]:
 
 
 def expectation(schema: dict[str, Any]) -> str:
-    """What a schema wants, in words."""
+    """What a schema expects, in words."""
     if "title" in schema:
         return str(schema["title"])
     if "enum" in schema:
@@ -152,7 +152,7 @@ def found_text(value: Any, *, quote_numbers: bool = False) -> str:
     if isinstance(value, list):
         return "a list"
     text = " ".join((value if isinstance(value, str) else json.dumps(value, default=str)).split())
-    # A message is one line, in which nothing moves the cursor or turns the text around.
+    # A message is one line, without characters that move the cursor or reverse the text.
     text = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text[: SHOWN_CHARACTERS + 1])
     short = text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
     if isinstance(value, str):
@@ -162,9 +162,9 @@ def found_text(value: Any, *, quote_numbers: bool = False) -> str:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`, is it meant to be X?` where a known name is close."""
+    """` (did you mean X?)` where a known name is close."""
     near = difflib.get_close_matches(str(name), list(known), n=1)
-    return f" (is `{near[0]}` meant?)" if near else ""
+    return f" (did you mean `{near[0]}`?)" if near else ""
 
 
 def key_text(document: Any, path: Key) -> str:

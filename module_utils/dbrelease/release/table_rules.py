@@ -1,4 +1,4 @@
-"""What must hold between what a release says of its tables: each rule is one of release_rules.RULES."""
+"""Rules between a release's declarations of its tables: each is one of rules.RULES."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .yaml_reader import Problem
 
 # Anything else in the columns of an index is an expression, which only the server can read.
 COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What pg_get_constraintdef() writes at the end of a definition where the key beside it is true.
+# The words that pg_get_constraintdef() writes at the end of a definition where the key is true.
 TIMINGS = {"deferrable": "DEFERRABLE", "initially_deferred": "INITIALLY DEFERRED"}
 
 
 def tables_fit_together(parts: Parts) -> Iterator[Problem]:
-    """A table is either there before or created; what is declared about it names columns and tables that are known."""
+    """A table either exists or is created; its declaration names known columns and tables."""
     existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
     for table in existing.keys() & created.keys():
         yield parts.in_release(
@@ -27,7 +27,7 @@ def tables_fit_together(parts: Parts) -> Iterator[Problem]:
 
 
 def altered_tables_are_there_before(parts: Parts) -> Iterator[Problem]:
-    """What is altered is there before, and what is added to it is not."""
+    """An altered table exists before the release, and the columns that are added to it do not."""
     existing = mapping(parts.release, "tables", "existing")
     for table, declared in mapping(parts.release, "tables", "altered").items():
         key = f"tables.altered.{table}"
@@ -42,7 +42,7 @@ def altered_tables_are_there_before(parts: Parts) -> Iterator[Problem]:
 
 
 def _columns_of(parts: Parts, table: str) -> list[str]:
-    """The columns that the release knows of a table, as it is afterwards."""
+    """The columns of a table that the release knows, as they are after it."""
     before = texts(mapping(parts.release, "tables", "existing").get(table))
     made = (mapping(parts.release, "tables", kind, table, "columns") for kind in ("created", "altered"))
     return [*before, *(column for columns in made for column in columns)]
@@ -74,11 +74,11 @@ def _reference_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem
         if column not in known:
             yield parts.in_release(f"{key}.columns", listed(known), f"`{column}`")
     if len(texts(reference.get("columns"))) != len(texts(mapping({"c": constraint}, "c").get("columns"))):
-        yield parts.in_release(f"{key}.columns", "as many columns as the constraint has", "another number")
+        yield parts.in_release(f"{key}.columns", "as many columns as the constraint has", "a different number")
 
 
 def _definition_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Problem]:
-    """An exclusion is deferrable if its definition says so, and not otherwise: it is compared by both."""
+    """An exclusion constraint is declared deferrable exactly if its definition says so: both are compared."""
     declared = mapping({"c": constraint}, "c")
     definition = declared.get("definition")
     if declared.get("type") != "exclusion" or not isinstance(definition, str):
@@ -89,13 +89,15 @@ def _definition_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Proble
         value, said = declared.get(name, False), words in ending
         if isinstance(value, bool) and value != said:
             expected = (
-                f"true, for its definition says {words}" if said else f"nothing, for its definition lacks {words}"
+                f"true, because its definition says {words}"
+                if said
+                else f"nothing, because its definition does not say {words}"
             )
             yield parts.in_release(f"{key}.{name}", expected, str(value).lower() if name in declared else "nothing")
 
 
 def plans_name_known_tables(parts: Parts) -> Iterator[Problem]:
-    """The table of a plan check is one of the release's; the index of a created table is declared there."""
+    """The table of a plan check is declared in the release; so is the index, where the table is created."""
     existing, created = mapping(parts.release, "tables", "existing"), mapping(parts.release, "tables", "created")
     for plan in items(parts.checks, "plans"):
         table, index, key = plan.get("table"), plan.get("index"), f"plans[{plan.get('name')}]"

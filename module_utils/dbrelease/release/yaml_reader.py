@@ -1,6 +1,6 @@
-"""Read the YAML of a release strictly: UTF-8, plain values, text keys, each key once; and say where it is not so.
+"""Read the YAML of a release strictly: UTF-8, plain values, text keys, each key once; report every violation.
 
-A document is bounded in every direction before its values are made, for a few lines of YAML can stand for any number.
+All sizes of a document are checked before its values are created: a few lines of YAML can expand to any number.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import yaml
 from .files import MIB, UnfitError, read_file
 
 LIMIT_BYTES = 1 * MIB
-# With every alias followed, as a reader of the document meets them; the largest release has a tenth of it.
+# Counted with every alias followed; the largest release has a tenth of it.
 LIMIT_VALUES = 50_000
 LIMIT_CHARACTERS = 1 * MIB
 LIMIT_DEPTH = 40
 LIMIT_DIGITS = 30
-# So many tell what is wrong; a message of thousands tells nothing.
+# A message with thousands of problems would be useless.
 LIMIT_PROBLEMS = 50
 SHOWN_CHARACTERS = 200
 
@@ -43,11 +43,11 @@ class Problem:
 
 
 def read(directory: Path, name: str, shown: str) -> tuple[Any, list[Problem]]:
-    """What the file holds (None where it cannot be read at all) and what is wrong with its form."""
+    """Return the file's content (None where it cannot be read) and the problems of its form."""
     try:
         text = read_file(directory, name, LIMIT_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
-        return None, [Problem(shown, "", "UTF-8 text", f"another byte at position {error.start}")]
+        return None, [Problem(shown, "", "UTF-8 text", f"an invalid byte at position {error.start}")]
     except UnfitError as error:
         missing = not os.path.lexists(directory / name)
         expected = "a file that can be read" if missing else "a regular file in the release's folder"
@@ -66,19 +66,19 @@ def read(directory: Path, name: str, shown: str) -> tuple[Any, list[Problem]]:
 
 
 class _TooMuchError(Exception):
-    """The document goes beyond a bound; the problem is noted."""
+    """The document exceeds a limit; the problem is recorded."""
 
 
 @dataclass(frozen=True)
 class _Size:
-    """What a node stands for, with its aliases followed."""
+    """The size of a node, with its aliases followed."""
 
     values: int
     characters: int
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """A safe loader that collects what a strict reader refuses, instead of ending at the first."""
+    """A safe loader that collects all violations, instead of stopping at the first."""
 
     def __init__(self, text: str, shown: str) -> None:
         super().__init__(text)
@@ -88,20 +88,20 @@ class _StrictLoader(yaml.SafeLoader):
         self._sizes: dict[int, _Size] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """As the parent, within the bounds."""
+        """Compose as the parent does, within the limits."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         line = event.start_mark.line + 1
         if self._depth >= LIMIT_DEPTH:
-            self._refuse(line, f"{LIMIT_DEPTH} levels at most", "one more")
+            self._refuse(line, f"at most {LIMIT_DEPTH} levels", "more")
         tag = getattr(event, "tag", None)
-        if tag is not None and tag in self.yaml_constructors:  # another one has none, and is refused for that
+        if tag is not None and tag in self.yaml_constructors:  # an unknown tag is refused elsewhere
             self._note(line, "a value without a tag", tag.replace(STANDARD_TAG, "!!"))
         self._depth += 1
         node = super().compose_node(parent, index)
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent):
             if id(node) not in self._sizes:
-                self._refuse(line, "a mapping", "one that holds itself")
+                self._refuse(line, "a mapping", "one that contains itself")
         elif node is not None:
             self._sizes[id(node)] = self._size_of(node, line)
         return node
@@ -114,13 +114,13 @@ class _StrictLoader(yaml.SafeLoader):
             inner = [self._sizes[id(one)] for item in node.value for one in (item if pairs else [item])]
             size = _Size(1 + sum(one.values for one in inner), sum(one.characters for one in inner))
         if size.values > LIMIT_VALUES:
-            self._refuse(line, f"{LIMIT_VALUES} values at most, aliases followed", "more")
+            self._refuse(line, f"at most {LIMIT_VALUES} values, aliases followed", "more")
         if size.characters > LIMIT_CHARACTERS:
-            self._refuse(line, f"{LIMIT_CHARACTERS // MIB} MiB of text at most, aliases followed", "more")
+            self._refuse(line, f"at most {LIMIT_CHARACTERS // MIB} MiB of text, aliases followed", "more")
         return size
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """As the parent, with a second key of a name, and a key that is no text, noted."""
+        """Construct as the parent does; record duplicate keys, and keys that are not text."""
         seen: dict[str, int] = {}
         for key, _ in node.value:
             line = key.start_mark.line + 1
@@ -128,18 +128,18 @@ class _StrictLoader(yaml.SafeLoader):
                 self._note(line, "a key that is text", f"{getattr(key, 'value', 'something else')!s:.60}")
                 key.tag, key.value = TEXT_TAG, str(key.value)
             elif key.value in seen:
-                self._note(line, "each key once", f"`{key.value:.60}`, which is on line {seen[key.value]} already")
+                self._note(line, "each key once", f"`{key.value:.60}`, which is already on line {seen[key.value]}")
             seen.setdefault(key.value, line)
         return super().construct_mapping(node, deep)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A number as people write it: of so many digits, and not 90 minutes written as 1:30."""
+        """Construct a number: with a limited number of digits, and not in base 60, as YAML reads 1:30."""
         make: Callable[[yaml.ScalarNode], int | float] = (
             self.construct_yaml_int if node.tag == INTEGER_TAG else self.construct_yaml_float
         )
         line = node.start_mark.line + 1
         if len(node.value) > LIMIT_DIGITS:
-            self._note(line, f"a number of {LIMIT_DIGITS} digits at most", f"{node.value:.{LIMIT_DIGITS}}...")
+            self._note(line, f"a number of at most {LIMIT_DIGITS} digits", f"{node.value:.{LIMIT_DIGITS}}...")
             return 0
         if ":" in node.value:
             self._note(line, "a number, or text in quotes", node.value)
@@ -150,11 +150,11 @@ class _StrictLoader(yaml.SafeLoader):
         return value
 
     def construct_date(self, node: yaml.ScalarNode) -> Any:
-        """A date that there is."""
+        """Construct a valid date."""
         try:
             return self.construct_yaml_timestamp(node)
         except ValueError:
-            self._note(node.start_mark.line + 1, "a date that there is, or text in quotes", f"{node.value:.60}")
+            self._note(node.start_mark.line + 1, "a valid date, or text in quotes", f"{node.value:.60}")
             return node.value
 
     def _note(self, line: int, expected: str, found: str) -> None:
@@ -179,5 +179,5 @@ _StrictLoader.add_constructor(f"{STANDARD_TAG}timestamp", _StrictLoader.construc
 def _syntax_problem(error: yaml.YAMLError, shown: str) -> Problem:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         said = str(error.problem)[:SHOWN_CHARACTERS]
-        return Problem(shown, f"line {error.problem_mark.line + 1}", "YAML", f"a mistake: {said}")
-    return Problem(shown, "", "YAML", f"a mistake: {' '.join(str(error).split())[:SHOWN_CHARACTERS]}")
+        return Problem(shown, f"line {error.problem_mark.line + 1}", "YAML", f"an error: {said}")
+    return Problem(shown, "", "YAML", f"an error: {' '.join(str(error).split())[:SHOWN_CHARACTERS]}")

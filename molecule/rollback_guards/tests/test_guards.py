@@ -230,7 +230,7 @@ def test_with_phase_b_neither_a_reconcile_nor_another_deploy_touches_a_row(psql:
     with phase_b(psql), sql(psql, STALE, MEND):
         before = psql.fingerprint()
         for playbook, says in (
-            ("reconcile_8_1a.yml", "was not run, as its rows may be no longer the release's alone"),
+            ("reconcile_8_1a.yml", "was not run: its rows may no longer belong to the release alone"),
             ("deploy_8_1a.yml", "Every drawing with a project"),
         ):
             run = play(playbook, *BRIEFLY)

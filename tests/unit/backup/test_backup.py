@@ -199,12 +199,12 @@ def test_a_catalog_that_is_too_large_to_read_makes_no_backup_fail(
     """A stranger may have made what it is too large by."""
 
     def too_large(*_: Any, **__: Any) -> None:
-        raise ReleaseError("Running pg_restore was given up (it wrote more than 9 bytes).")
+        raise ReleaseError("Running pg_restore was stopped (it printed more than 9 bytes).")
 
     monkeypatch.setattr(take, "schema_of_dump", too_large)
     assert module.act(parameters(), False)["message"] == ""
     facts = journal(state)[-1]["facts"]
-    assert "catalog" not in facts and facts["no_catalog"].startswith("Running pg_restore was given up")
+    assert "catalog" not in facts and facts["no_catalog"].startswith("Running pg_restore was stopped")
 
 
 def test_state_reads_like_the_runbook(parameters: Make) -> None:
@@ -514,7 +514,7 @@ def test_missing_tool_gives_one_sentence(
     name = f"test_backup_{secrets.token_hex(4)}"
     bare = engine.containers.run(image, ["sleep", "60"], name=name, entrypoint="", init=True, detach=True)
     try:
-        with pytest.raises(ReleaseError, match=r"Running pg_dump in container .* failed \(it is not there\): install"):
+        with pytest.raises(ReleaseError, match=r"Running pg_dump in container .* failed \(it was not found\): install"):
             module.act(parameters(db_container=name), False)
     finally:
         bare.remove(force=True, v=True)

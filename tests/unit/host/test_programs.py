@@ -175,7 +175,7 @@ def test_an_orphan_whose_end_postgres_would_take_for_its_own_is_told_and_left(pl
     [
         (Finished((), 137, "ended 7\n", "", 30_000, timed_out=True), "not done within 30 s"),
         (Finished((), 127, "", "sh: not found", 10), "status 127"),
-        (Finished((), 0, "\nworks 7 alembic\ndone\n", "", 9000), r"7 alembic \(process, program\) would not end"),
+        (Finished((), 0, "\nworks 7 alembic\ndone\n", "", 9000), r"7 alembic \(process, program\) did not end"),
     ],
 )
 def test_what_was_not_seen_to_end_is_told(monkeypatch: pytest.MonkeyPatch, finished: Finished, said: str) -> None:
@@ -205,7 +205,7 @@ def test_what_a_paused_container_does_not_end_is_given_up(
     unpause.start()
     begun = time.monotonic()
     try:
-        with pytest.raises(ReleaseError, match=r"was given up: it did not end within 1 s, .* whether the container is"):
+        with pytest.raises(ReleaseError, match=r"was stopped: it did not end within 1 s, .* whether the container is"):
             place.commands.run(["sleep", "60"], timeout_s=1)
         assert time.monotonic() - begun < 8
     finally:

@@ -26,12 +26,12 @@ def test_in_a_container(container: str) -> None:
     commands = commands_in(container)
     assert commands.run(["true"], timeout_s=30).status == 0
     with pytest.raises(
-        ReleaseError, match=rf"in container {container} failed \(its working folder /gone is not there\)"
+        ReleaseError, match=rf"in container {container} failed \(its working folder /gone does not exist\)"
     ):
         commands.run(["true"], timeout_s=30, workdir="/gone")
 
 
 def test_on_the_target(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
-    with pytest.raises(ReleaseError, match=rf"on the target failed \(its working folder {gone} is not there\)"):
+    with pytest.raises(ReleaseError, match=rf"on the target failed \(its working folder {gone} does not exist\)"):
         HostCommands(str(gone)).run(["true"], timeout_s=30)

@@ -275,7 +275,7 @@ class TestMove:
         with pytest.raises(ReleaseError, match=why) as raised:
             module.act(parameters(folder, **back), False)
         assert (raised.value.refused, raised.value.facts["changed"]) == (refuses, False)
-        assert ("Run the rollback again" in raised.value.message) is refuses
+        assert ("Rerun the rollback" in raised.value.message) is refuses
         assert journal(state)[-1]["event"] == ("refused" if refuses else "failed")
 
     def test_downgrade_is_the_way_back(self, project: Project, parameters: Make, state: Path, database: Login) -> None:
@@ -350,7 +350,7 @@ class TestRefusal:
             ({"login_password": "wrong", "login_user": "nobody_here"}, "Connecting to .* failed"),
             ({"backend_container": "test_backend_nowhere"}, "No such container"),
             ({"success_pattern": "Migrated [0-9"}, "success_pattern .* was refused .*regular expression"),
-            ({"command": ["/nowhere/alembic"]}, "Running /nowhere/alembic in the target failed .*not there"),
+            ({"command": ["/nowhere/alembic"]}, "Running /nowhere/alembic in the target failed .*not found"),
         ],
     )
     def test_unreachable_gives_one_sentence(
@@ -454,7 +454,9 @@ class TestFailure:
         assert left_sessions(database) == []
 
     def test_missing_success_line(self, project: Project, parameters: Make, database: Login) -> None:
-        with pytest.raises(ReleaseError, match=r"the database is at bbbb00000002, but its output lacks .*/Done in/"):
+        with pytest.raises(
+            ReleaseError, match=r"the database is at bbbb00000002, but its output has no line .*/Done in/"
+        ):
             module.act(parameters(project(), success_pattern="Done in"), False)
         assert revisions(database) == [SECOND]
 
@@ -463,7 +465,7 @@ class TestFailure:
     ) -> None:
         up = 'op.execute("LOCK TABLE orders"); op.execute("SELECT pg_sleep(120)")'
         begun = time.monotonic()
-        with pytest.raises(ReleaseError, match="did not end in time and was ended; the database is still at"):
+        with pytest.raises(ReleaseError, match="did not end in time and was terminated; the database is still at"):
             module.act(parameters(project(up), timeout_seconds=4), False)
         assert time.monotonic() - begun < 30
         assert left_sessions(database) == []
@@ -678,7 +680,7 @@ class TestLimitsThatDoNotReachIt:
         folder = project(TestLocks.UP, connect_args=OPTIONS)
         blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
         begun = time.monotonic()
-        said = r"was given up \(its session \d+ waited .* lock_timeout \(200 ms\) did not reach it .*nightly report"
+        said = r"was stopped \(its session \d+ waited .* lock_timeout \(200 ms\) did not reach it .*nightly report"
         with pytest.raises(ReleaseError, match=said) as raised:
             module.act(parameters(folder), False)
         assert time.monotonic() - begun < 30
@@ -706,7 +708,7 @@ class TestLimitsThatDoNotReachIt:
             cursor.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
         (doubt,) = [proof for proof in result["proofs"] if proof["name"] == "migrate.lock_limits"]
         assert doubt["status"] == "inconclusive"
-        assert re.match(r"Its session \d+ waited for a lock .* db_user may not end it", doubt["detail"])
+        assert re.match(r"Its session \d+ waited for a lock .* db_user may not terminate it", doubt["detail"])
         assert revisions(database) == [SECOND]
 
     def test_one_that_nobody_waits_behind_goes_on(
@@ -744,7 +746,7 @@ class TestLimitsThatDoNotReachIt:
 
         other = threading.Thread(target=wait_longer)
         other.start()
-        with pytest.raises(ReleaseError, match="was given up"):
+        with pytest.raises(ReleaseError, match="was stopped"):
             module.act(parameters(folder), False)
         blocker.cursor().execute("ROLLBACK")
         other.join()
@@ -854,7 +856,7 @@ class TestReaders:
         ("status", "stderr", "reason"),
         [
             (255, "  FAILED: Can't locate revision identified by '9'\n", "status 255 .FAILED: Can't locate revision"),
-            (127, "timeout: failed to run command", "there is no alembic"),
+            (127, "timeout: failed to run command", "alembic was not found"),
             (124, "", "no answer in 60 s"),
             (1, "Traceback\nsqlalchemy.exc.X: cannot reach postgresql://u:c4n4ry@h/d\n(Background)\n", "u:.{3}@h/d"),
         ],
@@ -886,7 +888,7 @@ class TestReaders:
     ("outcome", "status", "said"),
     [
         (Outcome(0, "Done", ["2"]), "pass", "status 0 and the database is at 2"),
-        (Outcome(0, "", ["2"]), "fail", "lacks the line"),
+        (Outcome(0, "", ["2"]), "fail", "has no line that matches success_pattern"),
         (Outcome(0, "Done", ["1"]), "fail", "status 0; the database is still at 1"),
         (Outcome(0, "Done", []), "fail", "now at no revision"),
         (Outcome(0, "Done", None), "fail", "could not be read back"),

@@ -67,7 +67,7 @@ def test_in_check_mode_nothing_is_written(tmp_path: Path, run_parameters: dict[s
 
 
 def test_a_folder_that_is_missing_is_a_sentence(tmp_path: Path, run_parameters: dict[str, Any]) -> None:
-    with pytest.raises(ReleaseError, match=r"Copying .*/no/a\.py failed \(No such file or directory\): see that "):
+    with pytest.raises(ReleaseError, match=r"Copying .*/no/a\.py failed \(No such file or directory\): check that "):
         put(run_parameters, item(tmp_path / "no" / "a.py"))
 
 

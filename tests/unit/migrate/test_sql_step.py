@@ -157,7 +157,7 @@ def test_batches_that_were_cut_off_are_continued(params: dict[str, Any], cursor:
 
 def test_batches_that_come_to_no_end_are_one_sentence(params: dict[str, Any], cursor: Any) -> None:
     params["steps"] = [{**BATCHED, "sql": "UPDATE accounts SET region = region WHERE id <= 300"}]
-    with pytest.raises(ReleaseError, match=r"changed 2400 rows in batches of 300, and 1000 .* come to an end"):
+    with pytest.raises(ReleaseError, match=r"changed 2400 rows in batches of 300, but only 1000 .* never finishes"):
         act(params, False)
 
 
@@ -184,7 +184,7 @@ def test_a_red_check_rolls_the_step_back_and_stops(params: dict[str, Any], curso
     half = {**PROVING_COPY, "sql": "INSERT INTO account_regions SELECT id, region FROM accounts WHERE id > 10"}
     params["steps"] = [VALIDATE, half, ANALYZE]
     with pytest.raises(
-        ReleaseError, match=r"Step copy .* does not prove what it must, and what it did last was rolled back"
+        ReleaseError, match=r"Step copy .* failed its checks, and its last transaction was rolled back"
     ) as caught:
         act(params, False)
     assert statuses(caught.value.facts["proofs"]) == {
@@ -247,7 +247,7 @@ def test_a_step_is_not_run_where_its_rows_may_be_somebody_elses(
             continue
         with pytest.raises(ReleaseError) as caught:
             act(params, check_mode)
-        assert caught.value.message.startswith("Step copy (Copy what is missing) was not run, as its rows may be no")
+        assert caught.value.message.startswith("Step copy (Copy what is missing) was not run: its rows may no longer")
         # The guard's own advice is for what was seen; of one that cannot be determined nothing was.
         assert said in caught.value.message.replace("It cannot be determined whether this is true. ", "")
         assert caught.value.message.endswith("Wait.") is ("cannot be determined" not in caught.value.message)
@@ -270,15 +270,15 @@ def test_nobody_is_asked_who_is_not_there_or_where_nothing_is_pending(
 BROKEN: list[tuple[str, dict[str, Any], str, str]] = [
     ("bad SQL", {"sql": "ALTER TABLE nowhere ADD a int"}, "failed (relation", "Step validate"),
     ("does not do it", {"sql": "SELECT 1"}, "left 1 pending, and was rolled back", "Step validate"),
-    ("commits", {"sql": VALIDATE["sql"] + "; COMMIT"}, "ended the transaction that it was run in", "Step validate"),
-    ("commits and begins", {"sql": "COMMIT; BEGIN; " + VALIDATE["sql"]}, "ended the transaction", "Step validate"),
+    ("commits", {"sql": VALIDATE["sql"] + "; COMMIT"}, "ended its own transaction", "Step validate"),
+    ("commits and begins", {"sql": "COMMIT; BEGIN; " + VALIDATE["sql"]}, "ended its own transaction", "Step validate"),
     ("cannot run in a transaction", {"sql": "VACUUM account_regions"}, "cannot run inside", "Step validate"),
     ("pending fails", {"pending": "SELECT count(*) FROM nowhere"}, "Counting what step validate", "correct its"),
-    ("pending of two", {"pending": "SELECT 1 AS a, 2 AS b"}, "gave [1, 2], not one whole number", "validate"),
-    ("pending of no row", {"pending": "SELECT 1 AS a WHERE false"}, "gave [], not one whole number", "validate"),
-    ("pending is no number", {"pending": "SELECT 'x' AS a"}, "gave ['x'], not one whole number", "validate"),
+    ("pending of two", {"pending": "SELECT 1 AS a, 2 AS b"}, "returned [1, 2], not one whole number", "validate"),
+    ("pending of no row", {"pending": "SELECT 1 AS a WHERE false"}, "returned [], not one whole number", "validate"),
+    ("pending is no number", {"pending": "SELECT 'x' AS a"}, "returned ['x'], not one whole number", "validate"),
     ("pending writes", {"pending": "DELETE FROM accounts RETURNING 1 AS a"}, "Counting what", "validate"),
-    ("proves what is not declared", {"proves": ["nothing"]}, "which no check of the release is named", "nothing"),
+    ("proves what is not declared", {"proves": ["nothing"]}, "the release has no check nothing", "nothing"),
 ]
 
 

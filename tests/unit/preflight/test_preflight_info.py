@@ -177,7 +177,7 @@ def test_alembics_table_elsewhere_is_declared_and_until_then_named(world: World)
     world.sql('CREATE SCHEMA ops; ALTER TABLE alembic_version RENAME TO "Kept"; ALTER TABLE "Kept" SET SCHEMA ops')
     result = world.look()
     assert red(result) == {"revision"}
-    for said in (START, "its table alembic_version is missing", "ops.Kept may be it", "migration.version_table"):
+    for said in (START, "its table alembic_version is missing", "possibly ops.Kept", "migration.version_table"):
         assert said in result["message"]
     world.release["migration"]["version_table"] = "ops.Kept"
     result = world.look()
@@ -348,7 +348,7 @@ def test_a_locked_table_that_is_altered_is_no_reason_to_refuse(world: World, dat
     other.close()
     (proof,) = [proof for proof in result["proofs"] if proof["name"] == "preflight.checks_plan"]
     assert (result["state"], proof["status"]) == ("ready", "inconclusive")
-    assert "a table that the release alters is locked" in proof["detail"]
+    assert "another session has locked a table that the release alters" in proof["detail"]
 
 
 def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
@@ -361,7 +361,7 @@ def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
         result = world.look()
         assert red(result) == {"checks_plan"}
         assert "permission denied to create temporary tables" in result["message"]
-        assert "check that db_user may create tables in this database, also temporary ones" in result["message"]
+        assert "check that db_user may create tables and temporary tables in this database" in result["message"]
         world.sql(f'GRANT TEMP ON DATABASE "{database}" TO {name}')
         assert statuses(world.look())["checks_plan"] == "pass"
     finally:
@@ -389,14 +389,14 @@ def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None
         assert f'The role {owner} may not read inner_part."Secret", inner_part."Secret_id_seq".' in told()["detail"]
         world.sql("DROP SCHEMA inner_part CASCADE")
         assert told()["status"] == "inconclusive"
-        assert "who owns accounts, alembic_version, orders" in told()["detail"]
+        assert "which owns accounts, alembic_version, orders" in told()["detail"]
         for table in ("accounts", "orders", "alembic_version"):
             world.sql(f"ALTER TABLE {table} OWNER TO {owner}")
         assert (world.look()["state"], told()["status"]) == ("ready", "pass")
         assert told("restorable")["status"] == "inconclusive"
         assert told("restorable")["detail"] == (
             f"The role {owner} may not create databases and does not own this one: "
-            "a restore of the backup would be refused."
+            "the server would refuse to restore the backup."
         )
         world.parameters.update(require_restorable=True)
         assert red(world.look()) == {"restorable"}
@@ -433,7 +433,7 @@ def test_a_backend_that_may_not_act_as_the_owner_is_told(world: World) -> None:
 def test_a_renamed_table_that_keeps_the_names_of_its_indexes_is_named(world: World) -> None:
     world.sql(MIGRATION.split("ALTER TABLE")[0])
     (there,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.created_absent"]
-    assert "there already" in there["detail"] and "The name" not in there["detail"] + there["remedy"]
+    assert "already exists" in there["detail"] and "The name" not in there["detail"] + there["remedy"]
     world.sql("CREATE SCHEMA aside; ALTER TABLE order_items RENAME TO kept")
     (there,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.created_absent"]
     assert [f"The name {name}, which order_items" in there["detail"] for name in ("items_pkey", "ix_items")] == [
@@ -451,7 +451,7 @@ def test_deployed_target_with_the_old_files_gone_from_the_backend_says_so(world:
     (world.folder / "current").unlink()
     result = world.look()
     assert red(result) == {"history"}
-    assert "has lost the file" in result["message"]
+    assert "no longer has the file" in result["message"]
 
 
 def test_nothing_is_written_and_nothing_is_left(world: World) -> None:
@@ -624,24 +624,26 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "broken dump tool": (broken_tool, "dump_tools", "no library", []),
     "older revision": (lambda world: world.at(OLDER), "revision", f"older than {START}", ABSENT),
     "newer revision": (lambda world: world.at(NEWER), "revision", f"newer than {START}", ABSENT),
-    "unknown revision": (lambda world: world.at("eeee00000009"), "revision", "does not know", ABSENT),
+    "unknown revision": (lambda world: world.at("eeee00000009"), "revision", "not in the backend's history", ABSENT),
     "two heads in the database": (lambda world: world.at(START, OLDER), "revision", "2 heads", ABSENT),
     "no revision": (lambda world: world.at(), "revision", "missing or empty", ABSENT),
     "no bookkeeping": (sql("DROP TABLE alembic_version"), "revision", "missing or empty", ABSENT),
     "the backend has another database": (
-        lambda world: world.alembic(current=OLDER), "revision", f"The backend says {OLDER}", []),
+        lambda world: world.alembic(current=OLDER), "revision", f"The backend reports {OLDER}", []),
     "the backend cannot read its database": (
-        lambda world: (world.folder / "current").unlink(), "revision", "alembic.sh current", []),
+        lambda world: (world.folder / "current").unlink(), "revision", "alembic.sh current",
+        ["session_settings"]),
     "two heads in the files": (
         lambda world: world.alembic(heads=f"{START} (head)\n{NEWER} (head)\n"), "history", "2 heads", []),
     "another head in the files": (
         lambda world: world.alembic(heads=f"{NEWER} (head)\n"), "history", f"ends at {NEWER}", []),
-    "no revision in the files": (lambda world: world.alembic(heads=""), "history", "no revision at all", []),
-    "no migration command": (change("migration.command", ["no_such_program"]), "history", "no_such_program", []),
+    "no revision in the files": (lambda world: world.alembic(heads=""), "history", "0 heads (no revision)", []),
+    "no migration command": (
+        change("migration.command", ["no_such_program"]), "history", "no_such_program", ["session_settings"]),
     "an invalid index of a declared name": (
         invalid_index, "indexes", "Remove it first: DROP INDEX CONCURRENTLY public.ix_late;", []),
     "an index of a declared name": (
-        late_index, "indexes", "The index ix_late, which the release adds, is there already.", []),
+        late_index, "indexes", "The index ix_late, which the release adds, already exists.", []),
     "triggers are off for the database": (
         triggers_off, "settings", "session_replication_role = replica (for every role in the database", []),
     "missing table": (sql("DROP TABLE orders"), "tables", "Table orders is missing", ["checks_plan"]),
@@ -650,7 +652,7 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "view in place of a table": (
         sql("DROP TABLE orders; CREATE VIEW orders AS SELECT 1 AS id, 2 AS account_id, 'x' AS title"),
         "tables", "orders is a view", ["checks_plan"]),
-    "table there already": (own_table, "created_absent", "there already (a table with 2 rows)", ["checks_plan"]),
+    "table there already": (own_table, "created_absent", "already exists (a table with 2 rows)", ["checks_plan"]),
     "view there already": (
         sql("CREATE VIEW order_items AS SELECT 1"), "created_absent", "(a view)", ["checks_plan"]),
     "name of an index there already": (
@@ -664,17 +666,18 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "table lost after the release": (lost_table, "created_absent", "order_items is missing", ["checks_plan"]),
     "column there already": (
         sql("ALTER TABLE orders ADD closed_at date"),
-        "added_absent", "The column orders.closed_at is there already. Find out who added it", ["checks_plan"]),
+        "added_absent", "The column orders.closed_at already exists. Find out who added it", ["checks_plan"]),
     "columns there already": (
         sql("ALTER TABLE orders ADD closed_at date, ADD code int"),
-        "added_absent", "The column orders.closed_at, orders.code is there already", ["checks_plan"]),
+        "added_absent", "The column orders.closed_at, orders.code already exists", ["checks_plan"]),
     "column lost after the release": (
-        lost_column, "added_absent", "the column orders.code is missing. Somebody has dropped it", ["checks_plan"]),
-    "another file": (lambda world: world.payload.write_text("# another"), "payload", "is another file than", []),
-    "a folder in place of the file": (folder_in_place, "payload", "is no file", []),
+        lost_column, "added_absent", "the column orders.code is missing. It has been dropped", ["checks_plan"]),
+    "another file": (lambda world: world.payload.write_text("# another"), "payload", "differs from", []),
+    "a folder in place of the file": (folder_in_place, "payload", "is not a file", []),
     "no folder for the file": (lambda world: world.payload.parent.rmdir(), "payload", "There is no folder", []),
     "another file with the same revision": (
-        lambda world: world.payload.with_name("copy.py").write_text(REVISION_FILE), "payload", "copy.py defines", []),
+        lambda world: world.payload.with_name("copy.py").write_text(REVISION_FILE),
+        "payload", "copy.py also defines", []),
     "query on a missing column": (
         change("checks.0.violations", "SELECT nothing FROM order_items"),
         "checks_plan", "checks.yml: checks.no_stray", []),
@@ -697,10 +700,10 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
         "checks_plan", "scenarios.cascade.steps[1]", []),
     "unknown type of a new column": (
         change("tables.created.order_items.columns.label.type", "strings"),
-        "checks_plan", "no type of this server", []),
+        "checks_plan", "not a type of this server", []),
     "statement in place of a type": (
         change("tables.created.order_items.columns.label.type", "int); DROP TABLE orders; --"),
-        "checks_plan", "no type of this server", []),
+        "checks_plan", "not a type of this server", []),
     "query on a column that nothing adds": (
         change("checks.2.violations", "SELECT opened_at FROM orders"),
         "checks_plan", "checks.closed cannot run: column \"opened_at\" does not exist", []),
@@ -721,12 +724,12 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
         "checks_plan", 'steps[1] cannot run: constraint "uq_x" for table "orders" does not exist', []),
     "unknown type of an added column": (
         change("tables.altered.orders.columns.code.type", "strings"),
-        "checks_plan", "tables.altered.orders.columns.code.type is 'strings', which is no type of this server", []),
+        "checks_plan", "tables.altered.orders.columns.code.type is 'strings', which is not a type of this server", []),
     "statement in place of an added column's type": (
         change("tables.altered.orders.columns.code.type", "int); DROP TABLE accounts; --"),
-        "checks_plan", "no type of this server", []),
+        "checks_plan", "not a type of this server", []),
     "others may write to the state directory": (state_dir_of_all, "state_dir", "is writable by its group and", []),
-    "file in place of the state directory": (state_dir_in_a_file, "dump_room", "is no folder", []),
+    "file in place of the state directory": (state_dir_in_a_file, "dump_room", "is not a folder", []),
     "API with an error": (answer(500, "{}"), "api", "status 500 instead of 200", []),
     "API without JSON": (answer(200, "<html>"), "api", "no JSON", []),
     "API down": (option("api_base_url", "http://127.0.0.1:1"), "api", "nothing listens", []),
@@ -829,7 +832,7 @@ def test_no_room_for_the_dump(world: World, small_disk: Path) -> None:
     result = world.look()
     assert red(result) == {"dump_room"}
     assert f"0 MiB free at {small_disk}" in result["message"]
-    assert "Make 64 MiB of room" in result["message"]
+    assert "Free another 64 MiB" in result["message"]
 
 
 def test_read_only_state_directory(world: World, small_disk: Path) -> None:
@@ -1016,7 +1019,7 @@ def test_what_is_set_and_what_the_server_has_is_reported(world: World) -> None:
     assert result["state"] == "ready"
     proofs = {proof["name"]: proof for proof in result["proofs"]}
     assert "statement_timeout = 5s (for every role in the database" in proofs["preflight.settings"]["detail"]
-    assert "The migration has what is set:" in proofs["preflight.settings"]["detail"]
+    assert "In effect for the migration:" in proofs["preflight.settings"]["detail"]
     found = proofs["preflight.resources"]
     assert (found["status"], found["observed"]["work_mem_kb"]) == ("inconclusive", 3072)
     assert found["observed"]["temp_file_limit_kb"] == 1 << 20 and "Raise temp_file_limit" in found["remedy"]
@@ -1048,4 +1051,4 @@ def test_a_vacuum_against_wraparound_is_named_before_anything_is_touched(world: 
         world.sql("ALTER SYSTEM RESET autovacuum_naptime")
         world.sql("SELECT pg_reload_conf()")
     assert red(result) == {"vacuum"}
-    assert "is at work on public.orders (pid " in result["message"]
+    assert "is running on public.orders (pid " in result["message"]

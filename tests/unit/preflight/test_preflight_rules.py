@@ -188,7 +188,7 @@ SESSION = AlembicSession("dbrelease-probe-x", "arrived", "500", "app_rw", "shop"
         (SESSION, "pass", ""),
         (replace(SESSION, lock_timeout="0", probe=""), "inconclusive", "lock_timeout, dbrelease.* did not reach"),
         (replace(SESSION, application_name="app"), "inconclusive", "application_name did not reach"),
-        (None, "inconclusive", "could not be asked"),
+        (None, "inconclusive", "can be read only from"),
     ],
 )
 def test_settings_that_do_not_reach_alembic(session: AlembicSession | None, status: str, said: str) -> None:
@@ -203,7 +203,7 @@ def test_the_declared_role_is_that_of_alembic() -> None:
     facts = replace(HEALTHY, session=SESSION, migrator=Migrator("app_rw"))
     assert migration_role(DEMANDS, facts).status == "pass"
     proof = migration_role(replace(DEMANDS, role="owner"), facts)
-    assert (proof.status, proof.detail) == ("fail", "Alembic connects as app_rw, and migration.role is owner.")
+    assert (proof.status, proof.detail) == ("fail", "Alembic connects as app_rw, but migration.role is owner.")
 
 
 def test_what_alembic_needs_is_given_by_the_inventory() -> None:

@@ -129,7 +129,7 @@ def test_unknown_revision_is_called_unknown(stack: Stack) -> None:
     stack.sql("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     result = stack.look()
     assert red(result) == {"revision"}
-    assert "does not know" in result["message"]
+    assert "not in the backend's history" in result["message"]
 
 
 def test_second_head_and_different_file_are_refused(stack: Stack) -> None:
@@ -144,7 +144,7 @@ def test_second_head_and_different_file_are_refused(stack: Stack) -> None:
     result = stack.look()
     assert red(result) == {"history", "payload"}
     assert "2 heads" in result["message"]
-    assert "is another file than" in result["message"]
+    assert "differs from" in result["message"]
 
 
 def test_backend_on_another_database_is_noticed(stack: Stack) -> None:
@@ -159,7 +159,7 @@ def test_backend_on_another_database_is_noticed(stack: Stack) -> None:
         result = stack.look()
     finally:
         stack.sql("DROP DATABASE elsewhere WITH (FORCE)")
-    assert f"The backend says {START}, this database says {OLDER}." in result["message"]
+    assert f"The backend reports {START}, but this database is at {OLDER}." in result["message"]
 
 
 def test_stopped_backend_is_said_once(stack: Stack) -> None:

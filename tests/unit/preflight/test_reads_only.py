@@ -133,9 +133,9 @@ def test_check_mode_says_what_it_started_and_what_it_saw_change(
 
 CASES = {
     "nothing": (State(7, frozenset("a")), State(7, frozenset("a")), "pass", "no transaction wrote anything"),
-    "others": (State(7, frozenset("a")), State(9, frozenset("a")), "pass", "2 transactions of anybody's"),
-    "a change": (State(7, frozenset("a")), State(9, frozenset("b")), "inconclusive", "gone: a; new: b"),
-    "not seen": ("No answer.", State(9, frozenset("b")), "inconclusive", "what it changed was not seen. No answer."),
+    "others": (State(7, frozenset("a")), State(9, frozenset("a")), "pass", "2 transactions of any session"),
+    "a change": (State(7, frozenset("a")), State(9, frozenset("b")), "inconclusive", "removed: a; new: b"),
+    "not seen": ("No answer.", State(9, frozenset("b")), "inconclusive", "what it changed is unknown. No answer."),
 }
 
 

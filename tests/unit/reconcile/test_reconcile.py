@@ -767,7 +767,7 @@ def test_rows_that_may_be_somebody_elses_by_now_are_left_as_they_are(deployed: W
     was = deployed.state()
     for check_mode in (True, False):
         error = deployed.refused(check_mode=check_mode, steps=steps, services=services)
-        assert "Step fill (Fill) was not run, as its rows may be no longer the release's alone" in error.message
+        assert "Step fill (Fill) was not run: its rows may no longer belong to the release alone" in error.message
         assert deployed.state() == was
 
 

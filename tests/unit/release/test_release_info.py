@@ -73,10 +73,10 @@ def test_a_problem_is_named_by_file_key_expectation_and_finding(folder: Path, ca
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("release: [a\n", "line 2: expected YAML, found a mistake: expected ',' or ']', but got '<stream end>'."),
-        ("a:\n\t- b\n", r"line 2: expected YAML, found a mistake: found character '\t' that cannot start any token."),
-        ("a: !!python/name:os.system\n", "line 1: expected YAML, found a mistake: could not determine a constructor"),
-        ("a: b\n---\nc: d\n", "line 2: expected YAML, found a mistake: but found another document."),
+        ("release: [a\n", "line 2: expected YAML, found an error: expected ',' or ']', but got '<stream end>'."),
+        ("a:\n\t- b\n", r"line 2: expected YAML, found an error: found character '\t' that cannot start any token."),
+        ("a: !!python/name:os.system\n", "line 1: expected YAML, found an error: could not determine a constructor"),
+        ("a: b\n---\nc: d\n", "line 2: expected YAML, found an error: but found another document."),
         ("", ": expected a mapping, found nothing."),
         ("just text\n", ": expected a mapping, found `just text`."),
         ("- a\n- list\n", ": expected a mapping, found a list."),
@@ -91,7 +91,7 @@ def test_a_file_that_is_no_yaml_mapping_is_the_one_problem(folder: Path, text: s
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("title: again\n", "expected each key once, found `title`, which is on line {first} already."),
+        ("title: again\n", "expected each key once, found `title`, which is already on line {first}."),
         ("on: now\n", "expected a key that is text, found on."),
         ("7: seven\n", "expected a key that is text, found 7."),
         ("[a, b]: c\n", "expected a key that is text, found "),
@@ -165,11 +165,11 @@ NO_FILE = "expected a file that can be read, found no such file or directory."
     [
         (without_a_release_file, f"release.yml: : {NO_FILE}"),
         (without_a_checks_file, f"checks.yml: : {NO_FILE}"),
-        (of_another_encoding, "checks.yml: : expected UTF-8 text, found another byte at position 14."),
-        (with_an_empty_statement, "release.yml: migration.finalize[fill].file: expected a file that holds one SQL"
+        (of_another_encoding, "checks.yml: : expected UTF-8 text, found an invalid byte at position 14."),
+        (with_an_empty_statement, "release.yml: migration.finalize[fill].file: expected a file that contains one SQL"
          " statement, found an empty one."),
-        (with_an_empty_way_back, "release.yml: rollback.sql: expected a file that holds SQL statements, found an empty"
-         " one."),
+        (with_an_empty_way_back, "release.yml: rollback.sql: expected a file that contains SQL statements,"
+         " found an empty one."),
         (with_a_statement_that_is_no_text, "release.yml: migration.finalize[fill].file: expected a file of UTF-8 text,"
          " found one that cannot be read (UnicodeDecodeError)."),
         (with_a_way_back_that_is_no_text, "release.yml: rollback.sql: expected a file of UTF-8 text, found one that"
@@ -185,7 +185,7 @@ def test_a_folder_is_refused(folder: Path, broken: Callable[[Path], None], probl
 
 def test_a_file_that_is_no_text_is_refused(folder: Path) -> None:
     (folder / "migrations" / "bbb2.py").write_bytes("é".encode("latin-1"))
-    with pytest.raises(ReleaseError, match=r"migrations/bbb2\.py failed \(it is no text in UTF-8\)") as caught:
+    with pytest.raises(ReleaseError, match=r"migrations/bbb2\.py failed \(it is not UTF-8 text\)") as caught:
         load(folder, SCHEMAS)
     assert caught.value.refused
 
@@ -194,7 +194,7 @@ def test_a_release_that_is_not_there_names_those_that_are(folder: Path) -> None:
     shutil.copytree(SMALL, folder.parent / "small")
     with pytest.raises(ReleaseError) as caught:
         load(folder.parent / "shop_8", SCHEMAS)
-    assert caught.value.message.endswith("name one of the releases there are (shop_7, small).")
+    assert caught.value.message.endswith("name one of the existing releases (shop_7, small).")
 
 
 @pytest.mark.parametrize("content", [None, "{", "[]"])

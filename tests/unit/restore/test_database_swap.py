@@ -486,7 +486,7 @@ def test_a_container_that_a_swap_could_not_start_is_started_where_nothing_is_lef
     result = world.restore(**asked)
     assert (result["started"], result["database"], status(container)) == ([container], "", "running")
     (proof,) = [proof for proof in result["proofs"] if proof["name"] == "restore.services"]
-    assert (proof["status"], "away since an earlier swap" in proof["detail"]) == ("pass", True)
+    assert (proof["status"], "stopped since an earlier swap" in proof["detail"]) == ("pass", True)
     told = [line["event"] for line in world.journal() if line["step"] == "restore.services"]
     assert told == ["started", "failed", "started", "passed"]
     again = world.restore(**asked)

@@ -387,11 +387,11 @@ def going_round(site: Site) -> None:
 
 FAULTS = [
     (down, "nothing listens there", "Start the service"),
-    (silent, "did not answer within 0.5 s", "what holds the service up"),
-    (trickling, "did not answer within 0.5 s", "what holds the service up"),
-    (hanging_up, "broke off", "Start the service"),
+    (silent, "did not answer within 0.5 s", "what blocks the service"),
+    (trickling, "did not answer within 0.5 s", "what blocks the service"),
+    (hanging_up, "failed (", "Start the service"),
     (redirecting, "a redirect to localhost, which is not followed", "base URL"),
-    (going_round, "redirect after redirect", "base URL"),
+    (going_round, "after 5 redirects", "base URL"),
 ]
 
 
