@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.constants as constants  # type: ignore[import-untyped]
-from ansible import context  # type: ignore[attr-defined]
+import ansible.context as context  # type: ignore[import-untyped]
 from ansible.executor import module_common  # type: ignore[import-untyped]
 from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 from ansible.plugins.loader import module_loader  # type: ignore[import-untyped]
