@@ -127,7 +127,7 @@ SERVICES = {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds
 TABLES = {"existing": {"orders": ["id"]}, "created": {"items": ITEMS}}
 NO_ALEMBIC = ("preflight.history", "preflight.revision")
 READS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "structure": (structure, {"tables": TABLES, "revision": "b2"}),
+    "structure": (structure, {"tables": TABLES, "revision": "b2", "bookkeeping_table": "alembic_version"}),
     "checks": (sql_check_info, {"checks": CHECKS}),
     "plans": (
         plans,
