@@ -165,8 +165,8 @@ class NameLock:
                 others = _others(cursor, self._wanted)
         except psycopg2.Error as error:
             raise ReleaseError(
-                f"Run {self._wanted.run.run_id} has lost its lock on the {self._wanted.login.label} "
-                f"({server_reason(error)}): see who ended its session, and run again."
+                f"Run {self._wanted.run.run_id} lost its lock on the {self._wanted.login.label} "
+                f"({server_reason(error)}): find out who ended its session, and run again."
             ) from error
         if others:
             raise _refusal(self._wanted, others)
@@ -217,8 +217,8 @@ def _acquire(cursor: Cursor, wanted: _Wanted) -> list[Row]:
 def _refusal(wanted: _Wanted, others: list[str]) -> ReleaseError:
     return ReleaseError(
         f"Run {wanted.run.run_id} may not act on the {wanted.login.label}: "
-        f"{' and '.join(others) or 'another run'} is at work on it; "
-        "wait for its end, or end it with pg_terminate_backend, and run again.",
+        f"{' and '.join(others) or 'another run'} is running on it; "
+        "wait until it ends, or terminate it with pg_terminate_backend, and run again.",
         refused=True,
     )
 
@@ -250,6 +250,7 @@ def _foreign_proof(foreign: list[Row], login: Login) -> Proof:
         "The run holds the lock of its database",
         "inconclusive",
         observed=[{key: str(value) for key, value in row.items()} for row in foreign[:3]],
-        detail=f"A stranger has its number: {all_words(foreign)}. It is held by the name of the run's session instead.",
-        remedy=f"End that session with pg_terminate_backend, and ask who may connect to {login.database}.",
+        detail=f"Another session has taken its number: {all_words(foreign)}. The name of the run's session acts as the "
+        "lock instead.",
+        remedy=f"Terminate that session with pg_terminate_backend, and check who may connect to {login.database}.",
     )

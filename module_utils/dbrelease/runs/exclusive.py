@@ -41,12 +41,12 @@ def _lock_or_refuse(path: Path, run: Run) -> HeldFile:
     holder = peek(path)
     if holder and holder.run_id == run.run_id:
         raise ReleaseError(
-            f"Another module of run {run.run_id} is still at work, as one is whose connection was lost: the run ends "
-            "here, and ends that one; run again, which finishes or cleans up."
+            f"Another module of run {run.run_id} is still running, as after a lost connection: this run stops, and "
+            "ends that module; run again, which finishes or cleans up."
         )
     whose = holder.words if holder else "another run"
     raise ReleaseError(
-        f"Run {run.run_id} may not act: the target is held by {whose}; wait for its end and run again.", refused=True
+        f"Run {run.run_id} may not act: the target is held by {whose}; wait until it ends, and run again.", refused=True
     )
 
 
@@ -68,6 +68,6 @@ def _demand_claim(claimed: Claim | None, run: Run) -> None:
 
 def _taken_over(run: Run, by: str) -> ReleaseError:
     return ReleaseError(
-        f"Run {run.run_id} may not act any more: it was taken over by {by}; start a new run when that one has ended.",
+        f"Run {run.run_id} may no longer act: it was taken over by {by}; start a new run when that one has ended.",
         refused=True,
     )

@@ -42,11 +42,11 @@ class Claimed:
     def message(self) -> str:
         """One sentence, empty where there is nothing to say."""
         if self.holder is None:
-            return "Another run is just opening on this target: run again when it has ended." if self.refused else ""
+            return "Another run is starting on this target: run again when it has ended." if self.refused else ""
         if self.refused:
             return (
                 f"This target is held by {self.holder.words}, which is {self.step}: "
-                "wait for its end, or end it, and run again."
+                "wait until it ends, or end it, and run again."
             )
         last = f"gave no sign of life for {WATCH_S:.0f} s and was last" if self.silent else "died"
         return f"The claim on this target was taken over from {self.holder.words}, which {last} {self.step}."
@@ -166,7 +166,7 @@ def alone(run: Run) -> Iterator[None]:
     if held is None and _is_of(run, peek(path)):
         number = f", process {claimed.module.pid}" if claimed.module else ""
         raise ReleaseError(
-            f"A module of run {run.run_id} is still at work on the target{number}, and does not end: "
+            f"A module of run {run.run_id} is still running on the target{number}, and does not end: "
             "end it there, and run again."
         )
     with holding(path, held) if held else nullcontext():

@@ -149,7 +149,7 @@ def notice(
         return ""
     was = " ".join([*_uncounted(runs), *(f"{run.words} was interrupted {run.where}." for run in newest(runs))])
     if revisions is None:
-        return f"{was[:-1]}; what it left in the database cannot be told, as that does not answer."
+        return f"{was[:-1]}; what it left in the database is unknown, because the database does not answer."
     at = f"the database is at {', '.join(revisions) or 'no revision'}"
     same = any(run.run.playbook == playbook for run in runs)
     repairs = any(step in FINISHES.get(playbook, ()) for run in runs for step in run.steps)
@@ -157,9 +157,9 @@ def notice(
     if same and list(revisions) == [revision]:
         then = f": {finishes}."
     elif repairs and list(revisions) == [revision]:
-        then = f"; should it have left a foreign key half done, {finishes}."
+        then = f"; if it left a foreign key half done, {finishes}."
     elif same and list(revisions) == [from_revision]:
-        then = f", as if it had not begun: this run {'would start' if dry else 'starts'} anew."
+        then = f", as if it had not begun: this run {'would start' if dry else 'starts'} from the beginning."
     else:
         then = f"; what it left {_cleaned(settled=settled, dry=dry)}."
     return f"{was[:-1]}; {at}{then}"
@@ -169,8 +169,8 @@ def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -
     """The same of runs of other releases: whether these go on is for their own playbooks to say."""
     cleaned = _cleaned(settled=settled, dry=dry)
     told = (
-        f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left working {cleaned}, "
-        "and the next run of that release goes on from there."
+        f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left running {cleaned}, "
+        "and the next run of that release continues from there."
         for run in newest(runs)
     )
     return " ".join([*_uncounted(runs), *told])
@@ -183,7 +183,7 @@ def newest(runs: Sequence[Interrupted]) -> Sequence[Interrupted]:
 
 def _uncounted(runs: Sequence[Interrupted]) -> list[str]:
     more = len(runs) - len(newest(runs))
-    return [f"{more} runs before these were interrupted too, and get no report."] if more else []
+    return [f"{more} earlier runs were interrupted, too, and get no report."] if more else []
 
 
 def _cleaned(*, settled: bool, dry: bool) -> str:
@@ -231,7 +231,7 @@ def swaps_done(
         if kept in names:
             saved = f", and rows that were written since the backup are saved in {rows}" if rows in folders else ""
             told.append(
-                f"Run {run.run_id} had swapped: what was live before is kept as {kept} "
+                f"Run {run.run_id} had swapped the databases: the one that was live before is kept as {kept} "
                 f"(restore with -e restore_swap_back={kept} swaps it back){saved}."
             )
     return told

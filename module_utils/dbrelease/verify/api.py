@@ -189,7 +189,7 @@ def _shape(seen: EndpointObservation, baseline: Facts | None, stage: str, *, kin
     odd = next((answer for answer in seen.expected if answer.kind != endpoint.kind), None)
     if odd:
         detail = f"GET {endpoint.path} answered with {odd.kind_label}, where the release declares {endpoint.kind}."
-        remedy = "Check that the base URL leads to the API itself, and no page or proxy before it."
+        remedy = "Check that the base URL leads to the API itself, and not to a page or a proxy in front of it."
         if endpoint.items:
             remedy = "Compare the answer with what the release declares: `items` says where its list is."
         return proof("fail", expected=endpoint.kind, observed=odd.kind, detail=detail, remedy=remedy)
@@ -209,7 +209,7 @@ def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callabl
         return proof("fail", expected=sorted(endpoint.outer_keys), detail=detail, remedy=remedy)
     expected = sorted({*endpoint.keys, *(baseline["keys"] if baseline else ())})
     if not items:
-        detail = f"GET {endpoint.path} answered with an empty list, which says nothing about the keys of its items."
+        detail = f"GET {endpoint.path} answered with an empty list, which shows nothing about the keys of its items."
         return proof("inconclusive", expected=expected, observed=[], detail=detail)
     if None in items:
         detail = f"Items of GET {endpoint.path} are no objects."
@@ -220,13 +220,11 @@ def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callabl
     always = (set(baseline["keys"]) - optional if baseline and known else set()) | set(endpoint.keys)
     missing = sorted({key for keys in items for key in always - (keys or frozenset())})
     added = sorted(set(present) - set(baseline["keys"])) if baseline and known else []
-    faults = [
-        f"{text} {', '.join(keys)}" for text, keys in (("missing:", missing), ("not there before:", added)) if keys
-    ]
+    faults = [f"{text} {', '.join(keys)}" for text, keys in (("missing:", missing), ("new:", added)) if keys]
     if faults:
         detail = f"The keys of GET {endpoint.path} changed ({'; '.join(faults)})."
         remedy = (
-            "The release must leave the answers as they are: find what else was deployed, or correct the declared keys."
+            "The release must not change the answers: find out what else was deployed, or correct the declared keys."
         )
         return proof("fail", expected=expected, observed=present, detail=detail, remedy=remedy)
     unseen = sorted(optional - set(present))
@@ -238,11 +236,11 @@ def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callabl
     if before and below and before != below:
         changed = sorted({*before} ^ {*below})
         detail = (
-            f"Lists in the answer of GET {endpoint.path} hold other keys than in the baseline ({', '.join(changed)})."
+            f"Lists in the answer of GET {endpoint.path} have other keys than in the baseline ({', '.join(changed)})."
         )
-        remedy = "Declare where its list is (`items`), so that the keys of its items are judged."
+        remedy = "Declare where its list is (`items`), so that the keys of its items are checked."
         return proof("inconclusive", expected=expected, observed=present, detail=detail, remedy=remedy)
-    detail = "" if known else "Only the declared keys were judged: no baseline has keys of this endpoint."
+    detail = "" if known else "Only the declared keys were checked: no baseline has keys of this endpoint."
     return proof("pass", expected=expected, observed=present, detail=detail)
 
 
@@ -258,12 +256,14 @@ def _count(seen: EndpointObservation, baseline: Facts | None, rewritten: int | N
     if now < before:
         detail = f"GET {endpoint.path} lists {now} items, and listed {before} in the baseline"
         if rewritten is None:
-            detail = f"{detail}; the tables hold other rows than then, so that it says nothing of the API."
+            detail = (
+                f"{detail}; the tables hold other rows than at the baseline, so the count shows nothing about the API."
+            )
             return proof("inconclusive", expected=before, observed=now, detail=detail)
         if rewritten >= before - now:
             detail = f"{detail}; {rewritten} rows were deleted or changed by others since, which may be why."
             return proof("inconclusive", expected=before, observed=now, detail=detail)
-        remedy = "If nobody deleted them meanwhile, the API leaves rows out: compare the tables with the baseline."
+        remedy = "If no session deleted them meanwhile, the API omits rows: compare the tables with the baseline."
         return proof("fail", expected=before, observed=now, detail=f"{detail}.", remedy=remedy)
     detail = f"{now - before} more than in the baseline: the application was writing." if now > before else ""
     return proof("pass", expected=before, observed=now, detail=detail)
@@ -282,7 +282,7 @@ def _latency(seen: EndpointObservation, baseline: Facts | None, latency: Latency
     expected, observed = {"median_ms_at_most": limit}, {"median_ms": now, "baseline_median_ms": before}
     if now > limit:
         detail = f"The median of {len(seen.expected)} requests is {now} ms, above the limit of {limit} ms."
-        remedy = "Look at the load of the target and at the plans of the queries behind this endpoint."
+        remedy = "Check the load of the target and the plans of the queries behind this endpoint."
         return proof(
             "fail" if judged else "inconclusive", expected=expected, observed=observed, detail=detail, remedy=remedy
         )
@@ -290,7 +290,7 @@ def _latency(seen: EndpointObservation, baseline: Facts | None, latency: Latency
 
 
 def _nothing_to_judge(endpoint: Endpoint) -> str:
-    return f"No answer had status {endpoint.status}, so there was nothing to judge."
+    return f"No answer had status {endpoint.status}, so there was nothing to check."
 
 
 OPTIONS: Options = {

@@ -282,7 +282,7 @@ def judge(plan: Mapping[str, Any], index: Index, seen: PlanObservation | None) -
     if not index.found:
         return _red(index, seen, f"There is no index {name} on {table}.", again)
     if seen is None:
-        detail = f"The index {name} is invalid, as an interrupted build leaves it, so that no query can use it."
+        detail = f"The index {name} is invalid, as after an interrupted build, so no query can use it."
         return _red(index, seen, detail, f"REINDEX INDEX CONCURRENTLY {name}, and verify again.")
     if not seen.can and seen.twin and index.rows < floor:
         # Of a handful of rows any index costs the same; that the other can seek by this column shows that this one can.
@@ -291,21 +291,23 @@ def judge(plan: Mapping[str, Any], index: Index, seen: PlanObservation | None) -
         instead = f"; it takes {', '.join(seen.others)} instead" if seen.others else ""
         return _red(index, seen, f"The planner cannot serve the query by {name}{instead}.", again)
     if not index.analyzed:
-        detail = f"{name} can serve the query; whether it does cannot be judged before {table} has been analyzed."
+        detail = f"{name} can serve the query; whether it does cannot be determined before {table} has been analyzed."
         return _verdict("inconclusive", index, seen, detail, f"ANALYZE {table}, and verify again.")
     if seen.does:
         return _verdict("pass", index, seen, f"The query is served by {name}.")
     if index.rows < floor:
-        detail = f"{name} can serve the query; with {index.rows} rows (fewer than {floor}) another way is right."
+        detail = f"{name} can serve the query; with {index.rows} rows (fewer than {floor}) another plan is right."
         return _verdict("pass", index, seen, detail)
     percent = f"{(seen.share or 0) * 100:.0f} %"
     if (seen.share or 0) >= SMALL_SHARE and (seen.cost_by_index or 0) >= seen.cost:
-        detail = f"{name} can serve the query; it would fetch {percent} of {table}, and reading all of it is right."
+        detail = (
+            f"{name} can serve the query; it would fetch {percent} of {table}, and reading the whole table is right."
+        )
         return _verdict("pass", index, seen, detail)
-    detail = f"{name} would fetch only {percent} of the {index.rows} rows, and still the planner does not use it."
+    detail = f"{name} would fetch only {percent} of the {index.rows} rows, but the planner does not use it."
     remedy = (
-        f"ANALYZE {table}; then see whether random_page_cost or an enable_ setting keeps the planner from it, "
-        "and verify again."
+        f"ANALYZE {table}; then check whether random_page_cost or an enable_ setting prevents the planner from using "
+        "it, and verify again."
     )
     return _red(index, seen, detail, remedy)
 

@@ -13,9 +13,9 @@ from .transactions import Whose
 
 OWN, UNKNOWN = "migration", "unknown"
 COUNTERS = ("inserted", "updated", "deleted")
-BY_ITS_OWNER = "The role that owned it is not trusted, and may have done so."
-AUDIT = "If a trigger is to write to it, declare it in tables.audit of the release or audit_tables of the inventory."
-LOOK = "Find out what wrote it before you go on; the backup of the baseline holds the rows as they were."
+BY_ITS_OWNER = "The role that owned it is not trusted, and may have done it."
+AUDIT = "If a trigger should write to it, declare it in tables.audit of the release or audit_tables of the inventory."
+LOOK = "Find out what wrote to it before you continue; the backup of the baseline holds the rows as they were."
 
 
 @dataclass(frozen=True)
@@ -108,21 +108,25 @@ def judge(evidence: Evidence) -> Verdict:
 def _judge(evidence: Evidence) -> Verdict:
     now, before, trace, written = evidence.now, evidence.before, evidence.trace, evidence.written
     if now["absent"]:
-        return _changed(evidence, "The table is gone.")
+        return _changed(evidence, "The table no longer exists.")
     if now["missing"]:
-        return _changed(evidence, f"Of its columns {', '.join(now['missing'])} are gone.")
+        return _changed(evidence, f"The table no longer has the columns {', '.join(now['missing'])}.")
     if trace.by_migration and not evidence.altered:
         return _written(evidence)
     if evidence.not_comparable:
         return Verdict(
-            "inconclusive", f"Changed since the baseline; who wrote cannot be told: {evidence.not_comparable}."
+            "inconclusive",
+            f"Changed since the baseline; who wrote to it cannot be determined: {evidence.not_comparable}.",
         )
     if before.get("oid") and now["oid"] != before["oid"]:
-        return _changed(evidence, "The table was dropped and made anew since the baseline.")
+        return _changed(evidence, "The table was dropped and created again since the baseline.")
     if not evidence.newer and not any(written.values()):
         return _changed(evidence, "It changed, and no session is known to have written to it.", provisional=True)
     if trace.by_migration and evidence.by_migration_alone:
-        detail = f"The migration wrote {trace.by_migration} rows of it, nobody else did, and what they held is changed."
+        detail = (
+            f"The migration wrote {trace.by_migration} rows of it, no other transaction wrote to it, and the content "
+            "of the baseline has changed."
+        )
         return Verdict("fail", detail, LOOK, provisional=True, by=OWN)
     gone = before["rows"] - trace.older - trace.by_migration
     lost = before["rows"] - now["rows"]
@@ -131,9 +135,9 @@ def _judge(evidence: Evidence) -> Verdict:
     if gone > written["deleted"] + updated or lost > written["deleted"]:
         return _changed(
             evidence,
-            f"Of the {before['rows']} rows of the baseline {gone} are gone or rewritten and the table is "
-            f"{max(lost, 0)} rows shorter, but only {written['deleted']} deletes and {updated} updates are "
-            "known of: it was truncated or rewritten.",
+            f"Of the {before['rows']} rows of the baseline, {gone} were removed or rewritten and the table is "
+            f"{max(lost, 0)} rows shorter, but only {written['deleted']} deletes and {updated} updates "
+            "were counted: it was truncated or rewritten.",
             provisional=True,
         )
     unexplained = _unexplained(trace, evidence.window, altered=evidence.altered) if evidence.window else ""
@@ -144,18 +148,18 @@ def _judge(evidence: Evidence) -> Verdict:
     if evidence.altered:
         return Verdict(
             "inconclusive",
-            f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows, "
-            "and whether it changed more of them than it adds cannot be told from what others wrote.",
+            f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows; "
+            "whether it also changed existing rows cannot be determined, because others wrote to it, too.",
         )
     if trace.unattributed:
         return Verdict(
             "inconclusive",
             f"Changed since the baseline: {counts}; {trace.unattributed} rows were written while the migration ran or "
-            "may have run, and whether it or the application wrote them was not seen.",
+            "may have run, and whether it or the application wrote them was not observed.",
         )
     return Verdict(
         "inconclusive",
-        f"Changed by the application since the baseline: {counts}; no row of it is the migration's"
+        f"Changed by the application since the baseline: {counts}; the migration wrote none of its rows"
         f"{_unattributed(written['deleted'], evidence.window)}.",
     )
 
@@ -163,10 +167,14 @@ def _judge(evidence: Evidence) -> Verdict:
 def _changed(evidence: Evidence, what: str, *, provisional: bool = False) -> Verdict:
     """Of a table itself: red, unless it is known that not the migration did it."""
     if evidence.whose == "others":
-        return Verdict("inconclusive", f"{what} Not the migration did it, but somebody else's transaction.", LOOK)
+        return Verdict("inconclusive", f"{what} Another transaction did it, not the migration.", LOOK)
     if evidence.whose == "unknown":
         return Verdict(
-            "fail", f"{what} Whether the migration or somebody else did it was not seen.", LOOK, provisional, UNKNOWN
+            "fail",
+            f"{what} Whether the migration or another transaction did it was not observed.",
+            LOOK,
+            provisional,
+            UNKNOWN,
         )
     return Verdict("fail", what, LOOK, provisional, OWN if evidence.whose == "own" else UNKNOWN)
 
@@ -177,8 +185,8 @@ def _written(evidence: Evidence) -> Verdict:
     if not evidence.only_added_to or not (evidence.audit or trigger):
         return Verdict("fail", wrote, f"{LOOK} {AUDIT}" if evidence.only_added_to else LOOK, by=OWN)
     added = (
-        f"In the migration's transactions {evidence.trace.by_migration} rows were added to it, and none that was there "
-        "is changed or gone by them"
+        f"The migration's transactions added {evidence.trace.by_migration} rows to it, and changed or deleted no "
+        "existing row"
     )
     if evidence.audit:
         return Verdict("inconclusive", f"{added}. It is declared as a table that triggers add to (tables.audit).")
@@ -187,8 +195,8 @@ def _written(evidence: Evidence) -> Verdict:
     name = trigger.name if trigger else ""
     return Verdict(
         "inconclusive",
-        f"{added}. Whether the migration added them or {name} did, which makes its statements as it runs, cannot be "
-        f"seen. {AUDIT}",
+        f"{added}. Whether the migration or {name}, which builds its statements at run time, added them cannot be "
+        f"determined. {AUDIT}",
     )
 
 
@@ -198,7 +206,10 @@ def _unattributed(deleted: int, window: Window | None) -> str:
         return ", as far as the rows show (its counters were not recorded)" if deleted else ""
     if not window.deleted:
         return ""
-    return f"; a deleted one names nobody: {window.deleted} were, and {window.other_transactions} others ran meanwhile"
+    return (
+        f"; who deleted a row cannot be determined: {window.deleted} rows were deleted, and "
+        f"{window.other_transactions} other transactions ran meanwhile"
+    )
 
 
 def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
@@ -247,7 +258,7 @@ def prove_unread(table: str, before: Row) -> Proof:
         "inconclusive",
         expected={"rows": before["rows"], "fingerprint": before["fingerprint"]},
         observed={"fingerprint": None},
-        detail="It could not be read: another session held a lock on it, or its owner let nobody read it.",
+        detail="It could not be read: another session held a lock on it, or its owner did not allow reading it.",
     )
 
 

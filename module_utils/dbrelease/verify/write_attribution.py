@@ -235,7 +235,7 @@ def _not_comparable(cursor: Cursor, baseline: Mapping[str, Any]) -> str:
     if int(baseline.get("database_oid") or row["oid"]) != row["oid"]:
         return "the baseline was taken of another database, before a restore"
     if baseline.get("reading") != READING:
-        return "the baseline was recorded by another version of this program, which read it otherwise"
+        return "the baseline was recorded by another version of this program, which read the tables differently"
     return "" if row["counting"] else "the server does not count writes (track_counts is off)"
 
 

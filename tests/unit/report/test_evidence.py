@@ -707,7 +707,7 @@ def test_where_such_a_module_does_not_end_the_run_stays_open(
     claim(run, {})
     with (
         module_of(run) as module,
-        pytest.raises(ReleaseError, match=f"still at work on the target, process {module.pid}"),
+        pytest.raises(ReleaseError, match=f"still running on the target, process {module.pid}"),
     ):
         call()
     assert not is_closed(Journal(run).read(), run.run_id)

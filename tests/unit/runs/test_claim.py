@@ -188,7 +188,7 @@ def test_a_module_that_was_started_twice_is_no_refusal(one: Run, monkeypatch: py
     opened(one, own())
     with (
         module_of(one),
-        pytest.raises(ReleaseError, match=r"Another module of run .* still at work") as told,
+        pytest.raises(ReleaseError, match=r"Another module of run .* still running") as told,
         acting(one),
     ):
         pass
