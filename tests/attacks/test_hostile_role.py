@@ -189,7 +189,7 @@ def test_a_release_is_not_run_where_it_could_meet_one(shop: Login, stranger: Str
     answer = module.act(asked(module, **given), False)
     said = [proof["detail"] for proof in answer["proofs"] if proof["status"] == "fail"]
     assert len(said) == len(answer["proofs"])
-    for words in ("what a role made that is not trusted", '"public"', f'"{stranger.role}"', "and "):
+    for words in ("an object of a role that is not trusted", '"public"', f'"{stranger.role}"', "and "):
         assert all(words in one for one in said), said
 
 

@@ -57,7 +57,7 @@ def demand_not_taken_over(run: Run, lines: Sequence[Line]) -> None:
 
 
 def _demand_claim(claimed: Claim | None, run: Run) -> None:
-    """The claim is this run's; without any (a module used by itself) it must not have been another's since."""
+    """The claim is this run's; without any (a module used alone) no other run may have claimed the target since."""
     if claimed and claimed.run_id == run.run_id:
         return
     lines = Journal(run).read()

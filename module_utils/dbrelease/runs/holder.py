@@ -27,9 +27,9 @@ HELD: dict[Path, HeldFile] = {}
 
 @dataclass(frozen=True)
 class Claimed:
-    """What came of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead.
+    """The result of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead.
 
-    silent: that is all that is known of one on another machine. Where it lives, its next module is refused.
+    silent: a holder on another machine gave no sign of life. If it is alive, its next module is refused.
     """
 
     refused: bool
@@ -40,7 +40,7 @@ class Claimed:
 
     @property
     def message(self) -> str:
-        """One sentence, empty where there is nothing to say."""
+        """One sentence, empty where there is nothing to report."""
         if self.holder is None:
             return "Another run is starting on this target: run again when it has ended." if self.refused else ""
         if self.refused:
@@ -105,7 +105,7 @@ def end_module(path: Path, holder: Claim, grace_s: float = END_GRACE_S) -> int:
 
 
 def holder_of(run: Run) -> Claimed | None:
-    """The run that holds the target now, if another does and is not known to be dead; looks only."""
+    """The run that holds the target now, if it is another one and not known to be dead; changes nothing."""
     holder = peek(path_in(run.state_dir))
     if holder is None or holder.run_id == run.run_id:
         return None
@@ -129,7 +129,7 @@ def release(run: Run) -> None:
 
 @contextmanager
 def present(run: Run) -> Iterator[None]:
-    """While a module of the run that has the claim works, it holds the kernel's lock: it shows that the run lives."""
+    """Hold the kernel's lock while a module of the run that has the claim works: it shows that the run is alive."""
     path = path_in(run.state_dir)
     held = _lock_of(run, path, PRESENT_S) if _is_of(run, peek(path)) else None
     with holding(path, held) if held else nullcontext():
@@ -137,7 +137,7 @@ def present(run: Run) -> Iterator[None]:
 
 
 def _lock_of(run: Run, path: Path, wait_s: float) -> HeldFile | None:
-    """The lock, unless another run has taken the claim over since it was looked at: whoever signs is a module of it."""
+    """The lock, unless another run has taken over the claim since it was read; the signer is a module of the holder."""
     held = lock(path, wait_s, create=False)
     if held and not _is_of(run, held.read()):
         held.let_go()
@@ -151,9 +151,9 @@ def _is_of(run: Run, claimed: Claim | None) -> bool:
 
 @contextmanager
 def alone(run: Run) -> Iterator[None]:
-    """Within the block no other module of a run that has the claim works; what came of the run can be told.
+    """Wait until the run's other module has ended, so that its result is final.
 
-    One that outlived its connection, or its task's time, is ended. Raises ReleaseError where it does not end.
+    A module that outlived its connection or the time of its task is ended. Raises ReleaseError where it does not end.
     """
     path = path_in(run.state_dir)
     claimed = peek(path)
@@ -175,7 +175,7 @@ def alone(run: Run) -> Iterator[None]:
 
 @contextmanager
 def holding(path: Path, held: HeldFile) -> Iterator[None]:
-    """Keep the kernel's lock, signed by this process, while the block runs."""
+    """Hold the kernel's lock, signed by this process, while the block runs."""
     held.sign()
     HELD[path] = held
     try:

@@ -1,4 +1,4 @@
-"""Runs that were interrupted: found in the journal, and told in plain words. Pure; recovery/recovery.py cleans."""
+"""Runs that were interrupted: detected in the journal, and described. Pure; recovery/recovery.py cleans up."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def lines_of_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]) -> bool:
-    """Whether a run may still be at work, by its own lines, asked by the run that has the claim.
+    """Whether a run may still be running, by its own lines; called by the run that has the claim.
 
-    One that had claimed the target is dead or was taken over; of one that never did, its controller is looked at.
+    One that had claimed the target is dead or was taken over; for one that never did, its controller is checked.
     """
     if is_closed(lines, run_id):
         return False
@@ -91,7 +91,7 @@ def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]
 def interrupted_runs(
     by_run: Mapping[str, Sequence[Line]], *, living: Collection[str], state_dir: str
 ) -> list[Interrupted]:
-    """The runs, of whatever release, that were cut short and that nobody has settled and reported yet."""
+    """The runs, of any release, that were interrupted and that no later run has settled and reported yet."""
     found = []
     for run_id, own in by_run.items():
         if run_id in living:
@@ -101,7 +101,7 @@ def interrupted_runs(
         first = own[0]
         said = {} if schema_error(first, "run") else first["facts"]
         asked = tuple(outcome for outcome in said.get("asked") or () if outcome in OUTCOMES)
-        # Whose report nobody asked for has all that it will have.
+        # A run for which no report was requested has all of its reports.
         settled = bool(asked) and is_unreported(own)
         if settled:
             own = [line for line in own if SETTLED_BY not in line["facts"]]
@@ -126,7 +126,7 @@ def interrupted_runs(
 
 
 def is_unreported(own: Sequence[Line]) -> bool:
-    """Whether the newest end of a run, of its lines, is the one that another run gave it: its report has its own."""
+    """Whether the newest end of a run was written by another run; its report has an end of its own."""
     ends = [line["facts"] for line in own if line["step"] == "run" and line["event"] != "started"]
     return bool(ends) and SETTLED_BY in ends[-1]
 
@@ -166,7 +166,7 @@ def notice(
 
 
 def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -> str:
-    """The same of runs of other releases: whether these go on is for their own playbooks to say."""
+    """The same for runs of other releases: whether these continue is decided by their own playbooks."""
     cleaned = _cleaned(settled=settled, dry=dry)
     told = (
         f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left running {cleaned}, "
@@ -177,7 +177,7 @@ def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -
 
 
 def newest(runs: Sequence[Interrupted]) -> Sequence[Interrupted]:
-    """Those that are named, and reported; of the others it is told how many they are."""
+    """Those that are named, and reported; of the others only the number is reported."""
     return runs[-MOST_REPORTED:]
 
 
@@ -208,12 +208,12 @@ def stray_dumps(names: Collection[str], runs: Sequence[Interrupted]) -> list[str
 
 
 def stray_folders(runs: Sequence[Interrupted]) -> list[str]:
-    """Names of folders of interrupted runs that are of no use without their script; a whole one stays."""
+    """Names of folders of interrupted runs that are useless without their script; a complete one stays."""
     return [rows_folder(run.run.run_id) for run in runs if run.run.playbook == "restore"]
 
 
 def stray_databases(names: Collection[str], database: str, runs: Sequence[Interrupted]) -> list[str]:
-    """Of the server's databases, those that interrupted runs made only for themselves."""
+    """Of the server's databases, those that interrupted runs created only for themselves."""
     made = {DATABASES[run.run.playbook](database, run.run.run_id) for run in runs if run.run.playbook in DATABASES}
     return sorted(made & set(names))
 
@@ -221,7 +221,7 @@ def stray_databases(names: Collection[str], database: str, runs: Sequence[Interr
 def swaps_done(
     names: Collection[str], database: str, runs: Sequence[Interrupted], folders: Collection[str]
 ) -> list[str]:
-    """Of restores that had swapped before they were cut short, what their reports would have said.
+    """Of restores that had swapped before they were interrupted, what their reports would have said.
 
     names: the server's databases; folders: those of the state directory.
     """

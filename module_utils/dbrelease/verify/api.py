@@ -41,7 +41,7 @@ class Endpoint:
         name, path, status, kind = (declared[key] for key in ("name", "path", "status", "kind"))
         keys, items = tuple(declared["keys"]), declared.get("items")
         if items and kind == "object":
-            # The keys are declared of the object; what its list holds is held against the baseline.
+            # The keys are declared for the object; what its list holds is compared with the baseline.
             return cls(name, path, status, "list", (), items, keys)
         return cls(name, path, status, kind, keys, items)
 
@@ -55,7 +55,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Latency:
-    """How many requests are made, and how slow their median may be: `factor` times the baseline's, or `floor_ms`."""
+    """How many requests are sent, and how slow their median may be: `factor` times the baseline's, or `floor_ms`."""
 
     requests: int
     factor: float
@@ -85,7 +85,7 @@ class EndpointObservation:
         return tuple(answer for answer in self.expected if answer.kind == self.endpoint.kind)
 
     def facts(self) -> dict[str, Any]:
-        """What the baseline keeps; `optional_keys` are those of `keys` that not every item has."""
+        """What the baseline records; `optional_keys` are those of `keys` that not every item has."""
         odd = next((answer for answer in self.answers if answer not in self.expected), None)
         last = odd or self.answers[-1]
         key_sets = [keys for page in self.pages for keys in page.items if keys is not None]
@@ -124,7 +124,7 @@ def observe(session: HttpSession, endpoint: Endpoint, requests: int) -> Endpoint
 
 
 def observe_proofs(seen: EndpointObservation, url: str) -> list[Proof]:
-    """What must hold of a baseline: the declared status, and the declared kind of answer."""
+    """The claims on a baseline: the declared status, and the declared kind of answer."""
     return [_status(seen, url, "api_baseline"), _shape(seen, None, "api_baseline", kind_only=True)]
 
 
@@ -137,10 +137,10 @@ def verify_proofs(
     *,
     judge_latency: bool = True,
 ) -> list[Proof]:
-    """What must hold after a release: the declared contract, and nothing that is worse than the baseline.
+    """The claims after a release: the declared contract, and nothing worse than the baseline.
 
-    rewritten: how many rows others have deleted or changed since the baseline; None where nobody can tell.
-    judge_latency: whether slow answers are held against what was done; if not, they are inconclusive.
+    rewritten: how many rows others have deleted or changed since the baseline; None where it cannot be determined.
+    judge_latency: whether slow answers fail the claim; if not, they are inconclusive.
     """
     proofs = [_status(seen, url, "api"), _shape(seen, baseline, "api", kind_only=False)]
     if seen.endpoint.kind == "list":
@@ -332,7 +332,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Ask every endpoint, compare, and journal what was seen."""
+    """Ask every endpoint, compare, and journal what was observed."""
     journal = Journal(run_of(params), dry=check_mode)
     verifying, api = params["mode"] == "verify", params["api"]
     latency = Latency.of(api["latency"])
@@ -364,7 +364,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _rewritten(lines: Sequence[Mapping[str, Any]], run_id: str) -> int | None:
-    """What this run saw in the tables before it came to the API; 0 where it did not look at them."""
+    """How many rows this run found rewritten before it checked the API; 0 where it did not check the tables."""
     for line in reversed(lines):
         if line["run_id"] == run_id and line["step"] in (UNTOUCHED, AS_BEFORE) and line["event"] != "started":
             return rewritten(line["facts"].get("proofs") or ())

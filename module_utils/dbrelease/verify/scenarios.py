@@ -73,7 +73,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Left:
-    """What was there after the rollback: the fate of the transaction and the rows that `leaves_nothing` counted."""
+    """What existed after the rollback: the fate of the transaction and the rows that `leaves_nothing` counted."""
 
     fate: str
     rows: Any = None
@@ -88,7 +88,7 @@ def play_scenarios(login: Login, scenarios: Sequence[Scenario], limits: Limits) 
 
 
 def run_scenario(connection: Connection, scenario: Scenario, limits: Limits) -> Proof:
-    """Play it, roll it back, look at what is left; tried again while another session's lock is in the way."""
+    """Play it, roll it back, check what is left; retried while another session's lock blocks it."""
     started = time.monotonic()
     unknown = unsaved_values(scenario)
     if unknown:
@@ -103,7 +103,7 @@ def run_scenario(connection: Connection, scenario: Scenario, limits: Limits) -> 
 
 
 def unsaved_values(scenario: Scenario) -> list[str]:
-    """The `%(name)s` that stand in a step, or at the end, before any step has saved them."""
+    """The `%(name)s` that a step, or the end, uses before any step has saved them."""
     saved: set[str] = set()
     unknown: list[str] = []
     for step in scenario["steps"]:

@@ -1,4 +1,4 @@
-"""Whether the tables that a release leaves alone hold what the baseline says."""
+"""Whether the tables that a release does not touch still have the content of the baseline."""
 
 from __future__ import annotations
 

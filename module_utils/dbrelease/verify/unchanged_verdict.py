@@ -30,12 +30,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the rows themselves say of who wrote them, by their transaction ids."""
+    """What the rows themselves show of their writers, by their transaction ids."""
 
     by_migration: int = 0  # rows that the migration's transactions wrote
-    older: int = 0  # rows that nobody wrote since the baseline
+    older: int = 0  # rows that no transaction wrote since the baseline
     others: int = 0  # rows that another transaction wrote between the baseline and the end of the upgrade
-    unattributed: int = 0  # rows of a transaction while the migration ran of which it was not seen whose it was
+    unattributed: int = 0  # rows written while the migration ran, by a transaction that could not be attributed
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Evidence:
     before: Row
     now: Row
     trace: Trace
-    written: Mapping[str, int]  # since the baseline, by anyone, also what was rolled back
+    written: Mapping[str, int]  # since the baseline, by any session, also what was rolled back
     window: Window | None = None  # the upgrade's, if it was recorded
-    not_comparable: str = ""  # why counters and transaction ids say nothing
-    whose: Whose | None = None  # dropped, made anew, emptied or lost columns: by whose transaction; None: no trace
+    not_comparable: str = ""  # why counters and transaction ids prove nothing
+    whose: Whose | None = None  # dropped, created again, emptied or lost columns: by whose transaction; None: no trace
     audit: bool = False  # declared as one that triggers add rows to
-    trigger: Trigger | None = None  # what may have added rows to it on the migration's behalf
+    trigger: Trigger | None = None  # what may have added rows to it for the migration's statements
     altered: bool = False  # the release adds to it, so that the migration may write its rows to fill what it adds
-    untrusted: bool = False  # its owner was a role that nobody trusts, and may drop, empty or change it at any time
+    untrusted: bool = False  # its owner was a role that is not trusted, and may drop, empty or change it at any time
 
     @property
     def newer(self) -> int:
@@ -61,14 +61,14 @@ class Evidence:
 
     @property
     def only_added_to(self) -> bool:
-        """Whether the migration can only have added rows: none of before is gone, or none was while it ran."""
+        """Whether the migration can only have added rows: no earlier row was removed, or none while it ran."""
         window = self.window
         still = window is not None and not window.updated and not window.deleted
         return self.trace.older == self.before["rows"] or (still and self.whose != "own")
 
     @property
     def by_migration_alone(self) -> bool:
-        """Whether nobody else wrote: a table that is made anew for a column counts no updates, a filled one all."""
+        """Whether no other session wrote: one that is rewritten for a column counts no updates, a filled one all."""
         written = self.written
         return (
             self.newer == self.trace.by_migration
@@ -85,19 +85,19 @@ class Verdict:
     detail: str
     remedy: str = ""
     provisional: bool = False
-    by: str = ""  # of a red one: whether it was seen that the migration did it
+    by: str = ""  # of a failed one: whether it was observed that the migration did it
 
 
 def same(before: Row, now: Row) -> bool:
-    """Whether a table holds exactly what it held."""
+    """Whether a table has exactly the content that it had."""
     whole = not now["absent"] and not now["missing"]
     return whole and (now["rows"], now["fingerprint"]) == (before["rows"], before["fingerprint"])
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Who changed the table: the migration (fail), the application (inconclusive), someone without a trace (fail).
+    """Who changed the table: the migration (fail), the application (inconclusive), a writer without a trace (fail).
 
-    A table that is a stranger's turns no release red, unless the migration itself wrote rows of it.
+    A table of a role that is not trusted fails no release, unless the migration itself wrote rows of it.
     """
     verdict = _judge(evidence)
     if verdict.status == "fail" and evidence.untrusted and not evidence.trace.by_migration:
@@ -130,7 +130,7 @@ def _judge(evidence: Evidence) -> Verdict:
         return Verdict("fail", detail, LOOK, provisional=True, by=OWN)
     gone = before["rows"] - trace.older - trace.by_migration
     lost = before["rows"] - now["rows"]
-    # A row that names another transaction tells of its update before the counters do.
+    # A row with another transaction's id shows its update before the counters do.
     updated = max(written["updated"], evidence.newer - trace.by_migration - written["inserted"])
     if gone > written["deleted"] + updated or lost > written["deleted"]:
         return _changed(
@@ -201,7 +201,7 @@ def _written(evidence: Evidence) -> Verdict:
 
 
 def _unattributed(deleted: int, window: Window | None) -> str:
-    """A deleted row names no one: say how far the claim goes."""
+    """A deleted row does not show who deleted it: state the limit of the claim."""
     if window is None:
         return ", as far as the rows show (its counters were not recorded)" if deleted else ""
     if not window.deleted:
@@ -251,7 +251,7 @@ def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict:
 
 
 def prove_unread(table: str, before: Row) -> Proof:
-    """The proof for one table that somebody kept from being read."""
+    """The proof for one table that another session or its owner kept from being read."""
     return Proof(
         f"untouched.{table}",
         f"Table {table} holds what it held before",
@@ -263,7 +263,7 @@ def prove_unread(table: str, before: Row) -> Proof:
 
 
 def rewritten(proofs: Iterable[Mapping[str, Any]]) -> int | None:
-    """How many rows of the tables others have deleted or changed, by the tables' proofs; None where nobody can tell."""
+    """How many rows others have deleted or changed, by the tables' proofs; None where it cannot be determined."""
     changed = [proof["observed"] for proof in proofs if proof["status"] != "pass" and _is_of_table(proof["observed"])]
     if any("deleted" not in observed for observed in changed):
         return None

@@ -77,9 +77,9 @@ def test_pauses_do_not_grow_for_ever() -> None:
 
 
 BOUNDS = [
-    ("attempts", LockLimits(attempts=3, deadline_seconds=100), "gave up after 3 attempts"),
-    ("deadline", LockLimits(attempts=1000, deadline_seconds=0.01), "gave up after 1 attempt in"),
-    ("no attempt allowed", LockLimits(attempts=0), "was given no attempt"),
+    ("attempts", LockLimits(attempts=3, deadline_seconds=100), "stopped after 3 attempts"),
+    ("deadline", LockLimits(attempts=1000, deadline_seconds=0.01), "stopped after 1 attempt in"),
+    ("no attempt allowed", LockLimits(attempts=0), "was not attempted"),
 ]
 
 
@@ -233,7 +233,7 @@ def test_nobody_else_is_waited_for_so_long(database: Login, vacuumed: str, sessi
             finally:
                 waits.append(time.monotonic() - begun)
 
-        with pytest.raises(ReleaseError, match="gave up after 3 attempts"):
+        with pytest.raises(ReleaseError, match="stopped after 3 attempts"):
             retrying(timed, LIMITS, what="Locking", watch=watch)
     assert len(waits) == 3 and max(waits) < 1, "writers wait behind it"
 
@@ -252,5 +252,5 @@ def test_a_vacuum_against_wraparound_is_named() -> None:
         **{"pid": 7, "user": None, "application": "autovacuum worker", "state": "active", "since": "now"},
         "query": "autovacuum: VACUUM public.big (to prevent wraparound)",
     }
-    with pytest.raises(ReleaseError, match="let the vacuum that prevents wraparound end, which the server does not"):
+    with pytest.raises(ReleaseError, match="wait for the vacuum that prevents wraparound, which the server never"):
         retrying(contended_for(9), LIMITS, what="Locking", watch=LockWatch([row]), pause=lambda _: None)
