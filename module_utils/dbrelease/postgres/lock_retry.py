@@ -367,6 +367,12 @@ def _in_words(what: str, error: psycopg2.Error) -> Exception:
         return ReleaseError(
             f"{what} was refused by the server ({named}): remove what depends on it first.", refused=True
         )
+    if error.pgcode is None:
+        # The connection was lost, perhaps after the server had received the COMMIT.
+        return ReleaseError(
+            f"{what} failed ({reason}), and it is unknown whether it was committed: check that the server is running, "
+            "and run again."
+        )
     return ReleaseError(
         f"{what} failed ({reason}), and all of it was rolled back: correct the cause, and run again.",
         sqlstate=error.pgcode,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import (
     ContendedError,
     LockLimits,
     LockWatch,
+    PatientSession,
     blockers,
     mask_literals,
     pause_before,
@@ -254,3 +257,15 @@ def test_a_vacuum_against_wraparound_is_named() -> None:
     }
     with pytest.raises(ReleaseError, match="wait for the vacuum that prevents wraparound, which the server never"):
         retrying(contended_for(9), LIMITS, what="Locking", watch=LockWatch([row]), pause=lambda _: None)
+
+
+def test_a_connection_that_is_lost_before_the_answer_to_its_commit_proves_no_rollback(database: Login) -> None:
+    def cut(cursor: psycopg2.extensions.cursor) -> None:
+        cursor.execute("CREATE TABLE half (id int)")
+        with socket.socket(fileno=os.dup(cursor.connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    with closing(connect(database, "tests")) as session:
+        patient = PatientSession(session, LockLimits(), LockWatch())
+        with pytest.raises(ReleaseError, match="it is unknown whether it was committed: check that the server"):
+            patient.write("Writing", cut)
