@@ -27,9 +27,9 @@ def difference(value: Any, shape: Shape, name: str = "it") -> str:
 
 def _differences(value: Any, shape: Shape, name: str) -> Iterator[str]:
     if isinstance(shape, tuple):
-        told = [difference(value, one, name) for one in shape]
-        if "" not in told:
-            yield told[0]
+        differences = [difference(value, one, name) for one in shape]
+        if "" not in differences:
+            yield differences[0]
     elif isinstance(shape, list) and isinstance(value, list):
         for place, one in enumerate(value):
             yield from _differences(one, shape[0], f"{name}[{place}]")

@@ -16,7 +16,7 @@ AS_BEFORE, BASELINE_PROOF = "as_before", "restored.baseline"
 # Of what check mode has started: whether it changed anything.
 READS_PROOF = "preflight.reads_only"
 # Steps that a playbook runs alone, on a release that is deployed; their run changes nothing.
-LOOKED_ON = (
+READ_ONLY = (
     ("readiness", "Ready: {place} meets every criterion."),
     ("monitor", "{place} was watched, and kept its limits."),
     ("schedule", "The schedule of {place} was brought in line."),
@@ -132,17 +132,17 @@ def _gone(stages: Sequence[Stage], taken_back: Stage, place: str, cause: Cause |
 
 def _besides(stages: Sequence[Stage], cause: Stage | None, given_up: int | None) -> str:
     """What a reader of a failure must also know: what was repaired nevertheless, and the result of the rollback."""
-    told = ""
+    text = ""
     if repaired := next((_repairs(one) for one in stages if one.step == RECONCILED and has_effect(one)), ""):
-        told += f" Done before that, and kept: {repaired}."
+        text += f" Done before that, and kept: {repaired}."
     for one in stages:
         if one.step == "hold":
-            told += f" Held: {one.message}"
+            text += f" Held: {one.message}"
         elif (one.step, one.status) == ("downgrade", "refused") and one.red:  # it was tried, and refused on its own
-            told += f" Held: the release is not rolled back. {_why(one)}"
+            text += f" Held: the release is not rolled back. {_why(one)}"
         elif one is not cause and one.status in BAD and not _is_held(one) and _began_after(one, given_up):
-            return f"{told} The rollback failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
-    return told
+            return f"{text} The rollback failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
+    return text
 
 
 def _is_held(stage: Stage) -> bool:
@@ -173,9 +173,9 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
     if "verify" in passed:
         verified = f"it was verified, and not changed{drift}"
         return Verdict("already_deployed", f"{place} is deployed already; {verified}.")
-    for step, told in LOOKED_ON:
+    for step, headline in READ_ONLY:
         if step in passed:
-            return Verdict("already_deployed", told.format(place=place))
+            return Verdict("already_deployed", headline.format(place=place))
     what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
     unseen = [stage.message for stage in stages if stage.step in LOOKED_AT and stage.status == "skipped"]
     cause = Cause(" ".join(filter(None, unseen)) or f"{what}; run the verification.")

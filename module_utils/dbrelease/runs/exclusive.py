@@ -12,7 +12,7 @@ from ..postgres.session import Login
 from .claim import Claim, Line, claimed_later, is_closed
 from .claim_file import HeldFile, lock, path_in, peek
 from .database_lock import advisory_lock
-from .holder import HELD, LOOK_S, holding
+from .holder import HELD, WAIT_S, holding
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def acting(run: Run, login: Login | None = None, *, dry: bool = False) -> Iterat
 
 
 def _lock_or_refuse(path: Path, run: Run) -> HeldFile:
-    held = lock(path, LOOK_S)
+    held = lock(path, WAIT_S)
     if held:
         return held
     holder = peek(path)

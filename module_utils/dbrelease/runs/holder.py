@@ -17,7 +17,7 @@ from .claim_file import POLL_S, HeldFile, lock, path_in, peek, try_lock
 
 # A remote holder that gives no sign of life for so long is dead. Within it a refusal is due as well.
 WATCH_S = 3.0
-LOOK_S = 4.0
+WAIT_S = 4.0
 PRESENT_S = 0.5
 # How long a module may take to put right what it had begun: a restore starts the application, and waits for it.
 IN_ORDER_S = 150.0
@@ -53,7 +53,7 @@ class Claimed:
 
 
 def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
-    """Claim the target for a run, unless another one lives; polled, and never longer than LOOK_S."""
+    """Claim the target for a run, unless another one lives; polled, and never longer than WAIT_S."""
     path, journal = path_in(run.state_dir), Journal(run)
     mine = Claim.of(run, controller, this_machine(), utc_now().isoformat(timespec="seconds"))
     begun = time.monotonic()
@@ -69,7 +69,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
             decision = decide(holder, run.run_id, life, held=not held, closed=closed)
             waited = time.monotonic() - begun
             if holder and decision == "wait" and not held:
-                decision = "refuse" if waited > LOOK_S else "wait"
+                decision = "refuse" if waited > WAIT_S else "wait"
             elif holder and decision == "wait":
                 sign = (holder, sum(line["run_id"] == holder.run_id for line in lines))
                 first_sign = first_sign or sign
@@ -77,7 +77,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
                     decision = "refuse"
                 elif waited > WATCH_S:
                     decision, silent = "take", True
-            elif decision == "wait" and waited > LOOK_S:
+            elif decision == "wait" and waited > WAIT_S:
                 decision = "refuse"
             at = progress_of(lines, holder.run_id) if holder else ""
             if decision == "take" and held:
@@ -91,7 +91,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
             return Claimed(True, holder, at)
         if decision == "end_module" and holder:
             ended = end_module(path, holder) or ended
-            if time.monotonic() - begun > LOOK_S:
+            if time.monotonic() - begun > WAIT_S:
                 return Claimed(True, holder, at)
         time.sleep(POLL_S)
 
@@ -118,7 +118,7 @@ def holder_of(run: Run) -> Claimed | None:
 def release(run: Run) -> None:
     """Give the claim back, if this run has it."""
     path = path_in(run.state_dir)
-    held = HELD.get(path) or lock(path, LOOK_S, create=False)
+    held = HELD.get(path) or lock(path, WAIT_S, create=False)
     if held is None:
         return
     if _is_of(run, held.read()):

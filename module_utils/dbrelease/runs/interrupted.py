@@ -47,7 +47,7 @@ class Interrupted:
     settled: bool = False
 
     def facts(self) -> dict[str, Any]:
-        """For the journal, and for whoever reports it; one that has a report of its own asks for none."""
+        """For the journal, and for the run that reports it; one that has its own report requests none."""
         return {
             "run_id": self.run.run_id,
             "playbook": self.run.playbook,
@@ -168,12 +168,12 @@ def notice(
 def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -> str:
     """The same for runs of other releases: whether these continue is decided by their own playbooks."""
     cleaned = _cleaned(settled=settled, dry=dry)
-    told = (
+    sentences = (
         f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left running {cleaned}, "
         "and the next run of that release continues from there."
         for run in newest(runs)
     )
-    return " ".join([*_uncounted(runs), *told])
+    return " ".join([*_uncounted(runs), *sentences])
 
 
 def newest(runs: Sequence[Interrupted]) -> Sequence[Interrupted]:
@@ -225,13 +225,13 @@ def swaps_done(
 
     names: the server's databases; folders: those of the state directory.
     """
-    told = []
+    sentences = []
     for run in (one.run for one in newest([one for one in runs if one.run.playbook == "restore"])):
         kept, rows = kept_name(database, run.run_id), rows_folder(run.run_id)
         if kept in names:
             saved = f", and rows that were written since the backup are saved in {rows}" if rows in folders else ""
-            told.append(
+            sentences.append(
                 f"Run {run.run_id} had swapped the databases: the one that was live before is kept as {kept} "
                 f"(restore with -e restore_swap_back={kept} swaps it back){saved}."
             )
-    return told
+    return sentences

@@ -15,7 +15,7 @@ OWN, UNKNOWN = "migration", "unknown"
 COUNTERS = ("inserted", "updated", "deleted")
 BY_ITS_OWNER = "The role that owned it is not trusted, and may have done it."
 AUDIT = "If a trigger should write to it, declare it in tables.audit of the release or audit_tables of the inventory."
-LOOK = "Find out what wrote to it before you continue; the backup of the baseline holds the rows as they were."
+FIND_WRITER = "Find out what wrote to it before you continue; the backup of the baseline holds the rows as they were."
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _judge(evidence: Evidence) -> Verdict:
             f"The migration wrote {trace.by_migration} rows of it, no other transaction wrote to it, and the content "
             "of the baseline has changed."
         )
-        return Verdict("fail", detail, LOOK, provisional=True, by=OWN)
+        return Verdict("fail", detail, FIND_WRITER, provisional=True, by=OWN)
     gone = before["rows"] - trace.older - trace.by_migration
     lost = before["rows"] - now["rows"]
     # A row with another transaction's id shows its update before the counters do.
@@ -143,7 +143,7 @@ def _judge(evidence: Evidence) -> Verdict:
     unexplained = _unexplained(trace, evidence.window, altered=evidence.altered) if evidence.window else ""
     if unexplained:
         alone = evidence.window is not None and not evidence.window.other_transactions
-        return Verdict("fail", unexplained, LOOK, by=OWN if alone else UNKNOWN)
+        return Verdict("fail", unexplained, FIND_WRITER, by=OWN if alone else UNKNOWN)
     counts = f"+{written['inserted']} ~{written['updated']} -{written['deleted']} rows"
     if evidence.altered:
         return Verdict(
@@ -167,23 +167,23 @@ def _judge(evidence: Evidence) -> Verdict:
 def _changed(evidence: Evidence, what: str, *, provisional: bool = False) -> Verdict:
     """Of a table itself: red, unless it is known that not the migration did it."""
     if evidence.whose == "others":
-        return Verdict("inconclusive", f"{what} Another transaction did it, not the migration.", LOOK)
+        return Verdict("inconclusive", f"{what} Another transaction did it, not the migration.", FIND_WRITER)
     if evidence.whose == "unknown":
         return Verdict(
             "fail",
             f"{what} Whether the migration or another transaction did it was not observed.",
-            LOOK,
+            FIND_WRITER,
             provisional,
             UNKNOWN,
         )
-    return Verdict("fail", what, LOOK, provisional, OWN if evidence.whose == "own" else UNKNOWN)
+    return Verdict("fail", what, FIND_WRITER, provisional, OWN if evidence.whose == "own" else UNKNOWN)
 
 
 def _written(evidence: Evidence) -> Verdict:
     """Of rows of another table that the migration's transactions wrote: red, unless a trigger has added them."""
     wrote, trigger = f"The migration itself wrote {evidence.trace.by_migration} rows of it.", evidence.trigger
     if not evidence.only_added_to or not (evidence.audit or trigger):
-        return Verdict("fail", wrote, f"{LOOK} {AUDIT}" if evidence.only_added_to else LOOK, by=OWN)
+        return Verdict("fail", wrote, f"{FIND_WRITER} {AUDIT}" if evidence.only_added_to else FIND_WRITER, by=OWN)
     added = (
         f"The migration's transactions added {evidence.trace.by_migration} rows to it, and changed or deleted no "
         "existing row"
