@@ -111,7 +111,7 @@ proofs:
       expected: 0
       observed: 1
       detail: 1 row breaks it.
-      remedy: Bring the rows in line (the sample names some), and verify again.
+      remedy: Correct the rows (the sample shows some of them), and verify again.
       sql: SELECT o.id FROM orders o LEFT JOIN accounts a ON a.id = o.account_id WHERE a.id IS NULL
       sample: [{"id": 7}]
       duration_ms: 12

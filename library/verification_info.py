@@ -151,7 +151,7 @@ options:
       - The index must be there, valid, and I(able) to serve the query; otherwise the proof is red.
       - That it I(does) serve it is demanded only of a table that has been analyzed and has at least C(row_floor) rows
         by the planner's statistics, and only where the query fetches less than a twentieth of the table. Elsewhere
-        another way is right.
+        another plan is right.
       - For a table that was never analyzed the proof is C(inconclusive).
       - A plan that is red is a failed proof and never a failed module. Fails only if the database cannot be asked, or
         the journal cannot be written.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import ansible.constants as constants  # type: ignore[import-untyped]
-from ansible import context  # type: ignore[attr-defined]
+import ansible.context as context  # type: ignore[import-untyped]
 from ansible.executor import module_common  # type: ignore[import-untyped]
 from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 from ansible.plugins.loader import module_loader  # type: ignore[import-untyped]
@@ -60,10 +60,10 @@ def declared_by(plugin: str) -> dict[str, str]:
 def pack(module: str) -> None:
     """Let Ansible pack a module already here, in the process that its workers are forked from.
 
-    A worker packs the module that it runs, and parses about 100 files for that: of a deploy of 13 modules that was a
-    third of the processor's time. What is packed here each worker finds in Ansible's own cache of this play, and a file
-    that is parsed for one module is parsed for all. It only saves time: where it fails, the worker packs as ever, and
-    says why it cannot.
+    A worker packs the module that it runs, and parses about 100 files for that: in a deploy of 13 modules that was a
+    third of the processor's time. Each worker finds what is packed here in Ansible's own cache of this play, and a file
+    that is parsed for one module is parsed for all. It only saves time: where it fails, the worker packs the module as
+    usual, and reports why it cannot.
     """
     if not context.CLIARGS or multiprocessing.parent_process() is not None:
         return
@@ -97,7 +97,7 @@ def parsed_once(parse: Callable[[str, str], ast.Module]) -> Callable[[str, str],
 
 
 def kept(tree: ast.Module) -> ast.Module:
-    """A file with nothing but its imports, those that are not at its top level inside an `if`: all that is asked of it.
+    """A file with nothing but its imports, those that are not at its top level inside an `if`: Ansible needs no more.
 
     The whole trees of the files of a deploy take more than 30 MB, which each worker would carry.
     """
@@ -125,7 +125,7 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
     target: str
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """The declared part of the module's result, or one sentence on why nothing of it is used."""
+        """The declared part of the module's result, or one sentence on why it is refused."""
         super().run(tmp, task_vars)
         self.target = str((task_vars or {}).get("inventory_hostname", ""))
         try:
@@ -180,7 +180,7 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
             raise
         except Exception as error:  # whatever it is that Ansible does not take, this is about the answer
             raise untrusted(self._what(), f"reading it ended in {type(error).__name__}") from error
-        # Before Ansible warns of keys that it drops, in the words of whoever sent them.
+        # Before Ansible warns of keys that it drops, in the words of the sender.
         return keep(answer, self.declared, self._what())
 
 
@@ -190,10 +190,10 @@ def bounded_memory(what: str) -> AbstractContextManager[None]:
 
 
 def bounded_work(doing: str, advice: str) -> AbstractContextManager[None]:
-    """What an answer stands for may be far more than itself: making that is given up, by ReleaseError."""
+    """The result of an answer may be far larger than the answer: making it is stopped, by ReleaseError."""
 
     def given_up(why: str) -> ReleaseError:
-        return ReleaseError(f"{doing} was given up (it takes more than {why}): {advice}", refused=True)
+        return ReleaseError(f"{doing} was stopped (it takes more than {why}): {advice}", refused=True)
 
     return _bounded(given_up, WORK_AT_MOST_S)
 
@@ -222,7 +222,7 @@ def _bounded(refusal: Callable[[str], ReleaseError], work_s: float) -> Iterator[
 
 
 def _resident_bytes() -> int:
-    """What this process holds in memory; on Linux its highest value may be its parent's, and says nothing of growth."""
+    """What this process holds in memory; on Linux its peak may be its parent's, and does not show growth."""
     try:
         return int(STATM.read_text().split()[1]) * resource.getpagesize()
     except OSError:
@@ -230,9 +230,9 @@ def _resident_bytes() -> int:
 
 
 def verdict_is_shown() -> bool:
-    """Whether plugins/callback/verdict.py ends this playbook's output, so that what it says need not be said before it.
+    """Whether plugins/callback/verdict.py ends this playbook's output, so that the verdict need not be printed before.
 
-    It is silent beside whatever is not known to write for people: a program reads that.
+    It is silent beside a callback that is not known to write for people: a program reads that output.
     """
     enabled = [str(name).rpartition(".")[2] for name in constants.CALLBACKS_ENABLED or ()]
     return "verdict" in enabled and str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2] in FOR_PEOPLE

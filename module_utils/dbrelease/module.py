@@ -22,12 +22,12 @@ Act = Callable[[Mapping[str, Any], bool], dict[str, Any]]
 class AnsibleModule(basic.AnsibleModule):
     """A module whose secrets are masked by us, where people read them.
 
-    Ansible puts asterisks for a secret's letters into every text, also into paths and names that other tasks read; and
-    it knows none of the forms in which a program prints a secret.
+    Ansible replaces a secret's letters in every text, also in paths and names that other tasks read; and it does not
+    know the forms in which a program prints a secret.
     """
 
     def fail_json(self, msg: str, **facts: Any) -> NoReturn:
-        """See there; what was given is wrong, or the act has failed."""
+        """Fail as Ansible does, with masked texts: an argument is wrong, or the act has failed."""
         shown = self._shown_by_us()
         super().fail_json(msg=sentence_for_people(msg), **result_for_people(facts), **shown)
 
@@ -52,8 +52,8 @@ class AnsibleModule(basic.AnsibleModule):
 
 def run_module(options: Options, act: Act) -> None:
     """Run `act(params, check_mode)`: what it returns is the result; a ReleaseError becomes one sentence."""
-    # What was imported is never garbage: to look through it again, as Python does also at the end, takes an eighth of
-    # the time of a module that does little.
+    # What was imported is never garbage: searching it again, as Python does also at the end, takes an eighth of the
+    # time of a module that does little.
     gc.freeze()
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     try:
@@ -67,8 +67,8 @@ def run_module(options: Options, act: Act) -> None:
         if reason := _database_reason(error):
             cleaned(error)
             module.fail_json(
-                msg=f"The database did not answer to the end ({reason}): see that it runs and what it logged, and run "
-                "again.",
+                msg=f"The session with the database failed ({reason}): check that the database is running and what it "
+                "logged, and run again.",
                 could_not_run=_says_nothing(error),
             )
         raise cleaned(error)  # noqa: B904
@@ -76,7 +76,7 @@ def run_module(options: Options, act: Act) -> None:
 
 
 def _database_reason(error: Exception) -> str:
-    """What the server or its client said; empty of any other error. Not every module asks a database."""
+    """What the server or its client reported; empty for any other error. Not every module uses a database."""
     if "psycopg2" not in sys.modules:
         return ""
     import psycopg2
@@ -91,13 +91,13 @@ def _is_caused_so(error: ReleaseError) -> bool:
 
 
 def _says_nothing(error: Exception) -> bool:
-    """Whether the database, and not what was asked of it, is the reason of its error."""
+    """Whether the database itself, and not the request, is the reason of its error."""
     from .postgres.could_not_run import could_not_run
 
     return could_not_run(error)
 
 
 def _presence(params: Mapping[str, Any], check_mode: bool) -> AbstractContextManager[None]:
-    """A module of the run that holds the target shows that the run lives; check mode holds nothing."""
+    """A module of the run that holds the target shows that the run is alive; check mode holds nothing."""
     run = params.get("run") or {}
     return present(run_of(params)) if run.get("run_id") and not check_mode else nullcontext()

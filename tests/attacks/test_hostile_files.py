@@ -571,7 +571,7 @@ def test_of_three_hundred_invented_runs_twenty_are_reported_and_all_are_settled_
     first = leftovers.act(parameters, False)
     assert (len(first["interrupted"]), first["more_interrupted"], first["settled"]) == (20, 280, True)
     assert first["interrupted"][-1]["run_id"].endswith("00012b"), "the newest ones"
-    assert first["notice"].startswith("280 runs before these were interrupted too, and get no report.")
+    assert first["notice"].startswith("280 earlier runs were interrupted, too, and get no report.")
     assert first["notice"].count("was interrupted") == 20
     again = leftovers.act(parameters, False)
     assert (len(again["interrupted"]), again["more_interrupted"]) == (20, 0), "until those have their reports"

@@ -456,7 +456,7 @@ def test_nothing_is_recorded_that_would_make_the_journal_unreadable(
 ) -> None:
     monkeypatch.setattr(journal, "MOST_BYTES", journal.ROOM_FOR_ENDS + 300_000)
     kept = journal.Journal(run_of({"run": run_parameters}))
-    with pytest.raises(ReleaseError, match="put a copy of it aside") as refused, kept.step("baseline") as step:
+    with pytest.raises(ReleaseError, match="save a copy of it") as refused, kept.step("baseline") as step:
         step.facts["catalog"] = ["x" * 1000] * 400
     assert refused.value.refused
     kept.append("run", "failed", {"message": "refused"})

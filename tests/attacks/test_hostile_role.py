@@ -127,7 +127,7 @@ SERVICES = {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds
 TABLES = {"existing": {"orders": ["id"]}, "created": {"items": ITEMS}}
 NO_ALEMBIC = ("preflight.history", "preflight.revision")
 READS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "structure": (structure, {"tables": TABLES, "revision": "b2"}),
+    "structure": (structure, {"tables": TABLES, "revision": "b2", "bookkeeping_table": "alembic_version"}),
     "checks": (sql_check_info, {"checks": CHECKS}),
     "plans": (
         plans,
@@ -189,7 +189,7 @@ def test_a_release_is_not_run_where_it_could_meet_one(shop: Login, stranger: Str
     answer = module.act(asked(module, **given), False)
     said = [proof["detail"] for proof in answer["proofs"] if proof["status"] == "fail"]
     assert len(said) == len(answer["proofs"])
-    for words in ("what a role made that is not trusted", '"public"', f'"{stranger.role}"', "and "):
+    for words in ("an object of a role that is not trusted", '"public"', f'"{stranger.role}"', "and "):
         assert all(words in one for one in said), said
 
 

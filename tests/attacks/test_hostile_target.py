@@ -399,7 +399,7 @@ def test_evidence_that_stands_for_endless_work_is_no_page(
     result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": json.dumps(model)}})
     assert time.process_time() - begun < 15
     (warning,) = result["warnings"]
-    assert warning == "Rendering report.html of a was given up (it takes more than 1 s of work): read evidence.json."
+    assert warning == "Rendering report.html of a was stopped (it takes more than 1 s of work): read evidence.json."
     there = {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()}
     assert there == {"evidence.json", "report.md", "junit.xml"}
 

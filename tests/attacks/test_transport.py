@@ -157,7 +157,7 @@ def test_a_false_server_does_not_get_the_password(
     assert PASSWORD.encode() not in server.heard
     if ssl_mode != "require" or encrypted:
         assert b"user" in server.heard
-        assert "the password was not sent; let the server ask for scram-sha-256" in raised.value.message
+        assert "the password was not sent; configure the server to use scram-sha-256" in raised.value.message
         assert raised.value.message.count("Connecting to") == 1 and "\n" not in raised.value.message
 
 
@@ -192,7 +192,7 @@ def test_a_server_that_proves_who_it_is_is_reached(behind_tls: Login, authority:
 @pytest.mark.parametrize(
     ("host", "root", "advice"),
     [
-        ("127.0.0.1", "root", "let db_host be a name that the server's certificate has"),
+        ("127.0.0.1", "root", "set db_host to a name in the server's certificate"),
         ("localhost", "/nowhere.crt", "set db_sslrootcert to a file on the target"),
         ("localhost", "certificate of another", "set db_sslrootcert to the authority that signed"),
     ],
@@ -256,14 +256,14 @@ def test_a_container_on_a_bridge_of_this_machine_is_here(tmp_path: Path, monkeyp
 def test_preflight_says_who_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     said = transport.caveat("db.example.org", "require")
     assert said == (
-        "db_sslmode is require: who answers at db.example.org is not verified, and may be somebody in between. "
-        "Set db_sslmode to verify-full, with db_sslrootcert."
+        "db_sslmode is require: the server at db.example.org is not verified, and another host may answer in its place."
+        " Set db_sslmode to verify-full, with db_sslrootcert."
     )
     assert transport.caveat("db.example.org", "verify-full") == transport.caveat("localhost", "prefer") == ""
     proof = rules_database.database(DEMANDS, replace(HEALTHY, unverified=said))
     assert (proof.status, proof.detail) == ("pass", said)
     monkeypatch.setattr(transport, "refuses_clear_passwords", lambda: False)
-    assert "would also give it the password in clear" in transport.caveat("db.example.org", "prefer")
+    assert "would also send it the password in clear text" in transport.caveat("db.example.org", "prefer")
     assert "require_auth" not in transport.parameters("prefer", "")
 
 

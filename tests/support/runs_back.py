@@ -135,7 +135,7 @@ ROLLBACKS = [
         [*FULL[1:11], *UNVERIFIED, gave_up(), *ALLOWED, *closed("downgrade", "failed", message="Lock timeout.")],
         "failed",
         BOTH,
-        ["The step checks failed", "Taking it back failed, too, in the step downgrade: Lock timeout."],
+        ["The step checks failed", "The rollback failed, too, in the step downgrade: Lock timeout."],
     ),
     Case(
         "automatic, and its downgrade refused by itself",
@@ -143,8 +143,8 @@ ROLLBACKS = [
         [*FULL[1:11], *UNVERIFIED, gave_up(), *ALLOWED, *REFUSED_DOWNGRADE],
         "failed",
         BOTH,
-        ["Held: it is not taken back. Claim rollback.downgrade: 3 rows were written. Count again."],
-        ["Taking it back failed"],
+        ["Held: the release is not rolled back. Claim rollback.downgrade: 3 rows were written. Count again."],
+        ["The rollback failed"],
     ),
     Case(
         "automatic, and its downgrade was killed",
@@ -152,7 +152,7 @@ ROLLBACKS = [
         [*FULL[1:11], ("checks", "started", {}), gave_up(NO_RESULT), *ALLOWED, ("downgrade", "started", {})],
         "failed",
         BOTH,
-        ["The step checks was interrupted", "Taking it back failed, too, in the step downgrade: it never ended."],
+        ["The step checks was interrupted", "The rollback failed, too, in the step downgrade: it never ended."],
     ),
     Case(
         "automatic, and not as before",
@@ -160,7 +160,7 @@ ROLLBACKS = [
         [*FULL[1:11], *UNVERIFIED, gave_up(), *ALLOWED, *DOWNGRADED, *closed("as_before", "failed", **RED)],
         "failed",
         BOTH,
-        ["Taking it back failed, too, in the step as_before: Claim restored.rows: Rows differ."],
+        ["The rollback failed, too, in the step as_before: Claim restored.rows: Rows differ."],
     ),
     Case(
         "guards that could not look",

@@ -174,7 +174,7 @@ DEPLOYS = [
         [*FULL[1:11], *RED_CHECK, gave_up(), *ALLOWED, *closed("downgrade", "refused", message="It is at ccc.")],
         "failed",
         BOTH,
-        ["Taking it back failed, too, in the step downgrade: It is at ccc."],
+        ["The rollback failed, too, in the step downgrade: It is at ccc."],
     ),
     Case(
         "failed, and held by its guards",
@@ -183,6 +183,6 @@ DEPLOYS = [
         "failed",
         BOTH,
         ["Held: Ask."],
-        ["Taking it back failed"],
+        ["The rollback failed"],
     ),
 ]

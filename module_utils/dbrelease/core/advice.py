@@ -1,4 +1,4 @@
-"""What a red claim tells the operator to type."""
+"""The command that a failed claim names for the operator."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def command_for(command: str, environment: str) -> str:
 
 
 def advise(proofs: Iterable[Proof], command: str, concerns: Callable[[Proof], bool]) -> list[Proof]:
-    """The proofs; each red one that the command repairs names it."""
+    """The proofs; each failed one that the command repairs names it."""
     return [
-        replace(proof, remedy=f"`{command}` shows it and brings it in line.")
+        replace(proof, remedy=f"`{command}` reports and repairs it.")
         if command and proof.status == "fail" and concerns(proof)
         else proof
         for proof in proofs

@@ -54,12 +54,12 @@ def declared(module: Path) -> dict[str, str]:
 
 
 def shown(text: str) -> str:
-    """A text in which every character that is not seen is written out."""
+    """A text in which every invisible character is written out."""
     return printable(text, lines=True)
 
 
 def keep(answer: Mapping[str, Any], keys: Declared, what: str) -> dict[str, Any]:
-    """The declared part of an answer; ReleaseError where a value of it is not of its type, or beyond every measure."""
+    """The declared part of an answer; ReleaseError where a value has another type, or the answer exceeds a limit."""
     plain = _Plain(what)
     own = answer.get("_ansible_parsed") is False  # Ansible sets it, whatever the target sends
     failed = answer.get("failed") is not False and "failed" in answer
@@ -91,7 +91,7 @@ def _typed(value: Any, kind: str, key: str, what: str) -> None:
 def untrusted(what: str, why: str) -> ReleaseError:
     """The sentence for an answer that is not used."""
     return ReleaseError(
-        f"The answer of {what} was refused ({why}), and nothing of it was used: find out what runs in place of the "
+        f"The answer of {what} was refused ({why}), and none of it was used: find out what runs in place of the "
         "target's Python there, and run again.",
         refused=True,
     )

@@ -1,6 +1,6 @@
-"""The edge where data is shown to people, or stored for them: without secrets, and with nothing in it that is not seen.
+"""The edge where data is shown to people, or stored for them: without secrets and without invisible characters.
 
-What a later step reads is not touched: of a result all that `DATA` names, of a journal's line all but `TEXTS`.
+What a later step reads is not changed: of a result all that `DATA` names, of a journal's line all but `TEXTS`.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Any
 from .plain_text import printable, unseen
 from .redaction import masked, masked_sql
 
-# Of a result: what other tasks work with. Under these keys stand no messages, nor anybody else's rows.
+# Of a result: what other tasks work with. These keys hold no messages, and no rows of the application.
 DATA = {
     *("run", "run_id", "services", "login_host", "interrupted", "payload_missing", "watch", "losses", "started"),
     *("session_settings", "directory", "files", "texts", "unproven", "revision"),
 }
-# Words of ours and of the release, by which a claim or a step is known.
+# Words of ours and of the release that identify a claim or a step.
 WORDS = {"name", "title", "status", "step", "event", "journal_event", "state", "outcome", "verdict", "mode", "method"}
-# What is written for whoever reads it, anybody's rows among it. Of the journal all else is read again by later steps.
+# What is written for a reader, including rows of the application. All else in the journal is read by later steps.
 TEXTS = {"message", "detail", "remedy", "headline", "notice", "sample", "expected", "observed", "query"}
 SQL = {"sql", "preview_sql", "before", "after", "query"}
-# Each is one sentence, or a few: a line end in it is somebody else's.
+# Each is one sentence, or a few: a line end in it was written by another program.
 ONE_LINE = {"msg", "message", "headline", "detail", "remedy", "notice", "address_problem", "line", "reason"}
 ERRORS_AT_MOST = 20
 
@@ -38,7 +38,7 @@ def lines_for_people(text: str) -> str:
 
 
 def last_words(text: str, length: int, secret: str | None = None) -> str:
-    """The end of what a program said, on one line; masked before it is cut, for half a secret is none that is known."""
+    """The end of a program's output, on one line; masked before it is cut, as half a secret would not be recognized."""
     return " ".join(masked(text, secret).split())[-length:]
 
 
@@ -59,7 +59,7 @@ def result_for_people(value: Any, key: str = "", *, text: bool = False) -> Any:
 
 
 def facts_for_people(value: Any, key: str = "", *, text: bool = False) -> Any:
-    """What a line of the journal says, without secrets in its texts; `json_text` takes care of what is not seen."""
+    """The facts of a journal line, without secrets in its texts; `json_text` handles invisible characters."""
     if isinstance(value, Mapping):
         claim = {"name", "status"} <= value.keys()
         return {
@@ -85,7 +85,7 @@ def invocation_of(params: Mapping[str, Any], hidden: Any) -> dict[str, Any]:
 
 
 def json_text(value: Any, **form: Any) -> str:
-    """The value as JSON that a terminal shows as it is: what is not seen is written as JSON's own escape."""
+    """The value as JSON that a terminal shows unchanged: invisible characters are written as JSON's own escapes."""
     text = json.dumps(value, ensure_ascii=False, **form)
     # Line ends are the form's own: those of a text are escaped already. A long text has few different characters.
     escapes = {ord(one): json.dumps(one)[1:-1] for one in set(text) - {"\n"} if unseen(one)}
@@ -101,7 +101,7 @@ def _every_text(value: Any) -> Any:
 
 
 def cleaned(error: BaseException) -> BaseException:
-    """The same error, and those that it was raised for, of which a traceback shows no secret and nothing unseen."""
+    """The same error, and those that it was raised for; their traceback shows no secret and nothing invisible."""
     seen: list[BaseException] = [error]
     for one in seen[:ERRORS_AT_MOST]:
         one.args = tuple(lines_for_people(part) if isinstance(part, str) else part for part in one.args)

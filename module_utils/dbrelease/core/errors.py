@@ -6,7 +6,7 @@ from typing import Any
 
 
 class ReleaseError(Exception):
-    """What was tried, on what, what happened and what to do, in one sentence; facts travel with it.
+    """What was tried, on what, what happened and what to do, in one sentence; facts accompany it.
 
     `refused` is true when nothing was begun because a rule forbids it, false when something went wrong.
     """

@@ -1,4 +1,4 @@
-"""Files of a run: for the deploying user only, whole or absent, and never over another run's file."""
+"""Files of a run: for the deploying user only, complete or absent, and never over another run's file."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def temporary_name(path: Path, run_id: str) -> Path:
-    """Where a file is written until it is whole: its run in the name tells whose it is after a kill."""
+    """Where a file is written until it is complete: the run in its name shows whose it is after a kill."""
     return path.with_name(f"{path.name}.tmp.{run_id}")
 
 
 def create_private(path: Path, *, setting: str = STATE_DIR) -> int:
     """Open a new file for reading and writing, mode 0600 whatever the umask is; FileExistsError where there is one.
 
-    In the state directory it raises ReleaseError where the folder is not ours alone. A checkout on the controller, to
-    which another `setting` leads, is its operators' business.
+    In the state directory it raises ReleaseError where the folder is not ours alone. A checkout on the controller,
+    which another `setting` names, is its operators' responsibility.
     """
     if setting == STATE_DIR:
         make_private_directory(path.parent)
@@ -35,7 +35,7 @@ def create_private(path: Path, *, setting: str = STATE_DIR) -> int:
 
 
 def publish(temporary: Path, path: Path) -> None:
-    """Give a whole, fsynced file its name, in one step and never over an existing one (FileExistsError)."""
+    """Give a complete, fsynced file its name, in one step and never over an existing one (FileExistsError)."""
     try:
         # link() refuses an existing name, which rename() would replace.
         os.link(temporary, path)
@@ -60,10 +60,10 @@ def sync_directory(folder: Path) -> None:
 
 
 def write_private(path: Path, text: str, run_id: str) -> None:
-    """A whole new file, fsynced, mode 0600; raises ReleaseError and leaves nothing where that is not possible."""
+    """Write a complete new file, fsynced, mode 0600; raises ReleaseError and leaves nothing where that fails."""
     temporary = temporary_name(path, run_id)
     try:
-        # Only this run writes under this name: what is there was left when it was killed.
+        # Only this run writes under this name: an existing file was left when the run was killed.
         temporary.unlink(missing_ok=True)
         descriptor = create_private(temporary)
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
@@ -79,9 +79,9 @@ def write_private(path: Path, text: str, run_id: str) -> None:
 
 
 def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STATE_DIR) -> None:
-    """A whole file, fsynced, mode 0600, in place of the one that this same run may have left there.
+    """Write a complete file, fsynced, mode 0600, in place of the one that this same run may have left there.
 
-    setting: what says where it is, for the sentence of the ReleaseError where that is not possible; see create_private.
+    setting: the setting that names the folder, for the ReleaseError where writing fails; see create_private.
     """
     temporary = temporary_name(path, run_id)
     try:
@@ -109,7 +109,7 @@ def put_command(path: str, run_id: str) -> str:
 
 
 def unused(path: Path, run_id: str) -> Path:
-    """The path, or the first that is free: with this run's own part in its name, or with a number after that.
+    """The path, or the first free one: with this run's own part in its name, or with a number after that.
 
     Another run of the same second may have the path, and this one may write several files that would have one name.
     """

@@ -39,10 +39,10 @@ class Memory:
 
     @classmethod
     def of(cls, lines: Sequence[Line], run: Run) -> Memory:
-        """From the whole journal; what was before the newest deployment is forgotten.
+        """From the whole journal; what happened before the newest deployment is ignored.
 
-        A run that finishes an interrupted one finds the upgrade done, and nobody saw it pass; a database may have been
-        migrated by hand. Then the release is deployed since it was first finalized or verified, which needs it there.
+        A run that finishes an interrupted one finds the upgrade done without a line that it passed; a database may have
+        been migrated by hand. Then the release is deployed since it was first finalized or verified.
         """
         own = [line for line in lines if (line["release"], line["environment"]) == (run.release, run.environment)]
         begin, deployed_ns, taken_back_ns, sampled = 0, None, None, False
@@ -56,7 +56,7 @@ class Memory:
             elif line["step"] == "finalize" and deployed_ns is not None and not sampled:
                 deployed_ns = of_journal(line["ts"])
             elif line["step"] == "verify":
-                taken_back_ns = None  # whoever made it so, it is there
+                taken_back_ns = None  # however it was migrated, it is deployed
             elif line["step"] in TAKEN_BACK:
                 begin, deployed_ns, taken_back_ns, sampled = place + 1, None, of_journal(line["ts"]), False
         recent = own[begin:]
@@ -64,7 +64,7 @@ class Memory:
         return cls(recent, deployed_ns, taken_back_ns, samples)
 
     def previous_logs(self) -> dict[str, Any]:
-        """Each log as the newest sample that looked at it left it."""
+        """Each log as the newest sample that read it left it."""
         found: dict[str, Any] = {}
         for sample in self.samples:
             found |= sample.facts.get("logs") or {}
@@ -75,11 +75,11 @@ class Memory:
         return [sample.facts[section] for sample in self.samples if sample.facts.get(section)]
 
     def standbys(self) -> int:
-        """The most that a sample has seen."""
+        """The highest value that a sample has observed."""
         return max((replication["standbys"] for replication in self.seen("replication")), default=0)
 
     def since(self, begin_ns: int) -> list[Sample]:
-        """The samples from a moment on, whoever took them."""
+        """The samples from a moment on, of any run."""
         return [sample for sample in self.samples if sample.at_ns >= begin_ns]
 
     def watched(self, playbook: str) -> bool:
@@ -91,10 +91,10 @@ class Memory:
         return max(ended, default=-1) >= max(begun, default=0)
 
     def unfinished(self, now_ns: int, at_work: Callable[[str], bool]) -> Line | None:
-        """The line that began the newest watch of a window that no run is at work on, if it was never judged and lately
+        """The line that began the newest watch of a window that no run is working on, if it was never judged and lately
         took a sample.
 
-        Whoever settled its run judged nothing, nor did who took a single sample or watched another window meanwhile.
+        The run that settled its run judged nothing; nor did one that took a single sample or watched another window.
         """
         lines = [line for line in self.lines if line["step"] == WATCH and not _is_single(line)]
         begun = [line for line in lines if line["event"] == "started"]
@@ -139,7 +139,7 @@ def _is_single(line: Line) -> bool:
 
 @dataclass(frozen=True)
 class Before:
-    """How it was before the release; empty, or 0, where nobody looked.
+    """The state before the release; empty, or 0, where it was not observed.
 
     endpoints: how the API answered, by endpoint; health: how well the server was; queued: how many tasks waited; logs:
     the errors of each log.

@@ -31,12 +31,12 @@ LONGEST_TEXT = 200
 # Of the format of a line, which has no key `version` in this one. A format that older programs would misread has a
 # higher one in each of its lines.
 VERSION = 1
-# Every module of a run reads all of it, and keeps it in memory. A run writes some 50 lines, one of them with what is
+# Every module of a run reads all of it, and keeps it in memory. A run writes some 50 lines; one of them has what is
 # recorded of each table.
 MOST_BYTES = 128 << 20
 MOST_LINES = 1_000_000
-# What is recorded may be as large as others make it. A line that large is refused before nothing could be read any
-# more; how the step ended is told in a short one, for which there is room.
+# What is recorded may be as large as others make it. So large a line is refused while the journal can still be read;
+# a short line, for which there is room, reports how the step ended.
 LONG_LINE, ROOM_FOR_ENDS = 64 << 10, 4 << 20
 LONG_JOURNAL = 10_000
 
@@ -109,16 +109,16 @@ class Journal:
         return line
 
     def adopt(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Write lines that dry journals of other runs hold, all or none; see append."""
+        """Write lines of dry journals of other runs, all or none; see append."""
         if lines:
             self._write(lines)
 
     def judge(
         self, step: str, proofs: Sequence[Mapping[str, Any]], facts: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Write and return the line that closes a stage by its proofs; raises ReleaseError where one is red.
+        """Write and return the line that closes a stage by its proofs; raises ReleaseError where one failed.
 
-        So does a claim that could not run: nothing is known of it. The error's `could_not_run` says that none is red.
+        It raises, too, where a claim could not run: nothing is known of it. `could_not_run` is then set if none failed.
         """
         message, red = sentence(proofs), [proof["name"] for proof in failures(proofs)]
         unknown = [proof["name"] for proof in not_run(proofs)]
@@ -150,7 +150,7 @@ class Journal:
             ) from error
 
     def read(self) -> list[dict[str, Any]]:
-        """Every whole line of the journal, oldest first; a torn or foreign one is left out.
+        """Every complete line of the journal, oldest first; a torn or foreign one is skipped.
 
         Raises ReleaseError where the journal cannot be read, is not ours alone, or is larger than any that runs write.
         """
@@ -201,26 +201,26 @@ class Step:
         self.refused = True
 
     def prove(self, *proofs: Proof) -> None:
-        """Add proofs; one that fails closes the step as failed."""
+        """Add proofs; a failed one closes the step as failed."""
         self.facts.setdefault("proofs", []).extend(proof.as_dict() for proof in proofs)
 
 
 def _write_whole(descriptor: int, line: bytes) -> None:
-    """All of a line or nothing: a full disk takes the beginning of one, and says so only to what comes after it."""
+    """Write all of a line or nothing: a full disk takes the beginning of a line, and reports it only afterwards."""
     begun = os.fstat(descriptor).st_size
     written = 0
     try:
         while written < len(line):
             written += os.write(descriptor, line[written:])
     except OSError:
-        # Unless somebody has written behind it.
+        # Unless another process has appended to it.
         if os.fstat(descriptor).st_size == begun + written:
             os.ftruncate(descriptor, begun)
         raise
 
 
 class _NewerError(Exception):
-    """A line of a format that is not known here: what it means, and what it changes for the others, cannot be told."""
+    """A line of an unknown format: its meaning, and its effect on other lines, cannot be determined."""
 
     def __init__(self, version: int) -> None:
         super().__init__(version)
@@ -270,9 +270,9 @@ def _known_lines(path: Path, file: IO[bytes]) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Nothing of what is read becomes garbage, and looking for it again and again takes a third of the time.
+    """Nothing of what is read becomes garbage, and searching it again and again takes a third of the time.
 
-    So the events of a long journal are left out of each later look, too: they stay until the module ends.
+    So the events of a long journal are excluded from later collections, too: they stay until the module ends.
     """
     was_enabled = gc.isenabled()
     gc.disable()
@@ -297,8 +297,8 @@ def _event_of(line: str) -> dict[str, Any] | None:
 
 def _too_large(path: Path, why: str, what: str = "Reading") -> ReleaseError:
     return ReleaseError(
-        f"{what} the journal {path} was refused ({why}): see what wrote to it, put a copy of it aside, take out the "
-        "lines of releases that nobody will take back, and run again.",
+        f"{what} the journal {path} was refused ({why}): find out what wrote to it, save a copy of it, remove the "
+        "lines of releases that will not be rolled back, and run again.",
         refused=True,
     )
 
@@ -334,13 +334,13 @@ def _are_texts_of_a_run(run_id: Any, *more: Any) -> bool:
 def last_facts(
     events: list[dict[str, Any]], *, release: str, environment: str, step: str, event: Event = "passed"
 ) -> dict[str, Any] | None:
-    """The facts of the newest such line for a release in an environment, or None; raises ReleaseError for odd ones."""
+    """The facts of the newest such line of a release in an environment, or None; ReleaseError for malformed ones."""
     for line in reversed(events):
         if (line["release"], line["environment"], line["step"], line["event"]) == (release, environment, step, event):
             if wrong := schema_error(line):
                 raise ReleaseError(
                     f"Reading the journal failed (in the last line of step {step}, of run {line['run_id']}, {wrong}): "
-                    "correct that line, or take it out."
+                    "correct that line, or remove it."
                 )
             facts: dict[str, Any] = line["facts"]
             return facts

@@ -1,4 +1,4 @@
-"""What lines of the journal must say for whoever reads them later, by their step; not everything in it may be ours."""
+"""What lines of the journal must contain for later readers, by their step; not everything in it may be ours."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ FACTS: Mapping[str, Shape] = {
 
 
 def schema_error(line: Mapping[str, Any], step: str = "") -> str:
-    """What the facts of a line say otherwise than those of its step, or of `step`, must; empty where nothing."""
+    """How the facts of a line differ from the schema of its step, or of `step`; empty where they fit."""
     return difference(line["facts"], FACTS.get(step or line["step"], {}), "facts")

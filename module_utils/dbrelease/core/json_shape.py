@@ -1,8 +1,8 @@
-"""What was read as JSON held against what it must be, which is declared as data; the first difference is told in words.
+"""Compare JSON that was read with its schema, which is declared as data; describe the first difference.
 
 A shape is a type, or None for null; a list with one shape, for a list of such; a tuple of shapes, for any one of them;
-or a mapping by key, with `?` behind a key that may be lacking, and EACH for every key that is not named. What else an
-object has is not looked at.
+or a mapping by key, with `?` behind an optional key, and EACH for every key that is not named. Other keys of an object
+are not checked.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def difference(value: Any, shape: Shape, name: str = "it") -> str:
 
 def _differences(value: Any, shape: Shape, name: str) -> Iterator[str]:
     if isinstance(shape, tuple):
-        told = [difference(value, one, name) for one in shape]
-        if "" not in told:
-            yield told[0]
+        differences = [difference(value, one, name) for one in shape]
+        if "" not in differences:
+            yield differences[0]
     elif isinstance(shape, list) and isinstance(value, list):
         for place, one in enumerate(value):
             yield from _differences(one, shape[0], f"{name}[{place}]")

@@ -1,4 +1,4 @@
-"""What a run came to: the first cause of what went wrong, and the outcome."""
+"""The outcome of a run, and the first cause of what went wrong."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from .stages import BAD, RECONCILED, Line, Stage, change_begun, has_effect, one_line, upgrade_begun
 
-# What Ansible itself says where a module did not come to its end.
+# What Ansible itself reports where a module did not end properly.
 NO_RESULT = ("Module result deserialization failed", "MODULE FAILURE")
 TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is the outcome
 # The step that compares with the baseline, and its one proof where there is none.
 AS_BEFORE, BASELINE_PROOF = "as_before", "restored.baseline"
 # Of what check mode has started: whether it changed anything.
 READS_PROOF = "preflight.reads_only"
-# Steps that are asked for alone, of a release that is deployed; their run changes nothing.
-LOOKED_ON = (
+# Steps that a playbook runs alone, on a release that is deployed; their run changes nothing.
+READ_ONLY = (
     ("readiness", "Ready: {place} meets every criterion."),
     ("monitor", "{place} was watched, and kept its limits."),
     ("schedule", "The schedule of {place} was brought in line."),
@@ -26,7 +26,7 @@ LOOKED_AT = {"verify", "structure", "checks", "scenario", "plans", "api", "untou
 
 @dataclass(frozen=True)
 class Cause:
-    """What went wrong first: in a step that the journal knows, or in a task that only Ansible knows."""
+    """The first failure: in a step that the journal knows, or in a task that only Ansible knows."""
 
     message: str
     step: str | None = None
@@ -48,14 +48,14 @@ def task_failure(lines: Iterable[Line], given: Mapping[str, Any] | None) -> Caus
     for facts in (given or {}, *found):
         task, message = one_line(str(facts.get("task") or "")), one_line(str(facts.get("message") or ""))
         if message.startswith(NO_RESULT):
-            message = "its module ended without a result, as one does that is killed"
+            message = "its module ended without a result, as a killed process does"
         if task or message:
             return Cause(message or "it gave no reason.", task=task or None)
     return None
 
 
 def given_up_at(lines: Iterable[Line]) -> int | None:
-    """The place of the line by which the playbook says that a task failed; whatever fails later is not the cause."""
+    """The place of the line by which the playbook reports a failed task; a later failure is not the cause."""
     places = (place for place, line in enumerate(lines) if line["step"] == "playbook" and line["event"] in BAD)
     return next(places, None)
 
@@ -63,9 +63,9 @@ def given_up_at(lines: Iterable[Line]) -> int | None:
 def first_cause(
     stages: Sequence[Stage], failure: Cause | None, given_up: int | None
 ) -> tuple[Stage | None, Cause | None]:
-    """What went wrong first. Of stages that never ended it is the innermost one, which began last.
+    """The first failure. Of stages that never ended it is the innermost one, which began last.
 
-    What began after the playbook gave up, to take the release back, is the cause only of a run without another.
+    A stage that began after the playbook's failure, to roll the release back, is the cause only if there is no other.
     """
     ended = sorted((s for s in stages if s.status in BAD and s.closed is not None), key=lambda s: s.closed or 0)
     endless = [stage for stage in stages if stage.closed is None]
@@ -114,7 +114,7 @@ def judge(
 
 
 def _gone(stages: Sequence[Stage], taken_back: Stage, place: str, cause: Cause | None, given_up: int | None) -> str:
-    """The headline of a release that was taken back: why, or what came after it."""
+    """The headline of a release that was rolled back or restored: why, or what failed after it."""
     back = taken_back.step == "rolled_back"
     if back and not _passed(stages, "downgrade") and not cause:
         compared = "was compared with its baseline, and not changed."
@@ -131,27 +131,27 @@ def _gone(stages: Sequence[Stage], taken_back: Stage, place: str, cause: Cause |
 
 
 def _besides(stages: Sequence[Stage], cause: Stage | None, given_up: int | None) -> str:
-    """What a reader of a failure must know besides: what was repaired all the same, and what came of going back."""
-    told = ""
+    """What a reader of a failure must also know: what was repaired nevertheless, and the result of the rollback."""
+    text = ""
     if repaired := next((_repairs(one) for one in stages if one.step == RECONCILED and has_effect(one)), ""):
-        told += f" Done before that, and kept: {repaired}."
+        text += f" Done before that, and kept: {repaired}."
     for one in stages:
         if one.step == "hold":
-            told += f" Held: {one.message}"
-        elif (one.step, one.status) == ("downgrade", "refused") and one.red:  # it was tried, and refused by itself
-            told += f" Held: it is not taken back. {_why(one)}"
+            text += f" Held: {one.message}"
+        elif (one.step, one.status) == ("downgrade", "refused") and one.red:  # it was tried, and refused on its own
+            text += f" Held: the release is not rolled back. {_why(one)}"
         elif one is not cause and one.status in BAD and not _is_held(one) and _began_after(one, given_up):
-            return f"{told} Taking it back failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
-    return told
+            return f"{text} The rollback failed, too, in the step {one.step}: {_why(one) or 'it never ended.'}"
+    return text
 
 
 def _is_held(stage: Stage) -> bool:
-    """Whether guards refused to take the release back, which `hold` tells."""
+    """Whether guards refused to roll the release back, which `hold` reports."""
     return (stage.step, stage.status) == ("guards", "refused")
 
 
 def _began_after(stage: Stage, given_up: int | None) -> bool:
-    """Whether a step began when the playbook had given up already."""
+    """Whether a step began after the playbook had reported its failure."""
     began = stage.closed if stage.began is None else stage.began
     return given_up is not None and began is not None and began > given_up
 
@@ -173,9 +173,9 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
     if "verify" in passed:
         verified = f"it was verified, and not changed{drift}"
         return Verdict("already_deployed", f"{place} is deployed already; {verified}.")
-    for step, told in LOOKED_ON:
+    for step, headline in READ_ONLY:
         if step in passed:
-            return Verdict("already_deployed", told.format(place=place))
+            return Verdict("already_deployed", headline.format(place=place))
     what = "the upgrade passed, and was not verified" if begun else "no step of this run verified the release"
     unseen = [stage.message for stage in stages if stage.step in LOOKED_AT and stage.status == "skipped"]
     cause = Cause(" ".join(filter(None, unseen)) or f"{what}; run the verification.")
@@ -183,7 +183,7 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
 
 
 def _seen_in_check_mode(stages: Sequence[Stage]) -> str:
-    """What is known of a run that was only to read: what others' programs did was looked at, or was not."""
+    """What is known of a run that only reads: whether the programs that it started changed anything, if observed."""
     proofs = [proof for stage in stages for proof in stage.facts.get("proofs") or ()]
     seen = next((proof for proof in proofs if proof["name"] == READS_PROOF), None)
     if seen is None:
@@ -199,16 +199,16 @@ def _drift(stages: Sequence[Stage]) -> str:
     proofs = (checks.facts.get("proofs") or ()) if checks else ()
     left_open = sum(proof["status"] == "inconclusive" for proof in proofs)
     verb = "shows" if left_open == 1 else "show"
-    return f"; {left_open} of its checks {verb} drift, which reconcile brings in line" if left_open else ""
+    return f"; {left_open} of its checks {verb} drift, which reconcile repairs" if left_open else ""
 
 
 def _repairs(reconciled: Stage) -> str:
-    """What reconcile did, in words."""
+    """What reconcile repaired, in words."""
     return ", ".join(reconciled.facts.get("repaired") or ()) or "nothing was left to repair"
 
 
 def failure_after(stages: Sequence[Stage], taken_back: Stage) -> bool:
-    """Whether anything went wrong after the release had been taken back, or has begun since and has no end."""
+    """Whether anything failed after the release had been rolled back, or has begun since and has no end."""
     since = stages.index(taken_back)
     return any(
         place > since if stage.closed is None else stage.status in BAD and stage.closed > (taken_back.closed or 0)
@@ -222,7 +222,7 @@ def _taken_back(stages: Sequence[Stage]) -> Stage | None:
 
 
 def _compared(stages: Sequence[Stage]) -> bool:
-    """Whether the database was compared with its baseline: without one that very claim stays inconclusive."""
+    """Whether the database was compared with its baseline: without one that claim stays inconclusive."""
     proofs = [proof for stage in stages if stage.step == AS_BEFORE for proof in stage.facts.get("proofs") or ()]
     return any(proof["name"] != BASELINE_PROOF for proof in proofs)
 
@@ -238,9 +238,9 @@ def _is_refusal(stage: Stage) -> bool:
 
 
 def _why(stage: Stage) -> str:
-    """The first claim that does not hold and the number of the others, else what the step said itself."""
-    if not stage.red or stage.step == "guards":  # a refusal by guards has said all of it
+    """The first failed claim and the number of the others, else the step's own message."""
+    if not stage.red or stage.step == "guards":  # a refusal by guards is complete
         return stage.message
     first, more = stage.red[0], len(stage.red) - 1
     text = one_line(f"{first['title']}: {first['detail']} {first['remedy']}")
-    return f"{text} ({more} more {'claim does' if more == 1 else 'claims do'} not hold.)" if more else text
+    return f"{text} ({more} more {'claim' if more == 1 else 'claims'} failed.)" if more else text

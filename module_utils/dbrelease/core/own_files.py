@@ -1,8 +1,8 @@
-"""Files that are ours alone: in folders that nobody else may write, opened without following a link, or refused.
+"""Files that are ours alone: in folders that no other user may write, opened without following a link, or refused.
 
-Who may write a folder may put a link in the place of a file, and then we read, fill or empty whatever it leads to. So
-each folder from the root down belongs to root or to the deploying user, and nobody else may write it; what lies beneath
-cannot be exchanged by others between a look and an opening. The files themselves are looked at once they are open.
+A user who may write a folder may replace a file by a link, and then we would read, fill or empty its target. So each
+folder from the root down belongs to root or to the deploying user, and no other user may write it; what is below cannot
+be exchanged between a check and an opening. The files themselves are checked once they are open.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from .errors import ReleaseError
 ROOT_UID = 0
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 MOST_LINKS = 40
-# Of what is read whole into memory: a manifest, a baseline, evidence.
+# Of what is read into memory as a whole: a manifest, a baseline, evidence.
 MOST_BYTES = 256 << 20
-SEE_WHO = "see who made it, and remove it"
+SEE_WHO = "find out who created it, and remove it"
 ADVICE = "set release_state_dir to a folder of the deploying user or of root, such as /var/lib/dbrelease"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong with a path, and what to do about that."""
+    """What is wrong with a path, and what to do about it."""
 
     what: str
     remedy: str
@@ -45,9 +45,9 @@ def is_ours(status: os.stat_result) -> bool:
 
 
 def finding_on(folder: str | Path) -> Finding | None:
-    """Why somebody else could change what is in a folder, or could make it if it is missing; None where nobody can.
+    """Why another user could change a folder's content, or create it if it is missing; None where none can.
 
-    A link above it is followed where nobody but root can have made it, as /var/run is one; the folder itself is none.
+    A link above it is followed where only root can have made it, as /var/run is one; the folder itself must not be one.
     """
     whole = Path(folder) if Path(folder).is_absolute() else Path.cwd() / folder
     here, names, links = Path("/"), _names(whole), 0
@@ -55,16 +55,16 @@ def finding_on(folder: str | Path) -> Finding | None:
         return found
     while names:
         name = names.pop()
-        # Behind a link it leads elsewhere than its text says.
+        # Behind a link it is another folder than its text names.
         path = here.parent if name == ".." else here / name
         try:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError, PermissionError):
-            return None  # it is yet to be made, here where nobody else can; or to be refused by the kernel
+            return None  # it does not exist yet, and no other user can create it here; or the kernel will refuse it
         if stat.S_ISLNK(status.st_mode):
             links += 1
             if not names or links > MOST_LINKS or not _is_roots(here, status):
-                return Finding(f"{path} is a link", "see who made it, and name the folder that it leads to")
+                return Finding(f"{path} is a link", "find out who created it, and name the folder that it points to")
             leads_to = path.readlink()
             names += _names(leads_to)
             here = Path("/") if leads_to.is_absolute() else here
@@ -83,7 +83,7 @@ def _names(path: Path) -> list[str]:
 def _finding_on_one(path: Path, status: os.stat_result, *, last: bool = False) -> Finding | None:
     if not is_ours(status):
         return Finding(f"{path} belongs to {name_of(owner_of(status))}", ADVICE)
-    # In a folder like /tmp nobody may exchange what is another's; but anybody may add to it.
+    # In a folder like /tmp no user may replace another's entries; but any user may add some.
     if status.st_mode & OTHERS_WRITE and (last or not status.st_mode & stat.S_ISVTX):
         shared = status.st_mode & stat.S_ISVTX
         remedy = f"name a folder in it, or {ADVICE}" if shared else f"`chmod go-w {path}`, or {ADVICE}"
@@ -111,7 +111,7 @@ def name_of(uid: int) -> str:
 
 
 def demand_own_folder(folder: str | Path) -> None:
-    """Raises ReleaseError where somebody else could change what is in a folder, or what is made there."""
+    """Raise ReleaseError where another user could change what is in a folder, or what is created there."""
     if found := finding_on(folder):
         raise ReleaseError(
             f"Using the folder {folder} on the target was refused ({found.what}, so others may change what is kept "
@@ -121,12 +121,12 @@ def demand_own_folder(folder: str | Path) -> None:
 
 
 def make_private_directory(path: Path) -> None:
-    """The folder and its missing parents, mode 0700 for each that is made; raises ReleaseError unless it is ours."""
+    """The folder and its missing parents, each created with mode 0700; raises ReleaseError unless it is ours."""
     demand_own_folder(path)
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
         folder.mkdir(mode=0o700, exist_ok=True)
-    if missing:  # somebody may have been faster
+    if missing:  # another process may have created it first
         demand_own_folder(path)
 
 
@@ -137,10 +137,10 @@ def open_own(path: Path, flags: int = os.O_RDONLY) -> int:
     """
     demand_own_folder(path.parent)
     try:
-        # A pipe in its place must not hold us up.
+        # A pipe in its place must not block us.
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        # Other systems than Linux have other words for a link; a pipe that nobody reads cannot be opened to write.
+        # Other systems than Linux report a link otherwise; a pipe without a reader cannot be opened for writing.
         if error.errno in (errno.ELOOP, errno.EMLINK):
             raise _not_ours(path, Finding("it is a link", SEE_WHO)) from error
         if error.errno == errno.ENXIO:
@@ -161,14 +161,16 @@ def _finding_on_file(path: Path, status: os.stat_result) -> Finding | None:
         return Finding("it is no regular file", SEE_WHO)
     if not is_ours(status):
         return Finding(
-            f"it belongs to {name_of(owner_of(status))}", f"see who made it; if it is yours, chown it to {_me()}"
+            f"it belongs to {name_of(owner_of(status))}",
+            f"find out who created it; if it is yours, chown it to {_me()}",
         )
     if status.st_mode & OTHERS_WRITE:
         return Finding(
-            f"it is writable by {_writers(status)}", f"see that it is what you expect, and `chmod go-w {path}`"
+            f"it is writable by {_writers(status)}",
+            f"check that it has the content that you expect, and `chmod go-w {path}`",
         )
     if status.st_nlink > 1:
-        return Finding(f"it has {status.st_nlink} names", "see where the others are, and put a copy in its place")
+        return Finding(f"it has {status.st_nlink} names", "find out where the others are, and replace it by a copy")
     return None
 
 
@@ -195,14 +197,14 @@ def read_own(path: Path, limit: int = MOST_BYTES) -> bytes:
         data = file.read(limit + 1)
     if len(data) > limit:
         raise ReleaseError(
-            f"Reading {path} was refused (it is larger than {limit} bytes): see what wrote to it.", refused=True
+            f"Reading {path} was refused (it is larger than {limit} bytes): find out what wrote to it.", refused=True
         )
     return data
 
 
 def kept_in(folder: str | Path, name: str) -> Path:
-    """The path of a file that a record names: its own name counts, in the folder that keeps the record.
+    """The path of a file that a record names: only its file name counts, in the folder that has the record.
 
-    The state directory may have been moved with all that is in it; and no record leads out of it.
+    The state directory may have been moved with its content; and no record may name a file outside of it.
     """
     return Path(folder) / Path(name).name

@@ -28,10 +28,10 @@ PLAIN = re.compile(r"[ -~]*")
 
 
 def printable(text: str, *, lines: bool = False) -> str:
-    """The text with every character that is not seen written out: an escape character is then `\\x1b`.
+    """The text with every invisible character written out: an escape character becomes `\\x1b`.
 
-    It is one line, where line ends and tabs are blanks; with `lines` it keeps its lines and its tabs. Doing it twice
-    changes nothing more.
+    It is one line, in which line ends and tabs become blanks; with `lines` it keeps its lines and its tabs. Applying it
+    twice changes nothing more.
     """
     if PLAIN.fullmatch(text):
         return text
@@ -40,7 +40,7 @@ def printable(text: str, *, lines: bool = False) -> str:
 
 
 def printable_parts(value: Any) -> Any:
-    """The same of every text in a value as JSON knows it, keys too; each keeps its lines."""
+    """The same for every text in a JSON value, keys too; each keeps its lines."""
     if isinstance(value, str):
         return printable(value, lines=True)
     if isinstance(value, Mapping):
@@ -51,12 +51,12 @@ def printable_parts(value: Any) -> Any:
 
 
 def is_printable(text: str) -> bool:
-    """Whether the text is one line in which every character is seen."""
+    """Whether the text is one line in which every character is visible."""
     return printable(text) == text
 
 
 def unseen(character: str) -> bool:
-    """Whether a character is none that is seen where it stands."""
+    """Whether a character is invisible in its place."""
     ignorable = any(first <= ord(character) <= last for first, last in IGNORABLE)
     return ignorable or unicodedata.category(character) in UNSEEN_CLASSES
 

@@ -1,4 +1,4 @@
-"""This machine and its processes, as /proc tells: whether one that was noted earlier is still the same, and running."""
+"""This machine and its processes, from /proc: whether a recorded process is still the same, and running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_S = 0.05
 
 @dataclass(frozen=True)
 class Process:
-    """A process that cannot be mistaken for a later one of the same number; `started` is in clock ticks since boot."""
+    """A process that cannot be confused with a later one of the same number; `started` is in clock ticks since boot."""
 
     pid: int
     started: str
@@ -30,7 +30,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """The machine that this runs on; parts that it does not tell are empty."""
+    """The machine that this runs on; parts that it does not report are empty."""
     try:
         namespace = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -45,7 +45,7 @@ def process_of(pid: int) -> Process | None:
 
 
 def is_running(process: Process) -> bool:
-    """Whether that very process still runs; one whose beginning is hidden from this user counts as running."""
+    """Whether that very process is still running; one whose start is hidden from this user counts as running."""
     fields = _fields(process.pid)
     if fields:
         dead = fields[0] in ("Z", "X")
@@ -56,7 +56,7 @@ def is_running(process: Process) -> bool:
         return False
     except PermissionError:
         return True
-    # It was not there to be read, and is there now: another one, of this moment.
+    # It could not be read before, and exists now: another process, which has just started.
     return not Path("/proc/self/stat").exists()
 
 
@@ -87,7 +87,7 @@ def has_open(process: Process, path: Path) -> bool:
 
 
 def end(process: Process, grace_s: float = END_GRACE_S) -> bool:
-    """End a process, for certain, once it had so long to end in order; says whether it is gone."""
+    """End a process for certain, after this long to end in order; returns whether it has ended."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if not is_running(process):
             return True
@@ -111,7 +111,7 @@ def _same(descriptor: Path, path: Path) -> bool:
 
 
 def _fields(pid: int) -> list[str]:
-    """Of /proc/PID/stat from the third, the state, on: the second, the program's name, may hold anything."""
+    """The fields of /proc/PID/stat from the third, the state: the second, the program's name, may contain anything."""
     return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
 
 

@@ -1,4 +1,4 @@
-"""A proof: one claim about the target, what was expected, what was seen, and the verdict."""
+"""A proof: one claim about the target, what was expected, what was observed, and the verdict."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Proof:
     """One claim and its verdict.
 
     name: dotted and stable, `<stage>.<claim>` (`preflight.database`); the report, the checklist and JUnit use it.
-    status: `inconclusive` means that it was looked at and cannot be decided; `skipped` that it was not looked at.
-    detail: one sentence on what was seen; for a failure also what to do (`remedy`).
-    could_not_run: the server kept it from being looked at, so that nothing speaks for the claim and nothing against it.
+    status: `inconclusive` means that it was checked and cannot be decided; `skipped` that it was not checked.
+    detail: one sentence on what was observed; for a failure also what to do (`remedy`).
+    could_not_run: the server prevented the check, so that nothing speaks for the claim and nothing against it.
     """
 
     name: str
@@ -37,17 +37,17 @@ class Proof:
 
 
 def failures(proofs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The proofs (as dicts) whose claim does not hold."""
+    """The proofs (as dicts) whose claim failed."""
     return [proof for proof in proofs if proof["status"] == "fail"]
 
 
 def not_run(proofs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The proofs (as dicts) whose claim the server kept from being looked at."""
+    """The proofs (as dicts) whose check the server prevented."""
     return [proof for proof in proofs if proof.get("could_not_run")]
 
 
 def sentence(proofs: Iterable[Mapping[str, Any]]) -> str:
-    """One sentence per proof that failed or could not run: its title, what was seen and what to do; else empty."""
+    """One sentence per proof that failed or could not run: its title, what was observed and what to do; else empty."""
     standing = [proof for proof in proofs if proof["status"] == "fail" or proof.get("could_not_run")]
     return " ".join(
         f"{index}) {proof['title']}: {proof['detail']}{' ' + proof['remedy'] if proof['remedy'] else ''}"

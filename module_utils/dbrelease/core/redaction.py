@@ -17,9 +17,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 MASK = "***"
-# A secret of so many characters is masked also within a word; one with a sign that words do not have, from fewer on.
+# A secret of this length is masked also within a word; one with a character that words do not have, from this length.
 LONG, MIXED, ODD = 16, 8, 6
-# Shorter ones are masked where a secret stands, and not wherever the same letters are a word of their own.
+# Shorter ones are masked where a secret is expected, and not wherever the same letters are a word.
 SHORTEST_WORD = 3
 # Of so many characters base64 and hexadecimal digits are not met by chance.
 ENCODED = 8
@@ -27,7 +27,7 @@ ENCODED = 8
 ESCAPES, PERCENT = r"\\{0,16}", "%{1,8}(?:25){0,4}"
 BASE64 = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_=")
 
-# scheme://user:password@host, password=... in a connection string, PASSWORD '...' in SQL: whoever's password it is.
+# scheme://user:password@host, password=... in a connection string, PASSWORD '...' in SQL: any password is masked.
 _URL_PASSWORD = re.compile(r"(?P<before>\w://[^\s:/@]*:)(?P<password>[^\s/]+)(?P<after>@)")
 _DSN_PASSWORD = re.compile(
     r"""(?P<before>(?:\b|[A-Z_])pass(?:word|wd)["']?(?:\s*=\s*|\s*:\s+|\s+(?=[E$]?')))"""
@@ -74,14 +74,14 @@ def forget() -> None:
 def masked(text: str, secret: str | None = None) -> str:
     """The text for people: without this secret, without those that the process knows, in any form, and of any URL.
 
-    What is unusual or long is masked wherever it stands. A common word is masked where it is a word of its own, not
-    within names and paths; one of one or two characters only in quotes, after `=` and in a URL.
+    An unusual or long secret is masked everywhere. A common word is masked where it is a word of its own, not within
+    names and paths; one of one or two characters only in quotes, after `=` and in a URL.
     """
     return _masked(text, secret, sql=False)
 
 
 def masked_sql(text: str, secret: str | None = None) -> str:
-    """The same of SQL, in which a common word that stands by itself is a name: it is masked in literals only."""
+    """The same for SQL, where a common word on its own is a name: it is masked in literals only."""
     return _masked(text, secret, sql=True)
 
 
@@ -94,7 +94,7 @@ def _masked(text: str, secret: str | None, *, sql: bool) -> str:
 
 
 def without_url_passwords(text: str) -> str:
-    """The text without the passwords that stand where a URL, a connection string or a header has them."""
+    """The text without the passwords in a URL, a connection string or a header."""
     for place in _PLACES:
         text = place.sub(lambda found: f"{found['before']}{MASK}{found.groupdict().get('after') or ''}", text)
     return text
@@ -128,7 +128,7 @@ def secrets_of(params: Mapping[str, Any], hidden: Iterable[str]) -> Iterator[Sec
 
 
 def _of_environment(variables: Mapping[str, Any]) -> Iterator[Secret]:
-    """Of a program's variables what their names say is secret, and the passwords in their URLs; a role is none."""
+    """The secrets among a program's variables, by their names, and the passwords in their URLs; a role is none."""
     for name, value in variables.items():
         if _SECRET_VARIABLE.search(name):
             yield Secret(str(value))
@@ -138,7 +138,7 @@ def _of_environment(variables: Mapping[str, Any]) -> Iterator[Secret]:
 
 
 def _in_path(url: str) -> Iterator[str]:
-    """What of an address whose path is a secret leads to the receiver without its host."""
+    """The part of an address whose path is a secret that identifies the receiver without its host."""
     if not url.startswith(("http://", "https://")):
         return
     try:
@@ -152,7 +152,7 @@ def _in_path(url: str) -> Iterator[str]:
 
 
 def is_word(text: str) -> bool:
-    """Whether a secret may as well be a name or a word of a sentence: then it is masked only as one by itself."""
+    """Whether a secret may also be a name or a word of a sentence: then only the separate word is masked."""
     kinds = {_kind(character) for character in text} - {""}
     if len(text) >= LONG:
         return False
@@ -179,7 +179,7 @@ def _normal(text: str, form: Any) -> str:
 
 def _pattern(text: str, sql: bool) -> str:
     """Each character in any of its forms, so that any mixture of them is found, and one escaped in another."""
-    # Backslashes that follow each other are one run, of which nobody knows how often it was doubled.
+    # Consecutive backslashes are one run; how often it was doubled is unknown.
     runs = re.findall(r"\\+|[^\\]", text, re.DOTALL)
     spelled = "".join(map(_run, runs))
     data = text.encode(errors="surrogatepass")
@@ -276,7 +276,7 @@ def _without_base64(text: str, secret: Secret) -> str:
 
 @cache
 def _cores(secret: Secret) -> tuple[tuple[str, bool], ...]:
-    """What base64 has of a secret wherever it stands in something longer; of a short one only the whole is known."""
+    """What base64 makes of a secret anywhere within a longer text; of a short one only the complete form is known."""
     cores: dict[tuple[str, bool], None] = {}
     for data in {secret.text.encode(errors="replace"), secret.text.encode("latin-1", "replace")}:
         for offset in range(3):

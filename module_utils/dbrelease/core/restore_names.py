@@ -1,4 +1,4 @@
-"""The names of the databases and folders that a restore makes, and whose they are."""
+"""The names of the databases and folders that a restore creates, and which run they belong to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hashlib import sha256
 
 from .journal import stamp
 
-# A copy tells its whole run, and so can be the kept database of no other: of that only the time is told.
+# The name of a copy has its whole run, and so cannot be another's kept database; the latter has only the time.
 COPIED = re.compile(r"_restore_(?P<day>\d{8})_(?P<time>\d{6})_(?P<token>[0-9a-f]{6})\Z")
 KEPT = re.compile(r"_before_restore_\d{8}_\d{6}\Z")
 LONGEST = 63
@@ -25,12 +25,12 @@ def kept_name(database: str, run_id: str) -> str:
 
 
 def proof_name(database: str, run_id: str) -> str:
-    """The database that a look at readiness restores the backup into, and drops again."""
+    """The database into which a readiness check restores the backup, and which it drops again."""
     return _named(database, f"_readiness_{stamp(run_id)}")
 
 
 def copied_by(name: str, database: str) -> str:
-    """The run that made the copy of this name, which no swap has put in place; empty where `database` has no such."""
+    """The run that created the copy of this name, which no swap has put in place; empty where `database` has none."""
     found = COPIED.search(name)
     run_id = f"{found['day']}T{found['time']}Z-{found['token']}" if found else ""
     return run_id if found and name == _named(database, found.group()) else ""
@@ -48,12 +48,12 @@ def dump_folder(run_id: str) -> str:
 
 
 def rows_folder(run_id: str) -> str:
-    """Where a swap saves rows, in the state directory; it is whole with its script, REPLAY."""
+    """Where a swap saves rows, in the state directory; it is complete with its script, REPLAY."""
     return f"rows_since_backup_{stamp(run_id)}"
 
 
 def _named(database: str, suffix: str) -> str:
-    """A name that has to be cut tells by a hash whose it is: no two databases may share it."""
+    """A name that has to be cut has a hash of its owner: no two databases may share it."""
     room = LONGEST - len(suffix)
     if len(database.encode()) <= room:
         return database + suffix

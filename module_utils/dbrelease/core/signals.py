@@ -1,4 +1,4 @@
-"""A signal that asks the process to end becomes an error, so that everything that must be put right is."""
+"""A signal that requests the end of the process becomes an error, so that all cleanup runs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class Ended(ReleaseError):
 
     def __init__(self, number: int) -> None:
         super().__init__(
-            f"The module was ended by {signal.Signals(number).name} (as the report of its run does with one that "
-            "outlived its connection, or its task's time): look at what ended it, and run again."
+            f"The module was ended by {signal.Signals(number).name} (the report of a run ends a module that "
+            "outlived its connection or the time of its task): find out what ended it, and run again."
         )
 
 
 @contextmanager
 def ending_in_order() -> Iterator[None]:
-    """Within the block the first of these signals raises Ended, at the latest at its end; a second one is not heard.
+    """Within the block the first of these signals raises Ended, at the latest at its end; a second one is ignored.
 
-    Nor is one that is ignored already, as with nohup.
+    So is one that was ignored before, as with nohup.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -48,5 +48,5 @@ def ending_in_order() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if taken:
-        # Somebody took it for a failure that is no reason to stop.
+        # Other code took it for a failure that is no reason to stop.
         raise Ended(taken[0])

@@ -21,7 +21,7 @@ CHANGES = {"upgrade", "finalize", "downgrade", "restore.swap", "reconcile"}
 class Stage:
     """A step of the run; `closed` is the place of its last line in the run, None while it has no end.
 
-    began: the place of the line that began it, None for one that could not look or was not needed.
+    began: the place of the line that began it, None for one that could not check anything or was not needed.
     """
 
     step: str
@@ -34,22 +34,22 @@ class Stage:
 
     @property
     def red(self) -> list[Mapping[str, Any]]:
-        """Its claims that do not hold."""
+        """Its failed claims."""
         return failures(self.facts.get("proofs") or ())
 
     @property
     def message(self) -> str:
-        """Why it did not pass, or what it had to say."""
+        """Why it did not pass, or its message."""
         return one_line(str(self.facts.get("message") or "") or sentence(self.red))
 
 
 def one_line(text: str) -> str:
-    """The text with every run of white space as one blank, and with what is not seen written out."""
+    """The text with each run of white space as one blank, and invisible characters written out."""
     return " ".join(printable(text).split())
 
 
 def stages_of(lines: Iterable[Line]) -> list[Stage]:
-    """The stages in the order in which they began; a red claim makes a stage red whatever its line says."""
+    """The stages in the order in which they began; a failed claim makes a stage red whatever its line reports."""
     stages: list[Stage] = []
     for place, line in enumerate(lines):
         if line["step"] in NO_STAGES:
@@ -93,7 +93,7 @@ def _begins_to_change(stage: Stage) -> bool:
 
 
 def has_effect(stage: Stage) -> bool:
-    """Whether a step says of itself what it has changed, whatever it came to afterwards."""
+    """Whether a step reports what it has changed, whatever its outcome."""
     done = [step for step in stage.facts.get("steps") or () if step.get("changed")]
     return bool(stage.facts.get("repaired") or (stage.step == "finalize" and done))
 

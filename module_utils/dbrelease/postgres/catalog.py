@@ -1,4 +1,4 @@
-"""Read back from the server's catalogs what it holds of a table, and which revision it is at."""
+"""Read from the server's catalogs what a table consists of, and which revision the database is at."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ WHERE i.indrelid = %s ORDER BY c.relname
 """
 
 # NOT NULL is a constraint of its own from version 18 on; it is compared with the column. A foreign key to a partitioned
-# table has one more below it for each partition, of the same table; what a partition has of its own table has none.
+# table has a further one for each partition, of the same table; a constraint inherited by a partition has none.
 CONSTRAINTS = """
 SELECT x.conname AS name, x.oid::bigint AS oid,
        CASE x.contype WHEN 'p' THEN 'primary_key' WHEN 'u' THEN 'unique' WHEN 'f' THEN 'foreign_key'
@@ -156,7 +156,7 @@ def find_relation(cursor: Cursor, name: str) -> Row | None:
 
 
 def find_table(cursor: Cursor, name: str) -> Row | None:
-    """The same for a declared name, if it is that of a table."""
+    """The same for a declared name, if it names a table."""
     found = find_relation(cursor, quoted(name))
     return found if found and found["kind"] in ("r", "p") else None
 
@@ -168,7 +168,7 @@ def equal_operators(cursor: Cursor, relation: int, columns: Sequence[str]) -> di
 
 
 def read_revisions(cursor: Cursor, table: str) -> list[str] | None:
-    """What the bookkeeping table holds, its only column; None if there is no such table."""
+    """The rows of the bookkeeping table's only column; None if there is no such table."""
     found = find_table(cursor, table)
     if not found:
         return None
@@ -228,7 +228,7 @@ def _indexes(cursor: Cursor, oid: tuple[int]) -> dict[str, Row]:
 
 
 def _as_written(cursor: Cursor, statement: str, rows: Sequence[Row]) -> dict[int, Row]:
-    """Of each what the role would write; what has gone meanwhile is not among them."""
+    """How the role would write each of them; one that was dropped meanwhile is omitted."""
     found = select_as_declared(cursor, statement, ([row["oid"] for row in rows],)) if rows else []
     return {row["oid"]: row for row in found}
 

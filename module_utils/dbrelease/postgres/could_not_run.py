@@ -1,4 +1,4 @@
-"""Which errors say nothing of what was asked, but that the server could not answer then; and what to do about them."""
+"""Errors that show only that the server could not answer, and nothing about the request; and what to do about them."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from .session import server_reason
 # Connection, insufficient resources, operator intervention, system error.
 CLASSES = ("08", "53", "57", "58")
 CANCELLED, CONNECTION_FAILURE = "57014", "08006"
-# Which of the two it was is said in the message alone. In another language than this one it is taken for somebody's.
+# Only the message distinguishes the two. In another language than this one it counts as cancelled by another session.
 OWN_LIMIT = "statement timeout"
 _ADVICE = {
     "53100": "Free space where the server keeps its data and its temporary files; where the message names a shared "
     "memory segment, give the container of the database more shared memory (`shm_size`; Docker gives it 64 MB).",
     "53200": "Give the server more memory, or lower its work_mem; where the message names max_locks_per_transaction, "
     "raise that.",
-    "53300": "Let sessions end, or raise max_connections.",
+    "53300": "Wait for other sessions to end, or raise max_connections.",
     "53400": "Raise the limit that the message names; temp_file_limit, for one, is for temporary files.",
     CANCELLED: "Find out who or what cancelled the statement.",
 }
 _BY_CLASS = {
-    "08": "Check the connection to the server, and that it runs.",
+    "08": "Check the connection to the server, and that the server is running.",
     "53": "Give the server the resources that the message names.",
-    "57": "Find out in the server's log who or what ended the session, and that the server runs.",
-    "58": "Find out in the server's log what it could not read or write, and check its disk.",
+    "57": "Check that the server is running, and find in its log who or what ended the session.",
+    "58": "Find in the server's log what it could not read or write, and check its disk.",
 }
-AGAIN = "Then run again: nothing that was seen speaks against the release."
+AGAIN = "Then run again: nothing that was observed speaks against the release."
 
 
 def could_not_run(error: BaseException | None) -> bool:
@@ -49,14 +49,14 @@ def remedy_of(error: BaseException | None) -> str:
     """What to do about such an error."""
     while isinstance(error, ReleaseError):
         error = error.__cause__
-    if error is None:  # its message has said what to do
+    if error is None:  # its message has already named what to do
         return AGAIN
     code = getattr(error, "pgcode", None) or CONNECTION_FAILURE
     return f"{_ADVICE.get(code) or _BY_CLASS[code[:2]]} {AGAIN}"
 
 
 def verdict_of(error: BaseException, what: str) -> dict[str, Any]:
-    """What a proof of a claim says that could not be looked at; `what` could not run."""
+    """The proof of a claim that could not be checked; `what` could not run."""
     reason = server_reason(error) if isinstance(error, psycopg2.Error) else str(error)
     return {
         "status": "inconclusive",

@@ -1,4 +1,4 @@
-"""Declared checks: each is a SELECT that the server refuses to let write, and each ends as a proof."""
+"""Declared checks: each is a SELECT that the server does not allow to write, and each ends as a proof."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Check = Mapping[str, Any]
 # Hash joins and set operations of a million rows stay in memory (measured: 4.0 s instead of 7.4 s for six checks).
 WORK_MEM_MB = 64
 SAMPLE_SIZE = 5
-HELD = "It held when it was proved, right after the release was finalized or brought in line"
+HELD = "It passed when it was proved, right after the release was finalized or reconciled"
 SINCE = "written by the application since: drift"
 NOTHING_PROVED: Mapping[str, Instant] = {}
 
@@ -39,10 +39,11 @@ def read_checks(
 ) -> tuple[list[Proof], dict[str, Any]]:
     """Every check on one instant of a database, with that instant (`taken_at`) and how long it took (`duration_ms`).
 
-    `held` are the names of the red ones that held when they were proved, after the migration: others broke them since.
+    `held` are the names of the failed ones that passed when they were proved, after the migration: others broke them
+    since.
 
-    `proved` says by name when a check was proved: rows that break it and were written since are drift, and `drift` is
-    the verdict where nothing else breaks it.
+    `proved` records by name when a check was proved: violating rows that were written since are drift, and `drift` is
+    the verdict where no other row violates it.
     """
     with (
         closing(connect(login, "dbrelease sql_check_info")) as connection,
@@ -80,7 +81,7 @@ def run_checks(
 
 
 def plan_checks(cursor: Cursor, statements: Iterable[Mapping[str, str]]) -> list[Proof]:
-    """A proof for each of `{name, title, sql}` that the server can plan it and would let it run; no row is read."""
+    """A proof for each of `{name, title, sql}` that the server can plan it and would run it; no row is read."""
     proofs = []
     for statement in statements:
         rows = _ask(cursor, statement["sql"], limit=0)
@@ -175,7 +176,7 @@ def judge_violations(count: int, drifted: int, sample: Sequence[Row], drift: Sta
     rows = "1 row breaks it" if count == 1 else f"{count} rows break it"
     if count == drifted and drift != "fail":
         return {**verdict, "status": drift, "detail": f"{HELD}; {rows} now, {SINCE}."}
-    remedy = "Bring the rows in line (the sample names some), and verify again."
+    remedy = "Correct the rows (the sample shows some of them), and verify again."
     which = "" if count == drifted else f"of which {drifted} {'was' if drifted == 1 else 'were'} "
     since = f", {which}{SINCE}" if drifted else ""
     return {**verdict, "status": "fail", "detail": f"{rows}{since}.", "remedy": remedy}
@@ -187,7 +188,7 @@ def judge_equal(rows: Sequence[Row], drifted: bool) -> dict[str, Any]:
     verdict: dict[str, Any] = {"expected": "equal columns", "status": "fail", "remedy": remedy}
     if len(rows) != 1:
         seen = "no row" if not rows else "more than one row"
-        return {**verdict, "observed": seen, "detail": f"It yields {seen}, not one."}
+        return {**verdict, "observed": seen, "detail": f"It yields {seen} instead of exactly one."}
     line, columns = rows[0]["line"], rows[0]["columns"]
     verdict["observed"] = readable_row(line)
     if columns < 2:
@@ -200,7 +201,7 @@ def judge_equal(rows: Sequence[Row], drifted: bool) -> dict[str, Any]:
     if drifted:
         detail = f"{HELD}; now {shown}{_apart(line)}, {SINCE}."
         return {**verdict, "status": "inconclusive", "detail": detail, "remedy": ""}
-    remedy = "Find the rows that make the difference (the other checks name them), and verify again."
+    remedy = "Find the rows that cause the difference (the other checks name them), and verify again."
     return {**verdict, "detail": f"{shown}{_apart(line)}.", "remedy": remedy}
 
 

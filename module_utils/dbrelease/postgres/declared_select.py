@@ -19,7 +19,7 @@ _LINE = re.compile(r"<line>(.*?)</line>", re.DOTALL)
 
 @contextmanager
 def only_reading(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
-    """Within the block nothing of the caller's transaction writes, nor does a function that is called."""
+    """Within the block neither the caller's transaction nor a function that it calls can write."""
     cursor.execute("SAVEPOINT dbrelease_reading")
     try:
         # It ends with the savepoint, which nothing else can end.
@@ -37,13 +37,13 @@ def select_declared(cursor: psycopg2.extensions.cursor, sql: str, *, limit: int 
     """Rows of a SELECT that a release declares, in the caller's transaction.
 
     The text reaches the server as a *value*: query_to_xml() plans it read-only, so that a second statement, a COMMIT,
-    a DELETE or a COPY in it is refused by the server itself, whatever the session may do. A function that it calls can
-    write no row either, as the transaction only reads meanwhile. One that reaches beyond the database is refused where
-    the text names it.
+    a DELETE or a COPY in it is refused by the server itself, whatever the session may do. A function that it calls
+    cannot write either, as the transaction is read-only meanwhile. A function that reaches beyond the database is
+    refused where the text names it.
     """
     refuse_reaching_out(sql)
     refuse_planted(cursor)
-    # With .* a column of the same name is not taken for the row.
+    # With .* a column of the same name is not mistaken for the row.
     wrapped = (
         "SELECT pg_catalog.row_to_json(declared.*)::pg_catalog.text AS line FROM (\n"
         f"{strip_terminator(sql)}\n) AS declared"

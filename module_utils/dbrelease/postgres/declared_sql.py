@@ -20,7 +20,7 @@ Cursor = psycopg2.extensions.cursor
 # The declared text is a value here, never a part of what this session sends. A cursor takes exactly one statement, and
 # EXPLAIN only one that is planned: a second statement is refused before the first has run. PREPARE then takes SELECT,
 # INSERT, UPDATE, DELETE and MERGE, and no command that ends a transaction, changes the schema or copies to a program.
-# It finds names as its role does, so this names the schema of all that is the server's.
+# It resolves names as its role does, so this names the schema of all that belongs to the server.
 _PREPARE = """
 DO $prepare$
 DECLARE
@@ -51,7 +51,7 @@ _LONGEST_TEXT = 200
 def prepare(cursor: Cursor, sql: str) -> None:
     """Prepare one SELECT, INSERT, UPDATE, DELETE or MERGE for EXECUTE; anything else raises psycopg2.Error, unrun.
 
-    EXECUTE must run within as_declared(), too: the server plans anew where names are found otherwise.
+    EXECUTE must run within as_declared(), too: the server plans again where names are resolved otherwise.
     """
     refuse_reaching_out(sql)
     refuse_planted(cursor)
@@ -70,11 +70,11 @@ def advice(error: psycopg2.Error, otherwise: str) -> str:
 
 
 def still_connected(cursor: Cursor, error: psycopg2.Error) -> None:
-    """Raise ReleaseError where the session itself is gone, so that nothing more can be asked."""
+    """Raise ReleaseError where the session itself has ended, so that no further statement is possible."""
     if cursor.connection.closed:
         raise ReleaseError(
-            f"The session with the database ended in mid-statement ({' '.join(str(error).split())}): "
-            "see that the server is up, and run again.",
+            f"The session with the database ended during a statement ({' '.join(str(error).split())}): "
+            "check that the server is running, and run again.",
             could_not_run=True,
         ) from None
 

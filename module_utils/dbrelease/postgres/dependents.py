@@ -1,4 +1,4 @@
-"""What would keep tables from being dropped, or go with them: objects that are neither theirs nor the release's."""
+"""Objects that prevent tables from being dropped, or are dropped with them: neither theirs nor the release's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.oid[]), pg_catalog.unnest(%s::p
   AS found (classid, objid, objsubid, view)
 ORDER BY 1
 """
-# What is gone afterwards and a function may name: with a table its partitions and the sequences of its columns.
+# What no longer exists afterwards and a function may name: with a table its partitions and its columns' sequences.
 GONE = """
 SELECT DISTINCT c.relname::text AS name, n.nspname::text AS schema
 FROM own JOIN pg_class c ON (own.classid, own.objid) = ('pg_class'::regclass, c.oid)
@@ -57,8 +57,9 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE own.dropped AND own.objsubid = 0 AND c.relkind IN ('r', 'p', 'f', 'S')
 ORDER BY 1, 2
 """
-# No catalog knows what the body of a function names. The server's own triggers have functions without a body, and what
-# the partitions have of a trigger is told once, with it. One of a stranger's own table is the stranger's to mend.
+# No catalog records what the body of a function names. The server's own triggers have functions without a body, and a
+# trigger of a partitioned table is named once for all partitions. One of another role's own table is its owner's to
+# fix.
 TRIGGERS = """
 SELECT t.tgname::text AS name, t.tgrelid::bigint AS relation,
        p.proname::text AS function, p.oid::bigint AS procedure, p.prosrc AS body
@@ -77,7 +78,7 @@ FROM ROWS FROM (pg_catalog.unnest(%s::pg_catalog.oid[]), pg_catalog.unnest(%s::p
   WITH ORDINALITY AS found (relation, procedure, place)
 ORDER BY place
 """
-# A name with what qualifies it, if anything does: not the %I of format(), nor the $schema of a string in Perl.
+# A name with its qualifier, if it has one: not the %I of format(), nor the $schema of a string in Perl.
 QUALIFIED = r"(?:(?<![%$\w])(?P<of>\w[\w$]*)\"?\s*\.\s*\"?)?(?<![\w$]){}(?![\w$])"
 
 
@@ -90,9 +91,10 @@ def dependents_of(
 ) -> list[str]:
     """Those of the tables, in words: `view monthly_report`.
 
-    Also each trigger that would write to them, or read them, for a table that stays: after that no write to it would
-    succeed. beside: tables that go together with them. altered: what goes from others, as in `tables.altered` of a
-    release. downgrade: the text that takes them back; a trigger that it names, or whose function, it deals with.
+    Also each trigger that would write to them, or read them, for a table that stays: afterwards no write to that would
+    succeed. beside: tables that are dropped together with them. altered: what other tables lose, as in `tables.altered`
+    of a release. downgrade: the text that rolls them back; it handles a trigger that it names, or whose function it
+    names.
     """
     added = [
         (quoted(table), name)
@@ -131,7 +133,7 @@ def _signed(cursor: Cursor, triggers: Sequence[Row]) -> list[Row]:
 
 
 def _mentions(text: str, name: str, schema: str = "") -> bool:
-    """Whether a text has the name as a word of its own; with its schema, not what is in another one, nor a column."""
+    """Whether a text has the name as a separate word; with its schema, not a name in another schema, nor a column."""
     pattern = QUALIFIED.format(re.escape(name.replace('"', '""')))
     return any(
         not (schema and match["of"]) or text[: match.end("of")].lower().endswith(schema.lower())

@@ -1,4 +1,4 @@
-"""What every table of the database holds, as numbers: rows, an order-independent fingerprint, and write counters."""
+"""The content of every table of the database, as numbers: rows, an order-independent fingerprint, write counters."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ READING = 4
 INSUFFICIENT_PRIVILEGE = "42501"
 LOCK_NOT_AVAILABLE = "55P03"
 NEXT_LOCK_WAIT_MS = 100
-# The server's answers that mean "it is gone", not "it cannot be read".
+# The server's answers that mean "it does not exist any more", not "it cannot be read".
 VANISHED = ("42P01", "42703", "3F000")
 
 TABLES = """
@@ -44,11 +44,11 @@ WHERE n.nspname = %s AND c.relname = %s AND c.relkind IN ('r', 'p')
 """
 
 # A type's own hash follows its own equality: citext and a nondeterministic collation ignore case, so a change of case
-# would go unseen, and so would 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
+# would not be detected, nor 1.5 that becomes 1.50, a month that becomes 30 days, or 0 that becomes -0, also within
 # jsonb or a range; an array's leaves out its dimensions and bounds. That of an enum and of regclass hashes an oid,
-# which a restored copy has otherwise. The text form is hashed for those, as for types without a hash (json, point);
-# connect() fixes the settings it depends on. Who owns a type may make a function that tells how it becomes text. One of
-# another role is not called: what the type's output function writes, which is a superuser's, is hashed instead.
+# which differs in a restored copy. The text form is hashed for those, as for types without a hash (json, point);
+# connect() fixes the settings that it depends on. The owner of a type may define a function that makes its text. One of
+# another role is not called: the result of the type's output function, which is a superuser's, is hashed instead.
 COLUMNS = """
 SELECT a.attrelid::bigint AS oid, a.attname AS name, format_type(t.oid, NULL) AS type, t.oid::bigint AS type_oid,
        t.typnamespace <> 'pg_catalog'::regnamespace
@@ -73,7 +73,7 @@ ORDER BY a.attrelid, a.attnum
 
 @dataclass(frozen=True)
 class State:
-    """What a table holds: equal states are equal rows."""
+    """The content of a table: equal states are equal rows."""
 
     rows: int
     fingerprint: str
@@ -86,7 +86,7 @@ class _Table:
     schema: str
     name: str
     counters: dict[str, int]
-    # Of one that is compared as a whole: the tables that hold its rows.
+    # For a table that is compared as a whole: the tables that hold its rows.
     parts: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -102,7 +102,7 @@ class _Column:
 
 
 def state_of(row: Mapping[str, Any]) -> State:
-    """Of an answer of read_tables(), or of a manifest, which holds them."""
+    """From an answer of read_tables(), or from a manifest, which contains them."""
     return State(row["rows"], row["fingerprint"], tuple(row["columns"]))
 
 
@@ -114,11 +114,11 @@ def read_tables(
 ) -> dict[str, Row]:
     """Every user table's rows, fingerprint, columns and write counters, by `schema.table`.
 
-    With `only` exactly those tables and columns are read, and each answer says also whether the table is `absent` and
-    which columns are `missing` (what is left is then fingerprinted); a table that cannot be read for one of the reasons
+    With `only` exactly those tables and columns are read, and each answer reports also whether the table is `absent`
+    and which columns are `missing` (the rest is then fingerprinted); a table that cannot be read for one of the reasons
     (SQLSTATE) in `left_out`, or for any reason if it is one `of_strangers`, has no answer.
-    Call it inside one transaction of `transaction()`; REPEATABLE READ makes all answers describe one instant. No more
-    than one table is locked at a time. Raises ReleaseError for a table that cannot be read.
+    Call it inside one transaction of `transaction()`; REPEATABLE READ makes all answers describe one instant. At most
+    one table is locked at a time. Raises ReleaseError for a table that cannot be read.
     """
     tables = _tables(cursor)
     if only is None:
@@ -135,7 +135,7 @@ def read_tables(
             if cursor.connection.closed or (key not in of_strangers and error.facts.get("sqlstate") not in left_out):
                 raise
             if error.facts.get("sqlstate") == LOCK_NOT_AVAILABLE:
-                # Who holds one may hold very many, and each would be waited for in its turn.
+                # A session that locks one may lock very many, and each would be waited for in turn.
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{NEXT_LOCK_WAIT_MS}ms",))
     return answers
 
@@ -156,10 +156,10 @@ def absent(wanted: Sequence[str]) -> Row:
 
 
 def write_counters(cursor: Cursor) -> Row:
-    """How much was ever written to each table, and the moment as `position` tells it.
+    """How much was ever written to each table, and the moment as `position` reports it.
 
-    The counters also hold what was rolled back; those of another session arrive up to a second late, and up to ten when
-    that session then idles.
+    The counters also count what was rolled back; those of another session arrive up to a second late, and up to ten
+    when that session then idles.
     """
     cursor.execute("SELECT pg_stat_clear_snapshot()")
     return {**position(cursor), "tables": {table.key: table.counters for table in _tables(cursor)}}

@@ -1,8 +1,8 @@
-"""Foreign keys of a table that a release makes: which are not as declared, and how each is put right.
+"""Foreign keys of a table that a release creates: which are not as declared, and how each is repaired.
 
-A wrong or missing one is rebuilt NOT VALID, in one short transaction that ends the old one, and validated in another:
-the first holds its locks for milliseconds, the second blocks no writer. Of a partitioned table only the operator can do
-so, where the server knows no NOT VALID for it.
+A wrong or missing one is rebuilt NOT VALID, in one short transaction that drops the old one, and validated in another:
+the first holds its locks for milliseconds, the second blocks no writer. For a partitioned table only the operator can
+repair it, where the server does not support NOT VALID for it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SELECT (SELECT count(*) FROM orphan) AS count,
 
 @dataclass(frozen=True)
 class ForeignKey:
-    """One declared foreign key, what is wrong with it, and the constraints that stand in its place."""
+    """One declared foreign key, what is wrong with it, and the constraints that exist in its place."""
 
     name: str
     table: str
@@ -84,7 +84,7 @@ class ForeignKey:
         return [sql.SQL("LOCK TABLE {} IN {} MODE").format(locked, sql.SQL(mode)), added, *dropped, renamed]
 
     def at_once(self) -> sql.Composed:
-        """The one statement that does it all, which looks at every row under the locks."""
+        """The one statement that does all of it, and checks every row under the locks."""
         return sql.SQL("ALTER TABLE {} {}").format(
             identifier(self.table), sql.SQL(", ").join([*self._dropping(), self._adding(self.name)])
         )
@@ -105,18 +105,18 @@ class ForeignKey:
         return [sql.SQL("DROP CONSTRAINT {}").format(sql.Identifier(old)) for old in self.drops]
 
     def validating(self) -> sql.Composed:
-        """The statement that looks at every row."""
+        """The statement that checks every row."""
         return sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(
             identifier(self.table), sql.Identifier(self.name)
         )
 
     def orphans(self, cursor: Cursor) -> tuple[int, list[Row]]:
-        """How many rows lead nowhere, and some of them."""
+        """How many rows have no referenced row, and some of them."""
         child, parent = (find_relation(cursor, quoted(name)) for name in (self.table, self.referenced))
         if child is None or parent is None:
             gone = self.table if child is None else self.referenced
             raise ReleaseError(
-                f"Looking for rows that {self.name} forbids failed (there is no table {gone}): run again."
+                f"Searching for rows that violate {self.name} failed (there is no table {gone}): run again."
             )
         equal = equal_operators(cursor, parent["oid"], self.referenced_columns)
         statement = sql.SQL(ORPHANS).format(
@@ -155,9 +155,9 @@ def demand_rebuildable(cursor: Cursor, table: str, keys: Sequence[ForeignKey]) -
     wrong = ", ".join(f"{key.name} ({key.wrong})" for key in rebuilt)
     statements = " ".join(f"{key.at_once().as_string(cursor)};" for key in rebuilt)
     raise ReleaseError(
-        f"Of the partitioned table {table} not every foreign key is as declared: {wrong}; this server can only add one "
-        f"to it under a lock that keeps writers out while it looks at every row, so in a quiet hour run {statements} "
-        "and then reconcile again.",
+        f"Not every foreign key of the partitioned table {table} is as declared: {wrong}. This server can add one only "
+        f"under a lock that blocks writers while it checks every row. In a quiet hour, run {statements} "
+        "Then reconcile again.",
         refused=True,
     )
 
@@ -180,17 +180,17 @@ def _planned(
     observed = catalog.constraints.get(name)
     if observed and observed["type"] != "foreign_key":
         raise ReleaseError(
-            f"{name} of table {table} is no foreign key ({observed['definition']}), so this is not the trouble that "
-            "reconcile repairs: whoever made it must rename or drop it.",
+            f"{name} of table {table} is not a foreign key ({observed['definition']}), so reconcile cannot repair "
+            "it: its owner must rename or drop it.",
             refused=True,
         )
-    # An undeclared one on the same columns acts as well: with NO ACTION it stops what the declared one cascades.
+    # An undeclared one on the same columns acts, too: with NO ACTION it stops what the declared one cascades.
     others = _beside(wanted, declared, catalog.constraints)
     differences = constraint_differences(wanted, observed) if observed else ["it is missing"]
     actions = {**FOREIGN_KEY_DEFAULTS, **wanted}
-    # One that is only not valid yet needs no other in its place.
+    # One that only has to be validated needs no other in its place.
     rebuild = bool(others) or not observed or bool(constraint_differences(wanted, {**observed, "validated": True}))
-    said = [*differences, *(f"{other} is there besides" for other in others)]
+    said = [*differences, *(f"{other} exists, too" for other in others)]
     return ForeignKey(
         name,
         table,
@@ -216,7 +216,7 @@ def _beside(
         if name not in declared
         and found["type"] == "foreign_key"
         and found["columns"] == list(wanted["columns"])
-        # One that leads elsewhere is a rule of somebody else's.
+        # One that references another table is another owner's rule.
         and found["references"]["table"] == wanted["references"]["table"]
     ]
 

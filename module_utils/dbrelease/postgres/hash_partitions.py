@@ -14,8 +14,8 @@ from .session import select
 
 # Most databases have none, and are asked no more.
 ANY_HASHED = "SELECT EXISTS (SELECT FROM pg_partitioned_table WHERE partstrat = 'h') AS found"
-# What is built of such a type, however deep, has such a hash, too. Of an expression the type is not in the catalog: it
-# is taken for one where the operator class takes several. In a foreign table nothing is looked at.
+# A type that contains such a type, however deeply nested, has such a hash, too. The type of an expression is not in the
+# catalog: it counts as one where the operator class accepts several. In a foreign table nothing is read.
 SCATTERED = """
 WITH RECURSIVE edges (part, whole) AS (
   SELECT typbasetype, oid FROM pg_type WHERE typbasetype <> 0

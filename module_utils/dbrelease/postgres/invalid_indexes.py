@@ -11,7 +11,7 @@ from ..core.errors import ReleaseError
 from .revision import _asking
 from .session import Login, Row, select
 
-# One that is being built now is not valid yet; that of a partitioned table is not until each partition has its own.
+# One that is being built now is not valid yet; one of a partitioned table is not until each partition has its own.
 INVALID = """
 SELECT format('%%I.%%I', n.nspname, c.relname) AS name, c.relname::text AS bare,
        format('%%I.%%I', tn.nspname, t.relname) AS "table", i.indrelid::bigint AS relation

@@ -1,4 +1,4 @@
-"""What large objects a database holds: they are in no table of the application's."""
+"""The large objects of a database, which are in no table of the application."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from psycopg2.extensions import cursor as Cursor
 
 from .session import select
 
-# Two statements: the server asks for the right to read a table even where nothing of it would be read.
+# Two statements: the server demands the right to read a table even where none of it would be read.
 MAY_READ = "SELECT has_table_privilege('pg_catalog.pg_largeobject', 'SELECT') AS may_read"
 NUMBERS = "SELECT oid::bigint AS oid, NULL AS hash FROM pg_largeobject_metadata"
-# The hash of a record is a sum of its columns' hashes: hashed once more, so that pages in another order are seen.
+# The hash of a record is a sum of its columns' hashes: hashed once more, so that pages in another order are detected.
 CONTENTS = """
 SELECT m.oid::bigint AS oid,
        sum(hashtextextended(hash_record_extended(ROW(m.oid, p.pageno, p.data), 0)::text COLLATE "C", 0))::text AS hash
@@ -22,7 +22,7 @@ FROM pg_largeobject_metadata m LEFT JOIN pg_largeobject p ON p.loid = m.oid GROU
 
 @dataclass(frozen=True)
 class LargeObjects:
-    """How many of two databases' large objects differ, and of how many that both have it cannot be said."""
+    """How many of two databases' large objects differ, and for how many that both have it cannot be determined."""
 
     differing: int = 0
     unread: int = 0
@@ -43,6 +43,6 @@ def fingerprint_of(large_objects: Mapping[int, str | None]) -> str | None:
 
 
 def read_large_objects(cursor: Cursor) -> dict[int, str | None]:
-    """Each one's content as a hash; None where the user may only see that it is there."""
+    """The content of each as a hash; None where the user may only see that it exists."""
     (asked,) = select(cursor, MAY_READ)
     return {int(row["oid"]): row["hash"] for row in select(cursor, CONTENTS if asked["may_read"] else NUMBERS)}

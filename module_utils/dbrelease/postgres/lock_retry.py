@@ -25,7 +25,7 @@ RETRYABLE = ("55P03", "40001", "40P01")
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 POLL_S = 0.05
-# What is watched may give up within half a second, so the watch connects before it begins, for as long as this.
+# The watched statement may stop within half a second, so the watch connects before it begins, for at most this time.
 READY_S = 2.0
 KEPT_QUERY_CHARACTERS = 300
 
@@ -42,14 +42,14 @@ WHERE waiting.application_name = left(%s, 63) AND waiting.usesysid = ANY (%s::oi
 ORDER BY 1
 """
 
-# The server cancels an ordinary autovacuum for whoever has waited for its lock for deadlock_timeout, and for nobody who
-# gives up sooner. A server that would let us wait for longer than this is not waited for.
+# The server cancels an ordinary autovacuum for a session that has waited for its lock for deadlock_timeout, and for
+# none that stops sooner. A server whose deadlock_timeout is longer than this is not waited for.
 LONGEST_DEADLOCK_TIMEOUT_MS = 2_000
 MARGIN_MS = 500
-# Before this version a server does not say since when a session waits, so that nobody could end a wait in time.
+# Before this version a server does not report since when a session waits, so that no wait could be ended in time.
 SAYS_SINCE_WHEN = 140000
 WRAPAROUND = "(to prevent wraparound)"
-# Whoever may not see what others do sees of an autovacuum worker that it has a database and no user.
+# A role that may not see other sessions sees only that an autovacuum worker has a database and no user.
 IS_AUTOVACUUM = """
 (coalesce(a.backend_type, 'autovacuum worker') = 'autovacuum worker' AND a.usesysid IS NULL AND a.datid IS NOT NULL
  AND coalesce(a.query, '') NOT LIKE '%%(to prevent wraparound)')
@@ -102,17 +102,17 @@ class LockLimits:
 
     @classmethod
     def of(cls, lock: Mapping[str, Any] | None) -> LockLimits:
-        """From a release's `lock`; what it leaves out keeps its default."""
+        """From a release's `lock`; an omitted value keeps its default."""
         return cls(**{key: value for key, value in (lock or {}).items() if value is not None})
 
 
 @dataclass
 class LockWatch:
-    """What stood in the way: each blocking session once.
+    """The sessions that blocked: each once.
 
-    patient: an autovacuum is in the way, or was, so that the next attempt may wait until the server cancels it; whoever
-    else is in the way then is waited for no longer than ever. yielding: what is in the way of this attempt is nothing
-    else. cancelled: this attempt waited for somebody else for too long, and was ended.
+    patient: an autovacuum blocks, or did, so that the next attempt may wait until the server cancels it; any other
+    session is then waited for no longer than usual. yielding: nothing else blocks this attempt. cancelled: this attempt
+    waited for another session for too long, and was cancelled.
     """
 
     seen: list[Row] = field(default_factory=list)
@@ -136,7 +136,7 @@ class LockWatch:
         return max(limits.timeout_ms, self.deadlock_timeout_ms + MARGIN_MS)
 
     def note(self, found: list[Row]) -> None:
-        """Keep the blockers that were not met before."""
+        """Add the blockers that were not observed before."""
         known = {(row["pid"], row["since"]) for row in self.seen}
         self.seen.extend(row for row in found if (row["pid"], row["since"]) not in known)
 
@@ -150,7 +150,7 @@ class Retried(Generic[Value]):
 
 
 def mask_literals(sql: str) -> str:
-    """The statement on one line with every literal as `?` and no comment, so that no one's data reaches a log."""
+    """The statement on one line with every literal as `?` and no comment, so that no data reaches a log."""
 
     def replace(match: re.Match[str]) -> str:
         if match["keep"]:
@@ -163,7 +163,7 @@ def mask_literals(sql: str) -> str:
 def blockers(cursor: Cursor, application_name: str, trusted: Sequence[int]) -> list[Row]:
     """The sessions that sessions of this name wait for: pid, user, application, state, since, query with `?`.
 
-    trusted: the roles whose sessions have the name rightly. Pid 0 is a prepared transaction. The cursor returns dicts.
+    trusted: the roles that may use the name. Pid 0 is a prepared transaction. The cursor returns dicts.
     """
     return [
         {
@@ -182,11 +182,11 @@ def watch_blockers(
     also: Callable[[Cursor, list[Row]], None] | None = None,
     limits: LockLimits | None = None,
 ) -> Iterator[LockWatch]:
-    """Look every 50 ms, from a session of its own, for whom sessions of this name wait; `.seen` holds the answer.
+    """Check every 50 ms, from a separate session, which sessions block those of this name; `.seen` has the result.
 
-    also: called at each look, with those that are in the way just then.
+    also: called at each check, with the present blockers.
     limits: of attempts that take their `timeout_ms` from the watch, and may be patient.
-    It only informs: where it cannot look, it stays empty, and nobody is patient.
+    It only informs: where it cannot check, it stays empty, and no attempt is patient.
     """
     watch = LockWatch()
     ready, ended = threading.Event(), threading.Event()
@@ -243,7 +243,7 @@ def _poll(
             ready.set()
             while not ended.wait(POLL_S):
                 look(cursor)
-            # Of what happened after the last look, too.
+            # What happened after the last check counts, too.
             look(cursor)
     except psycopg2.Error:
         return
@@ -262,8 +262,8 @@ def retrying(
 ) -> Retried[Value]:
     """Call `attempt` until it returns: again only after a ContendedError, after a growing pause.
 
-    Other errors pass through. `attempt` must hold nothing open when it raises: the pause is slept outside any
-    transaction. Raises ReleaseError, naming the blockers, once the attempts or the deadline are used up.
+    Other errors pass through. `attempt` must leave nothing open when it raises: the pause is outside any transaction.
+    Raises ReleaseError, naming the blockers, once the attempts or the deadline are used up.
     """
     begun = time.monotonic()
     for number in range(1, limits.attempts + 1):
@@ -278,19 +278,19 @@ def retrying(
             elapsed = time.monotonic() - begun
             if number == limits.attempts or elapsed + next_pause > limits.deadline_seconds:
                 raise ReleaseError(
-                    f"{what} gave up after {number} attempt{'s' if number > 1 else ''} in {elapsed:.1f} s ({error}): "
+                    f"{what} stopped after {number} attempt{'s' if number > 1 else ''} in {elapsed:.1f} s ({error}): "
                     f"{describe(watch.seen)}; {_advice(watch.seen)}, and run again.",
                     lock_waits=watch.seen,
                     attempts=number,
                 ) from error
             pause(next_pause)
-    raise ReleaseError(f"{what} was given no attempt: set lock.attempts to 1 or more.")
+    raise ReleaseError(f"{what} was not attempted: set lock.attempts to 1 or more.")
 
 
 def _advice(seen: Sequence[Row]) -> str:
     if any(row["user"] is None and str(row["query"]).endswith(WRAPAROUND) for row in seen):
-        return "let the vacuum that prevents wraparound end, which the server does not cancel for anybody"
-    return "let them end, or end them"
+        return "wait for the vacuum that prevents wraparound, which the server never cancels for another session"
+    return "wait for them, or terminate them"
 
 
 def pause_before(attempt: int) -> float:
@@ -302,7 +302,7 @@ def pause_before(attempt: int) -> float:
 def describe(seen: list[Row]) -> str:
     """The blockers in words, for one sentence."""
     if not seen:
-        return "other sessions held the locks only briefly and were not seen"
+        return "other sessions held the locks only briefly and were not observed"
     return "it was blocked by " + " and ".join(map(session_in_words, seen))
 
 
@@ -320,7 +320,7 @@ DEPENDENT_OBJECTS = "2BP01"
 
 @dataclass(frozen=True)
 class PatientSession:
-    """Short transactions on one connection; `watch` sees who stands in the way of it."""
+    """Short transactions on one connection; `watch` observes which sessions block it."""
 
     connection: Connection
     limits: LockLimits
@@ -364,7 +364,16 @@ def _in_words(what: str, error: psycopg2.Error) -> Exception:
         return ContendedError(reason)
     if error.pgcode == DEPENDENT_OBJECTS:
         named = " ".join((error.diag.message_detail or reason).split())
-        return ReleaseError(f"{what} was refused by the server ({named}): end what depends on it first.", refused=True)
+        return ReleaseError(
+            f"{what} was refused by the server ({named}): remove what depends on it first.", refused=True
+        )
+    if error.pgcode is None:
+        # The connection was lost, perhaps after the server had received the COMMIT.
+        return ReleaseError(
+            f"{what} failed ({reason}), and it is unknown whether it was committed: check that the server is running, "
+            "and run again."
+        )
     return ReleaseError(
-        f"{what} failed ({reason}), and nothing of it was kept: correct it and run again.", sqlstate=error.pgcode
+        f"{what} failed ({reason}), and all of it was rolled back: correct the cause, and run again.",
+        sqlstate=error.pgcode,
     )

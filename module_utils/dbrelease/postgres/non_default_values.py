@@ -1,4 +1,4 @@
-"""Values that somebody gave to a column: all but NULL, and the default where that is a constant."""
+"""Values that were explicitly given to a column: all but NULL, and the default where that is a constant."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from psycopg2.extensions import cursor as Cursor
 from .session import select
 from .trusted_roles import trusted_roles
 
-# A default that is computed is another one for each row, so that only a constant one tells that nobody wrote a value.
-# One of a type to which another role has made a cast is not looked at: to write it would call that role's function. Nor
-# is one that leads to a domain of a role that is not trusted: to write it is to check it as that role demands.
+# A computed default differs for each row, so that only a constant one shows that no value was written. One of a type to
+# which another role has defined a cast is not read: to write it would call that role's function. The same holds for one
+# that leads to a domain of a role that is not trusted: to write it is to check it as that role demands.
 DEFAULTS = """
 SELECT a.attname::text AS name,
        CASE WHEN pg_get_expr(d.adbin, d.adrelid) ~ '^(''([^'']|'''')*''|[0-9.]+|true|false)(::[^'']*)?$'
@@ -38,7 +38,7 @@ ORDER BY a.attnum
 
 
 def given_values(cursor: Cursor, table: int, names: Sequence[str]) -> dict[str, sql.Composed]:
-    """For each of these columns that is there, and not computed from others: the condition that its value was given.
+    """For each existing column that is not generated: the condition that its value was given.
 
     table: its oid. The conditions are not for select_declared().
     """

@@ -1,7 +1,7 @@
-"""A table that a release has yet to create and that is there already: what it holds, and whether it may go.
+"""A table that a release has yet to create and that already exists: its content, and whether it may be dropped.
 
-It is there after an interrupted run, or it is somebody else's. It may go only if nothing is lost with it, or if the
-operator accepts exactly the number of rows that would be.
+It was left by an interrupted run, or it belongs to another owner. It may be dropped only if nothing is lost with it, or
+if the operator accepts the exact number of rows that would be.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FROM pg_class c WHERE c.oid = %s
 """
 KINDS = {"r": "table", "p": "table", "v": "view", "m": "materialized view", "f": "foreign table", "S": "sequence"}
 
-# Of a transaction that began before the oldest one that was open then: nothing else can be new since.
+# Written by a transaction that began before the oldest one that was open then: nothing else can be new since.
 UNCHANGED = """
 SELECT NOT EXISTS (SELECT FROM {} WHERE pg_catalog.age(xmin) OPERATOR(pg_catalog.<=) pg_catalog.age({}::pg_catalog.xid))
   AS unchanged
@@ -43,7 +43,7 @@ SAMPLE_SIZE = 5
 
 @dataclass(frozen=True)
 class Leftover:
-    """What was found. `losses` counts the rows that nobody else has; all of them where `unjudged` says why."""
+    """The diagnosis. `losses` counts the rows that exist nowhere else; all of them where `unjudged` has the reason."""
 
     table: str
     kind: str
@@ -84,9 +84,9 @@ def diagnose(
     declared: Mapping[str, str],
     beside: Collection[str] = (),
 ) -> Leftover | None:
-    """What stands under the table's name; None where nothing does. Reads only; the rows are of one instant.
+    """What exists under the table's name; None where nothing does. Reads only; the rows are of one instant.
 
-    beside: tables that go together with it, if they are there; what belongs to them does not depend on it.
+    beside: tables that are dropped together with it, if they exist; what belongs to them does not depend on it.
     """
     found = select(cursor, RELATION, tuple(resolved(cursor, [quoted(table)])))
     if not found:
@@ -121,9 +121,9 @@ def diagnose(
 
 
 def is_unchanged(cursor: Cursor, one: Leftover) -> bool:
-    """Whether no row can have been written since the diagnosis; where this says no, only another diagnosis can tell.
+    """Whether no row can have been written since the diagnosis; if not, only another diagnosis can determine it.
 
-    One look at the rows without any of the release's queries, so that it can be afforded while others wait.
+    One pass over the rows without any of the release's queries, so that it is short while others wait.
     """
     # No parameter: a percent sign in a name would be taken for the place of one.
     table, oldest = _name(cursor, one.table), sql.Literal(one.oldest_transaction)
@@ -154,7 +154,7 @@ def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
     """Why these may not go; empty where they may."""
     for one in leftovers:
         if one.kind != "table":
-            return f"{one.table} is a {one.kind} of {one.owner}, no table: whoever made it must rename or drop it."
+            return f"{one.table} is a {one.kind} of {one.owner}, not a table: its owner must rename or drop it."
         if one.dependents:
             return (
                 f"{', '.join(one.dependents)} would be left without the table {one.table} ({one.description}): "
@@ -170,12 +170,12 @@ def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
     )
     if accept_loss is None:
         return (
-            f"{described} {_counted(losses, 'row')} would be lost with it: look at them; "
-            f"-e accept_loss={losses} saves them to a file with a replay script, and then drops it."
+            f"{described} {_counted(losses, 'row')} would be lost with it: check them. "
+            f"-e accept_loss={losses} saves them to a file with a replay script, and then drops the table."
         )
     return (
         f"accept_loss is {accept_loss}, but {_counted(losses, 'row')} would be lost. {described} "
-        f"Only {f'-e accept_loss={losses}' if losses else 'to leave accept_loss out'} goes on."
+        f"Rerun {f'with -e accept_loss={losses}' if losses else 'without accept_loss'}."
     )
 
 
@@ -185,9 +185,9 @@ def _judge(
     wanted: Mapping[str, Mapping[str, Any]],
     declared: Mapping[str, str],
 ) -> tuple[list[Row], Row, str]:
-    """Who wrote the rows, what would be lost of them, and why that cannot be said."""
+    """Who wrote the rows, what would be lost of them, and why that cannot be determined."""
     nothing: Row = {"losses": 0, "fingerprint": ""}
-    # A column that the release does not know may hold what no query of the release looks at.
+    # A column that the release does not know may hold what no query of the release reads.
     if {name: row["type"] for name, row in found.items()} != {name: row["type"] for name, row in wanted.items()}:
         return [], nothing, "its columns are not those that the release declares"
     if not declared.get("losses"):
@@ -207,7 +207,7 @@ def _judge(
     written = [readable_row(row) for row in writers]
     # What the query gives is saved, and everything is dropped.
     if sorted(given) != sorted(found):
-        return written, nothing, "the release's query does not give whole rows"
+        return written, nothing, "the release's query does not return whole rows"
     return written, losses, ""
 
 

@@ -1,4 +1,4 @@
-"""Functions that reach beyond the database: no transaction of it, however read-only, holds them back or undoes them."""
+"""Functions that reach beyond the database: no transaction, however read-only, prevents or undoes their effect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import psycopg2
 
 # Files and programs of the server, other servers, other sessions, the server itself, what outlives the transaction (or,
-# before version 16, is written in one that only reads), and those that run a text of their own.
+# before version 16, is written in a read-only one), and those that run a given text.
 NAMES = re.compile(
     r"""\b(?:
       pg_read_(?:binary_)?file(?:_old|_all)? | pg_stat_file | pg_ls_\w+ | pg_logdir_ls | pg_file_\w+
@@ -24,7 +24,7 @@ NAMES = re.compile(
     )\b""",
     re.IGNORECASE | re.VERBOSE,
 )
-# By its escapes a name can be written so that it is not seen.
+# With such escapes a name can be written so that it is not found.
 ESCAPED = re.compile(r"\bU&[\"']", re.IGNORECASE)
 
 
@@ -33,9 +33,9 @@ class BeyondError(psycopg2.ProgrammingError):
 
 
 def refuse_reaching_out(sql: str) -> None:
-    """Raise BeyondError for a declared text that names one of them, be it in a literal.
+    """Raise BeyondError for a declared text that names one of them, even in a literal.
 
-    What a function or a view of the database calls is not seen here; only the rights of db_user bound it.
+    What a function or a view of the database calls is not detected here; only the rights of db_user limit it.
     """
     if found := NAMES.search(sql):
         raise BeyondError(f"it names {found.group().lower()}, which reaches beyond what is rolled back")

@@ -16,9 +16,9 @@ from .session import select, strip_terminator
 SNAPSHOT = re.compile(r"\d+:\d+:[\d,]*")
 
 # A row holds the lower 32 bits of the transaction that wrote it; it is no newer than the counter is now.
-# Not by pg_visible_in_snapshot(), which knows nothing of subtransactions: a row that was written within a savepoint, in
-# a transaction that was open then, would pass for one that was seen. What ended shortly before counts as written since.
-# A check reads it with the names that its role finds, so it names the schema of all that is the server's.
+# Not by pg_visible_in_snapshot(), which ignores subtransactions: a row that was written within a savepoint, in a
+# transaction that was open then, would pass for a visible one. What ended shortly before counts as written since.
+# A check reads it with the names that its role resolves, so it names the schema of all that belongs to the server.
 SINCE = """
 coalesce({full} OPERATOR(pg_catalog.>=)
            pg_catalog.pg_snapshot_xmin({snapshot}::pg_catalog.pg_snapshot)::pg_catalog.text::pg_catalog.int8
@@ -50,7 +50,7 @@ class Instant:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Instant | None:
-        """From the journal; None if it holds no such thing."""
+        """From the journal; None if it has none."""
         try:
             instant = cls(int(facts["database"]), str(facts["snapshot"]), int(facts["transaction"]))
         except (KeyError, TypeError, ValueError):
@@ -62,7 +62,7 @@ class Instant:
         return asdict(self)
 
     def is_past(self, cursor: Cursor) -> bool:
-        """Whether it is of this very database; the numbers of another one say nothing here."""
+        """Whether it is of this very database; the numbers of another one mean nothing here."""
         now = Instant.now(cursor)
         return self.database == now.database and self._end <= now._end
 
@@ -73,7 +73,7 @@ class Instant:
     def since(self, column: str, cursor: Cursor) -> str:
         """A condition on `declared`: the row whose xmin the column holds was written after this instant.
 
-        Where it is null there is no such row, and nobody has written it since.
+        Where it is null there is no such row, and no session has written it since.
         """
         written_in = sql.SQL("declared.{}").format(sql.Identifier(column))
         full = sql.SQL(FULL).format(now=sql.SQL(NOW), written_in=written_in)
@@ -84,14 +84,14 @@ class Instant:
 
 
 def written_in(query: str, column: str) -> str:
-    """What must be plannable where a check tells drift by this column of its query."""
+    """The query that must be plannable where a check detects drift by this column of its query."""
     quoted = column.replace('"', '""')
     value = f'"{quoted}"::pg_catalog.text::pg_catalog.int8'
     return f"SELECT {value} AS written_in FROM (\n{strip_terminator(query)}\n) AS declared"
 
 
 def proved(lines: Iterable[Mapping[str, Any]], *, release: str, environment: str) -> dict[str, Instant]:
-    """By check, when the journal says that it was last proved; a release that was taken back has proved nothing."""
+    """By check, when it was last proved, from the journal; a release that was rolled back has proved nothing."""
     found: dict[str, Instant] = {}
     for line in lines:
         if (line["release"], line["environment"], line["event"]) != (release, environment, "passed"):

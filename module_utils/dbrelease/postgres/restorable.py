@@ -1,6 +1,6 @@
-"""What in a database would keep a dump of it from being restored: looked for while the database still has it.
+"""What in a database would prevent a dump of it from being restored: searched while the database still has it.
 
-Nothing is restored for it. What is computed while a restore loads rows or builds indexes is tried on some rows, with
+Nothing is restored for it. What a restore computes while it loads rows or builds indexes is tried on some rows, with
 the empty search_path that a restore has.
 """
 
@@ -24,11 +24,11 @@ LIMITS = """
 SELECT set_config('search_path', '', true), set_config('statement_timeout', '5s', true),
        set_config('lock_timeout', '1s', true)
 """
-# An answer of the server's that says nothing of the expression: no time, no lock, no right, a view that is not read.
+# An error that shows nothing about the expression: no time, no lock, no right, a view that is not read.
 UNDECIDED = ("57014", "55P03", "42501", "55000")
 
-# What calls somebody's function, directly or by an operator; where one is a stranger's it is not called. A restore
-# computes it while it loads rows (the table is not empty) or, of an index, in any case.
+# What calls a user's function, directly or by an operator; a function of a role that is not trusted is not called. A
+# restore computes it while it loads rows (the table is not empty) or, for an index, in any case.
 EXPRESSIONS = """
 WITH calls AS (
   SELECT d.classid, d.objid, p.oid, p.proowner FROM pg_depend d
@@ -105,7 +105,7 @@ WHERE d.deptype = 'e' AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AN
   AND c.oid <> ALL (coalesce(x.extconfig, '{}'))
 ORDER BY 1, 2, 3
 """
-# Who restores makes everything, and then gives it to its owner; what only a superuser makes is not made at all.
+# The restoring role creates everything, and then gives it to its owner; what only a superuser can create is missing.
 FOREIGN_OBJECTS = """
 WITH members AS (
   SELECT classid, objid FROM pg_depend WHERE deptype = 'e'
@@ -153,7 +153,7 @@ QUALIFY = (
 
 @dataclass
 class Obstacles:
-    """What would stop a restore, each with what to do; and what could not be looked at."""
+    """What would stop a restore, each with what to do; and what could not be checked."""
 
     found: list[str] = field(default_factory=list)
     unseen: list[str] = field(default_factory=list)
@@ -163,12 +163,12 @@ class Obstacles:
         shown = [f"{number}) {text}" for number, text in enumerate(self.found[:SHOWN], start=1)]
         more = len(self.found) - SHOWN
         left = f"And {more} more." if more > 0 else ""
-        unseen = f"Not looked at: {'; '.join(self.unseen[:SHOWN])}." if self.unseen else ""
+        unseen = f"Not checked: {'; '.join(self.unseen[:SHOWN])}." if self.unseen else ""
         return " ".join(filter(None, [*shown, left, unseen]))
 
 
 def read_obstacles(cursor: Cursor) -> Obstacles:
-    """All that is known to stop a restore of what the cursor's transaction sees, by the role that asks."""
+    """All that is known to stop a restore of what the cursor's transaction sees, by the role of the session."""
     seen = Obstacles()
     trusted = trusted_roles(cursor, cursor.connection.info.dbname)
     for row in select(cursor, EXPRESSIONS, {"trusted": trusted}):
@@ -188,7 +188,7 @@ def _try(
     cursor: Cursor, seen: Obstacles, what: str, functions: str, may_call: bool, text: Callable[[], sql.Composed | None]
 ) -> None:
     if not may_call:
-        seen.unseen.append(f"{what}, which a role that is not trusted has a part in")
+        seen.unseen.append(f"{what}, which involves a role that is not trusted")
         return
     with giving_back_locks(cursor):
         try:
@@ -236,7 +236,7 @@ def _of_extensions(cursor: Cursor, unseen: list[str]) -> Iterable[str]:
                 "this one. Restore to another server, or keep the extension in a database of its own."
             )
         elif not row["available"]:
-            yield f"The server cannot create the extension {row['name']} any more. Install its files there again."
+            yield f"The server can no longer create the extension {row['name']}. Install its files there again."
         elif row["forbidden"]:
             yield (
                 f"The role {row['role']} may not create the extension {row['name']}, which is not trusted. Let a "

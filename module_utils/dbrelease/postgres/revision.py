@@ -31,8 +31,9 @@ def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "") -> l
             return []
         if found["kind"] not in ("r", "p"):
             raise ReleaseError(
-                f"Reading the revision from the table {table} was refused (what is found under that name is no table): "
-                "see who made it, and name Alembic's own, with its schema, by migration.version_table in the release."
+                f"Reading the revision from the table {table} was refused (the relation of that name is not a table): "
+                "find out who created it, and declare Alembic's table, with its schema, as migration.version_table of "
+                "the release."
             )
         rows = select(cursor, _select_revisions(found["schema"], found["name"]).as_string(cursor))
     except psycopg2.Error as error:
@@ -54,7 +55,7 @@ def read_revisions(login: Login, table: str) -> list[str]:
 
 
 def revisions_or_none(login: Login, table: str, patience_s: float = 0.0) -> list[str] | None:
-    """What the database says, in a session of its own; None where it does not answer within that time."""
+    """The revisions of the database, read in a separate session; None where it does not answer within that time."""
     deadline = time.monotonic() + patience_s
     while True:
         try:

@@ -1,4 +1,4 @@
-"""How far the sequences of a database are; no snapshot holds them still, so a value is the least there was."""
+"""The values of a database's sequences; no snapshot freezes them, so a value is a lower bound."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from psycopg2.extensions import cursor as Cursor
 from .session import Row, select
 from .table_key import table_key
 
-# One that was never used has no value, and one that begins anew by itself is never behind.
+# An unused sequence has no value, and one that cycles is never behind.
 VALUES = """
 SELECT schemaname AS schema, sequencename AS name, last_value, increment_by AS increment FROM pg_sequences
 WHERE last_value IS NOT NULL AND NOT cycle ORDER BY 1, 2

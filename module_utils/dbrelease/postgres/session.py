@@ -1,4 +1,4 @@
-"""The thin session with Postgres: connect, read what cannot write, and say what went wrong in one sentence."""
+"""The thin session with Postgres: connect, run what cannot write, and report an error in one sentence."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from . import transport
 Connection = psycopg2.extensions.connection
 Row = dict[str, Any]
 
-# Where a session's machine is gone without a word, the server is to notice within minutes, and free what it had locked.
+# Where a session's machine disappears, the server should notice within minutes, and release what it had locked.
 LOST_CLIENT = {
     "client_connection_check_interval": "500",
     "tcp_keepalives_idle": "30",
@@ -56,7 +56,7 @@ TRANSACTIONS = {
     "default_transaction_deferrable": "off",
     "default_transaction_read_only": "off",
 }
-# Text forms (json, point, timestamps) must not depend on who connects, nor what may be written, nor how long it takes.
+# Text forms (json, point, timestamps) must not depend on the connecting role, nor rights to write, nor time limits.
 SESSION_SETTINGS = {
     "timezone": "UTC",
     "datestyle": "ISO, YMD",
@@ -76,7 +76,7 @@ SESSION_SETTINGS = {
 # the server can refuse it.
 PATH, KINDS = "search_path", "restrict_nonsystem_relation_kind"
 OWN_SETTINGS = {PATH: "pg_catalog, pg_temp", KINDS: "view, foreign-table"}
-# The first statement of a session, so it names nothing that is looked for on the path.
+# The first statement of a session, so no name in it is searched on the path.
 PIN_SESSION = """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
        pg_catalog.current_setting('restrict_nonsystem_relation_kind', true),
@@ -99,14 +99,14 @@ MOMENTS = (
 )
 _BLANK, _ESCAPED = re.compile(r"([\s\\])"), r"\\\1"
 CONNECT_TIMEOUT_S = 10
-POOLED = "a connection pooler answers there, behind which locks and settings may come to be another session's"
+POOLED = "a connection pooler answers there, behind which locks and settings may pass to another session"
 # A server that answers begins with a level, in whichever language.
 ANSWERED = re.compile(r"(?:^|:\s|\N{FULLWIDTH COLON})[^\W\d_]+:  ", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Login:
-    """Where a database is, who asks, and where it keeps its revision; the password never shows in its repr."""
+    """Where a database is, which role connects, and where it keeps its revision; its repr never has the password."""
 
     host: str
     port: int
@@ -143,11 +143,11 @@ class Login:
 
 
 class Session(psycopg2.extensions.connection):
-    """A session whose own statements find nothing but what is the server's own.
+    """A session whose own statements find only the server's own objects.
 
-    role_settings: with which path, and which kinds of relations, its role finds things; own_settings: what is set for
-    our statements; declared: whether the role's are in force now; planted: what strangers have made on the role's path,
-    in words, None as long as nobody has asked. version_table: where the database keeps its revision.
+    role_settings: the path, and the kinds of relations, with which its role resolves names; own_settings: what is set
+    for our statements; declared: whether the role's settings are active now; planted: the objects of untrusted roles on
+    the role's path, in words, None until they were read. version_table: where the database keeps its revision.
     """
 
     role_settings: Mapping[str, str]
@@ -164,8 +164,8 @@ class Session(psycopg2.extensions.connection):
 def connect(login: Login, application_name: str, *, read_only: bool = False) -> Session:
     """A session with fixed text settings, in autocommit; raises ReleaseError with what to do.
 
-    Our statements see the server's own functions, operators and types alone: see as_declared(). With read_only no
-    transaction writes that does not say so itself.
+    Our statements use the server's own functions, operators and types only: see as_declared(). With read_only no
+    transaction writes unless it declares so itself.
     """
     try:
         connection: Session = psycopg2.connect(
@@ -189,7 +189,7 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
     connection.autocommit = True
     connection.version_table = login.version_table
     _take_every_moment(connection)
-    # A server tells whom it lets in which of its processes serves them; a pooler tells a number of its own.
+    # A server reports the process that serves the session; a pooler reports a number of its own.
     told = connection.info.backend_pid
     if begin_session(connection, told, read_only=read_only) != told:
         connection.close()
@@ -231,7 +231,7 @@ def _take_every_moment(connection: Connection) -> None:
 
 
 def begin_session(connection: Session, told: int, *, read_only: bool = False) -> int:
-    """Have its settings where that process serves it; says which one does."""
+    """Apply its settings if that process serves it; return the process that does."""
     settings = {**SESSION_SETTINGS, "default_transaction_read_only": "on" if read_only else "off"}
     with connection.cursor() as cursor:
         cursor.execute(PIN_SESSION, {"told": told, "path": OWN_SETTINGS[PATH]})
@@ -249,7 +249,7 @@ def connect_failure(login: Login, text: str) -> str:
     """The sentence for a failed connection; libpq's own text never holds the password."""
     reason = " ".join(text.split())
     if reason == POOLED:
-        advice = "let db_host and db_port lead to the server itself"
+        advice = "set db_host and db_port to the address of the server itself"
     elif safer := transport.advice(reason):
         advice = safer
     elif "password" in reason or "authentication" in reason or "pg_hba" in reason:
@@ -257,9 +257,9 @@ def connect_failure(login: Login, text: str) -> str:
     elif "does not exist" in reason:
         advice = "check db_name and db_user in the inventory"
     elif ANSWERED.search(text):
-        advice = "check db_user, db_password and db_name in the inventory, and that the server lets sessions in now"
+        advice = "check db_user, db_password and db_name in the inventory, and that the server accepts connections now"
     else:
-        advice = "check that the database is running and that db_host and db_port lead to it"
+        advice = "check that the database is running and that db_host and db_port are its address"
     return f"Connecting to {login.label} failed ({reason}): {advice}."
 
 
@@ -282,13 +282,13 @@ def transaction(
 
 
 def options_of(settings: Mapping[str, str]) -> str:
-    """The settings as PGOPTIONS has them, for the sessions of programs; there a backslash keeps a blank."""
+    """The settings as PGOPTIONS, for the sessions of programs; a backslash there escapes a blank."""
     return " ".join(f"-c {name}={_BLANK.sub(_ESCAPED, value)}" for name, value in settings.items())
 
 
 @contextmanager
 def giving_back_locks(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
-    """What is locked within the block is unlocked at its end, and not only at that of the transaction.
+    """Release what is locked within the block at its end, and not only at the end of the transaction.
 
     A table that is read takes a lock, and so does each of its indexes: thousands of tables in one transaction fill the
     lock table of the whole server. What is written within the block is undone, and the cursor loses its result.
@@ -298,7 +298,7 @@ def giving_back_locks(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
         yield
     finally:
         if not cursor.connection.closed:
-            # Only a savepoint that is rolled back gives its locks back; one that is released hands them on.
+            # Only a savepoint that is rolled back releases its locks; one that is released passes them on.
             cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_slice; RELEASE SAVEPOINT dbrelease_slice")
 
 
@@ -317,11 +317,11 @@ def select(
 
 @contextmanager
 def as_declared(cursor: psycopg2.extensions.cursor) -> Iterator[None]:
-    """Within the block names are found as the role itself finds them: for what a release declares, and nothing else.
+    """Resolve names within the block as the role itself does: for what a release declares, and nothing else.
 
-    What of our own text runs here names the schema of each function, operator and type. A failed statement leaves the
-    role's settings to the rollback, of the transaction or to a savepoint from before the block. Other sessions than
-    connect() makes are left as they are. The cursor keeps its result.
+    Our own text that runs here names the schema of each function, operator and type. A failed statement leaves the
+    role's settings to the rollback, of the transaction or to a savepoint from before the block. Sessions that connect()
+    did not make are left unchanged. The cursor keeps its result.
     """
     session = cursor.connection
     if not isinstance(session, Session) or session.declared:

@@ -1,4 +1,4 @@
-"""What roles that are not trusted have made, or may make, where a release's text finds functions and operators."""
+"""What roles that are not trusted have created, or may create, where a release's text finds functions and operators."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ FROM pg_namespace n JOIN places p USING (oid)
 WHERE p.nspname = current_user AND %(own_first)s AND n.nspowner <> ALL (%(trusted)s::oid[])
 ORDER BY 1, 2, 3, 4
 """
-# A schema of the role's own name is looked for first by default, and whoever may create in the database may make it.
+# A schema of the role's own name is searched first by default; a role that may create in the database may create it.
 OPEN = """
 SELECT n.nspname::text AS schema,
        array_agg(DISTINCT CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee)::text END) AS roles
@@ -89,16 +89,16 @@ def read_strangers(cursor: Cursor) -> tuple[list[Row], list[Row]]:
 
 
 def planted_words(planted: Sequence[Row]) -> str:
-    """What was made, by whom, and where."""
+    """What was created, by which role, and where."""
     said = [
         f"the {row['kind']} {quoted_text(row['name'])} in {quoted_text(row['schema'])} is {quoted_text(row['owner'])}'s"
         for row in planted[:SHOWN]
     ]
-    return ", ".join([*said, *([f"and {len(planted) - SHOWN} more are there"] if len(planted) > SHOWN else [])])
+    return ", ".join([*said, *([f"and {len(planted) - SHOWN} more"] if len(planted) > SHOWN else [])])
 
 
 def refuse_planted(cursor: Cursor) -> None:
-    """Raise BeyondError where what a release declares could call what a stranger has made; asked once a session."""
+    """Raise BeyondError where a release's declarations could call an untrusted role's object; read once a session."""
     session = cursor.connection
     if not isinstance(session, Session):
         return
@@ -107,4 +107,4 @@ def refuse_planted(cursor: Cursor) -> None:
             planted, _ = read_strangers(asking)
         session.planted = planted_words(planted)
     if session.planted:
-        raise BeyondError(f"it may call what a role made that is not trusted: {session.planted}")
+        raise BeyondError(f"it may call an object of a role that is not trusted: {session.planted}")

@@ -1,4 +1,4 @@
-"""Compare what a release declares of its tables with what the catalogs hold."""
+"""Compare a release's declarations of its tables with the catalogs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from ..core.proof import Proof
 from .session import Row
 
-CORRECT = "Correct it by a migration, or go one of the ways back."
-# What a declaration that says nothing of it means.
+CORRECT = "Correct it with a migration, or use one of the ways back."
+# The meaning of a declaration that omits it.
 INDEX_DEFAULTS = {"unique": False, "method": "btree", "where": None, "valid": True, "ready": True}
 CONSTRAINT_DEFAULTS = {"validated": True, "deferrable": False, "initially_deferred": False}
 FOREIGN_KEY_DEFAULTS = {"on_update": "no_action", "match": "simple"}
@@ -46,12 +46,12 @@ def prove_revision(expected: str, observed: Sequence[str] | None, table: str) ->
 
 
 def prove_existing(table: str, columns: Sequence[str], catalog: Catalog) -> Proof:
-    """A table that was there before still has the columns that the release relies on; it may have more."""
+    """A table that existed before still has the columns that the release relies on; it may have more."""
     gone = [name for name in columns if name not in catalog.columns]
     if not catalog.present:
         detail = f"There is no table {table}."
     else:
-        detail = f"Gone: {', '.join(gone)}." if gone else f"All {len(columns)} are there."
+        detail = f"Missing: {', '.join(gone)}." if gone else f"All {len(columns)} exist."
     right = catalog.present and not gone
     return Proof(
         f"structure.{table}.columns",
@@ -74,11 +74,11 @@ def prove_created(table: str, declared: Mapping[str, Any], catalog: Catalog) -> 
 
 
 def prove_altered(table: str, declared: Mapping[str, Any], catalog: Catalog) -> list[Proof]:
-    """Columns, indexes and constraints that the release adds to a table which was there before; it may have more."""
+    """Columns, indexes and constraints that the release adds to a table which existed before; it may have more."""
     found = []
     for part, wanted in declared.items():
         there: dict[str, Row] = getattr(catalog, part)
-        # What else there is was there before, and proves nothing.
+        # Everything else existed before, and proves nothing.
         only = Catalog(present=catalog.present, **{part: {name: there[name] for name in wanted if name in there}})
         proof = _prove(table, part, wanted, only, strict=False)
         title = f"Table {table} has the {part} that the release adds"

@@ -13,7 +13,7 @@ from .hash_partitions import scattered
 from .session import select
 from .table_key import table_key
 
-# Every part of the catalog is read once: what is asked anew for each table grows with the square of their number.
+# Every part of the catalog is read once: a query for each table grows with the square of their number.
 SHAPES = """
 WITH RECURSIVE trees AS (
   -- Not by pg_partition_tree(), which locks every partition.
@@ -53,10 +53,10 @@ ORDER BY n.nspname, c.relname
 
 @dataclass(frozen=True)
 class Table:
-    """One table; `parents` are those that its foreign keys lead to.
+    """One table; `parents` are those that its foreign keys reference.
 
     partitioned: it is compared as a whole, since a restore moves its rows among its partitions.
-    unique_key: what tells its rows apart, empty where nothing does; generated: columns that take no value.
+    unique_key: what identifies its rows, empty where nothing does; generated: columns that take no value.
     """
 
     schema: str
@@ -86,9 +86,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Pair:
-    """A table that both databases have: what is compared of it, and what tells one row from another.
+    """A table that both databases have: what is compared of it, and what identifies a row.
 
-    retyped: columns that have another type in one of them, of which the texts are compared.
+    retyped: columns that have another type in one of them; their texts are compared.
     """
 
     live: Table
@@ -119,7 +119,7 @@ def read_shapes(cursor: Cursor) -> dict[str, Table]:
 
 
 def pair(live: Table, other: Table) -> Pair:
-    """What both have; without the same key a row is told by all of its columns."""
+    """What both have; without a common key all columns identify a row."""
     columns = tuple(column for column in live.columns if column in other.columns)
     keyed = bool(live.unique_key) and live.unique_key == other.unique_key
     types = dict(zip(other.columns, other.types, strict=True))

@@ -1,6 +1,6 @@
-"""Names that a release's new tables need for their indexes and keys, and that something else has already.
+"""Names that a release's new tables need for their indexes and keys, and that are already taken.
 
-A table that is renamed keeps the names of its indexes, and no other can be made under them.
+A table that is renamed keeps the names of its indexes, and no others can be created under them.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from ..core.signals import Ended
 from .session import Login, connect, select
 from .trusted_roles import trusted_roles
 
-# Rows of pg_stat_activity. Of other users' sessions state and kind are hidden from whoever has no pg_monitor, and not
-# that they are.
+# Rows of pg_stat_activity. State and kind of other users' sessions are hidden from a role without pg_monitor, but not
+# their existence.
 OF_CLIENTS = "coalesce(backend_type, 'client backend') = 'client backend' AND datid IS NOT NULL"
 
 # A stranger's session may have any name, and may not be ours to end.
@@ -29,14 +29,14 @@ POLL_S = 0.1
 
 
 def end_sessions(login: Login, name: str) -> int:
-    """End the server sessions of that name and wait until they are gone; returns how many were ended."""
+    """Terminate the server sessions of that name and wait until they have ended; return how many were terminated."""
     try:
         with closing(connect(login, "dbrelease end sessions", read_only=True)) as connection:
             return _end_sessions(connection, name)
     except Ended:
         raise
     except (ReleaseError, psycopg2.Error):
-        # The database does not answer; whoever reads the revision back says so.
+        # The database does not answer; the caller that reads the revision back reports it.
         return 0
 
 

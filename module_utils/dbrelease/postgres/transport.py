@@ -17,30 +17,30 @@ ROUTES = Path("/proc/net/route")
 NETWORKS = Path("/sys/class/net")
 BRIDGES = ("docker", "br-", "podman", "cni-podman")
 
-# What libpq says, the advice for it.
+# What libpq reports, and the advice for it.
 ADVICE = (
     (
         "cleartext password",
-        "the password was not sent; let the server ask for scram-sha-256 (pg_hba.conf, password_encryption), or set "
-        "db_sslmode to verify-full",
+        "the password was not sent; configure the server to use scram-sha-256 (pg_hba.conf, password_encryption), or "
+        "set db_sslmode to verify-full",
     ),
     (
         "root certificate file",
         "set db_sslrootcert to a file on the target with the authority of the server's certificate; db_sslmode=require "
-        "would verify nobody",
+        "would not verify the server",
     ),
     (
         "does not support SSL",
-        "switch TLS on at the server (ssl = on); db_sslmode=prefer would let whoever is in between read and answer",
+        "switch TLS on at the server (ssl = on); db_sslmode=prefer would let a host in between read and answer",
     ),
     (
         "does not match host name",
-        "let db_host be a name that the server's certificate has; the password was not sent",
+        "set db_host to a name in the server's certificate; the password was not sent",
     ),
     (
         "certificate verify failed",
-        "set db_sslrootcert to the authority that signed the server's certificate, or find out who answers there; the "
-        "password was not sent",
+        "set db_sslrootcert to the authority that signed the server's certificate, or find out which host answers "
+        "there; the password was not sent",
     ),
 )
 
@@ -81,7 +81,7 @@ def _is_bridged(address: int) -> bool:
 
 
 def default_ssl_mode(host: str) -> str:
-    """What holds where nobody has chosen: elsewhere a server must prove who it is."""
+    """The default: a server on another machine must prove its identity."""
     return "prefer" if is_local(host) else "verify-full"
 
 
@@ -96,7 +96,7 @@ def parameters(ssl_mode: str, root_cert: str) -> dict[str, Any]:
 
 
 def environment(ssl_mode: str, root_cert: str) -> dict[str, str]:
-    """The same for PostgreSQL's programs; those before 16 do not know PGREQUIREAUTH."""
+    """The same for PostgreSQL's programs; those before 16 ignore PGREQUIREAUTH."""
     given = {"PGSSLMODE": ssl_mode}
     if root_cert:
         given["PGSSLROOTCERT"] = root_cert
@@ -111,17 +111,19 @@ def refuses_clear_passwords() -> bool:
 
 
 def advice(reason: str) -> str:
-    """What to do about a connection that failed for the sake of its safety; empty for any other."""
+    """What to do about a connection that failed for reasons of security; empty for any other."""
     return next((what for said, what in ADVICE if said in reason), "")
 
 
 def caveat(host: str, ssl_mode: str) -> str:
-    """One sentence on what is not kept from others, which somebody has chosen; empty where all is."""
+    """One sentence on what the chosen mode leaves unprotected; empty where everything is protected."""
     if ssl_mode in VERIFYING:
         return ""
     if not is_local(host):
-        said = f"db_sslmode is {ssl_mode}: who answers at {host} is not verified, and may be somebody in between"
+        said = (
+            f"db_sslmode is {ssl_mode}: the server at {host} is not verified, and another host may answer in its place"
+        )
         if not refuses_clear_passwords():
-            said += "; this target's libpq, older than 16, would also give it the password in clear"
+            said += "; this target's libpq, older than 16, would also send it the password in clear text"
         return f"{said}. Set db_sslmode to verify-full, with db_sslrootcert."
     return ""

@@ -1,4 +1,4 @@
-"""Which roles of a server are trusted: whose sessions and objects count, and whose are a stranger's."""
+"""Which roles of a server are trusted: whose sessions and objects count, and whose do not."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from psycopg2.extensions import cursor as Cursor
 from .catalog import quoted, resolved
 from .session import Session, select, select_as_declared
 
-# Superusers, the role that asks and the database's owner, with everyone who may become one of them; what the role that
-# asks may become; and whoever may write the revision, as the application's migrations do. From version 16 on who made a
-# role is a member of it, without being able to become it. Anybody may make a table of that name where it is found
-# before the application's own, or a schema of the asking role's name, which is found first: such a one says nothing.
+# Superusers, the session's role and the database's owner, with every role that may become one of them; the roles that
+# the session's role may become; and every role that may write the revision, as the application's migrations do. From
+# version 16 on the creator of a role is a member of it, without being able to become it. Any role may create a table of
+# that name where it is found before the application's own, or a schema of the session role's name, which is found
+# first: such a table proves nothing.
 TRUSTED = """
 WITH RECURSIVE asking AS (
   SELECT oid FROM pg_roles WHERE rolname IN (session_user, current_user)
@@ -44,7 +45,7 @@ LONGEST = 63
 
 
 def trusted_roles(cursor: Cursor, database: str, version_table: str = "") -> list[int]:
-    """Their oids, for a database of the server; whoever may write the revision is known in that database alone.
+    """Their oids, for a database of the server; the roles that may write the revision are known in that database only.
 
     version_table: Alembic's table, as it is declared; by default the one that the session knows.
     """
@@ -62,7 +63,7 @@ def version_table_of(cursor: Cursor) -> str:
 
 
 def quoted_text(text: Any, longest: int = LONGEST) -> str:
-    """What a session says of itself, or somebody has named: quoted and short, so that nobody takes it for our words."""
+    """A name that a session or a role has chosen: quoted and short, so that it cannot pass for our own words."""
     said = str(text)
     return json.dumps(said if len(said) <= longest else f"{said[:longest]}…", ensure_ascii=False)
 
@@ -76,5 +77,5 @@ def session_words(row: Mapping[str, Any]) -> str:
 
 
 def all_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Some of them, in words."""
+    """Some of the sessions, in words."""
     return " and ".join([*map(session_words, rows[:3]), *([f"{len(rows) - 3} more"] if len(rows) > 3 else [])])

@@ -1,4 +1,4 @@
-"""Which transactions of a span of time were of the sessions of one name, as far as it could be seen."""
+"""Which transactions of a span of time belonged to the sessions of one name, as far as could be observed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from psycopg2.extensions import cursor as Cursor
 from .session import Row, select
 from .trusted_roles import trusted_roles
 
-# An older server tells of a session that has come and gone half a second later, or not at all.
+# An older server reports a session that has come and gone half a second later, or not at all.
 COUNTS_SESSIONS_AT_ONCE = 150000
 LONGEST_NAME = 63
-# A worker of a parallel statement writes as its leader; autovacuum writes no row of a user's table, nor does a sender.
+# A parallel worker writes as its leader; autovacuum writes no row of a user's table, nor does a WAL sender.
 NO_WRITERS = ("parallel worker", "autovacuum worker", "walsender")
-# One statement: the snapshot is taken after statement_timestamp(), and the sessions are read after the snapshot. What
-# sessions of another role do is hidden from a role that is no member of pg_read_all_stats; that they are there is not.
+# One statement: the snapshot is taken after statement_timestamp(), and the sessions are read after the snapshot. The
+# activity of other roles' sessions is hidden from a role without pg_read_all_stats; their existence is not.
 SAMPLE = """
 SELECT statement_timestamp() AS at, pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax,
        (SELECT (to_jsonb(d) ->> 'sessions')::bigint FROM pg_stat_database d WHERE d.datname = current_database())
@@ -35,16 +35,16 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Sample:
-    """One look: every transaction id below `xmax` was given before it."""
+    """One sample: every transaction id below `xmax` was assigned before it."""
 
     at: datetime
     xmax: int
-    counted: int | None  # how many sessions the database ever had
+    counted: int | None  # how many sessions the database has had in total
     sessions: Mapping[Any, Row]
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Sample:
-        """From the rows of SAMPLE; one without a pid is of a database that nobody else uses."""
+        """From the rows of SAMPLE; one without a pid means that no other session uses the database."""
         seen = {
             (row["pid"], row["began"]): row for row in rows if row["pid"] is not None and row["kind"] not in NO_WRITERS
         }
@@ -53,18 +53,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Interval:
-    """Between two looks: the ids that were given, and whose sessions can have been given one."""
+    """Between two samples: the ids that were assigned, and whose sessions can have been assigned one."""
 
     first: int
     end: int
     own: bool
     others: bool
-    unseen: int | None  # sessions that came and went; None where the server does not tell
+    unseen: int | None  # sessions that came and went; None where the server does not report it
 
 
 @dataclass
 class WriterWatch:
-    """Looks, from a session that is there anyway, at who may write; it only informs."""
+    """Samples, from an existing session, which sessions may write; it only informs."""
 
     name: str
     login_database: str
@@ -81,7 +81,7 @@ class WriterWatch:
         sample = Sample.of(select(cursor, SAMPLE, {"name": self.name[:LONGEST_NAME], "trusted": self._trusted}))
         at_once = cursor.connection.server_version >= COUNTS_SESSIONS_AT_ONCE
         running = (row for row in sample.sessions.values() if row["own"] and row["xid"] is not None)
-        # The server tells the 32 bits of an id.
+        # The server reports the 32 bits of an id.
         self._own |= {sample.xmax - (sample.xmax - row["xid"]) % (1 << 32) for row in running}
         if self._last is not None:
             unseen = self._unseen(self._last, sample) if at_once else None
@@ -89,7 +89,7 @@ class WriterWatch:
         self._last = sample
 
     def _unseen(self, before: Sample, now: Sample) -> int | None:
-        """How many sessions came and went between two looks. One that is seen is counted when it is first idle."""
+        """How many sessions came and went between two samples. An observed one is counted when it is first idle."""
         if before.counted is None or now.counted is None:
             return None
         new = [row for key, row in now.sessions.items() if key not in before.sessions]
@@ -102,8 +102,8 @@ class WriterWatch:
     def facts(self) -> dict[str, list[list[int]]]:
         """For the journal, in spans from a first id to the one after the last.
 
-        own: of the sessions of that name. others: of somebody else. single: of one session that nobody saw, and of
-        nobody else: if one of a span was of the sessions of that name, all were.
+        own: of the sessions of that name. others: of other sessions. single: of one unobserved session, and of no
+        other: if one of a span was of the sessions of that name, all were.
         """
         named = any(one.own for one in self.intervals)
         own = [(one.first, one.end) for one in self.intervals if one.own and not one.others and one.unseen == 0]
@@ -111,14 +111,14 @@ class WriterWatch:
         others = (one for one in self.intervals if not one.own and one.unseen == 0)
         return {
             "own": joined([*own, *((xid, xid + 1) for xid in self._own)]),
-            # Sessions that were never seen by their name may have had another one.
+            # Sessions that were never observed under their name may have had another one.
             "others": joined((one.first, one.end) for one in others if named),
             "single": [[one.first, one.end] for one in alone if one.first < one.end],
         }
 
 
 def between(before: Sample, now: Sample, unseen: int | None) -> Interval:
-    """What can be said of the time between two looks."""
+    """What is known of the time between two samples."""
     ended = [row for key, row in before.sessions.items() if key not in now.sessions]
     busy = [*ended, *(row for row in now.sessions.values() if _may_have_begun_to_write(row, before.at))]
     own = any(row["own"] for row in busy)

@@ -1,4 +1,4 @@
-"""Which run may act on a target: what a claim says of its holder, and what follows from how the holder is."""
+"""Which run may act on a target: what a claim records about its holder, and what follows from the holder's state."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SIZE = 2048
 
 @dataclass(frozen=True)
 class Claim:
-    """Who may act: a run, and what tells whether it lives. It informs and fences; what excludes is the kernel's lock.
+    """Who may act: a run, and how to determine whether it is alive. The claim informs; the kernel's lock excludes.
 
     module: the process that holds the kernel's lock, None between two tasks. connection: the SSH session it belongs to.
     """
@@ -73,7 +73,7 @@ class Claim:
 
     @property
     def is_local(self) -> bool:
-        """Whether the controller ran where the target is, so that its process can be looked at."""
+        """Whether the controller ran on the target's machine, so that its process can be checked."""
         controller = Machine(self.boot_id, self.pid_namespace)
         return all(
             (self.controller_pid, *asdict(controller).values())
@@ -93,7 +93,7 @@ class Claim:
         )
 
     def held_by(self, module: Process | None, connection: Process | None = None) -> Claim:
-        """The same, with the process that holds the kernel's lock."""
+        """The same claim, with the process that holds the kernel's lock."""
         return replace(self, module=module, connection=connection)
 
 
@@ -121,7 +121,7 @@ def _process(values: Mapping[str, Any] | None) -> Process | None:
 
 
 def life_of(claim: Claim, here: Machine, running: IsRunning, *, held: bool) -> Life:
-    """Whether the holder lives, as far as this machine can tell; `held`: a process of it holds the kernel's lock."""
+    """Whether the holder is alive, as far as this machine can determine; `held`: one of its processes has the lock."""
     if claim.is_local:
         if claim.target_boot_id != here.boot_id:
             return "dead"
@@ -130,13 +130,13 @@ def life_of(claim: Claim, here: Machine, running: IsRunning, *, held: bool) -> L
         return "alive" if running(claim.process) else "dead"
     if not held:
         return "unknown"
-    # A remote controller: its module works on, but for whom? The SSH session ends with its client.
+    # A remote controller: its module is running, but for which client? The SSH session ends with its client.
     lost = claim.connection is not None and not running(claim.connection)
     return "dead" if lost else "alive"
 
 
 def decide(claim: Claim | None, run_id: str, life: Life, *, held: bool, closed: bool) -> Decision:
-    """What a run that wants the claim does; `wait` means to look again, for signs of life or for the lock."""
+    """What a run that wants the claim does; `wait` means to check again, for signs of life or for the lock."""
     nobody = claim is None or closed or claim.run_id == run_id
     if held:
         if nobody:

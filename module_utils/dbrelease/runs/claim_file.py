@@ -1,4 +1,4 @@
-"""The file of the claim, and the kernel's lock on it, which is gone with the process that holds it."""
+"""The file of the claim, and the kernel's lock on it, which ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HeldFile:
         os.pwrite(self._descriptor, encode(claim), 0)
 
     def sign(self) -> None:
-        """Note this process as the one that holds the lock, so that a later run can find it and end it."""
+        """Record this process as the holder of the lock, so that a later run can find it and end it."""
         claim = self.read()
         if claim:
             self.write(claim.held_by(process_of(os.getpid()), connection_of(os.getpid())))
@@ -54,7 +54,7 @@ class HeldFile:
             os.close(self._descriptor)
 
     def _unlink(self) -> None:
-        """Only this very file: once its name is gone, another run may have given it to a new one."""
+        """Remove this very file only: once its name is free, another run may have given it to a new one."""
         if _is_still(self.path, self._descriptor):
             self.path.unlink()
 
@@ -65,7 +65,7 @@ def path_in(state_dir: str) -> Path:
 
 
 def peek(path: Path) -> Claim | None:
-    """The claim, read by one who does not hold the lock; raises ReleaseError where its file is not ours alone."""
+    """The claim, read without the lock; raises ReleaseError where its file is not ours alone."""
     try:
         with reading(path) as file:
             return decode(file.read(SIZE))
@@ -99,7 +99,7 @@ def try_lock(path: Path, *, create: bool = True) -> HeldFile | None:
 
 
 def lock(path: Path, wait_s: float, *, create: bool = True) -> HeldFile | None:
-    """The same, polled for a while: a run that only looks who holds it has it for a moment."""
+    """The same, polled for a while: a run that only reads the claim holds the lock for a moment."""
     deadline = time.monotonic() + wait_s
     while True:
         held = try_lock(path, create=create)

@@ -1,11 +1,11 @@
 """One run at a time on one database, wherever the runs keep their state: a session's lock, polled, not waited for.
 
 A run that works in a database locks it there. A restore closes and renames the database, and ends every session in it:
-it locks the database's name, from another database of the server. Each looks for the other's lock, too.
+it locks the database's name, from another database of the server. Each checks for the other's lock, too.
 
 Any role may take the number of an advisory lock, and give its sessions any name. So only sessions of trusted roles are
-counted (see postgres/trusted_roles.py). Where a stranger has the number, a run goes on without it, and the name of its
-session says that it holds the database; a stranger's session of that name does not count.
+counted (see postgres/trusted_roles.py). Where another role has the number, a run continues without it, and the name of
+its session marks the database as held; a session of that name of a role that is not trusted does not count.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from ..core.proof import Proof
 from ..postgres.session import Connection, Login, Row, connect, select, server_reason
 from ..postgres.trusted_roles import all_words, session_words, trusted_roles
 
-# The engine's own number; the server counts such locks for each database by itself.
+# The engine's own number; the server counts such locks for each database separately.
 KEY = 0x6462_7265_6C65
 WAIT_S = 3.0
 POLL_S = 0.2
 LOCK_NAME = "dbrelease-lock-"
-# Of a session that holds a database without the number, before the database's mark and the run's id.
+# The name of a session that holds a database without the number, before the database's mark and the run's id.
 HELD_NAME = "dbrelease-lock-held-"
 FOREIGN_PROOF = "run.database_lock"
 # The session may be idle for hours.
@@ -44,7 +44,7 @@ SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
        coalesce(host(a.client_addr), 'local') AS host,
        coalesce(to_char(a.backend_start AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'), 'a hidden time') AS since
 """
-# The lock of the name is looked for in every database: not everyone has the same one to lock it from.
+# The lock of the name is searched in every database: not every role locks it from the same one.
 HOLDERS = f"""{WHO}
 FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.pid <> pg_backend_pid()
@@ -59,7 +59,7 @@ FROM pg_stat_activity a
 WHERE a.application_name LIKE %(held)s AND a.application_name !~ %(own)s AND a.pid <> pg_backend_pid()
   AND a.usesysid = ANY (%(trusted)s::oid[])
 """
-# What a run has left working when its module was killed: its lock is gone, its program's session is not.
+# What a killed module left running: its lock is released, but the session of its program still exists.
 WORKERS = f"""{WHO}
 FROM pg_stat_activity a
 WHERE a.datname = %(database)s AND a.application_name ~ %(pattern)s
@@ -72,7 +72,7 @@ NOBODY = "x^"
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What is locked, and for whom; `own` are the runs that are not in the way: this one, and those that are dead."""
+    """What is locked, and for whom; `own` are the runs that do not conflict: this one, and those that are dead."""
 
     key: int
     login: Login
@@ -109,10 +109,10 @@ def name_key(database: str) -> int:
 
 @contextmanager
 def advisory_lock(login: Login, run: Run) -> Iterator[list[Proof]]:
-    """Hold the database for a run; raises ReleaseError, naming the holder, where another one has it.
+    """Hold the database for a run; raises ReleaseError, naming the holder, where another run has it.
 
-    Its session is idle and holds no snapshot: nothing waits for it. Yields what is told of a stranger that has the
-    number, which keeps nobody from anything.
+    Its session is idle and holds no snapshot: nothing waits for it. Yields a proof about a session of another role that
+    has the number, which blocks no run.
     """
     connection = _session(login, run)
     try:
@@ -141,7 +141,7 @@ class NameLock:
         return self._connection is not None
 
     def take(self) -> None:
-        """Take it, or prove that it still is held; raises ReleaseError where another is at work on the database."""
+        """Take it, or check that it is still held; raises ReleaseError where another run is acting on the database."""
         if self._connection is not None:
             self._prove(self._connection)
             return
@@ -165,8 +165,8 @@ class NameLock:
                 others = _others(cursor, self._wanted)
         except psycopg2.Error as error:
             raise ReleaseError(
-                f"Run {self._wanted.run.run_id} has lost its lock on the {self._wanted.login.label} "
-                f"({server_reason(error)}): see who ended its session, and run again."
+                f"Run {self._wanted.run.run_id} lost its lock on the {self._wanted.login.label} "
+                f"({server_reason(error)}): find out who ended its session, and run again."
             ) from error
         if others:
             raise _refusal(self._wanted, others)
@@ -185,12 +185,12 @@ def _end(connection: Connection) -> None:
 
 
 def _acquire(cursor: Cursor, wanted: _Wanted) -> list[Row]:
-    """Returns the strangers that have the number, if they do: then it is held without it."""
+    """Return the sessions of other roles that have the number; the database is then held without it."""
     deadline = time.monotonic() + WAIT_S
     try:
         while True:
-            # Before it is taken, so that nobody who has the other lock ever sees this one for a moment; and after,
-            # since both may be taken at once.
+            # Before it is taken, so that a run with the other lock never observes this one; and after, as both may be
+            # taken at once.
             others = _others(cursor, wanted)
             if not others:
                 (row,) = select(cursor, "SELECT pg_try_advisory_lock(%s) AS taken", (wanted.key,))
@@ -217,8 +217,8 @@ def _acquire(cursor: Cursor, wanted: _Wanted) -> list[Row]:
 def _refusal(wanted: _Wanted, others: list[str]) -> ReleaseError:
     return ReleaseError(
         f"Run {wanted.run.run_id} may not act on the {wanted.login.label}: "
-        f"{' and '.join(others) or 'another run'} is at work on it; "
-        "wait for its end, or end it with pg_terminate_backend, and run again.",
+        f"{' and '.join(others) or 'another run'} is running on it; "
+        "wait until it ends, or terminate it with pg_terminate_backend, and run again.",
         refused=True,
     )
 
@@ -250,6 +250,7 @@ def _foreign_proof(foreign: list[Row], login: Login) -> Proof:
         "The run holds the lock of its database",
         "inconclusive",
         observed=[{key: str(value) for key, value in row.items()} for row in foreign[:3]],
-        detail=f"A stranger has its number: {all_words(foreign)}. It is held by the name of the run's session instead.",
-        remedy=f"End that session with pg_terminate_backend, and ask who may connect to {login.database}.",
+        detail=f"Another session has taken its number: {all_words(foreign)}. The name of the run's session acts as the "
+        "lock instead.",
+        remedy=f"Terminate that session with pg_terminate_backend, and check who may connect to {login.database}.",
     )

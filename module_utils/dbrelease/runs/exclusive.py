@@ -12,7 +12,7 @@ from ..postgres.session import Login
 from .claim import Claim, Line, claimed_later, is_closed
 from .claim_file import HeldFile, lock, path_in, peek
 from .database_lock import advisory_lock
-from .holder import HELD, LOOK_S, holding
+from .holder import HELD, WAIT_S, holding
 
 
 @contextmanager
@@ -35,18 +35,18 @@ def acting(run: Run, login: Login | None = None, *, dry: bool = False) -> Iterat
 
 
 def _lock_or_refuse(path: Path, run: Run) -> HeldFile:
-    held = lock(path, LOOK_S)
+    held = lock(path, WAIT_S)
     if held:
         return held
     holder = peek(path)
     if holder and holder.run_id == run.run_id:
         raise ReleaseError(
-            f"Another module of run {run.run_id} is still at work, as one is whose connection was lost: the run ends "
-            "here, and ends that one; run again, which finishes or cleans up."
+            f"Another module of run {run.run_id} is still running, as after a lost connection: this run stops, and "
+            "ends that module; run again, which finishes or cleans up."
         )
     whose = holder.words if holder else "another run"
     raise ReleaseError(
-        f"Run {run.run_id} may not act: the target is held by {whose}; wait for its end and run again.", refused=True
+        f"Run {run.run_id} may not act: the target is held by {whose}; wait until it ends, and run again.", refused=True
     )
 
 
@@ -57,7 +57,7 @@ def demand_not_taken_over(run: Run, lines: Sequence[Line]) -> None:
 
 
 def _demand_claim(claimed: Claim | None, run: Run) -> None:
-    """The claim is this run's; without any (a module used by itself) it must not have been another's since."""
+    """The claim is this run's; without any (a module used alone) no other run may have claimed the target since."""
     if claimed and claimed.run_id == run.run_id:
         return
     lines = Journal(run).read()
@@ -68,6 +68,6 @@ def _demand_claim(claimed: Claim | None, run: Run) -> None:
 
 def _taken_over(run: Run, by: str) -> ReleaseError:
     return ReleaseError(
-        f"Run {run.run_id} may not act any more: it was taken over by {by}; start a new run when that one has ended.",
+        f"Run {run.run_id} may no longer act: it was taken over by {by}; start a new run when that one has ended.",
         refused=True,
     )

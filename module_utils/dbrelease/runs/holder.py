@@ -17,7 +17,7 @@ from .claim_file import POLL_S, HeldFile, lock, path_in, peek, try_lock
 
 # A remote holder that gives no sign of life for so long is dead. Within it a refusal is due as well.
 WATCH_S = 3.0
-LOOK_S = 4.0
+WAIT_S = 4.0
 PRESENT_S = 0.5
 # How long a module may take to put right what it had begun: a restore starts the application, and waits for it.
 IN_ORDER_S = 150.0
@@ -27,9 +27,9 @@ HELD: dict[Path, HeldFile] = {}
 
 @dataclass(frozen=True)
 class Claimed:
-    """What came of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead.
+    """The result of claiming: refused because of `holder`, or claimed, from `holder` if that one was dead.
 
-    silent: that is all that is known of one on another machine. Where it lives, its next module is refused.
+    silent: a holder on another machine gave no sign of life. If it is alive, its next module is refused.
     """
 
     refused: bool
@@ -40,20 +40,20 @@ class Claimed:
 
     @property
     def message(self) -> str:
-        """One sentence, empty where there is nothing to say."""
+        """One sentence, empty where there is nothing to report."""
         if self.holder is None:
-            return "Another run is just opening on this target: run again when it has ended." if self.refused else ""
+            return "Another run is starting on this target: run again when it has ended." if self.refused else ""
         if self.refused:
             return (
                 f"This target is held by {self.holder.words}, which is {self.step}: "
-                "wait for its end, or end it, and run again."
+                "wait until it ends, or end it, and run again."
             )
         last = f"gave no sign of life for {WATCH_S:.0f} s and was last" if self.silent else "died"
         return f"The claim on this target was taken over from {self.holder.words}, which {last} {self.step}."
 
 
 def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
-    """Claim the target for a run, unless another one lives; polled, and never longer than LOOK_S."""
+    """Claim the target for a run, unless another one lives; polled, and never longer than WAIT_S."""
     path, journal = path_in(run.state_dir), Journal(run)
     mine = Claim.of(run, controller, this_machine(), utc_now().isoformat(timespec="seconds"))
     begun = time.monotonic()
@@ -69,7 +69,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
             decision = decide(holder, run.run_id, life, held=not held, closed=closed)
             waited = time.monotonic() - begun
             if holder and decision == "wait" and not held:
-                decision = "refuse" if waited > LOOK_S else "wait"
+                decision = "refuse" if waited > WAIT_S else "wait"
             elif holder and decision == "wait":
                 sign = (holder, sum(line["run_id"] == holder.run_id for line in lines))
                 first_sign = first_sign or sign
@@ -77,7 +77,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
                     decision = "refuse"
                 elif waited > WATCH_S:
                     decision, silent = "take", True
-            elif decision == "wait" and waited > LOOK_S:
+            elif decision == "wait" and waited > WAIT_S:
                 decision = "refuse"
             at = progress_of(lines, holder.run_id) if holder else ""
             if decision == "take" and held:
@@ -91,7 +91,7 @@ def claim(run: Run, controller: Mapping[str, Any]) -> Claimed:
             return Claimed(True, holder, at)
         if decision == "end_module" and holder:
             ended = end_module(path, holder) or ended
-            if time.monotonic() - begun > LOOK_S:
+            if time.monotonic() - begun > WAIT_S:
                 return Claimed(True, holder, at)
         time.sleep(POLL_S)
 
@@ -105,7 +105,7 @@ def end_module(path: Path, holder: Claim, grace_s: float = END_GRACE_S) -> int:
 
 
 def holder_of(run: Run) -> Claimed | None:
-    """The run that holds the target now, if another does and is not known to be dead; looks only."""
+    """The run that holds the target now, if it is another one and not known to be dead; changes nothing."""
     holder = peek(path_in(run.state_dir))
     if holder is None or holder.run_id == run.run_id:
         return None
@@ -118,7 +118,7 @@ def holder_of(run: Run) -> Claimed | None:
 def release(run: Run) -> None:
     """Give the claim back, if this run has it."""
     path = path_in(run.state_dir)
-    held = HELD.get(path) or lock(path, LOOK_S, create=False)
+    held = HELD.get(path) or lock(path, WAIT_S, create=False)
     if held is None:
         return
     if _is_of(run, held.read()):
@@ -129,7 +129,7 @@ def release(run: Run) -> None:
 
 @contextmanager
 def present(run: Run) -> Iterator[None]:
-    """While a module of the run that has the claim works, it holds the kernel's lock: it shows that the run lives."""
+    """Hold the kernel's lock while a module of the run that has the claim works: it shows that the run is alive."""
     path = path_in(run.state_dir)
     held = _lock_of(run, path, PRESENT_S) if _is_of(run, peek(path)) else None
     with holding(path, held) if held else nullcontext():
@@ -137,7 +137,7 @@ def present(run: Run) -> Iterator[None]:
 
 
 def _lock_of(run: Run, path: Path, wait_s: float) -> HeldFile | None:
-    """The lock, unless another run has taken the claim over since it was looked at: whoever signs is a module of it."""
+    """The lock, unless another run has taken over the claim since it was read; the signer is a module of the holder."""
     held = lock(path, wait_s, create=False)
     if held and not _is_of(run, held.read()):
         held.let_go()
@@ -151,9 +151,9 @@ def _is_of(run: Run, claimed: Claim | None) -> bool:
 
 @contextmanager
 def alone(run: Run) -> Iterator[None]:
-    """Within the block no other module of a run that has the claim works; what came of the run can be told.
+    """Wait until the run's other module has ended, so that its result is final.
 
-    One that outlived its connection, or its task's time, is ended. Raises ReleaseError where it does not end.
+    A module that outlived its connection or the time of its task is ended. Raises ReleaseError where it does not end.
     """
     path = path_in(run.state_dir)
     claimed = peek(path)
@@ -166,7 +166,7 @@ def alone(run: Run) -> Iterator[None]:
     if held is None and _is_of(run, peek(path)):
         number = f", process {claimed.module.pid}" if claimed.module else ""
         raise ReleaseError(
-            f"A module of run {run.run_id} is still at work on the target{number}, and does not end: "
+            f"A module of run {run.run_id} is still running on the target{number}, and does not end: "
             "end it there, and run again."
         )
     with holding(path, held) if held else nullcontext():
@@ -175,7 +175,7 @@ def alone(run: Run) -> Iterator[None]:
 
 @contextmanager
 def holding(path: Path, held: HeldFile) -> Iterator[None]:
-    """Keep the kernel's lock, signed by this process, while the block runs."""
+    """Hold the kernel's lock, signed by this process, while the block runs."""
     held.sign()
     HELD[path] = held
     try:

@@ -1,4 +1,4 @@
-"""Runs that were interrupted: found in the journal, and told in plain words. Pure; recovery/recovery.py cleans."""
+"""Runs that were interrupted: detected in the journal, and described. Pure; recovery/recovery.py cleans up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Interrupted:
     settled: bool = False
 
     def facts(self) -> dict[str, Any]:
-        """For the journal, and for whoever reports it; one that has a report of its own asks for none."""
+        """For the journal, and for the run that reports it; one that has its own report requests none."""
         return {
             "run_id": self.run.run_id,
             "playbook": self.run.playbook,
@@ -78,9 +78,9 @@ def lines_of_runs(lines: Sequence[Line]) -> dict[str, list[Line]]:
 
 
 def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]) -> bool:
-    """Whether a run may still be at work, by its own lines, asked by the run that has the claim.
+    """Whether a run may still be running, by its own lines; called by the run that has the claim.
 
-    One that had claimed the target is dead or was taken over; of one that never did, its controller is looked at.
+    One that had claimed the target is dead or was taken over; for one that never did, its controller is checked.
     """
     if is_closed(lines, run_id):
         return False
@@ -91,7 +91,7 @@ def may_live(lines: Sequence[Line], run_id: str, is_dead: Callable[[Line], bool]
 def interrupted_runs(
     by_run: Mapping[str, Sequence[Line]], *, living: Collection[str], state_dir: str
 ) -> list[Interrupted]:
-    """The runs, of whatever release, that were cut short and that nobody has settled and reported yet."""
+    """The runs, of any release, that were interrupted and that no later run has settled and reported yet."""
     found = []
     for run_id, own in by_run.items():
         if run_id in living:
@@ -101,7 +101,7 @@ def interrupted_runs(
         first = own[0]
         said = {} if schema_error(first, "run") else first["facts"]
         asked = tuple(outcome for outcome in said.get("asked") or () if outcome in OUTCOMES)
-        # Whose report nobody asked for has all that it will have.
+        # A run for which no report was requested has all of its reports.
         settled = bool(asked) and is_unreported(own)
         if settled:
             own = [line for line in own if SETTLED_BY not in line["facts"]]
@@ -126,7 +126,7 @@ def interrupted_runs(
 
 
 def is_unreported(own: Sequence[Line]) -> bool:
-    """Whether the newest end of a run, of its lines, is the one that another run gave it: its report has its own."""
+    """Whether the newest end of a run was written by another run; its report has an end of its own."""
     ends = [line["facts"] for line in own if line["step"] == "run" and line["event"] != "started"]
     return bool(ends) and SETTLED_BY in ends[-1]
 
@@ -149,7 +149,7 @@ def notice(
         return ""
     was = " ".join([*_uncounted(runs), *(f"{run.words} was interrupted {run.where}." for run in newest(runs))])
     if revisions is None:
-        return f"{was[:-1]}; what it left in the database cannot be told, as that does not answer."
+        return f"{was[:-1]}; what it left in the database is unknown, because the database does not answer."
     at = f"the database is at {', '.join(revisions) or 'no revision'}"
     same = any(run.run.playbook == playbook for run in runs)
     repairs = any(step in FINISHES.get(playbook, ()) for run in runs for step in run.steps)
@@ -157,33 +157,33 @@ def notice(
     if same and list(revisions) == [revision]:
         then = f": {finishes}."
     elif repairs and list(revisions) == [revision]:
-        then = f"; should it have left a foreign key half done, {finishes}."
+        then = f"; if it left a foreign key half done, {finishes}."
     elif same and list(revisions) == [from_revision]:
-        then = f", as if it had not begun: this run {'would start' if dry else 'starts'} anew."
+        then = f", as if it had not begun: this run {'would start' if dry else 'starts'} from the beginning."
     else:
         then = f"; what it left {_cleaned(settled=settled, dry=dry)}."
     return f"{was[:-1]}; {at}{then}"
 
 
 def notice_of_others(runs: Sequence[Interrupted], *, settled: bool, dry: bool) -> str:
-    """The same of runs of other releases: whether these go on is for their own playbooks to say."""
+    """The same for runs of other releases: whether these continue is decided by their own playbooks."""
     cleaned = _cleaned(settled=settled, dry=dry)
-    told = (
-        f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left working {cleaned}, "
-        "and the next run of that release goes on from there."
+    sentences = (
+        f"{run.words} of release {run.run.release} was interrupted {run.where}; what it left running {cleaned}, "
+        "and the next run of that release continues from there."
         for run in newest(runs)
     )
-    return " ".join([*_uncounted(runs), *told])
+    return " ".join([*_uncounted(runs), *sentences])
 
 
 def newest(runs: Sequence[Interrupted]) -> Sequence[Interrupted]:
-    """Those that are named, and reported; of the others it is told how many they are."""
+    """Those that are named, and reported; of the others only the number is reported."""
     return runs[-MOST_REPORTED:]
 
 
 def _uncounted(runs: Sequence[Interrupted]) -> list[str]:
     more = len(runs) - len(newest(runs))
-    return [f"{more} runs before these were interrupted too, and get no report."] if more else []
+    return [f"{more} earlier runs were interrupted, too, and get no report."] if more else []
 
 
 def _cleaned(*, settled: bool, dry: bool) -> str:
@@ -208,12 +208,12 @@ def stray_dumps(names: Collection[str], runs: Sequence[Interrupted]) -> list[str
 
 
 def stray_folders(runs: Sequence[Interrupted]) -> list[str]:
-    """Names of folders of interrupted runs that are of no use without their script; a whole one stays."""
+    """Names of folders of interrupted runs that are useless without their script; a complete one stays."""
     return [rows_folder(run.run.run_id) for run in runs if run.run.playbook == "restore"]
 
 
 def stray_databases(names: Collection[str], database: str, runs: Sequence[Interrupted]) -> list[str]:
-    """Of the server's databases, those that interrupted runs made only for themselves."""
+    """Of the server's databases, those that interrupted runs created only for themselves."""
     made = {DATABASES[run.run.playbook](database, run.run.run_id) for run in runs if run.run.playbook in DATABASES}
     return sorted(made & set(names))
 
@@ -221,17 +221,17 @@ def stray_databases(names: Collection[str], database: str, runs: Sequence[Interr
 def swaps_done(
     names: Collection[str], database: str, runs: Sequence[Interrupted], folders: Collection[str]
 ) -> list[str]:
-    """Of restores that had swapped before they were cut short, what their reports would have said.
+    """Of restores that had swapped before they were interrupted, what their reports would have said.
 
     names: the server's databases; folders: those of the state directory.
     """
-    told = []
+    sentences = []
     for run in (one.run for one in newest([one for one in runs if one.run.playbook == "restore"])):
         kept, rows = kept_name(database, run.run_id), rows_folder(run.run_id)
         if kept in names:
             saved = f", and rows that were written since the backup are saved in {rows}" if rows in folders else ""
-            told.append(
-                f"Run {run.run_id} had swapped: what was live before is kept as {kept} "
+            sentences.append(
+                f"Run {run.run_id} had swapped the databases: the one that was live before is kept as {kept} "
                 f"(restore with -e restore_swap_back={kept} swaps it back){saved}."
             )
-    return told
+    return sentences

@@ -30,7 +30,7 @@ def open_run(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _claimed(run: Run, controller: Mapping[str, Any], journal: Journal) -> tuple[str, bool]:
-    """Claim the target and journal what came of it; what there is to say, and whether another run has it."""
+    """Claim the target and journal the result; the message, and whether another run has the target."""
     if journal.dry:
         seen = holder_of(run)
         return (f"{seen.message} Check mode goes on, as it only reads.", False) if seen else ("", False)

@@ -1,4 +1,4 @@
-"""What interrupted runs left for the next one to settle, as the journal and the state directory tell; only looks."""
+"""What interrupted runs left for the next one to settle, by the journal and the state directory; changes nothing."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from .interrupted import (
 )
 
 Line = Mapping[str, Any]
-# A remote controller's death cannot be seen. Nothing that claims no target takes so long.
+# The death of a remote controller cannot be observed. Nothing that claims no target takes so long.
 LONGEST = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class Unsettled:
-    """The runs that were cut short, and the paths of the files and folders that they left half made.
+    """The runs that were interrupted, and the paths of the files and folders that they left unfinished.
 
-    runs: those of the release; others: those of other releases, which nobody has settled.
+    runs: those of the release; others: those of other releases, which no run has settled.
     """
 
     runs: list[Interrupted]
@@ -50,9 +50,9 @@ class Unsettled:
 
 
 def scan_target(run: Run, lines: Sequence[Line], *, dry: bool) -> Unsettled:
-    """What is left on the target of `run`, which has the claim, or in check mode (dry) only looks.
+    """What is left on the target of `run`, which has the claim, or in check mode (dry) only reads.
 
-    Raises ReleaseError for a journal with more runs without an end than can be.
+    Raises ReleaseError for a journal with more runs without an end than are possible.
     """
     by_run = lines_of_runs(lines)
     demand_few_unended(run, by_run)
@@ -73,13 +73,13 @@ def demand_few_unended(run: Run, by_run: Mapping[str, Sequence[Line]]) -> None:
     if unended > MOST_UNENDED:
         raise ReleaseError(
             f"Settling what earlier runs left was refused (the journal of {run.state_dir} has {unended} runs without "
-            f"an end, of {MOST_UNENDED} at most): see what wrote to it, take their lines out, and run again.",
+            f"an end, of {MOST_UNENDED} at most): find out what wrote to it, remove their lines, and run again.",
             refused=True,
         )
 
 
 def controller_is_dead(first: Line) -> bool:
-    """Whether the controller of a run that never claimed the target is certainly gone, by the run's first line."""
+    """Whether the controller of a run that never claimed the target is certainly dead, by the run's first line."""
     life = _life(first)
     if life != "unknown":
         return life == "dead"
@@ -89,7 +89,7 @@ def controller_is_dead(first: Line) -> bool:
 
 
 def is_at_work(lines: Sequence[Line], run_id: str) -> bool:
-    """Whether a run has no end yet and its controller lives, as far as this machine can tell."""
+    """Whether a run has no end yet and its controller is alive, as far as this machine can determine."""
     return not is_closed(lines, run_id) and _life(runs_in(lines)[run_id]) == "alive"
 
 
@@ -99,14 +99,14 @@ def _life(first: Line) -> Life:
     here = this_machine()
     run = Run(first["run_id"], first["release"], first["environment"], first["playbook"], "")
     claim = Claim.of(run, controller, here, str(first["ts"]))
-    # The line does not say where it was written: this very machine's controllers are the ones that can be looked at.
+    # The line does not say where it was written: only controllers of this very machine can be checked.
     return life_of(claim, here, is_running, held=False)
 
 
 def _files(top: Path, runs: Sequence[Interrupted], living: Collection[str]) -> list[str]:
     found = []
     for folder in (top, *top.glob("runs/*/")):
-        # What a link leads to is nobody's leftover.
+        # The target of a link is not ours to remove.
         real = folder.is_dir() and not folder.is_symlink()
         names = {path.name for path in folder.iterdir() if path.is_file()} if real else set()
         found += [str(folder / name) for name in (*stray_temporaries(names, living), *stray_dumps(names, runs))]

@@ -41,7 +41,7 @@ class Endpoint:
         name, path, status, kind = (declared[key] for key in ("name", "path", "status", "kind"))
         keys, items = tuple(declared["keys"]), declared.get("items")
         if items and kind == "object":
-            # The keys are declared of the object; what its list holds is held against the baseline.
+            # The keys are declared for the object; what its list holds is compared with the baseline.
             return cls(name, path, status, "list", (), items, keys)
         return cls(name, path, status, kind, keys, items)
 
@@ -55,7 +55,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Latency:
-    """How many requests are made, and how slow their median may be: `factor` times the baseline's, or `floor_ms`."""
+    """How many requests are sent, and how slow their median may be: `factor` times the baseline's, or `floor_ms`."""
 
     requests: int
     factor: float
@@ -85,7 +85,7 @@ class EndpointObservation:
         return tuple(answer for answer in self.expected if answer.kind == self.endpoint.kind)
 
     def facts(self) -> dict[str, Any]:
-        """What the baseline keeps; `optional_keys` are those of `keys` that not every item has."""
+        """What the baseline records; `optional_keys` are those of `keys` that not every item has."""
         odd = next((answer for answer in self.answers if answer not in self.expected), None)
         last = odd or self.answers[-1]
         key_sets = [keys for page in self.pages for keys in page.items if keys is not None]
@@ -124,7 +124,7 @@ def observe(session: HttpSession, endpoint: Endpoint, requests: int) -> Endpoint
 
 
 def observe_proofs(seen: EndpointObservation, url: str) -> list[Proof]:
-    """What must hold of a baseline: the declared status, and the declared kind of answer."""
+    """The claims on a baseline: the declared status, and the declared kind of answer."""
     return [_status(seen, url, "api_baseline"), _shape(seen, None, "api_baseline", kind_only=True)]
 
 
@@ -137,10 +137,10 @@ def verify_proofs(
     *,
     judge_latency: bool = True,
 ) -> list[Proof]:
-    """What must hold after a release: the declared contract, and nothing that is worse than the baseline.
+    """The claims after a release: the declared contract, and nothing worse than the baseline.
 
-    rewritten: how many rows others have deleted or changed since the baseline; None where nobody can tell.
-    judge_latency: whether slow answers are held against what was done; if not, they are inconclusive.
+    rewritten: how many rows others have deleted or changed since the baseline; None where it cannot be determined.
+    judge_latency: whether slow answers fail the claim; if not, they are inconclusive.
     """
     proofs = [_status(seen, url, "api"), _shape(seen, baseline, "api", kind_only=False)]
     if seen.endpoint.kind == "list":
@@ -189,7 +189,7 @@ def _shape(seen: EndpointObservation, baseline: Facts | None, stage: str, *, kin
     odd = next((answer for answer in seen.expected if answer.kind != endpoint.kind), None)
     if odd:
         detail = f"GET {endpoint.path} answered with {odd.kind_label}, where the release declares {endpoint.kind}."
-        remedy = "Check that the base URL leads to the API itself, and no page or proxy before it."
+        remedy = "Check that the base URL leads to the API itself, and not to a page or a proxy in front of it."
         if endpoint.items:
             remedy = "Compare the answer with what the release declares: `items` says where its list is."
         return proof("fail", expected=endpoint.kind, observed=odd.kind, detail=detail, remedy=remedy)
@@ -209,7 +209,7 @@ def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callabl
         return proof("fail", expected=sorted(endpoint.outer_keys), detail=detail, remedy=remedy)
     expected = sorted({*endpoint.keys, *(baseline["keys"] if baseline else ())})
     if not items:
-        detail = f"GET {endpoint.path} answered with an empty list, which says nothing about the keys of its items."
+        detail = f"GET {endpoint.path} answered with an empty list, which shows nothing about the keys of its items."
         return proof("inconclusive", expected=expected, observed=[], detail=detail)
     if None in items:
         detail = f"Items of GET {endpoint.path} are no objects."
@@ -220,13 +220,11 @@ def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callabl
     always = (set(baseline["keys"]) - optional if baseline and known else set()) | set(endpoint.keys)
     missing = sorted({key for keys in items for key in always - (keys or frozenset())})
     added = sorted(set(present) - set(baseline["keys"])) if baseline and known else []
-    faults = [
-        f"{text} {', '.join(keys)}" for text, keys in (("missing:", missing), ("not there before:", added)) if keys
-    ]
+    faults = [f"{text} {', '.join(keys)}" for text, keys in (("missing:", missing), ("new:", added)) if keys]
     if faults:
         detail = f"The keys of GET {endpoint.path} changed ({'; '.join(faults)})."
         remedy = (
-            "The release must leave the answers as they are: find what else was deployed, or correct the declared keys."
+            "The release must not change the answers: find out what else was deployed, or correct the declared keys."
         )
         return proof("fail", expected=expected, observed=present, detail=detail, remedy=remedy)
     unseen = sorted(optional - set(present))
@@ -238,11 +236,11 @@ def _structure(seen: EndpointObservation, baseline: Facts | None, proof: Callabl
     if before and below and before != below:
         changed = sorted({*before} ^ {*below})
         detail = (
-            f"Lists in the answer of GET {endpoint.path} hold other keys than in the baseline ({', '.join(changed)})."
+            f"Lists in the answer of GET {endpoint.path} have other keys than in the baseline ({', '.join(changed)})."
         )
-        remedy = "Declare where its list is (`items`), so that the keys of its items are judged."
+        remedy = "Declare where its list is (`items`), so that the keys of its items are checked."
         return proof("inconclusive", expected=expected, observed=present, detail=detail, remedy=remedy)
-    detail = "" if known else "Only the declared keys were judged: no baseline has keys of this endpoint."
+    detail = "" if known else "Only the declared keys were checked: no baseline has keys of this endpoint."
     return proof("pass", expected=expected, observed=present, detail=detail)
 
 
@@ -258,12 +256,14 @@ def _count(seen: EndpointObservation, baseline: Facts | None, rewritten: int | N
     if now < before:
         detail = f"GET {endpoint.path} lists {now} items, and listed {before} in the baseline"
         if rewritten is None:
-            detail = f"{detail}; the tables hold other rows than then, so that it says nothing of the API."
+            detail = (
+                f"{detail}; the tables hold other rows than at the baseline, so the count shows nothing about the API."
+            )
             return proof("inconclusive", expected=before, observed=now, detail=detail)
         if rewritten >= before - now:
             detail = f"{detail}; {rewritten} rows were deleted or changed by others since, which may be why."
             return proof("inconclusive", expected=before, observed=now, detail=detail)
-        remedy = "If nobody deleted them meanwhile, the API leaves rows out: compare the tables with the baseline."
+        remedy = "If no session deleted them meanwhile, the API omits rows: compare the tables with the baseline."
         return proof("fail", expected=before, observed=now, detail=f"{detail}.", remedy=remedy)
     detail = f"{now - before} more than in the baseline: the application was writing." if now > before else ""
     return proof("pass", expected=before, observed=now, detail=detail)
@@ -282,7 +282,7 @@ def _latency(seen: EndpointObservation, baseline: Facts | None, latency: Latency
     expected, observed = {"median_ms_at_most": limit}, {"median_ms": now, "baseline_median_ms": before}
     if now > limit:
         detail = f"The median of {len(seen.expected)} requests is {now} ms, above the limit of {limit} ms."
-        remedy = "Look at the load of the target and at the plans of the queries behind this endpoint."
+        remedy = "Check the load of the target and the plans of the queries behind this endpoint."
         return proof(
             "fail" if judged else "inconclusive", expected=expected, observed=observed, detail=detail, remedy=remedy
         )
@@ -290,7 +290,7 @@ def _latency(seen: EndpointObservation, baseline: Facts | None, latency: Latency
 
 
 def _nothing_to_judge(endpoint: Endpoint) -> str:
-    return f"No answer had status {endpoint.status}, so there was nothing to judge."
+    return f"No answer had status {endpoint.status}, so there was nothing to check."
 
 
 OPTIONS: Options = {
@@ -332,7 +332,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Ask every endpoint, compare, and journal what was seen."""
+    """Ask every endpoint, compare, and journal what was observed."""
     journal = Journal(run_of(params), dry=check_mode)
     verifying, api = params["mode"] == "verify", params["api"]
     latency = Latency.of(api["latency"])
@@ -364,7 +364,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _rewritten(lines: Sequence[Mapping[str, Any]], run_id: str) -> int | None:
-    """What this run saw in the tables before it came to the API; 0 where it did not look at them."""
+    """How many rows this run found rewritten before it checked the API; 0 where it did not check the tables."""
     for line in reversed(lines):
         if line["run_id"] == run_id and line["step"] in (UNTOUCHED, AS_BEFORE) and line["event"] != "started":
             return rewritten(line["facts"].get("proofs") or ())

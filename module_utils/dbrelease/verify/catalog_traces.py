@@ -1,4 +1,4 @@
-"""What the server's catalog still says of who changed a table, and of what may write to it on somebody's behalf."""
+"""What the server's catalog still shows of who changed a table, and of what may write to it for another statement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..postgres.session import Row, select
 XIDS = 1 << 32
 # The server's own first rows, of no transaction.
 FIRST_NORMAL_XID = 3
-# The columns that every table has are named when it is made, and hardly ever touched again.
+# The columns that every table has are named when it is created, and hardly ever changed.
 MADE = "SELECT a.xmin::text::bigint AS xid FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum < 0"
 # Dropped columns stay in the catalog, under another name.
 COLUMNS = """
@@ -24,8 +24,8 @@ WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND (a.attisdropped OR a.attname <> 
 COLUMN_NAMES = """
 SELECT a.attname AS name FROM pg_attribute a WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
 """
-# TRUNCATE and whatever writes a table anew give it and each of its indexes another file. A foreign key that refers to
-# the table may touch its own row, but not those of its indexes.
+# TRUNCATE and every rewrite give a table and each of its indexes another file. A foreign key that refers to the table
+# may change its own row, but not those of its indexes.
 STORAGE = """
 WITH parts AS (
   SELECT i.indexrelid AS oid FROM pg_index i WHERE i.indrelid = %(oid)s
@@ -69,19 +69,19 @@ READABLE = ("sql", "plpgsql")
 
 @dataclass(frozen=True)
 class Trigger:
-    """What may add rows to a table on somebody's behalf; `named`: it inserts into it by its name."""
+    """What may add rows to a table for another statement; `named`: it inserts into it by its name."""
 
     name: str
     named: bool
 
 
 def full(now: int, xids: Iterable[int]) -> list[int]:
-    """The 32 bits of some ids in full, by one that is above all of them."""
+    """The 32 bits of some ids in full, by an id that is above all of them."""
     return [now - (now - xid) % XIDS for xid in xids if xid >= FIRST_NORMAL_XID]
 
 
 def made_by(cursor: Cursor, oid: int, now: int) -> list[int]:
-    """The transaction that made a table."""
+    """The transaction that created a table."""
     return _xids(cursor, MADE, {"oid": oid}, now)
 
 
@@ -91,7 +91,7 @@ def columns_changed_by(cursor: Cursor, oid: int, columns: Sequence[str], now: in
 
 
 def rewritten_by(cursor: Cursor, oid: int, now: int) -> list[int]:
-    """The newest transactions that emptied a table or wrote it anew, or changed its indexes."""
+    """The newest transactions that emptied or rewrote a table, or changed its indexes."""
     return _xids(cursor, STORAGE, {"oid": oid}, now)
 
 
@@ -147,7 +147,7 @@ def triggers_to(cursor: Cursor, tables: Mapping[int, str], touched: Sequence[str
 
 
 def _text(functions: Mapping[int, Row], first: int) -> tuple[str, bool]:
-    """The text of a function and of every function that it names, in lower case; and whether all of it can be read."""
+    """The text of a function and of every function that it names, in lower case; and whether all of it is readable."""
     by_name: dict[str, list[Row]] = {}
     for row in functions.values():
         by_name.setdefault(str(row["name"]).lower(), []).append(row)

@@ -58,7 +58,7 @@ def _by_index(plan: Node, names: Collection[str]) -> Iterator[float]:
         if "Index Cond" in place.node or "Order By" in place.node:
             yield float(place.node["Plan Rows"]) * place.loops
         elif place.above.get("Node Type") == "Limit" and not place.sub_select:
-            # The first rows in the index's order. Otherwise it is only walked from end to end, which serves nobody.
+            # The first rows in the index's order. Otherwise the whole index is only scanned, which serves no query.
             yield float(place.above["Plan Rows"]) * place.loops
 
 
@@ -100,7 +100,7 @@ BY_INDEX: tuple[dict[str, str], ...] = (
 )
 BY_INDEX += (
     {**BY_INDEX[0], "enable_nestloop": "on", "enable_hashjoin": "off", "enable_mergejoin": "off"},
-    # No look-up row by row and no walk through an index from end to end: what is left seeks by a condition of its own.
+    # Without lookups row by row and without full index scans: what remains seeks by a condition of its own.
     {**BY_INDEX[0], "enable_nestloop": "off", "enable_indexscan": "off", "enable_indexonlyscan": "off"},
 )
 
@@ -108,9 +108,9 @@ BY_INDEX += (
 FIRST_COLUMN = "SELECT pg_catalog.pg_get_indexdef(%s, 1, false) AS name"
 
 # A query that fetches less of a table than this is cheaper by the index with any usual cost settings. The planner's
-# total cost cannot say so: what it chose is always the cheapest by its own settings, wrong ones too.
+# total cost cannot show that: what it chose is always the cheapest by its own settings, even wrong ones.
 SMALL_SHARE = 0.05
-# Up to version 17 the planner adds this for each step that a setting forbids and that it needs all the same.
+# Up to version 17 the planner adds this for each step that a setting forbids and that it still needs.
 _PENALTY = 1e10
 
 
@@ -134,10 +134,10 @@ class Index:
 
 @dataclass(frozen=True)
 class PlanObservation:
-    """What the planner answered: whether it does and can use the index, and what either way costs by its estimate.
+    """What the planner answered: whether it uses and can use the index, and what either way costs by its estimate.
 
-    share: the part of the table's rows that it would fetch by the index; others: the indexes that it took instead.
-    twin: another index of the table that it took to seek by the same column.
+    share: the part of the table's rows that it would fetch by the index; others: the indexes that it used instead.
+    twin: another index of the table that it used to seek by the same column.
     """
 
     does: bool
@@ -274,7 +274,7 @@ def explain(cursor: Cursor, sql: str, settings: Mapping[str, str]) -> Node:
 
 
 def judge(plan: Mapping[str, Any], index: Index, seen: PlanObservation | None) -> dict[str, Any]:
-    """The verdict; `seen` is None where there is no usable index to ask about."""
+    """The verdict; `seen` is None where there is no usable index to plan with."""
     name, table, floor = plan["index"], plan["table"], plan["row_floor"]
     again = f"Create {name} on {table} as the release declares it, and verify again."
     if not index.table_found:
@@ -282,30 +282,32 @@ def judge(plan: Mapping[str, Any], index: Index, seen: PlanObservation | None) -
     if not index.found:
         return _red(index, seen, f"There is no index {name} on {table}.", again)
     if seen is None:
-        detail = f"The index {name} is invalid, as an interrupted build leaves it, so that no query can use it."
+        detail = f"The index {name} is invalid, as after an interrupted build, so no query can use it."
         return _red(index, seen, detail, f"REINDEX INDEX CONCURRENTLY {name}, and verify again.")
     if not seen.can and seen.twin and index.rows < floor:
-        # Of a handful of rows any index costs the same; that the other can seek by this column shows that this one can.
+        # For a few rows all indexes cost the same; that the other can seek by this column shows that this one can, too.
         seen = replace(seen, can=True)
     if not seen.can:
         instead = f"; it takes {', '.join(seen.others)} instead" if seen.others else ""
         return _red(index, seen, f"The planner cannot serve the query by {name}{instead}.", again)
     if not index.analyzed:
-        detail = f"{name} can serve the query; whether it does cannot be judged before {table} has been analyzed."
+        detail = f"{name} can serve the query; whether it does cannot be determined before {table} has been analyzed."
         return _verdict("inconclusive", index, seen, detail, f"ANALYZE {table}, and verify again.")
     if seen.does:
         return _verdict("pass", index, seen, f"The query is served by {name}.")
     if index.rows < floor:
-        detail = f"{name} can serve the query; with {index.rows} rows (fewer than {floor}) another way is right."
+        detail = f"{name} can serve the query; with {index.rows} rows (fewer than {floor}) another plan is right."
         return _verdict("pass", index, seen, detail)
     percent = f"{(seen.share or 0) * 100:.0f} %"
     if (seen.share or 0) >= SMALL_SHARE and (seen.cost_by_index or 0) >= seen.cost:
-        detail = f"{name} can serve the query; it would fetch {percent} of {table}, and reading all of it is right."
+        detail = (
+            f"{name} can serve the query; it would fetch {percent} of {table}, and reading the whole table is right."
+        )
         return _verdict("pass", index, seen, detail)
-    detail = f"{name} would fetch only {percent} of the {index.rows} rows, and still the planner does not use it."
+    detail = f"{name} would fetch only {percent} of the {index.rows} rows, but the planner does not use it."
     remedy = (
-        f"ANALYZE {table}; then see whether random_page_cost or an enable_ setting keeps the planner from it, "
-        "and verify again."
+        f"ANALYZE {table}; then check whether random_page_cost or an enable_ setting prevents the planner from using "
+        "it, and verify again."
     )
     return _red(index, seen, detail, remedy)
 

@@ -73,7 +73,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Left:
-    """What was there after the rollback: the fate of the transaction and the rows that `leaves_nothing` counted."""
+    """What existed after the rollback: the fate of the transaction and the rows that `leaves_nothing` counted."""
 
     fate: str
     rows: Any = None
@@ -88,7 +88,7 @@ def play_scenarios(login: Login, scenarios: Sequence[Scenario], limits: Limits) 
 
 
 def run_scenario(connection: Connection, scenario: Scenario, limits: Limits) -> Proof:
-    """Play it, roll it back, look at what is left; tried again while another session's lock is in the way."""
+    """Play it, roll it back, check what is left; retried while another session's lock blocks it."""
     started = time.monotonic()
     unknown = unsaved_values(scenario)
     if unknown:
@@ -103,7 +103,7 @@ def run_scenario(connection: Connection, scenario: Scenario, limits: Limits) -> 
 
 
 def unsaved_values(scenario: Scenario) -> list[str]:
-    """The `%(name)s` that stand in a step, or at the end, before any step has saved them."""
+    """The `%(name)s` that a step, or the end, uses before any step has saved them."""
     saved: set[str] = set()
     unknown: list[str] = []
     for step in scenario["steps"]:
@@ -224,8 +224,8 @@ def judge(scenario: Scenario, played: Played, left: Left) -> dict[str, Any]:
         "observed": {"steps": held, "rows_left": left.rows, "transaction": left.fate},
     }
     if left.fate not in ("aborted", "never begun") or left.rows not in (0, None):
-        seen = f"the transaction is {left.fate}, and {left.rows} of its rows are there"
-        remedy = "Remove the rows of the scenario, and report this: it must be impossible."
+        seen = f"the transaction is {left.fate}, and {left.rows} of its rows exist"
+        remedy = "Remove the rows of the scenario, and report this as a defect: it should be impossible."
         return {**verdict, "status": "fail", "detail": f"The scenario left something behind: {seen}.", "remedy": remedy}
     if played.error is not None:
         return {**verdict, **_stopped(played)}
@@ -237,9 +237,9 @@ def judge(scenario: Scenario, played: Played, left: Left) -> dict[str, Any]:
         return {**verdict, **verdict_of(left.error, "The count of what the scenario leaves")}
     if left.problem:
         remedy = "Correct the query leaves_nothing in the release."
-        detail = f"What the scenario leaves could not be counted: {left.problem}."
+        detail = f"The rows that the scenario leaves could not be counted: {left.problem}."
         return {**verdict, "status": "fail", "detail": detail, "remedy": remedy}
-    detail = f"All {steps} steps did what they must; rolled back, and no row of it is left."
+    detail = f"All {steps} steps passed; rolled back, no rows left."
     return {**verdict, "status": "pass", "detail": detail}
 
 
@@ -250,7 +250,7 @@ def _stopped(played: Played) -> dict[str, Any]:
     reason = server_reason(error)
     where = f"Step {played.steps[-1].title!r}" if played.steps else "The transaction"
     if error.pgcode in BUSY:
-        detail = f"{where} found a lock of another session in its way, in {ATTEMPTS} attempts: {reason}."
+        detail = f"{where} was blocked by a lock of another session in {ATTEMPTS} attempts: {reason}."
         return {"status": "inconclusive", "detail": detail, "remedy": advice(error, "Verify again.")}
     if could_not_run(error):
         return verdict_of(error, where)

@@ -39,5 +39,5 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _concerns_reconcile(proof: Proof) -> bool:
-    # Of a table that is gone nothing was observed.
+    # Of a missing table nothing was observed.
     return proof.name.endswith(".constraints") and bool(proof.observed) and repairs(proof)

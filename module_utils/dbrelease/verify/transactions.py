@@ -1,4 +1,4 @@
-"""Whose a transaction was: the migration's, somebody else's, or nobody knows."""
+"""Whose a transaction was: the migration's, another session's, or unknown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ ORDER: tuple[Whose, ...] = ("own", "unknown", "others")
 
 @dataclass(frozen=True)
 class Transactions:
-    """What is known of the transactions since a baseline, by their ids in full 64 bits; spans are without their end.
+    """What is known of the transactions since a baseline, by their ids in full 64 bits; spans exclude their end.
 
-    own: the migration's. others: somebody else's, although the migration ran. moves: when it ran; None where that was
-    not recorded, so that it may have been at any time.
+    own: the migration's. others: those of other sessions, although the migration was running. moves: when it ran; None
+    where that was not recorded, so that it may have been at any time.
     """
 
     since: int
@@ -62,7 +62,7 @@ def _begin(position: Mapping[str, Any]) -> int:
 
 
 def _spans(found: Any) -> list[Span]:
-    """As they were journalled; what is no span says nothing."""
+    """As they were journaled; what is not a span is ignored."""
     return [(span[0], span[1]) for span in found or () if len(span) == 2]
 
 

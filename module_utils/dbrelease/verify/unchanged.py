@@ -1,4 +1,4 @@
-"""Whether the tables that a release leaves alone hold what the baseline says."""
+"""Whether the tables that a release does not touch still have the content of the baseline."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def remembered(journal: Journal) -> Memory:
     baseline = last_facts(events, release=run.release, environment=run.environment, step="baseline")
     if baseline is None:
         raise ReleaseError(
-            f"Comparing with the baseline is not possible, as {journal.path} holds none of release {run.release} in "
-            f"environment {run.environment}: run the playbook that deploys it, which takes one."
+            f"Comparing with the baseline failed (the journal {journal.path} has none of release {run.release} in "
+            f"environment {run.environment}): run the playbook that deploys it, which takes one."
         )
     upgrade = last_facts(events, release=run.release, environment=run.environment, step="upgrade")
     finalized = last_facts(events, release=run.release, environment=run.environment, step="finalize")

@@ -13,9 +13,9 @@ from .transactions import Whose
 
 OWN, UNKNOWN = "migration", "unknown"
 COUNTERS = ("inserted", "updated", "deleted")
-BY_ITS_OWNER = "The role that owned it is not trusted, and may have done so."
-AUDIT = "If a trigger is to write to it, declare it in tables.audit of the release or audit_tables of the inventory."
-LOOK = "Find out what wrote it before you go on; the backup of the baseline holds the rows as they were."
+BY_ITS_OWNER = "The role that owned it is not trusted, and may have done it."
+AUDIT = "If a trigger should write to it, declare it in tables.audit of the release or audit_tables of the inventory."
+FIND_WRITER = "Find out what wrote to it before you continue; the backup of the baseline holds the rows as they were."
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Window:
 
 @dataclass(frozen=True)
 class Trace:
-    """What the rows themselves say of who wrote them, by their transaction ids."""
+    """What the rows themselves show of their writers, by their transaction ids."""
 
     by_migration: int = 0  # rows that the migration's transactions wrote
-    older: int = 0  # rows that nobody wrote since the baseline
+    older: int = 0  # rows that no transaction wrote since the baseline
     others: int = 0  # rows that another transaction wrote between the baseline and the end of the upgrade
-    unattributed: int = 0  # rows of a transaction while the migration ran of which it was not seen whose it was
+    unattributed: int = 0  # rows written while the migration ran, by a transaction that could not be attributed
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class Evidence:
     before: Row
     now: Row
     trace: Trace
-    written: Mapping[str, int]  # since the baseline, by anyone, also what was rolled back
+    written: Mapping[str, int]  # since the baseline, by any session, also what was rolled back
     window: Window | None = None  # the upgrade's, if it was recorded
-    not_comparable: str = ""  # why counters and transaction ids say nothing
-    whose: Whose | None = None  # dropped, made anew, emptied or lost columns: by whose transaction; None: no trace
+    not_comparable: str = ""  # why counters and transaction ids prove nothing
+    whose: Whose | None = None  # dropped, created again, emptied or lost columns: by whose transaction; None: no trace
     audit: bool = False  # declared as one that triggers add rows to
-    trigger: Trigger | None = None  # what may have added rows to it on the migration's behalf
+    trigger: Trigger | None = None  # what may have added rows to it for the migration's statements
     altered: bool = False  # the release adds to it, so that the migration may write its rows to fill what it adds
-    untrusted: bool = False  # its owner was a role that nobody trusts, and may drop, empty or change it at any time
+    untrusted: bool = False  # its owner was a role that is not trusted, and may drop, empty or change it at any time
 
     @property
     def newer(self) -> int:
@@ -61,14 +61,14 @@ class Evidence:
 
     @property
     def only_added_to(self) -> bool:
-        """Whether the migration can only have added rows: none of before is gone, or none was while it ran."""
+        """Whether the migration can only have added rows: no earlier row was removed, or none while it ran."""
         window = self.window
         still = window is not None and not window.updated and not window.deleted
         return self.trace.older == self.before["rows"] or (still and self.whose != "own")
 
     @property
     def by_migration_alone(self) -> bool:
-        """Whether nobody else wrote: a table that is made anew for a column counts no updates, a filled one all."""
+        """Whether no other session wrote: one that is rewritten for a column counts no updates, a filled one all."""
         written = self.written
         return (
             self.newer == self.trace.by_migration
@@ -85,19 +85,19 @@ class Verdict:
     detail: str
     remedy: str = ""
     provisional: bool = False
-    by: str = ""  # of a red one: whether it was seen that the migration did it
+    by: str = ""  # of a failed one: whether it was observed that the migration did it
 
 
 def same(before: Row, now: Row) -> bool:
-    """Whether a table holds exactly what it held."""
+    """Whether a table has exactly the content that it had."""
     whole = not now["absent"] and not now["missing"]
     return whole and (now["rows"], now["fingerprint"]) == (before["rows"], before["fingerprint"])
 
 
 def judge(evidence: Evidence) -> Verdict:
-    """Who changed the table: the migration (fail), the application (inconclusive), someone without a trace (fail).
+    """Who changed the table: the migration (fail), the application (inconclusive), a writer without a trace (fail).
 
-    A table that is a stranger's turns no release red, unless the migration itself wrote rows of it.
+    A table of a role that is not trusted fails no release, unless the migration itself wrote rows of it.
     """
     verdict = _judge(evidence)
     if verdict.status == "fail" and evidence.untrusted and not evidence.trace.by_migration:
@@ -108,54 +108,58 @@ def judge(evidence: Evidence) -> Verdict:
 def _judge(evidence: Evidence) -> Verdict:
     now, before, trace, written = evidence.now, evidence.before, evidence.trace, evidence.written
     if now["absent"]:
-        return _changed(evidence, "The table is gone.")
+        return _changed(evidence, "The table no longer exists.")
     if now["missing"]:
-        return _changed(evidence, f"Of its columns {', '.join(now['missing'])} are gone.")
+        return _changed(evidence, f"The table no longer has the columns {', '.join(now['missing'])}.")
     if trace.by_migration and not evidence.altered:
         return _written(evidence)
     if evidence.not_comparable:
         return Verdict(
-            "inconclusive", f"Changed since the baseline; who wrote cannot be told: {evidence.not_comparable}."
+            "inconclusive",
+            f"Changed since the baseline; who wrote to it cannot be determined: {evidence.not_comparable}.",
         )
     if before.get("oid") and now["oid"] != before["oid"]:
-        return _changed(evidence, "The table was dropped and made anew since the baseline.")
+        return _changed(evidence, "The table was dropped and created again since the baseline.")
     if not evidence.newer and not any(written.values()):
         return _changed(evidence, "It changed, and no session is known to have written to it.", provisional=True)
     if trace.by_migration and evidence.by_migration_alone:
-        detail = f"The migration wrote {trace.by_migration} rows of it, nobody else did, and what they held is changed."
-        return Verdict("fail", detail, LOOK, provisional=True, by=OWN)
+        detail = (
+            f"The migration wrote {trace.by_migration} rows of it, no other transaction wrote to it, and the content "
+            "of the baseline has changed."
+        )
+        return Verdict("fail", detail, FIND_WRITER, provisional=True, by=OWN)
     gone = before["rows"] - trace.older - trace.by_migration
     lost = before["rows"] - now["rows"]
-    # A row that names another transaction tells of its update before the counters do.
+    # A row with another transaction's id shows its update before the counters do.
     updated = max(written["updated"], evidence.newer - trace.by_migration - written["inserted"])
     if gone > written["deleted"] + updated or lost > written["deleted"]:
         return _changed(
             evidence,
-            f"Of the {before['rows']} rows of the baseline {gone} are gone or rewritten and the table is "
-            f"{max(lost, 0)} rows shorter, but only {written['deleted']} deletes and {updated} updates are "
-            "known of: it was truncated or rewritten.",
+            f"Of the {before['rows']} rows of the baseline, {gone} were removed or rewritten and the table is "
+            f"{max(lost, 0)} rows shorter, but only {written['deleted']} deletes and {updated} updates "
+            "were counted: it was truncated or rewritten.",
             provisional=True,
         )
     unexplained = _unexplained(trace, evidence.window, altered=evidence.altered) if evidence.window else ""
     if unexplained:
         alone = evidence.window is not None and not evidence.window.other_transactions
-        return Verdict("fail", unexplained, LOOK, by=OWN if alone else UNKNOWN)
+        return Verdict("fail", unexplained, FIND_WRITER, by=OWN if alone else UNKNOWN)
     counts = f"+{written['inserted']} ~{written['updated']} -{written['deleted']} rows"
     if evidence.altered:
         return Verdict(
             "inconclusive",
-            f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows, "
-            "and whether it changed more of them than it adds cannot be told from what others wrote.",
+            f"Changed since the baseline: {counts}; the migration, which adds to it, wrote {trace.by_migration} rows; "
+            "whether it also changed existing rows cannot be determined, because others wrote to it, too.",
         )
     if trace.unattributed:
         return Verdict(
             "inconclusive",
             f"Changed since the baseline: {counts}; {trace.unattributed} rows were written while the migration ran or "
-            "may have run, and whether it or the application wrote them was not seen.",
+            "may have run, and whether it or the application wrote them was not observed.",
         )
     return Verdict(
         "inconclusive",
-        f"Changed by the application since the baseline: {counts}; no row of it is the migration's"
+        f"Changed by the application since the baseline: {counts}; the migration wrote none of its rows"
         f"{_unattributed(written['deleted'], evidence.window)}.",
     )
 
@@ -163,22 +167,26 @@ def _judge(evidence: Evidence) -> Verdict:
 def _changed(evidence: Evidence, what: str, *, provisional: bool = False) -> Verdict:
     """Of a table itself: red, unless it is known that not the migration did it."""
     if evidence.whose == "others":
-        return Verdict("inconclusive", f"{what} Not the migration did it, but somebody else's transaction.", LOOK)
+        return Verdict("inconclusive", f"{what} Another transaction did it, not the migration.", FIND_WRITER)
     if evidence.whose == "unknown":
         return Verdict(
-            "fail", f"{what} Whether the migration or somebody else did it was not seen.", LOOK, provisional, UNKNOWN
+            "fail",
+            f"{what} Whether the migration or another transaction did it was not observed.",
+            FIND_WRITER,
+            provisional,
+            UNKNOWN,
         )
-    return Verdict("fail", what, LOOK, provisional, OWN if evidence.whose == "own" else UNKNOWN)
+    return Verdict("fail", what, FIND_WRITER, provisional, OWN if evidence.whose == "own" else UNKNOWN)
 
 
 def _written(evidence: Evidence) -> Verdict:
     """Of rows of another table that the migration's transactions wrote: red, unless a trigger has added them."""
     wrote, trigger = f"The migration itself wrote {evidence.trace.by_migration} rows of it.", evidence.trigger
     if not evidence.only_added_to or not (evidence.audit or trigger):
-        return Verdict("fail", wrote, f"{LOOK} {AUDIT}" if evidence.only_added_to else LOOK, by=OWN)
+        return Verdict("fail", wrote, f"{FIND_WRITER} {AUDIT}" if evidence.only_added_to else FIND_WRITER, by=OWN)
     added = (
-        f"In the migration's transactions {evidence.trace.by_migration} rows were added to it, and none that was there "
-        "is changed or gone by them"
+        f"The migration's transactions added {evidence.trace.by_migration} rows to it, and changed or deleted no "
+        "existing row"
     )
     if evidence.audit:
         return Verdict("inconclusive", f"{added}. It is declared as a table that triggers add to (tables.audit).")
@@ -187,18 +195,21 @@ def _written(evidence: Evidence) -> Verdict:
     name = trigger.name if trigger else ""
     return Verdict(
         "inconclusive",
-        f"{added}. Whether the migration added them or {name} did, which makes its statements as it runs, cannot be "
-        f"seen. {AUDIT}",
+        f"{added}. Whether the migration or {name}, which builds its statements at run time, added them cannot be "
+        f"determined. {AUDIT}",
     )
 
 
 def _unattributed(deleted: int, window: Window | None) -> str:
-    """A deleted row names no one: say how far the claim goes."""
+    """A deleted row does not show who deleted it: state the limit of the claim."""
     if window is None:
         return ", as far as the rows show (its counters were not recorded)" if deleted else ""
     if not window.deleted:
         return ""
-    return f"; a deleted one names nobody: {window.deleted} were, and {window.other_transactions} others ran meanwhile"
+    return (
+        f"; who deleted a row cannot be determined: {window.deleted} rows were deleted, and "
+        f"{window.other_transactions} other transactions ran meanwhile"
+    )
 
 
 def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
@@ -240,19 +251,19 @@ def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict:
 
 
 def prove_unread(table: str, before: Row) -> Proof:
-    """The proof for one table that somebody kept from being read."""
+    """The proof for one table that another session or its owner kept from being read."""
     return Proof(
         f"untouched.{table}",
         f"Table {table} holds what it held before",
         "inconclusive",
         expected={"rows": before["rows"], "fingerprint": before["fingerprint"]},
         observed={"fingerprint": None},
-        detail="It could not be read: another session held a lock on it, or its owner let nobody read it.",
+        detail="It could not be read: another session held a lock on it, or its owner did not allow reading it.",
     )
 
 
 def rewritten(proofs: Iterable[Mapping[str, Any]]) -> int | None:
-    """How many rows of the tables others have deleted or changed, by the tables' proofs; None where nobody can tell."""
+    """How many rows others have deleted or changed, by the tables' proofs; None where it cannot be determined."""
     changed = [proof["observed"] for proof in proofs if proof["status"] != "pass" and _is_of_table(proof["observed"])]
     if any("deleted" not in observed for observed in changed):
         return None

@@ -1,4 +1,4 @@
-"""Look at every table of the baseline again, and at who wrote to those that changed."""
+"""Compare every table with the baseline again, and determine who wrote to those that changed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ POLL_S = 0.25
 LOCK_WAIT_MS = 10_000
 XIDS = 1 << 32
 
-# The 32 bits that a row holds, as its distance back from the snapshot: that survives the counter's wrap-around.
+# The 32 bits that a row holds, as its distance back from the snapshot: that survives the counter's wraparound.
 TRACE = """
 SELECT CASE WHEN distance.back <= %(baseline)s THEN distance.back END AS back, count(*) AS rows
 FROM {table} AS held
@@ -55,7 +55,7 @@ class Memory:
 
     baseline: Mapping[str, Any]
     upgrade: Mapping[str, Any] | None
-    transactions: Sequence[int] = ()  # further ones of the migration, which its bookkeeping no longer tells
+    transactions: Sequence[int] = ()  # further ones of the migration, which its bookkeeping no longer shows
     moves: Sequence[Mapping[str, Any]] = ()  # each upgrade and downgrade that was recorded after the baseline
 
     @classmethod
@@ -86,9 +86,9 @@ def compare(
     settle_seconds: float,
     audit_tables: Sequence[str] = (),
 ) -> list[Proof]:
-    """A proof per table of the baseline; awaits late counters only where they may turn a red verdict.
+    """A proof per table of the baseline; waits for late counters only where they may turn a red verdict.
 
-    Of `altered_tables` the migration may write rows: only what they held before must not change. To `audit_tables` its
+    Of `altered_tables` the migration may write rows: only their former content must not change. To `audit_tables` its
     transactions may add rows.
     """
     connection = connect(login, "dbrelease untouched")
@@ -121,7 +121,7 @@ def _compare(connection: Connection, memory: Memory, named: Named, settle_second
         altered, audit = _keys(cursor, named.altered), _keys(cursor, named.audit)
         compared = {key: row for key, row in baseline.items() if key not in left_out}
         wanted = {key: row["columns"] for key, row in compared.items()}
-        # Whoever holds a table, or keeps others from its own, must not hold this up, nor turn a good release red.
+        # Another session's lock, or an owner's refusal, must neither delay this nor fail a good release.
         untrusted: Collection[str] = memory.baseline.get("untrusted") or ()
         now = read_tables(cursor, only=wanted, left_out=[LOCK_NOT_AVAILABLE], of_strangers=untrusted)
         changed = [key for key, row in compared.items() if key in now and not same(row, now[key])]
@@ -132,7 +132,7 @@ def _compare(connection: Connection, memory: Memory, named: Named, settle_second
             try:
                 traces[key] = _trace(cursor, now[key]["oid"], memory, migration)
             except psycopg2.errors.LockNotAvailable:
-                # Somebody holds it since it was read.
+                # Another session has locked it since it was read.
                 changed.remove(key)
                 del now[key]
             except psycopg2.errors.UndefinedTable:
@@ -236,12 +236,12 @@ def _not_comparable(cursor: Cursor, baseline: Mapping[str, Any]) -> str:
     if int(baseline.get("database_oid") or row["oid"]) != row["oid"]:
         return "the baseline was taken of another database, before a restore"
     if baseline.get("reading") != READING:
-        return "the baseline was recorded by another version of this program, which read it otherwise"
+        return "the baseline was recorded by another version of this program, which read the tables differently"
     return "" if row["counting"] else "the server does not count writes (track_counts is off)"
 
 
 def migration_transactions(cursor: Cursor, since: int, bookkeeping_tables: Sequence[str]) -> list[int]:
-    """The transactions since the baseline that wrote what the bookkeeping tables now hold, in full 64 bits."""
+    """The transactions since the baseline that wrote the present rows of the bookkeeping tables, in full 64 bits."""
     now = _now(cursor)
     found = set()
     for name in bookkeeping_tables:
@@ -264,7 +264,7 @@ def _migration(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]
 
 
 def _whose(cursor: Cursor, key: str, before: Row, now: Row, memory: Memory, migration: Transactions) -> Whose | None:
-    """By whose transaction a table was dropped, made anew, emptied or lost columns, as far as it left a trace."""
+    """By whose transaction a table was dropped, created again, emptied or lost columns, as far as it left a trace."""
     if now["absent"]:
         return _dropped_by(key, memory, migration)
     xid, oid = _now(cursor), now["oid"]
@@ -276,7 +276,7 @@ def _whose(cursor: Cursor, key: str, before: Row, now: Row, memory: Memory, migr
 
 
 def _dropped_by(key: str, memory: Memory, migration: Transactions) -> Whose | None:
-    """A table that is gone has left nothing but the times at which it was still there."""
+    """A dropped table leaves only the times at which it still existed."""
     if not memory.moves:
         return None if migration.own else "others"
     for move in memory.moves:
@@ -287,7 +287,7 @@ def _dropped_by(key: str, memory: Memory, migration: Transactions) -> Whose | No
 
 
 def others_tables(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> set[str]:
-    """The tables, as `schema.table`, that somebody else has added, dropped or made anew since the baseline."""
+    """The tables, as `schema.table`, that others have added, dropped or created again since the baseline."""
     before: Mapping[str, Row] = memory.baseline["tables"]
     migration, now = _migration(cursor, memory, bookkeeping_tables), _now(cursor)
     present = {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
@@ -298,7 +298,7 @@ def others_tables(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[s
 
 
 def gone_since(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> list[str]:
-    """The tables and columns of the baseline that are gone, and that nobody else is known to have dropped."""
+    """The tables and columns of the baseline that are missing, and that no other session is known to have dropped."""
     before: Mapping[str, Row] = memory.baseline["tables"]
     migration, now = _migration(cursor, memory, bookkeeping_tables), _now(cursor)
     present = {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
@@ -343,7 +343,7 @@ def _now(cursor: Cursor) -> int:
 
 
 def _source(cursor: Cursor, oid: int) -> sql.Composed:
-    """Its own rows; of a partitioned table, which is compared as a whole, those of its partitions."""
+    """Its own rows; for a partitioned table, which is compared as a whole, those of its partitions."""
     (row,) = select(cursor, "SELECT relkind = 'p' AS partitioned FROM pg_class WHERE oid = %s", (oid,))
     return sql.SQL("{}{}").format(sql.SQL("" if row["partitioned"] else "ONLY "), _name(cursor, oid))
 

@@ -67,7 +67,7 @@ def test_a_second_deploy_changes_nothing_and_calls_what_the_old_code_wrote_drift
     assert (again.status, again.evidence["outcome"]) == (0, "already_deployed"), again.output
     assert "changed=0 " in again.output
     assert verdicts(again.evidence)[MISSING] == "inconclusive"
-    assert "drift, which reconcile brings in line" in again.evidence["headline"]
+    assert "drift, which reconcile repairs" in again.evidence["headline"]
 
 
 def test_the_passwords_are_in_no_output_however_verbose(again: Playbook) -> None:

@@ -74,7 +74,7 @@ def test_started_in_the_same_moment_exactly_one_acts(psql: Psql) -> None:
         run.start()
     for run in runs:
         run.join()
-    refused = [run.ended for run in runs if re.search("held by run|is just opening", run.ended.output)]
+    refused = [run.ended for run in runs if re.search("held by run|is starting on", run.ended.output)]
     assert len(refused) == 1, "\n".join(run.ended.output for run in runs)
     assert sorted(run.ended.status == 0 for run in runs) == [False, True]
 

@@ -652,7 +652,7 @@ class TestLocks:
         with pytest.raises(ReleaseError) as raised:
             module.act(parameters(folder, lock={"timeout_ms": 300, "attempts": 2, "deadline_seconds": 30}), False)
         message = raised.value.message
-        assert "gave up after 2 attempts" in message
+        assert "stopped after 2 attempts" in message
         assert "nightly report" in message and "4711" not in message
         assert f"the database is still at {FIRST}" in message
         facts = journal(state)[-1]["facts"]
@@ -664,7 +664,7 @@ class TestLocks:
     ) -> None:
         folder = project(self.UP)
         blocker.cursor().execute("BEGIN; SELECT count(*) FROM orders")
-        with pytest.raises(ReleaseError, match="gave up after 1 attempt "):
+        with pytest.raises(ReleaseError, match="stopped after 1 attempt "):
             module.act(parameters(folder, lock={"timeout_ms": 200, "attempts": 100, "deadline_seconds": 0}), False)
 
 

@@ -192,7 +192,7 @@ def test_a_lock_is_waited_for_briefly_and_its_holder_is_named(
     with holder.cursor() as cursor:
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE order_items IN ACCESS SHARE MODE")
-        with pytest.raises(ReleaseError, match=r"gave up after 3 attempts.*reader with tea"):
+        with pytest.raises(ReleaseError, match=r"stopped after 3 attempts.*reader with tea"):
             move()
         assert state(session) == ("b2", True)
         with let_go_after_an_attempt(database, holder):

@@ -325,7 +325,7 @@ def test_a_long_lock_ends_it_and_names_the_blocker(params: dict[str, Any], curso
     with (
         held_lock(database),
         pytest.raises(
-            ReleaseError, match=r'gave up after 3 attempts .* application "worker", idle in transaction'
+            ReleaseError, match=r'stopped after 3 attempts .* application "worker", idle in transaction'
         ) as c,
     ):
         act(params, False)
@@ -337,7 +337,7 @@ def test_a_long_lock_ends_it_and_names_the_blocker(params: dict[str, Any], curso
 def test_counting_what_is_pending_does_not_wait_for_ever(params: dict[str, Any], cursor: Any, database: Login) -> None:
     params["steps"] = [PROVING_COPY]
     for check_mode in (True, False):
-        with held_lock(database), pytest.raises(ReleaseError, match=r'gave up .* application "worker"'):
+        with held_lock(database), pytest.raises(ReleaseError, match=r'stopped after .* application "worker"'):
             act(params, check_mode)
 
 
@@ -459,7 +459,7 @@ def test_a_step_that_the_server_could_not_run_says_nothing_of_the_release(
     assert (
         statuses(found["proofs"])["migrate.finalize.copy"] == "inconclusive" and "No space left" in raised.value.message
     )
-    assert "nothing that was seen speaks against the release" in raised.value.message
+    assert "nothing that was observed speaks against the release" in raised.value.message
     assert value(cursor, "SELECT count(*) FROM account_regions") == 0, "what is not proved is not kept"
 
 

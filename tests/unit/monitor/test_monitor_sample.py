@@ -317,10 +317,10 @@ def test_a_database_that_is_gone_is_a_failure_of_its_claims(params: dict[str, An
 API_CASES: list[tuple[str, dict[str, Any], str, str, str]] = [
     ("another status", {"status": 500}, "api", "fail", "had status 500"),
     ("another kind", {"body": b'{"id": 1}'}, "api", "fail", "declares list"),
-    ("a key more", {"body": b'[{"id": 1, "new": 2}]'}, "api", "fail", "not there before: new"),
+    ("a key more", {"body": b'[{"id": 1, "new": 2}]'}, "api", "fail", "new: new"),
     ("an empty list", {"body": b"[]"}, "api", "inconclusive", "empty list"),
     ("slow", {"pause_s": 0.15}, "latency", "fail", "above the limit of 100"),
-    ("no good answer", {"status": 500}, "latency", "inconclusive", "nothing to judge"),
+    ("no good answer", {"status": 500}, "latency", "inconclusive", "nothing to check"),
 ]
 
 

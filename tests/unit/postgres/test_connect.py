@@ -127,7 +127,7 @@ def test_a_pooler_is_refused_and_keeps_no_session(database: Login, session: psyc
     with door(database, b"\x00\x00\x00\x07") as pooled:
         with pytest.raises(ReleaseError, match=r"failed \(a connection pooler answers there") as raised:
             connect(pooled, "pooled")
-        for words in (pooled.label, "let db_host and db_port lead to the server itself"):
+        for words in (pooled.label, "set db_host and db_port to the address of the server itself"):
             assert words in raised.value.message
         deadline = time.monotonic() + 5
         while left := pooled_sessions(session):
@@ -182,7 +182,7 @@ FAILURES = [
     ("la connexion au serveur a échoué : FATAL:  authentification par mot de passe échouée", NAMES),
     ("连接到服务器失败\uff1a致命错误:  用户 u Password 认证失败", NAMES),
     ("FATAL:  Datenbank »d« existiert nicht", NAMES),
-    (TO + "FATAL:  sorry, too many clients already", "the server lets sessions in now"),
+    (TO + "FATAL:  sorry, too many clients already", "the server accepts connections now"),
 ]
 
 

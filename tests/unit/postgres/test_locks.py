@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +20,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import (
     ContendedError,
     LockLimits,
     LockWatch,
+    PatientSession,
     blockers,
     mask_literals,
     pause_before,
@@ -77,9 +80,9 @@ def test_pauses_do_not_grow_for_ever() -> None:
 
 
 BOUNDS = [
-    ("attempts", LockLimits(attempts=3, deadline_seconds=100), "gave up after 3 attempts"),
-    ("deadline", LockLimits(attempts=1000, deadline_seconds=0.01), "gave up after 1 attempt in"),
-    ("no attempt allowed", LockLimits(attempts=0), "was given no attempt"),
+    ("attempts", LockLimits(attempts=3, deadline_seconds=100), "stopped after 3 attempts"),
+    ("deadline", LockLimits(attempts=1000, deadline_seconds=0.01), "stopped after 1 attempt in"),
+    ("no attempt allowed", LockLimits(attempts=0), "was not attempted"),
 ]
 
 
@@ -233,7 +236,7 @@ def test_nobody_else_is_waited_for_so_long(database: Login, vacuumed: str, sessi
             finally:
                 waits.append(time.monotonic() - begun)
 
-        with pytest.raises(ReleaseError, match="gave up after 3 attempts"):
+        with pytest.raises(ReleaseError, match="stopped after 3 attempts"):
             retrying(timed, LIMITS, what="Locking", watch=watch)
     assert len(waits) == 3 and max(waits) < 1, "writers wait behind it"
 
@@ -252,5 +255,17 @@ def test_a_vacuum_against_wraparound_is_named() -> None:
         **{"pid": 7, "user": None, "application": "autovacuum worker", "state": "active", "since": "now"},
         "query": "autovacuum: VACUUM public.big (to prevent wraparound)",
     }
-    with pytest.raises(ReleaseError, match="let the vacuum that prevents wraparound end, which the server does not"):
+    with pytest.raises(ReleaseError, match="wait for the vacuum that prevents wraparound, which the server never"):
         retrying(contended_for(9), LIMITS, what="Locking", watch=LockWatch([row]), pause=lambda _: None)
+
+
+def test_a_connection_that_is_lost_before_the_answer_to_its_commit_proves_no_rollback(database: Login) -> None:
+    def cut(cursor: psycopg2.extensions.cursor) -> None:
+        cursor.execute("CREATE TABLE half (id int)")
+        with socket.socket(fileno=os.dup(cursor.connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+    with closing(connect(database, "tests")) as session:
+        patient = PatientSession(session, LockLimits(), LockWatch())
+        with pytest.raises(ReleaseError, match="it is unknown whether it was committed: check that the server"):
+            patient.write("Writing", cut)

@@ -616,7 +616,7 @@ BROKEN: dict[str, tuple[Break, str, str, list[str]]] = {
     "no address": (option("address_problem", "No host: set it."), "database", "No host: set it.", ON_DATABASE),
     "wrong password": (option("login_password", "nonsense"), "database", "check db_user and db_password", ON_DATABASE),
     "wrong database": (option("login_db", "nowhere"), "database", "check db_name", ON_DATABASE),
-    "wrong port": (option("login_port", 1), "database", "db_host and db_port lead to it", ON_DATABASE),
+    "wrong port": (option("login_port", 1), "database", "db_host and db_port are its address", ON_DATABASE),
     "old server": (change("server.minimum_major", 99), "server", "upgrade it to 99", ["checks_plan"]),
     "read-only database": (read_only_database, "server", "default_transaction_read_only", ["checks_plan"]),
     "an operator of a stranger": (plant, "strangers", '"=" in "public" is "pg_monitor"', ["checks_plan"]),

@@ -279,7 +279,7 @@ def losing(sql: str) -> dict[str, Any]:
 def test_of_rows_that_are_not_whole_every_one_is_saved_whole(before: World, columns: str) -> None:
     before.run(TABLE + "UPDATE links SET by = 'ann' WHERE order_id < 4")
     repairs = losing(f"SELECT {columns} FROM links l JOIN orders o ON o.id = l.order_id WHERE by = 'ann'")
-    assert "the release's query does not give whole rows" in before.refused(repairs=repairs, accept_loss=3).message
+    assert "the release's query does not return whole rows" in before.refused(repairs=repairs, accept_loss=3).message
     (saved,) = before.reconcile(repairs=repairs, accept_loss=20)["saved"]
     lines = Path(saved["path"]).read_text().splitlines()
     assert lines[0] == "order_id\taccount_id\tby" and len(lines) == 21
@@ -530,8 +530,8 @@ WRONG_KEYS = [  # what is broken, and what is seen of it
         f"{DROP_ORDER} {ADD} links_order_fkey FOREIGN KEY (order_id) REFERENCES accounts (id) NOT VALID",
         "orders",
     ),
-    ("other name", "ALTER TABLE links RENAME CONSTRAINT links_order_fkey TO odd", "odd is there besides"),
-    ("two", f"{ADD} odd {TO_ORDERS}", "odd is there besides"),
+    ("other name", "ALTER TABLE links RENAME CONSTRAINT links_order_fkey TO odd", "odd exists, too"),
+    ("two", f"{ADD} odd {TO_ORDERS}", "odd exists, too"),
 ]
 
 
@@ -594,8 +594,8 @@ def test_for_a_foreign_key_of_a_partitioned_table_the_statement_is_told(world: W
         assert world.reconcile()["repaired"] == ["rebuilt links_order_fkey", "validated links_order_fkey"]
     else:
         error = world.refused()
-        assert error.refused and "keeps writers out" in error.message and world.state() == was
-        (statement,) = re.findall("in a quiet hour run (ALTER TABLE [^;]*;) and then", error.message)
+        assert error.refused and "blocks writers" in error.message and world.state() == was
+        (statement,) = re.findall("In a quiet hour, run (ALTER TABLE [^;]*;) Then", error.message)
         world.run(statement)
     assert not world.reconcile()["changed"]
 

@@ -116,14 +116,14 @@ def test_what_another_release_left_working_is_ended_and_its_own_next_run_goes_on
     begin(journal_of({**parameters, "run": {**parameters["run"], "release": "other"}}, DEAD), "upgrade")
     with closing(connect(database, f"dbrelease-upgrade-{DEAD}")) as stray:
         dry = leftovers.act(parameters, True)
-        assert dry["notice"].endswith("what it left working would be cleaned up, and the next run of that release goes "
-                                      "on from there.")  # fmt: skip
+        assert dry["notice"].endswith("what it left running would be cleaned up, and the next run of that release "
+                                      "continues from there.")  # fmt: skip
         result = leftovers.act(parameters, False)
         with pytest.raises(psycopg2.OperationalError), stray.cursor() as cursor:
             cursor.execute("SELECT 1")
     assert (result["changed"], result["settled"], result["sessions_ended"]) == (True, True, 1)
     assert result["notice"].startswith(f"Run {DEAD} (deploy, begun 20")
-    assert "of release other was interrupted at step upgrade; what it left working was cleaned up" in result["notice"]
+    assert "of release other was interrupted at step upgrade; what it left running was cleaned up" in result["notice"]
     assert result["interrupted"] == [], "its report is for its own release to make"
     assert ends(parameters, DEAD)[1:] == [("upgrade", "failed"), ("run", "failed")]
     assert not leftovers.act(parameters, False)["changed"]
@@ -255,7 +255,7 @@ def test_a_dead_restores_own_database_is_dropped(
         try:
             result = leftovers.act(parameters, False)
             assert mine in " ".join((*result["databases_dropped"], *result["restore_repaired"]))
-            told = f"Run {DEAD} had swapped: what was live before is kept as {kept} "
+            told = f"Run {DEAD} had swapped the databases: the one that was live before is kept as {kept} "
             told += f"(restore with -e restore_swap_back={kept} swaps it back)."
             assert result["notice"].endswith(f"; what it left was cleaned up. {told}")
             cursor.execute("SELECT datname FROM pg_database WHERE datname IN (%s, %s)", (mine, kept))
@@ -311,7 +311,7 @@ def test_a_run_that_cannot_be_settled_stays_open(parameters: dict[str, Any]) -> 
     begin(journal_of(parameters, DEAD), "upgrade")
     result = leftovers.act({**parameters, "login_password": "wrong"}, False)
     assert result["changed"] and not result["settled"] and result["revisions"] is None
-    assert "cannot be told" in result["notice"]
+    assert "is unknown, because" in result["notice"]
     assert [proof["status"] for proof in result["proofs"]] == ["inconclusive"]
     assert ends(parameters, DEAD) == [("claim", "passed")]
 
@@ -401,11 +401,11 @@ def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) 
     ("playbook", "revisions", "says"),
     [
         ("deploy", [TO], "at b2: this run finishes it."),
-        ("deploy", [FROM], "at a1, as if it had not begun: this run starts anew."),
+        ("deploy", [FROM], "at a1, as if it had not begun: this run starts from the beginning."),
         ("rollback", [TO], "at b2; what it left was cleaned up."),
         ("deploy", ["c3"], "at c3; what it left was cleaned up."),
         ("deploy", [], "at no revision; what it left was cleaned up."),
-        ("deploy", None, "cannot be told, as that does not answer."),
+        ("deploy", None, "is unknown, because the database does not answer."),
     ],
 )
 def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, says: str) -> None:
@@ -418,7 +418,7 @@ def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, say
     ("playbook", "at", "options", "says"),
     [
         ("deploy", TO, {"dry": True}, "at b2: this run would finish it."),
-        ("deploy", FROM, {"dry": True}, "as if it had not begun: this run would start anew."),
+        ("deploy", FROM, {"dry": True}, "as if it had not begun: this run would start from the beginning."),
         ("rollback", TO, {"dry": True}, "; what it left would be cleaned up."),
         ("rollback", TO, {"settled": False}, "; what it left could not all be cleaned up."),
         ("rollback", TO, {"settled": False, "dry": True}, "; what it left would be cleaned up."),
@@ -432,7 +432,7 @@ def test_nothing_is_said_to_be_done_that_was_not(playbook: str, at: str, options
 @pytest.mark.parametrize(
     ("steps", "playbook", "at", "says"),
     [
-        (("reconcile",), "deploy", TO, "; should it have left a foreign key half done, this run finishes it."),
+        (("reconcile",), "deploy", TO, "; if it left a foreign key half done, this run finishes it."),
         (("verify", "checks"), "deploy", TO, "; what it left was cleaned up."),
         (("reconcile",), "rollback", TO, "; what it left was cleaned up."),
         (("reconcile",), "deploy", FROM, "; what it left was cleaned up."),

@@ -118,7 +118,7 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "what the application wrote since",
         [*RUN, *closed("checks", proofs=[proof("checks.a", "inconclusive"), proof("checks.b")]), *closed("verify")],
         "already_deployed",
-        "not changed; 1 of its checks shows drift, which reconcile brings in line.",
+        "not changed; 1 of its checks shows drift, which reconcile repairs.",
     ),
     (
         "an upgrade that had nothing to do",
@@ -166,7 +166,7 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "its module was killed",
         [*RUN, ("backup", "started", {}), ("playbook", "failed", {"task": "Dump", "message": NO_RESULT})],
         "failed",
-        "never ended (its module ended without a result, as one does that is killed): run again, which settles",
+        "never ended (its module ended without a result, as a killed process does): run again, which settles",
     ),
     (
         "its module was killed, and it may not be taken back",
@@ -707,7 +707,7 @@ def test_where_such_a_module_does_not_end_the_run_stays_open(
     claim(run, {})
     with (
         module_of(run) as module,
-        pytest.raises(ReleaseError, match=f"still at work on the target, process {module.pid}"),
+        pytest.raises(ReleaseError, match=f"still running on the target, process {module.pid}"),
     ):
         call()
     assert not is_closed(Journal(run).read(), run.run_id)

@@ -184,11 +184,11 @@ def test_a_dead_runs_module_is_ended(one: Run, two: Run, sleeper: subprocess.Pop
 
 def test_a_module_that_was_started_twice_is_no_refusal(one: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As SSH does whose connection broke: the first one works on, and may change what the second would."""
-    monkeypatch.setattr("ansible.module_utils.dbrelease.runs.exclusive.LOOK_S", 0.2)
+    monkeypatch.setattr("ansible.module_utils.dbrelease.runs.exclusive.WAIT_S", 0.2)
     opened(one, own())
     with (
         module_of(one),
-        pytest.raises(ReleaseError, match=r"Another module of run .* still at work") as told,
+        pytest.raises(ReleaseError, match=r"Another module of run .* still running") as told,
         acting(one),
     ):
         pass

@@ -149,14 +149,14 @@ def page(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
     ("endpoint", "after", "shape", "words"),
     [
         (ENVELOPE, page(*ORDERS), "pass", ""),
-        (ENVELOPE, page({**ORDERS[0], "parts": []}), "fail", "not there before: parts"),
+        (ENVELOPE, page({**ORDERS[0], "parts": []}), "fail", "new: parts"),
         (ENVELOPE, page({"id": 1}), "fail", "missing: account_id, title"),
         (ENVELOPE, page(), "inconclusive", "empty list"),
         (ENVELOPE, {"data": ORDERS}, "fail", "nothing at `rows`, where its list should be"),
         (ENVELOPE, {"rows": {"id": 1}}, "fail", "an object at `rows`"),
         (ENVELOPE, list(ORDERS), "fail", "nothing at `rows`"),
         (AROUND, page(*ORDERS), "pass", ""),
-        (AROUND, page({**ORDERS[0], "parts": []}), "fail", "not there before: parts"),
+        (AROUND, page({**ORDERS[0], "parts": []}), "fail", "new: parts"),
         (AROUND, {"rows": ORDERS}, "fail", "without total around its list"),
     ],
 )
@@ -253,8 +253,8 @@ def without(key: str) -> list[dict[str, Any]]:
 BODIES = [  # what the list becomes after the baseline, the claim that it breaks, its verdict, words of its detail
     ("a declared key is missing in one item", without("title"), "shape", "fail", "missing: title"),
     ("a key of the baseline only is missing", without("account_id"), "shape", "fail", "missing: account_id"),
-    ("a key is new", [{**order, "accounts": []} for order in ORDERS], "shape", "fail", "not there before: accounts"),
-    ("a key is new in one item", [*ORDERS[:4], {**ORDERS[4], "x": 1}], "shape", "fail", "not there before: x"),
+    ("a key is new", [{**order, "accounts": []} for order in ORDERS], "shape", "fail", "new: accounts"),
+    ("a key is new in one item", [*ORDERS[:4], {**ORDERS[4], "x": 1}], "shape", "fail", "new: x"),
     ("an item is no object", [*ORDERS[:4], "text"], "shape", "fail", "Items of GET /orders are no objects"),
     ("the list became an object", {"items": ORDERS}, "shape", "fail", "an object, where the release declares list"),
     ("the answer is a page", "<html>no</html>", "shape", "fail", "no JSON (text/html, 15 bytes)"),

@@ -94,7 +94,7 @@ def test_what_the_server_could_not_answer_is_inconclusive(database: Login, code:
     assert [(proof.status, proof.could_not_run) for proof in proofs] == [("inconclusive", True)] * len(proofs)
     for proof in proofs:
         assert f"could not run: {said} ({code})." in proof.detail
-        assert advice in proof.remedy and "nothing that was seen speaks against the release" in proof.remedy
+        assert advice in proof.remedy and "nothing that was observed speaks against the release" in proof.remedy
         assert "Declare" not in proof.remedy and "Correct" not in proof.remedy
 
 
@@ -143,7 +143,9 @@ def test_a_verification_that_somebody_interrupts_ends_with_no_red_claim(
     lines = (Path(run_parameters["state_dir"]) / "journal.jsonl").read_text().splitlines()
     last = json.loads(lines[-1])
     assert (last["step"], last["event"], last["facts"]["red"]) == ("verify", "failed", [])
-    assert last["facts"]["not_run"] and "nothing that was seen speaks against the release" in last["facts"]["message"]
+    assert (
+        last["facts"]["not_run"] and "nothing that was observed speaks against the release" in last["facts"]["message"]
+    )
 
 
 @pytest.mark.usefixtures("shop")

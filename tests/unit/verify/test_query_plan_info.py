@@ -76,7 +76,7 @@ def test_in_a_small_table_another_way_is_right(shop: Session, look: Look) -> Non
     (proof,) = look()["proofs"]
     assert proof["status"] == "pass"
     assert (proof["observed"]["can"], proof["observed"]["does"], proof["observed"]["rows"]) == (True, False, 20)
-    assert "with 20 rows (fewer than 5000) another way is right" in proof["detail"]
+    assert "with 20 rows (fewer than 5000) another plan is right" in proof["detail"]
 
 
 @pytest.mark.parametrize(("rows", "analyze"), [(MANY, []), (FEW, []), (MANY, ["REINDEX TABLE orders"])])
@@ -172,7 +172,7 @@ def test_a_query_for_most_of_the_table_may_read_all_of_it(shop: Session, look: L
     assert (proof["status"], proof["observed"]["can"], proof["observed"]["does"]) == ("pass", True, False)
     assert proof["observed"]["cost_by_index"] > proof["observed"]["cost"]
     assert proof["observed"]["share"] >= 0.85
-    assert "reading all of it is right" in proof["detail"]
+    assert "reading the whole table is right" in proof["detail"]
 
 
 def test_the_order_of_an_index_serves_a_limit(shop: Session, look: Look) -> None:

@@ -218,8 +218,8 @@ EQUALS = {
     "1 equals 1.0": ("SELECT 1 AS a, 1.0 AS b", "pass", ""),
     "to the last digit": ("SELECT 12345678901234567890123 AS a, 12345678901234567890124 AS b", "fail", ""),
     "three columns": ("SELECT 1 AS a, 1 AS b, 2 AS c", "fail", "1 apart"),
-    "no row": ("SELECT 1 AS a, 1 AS b WHERE false", "fail", "It yields no row, not one."),
-    "two rows": ("VALUES (1, 1), (2, 2)", "fail", "It yields more than one row, not one."),
+    "no row": ("SELECT 1 AS a, 1 AS b WHERE false", "fail", "It yields no row instead of exactly one."),
+    "two rows": ("VALUES (1, 1), (2, 2)", "fail", "It yields more than one row instead of exactly one."),
     "one column": ("SELECT 1 AS a", "fail", "a single column"),
     "the same name twice": ("SELECT count(*), count(*) FROM orders", "fail", "the same name"),
     "words": ("SELECT 'a' AS a, 'b' AS b", "fail", "a = a, b = b."),
@@ -317,7 +317,7 @@ def test_a_session_that_is_ended_is_one_sentence(look: Look, database: Login) ->
 
     thread = threading.Thread(target=end)
     thread.start()
-    with pytest.raises(ReleaseError, match="ended in mid-statement"):
+    with pytest.raises(ReleaseError, match="ended during a statement"):
         look(declared("SELECT pg_sleep(20)"))
     thread.join()
 

@@ -269,7 +269,7 @@ def test_a_lock_of_another_session_ends_it_soon(database: Login, shop: Session, 
     (proof,) = play(steps("INSERT INTO accounts (name, code) VALUES ('mine', 'taken')"))["proofs"]
     assert time.monotonic() - started < 8
     assert proof["status"] == "inconclusive"
-    assert "found a lock of another session in its way, in 3 attempts" in proof["detail"]
+    assert "was blocked by a lock of another session in 3 attempts" in proof["detail"]
     execute(other, "ROLLBACK")
     other.close()
     assert play(CASCADE)["proofs"][0]["status"] == "pass"

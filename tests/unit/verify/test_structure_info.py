@@ -22,7 +22,7 @@ DEVIATIONS: list[tuple[str, str, list[str], str]] = [
     ("two heads", "INSERT INTO alembic_version VALUES ('c3')", ["structure.revision"], "holds b2, c3, not b2"),
     ("no revision", "DELETE FROM alembic_version", ["structure.revision"], "holds no revision"),
     ("no bookkeeping", "DROP TABLE alembic_version", ["structure.revision"], "no table alembic_version"),
-    ("old column gone", 'ALTER TABLE orders DROP "Title"', ["structure.orders.columns"], "Gone: Title."),
+    ("old column gone", 'ALTER TABLE orders DROP "Title"', ["structure.orders.columns"], "Missing: Title."),
     ("old table gone", "DROP TABLE orders CASCADE", ["structure.orders.columns", CONSTRAINTS], "no table orders"),
     ("new table gone", "DROP TABLE order_items", [COLUMNS, INDEXES, CONSTRAINTS], "There is no table order_items"),
     ("a view instead", "DROP TABLE order_items; CREATE VIEW order_items AS SELECT 1 AS id", PROOFS[2:], "no table"),

@@ -173,7 +173,7 @@ def test_what_cannot_be_attributed_is_not_called_the_applications(deploy: Deploy
     # It may have been seen at it; if not, nobody knows.
     seen = f"{found['accounts']['status']}: {found['accounts']['detail']}"
     assert "by the application" not in seen
-    assert "The migration itself wrote 500 rows" in seen or "was not seen" in seen
+    assert "The migration itself wrote 500 rows" in seen or "was not observed" in seen
     assert found["orders"]["status"] == "inconclusive"
 
 
