@@ -51,7 +51,7 @@ def _verdict(model: Model) -> Iterator[str]:
         ("Began, ended", f"{text(model['started_at'])}, {text(model['ended_at'])} ({duration(model['duration_ms'])})"),
         (
             "Claims",
-            f"{counts['pass']} hold, {counts['fail']} do not, "
+            f"{counts['pass']} passed, {counts['fail']} failed, "
             f"{counts['inconclusive']} inconclusive, {counts['skipped']} skipped",
         ),
         *([("Deployed before", f"{text(earlier['at'])} by run {text(earlier['run_id'])}")] if earlier else ()),

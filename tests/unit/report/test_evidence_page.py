@@ -13,6 +13,7 @@ from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
 from ansible.module_utils.dbrelease.report.charts import draw, is_logarithmic
 from ansible.module_utils.dbrelease.report.html import anchors, newest_sample, timeline
+from ansible.module_utils.dbrelease.report.markdown_report import as_markdown
 from ansible.module_utils.dbrelease.report.page import page_of
 from ansible.module_utils.dbrelease.report.series import (
     POINTS_AT_MOST,
@@ -42,6 +43,19 @@ def test_a_missing_template_or_library_is_named(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setitem(sys.modules, "pygal", None)
     with pytest.raises(ReleaseError, match="pygal is not there"):
         page_of(model, TEMPLATES)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_counts_read_the_same_in_each_report(run: Run, situation: str) -> None:
+    model = model_of(situation, run)
+    counts = model["counts"]
+    said = (
+        f"{counts['pass']} passed, {counts['fail']} failed, "
+        f"{counts['inconclusive']} inconclusive, {counts['skipped']} skipped"
+    )
+    assert f"| Claims | {said} |" in as_markdown(model)
+    page = report_of(situation, run).partition('<ul class="counts"')[2].partition("</ul>")[0]
+    assert ", ".join(" ".join(found) for found in re.findall(r"<b>(\d+)</b> (\w+)</li>", page)) == said
 
 
 class Tags(HTMLParser):
