@@ -36,12 +36,12 @@ def run(run_parameters: dict[str, Any]) -> Run:
 def test_a_missing_template_or_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("deployed", run)
     assert page_of(model, TEMPLATES) == report_of("deployed", run)
-    with pytest.raises(ReleaseError, match=r"holds no report\.html\.j2"):
+    with pytest.raises(ReleaseError, match=r"contains no report\.html\.j2"):
         page_of(model, Path("/nowhere"))
     monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.report.html")
     monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.report.charts")
     monkeypatch.setitem(sys.modules, "pygal", None)
-    with pytest.raises(ReleaseError, match="pygal is not there"):
+    with pytest.raises(ReleaseError, match="pygal is not installed"):
         page_of(model, TEMPLATES)
 
 
@@ -147,12 +147,12 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
 @pytest.mark.parametrize(
     ("situation", "says"),
     [
-        ("rolled_back", "the release is taken back. Remove the cause"),
+        ("rolled_back", "already rolled back or restored. Remove the cause"),
         ("failed_rollback", "ansible-playbook restore.yml -i test"),
         ("failed_restore", "ansible-playbook restore.yml -e restore_swap_back=app_old_1"),
-        ("failed_restore", "moved no revision; the timeline and the claims tell what it changed"),
-        ("interrupted", "Unknown: the migration has no end"),
-        ("refused", "nothing of this run to take back: it did not begin to change the database"),
+        ("failed_restore", "moved no revision; the timeline and the claims show what it changed"),
+        ("interrupted", "Unknown: the migration ended without"),
+        ("refused", "Nothing to roll back: this run did not start to change the database"),
     ],
 )
 def test_it_makes_sense_of_a_run_that_did_not_end_as_asked(run: Run, situation: str, says: str) -> None:
