@@ -21,7 +21,8 @@ SETTINGS = {
 }
 # Before anything is looked for: whoever runs the script calls nobody's functions and operators but the server's.
 PINNED = f"SET LOCAL {PATH} = {OWN_SETTINGS[PATH]};\n"
-NOT_REPLAYED = (*LOST_CLIENT, "default_transaction_read_only")
+# Timeouts are set from the catalog, as an older server does not know each.
+NOT_REPLAYED = (*LOST_CLIENT, *TIMEOUTS, "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.
 ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {VERIFY}();\nCALL {RELEASE}();\n"
