@@ -40,7 +40,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     destination = f"{folder}/{{{{ inventory_hostname }}}}/migrations/versions/new.py"
     item = {"source": "new.py", "path": str(folder / "new.py"), "destination": destination, "sha256": SHA256}
     variables = {
-        "run_containers": {"backend": ""},
+        "run_migration_container": "",
         "preflight_result": {
             "payload_missing": "{{ run_release.release.migration.payload | map(attribute='destination') | list }}"
         },

@@ -565,5 +565,5 @@ if module == 'run':
     assert (tmp_path / "starts").read_text() == "xx", "the run, and its check"
     table = crontab.with_suffix(".table").read_text().splitlines()
     name, entry = table
-    assert (name, entry.split()[0]) == ("#Ansible: dbrelease monitor (small test)", "@hourly")
+    assert (name, entry.split()[0]) == ("#Ansible: dbrelease monitor (small test) on [a]", "@hourly")
     assert "-e monitor_schedule= -e monitor_scheduled=true" in entry and "mkdir -p artifacts/test &&" in entry

@@ -60,7 +60,7 @@ ROLLBACKS = [
         "failed",
         BOTH,
         ["The step downgrade failed: Lock timeout.", "/srv/r.log"],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "killed downgrade",
@@ -68,8 +68,8 @@ ROLLBACKS = [
         [*ALLOWED, ("downgrade", "started", {}), gave_up(NO_RESULT)],
         "failed",
         BOTH,
-        ["never ended (its module ended without a result", "no end that tells of"],
-        ["did not begin"],
+        ["never ended (its module ended without a result", "ended without reporting"],
+        ["did not start to change"],
     ),
     Case(
         "a downgrade that refused by itself",
@@ -87,7 +87,7 @@ ROLLBACKS = [
         "failed",
         BOTH,
         ["The step as_before failed: Claim restored.rows: Rows differ."],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "downgraded, and nobody looked",
@@ -96,7 +96,7 @@ ROLLBACKS = [
         "failed",
         BOTH,
         ["The step as_before was interrupted"],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "downgraded, and what follows is refused",
@@ -273,7 +273,7 @@ RESTORES = [
         "failed",
         BOTH,
         ["The step restore.swap was interrupted"],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "swapped, and the application does not start",
@@ -282,7 +282,7 @@ RESTORES = [
         "failed",
         [*LIVE, *BOTH],
         [SWAP_BACK, "web is not healthy.", "/srv/restore_rows_1"],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "swapped, and the API is red",

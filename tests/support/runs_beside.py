@@ -22,7 +22,7 @@ RECONCILES = [
         "failed",
         BOTH,
         ["1 row leads nowhere. Done before that, and kept: rebuilt a, ran fill."],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "refused after repairs",
@@ -57,7 +57,7 @@ RECONCILES = [
         "failed",
         BOTH,
         ["kept: dropped items.", "/l.sql"],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "refused for rows that would be lost",
@@ -82,7 +82,7 @@ RECONCILES = [
         "failed",
         BOTH,
         ["never ended"],
-        ["did not begin"],
+        ["did not start to change"],
     ),
     Case(
         "killed, and settled by the next run",

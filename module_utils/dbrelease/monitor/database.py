@@ -1,4 +1,4 @@
-"""What the database says of itself in a sample: sessions, growth, drift, standbys, and dead rows."""
+"""The sections of a sample that the database answers: sessions, growth, drift, standbys, and dead rows."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ SELECT coalesce(application_name, '') AS name, state,
        pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS lag_bytes
 FROM pg_stat_replication ORDER BY 1
 """
-# Bloat is what the table's pages hold beyond its rows (28 bytes a row besides its columns; 24 a page), by the planner's
-# statistics; unknown without them.
+# Bloat is the size of the table's pages beyond that of its rows (28 bytes a row besides its columns; 24 a page), by the
+# planner's statistics; unknown without them.
 ROWS = """
 SELECT format('%%s.%%s', s.schemaname, s.relname) AS name, s.n_live_tup::bigint AS live, s.n_dead_tup::bigint AS dead,
        pg_total_relation_size(s.relid)::bigint AS bytes,
@@ -58,9 +58,9 @@ Section = tuple[Any, Claim]
 
 
 def leave_a_line(login: Login) -> None:
-    """Have the server log a line, so that silence in its log means that its log is elsewhere."""
+    """Have the server log a line, so that an empty log means that the server logs elsewhere."""
     with (
-        suppress(ReleaseError, psycopg2.Error),  # whoever cannot connect is told so by the sample
+        suppress(ReleaseError, psycopg2.Error),  # the sample reports that the connection failed
         closing(connect(login, "dbrelease monitor")) as connection,
         connection.cursor() as cursor,
     ):
@@ -73,7 +73,7 @@ def sample_database(
     release: Mapping[str, Any],
     previous: Mapping[str, Any],
 ) -> tuple[dict[str, Any], list[Claim]]:
-    """The revision and every declared section, all of one instant; a section that cannot be read hides no other."""
+    """The revision and every declared section, all of one instant; a section that fails hides no other."""
     health = previous.get("health") or {}
     checks, tables = release["checks"], release["tables"]
     sections: dict[str, Callable[[Cursor], Section]] = {
@@ -99,7 +99,7 @@ def sample_database(
                 facts[name], claim = _section(cursor, name, read)
                 claims.append(claim)
     except (ReleaseError, psycopg2.Error) as error:
-        reason = error.message if isinstance(error, ReleaseError) else f"{login.label} broke off the session."
+        reason = error.message if isinstance(error, ReleaseError) else f"{login.label} terminated the session."
         claims += [Claim(name, "fail", reason) for name in declared if name not in {claim.name for claim in claims}]
     return facts, claims
 
@@ -113,25 +113,27 @@ def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Se
             still_connected(cursor, error)
         cursor.execute("ROLLBACK TO SAVEPOINT section")
         reason = error.message if isinstance(error, ReleaseError) else server_reason(error)
-        said = f"Reading {name.replace('_', ' ')} failed ({reason})."
+        failure = f"Reading {name.replace('_', ' ')} failed ({reason})."
         unknown = could_not_run(error)
-        claim = Claim(name, "inconclusive", f"{said} {remedy_of(error)}") if unknown else Claim(name, "fail", said)
+        claim = (
+            Claim(name, "inconclusive", f"{failure} {remedy_of(error)}") if unknown else Claim(name, "fail", failure)
+        )
         answer = None, claim
     cursor.execute("RELEASE SAVEPOINT section")
     return answer
 
 
 def at_revision(cursor: Cursor, expected: str) -> Section:
-    """Whatever a sample finds of a database that is not at the release's revision, it is not of the release."""
-    seen = database_revisions(cursor)
-    if seen == [expected]:
-        return seen, Claim("revision")
-    detail = f"The database is at {', '.join(seen) or 'no revision'}, and not at {expected}: the release is not there."
-    return seen, Claim("revision", "fail", detail, grave=True)
+    """The claim that the database is at the release's revision; no other finding is about the release without it."""
+    found = database_revisions(cursor)
+    if found == [expected]:
+        return found, Claim("revision")
+    detail = f"The database is at {', '.join(found) or 'no revision'}, not at {expected}: the release is not deployed."
+    return found, Claim("revision", "fail", detail, grave=True)
 
 
 def connections(cursor: Cursor, limit: Mapping[str, Any], before: int) -> Section:
-    """The server's client sessions by state; too near to its maximum, new ones will be refused soon."""
+    """The server's client sessions by state; near its maximum, the server will soon refuse new ones."""
     by_state = {row["state"]: row["count"] for row in select(cursor, CONNECTIONS)}
     maximum = select(cursor, MAXIMUM)[0]["maximum"]
     total = sum(by_state.values())
@@ -139,30 +141,32 @@ def connections(cursor: Cursor, limit: Mapping[str, Any], before: int) -> Sectio
     allowed = connections_allowed(limit["of_maximum"], maximum, before)
     if total > allowed:
         was = f" ({before} were open before the release)" if before else ""
-        detail = f"{total} connections of {maximum}, above the limit of {allowed:.0f}{was}: find who opens them."
+        detail = (
+            f"{total} connections of {maximum}, above the limit of {allowed:.0f}{was}: find the client that opens them."
+        )
         return facts, Claim("connections", "fail", detail)
     return facts, Claim("connections")
 
 
 def connections_allowed(of_maximum: float, maximum: int, before: int) -> float:
-    """How many connections are no failure: the declared part of the maximum.
+    """How many connections are allowed: the declared part of the maximum.
 
-    Where more were open before the release already, half of what they left.
+    Where more were already open before the release, also half of the remainder.
     """
     declared = of_maximum * maximum
     return (before + maximum) / 2 if before > declared else declared
 
 
 def growth(cursor: Cursor, declared: Mapping[str, Any], samples: Sequence[Mapping[str, Any]]) -> Section:
-    """The declared figures; the table grows or shrinks with its source, and does not lose its rows at once.
+    """The declared figures; the table grows or shrinks with its source, and does not lose its rows suddenly.
 
-    samples: the same figures of each sample since the deployment. What goes little by little may go on purpose.
+    samples: the same figures of each sample since the deployment. A gradual decrease may be intended.
     """
     rows = select_declared(cursor, declared["sql"], limit=2)
     facts = readable_row(rows[0]) if len(rows) == 1 else {}
     now = facts.get(declared["total"])
     if not isinstance(now, int | float):
-        return facts, Claim("growth", "fail", f"The query yields {len(rows)} rows and no number {declared['total']}.")
+        return facts, Claim("growth", "fail", f"The query returned {len(rows)} rows and no number {declared['total']}.")
     totals = [sample[declared["total"]] for sample in samples if isinstance(sample.get(declared["total"]), int | float)]
     kept = 1 - declared["shrink_at_most"]
     if totals and now < totals[-1] * kept:
@@ -171,38 +175,38 @@ def growth(cursor: Cursor, declared: Mapping[str, Any], samples: Sequence[Mappin
         )
         return facts, Claim("growth", "fail", detail, grave=True)
     if totals and now < totals[0] * kept:
-        detail = f"{declared['total']} fell from {totals[0]} to {now} since the first sample: see whether it should."
+        detail = f"{declared['total']} fell from {totals[0]} to {now} since the first sample: check whether it should."
         return facts, Claim("growth", "inconclusive", detail)
     return facts, Claim("growth")
 
 
 def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
-    """Rows that break a claim, as they come of code that does not know the release yet and writes past it."""
+    """Rows that violate a check, as written by application code that does not support the release yet."""
     proofs = run_checks(cursor, checks, DRIFT_SAMPLE)
     counts = {check["name"]: proof.observed for check, proof in zip(checks, proofs, strict=True)}
     broken = [proof for proof in proofs if not isinstance(proof.observed, int)]
     if broken:
         return counts, Claim("drift", "inconclusive" if broken[0].could_not_run else "fail", broken[0].detail)
     found = [f"{proof.title}: {proof.detail.rstrip('.')}" for proof in proofs if proof.observed]
-    detail = f"{'; '.join(found)}. Verify tells whether it is only drift; reconcile brings it in line." if found else ""
+    detail = f"{'; '.join(found)}. Verify reports whether it is only drift; reconcile repairs it." if found else ""
     return counts, Claim("drift", "inconclusive" if found else "pass", detail)
 
 
 def replication(cursor: Cursor, limit: Mapping[str, Any], known: int, before_s: float) -> Section:
-    """How far the standbys are behind, if there are any; of `known` ones, one that is gone tells nothing."""
+    """How far the standbys lag, if there are any; fewer than the `known` ones are inconclusive."""
     rows = select(cursor, STANDBYS)
-    unseen = [row["name"] for row in rows if row["state"] is None]
+    hidden = [row["name"] for row in rows if row["state"] is None]
     lags = [row["lag_seconds"] or 0.0 for row in rows]
     facts = {"standbys": len(rows), "lag_seconds": max(lags, default=0.0), "lag_bytes": _most(rows)}
-    if unseen:
-        detail = f"The lag of {len(unseen)} standbys is hidden: grant pg_monitor to the deploying user."
+    if hidden:
+        detail = f"The lag of {len(hidden)} standbys is hidden: grant pg_monitor to the deploying user."
         return facts, Claim("replication", "inconclusive", detail)
     allowed = max(limit["lag_seconds"], before_s * WORSE)
     if facts["lag_seconds"] > allowed:
-        detail = f"A standby is {facts['lag_seconds']:.0f} s behind, above the limit of {allowed:.0f} s."
+        detail = f"A standby lags by {facts['lag_seconds']:.0f} s, above the limit of {allowed:.0f} s."
         return facts, Claim("replication", "fail", detail)
     if len(rows) < known:
-        detail = f"{len(rows)} standbys are connected, and {known} were: see whether the others are to be."
+        detail = f"{len(rows)} standbys are connected, {known} were before: check whether the others should be."
         return facts, Claim("replication", "inconclusive", detail)
     return facts, Claim("replication")
 
@@ -212,9 +216,9 @@ def _most(rows: Sequence[Mapping[str, Any]]) -> int:
 
 
 def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str], before: Mapping[str, int]) -> Section:
-    """Dead rows, size and bloat of the release's tables: what vacuum does not keep up with slows every reader.
+    """Dead rows, size and bloat of the release's tables: rows that vacuum does not remove slow down every reader.
 
-    Dead rows are judged. Bloat is only told: it stays until the table is rewritten, and may be older than the release.
+    Dead rows are judged. Bloat is only reported: it stays until the table is rewritten, and may predate the release.
     """
     facts: dict[str, Any] = {}
     worst = ""
@@ -226,5 +230,5 @@ def dead_rows(cursor: Cursor, limit: Mapping[str, Any], tables: Sequence[str], b
         facts[table] = found[0]
         live, dead = found[0]["live"], found[0]["dead"]
         if dead > max(limit["floor"], known * WORSE) and dead > limit["of_table"] * (live + dead):
-            worst = worst or f"{table} has {dead} dead rows beside {live} live ones: see why vacuum does not reach it."
+            worst = worst or f"{table} has {dead} dead rows and {live} live ones: check why vacuum does not reach it."
     return facts, Claim("dead_rows", "fail" if worst else "pass", worst)

@@ -1,4 +1,4 @@
-"""How the API answers now, held against its contract and the baseline."""
+"""How the API answers now, compared with its contract and the baseline."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def sample_api(
                 proofs += verify_proofs(seen, baseline.get(endpoint.name), limit, session.url)
     except ReleaseError as error:
         return {}, [Claim("api", "fail", error.message), Claim("latency", "inconclusive", error.message)]
-    # Rows come and go while the application is in use: how many an endpoint lists is no sign of the release.
+    # Rows change while the application is in use: the number that an endpoint lists is no evidence about the release.
     return facts, [
         claim_of("api", [proof for proof in proofs if proof.name.endswith(CONTRACT)]),
         claim_of("latency", [proof for proof in proofs if proof.name.endswith(".latency")]),
@@ -37,7 +37,7 @@ def sample_api(
 
 
 def claim_of(name: str, proofs: Sequence[Proof]) -> Claim:
-    """One claim of several proofs: the worst of them, and what it says."""
+    """One claim of several proofs: the status and the text of the worst."""
     for verdict, statuses in (("fail", ("fail",)), ("inconclusive", ("inconclusive", "skipped"))):
         worst = [proof for proof in proofs if proof.status in statuses]
         if worst:

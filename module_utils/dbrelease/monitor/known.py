@@ -1,4 +1,4 @@
-"""Errors that a log had before the release already: no sign of it, as long as they come no more often."""
+"""Errors that a log already had before the release: no evidence about it, unless they become more frequent."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..host.container_log import Window
 from ..host.log_events import LogStats
 from .verdicts import WORSE
 
-# What came once may have been anything; what comes again goes on.
+# A single error may be incidental; one that recurs is expected to go on.
 RECURRING = 2
 REMEMBERED_KINDS = 50
 SHORTEST_S = 60.0
 
 
 def recurring(seen: LogStats, window: Window) -> dict[str, Any]:
-    """What is remembered of a log before the release: how long it was read, and of each kind that recurs its number
-    there, and the most of it within a minute.
+    """What is recorded of a log before the release: its duration, and for each recurring kind of error the number and
+    the maximum within a minute.
 
-    What concerns the release is left out: it is no less a sign of it where it was there before.
+    Errors that concern the release are omitted: they count against it even where they occurred before.
     """
     counts = Counter({name: kind.count for name, kind in seen.kinds.items() if not kind.concerning})
     return {
@@ -36,7 +36,7 @@ def recurring(seen: LogStats, window: Window) -> dict[str, Any]:
 
 
 def known_kinds(seen: LogStats, before: Mapping[str, Any], window: Window) -> set[str]:
-    """The kinds of a sample's errors that the log had `before`, and that came not much more often in this window."""
+    """The kinds of a sample's errors that the log had `before`, and that are not much more frequent in this window."""
     remembered = before.get("kinds") or {}
     found = set()
     for name, kind in seen.kinds.items():

@@ -1,4 +1,4 @@
-"""The logs of the declared services since the last sample: errors, and whatever makes their absence prove nothing."""
+"""The logs of the declared services since the last sample: errors, and the reasons why none may prove nothing."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Doubt:
-    """Why no error is no proof.
+    """Why the absence of errors is no proof.
 
-    lost: something may have gone by for good that nobody has understood. silent: nothing was there to be read.
+    lost: lines may be lost for good, or were not understood. silent: there was nothing to read.
     """
 
     text: str
@@ -35,7 +35,7 @@ class Doubt:
 
 @dataclass(frozen=True)
 class Log:
-    """One declared log of a target: what the release says of it, who writes it, and what is to be hidden in it."""
+    """One declared log of a target: its declaration, the container that writes it, and the secret to mask in it."""
 
     declared: Mapping[str, Any]
     container: str
@@ -48,12 +48,12 @@ class Log:
         return str(self.declared["name"])
 
     def read(self, client: docker.DockerClient, window: Window) -> LogStats:
-        """What is in a window of it."""
+        """The statistics of a window of it."""
         return read(window_lines(client, self.container, window), self.rules, self.secret)
 
 
 def logs_of(monitoring: Mapping[str, Any], containers: Mapping[str, str], secret: str | None) -> list[Log]:
-    """Those that the target has."""
+    """The declared logs that the target has."""
     concerns = monitoring.get("concerns") or ()
     return [
         Log(log, containers[log["service"]], Rules.of(log, concerns), secret)
@@ -63,7 +63,7 @@ def logs_of(monitoring: Mapping[str, Any], containers: Mapping[str, str], secret
 
 
 def usual_errors(logs: Sequence[Log], begin_ns: int, end_ns: int) -> dict[str, Facts]:
-    """The errors of each log before the release, from `begin_ns` on as far as the log goes back; see `recurring`."""
+    """The errors of each log before the release, from `begin_ns` or the first line of the log; see `recurring`."""
     if not logs:
         return {}
     try:
@@ -90,9 +90,9 @@ def _usual_errors(client: docker.DockerClient, log: Log, begin_ns: int, end_ns: 
 def sample_logs(
     logs: Sequence[Log], previous: Mapping[str, Any], usual: Mapping[str, Any], begin_ns: int, end_ns: int
 ) -> tuple[dict[str, Facts], list[Claim]]:
-    """Each log from where the last sample ended (`previous`, by log), else from `begin_ns`, up to `end_ns`.
+    """Each log from the end of the last sample (`previous`, by log), else from `begin_ns`, up to `end_ns`.
 
-    usual: the errors of each log before the release, as `usual_errors` found them.
+    usual: the errors of each log before the release, as `usual_errors` returned them.
     """
     if not logs:
         return {}, []
@@ -121,7 +121,7 @@ def _sample(
         container = find_container(client, log.container)
         seen = log.read(client, window) if container else LogStats()
     except (docker.errors.DockerException, OSError) as error:
-        # The window stays open, so that the next sample reads it too.
+        # The window stays open, so that the next sample reads it, too.
         facts["end"] = facts["begin"]
         detail = _unread(log, error)
         return {**facts, **LogStats().facts(), "unread": detail}, Claim(log.name, "inconclusive", detail)
@@ -151,29 +151,29 @@ def judge(
     known: Collection[str],
     doubt: Sequence[Doubt],
 ) -> Claim:
-    """Errors fail; those of `known` kinds, and a window that may lack lines or has too few of them, prove nothing."""
+    """Errors fail; those of `known` kinds, and a window with lost or too few lines, are inconclusive."""
     name, since = log.container, moment(window.begin_ns)
     if container is None or container.status != "running":
         status = container.status if container else "missing"
         last = f" ({seen.sample(known)[0]})" if seen.errors else ""
         service = log.declared["service"]
-        detail = f"Container {name} of the service {service} is {status}{last}: `docker logs {name}` says why."
+        detail = f"Container {name} of the service {service} is {status}{last}: read `docker logs {name}`."
         return Claim(log.name, "fail", detail, grave=bool(seen.concerning))
     of_old = seen.count(known)
     if new := seen.errors - of_old:
         concern = f", {seen.concerning} of which concern the release" if seen.concerning else ""
-        besides = f" (besides {of_old} as before the release)" if of_old else ""
+        besides = f" (besides {of_old} that also occurred before the release)" if of_old else ""
         detail = f"{errors(new)} in the log of {name} since {since}{besides}{concern}: {seen.sample(known)[0]}"
         return Claim(log.name, "fail", detail, grave=bool(seen.concerning))
     if of_old and not doubt:
-        usual = "which came as often before the release"
+        usual = "which were as frequent before the release"
         detail = f"{errors(of_old)} in the log of {name} since {since}, {usual}: {seen.sample()[0]}"
         return Claim(log.name, "inconclusive", detail)
     return Claim(log.name, "inconclusive", doubt[0].text) if doubt else Claim(log.name)
 
 
 def errors(count: int) -> str:
-    """So many of them, in words."""
+    """The number of errors, in words."""
     return "1 error" if count == 1 else f"{count} errors"
 
 
@@ -184,38 +184,36 @@ def doubts(
     window: Window,
     seen: LogStats,
 ) -> list[Doubt]:
-    """Why a window without errors need not have been one, the weightiest reason first."""
+    """Why a window may have had errors although none was read, the most serious reason first."""
     name, since = log.container, moment(window.begin_ns)
     found = []
     known = before.get("container_id")
     if container.created_ns > window.begin_ns or (known and known != container.id):
-        text = f"Container {name} was made anew since {since}: the log of the one before it is gone."
+        text = f"Container {name} was recreated since {since}: the log of the previous one is lost."
         found.append(Doubt(text, lost=True))
     elif container.started_ns > window.begin_ns:
         found.append(Doubt(f"Container {name} was restarted at {moment(container.started_ns)}, after {since}."))
-    # A log that had no line yet when it was last looked at has lost none.
+    # A log that was empty when it was last read has lost no line.
     was_empty = known == container.id and "oldest_at" in before and before["oldest_at"] is None
     gap = container.oldest_ns is None or container.oldest_ns > window.begin_ns
     if gap and not was_empty and not any(one.lost for one in found):
         oldest = f"begins at {moment(container.oldest_ns)}" if container.oldest_ns else "is empty"
-        text = f"The log of {name} {oldest}, after {since}: lines were rotated away unread."
+        text = f"The log of {name} {oldest}, after {since}: lines were rotated out before they were read."
         found.append(Doubt(text, lost=True))
-    # The rest of an event from before is nothing to worry about; a log that never has one is read by the wrong rules.
+    # The rest of an earlier event is harmless; a log without any event is read by the wrong rules.
     if seen.lines and not seen.levels:
-        text = (
-            f"None of the {seen.lines} lines in the log of {name} since {since} begins as the release's `event` says."
-        )
+        text = f"None of the {seen.lines} lines in the log of {name} since {since} matches the release's `event`."
         found.append(Doubt(text, lost=not before.get("levels")))
     strange = [level for level in sorted(seen.levels) if not log.rules.knows(level)]
     if strange and log.declared["service"] == DATABASE_SERVICE:
         text = (
             f"The log of {name} since {since} has the level {' and '.join(strange)}, which may be an error in another "
-            "language: let it be written in English (by lc_messages = 'C', also where ALTER DATABASE or ALTER ROLE "
-            "set it), or name the level in the release's `errors` or `joins`."
+            "language: set lc_messages = 'C' (also where ALTER DATABASE or ALTER ROLE set it), or declare the level in "
+            "the release's `errors` or `joins`."
         )
         found.append(Doubt(text, lost=True))
     if seen.unclear:
-        text = f"A line in the log of {name} since {since} concerns the release and tells no level: {seen.unclear}"
+        text = f"A line in the log of {name} since {since} concerns the release but has no level: {seen.unclear}"
         found.append(Doubt(text, lost=True))
     if not found and seen.lines < log.declared.get("minimum_lines", 0):
         text = f"{seen.lines} lines in the log of {name} since {since}, fewer than {log.declared['minimum_lines']}."

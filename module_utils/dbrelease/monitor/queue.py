@@ -1,4 +1,4 @@
-"""How much work waits for the worker."""
+"""The number of tasks that wait for the worker."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ TIMEOUT_S = 15
 
 
 def read_queue(command: Sequence[str], container: str) -> tuple[int | None, str]:
-    """What the command prints in the broker's container, the number of waiting tasks; or None, and why not."""
+    """The number of waiting tasks, as the command in the broker's container prints it; or None and the reason."""
     try:
         finished = commands_in(container).run(command, timeout_s=TIMEOUT_S)
     except ReleaseError as error:
         return None, error.message
-    said = " ".join((finished.stdout or finished.stderr).split())
-    # A broker that wants a password, or is loading, says so with exit status 0.
-    if finished.status != 0 or not said.isdigit():
-        reason = "it is not there" if missing_program(finished) else masked(said)[:200] or f"status {finished.status}"
-        return None, f"Asking {command[0]} in container {container} failed ({reason})."
-    return int(said), ""
+    output = " ".join((finished.stdout or finished.stderr).split())
+    # A broker that requires a password, or is loading, reports that with exit status 0.
+    if finished.status != 0 or not output.isdigit():
+        reason = (
+            "it is not installed" if missing_program(finished) else masked(output)[:200] or f"status {finished.status}"
+        )
+        return None, f"Running {command[0]} in container {container} failed ({reason})."
+    return int(output), ""
 
 
 def sample_queue(declared: Mapping[str, Any], container: str, before: int) -> tuple[dict[str, Any], Claim]:
@@ -36,6 +38,6 @@ def sample_queue(declared: Mapping[str, Any], container: str, before: int) -> tu
     allowed = max(declared["limit"], before * WORSE)
     if depth > allowed:
         was = f" ({before} waited before the release)" if before > declared["limit"] else ""
-        detail = f"{depth} tasks wait for the worker, above the limit of {allowed:.0f}{was}: is it at work?"
+        detail = f"{depth} tasks wait for the worker, above the limit of {allowed:.0f}{was}: check that it is running."
         return facts, Claim("queue", "fail", detail)
     return facts, Claim("queue")

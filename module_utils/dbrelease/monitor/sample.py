@@ -1,4 +1,4 @@
-"""One sample: everything that the release declares is looked at once, judged, and told on one line."""
+"""One sample: everything that the release declares is observed once, judged, and reported on one line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .logs import logs_of, sample_logs
 from .queue import sample_queue
 from .verdicts import Claim, findings, verdict_of
 
-# What a service wrote before the window's end may take a moment to reach the engine's file.
+# A line that a service wrote before the window's end may reach the engine's file a moment later.
 SETTLE_S = 0.2
 
 
@@ -38,9 +38,9 @@ def take(
     before: Before,
     begin_ns: int,
 ) -> dict[str, Any]:
-    """The facts of a sample. `begin_ns`: where the logs are read from if no sample was taken since the deployment.
+    """The facts of a sample. `begin_ns`: from when the logs are read if no sample was taken since the deployment.
 
-    release: its `monitoring`, `checks`, `api`, the names of its `tables`, and the `revision` that it is at.
+    release: its `monitoring`, `checks`, `api`, the names of its `tables`, and its `revision`.
     """
     started = time.monotonic()
     monitoring = release["monitoring"]
@@ -58,7 +58,7 @@ def take(
         facts["queue"], claim = sample_queue(queue, target.containers[queue["service"]], before.queued)
         claims.append(claim)
     time.sleep(max(0.0, SETTLE_S - (time.monotonic() - marked)))
-    # The logs are read last, up to a moment from before the database was asked.
+    # The logs are read last, up to a moment before the database was queried.
     end_ns = time.time_ns()
     previous = {"growth": memory.seen("growth"), "standbys": memory.standbys(), "health": before.health}
     sections, made = sample_database(target.login, monitoring, release, previous)
@@ -78,7 +78,7 @@ def take(
 
 
 def left_out(monitoring: Mapping[str, Any], target: Target) -> dict[str, str]:
-    """The declared claims that cannot be made of this target, each with the reason."""
+    """The declared claims that this target cannot have, each with the reason."""
     services = {log["name"]: log["service"] for log in monitoring.get("logs") or ()}
     if queue := monitoring.get("queue"):
         services["queue"] = queue["service"]

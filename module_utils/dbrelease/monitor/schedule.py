@@ -32,7 +32,7 @@ MORE_THAN_ONE = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """What cron is to do for one target; others of the environment have entries of their own.
+    """The crontab entry of one target; other targets of the environment have their own.
 
     until: when the entry removes itself, in seconds since 1970.
     """
@@ -56,8 +56,8 @@ class Schedule:
     def play(self) -> str:
         """The command that takes one sample.
 
-        A target that does not answer holds no run until the next one begins. What the inventory asks of the schedule is
-        not asked again: a run that the schedule or its check has started schedules nothing.
+        A target that does not answer must not block the run until the next one starts. The schedule in the inventory is
+        ignored: a run that the schedule or its check started schedules nothing.
         """
         sources = [f"-i {quote(source)}" for source in self.inventory]
         limit = [quote(f"--limit={self.limit}")] if self.limit is not None else []
@@ -76,12 +76,12 @@ class Schedule:
 
     @property
     def log(self) -> str:
-        """The name of the file with the last output; each target's entry has its own."""
+        """The name of the file with the last output; each target has its own."""
         return "scheduled.log" if self.limit is None else f"scheduled-{UNFIT.sub('_', self.limit)}.log"
 
     @property
     def job(self) -> str:
-        """The command of the entry. It removes itself, also where the target has gone away; its last output is kept."""
+        """The command of the entry. It removes itself, even if the target no longer exists; its last output is kept."""
         folder, mark = f"artifacts/{self.environment}", quote(self.mark)
         sample = (
             f"umask 077; cd {quote(self.root)} && mkdir -p {quote(folder)} && "
@@ -92,42 +92,42 @@ class Schedule:
 
     @property
     def entry(self) -> dict[str, Any]:
-        """As ansible.builtin.cron takes it; to cron a % is a line end."""
+        """The options of ansible.builtin.cron; cron reads a % as a line end."""
         return {"name": self.mark, "special_time": "hourly", "job": self.job.replace("%", "\\%")}
 
     @property
     def problem(self) -> str:
-        """Why cron would read it as more than one entry; empty where it would not."""
+        """Why cron would read it as several entries; empty where it would not."""
         return MORE_THAN_ONE if UNSEEN.search(self.job + self.mark) else ""
 
 
 def until(now_s: float, stable_seconds: int) -> int:
-    """As long as a release must have been stable from now on, for whoever installs it anew after a gap.
+    """The end of the time for which a release must be stable, counted from now, so that a reinstall renews it.
 
-    To full hours, so that installing it twice on end is no change.
+    In full hours, so that installing it twice in a row is no change.
     """
     return (int(now_s) // HOUR_S + 2) * HOUR_S + stable_seconds
 
 
 def mark_of(release: str, environment: str, target: str) -> str:
-    """The comment by which the entry of one target is found."""
+    """The comment that identifies the entry of one target."""
     return f"{shared_mark(release, environment)} on [{target}]"
 
 
 def shared_mark(release: str, environment: str) -> str:
-    """That of an entry for all targets of an environment, as earlier versions wrote it."""
+    """The comment of an entry for all targets of an environment, as earlier versions wrote it."""
     return f"dbrelease monitor ({release} {environment})"
 
 
 def names_of(services: Iterable[str]) -> list[str]:
-    """The variables whose values must be the same for cron."""
+    """The variables whose values must be the same under cron."""
     return [*NAMES, *(f"{service}_container" for service in services)]
 
 
 def reading(tools: str, inventory: Sequence[str], target: str, names: Sequence[str]) -> list[str]:
     """The program that reads the inventory as cron will, and compares.
 
-    Anybody reads an argument list, and a URL may have a login: the values come by the environment of that program.
+    Any user can read an argument list, and a URL may contain a login: the environment of the program has the values.
     """
     values = f"(lookup('ansible.builtin.env', '{VALUES}') | from_json)"
     same = [f"({name} | default('')) | string == {values}[{place}]" for place, name in enumerate(names)]
@@ -137,24 +137,24 @@ def reading(tools: str, inventory: Sequence[str], target: str, names: Sequence[s
 
 
 def another_value(output: str) -> str:
-    """The refusal where cron would watch something else than this run; by what `reading` printed."""
+    """The refusal where cron would watch another target than this run; from the output of `reading`."""
     found = re.search(r"assertion: \W*(\w+)", output)
     return (
-        "Installing the schedule was refused: cron has nothing of your environment and of your -e, and without them "
-        f"the inventory does not give the {found[1] if found else 'db_password'} of this run. Give it by the inventory "
-        "(a secret by an Ansible Vault file, with vault_password_file in ansible.cfg, or a file lookup), and run "
-        f"again; or {ANOTHER}"
+        "Installing the schedule was refused: cron has neither your environment nor your -e options, and without them "
+        f"the inventory does not give the {found[1] if found else 'db_password'} of this run. Set it in the inventory "
+        "(a secret in an Ansible Vault file, with vault_password_file in ansible.cfg, or by a file lookup), and "
+        f"rerun; or {ANOTHER}"
     )
 
 
 def no_sample(output: str, play: str) -> str:
-    """The refusal where cron could take no sample; by what the playbook printed."""
+    """The refusal where cron could not take a sample; from the output of the playbook."""
     problems = re.findall(r"(?m)^ +Problem(?: \d+)?: (.+)$", output)
     said = problems[:1] or re.findall(r"msg: (?:[|>]-?\s+)?([^\n]+)", output)[-1:] or [f"see {play}"]
     return (
-        "Installing the schedule was refused: cron has nothing of your environment, and without it the target cannot "
-        f"be watched ({said[0]}). Have it reached without that (a key of its own for ssh, the engine at its usual "
-        f"socket), and run again; or {ANOTHER}"
+        "Installing the schedule was refused: cron does not have your environment, and without it the target cannot "
+        f"be watched ({said[0]}). Make it reachable without the environment (an ssh key without an agent, the engine "
+        f"at its default socket), and rerun; or {ANOTHER}"
     )
 
 

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 Verdict = Literal["pass", "fail", "inconclusive"]
-# What was above its limit before the release already fails where it has become worse than that by this factor.
+# A value that already exceeded its limit before the release fails if it has become worse by this factor.
 WORSE = 1.5
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What one sample says about one claim of the watch (its proof is monitor.<name>); `detail` where it is no pass.
+    """The verdict of one sample on one claim of the watch (its proof is monitor.<name>); `detail` unless it passed.
 
-    grave: what it found concerns the release itself, so that no limit of failing samples excuses it.
+    grave: the finding concerns the release itself, so that no limit of failed samples excuses it.
     """
 
     name: str
@@ -29,11 +29,11 @@ class Claim:
 
 
 def verdict_of(claims: Iterable[Claim]) -> Verdict:
-    """A sample fails with one claim; it passes only if every one does."""
+    """A sample fails if one claim fails; it passes only if every claim passes."""
     verdicts = {claim.verdict for claim in claims}
     return "fail" if "fail" in verdicts else "inconclusive" if "inconclusive" in verdicts else "pass"
 
 
 def findings(sample: Mapping[str, Any]) -> list[str]:
-    """What a journaled sample found, in sentences."""
+    """The findings of a journaled sample, in sentences."""
     return [claim["detail"] for claim in sample["claims"] if claim["detail"]]

@@ -1,4 +1,4 @@
-"""The life of a watch in the journal: begun, taken up again after a kill, judged."""
+"""The life of a watch in the journal: started, resumed after a kill, judged."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ MILLISECOND_NS = 1_000_000
 
 
 def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
-    """Begin a watch, or take up one that was killed; beside one that is at work a window of its own begins."""
+    """Start a watch, or resume one that was killed; beside a running watch a separate window starts."""
     _check(seconds, interval_s)
     lines = journal.read()
     memory = Memory.of(lines, journal.run)
     if memory.taken_back_ns is not None:
         raise ReleaseError(
-            "Watching was refused, as the release was taken back, and there is nothing of it to watch: deploy it "
-            "again, or remove a schedule with -e monitor_schedule=absent.",
+            "Watching was refused, because the release was rolled back or restored, and there is nothing to "
+            "watch: deploy it again, or remove the schedule with -e monitor_schedule=absent.",
             refused=True,
         )
-    now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the journal's grain
+    now_ns = time.time_ns() // MILLISECOND_NS * MILLISECOND_NS  # the resolution of the journal
 
     def at_work(run_id: str) -> bool:
         return run_id != journal.run.run_id and is_at_work(lines, run_id)
@@ -37,7 +37,7 @@ def begin(journal: Journal, seconds: int, interval_s: int) -> dict[str, Any]:
     found = memory.unfinished(now_ns, at_work) if seconds else None  # a single sample is no part of another window
     watch = Watch(Watch.of(found["facts"]["watch"]).begin_ns if found else now_ns, seconds, interval_s)
     samples = memory.since(watch.begin_ns) if found else []
-    # What was to be watched is watched all the same.
+    # The requested time is watched in full.
     watch = replace(watch, seconds=seconds + unwatched(samples, watch, now_ns))
     taken = len(samples)
     facts = {"watch": watch.facts(), "resumed": bool(found), "taken": taken}
@@ -81,7 +81,9 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
     watched_s = (last_ns - watch.begin_ns) // SECOND_NS
     gap_s = longest_gap(samples, watch.begin_ns, last_ns)
     unseen = (
-        f"for {gap_s} s none was taken, longer than {watch.largest_gap_s} s." if gap_s > watch.largest_gap_s else ""
+        f"no sample was taken for {gap_s} s, longer than {watch.largest_gap_s} s."
+        if gap_s > watch.largest_gap_s
+        else ""
     )
     judged = judge(
         samples, monitoring, watched_s=watched_s, unseen=unseen, deployed_s=_covered(memory, last_ns, monitoring)
@@ -113,7 +115,7 @@ def finish(journal: Journal, monitoring: Mapping[str, Any], handed: Mapping[str,
 
 
 def _covered(memory: Memory, last_ns: int, monitoring: Mapping[str, Any]) -> int | None:
-    """For how long the samples cover the time since the deployment without a gap; None where they do not."""
+    """How many seconds since the deployment the samples cover without a gap; None where they do not."""
     growth = monitoring.get("growth")
     if memory.deployed_ns is None or not growth or last_ns <= memory.deployed_ns:
         return None

@@ -1,4 +1,4 @@
-"""A watch: which window it is about, and the verdict on the samples of a window, claim by claim."""
+"""A watch: its window, and the verdict on the samples of the window, claim by claim."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ TITLES = {
     "revision": "The database is at the release's revision",
     "connections": "The server has connections to spare",
     "growth": "The growth of the release's table was watched",
-    "drift": "No row was written past the release",
+    "drift": "No row was written by code without the release",
     "queue": "The worker keeps up with its queue",
     "replication": "The standbys keep up",
     "dead_rows": "Vacuum keeps up with the release's tables",
     "samples": "The watch took its samples, and they keep their limits",
 }
-REMEDY = "Read what the samples found, remove the cause and watch again, or go one of the ways back."
+REMEDY = "Read the findings of the samples, remove the cause and watch again, or use one of the ways back."
 SHOWN_FINDINGS = 3
-# A sample now and then says nothing of the time between: after so many intervals without one, nobody was looking.
+# Sparse samples prove nothing about the time between: after so many intervals without one, it was not observed.
 GAP_INTERVALS, SHORTEST_GAP_S = 4, 60
 LONGEST_S = 172_800
 
 
 def most_samples(seconds: int, interval_s: int) -> int:
-    """How many samples a window has room for, whether it begins now or is taken up again."""
+    """The maximum number of samples in a window, whether it starts now or is resumed."""
     return 1 + math.ceil(seconds / interval_s)
 
 
 @dataclass(frozen=True)
 class Watch:
-    """A window that samples are taken in: `seconds` long, one sample every `interval_s`."""
+    """A window of samples: `seconds` long, one sample every `interval_s`."""
 
     begin_ns: int
     seconds: int
@@ -46,7 +46,7 @@ class Watch:
 
     @classmethod
     def of(cls, watch: Mapping[str, Any]) -> Watch:
-        """From the form that modules and the journal hand on."""
+        """From the form that modules and the journal pass on."""
         begin_ns = nanoseconds(watch["started_at"])
         return cls(begin_ns or 0, watch["seconds"], watch["interval_seconds"])
 
@@ -74,14 +74,14 @@ class Watch:
         return max(0.0, (last_ns - now_ns) / SECOND_NS + self.interval_s)
 
     def samples_left(self, now_ns: int) -> int:
-        """How many samples are to come, one of them at once."""
+        """How many samples are still to be taken, the first of them immediately."""
         left_s = (self.begin_ns + self.seconds * SECOND_NS - now_ns) / SECOND_NS
         return 1 + max(0, math.ceil(left_s / self.interval_s))
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How often one claim failed and stayed undecided, in the order of the samples that have it."""
+    """The verdicts on one claim, in the order of the samples that have it."""
 
     verdicts: tuple[str, ...]
     grave: bool
@@ -100,7 +100,7 @@ class Tally:
 
     @property
     def in_a_row(self) -> int:
-        """The most that did one after another."""
+        """The most consecutive samples that failed."""
         longest = run = 0
         for verdict in self.verdicts:
             run = run + 1 if verdict == "fail" else 0
@@ -108,7 +108,7 @@ class Tally:
         return longest
 
     def exceeds(self, limits: Mapping[str, int], *, ended: bool) -> bool:
-        """Too many failed; or it concerns the release; or, of a window that has ended, not one was better."""
+        """Whether too many failed, one concerns the release, or, in a window that has ended, all failed."""
         return (
             (self.grave and self.failed > 0)
             or self.failed >= limits["failed_samples"]
@@ -118,7 +118,7 @@ class Tally:
 
 
 def tallies(samples: Sequence[Sample]) -> dict[str, Tally]:
-    """Of each claim, in the order in which the samples first made it; at last `samples`, each sample as a whole."""
+    """One for each claim, in order of first appearance; the last, `samples`, is about whole samples."""
     claims: dict[str, list[Mapping[str, Any]]] = {}
     for sample in samples:
         for claim in sample.facts["claims"]:
@@ -128,7 +128,7 @@ def tallies(samples: Sequence[Sample]) -> dict[str, Tally]:
 
 
 def exceeded(samples: Sequence[Sample], limits: Mapping[str, int]) -> bool:
-    """Whether a window that goes on has failed already."""
+    """Whether a window that has not ended has already failed."""
     return any(tally.exceeds(limits, ended=False) for tally in tallies(samples).values())
 
 
@@ -140,11 +140,11 @@ def judge(
     unseen: str,
     deployed_s: int | None,
 ) -> list[Proof]:
-    """A proof per claim, monitor.<claim>; skipped where the target has nothing that it could be made of.
+    """A proof for each claim, monitor.<claim>; skipped where the target does not have what it is about.
 
-    A claim about a stretch of time is proved only if that was watched.
-    watched_s: how long the window was. unseen: of which part of it no sample tells, in a sentence; the windows of a log
-    meet all the same. deployed_s: for how long samples cover the time since the deployment.
+    A claim about a period is proved only if that period was watched.
+    watched_s: how long the window was. unseen: the part of it without samples, in a sentence; the windows of a log are
+    contiguous nevertheless. deployed_s: how many seconds since the deployment the samples cover.
     """
     limits = monitoring["limits"]
     titles = {log["name"]: log["title"] for log in monitoring.get("logs") or ()}
@@ -190,12 +190,15 @@ def _verdict(tally: Tally, limits: Mapping[str, int], covered: int, needed: int,
     if failed:
         return "inconclusive", f"{failed} of {count} samples failed, which is within the limits. {found}".strip()
     if open_:
-        return "inconclusive", f"{open_} of {count} samples could not be decided. {found}".strip()
+        return "inconclusive", f"{open_} of {count} samples were inconclusive. {found}".strip()
     if gap:
-        return "inconclusive", f"No sample of {count} failed; {gap}"
+        return "inconclusive", f"None of {count} samples failed; {gap}"
     if covered < needed:
-        return "inconclusive", f"No sample of {count} failed; {covered} s were watched of the {needed} s that prove it."
-    return "pass", f"No sample of {count} failed in {covered} s."
+        return (
+            "inconclusive",
+            f"None of {count} samples failed, but only {covered} s of the required {needed} s were watched.",
+        )
+    return "pass", f"None of {count} samples failed in {covered} s."
 
 
 def longest_gap(samples: Sequence[Sample], begin_ns: int, end_ns: int) -> int:
@@ -204,7 +207,7 @@ def longest_gap(samples: Sequence[Sample], begin_ns: int, end_ns: int) -> int:
 
 
 def unwatched(samples: Sequence[Sample], watch: Watch, now_ns: int) -> int:
-    """For how many seconds of a watch until now nobody was looking."""
+    """How many seconds of a watch until now were not observed."""
     return sum(gap for gap in _gaps(samples, watch.begin_ns, now_ns) if gap > watch.largest_gap_s)
 
 

@@ -1,4 +1,4 @@
-"""Drop tables that are left over, so that nobody who uses what they refer to waits for the look at their rows."""
+"""Drop leftover tables without blocking users of the tables they reference while their rows are checked."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'relation' AND NOT granted 
 
 @dataclass
 class Dropping:
-    """All or none of them. `demand` is asked when nobody can write to them any more, and raises where they may not go.
+    """Drop all of the tables or none. `demand` runs when no session can write to them, and raises where they must stay.
 
-    Locks may be waited for for long: `look` is asked before each attempt, when nobody waits yet, and raises as well.
-    Dropping them locks what they refer to, for readers as well. Where the look at their rows is quick, all is locked
-    first, and what one refers to before it, as deletes that cascade do. Where it is not, or proves not to be, they are
-    locked `alone` for it: then only those wait who write to them, or delete what they refer to.
+    Waiting for locks may take long: `look` runs before each attempt, when no session waits yet, and raises, too.
+    The drop locks the referenced tables as well, even for readers. Where checking the rows is quick, everything is
+    locked first, a referenced table before the one that references it, as cascading deletes do. Where it is slow, only
+    the tables `alone` are locked for the check: then only sessions wait that write to them or delete referenced rows.
     """
 
     session: PatientSession
@@ -39,7 +39,7 @@ class Dropping:
 
     @property
     def statement(self) -> sql.Composed:
-        """What drops them: one statement, as they may refer to each other."""
+        """The statement that drops them: a single one, as they may reference each other."""
         return sql.SQL("DROP TABLE {}").format(sql.SQL(", ").join(map(identifier, self.tables)))
 
     @property
@@ -48,9 +48,9 @@ class Dropping:
         return [one.table for one in self.leftovers]
 
     def drop(self) -> None:
-        """Look how long a look takes, and drop them."""
+        """Measure how long the check takes, and drop them."""
         begun, named = time.monotonic(), " and ".join(self.tables)
-        self.session.read(f"Looking at {named}", lambda cursor: [is_unchanged(cursor, one) for one in self.leftovers])
+        self.session.read(f"Checking {named}", lambda cursor: [is_unchanged(cursor, one) for one in self.leftovers])
         self.alone = (time.monotonic() - begun) * 1000 > self.session.limits.timeout_ms / 2
         self.session.write(f"Dropping {named}", self._attempt, locks=len(_with_references(self.leftovers)))
 
@@ -61,7 +61,7 @@ class Dropping:
             _execute(cursor, _locking("SHARE ROW EXCLUSIVE", self.tables))
             limit_statement(cursor, round(self.session.limits.deadline_seconds * 1000))
             self.demand(cursor)
-            # Whoever waits for one may hold what it refers to: waiting for that one could make the server end it.
+            # A session that waits may hold a referenced table: waiting for that could end in a deadlock.
             if select(cursor, WAITED_FOR, (resolved(cursor, [*map(quoted, self.tables)]),))[0]["waited_for"]:
                 raise ContendedError(f"another session waited to write to {' or '.join(self.tables)}")
             limit_statement(cursor, 0)
@@ -73,28 +73,28 @@ class Dropping:
         _execute(cursor, self.statement)
 
     def _demand_quickly(self, cursor: Cursor) -> None:
-        """Everyone waits for the answer."""
+        """Check the rows within the lock timeout, as other sessions wait meanwhile."""
         limit_statement(cursor, self.session.limits.timeout_ms)
         try:
             self.demand(cursor)
         except psycopg2.errors.QueryCanceled as error:
             self.alone = True
-            raise ContendedError("looking at the rows took too long") from error
+            raise ContendedError("checking the rows took too long") from error
 
 
 def limit_statement(cursor: Cursor, timeout_ms: int) -> None:
-    """For the transaction: no statement takes longer; 0 takes the limit away."""
+    """Limit each statement of the transaction; 0 removes the limit."""
     cursor.execute("SELECT set_config('statement_timeout', %s, true)", (f"{timeout_ms}ms",))
 
 
 def _execute(cursor: Cursor, statement: sql.Composed) -> None:
-    """By the names that the release declares."""
+    """Execute it with the search path of the release."""
     with as_declared(cursor):
         cursor.execute(statement)
 
 
 def _with_references(leftovers: Sequence[Leftover]) -> list[str]:
-    """The tables and all that they refer to, each after what it refers to."""
+    """The tables and everything that they reference, each after what it references."""
     references, ordered = {one.table: one.references for one in leftovers}, dict[str, None]()
 
     def add(table: str, on_the_way: frozenset[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a release wants its database to be, and what was found and done to bring it in line with that."""
+"""What a release requires of its database, and what was found and done to repair it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..rollback.lost_rows import Saved
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a release says of itself, as far as it can be brought in line."""
+    """The part of a release's declaration that can be repaired."""
 
     from_revision: str
     to_revision: str
@@ -31,7 +31,7 @@ class Wanted:
 
 @dataclass
 class Reconciled:
-    """What was found and done. `state` is `before` or `deployed`; `statements` ran, or would in check mode."""
+    """The findings and repairs. `state` is `before` or `deployed`; `statements` ran, or would run in check mode."""
 
     state: str = ""
     leftovers: list[Leftover] = field(default_factory=list)
@@ -56,5 +56,5 @@ class Reconciled:
 
     @property
     def all_proofs(self) -> list[Proof]:
-        """Those of the repairs, and those of the rows."""
+        """The proofs of the repairs, and those of the rows."""
         return [*self.proofs, *self.rows.proofs]

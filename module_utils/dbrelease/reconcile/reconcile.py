@@ -1,4 +1,4 @@
-"""Bring what a release made in line again: what is left over, its foreign keys, its rows; diagnosed before touched."""
+"""Repair the objects of a release: leftover tables, foreign keys, rows; diagnose before any change."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from .plan import Reconciled, Wanted
 APPLICATION = "dbrelease reconcile"
 FOREIGN_KEY_VIOLATION = "23503"
 NOT_OURS = (
-    "Reconcile adds and takes away only what the release itself writes, and nobody else's rows: "
-    "correct or delete each of these, and run again."
+    "Reconcile adds and removes only rows that the release itself writes: correct or delete each of these rows, and "
+    "rerun."
 )
 
 
 @dataclass(frozen=True)
 class Reconciler:
-    """The thin session. `done` is filled as it goes, so that a failure still tells what was done before it."""
+    """The thin session. `done` is filled step by step, so that a failure reports what was done before it."""
 
     login: Login
     run: Run
@@ -48,42 +48,42 @@ class Reconciler:
     session: PatientSession
 
     def reconcile(self) -> None:
-        """Diagnose, then repair what is what it seems."""
+        """Diagnose, then repair what the diagnosis confirms."""
         revisions = self.session.read("Reading the revision", _revisions)
         if revisions == [self.wanted.from_revision]:
             self.done.state = "before"
-            self._take_leftovers_away()
+            self._drop_leftovers()
         elif revisions == [self.wanted.to_revision]:
             self.done.state = "deployed"
-            self._bring_in_line()
+            self._repair()
         else:
             raise ReleaseError(
-                f"The database is at {', '.join(revisions or []) or 'no revision'}, and reconcile knows only "
+                f"The database is at {', '.join(revisions or []) or 'no revision'}, and reconcile supports only "
                 f"{self.wanted.from_revision} and {self.wanted.to_revision}: bring it to one of them first.",
                 refused=True,
             )
 
-    # A table that is there too early
+    # A table that exists before the release
 
-    def _take_leftovers_away(self) -> None:
-        found = self.session.read("Looking at what is left over", self._leftovers)
+    def _drop_leftovers(self) -> None:
+        found = self.session.read("Checking for leftover tables", self._leftovers)
         self.done.leftovers = found
         reason = refusal(found, self.accept_loss) if found else ""
         if reason:
             self.done.proofs += [self._leftover_proof(one.table, "fail", reason) for one in found]
             raise ReleaseError(reason, refused=True)
-        self._tell_of_absent({one.table for one in found})
+        self._report_absent({one.table for one in found})
         if any(one.losses for one in found) and not self.check_mode:
             self.session.read("Saving the rows that will be lost", self._save)
         if found:
             self._drop(found)
 
-    def _tell_of_absent(self, there: Collection[str]) -> None:
+    def _report_absent(self, there: Collection[str]) -> None:
         needed = names_needed(self.wanted.created)
-        taken = self.session.read("Looking at the names of indexes", lambda cursor: read_taken(cursor, needed))
+        taken = self.session.read("Reading the names of indexes", lambda cursor: read_taken(cursor, needed))
         for table in (table for table in self.wanted.created if table not in there):
             others = in_words([row for row in taken if row["needs"] == table])
-            said = f"Nothing stands under its name. {f'{others} {FREE_THEM}' if others else ''}".strip()
+            said = f"No table has this name. {f'{others} {FREE_THEM}' if others else ''}".strip()
             self.done.proofs.append(self._leftover_proof(table, "pass", said))
 
     def _leftovers(self, cursor: Cursor) -> list[Leftover]:
@@ -96,7 +96,7 @@ class Reconciler:
         return [one for one in found if one]
 
     def _judged_again(self, cursor: Cursor, found: Sequence[Leftover]) -> list[Leftover]:
-        """What is left over now; raises ReleaseError where not the same would be lost with it as was found."""
+        """The leftover tables now; raises ReleaseError where other rows would be lost than were found before."""
         latest = self._leftovers(cursor)
         if _lost(latest) != _lost(found):
             raise _changed()
@@ -116,7 +116,7 @@ class Reconciler:
         latest = [*found]
 
         def look(cursor: Cursor) -> None:
-            # The release's query reads other tables, too, and nobody is kept from writing to those.
+            # The release's query also reads other tables, and these are not locked against writes.
             latest[:] = self._judged_again(cursor, found)
 
         def demand(cursor: Cursor) -> None:
@@ -129,14 +129,14 @@ class Reconciler:
         if not self.check_mode:
             dropping.drop()
         status: Status = "skipped" if self.check_mode else "pass"
-        kept = "".join(f" {saved['rows']} rows are saved: {saved['replay']}." for saved in self.done.saved)
+        kept = "".join(f" {saved['rows']} rows were saved: {saved['replay']}." for saved in self.done.saved)
         for one in found:
             said = f"{'Would drop it' if self.check_mode else 'Dropped'}. It was a {one.description}.{kept}"
             self.done.proofs.append(self._leftover_proof(one.table, status, said))
         self.done.repaired += [] if self.check_mode else [f"dropped {one.table}" for one in found]
 
     def _as_lossy(self, cursor: Cursor, found: Sequence[Leftover]) -> bool:
-        """Whether the same rows would be lost as were counted; others wait for the answer, so not for long."""
+        """Whether the same rows would be lost as were counted; limited in time, as other sessions wait."""
         limit_statement(cursor, self.session.limits.timeout_ms)
         try:
             return _lost(self._leftovers(cursor)) == _lost(found)
@@ -150,8 +150,8 @@ class Reconciler:
 
     # Foreign keys and rows of a release that is deployed
 
-    def _bring_in_line(self) -> None:
-        self.done.foreign_keys = self.session.read("Looking at the foreign keys", self._foreign_keys)
+    def _repair(self) -> None:
+        self.done.foreign_keys = self.session.read("Reading the foreign keys", self._foreign_keys)
         for key in self.done.foreign_keys:
             self._rebuild(key)
         finalizer = Finalizer(
@@ -163,12 +163,12 @@ class Reconciler:
         elif steps:
             try:
                 finalizer.run(steps, self.done.rows)
-            finally:  # each step commits by itself: what ran before one that failed stays
+            finally:  # each step commits alone: the steps before one that failed stay
                 ran = sorted(step.name for step in self.done.rows.steps if step.changed)
                 self.done.repaired += [f"ran {name}" for name in ran]
         changed = {step.name for step in self.done.rows.steps if step.changed}
         self.done.statements += [step.sql.strip() for step in steps if step.name in changed]
-        # Last: rows that lead nowhere may have gone with the step before.
+        # Last: a step may have removed rows that violate a key.
         for key in self.done.foreign_keys:
             self._validate(key)
         proofs = [proof.as_dict() for proof in self.done.all_proofs]
@@ -176,7 +176,7 @@ class Reconciler:
         if left:
             sample: list[Row] = next((proof["sample"] for proof in left if proof["sample"]), [])
             example = f" For example {sample[0]}." if sample else ""
-            raise ReleaseError(f"Not everything could be brought in line. {sentence(left)}{example} {NOT_OURS}")
+            raise ReleaseError(f"Not everything could be repaired. {sentence(left)}{example} {NOT_OURS}")
 
     def _foreign_keys(self, cursor: Cursor) -> list[ForeignKey]:
         found: list[ForeignKey] = []
@@ -184,8 +184,8 @@ class Reconciler:
             catalog = read_catalog(cursor, table)
             if not catalog.present:
                 raise ReleaseError(
-                    f"The database is at {self.wanted.to_revision}, but there is no table {table}: nothing is left to "
-                    "bring in line; restore the backup of the deployment; or, if nothing that only it held is missed, "
+                    f"The database is at {self.wanted.to_revision}, but there is no table {table}: there is nothing "
+                    "to repair; restore the backup of the deployment; or, if no row that existed only in it is needed, "
                     f"set the revision back (`alembic stamp {self.wanted.from_revision}`) and deploy again.",
                     refused=True,
                 )
@@ -216,9 +216,9 @@ class Reconciler:
             self.done.proofs.append(Proof(key.proof_name, key.title, "pass", detail="It is as declared."))
             return
         self.done.statements.append(self._text(key.validating()))
-        count, sample = self.session.read(f"Looking for rows that {key.name} forbids", key.orphans)
+        count, sample = self.session.read(f"Checking for rows that violate {key.name}", key.orphans)
         if self.check_mode:
-            said = f"Would {'rebuild and ' if key.rebuild else ''}validate it ({key.wrong}); {count} rows lead nowhere."
+            said = f"Would {'rebuild and ' if key.rebuild else ''}validate it ({key.wrong}); {count} rows violate it."
             self.done.proofs.append(Proof(key.proof_name, key.title, "skipped", 0, count, said, sample=sample))
             return
         if count:
@@ -229,22 +229,22 @@ class Reconciler:
         except ReleaseError as error:
             if error.facts.get("sqlstate") != FOREIGN_KEY_VIOLATION:
                 raise
-            self.done.proofs.append(self._orphaned(key, *self.session.read("Looking for them", key.orphans)))
+            self.done.proofs.append(self._orphaned(key, *self.session.read("Reading these rows", key.orphans)))
             return
         self.done.repaired.append(f"validated {key.name}")
         verb = "Rebuilt and validated" if key.rebuild else "Validated"
         self.done.proofs.append(Proof(key.proof_name, key.title, "pass", detail=f"{verb}; before: {key.wrong}."))
 
     def _orphaned(self, key: ForeignKey, count: int, sample: list[Row]) -> Proof:
-        rows = "1 row leads" if count == 1 else f"{count} rows lead"
+        rows = "1 row refers" if count == 1 else f"{count} rows refer"
         return Proof(
             key.proof_name,
             key.title,
             "fail",
             expected=0,
             observed=count,
-            detail=f"{rows} to no row of {key.referenced}, so it stays not validated (new rows are held to it).",
-            remedy=f"Delete each from {key.table}, or bring back the row of {key.referenced} that it names.",
+            detail=f"{rows} to a missing row of {key.referenced}, so it stays not validated (new rows are checked).",
+            remedy=f"Delete each from {key.table}, or restore the row of {key.referenced} that it refers to.",
             sample=sample,
         )
 
@@ -257,7 +257,7 @@ def _lost(leftovers: Sequence[Leftover]) -> list[tuple[str, int, str]]:
 
 
 def _execute(cursor: Cursor, statement: sql.Composable) -> None:
-    """By the names that a release declares."""
+    """Execute it with the search path of the release."""
     with as_declared(cursor):
         cursor.execute(statement)
 
@@ -267,7 +267,7 @@ def _revisions(cursor: Cursor) -> list[str] | None:
 
 
 def _changed() -> ReleaseError:
-    return ReleaseError("What is left over changed while it was looked at; nothing was dropped: run again.")
+    return ReleaseError("The leftover tables changed while they were checked; nothing was dropped: rerun the playbook.")
 
 
 def reconcile(
@@ -280,7 +280,7 @@ def reconcile(
     *,
     check_mode: bool,
 ) -> dict[str, Any]:
-    """The module's whole result; a failure carries the same facts."""
+    """The module's full result; a failure has the same facts."""
     done = Reconciled()
     connection = connect(login, APPLICATION)
     try:

@@ -1,6 +1,5 @@
-"""Settles what interrupted runs left, before the next run begins.
+"""Cleans up after interrupted runs, before the next run starts.
 
-Promises that an unknown step is decided by asking the database; never takes the report of a dead run for what is
-true now.
+Promises that the database decides about an unknown step; never takes the report of a dead run for the current state.
 Begin with recovery.py.
 """

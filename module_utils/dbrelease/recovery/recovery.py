@@ -1,4 +1,4 @@
-"""Settle what interrupted runs left: ask the database, end what still works for them, and remove what no one needs."""
+"""Clean up after interrupted runs: query the database, end what still works for them, and remove what they left."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ STEP = "recovery"
 PROOF = "recovery.settled"
 TIMEOUT_S = 30
 
-# A preview lives for two minutes at most.
+# A preview takes two minutes at most.
 OLD_PREVIEWS = "find \"${TMPDIR:-/tmp}\" -maxdepth 1 -name 'dbrelease_preview_*' -mmin +3 -exec rm -rf {} +; exit 0"
 
 
 @dataclass
 class Cleaned:
-    """What was found, and removed or ended (in check mode: would be)."""
+    """What was found, and removed or ended (in check mode, what would be)."""
 
     runs: list[Interrupted] = field(default_factory=list)
     others: list[Interrupted] = field(default_factory=list)
@@ -61,18 +61,18 @@ class Cleaned:
 
     @property
     def changed(self) -> bool:
-        """Whether anything was there to clean, or a run to close."""
+        """Whether there was anything to clean up, or a run to close."""
         return bool(self.every or self.programs or self.sessions or self.files or self.databases or self.repaired)
 
     @property
     def every(self) -> list[Interrupted]:
-        """The interrupted runs of this release and of others: what they left working is in anybody's way."""
+        """The interrupted runs of this release and of others: what they left running obstructs any run."""
         return [*self.runs, *self.others]
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """Where to look, for whom."""
+    """The run and the target that are cleaned up."""
 
     login: Login
     run: Run
@@ -125,20 +125,20 @@ class Leftovers:
         left = scan_target(self.run, journal.read(), dry=self.dry)
         cleaned = Cleaned(left.runs, left.others, files=left.files)
         if cleaned.every:
-            # A killed restore may have left the database closed, which nothing below could look at then.
+            # A killed restore may have left the database closed to connections, which every step below needs.
             self._try(cleaned, self._repair_restore)
-            # Programs before sessions: one that has not connected yet would, later.
+            # Programs before sessions: a program that has not connected yet would do so later.
             for container in sorted({self.backend_container, self.db_container}):
                 self._try(cleaned, partial(self._end_programs, container))
             self._try(cleaned, self._end_sessions)
             self._try(cleaned, self._ask)
-            self._try(cleaned, self._look_at_databases)
+            self._try(cleaned, self._drop_databases)
         for path in map(Path, cleaned.files if not self.dry else ()):
             if path.is_dir():
                 rmtree(path, ignore_errors=True)
             with suppress(OSError):
                 path.unlink(missing_ok=True)
-        # A run that could not be settled stays open, for the next one to settle.
+        # A run that could not be settled stays open for the next run.
         if not self.dry and not cleaned.unsettled:
             reported = {one.run.run_id for one in newest(cleaned.runs)} | {one.run.run_id for one in cleaned.others}
             journal.adopt(
@@ -151,15 +151,13 @@ class Leftovers:
         return cleaned
 
     def _try(self, cleaned: Cleaned, act: Any) -> None:
-        """What does not answer is preflight's to report, with everything else that stands in the way."""
+        """Continue after an error: preflight reports what does not answer, together with all other obstacles."""
         try:
             act(cleaned)
         except ReleaseError as error:
             cleaned.unsettled.append(error.message)
         except psycopg2.Error as error:
-            cleaned.unsettled.append(
-                f"Settling what is left in the {self.login.label} failed ({server_reason(error)})."
-            )
+            cleaned.unsettled.append(f"Cleaning up in the {self.login.label} failed ({server_reason(error)}).")
 
     def _repair_restore(self, cleaned: Cleaned) -> None:
         if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.every):
@@ -187,15 +185,15 @@ class Leftovers:
             left = sessions_of(connection, suffixes)
         if left:
             cleaned.unsettled.append(
-                f"{len(left)} of its sessions on the server could not be ended ({', '.join(sorted(set(left)))}): "
-                "end them as their own user or as a superuser, and run again."
+                f"{len(left)} of its sessions on the server could not be terminated ({', '.join(sorted(set(left)))}): "
+                "terminate them as their own user or as a superuser, and rerun the playbook."
             )
 
     def _ask(self, cleaned: Cleaned) -> None:
         cleaned.revisions = read_revisions(self.login, self.bookkeeping_table)
 
-    def _look_at_databases(self, cleaned: Cleaned) -> None:
-        """Those that interrupted runs made for themselves are dropped, those that a swap has kept are told."""
+    def _drop_databases(self, cleaned: Cleaned) -> None:
+        """Drop the databases that interrupted runs created for themselves, and report those that a swap has kept."""
         with (
             closing(connect(self.login, "dbrelease leftovers")) as connection,
             connection.cursor(cursor_factory=RealDictCursor) as cursor,
@@ -211,9 +209,9 @@ class Leftovers:
 def ends_of(
     interrupted: Interrupted, revisions: list[str] | None, settled_by: str, *, reported: bool
 ) -> list[dict[str, Any]]:
-    """The lines that give every step of an interrupted run its end, the innermost first, and the run its own.
+    """The lines that end every step of an interrupted run, the innermost first, and the run itself.
 
-    reported: whether its report is still to come; a later run asks for it until then.
+    reported: whether its report is still to be written; a later run requests it until then.
     """
     if interrupted.settled and reported:
         return []
@@ -230,14 +228,14 @@ def ends_of(
 
 
 def _proof(cleaned: Cleaned, told: str) -> Proof:
-    detail = told or f"Removed what was left: {', '.join(cleaned.files)}."
+    detail = told or f"Removed leftover files: {', '.join(cleaned.files)}."
     if cleaned.unsettled:
         detail = f"{detail} {' '.join(cleaned.unsettled)}"
     ids = {key: [run.run.run_id for run in getattr(cleaned, key)] for key in ("runs", "others")}
     observed = replace(cleaned, runs=[], others=[]).__dict__ | ids
     return Proof(
         PROOF,
-        "What interrupted runs left is settled",
+        "Interrupted runs are cleaned up",
         "inconclusive" if cleaned.unsettled else "pass",
         observed={key: value for key, value in observed.items() if key != "unsettled"},
         detail=detail,

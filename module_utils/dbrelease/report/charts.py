@@ -1,4 +1,4 @@
-"""Charts as inline SVG by pygal: shapes only; colours, fonts and dark mode are the page's style sheet's."""
+"""Charts as inline SVG by pygal: shapes only; the page's style sheet sets colours, fonts and dark mode."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pygal.style import Style
 from .series import Chart
 
 WIDTH = 380
-SERIES_AT_MOST = 8  # as many colours as the style sheet has
-LOGARITHMIC_FROM = 20  # greatest to smallest: with less, a linear scale shows both
+SERIES_AT_MOST = 8  # the number of colours in the style sheet
+LOGARITHMIC_FROM = 20  # greatest to smallest: below that, a linear scale shows both
 NO_MARKUP = {"script", "style", "title", "desc"}
 COMMON = {
     "js": [],
@@ -21,8 +21,8 @@ COMMON = {
     "show_dots": False,
     "margin": 4,
     "margin_right": 28,  # half of the last label of a time axis
-    "show_legend": False,  # the page has it, as text that wraps
-    "style": Style(label_font_size=12, major_label_font_size=12, value_font_size=12),  # as much room as they take
+    "show_legend": False,  # the page prints it, as text that wraps
+    "style": Style(label_font_size=12, major_label_font_size=12, value_font_size=12),  # the space that they need
     "truncate_label": 24,
     "tooltip_border_radius": 0,
     "no_data_text": "",
@@ -31,7 +31,7 @@ COMMON = {
 
 
 def draw(chart: Chart) -> str:
-    """The chart as an `svg` element, as wide as its place; the same chart always is the same text."""
+    """The chart as an `svg` element, as wide as its container; the same chart always yields the same text."""
     graph = _bars(chart) if chart.kind == "bars" else _over_time(chart)
     for series in chart.series[:SERIES_AT_MOST]:
         graph.add(series.name, list(reversed(series.values)) if chart.kind == "bars" else series.values)
@@ -46,7 +46,7 @@ def is_logarithmic(chart: Chart) -> bool:
 
 
 def short(value: float | None) -> str:
-    """A number as it stands at a bar or an axis."""
+    """A number as printed at a bar or an axis."""
     if value is None:
         return ""
     for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
@@ -71,15 +71,15 @@ def _bars(chart: Chart) -> pygal.Graph:
         range=(
             lowest,
             room * (room / lowest) ** 0.12 if logarithmic else room * 1.12,
-        ),  # the value stands behind its bar
+        ),  # room for the value after its bar
         zero=lowest,
-        y_labels=None if logarithmic else [lowest, room * 1.12],  # else the axis goes on to the next round number
+        y_labels=None if logarithmic else [lowest, room * 1.12],  # else the axis extends to the next round number
         rounded_bars=2,
         show_x_labels=False,
         show_x_guides=False,
         show_y_guides=False,
     )
-    # Horizontal bars grow upwards: what is to be read first comes last.
+    # Horizontal bars grow upwards: the first one to read comes last.
     graph.x_labels = list(reversed(chart.labels))
     return graph
 
@@ -103,7 +103,7 @@ def _over_time(chart: Chart) -> pygal.Graph:
 
 
 def color(chart: Chart, number: int) -> int:
-    """The colour of a series in the style sheet; the first is grey, for what is only there to compare with."""
+    """The colour of a series in the style sheet; the first is grey, for values that only serve comparison."""
     return (number if chart.kind == "bars" else number + 1) % SERIES_AT_MOST
 
 
@@ -123,7 +123,7 @@ def _steps(lowest: float, highest: float) -> list[float]:
 
 
 def _plain(root: Element, chart: Chart) -> Element:
-    """Without script, style and hints that only a script shows; with words for those who do not see it."""
+    """Remove scripts, styles and tooltips, and add a text for readers who cannot see the chart."""
     for parent in list(root.iter()):
         for child in list(parent):
             name = child.tag.rpartition("}")[2] if isinstance(child.tag, str) else "comment"

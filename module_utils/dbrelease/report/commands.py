@@ -1,4 +1,4 @@
-"""The commands that lead back, for the controller: as they are typed there, each checked to be there."""
+"""The commands of the ways back, as typed on the controller; each is checked to exist."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ROLL_BACK, RESTORE = "Roll the release back (guarded)", "Restore the backup from
 def checked_ways(
     release: Mapping[str, Any], name: str, environment: str, *, folder: Path, root: Path, inventories: Sequence[str]
 ) -> list[Way]:
-    """The release's ways back that are there; where none is, the engine's own playbooks for any release.
+    """The release's ways back that exist; where none does, the engine's own playbooks for any release.
 
-    folder: where commands are typed; root: the engine's own folder; inventories: the paths that this run was given.
+    folder: where commands are typed; root: the engine's own folder; inventories: the paths given to this run.
     """
     given = [_near(path, folder) for path in inventories]
     declared = [
@@ -46,7 +46,7 @@ def _usual(
 
 
 def _checked(command: str, environment: str, folder: Path, given: Sequence[str]) -> str:
-    """The command as it is typed in the folder; empty where there is no such program or playbook."""
+    """The command as typed in the folder; empty where the program or the playbook does not exist."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -65,7 +65,7 @@ def _checked(command: str, environment: str, folder: Path, given: Sequence[str])
 
 
 def _typed(words: Sequence[str], environment: str, folder: Path, given: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words with the inventory that is there, and which of them are playbooks."""
+    """The words with the inventory that exists, and those of them that are playbooks."""
     typed, playbooks, before = [], [], ""
     for word in words:
         named = word.replace(ENVIRONMENT, environment)
@@ -84,7 +84,7 @@ def _options(environment: str, given: Sequence[str]) -> list[str]:
 
 
 def _near(path: str, folder: Path) -> str:
-    """The path as it is shortest from the folder; a list of hosts stays as it is."""
+    """The shortest form of the path as seen from the folder; a list of hosts is unchanged."""
     if "," in path:
         return path
     relative = os.path.relpath(path, folder)

@@ -1,4 +1,4 @@
-"""The files of the evidence: each a rendering of the one model, whole or absent, for the deploying user only."""
+"""The files of the evidence: each renders the one model, is complete or absent, and private to the deploying user."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ RENDERERS: dict[str, Callable[[Model], str]] = {
 
 
 def is_written(model: Model, folder: Path) -> bool:
-    """Whether every rendering of the model is there already."""
+    """Whether every rendering of the model is already written."""
     return all(_holds(path, data) for path, data in _rendered(model, folder).items())
 
 
 def write_evidence(model: Model, folder: Path) -> None:
-    """Write every rendering; each is read back, and none gets its name before all were."""
+    """Write every rendering; none gets its final name before all of them were read back."""
     rendered = _rendered(model, folder)
     temporaries = {path: temporary_name(path, model["run"]["run_id"]) for path in rendered}
     path = folder
@@ -47,7 +47,7 @@ def write_evidence(model: Model, folder: Path) -> None:
     except OSError as error:
         raise write_failure(path, error) from error
     finally:
-        with suppress(OSError):  # then there is none to remove
+        with suppress(OSError):  # then there is no file to remove
             for temporary in temporaries.values():
                 temporary.unlink(missing_ok=True)
 
@@ -65,10 +65,12 @@ def _holds(path: Path, data: bytes) -> bool:
 
 def _write(temporary: Path, data: bytes) -> None:
     if temporary.parent.is_dir():
-        temporary.unlink(missing_ok=True)  # left by this same run, killed while it wrote
+        temporary.unlink(missing_ok=True)  # left by this run, when it was killed while writing
     with os.fdopen(create_private(temporary), "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     if read_own(temporary) != data:
-        raise ReleaseError(f"Writing {temporary} failed (it reads back differently): check the disk, and run again.")
+        raise ReleaseError(
+            f"Writing {temporary} failed (it reads back differently): check the disk, and rerun the playbook."
+        )

@@ -1,4 +1,4 @@
-"""The evidence as one HTML file, without script or anything from elsewhere; made where pygal and Jinja2 are."""
+"""The evidence as one HTML file without scripts or external resources; needs pygal and Jinja2."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ OUTCOME_TONES = {
     **dict.fromkeys(("rolled_back", "refused"), "open"),
     "failed": "bad",
 }
-NOT_SEEN = {"taken_at", "verdict", "findings"}  # of a sample
+NO_VALUES = {"taken_at", "verdict", "findings"}  # of a sample
 MARKS = {"good": "✓", "bad": "✗", "open": "!", "none": "·"}
 
 
 def as_html(model: Mapping[str, Any], templates: Path) -> str:
-    """The whole page; the same model always is the same page."""
+    """The whole page; the same model always yields the same page."""
     environment = Environment(
         loader=FileSystemLoader(templates),
         autoescape=True,
@@ -70,7 +70,7 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
 
 
 def outcome_tone(model: Mapping[str, Any]) -> str:
-    """Green only for what was asked."""
+    """Green only for a requested outcome."""
     own = str(OUTCOME_TONES.get(model["outcome"], "open"))
     return own if model["succeeded"] or own != "good" else "open"
 
@@ -81,13 +81,13 @@ def tone(status: str) -> str:
 
 
 def mark(status: str) -> str:
-    """A sign for those who do not see colours."""
+    """A sign for readers who cannot distinguish colours."""
     return MARKS[tone(status)]
 
 
 def drawn(chart: Chart) -> dict[str, Any]:
     """A chart for the template, with its legend."""
-    # pygal builds the element with ElementTree, which escapes what the data says.
+    # pygal builds the element with ElementTree, which escapes the data.
     svg = Markup(draw(chart))  # noqa: S704
     legend = [
         {"name": one.name, "color": color(chart, place)} for place, one in enumerate(chart.series[:SERIES_AT_MOST])
@@ -96,14 +96,14 @@ def drawn(chart: Chart) -> dict[str, Any]:
 
 
 def claims(proofs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The claims under their steps, each with the name of its place in the page."""
+    """The claims by step, each with its anchor in the page."""
     placed = [{**proof, "anchor": f"claim-{number}"} for number, proof in enumerate(proofs, start=1)]
     steps = dict.fromkeys(proof["step"] for proof in placed)
     return [{"step": step, "proofs": [proof for proof in placed if proof["step"] == step]} for step in steps]
 
 
 def anchors(proofs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """Where the page tells of a claim: of several of a name the one that does not hold, else the last."""
+    """The anchor of each claim: of several with one name the first that failed, else the last."""
     found: dict[str, dict[str, str]] = {}
     for number, proof in enumerate(proofs, start=1):
         if found.get(proof["name"], {}).get("status") != "fail":
@@ -112,7 +112,7 @@ def anchors(proofs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
 
 
 def timeline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The stages with where each begins and how long it is, in percent of the run."""
+    """The stages with the start and the length of each, in percent of the run."""
     starts = [instant(stage["started_at"]) for stage in model["stages"]]
     began = instant(model["started_at"]) or min((start for start in starts if start is not None), default=0.0)
     ends = [
@@ -130,26 +130,26 @@ def timeline(model: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def no_waits(model: Mapping[str, Any]) -> str:
-    """Why the migration shows no wait for a lock."""
+    """Why the page shows no wait of the migration for a lock."""
     attempts = (model["migration"] or {}).get("attempts")
     if attempts:
-        return "None: nobody stood in its way."
+        return "None: no other session blocked it."
     moves = [stage["status"] for stage in model["stages"] if stage["step"] in ("upgrade", "downgrade")]
     unknown = attempts is None and any(status in ("interrupted", "failed") for status in moves)
-    return "Unknown: the migration has no end that tells of them." if unknown else "The migration was not tried."
+    return "Unknown: the migration ended without reporting them." if unknown else "The migration was not attempted."
 
 
 def newest_sample(monitoring: Mapping[str, Any] | None) -> list[dict[str, str]]:
-    """Everything that the newest sample saw, section by section; what it could not see is left out."""
+    """Everything that the newest sample observed, by section; values that it could not observe are omitted."""
     samples = samples_of(monitoring) or [{}]
-    told = {key: ", ".join(_seen(value)) for key, value in samples[-1].items() if key not in NOT_SEEN}
-    return [{"section": key.replace("_", " ").capitalize(), "text": text} for key, text in told.items() if text]
+    texts = {key: ", ".join(_values(value)) for key, value in samples[-1].items() if key not in NO_VALUES}
+    return [{"section": key.replace("_", " ").capitalize(), "text": text} for key, text in texts.items() if text]
 
 
-def _seen(value: Any, name: str = "") -> Iterator[str]:
+def _values(value: Any, name: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         for inner, item in value.items():
-            yield from _seen(item, f"{name} {inner}".strip())
+            yield from _values(item, f"{name} {inner}".strip())
     elif value is not None:
         yield f"{name} {moment(value) if isinstance(value, str) else shown(value)}".strip()
 
@@ -163,7 +163,7 @@ def instant(moment_: str | None) -> float | None:
 
 
 def moment(value: str | None) -> str:
-    """An ISO 8601 moment for people: `2026-01-02 03:04:05 UTC`."""
+    """An ISO 8601 moment in readable form: `2026-01-02 03:04:05 UTC`."""
     try:
         parsed = datetime.fromisoformat(value or "")
     except ValueError:
@@ -172,13 +172,13 @@ def moment(value: str | None) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as text: a string as it is, anything else as JSON; cut where it is long."""
+    """A value as text: a string unchanged, anything else as JSON; truncated where it is long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= VALUE_LENGTH else f"{text[:VALUE_LENGTH]} … (whole in evidence.json)"
 
 
 def size(value: int | float | None) -> str:
-    """A number of bytes for people."""
+    """A number of bytes in readable form."""
     amount = float(value or 0)
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000 or unit == "GB":
@@ -188,12 +188,12 @@ def size(value: int | float | None) -> str:
 
 
 def grouped(value: int | float | None) -> str:
-    """A whole number with its thousands apart."""
+    """A whole number with thousands separators."""
     return "" if value is None else f"{value:,.0f}".replace(",", "\u202f")
 
 
 def keyed(proof: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Expected and observed side by side under each key, where both are mappings that share one; else nothing."""
+    """Expected and observed side by side for each key, where both are mappings that share a key; else nothing."""
     expected, observed = proof["expected"], proof["observed"]
     if not isinstance(expected, Mapping) or not isinstance(observed, Mapping) or not expected.keys() & observed.keys():
         return []

@@ -1,4 +1,4 @@
-"""The evidence as JUnit: a suite for each stage, a case for each claim."""
+"""The evidence as JUnit: a suite for each stage, a case for each claim; an inconclusive claim is a skipped case."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from ..core.plain_text import printable
 from .model import Model, StageRecord
 
-# What XML 1.0 does not allow, not even escaped.
+# Characters that XML 1.0 forbids, even escaped.
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 RESULTS = ("failure", "error", "skipped")
 BAD = ("failed", "refused", "interrupted")
@@ -35,7 +35,7 @@ def as_junit(model: Model) -> str:
 
 
 def xml(value: object) -> str:
-    """Data in characters that are seen, and that XML knows."""
+    """Data as visible characters that XML allows."""
     return NOT_XML.sub("", printable(str(value), lines=True))
 
 
@@ -68,26 +68,28 @@ def _case(proof: Mapping[str, Any]) -> ElementTree.Element:
 
 
 def _account(proof: Mapping[str, Any]) -> str:
-    """What a reader of a failure needs: expected, observed, some rows, the SQL."""
+    """The details of a failure: expected, observed, some rows, the SQL."""
     lines = [f"{key}: {json.dumps(proof[key], ensure_ascii=False)}" for key in ("expected", "observed")]
     lines += [json.dumps(row, ensure_ascii=False) for row in proof["sample"]]
     return "\n".join([*lines, proof["sql"]])
 
 
 def _stage_error(stage: StageRecord) -> ElementTree.Element:
-    """A stage that went wrong without a claim to show for it."""
+    """A stage that failed without a failed claim."""
     case = ElementTree.Element("testcase", classname=xml(stage["step"]), name="the step ends", time="0.000")
     message = stage["message"] or f"The step {stage['step']} {stage['status']} without a message."
     if stage["status"] == "interrupted":
-        message = f"The step {stage['step']} began at {stage['started_at']} and never ended."
+        message = f"The step {stage['step']} started at {stage['started_at']} and did not end."
     ElementTree.SubElement(case, "error", message=xml(message))
     return case
 
 
 def _outcome(model: Model) -> ElementTree.Element:
-    """A run that went wrong outside of its stages still is red."""
+    """A run that failed outside its stages is an error, too."""
     suite = ElementTree.Element("testsuite", name="outcome")
-    case = ElementTree.SubElement(suite, "testcase", classname="outcome", name="the run ends as asked", time="0.000")
+    case = ElementTree.SubElement(
+        suite, "testcase", classname="outcome", name="the run ends as requested", time="0.000"
+    )
     ElementTree.SubElement(case, "error", message=xml(model["headline"]))
     _count(suite, [case])
     suite.set("time", "0.000")

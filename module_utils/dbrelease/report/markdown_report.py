@@ -1,4 +1,4 @@
-"""The evidence as Markdown that also reads well as plain text; data can neither break its form nor become HTML."""
+"""The evidence as Markdown that is readable as plain text; data can neither break its form nor become HTML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHECKLIST_WORDS = {
     "proved": "proved",
     "failed": "FAILED",
     "inconclusive": "inconclusive",
-    "not_seen": "not looked at in this run",
+    "not_seen": "not checked in this run",
 }
 OUTCOME_WORDS = {
     "deployed": "DEPLOYED",
@@ -37,21 +37,24 @@ def as_markdown(model: Model) -> str:
 
 def _verdict(model: Model) -> Iterator[str]:
     run, release, counts = model["run"], model["release"], model["counts"]
-    asked = ", ".join(model["asked"]) + (", or a plan (check mode)" if run["check_mode"] else "")
+    requested = ", ".join(model["asked"]) + (", or a plan (check mode)" if run["check_mode"] else "")
     yield f"# {OUTCOME_WORDS[model['outcome']]}: {text(release['title'])}"
     yield ""
     yield f"**{text(model['headline'])}**"
     revisions = f"{release['from_revision']} -> {release['to_revision']}" if release["to_revision"] else "none"
     earlier = model["deployed_earlier"]
     rows = [
-        ("Outcome", f"{model['outcome']} ({'as' if model['succeeded'] else 'not what was'} asked: {text(asked)})"),
+        (
+            "Outcome",
+            f"{model['outcome']} ({'as' if model['succeeded'] else 'not what was'} requested: {text(requested)})",
+        ),
         ("Environment", text(run["environment"])),
         ("Release, revisions", f"{text(release['name'])}, {text(revisions)}"),
         ("Run, playbook", f"{text(run['run_id'])}, {text(run['playbook'])}"),
         ("Began, ended", f"{text(model['started_at'])}, {text(model['ended_at'])} ({duration(model['duration_ms'])})"),
         (
             "Claims",
-            f"{counts['pass']} hold, {counts['fail']} do not, "
+            f"{counts['pass']} passed, {counts['fail']} failed, "
             f"{counts['inconclusive']} inconclusive, {counts['skipped']} skipped",
         ),
         *([("Deployed before", f"{text(earlier['at'])} by run {text(earlier['run_id'])}")] if earlier else ()),
@@ -76,7 +79,7 @@ def _checklist(model: Model) -> Iterator[str]:
     yield "## Checklist"
     if not model["checklist"]:
         yield ""
-        yield "The release declares none."
+        yield "The release declares no checklist."
     for section in dict.fromkeys(item["section"] for item in model["checklist"]):
         yield ""
         yield f"### {text(section)}"
@@ -112,13 +115,13 @@ def _timeline(model: Model) -> Iterator[str]:
 
 
 def _listed(title: str, facts: Mapping[str, Any] | None, names: Mapping[str, str]) -> Iterator[str]:
-    """A section of `name: value` lines; nothing at all where there are no facts."""
+    """A section of `name: value` lines; nothing where there are no facts."""
     if facts is None:
         return
     yield f"## {title}"
     yield ""
     if all(facts[key] is None for key in names):
-        yield "Its step came to no end that tells of it."
+        yield "Its step ended without reporting this."
     for key, label in names.items():
         if facts[key] is not None:
             yield f"- {label}: {duration(facts[key]) if key == 'duration_ms' else code(facts[key])}"
@@ -188,7 +191,7 @@ def _checks(model: Model) -> Iterator[str]:
     yield "## Claims"
     if not model["proofs"]:
         yield ""
-        yield "This run ended before it looked at any."
+        yield "This run ended before it checked any claim."
     for step in dict.fromkeys(proof["step"] for proof in model["proofs"]):
         yield ""
         yield f"### {text(step)}"
@@ -205,7 +208,7 @@ def _claim(proof: Mapping[str, Any]) -> Iterator[str]:
     for label, value in (("Expected", proof["expected"]), ("Observed", proof["observed"])):
         if value is not None:
             yield f"- {label}: {code(value)}"
-    for label, value in (("Seen", proof["detail"]), ("What to do", proof["remedy"])):
+    for label, value in (("Detail", proof["detail"]), ("What to do", proof["remedy"])):
         if value:
             yield f"- {label}: {text(value)}"
     yield from _rows(proof["sample"])
@@ -222,13 +225,13 @@ def _files(model: Model) -> Iterator[str]:
         yield f"- {text(file['what'])}: {code(file['path'])}"
 
 
-QUIET_SHOWN = 20  # of samples without a finding, the newest
+QUIET_SHOWN = 20  # of the samples without a finding, the newest
 HEAD = ("When", "Verdict", "Errors", "Slowest p95", "Connections", "Drift", "Queue", "Findings")
 Sample = Mapping[str, Any]
 
 
 def monitoring(watched: Mapping[str, Any]) -> Iterator[str]:
-    """Its lines; every sample that found something has its row."""
+    """The lines of the section; every sample with a finding has a row."""
     window, earlier, own = watched["window"], watched["earlier"], watched["samples"]
     yield "## Monitoring"
     yield ""
@@ -237,12 +240,12 @@ def monitoring(watched: Mapping[str, Any]) -> Iterator[str]:
     yield f"- In this run: {_counted(own) if own else 'no sample was taken'}"
     if window:
         yield (
-            f"- The window was to be {window['seconds']} s long, from {text(window['started_at'])} on: "
-            f"{window['watched_seconds']} s were watched, with a sample every {window['interval_seconds']} s or so "
-            f"({window['samples']} in all), at most {window['longest_gap_seconds']} s apart"
+            f"- Requested window: {window['seconds']} s from {text(window['started_at'])}. "
+            f"{window['watched_seconds']} s were watched, with a sample about every {window['interval_seconds']} s "
+            f"({window['samples']} in total), at most {window['longest_gap_seconds']} s apart"
         )
     elif own:
-        yield "- The watch has no end in this run, and its window was not judged"
+        yield "- The watch did not end in this run, and its window was not judged"
     samples = [*earlier, *own]
     quiet = [place for place, sample in enumerate(samples) if sample["verdict"] == "pass" and not sample["findings"]]
     left_out = set(quiet[:-QUIET_SHOWN])
@@ -261,7 +264,7 @@ def _counted(samples: Sequence[Sample]) -> str:
 
 
 def _row(sample: Sample) -> list[str]:
-    """What could not be seen is left empty, which is not nought."""
+    """A value that could not be observed is empty, which does not mean zero."""
     slowest = max(
         (one["p95"] for one in sample["latency_ms"].values() if one and one.get("p95") is not None), default=None
     )

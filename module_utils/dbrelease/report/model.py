@@ -1,4 +1,4 @@
-"""The evidence of a run: one model, made of the journal's lines and the release; every report is a rendering of it."""
+"""The evidence of a run: one model, built from the journal and the release; every report renders it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_PROOF = Proof("", "", "inconclusive").as_dict()
 
 
 class StageRecord(TypedDict):
-    """A stage as the evidence has it."""
+    """A stage in the evidence."""
 
     step: str
     status: str
@@ -35,7 +35,7 @@ class StageRecord(TypedDict):
 
 
 class ChecklistItem(TypedDict):
-    """An item of the release's checklist; `patterns` are what it asks for, `proofs` the names that were found."""
+    """An item of the release's checklist; `patterns` name the required proofs, `proofs` those that were found."""
 
     section: str
     item: str
@@ -45,7 +45,7 @@ class ChecklistItem(TypedDict):
 
 
 class Model(TypedDict):
-    """Everything that a run proved; schemas/evidence.schema.json says what each key means."""
+    """Everything that a run proved; schemas/evidence.schema.json describes each key."""
 
     schema_version: int
     run: dict[str, Any]
@@ -84,9 +84,9 @@ def build(
     failure: Mapping[str, Any] | None = None,
     written: Sequence[str] = (),
 ) -> Model:
-    """The model of a run; `lines` is the whole journal (other runs only say when the release was deployed).
+    """The model of a run; `lines` is the whole journal (other runs only show when the release was deployed).
 
-    written: names of the files that the evidence is being written to, for the claim that it was.
+    written: the names of the files that are being written, for the claim that the evidence was written.
     """
     own = [line for line in lines if line["run_id"] == run.run_id]
     stages = stages_of(own)
@@ -147,13 +147,13 @@ def build(
 
 
 def evidence_proof(run: Run, names: Sequence[str]) -> Proof:
-    """The report's own claim; it is made before the files are in place, which they come to be only if it holds."""
-    detail = f"{', '.join(names)} in {run.directory}, each read back before it got its name."
+    """The report's own claim; it is made before the files are in place, and they get there only if it is true."""
+    detail = f"{', '.join(names)} in {run.directory}, each read back before it got its final name."
     return Proof(EVIDENCE_PROOF, "The evidence of this run is written", "pass", observed=list(names), detail=detail)
 
 
 def plain(value: Any) -> Any:
-    """The value in terms of JSON, which knows neither NaN nor infinity, and in characters that are seen."""
+    """The value as JSON data, without NaN and infinity, in visible characters."""
     if isinstance(value, Mapping):
         return {printable(str(key), lines=True): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -166,7 +166,7 @@ def plain(value: Any) -> Any:
 
 
 def _span(lines: Sequence[Line]) -> tuple[str | None, str | None]:
-    """When the run began, and its last line but for those of the report itself."""
+    """The time of the first line of the run, and of its last line before those of the report."""
     started = [line["ts"] for line in lines if line.get("ts")]
     ended = [line["ts"] for line in lines if line.get("ts") and (line["step"], line["event"]) not in _CLOSING]
     return (started[0] if started else None), (ended[-1] if ended else None)
@@ -195,7 +195,7 @@ def _record(stage: Stage) -> StageRecord:
 
 
 def _proofs(stages: Sequence[Stage]) -> list[dict[str, Any]]:
-    """Every claim with its step; one that a later step only repeats is there once."""
+    """Every claim with its step; one that a later step repeats is listed once."""
     found: dict[str, dict[str, Any]] = {}
     for stage in stages:
         for raw in stage.facts.get("proofs") or ():
@@ -214,7 +214,7 @@ def _checklist(sections: Sequence[Mapping[str, Any]], proofs: Sequence[Mapping[s
 
 
 def _item(section: str, declared: Mapping[str, Any], proofs: Sequence[Mapping[str, Any]]) -> ChecklistItem:
-    """Proved only if each pattern has a claim that holds, and none of its claims is red."""
+    """Proved only if each pattern has a claim that passed, and none that failed."""
     patterns = list(declared["proofs"])
     groups = [[proof for proof in proofs if fnmatchcase(proof["name"], pattern)] for pattern in patterns]
     statuses = [{proof["status"] for proof in group} for group in groups]

@@ -1,4 +1,4 @@
-"""The ways back from where a run has left the target, and the sentence that says why there is none."""
+"""The ways back from the state in which a run left the target, and the reason where there is none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..core.outcome import LOOKED_AT, TAKEN_BACK, Verdict
 from ..core.stages import Line, Stage, change_begun
 
 Way = dict[str, str]
-GONE = "It has been gone already: the release is taken back. Remove the cause before you deploy it again."
-NONE_NAMED = "The release names none for this outcome; the timeline says how far the run came."
-NOTHING_BEGUN = "There is nothing of this run to take back: it did not begin to change the database."
+GONE = "The release was already rolled back or restored. Remove the cause before you deploy it again."
+NONE_NAMED = "The release declares no way back for this outcome. The timeline shows how far the run got."
+NOTHING_BEGUN = "Nothing to roll back: this run did not start to change the database."
 
 
 def ways_back(
@@ -26,9 +26,9 @@ def ways_back(
     *,
     check_mode: bool,
 ) -> list[Way]:
-    """The release's commands, where something may have to go back; before them the one that undoes this run's swap.
+    """The release's commands, where a rollback may be necessary; before them the command that undoes this run's swap.
 
-    lines: the whole journal, which may know of a release that this run could not look at.
+    lines: the whole journal, which may record a release that this run could not check.
     """
     if verdict.outcome == "planned":
         return []
@@ -40,20 +40,20 @@ def ways_back(
     gone = verdict.outcome in TAKEN_BACK or any(_is_taken_back(stage.step, stage.status) for stage in stages)
     if gone or not (change_begun(stages, check_mode=check_mode) or _is_there(release, run, stages, verdict, lines)):
         return swapped
-    # What was just refused would be refused again; the headline says what would change that.
+    # A refused playbook would be refused again; the headline says what would change that.
     refused = verdict.outcome == "refused"
     return swapped + [way for way in declared if not (refused and is_of(run.playbook, way["command"]))]
 
 
 def is_of(playbook: str, command: str) -> bool:
-    """Whether a command calls this playbook, by its own name or by a release's (`playbook_release.yml`)."""
+    """Whether a command runs this playbook, under its own name or a release's (`playbook_release.yml`)."""
     names = [PurePath(word) for word in command.split()]
     stems = [name.stem for name in names if name.suffix in (".yml", ".yaml")]
     return any(stem == playbook or stem.startswith(f"{playbook}_") for stem in stems)
 
 
 def no_way_back(model: Mapping[str, Any]) -> str:
-    """Why a run that did not end as asked has no way back."""
+    """Why a run that did not end as requested has no way back."""
     if model["outcome"] in TAKEN_BACK or any(_is_taken_back(one["step"], one["status"]) for one in model["stages"]):
         return GONE
     return NONE_NAMED if model["change_begun"] else NOTHING_BEGUN
@@ -64,18 +64,18 @@ def _is_taken_back(step: str, status: str) -> bool:
 
 
 def _swap_back(stages: Sequence[Stage]) -> list[Way]:
-    """The command that undoes the run's own swap; none where there was no database to keep."""
+    """The command that undoes the run's own swap; none where no database was kept."""
     swap = next((stage.facts for stage in reversed(stages) if stage.step == "restore.swap"), {})
     if not (swap.get("kept") and swap.get("swap_back")):
         return []
-    title = f"Swap back what was live before this restore (kept as {swap['kept']})"
+    title = f"Swap back the database that was live before this restore (kept as {swap['kept']})"
     return [{"title": title, "command": str(swap["swap_back"])}]
 
 
 def _is_there(
     release: Mapping[str, Any], run: Run, stages: Sequence[Stage], verdict: Verdict, lines: Sequence[Line]
 ) -> bool:
-    """Whether the release is deployed: this run saw it, or could not look and the journal remembers it."""
+    """Whether the release is deployed: this run observed it, or could not check and the journal records it."""
     before = (release.get("migration") or {}).get("from_revision")
     if any(_shows(stage, before) for stage in stages):
         return True
@@ -85,7 +85,7 @@ def _is_there(
 
 
 def _shows(stage: Stage, before: str | None) -> bool:
-    """Whether a step found the release there, or the database not as it was before it."""
+    """Whether a step found the release deployed, or the database different from the one before it."""
     if stage.step in LOOKED_AT:
         return stage.status not in ("skipped", "refused")
     state = stage.facts.get("state")

@@ -1,4 +1,4 @@
-"""What is told of a run: which event it is, its words, and the shape that each receiver expects."""
+"""The messages about a run: the event, the text, and the format that each receiver expects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TEXT_LENGTH = 1500  # Slack takes 3000 characters, a phone fewer
 SLACK_HOSTS = ("hooks.slack.com", "hooks.slack-gov.com")
 TEAMS_HOSTS = (".webhook.office.com", ".logic.azure.com", ".api.powerplatform.com")
 WORDS = {
-    "start": "begins",
+    "start": "starts",
     "success": "done",
     "failure": "FAILED",
     "rollback": "ROLLED BACK",
@@ -25,7 +25,7 @@ WORDS = {
 
 @dataclass(frozen=True)
 class Message:
-    """One message about one event of a run; `report` leads to its report, empty where there is none yet."""
+    """One message about one event of a run; `report` locates its report, empty where there is none yet."""
 
     event: str
     run_id: str
@@ -46,13 +46,13 @@ class Message:
 
     @property
     def facts(self) -> dict[str, str]:
-        """What belongs to the message besides its sentence; only what there is."""
+        """The values that accompany the sentence; empty ones are omitted."""
         named = {"Outcome": self.outcome, "Environment": self.environment, "Run": self.run_id, "Report": self.report}
         return {name: printable(value) for name, value in named.items() if value}
 
 
 def event_of(moment: str, events: Collection[str], outcome: str, succeeded: bool) -> str:
-    """Which event this is; empty where it is none of those that are to be told."""
+    """The event of this moment; empty where its notification is not requested."""
     if moment == "start":
         event = "start"
     elif "readiness" in events:
@@ -65,8 +65,8 @@ def event_of(moment: str, events: Collection[str], outcome: str, succeeded: bool
 
 
 def message_of(event: str, run: Run, params: Mapping[str, Any]) -> Message:
-    """The message; a text that is too long is cut."""
-    start = f"{params['title']} on {run.environment}: {run.playbook} begins."
+    """The message; a text that is too long is truncated."""
+    start = f"{params['title']} on {run.environment}: {run.playbook} starts."
     return Message(
         event=event,
         run_id=run.run_id,
@@ -82,7 +82,7 @@ def message_of(event: str, run: Run, params: Mapping[str, Any]) -> Message:
 
 
 def kind_of(url: str, given: str) -> str:
-    """The shape that a webhook expects: as it was given, else by its host."""
+    """The format that a webhook expects: the configured one, else by its host."""
     host = host_of(url)
     if given:
         return given
@@ -92,7 +92,7 @@ def kind_of(url: str, given: str) -> str:
 
 
 def host_of(url: str) -> str:
-    """The host of an address, which is all of it that may be shown; empty where it has none."""
+    """The host of an address, the only part that may be shown; empty where it has none."""
     try:
         return urlsplit(url).hostname or ""
     except ValueError:
@@ -109,7 +109,7 @@ def _json(message: Message) -> dict[str, Any]:
 
 
 def _slack(message: Message) -> dict[str, Any]:
-    """Blocks of plain text: nothing in the data is a mention, a link or a format."""
+    """Blocks of plain text: data never becomes a mention, a link or formatting."""
     facts = "\n".join(f"{name}: {value}" for name, value in message.facts.items())
     return {
         "text": _slack_escaped(f"{message.subject} - {message.headline}"),
@@ -130,7 +130,7 @@ def _slack_escaped(text: str) -> str:
 
 
 def _teams(message: Message) -> dict[str, Any]:
-    """An adaptive card; of its elements only a text run shows data as it is, without Markdown."""
+    """An adaptive card; among its elements only a text run shows data without interpreting Markdown."""
     good = message.event in ("start", "success") or (message.event == "readiness" and message.succeeded)
     lines = [message.headline, *(f"{name}: {value}" for name, value in message.facts.items())]
     body = [

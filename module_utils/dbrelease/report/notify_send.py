@@ -1,9 +1,9 @@
-"""Bring a message to its receivers, all at once and within a deadline; what goes wrong is reported, never raised.
+"""Send a message to its receivers, in parallel and within a deadline; errors are reported, never raised.
 
-community.general.mail and ansible.builtin.uri do not keep what roles/notify promises. The first verifies no
-certificate, and sends a password in clear with a warning. The second has the webhook's address, which is a secret, in
-its result, or under no_log not even the reason of a failure. The timeouts of both are for one read: a receiver that
-answers a byte now and then holds the run.
+community.general.mail and ansible.builtin.uri cannot keep the promises of roles/notify. The first verifies no
+certificate, and sends a password unencrypted with only a warning. The second returns the webhook's address, which is a
+secret, or with no_log not even the reason of a failure. Their timeouts apply to a single read: a receiver that sends a
+byte now and then would block the run.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .notify import Message, host_of, kind_of, mail_text, payload_of
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of one channel; `place` is the receiver without anything secret, `detail` a sentence."""
+    """The result of one channel; `place` is the receiver without secrets, `detail` a sentence."""
 
     channel: str
     place: str
@@ -39,11 +39,11 @@ Channel = tuple[str, str, Send]
 
 
 class UndeliveredError(Exception):
-    """Why a message did not arrive, in a sentence that holds no secret."""
+    """Why a message did not arrive, in a sentence without secrets."""
 
 
 def channels_of(message: Message, params: Mapping[str, Any], timeout_s: float) -> list[Channel]:
-    """The configured channels, each with its way to send."""
+    """The configured channels, each with the function that sends."""
     found: list[Channel] = []
     if url := params["webhook_url"]:
         kind = kind_of(url, params["webhook_kind"] or "")
@@ -56,7 +56,7 @@ def channels_of(message: Message, params: Mapping[str, Any], timeout_s: float) -
 
 
 def deliver(channels: Sequence[Channel], timeout_s: float) -> list[Delivery]:
-    """Send by every channel at once; one that has not ended by the deadline is left behind."""
+    """Send over all channels in parallel; one that has not ended by the deadline is abandoned."""
     ended: dict[str, Delivery] = {}
     workers = []
     for channel in channels:
@@ -77,15 +77,15 @@ def _send(channel: Channel, ended: dict[str, Delivery], timeout_s: float) -> Non
     except UndeliveredError as error:
         ended[name] = Delivery(name, place, False, str(error))
     except Exception as error:
-        # Whatever it is: a message that cannot be sent stops no run. The error's own words may hold the address.
+        # A message that cannot be sent must never stop a run. The text of the error may contain the address.
         problem, _ = explain(error, timeout_s)
         ended[name] = Delivery(name, place, False, problem)
 
 
 def post(url: str, payload: Mapping[str, Any], timeout_s: float) -> str:
-    """POST to a webhook; the address holds a secret, and is in nothing that is said."""
+    """POST to a webhook; its address contains a secret, and no message shows it."""
     if not url.startswith(("http://", "https://")) or not host_of(url):
-        raise UndeliveredError("failed: notify_webhook_url is not of the form https://host/path; correct it.")
+        raise UndeliveredError("failed: notify_webhook_url does not have the form https://host/path; correct it.")
     answer = requests.post(url, json=payload, timeout=timeout_s, allow_redirects=False, stream=True, auth=login_in(url))
     with answer:
         if not 200 <= answer.status_code < 300:
@@ -94,10 +94,10 @@ def post(url: str, payload: Mapping[str, Any], timeout_s: float) -> str:
 
 
 def mail(message: Message, params: Mapping[str, Any], timeout_s: float) -> str:
-    """Send the e-mail; a password is only ever sent encrypted."""
+    """Send the e-mail; a password is sent only encrypted."""
     security, user, password = params["smtp_security"], params["smtp_user"], params["smtp_password"]
     if user and security == "none":
-        raise UndeliveredError("was not tried: a password is never sent in clear; set notify_smtp_security.")
+        raise UndeliveredError("was not attempted: a password is never sent unencrypted; set notify_smtp_security.")
     trust = ssl.create_default_context()
     server: smtplib.SMTP
     try:
@@ -122,16 +122,16 @@ def _mail_problem(error: smtplib.SMTPException) -> str:
     if isinstance(error, smtplib.SMTPAuthenticationError):
         return "the login was refused; check notify_smtp_user and notify_smtp_password."
     if isinstance(error, smtplib.SMTPNotSupportedError):
-        return "the server offers no such encryption or login; set notify_smtp_security to what it offers."
+        return "the server does not support this encryption or login; set notify_smtp_security to one that it supports."
     if isinstance(error, (smtplib.SMTPRecipientsRefused, smtplib.SMTPSenderRefused)):
-        return "the server refuses these addresses; correct notify_email and notify_email_from."
+        return "the server refused these addresses; correct notify_email and notify_email_from."
     if isinstance(error, smtplib.SMTPResponseException):
         return f"the server answered with {error.smtp_code}."
-    return f"the server broke off ({type(error).__name__})."
+    return f"the server ended the session ({type(error).__name__})."
 
 
 def letter(message: Message, sender: str, recipients: Sequence[str]) -> EmailMessage:
-    """The e-mail; what comes from the data is one line in the subject and text in the body."""
+    """The e-mail; data is a single line in the subject and plain text in the body."""
     mail = EmailMessage()
     mail["Subject"], mail["From"], mail["To"] = message.subject, sender, ", ".join(recipients)
     mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain="dbrelease.invalid")

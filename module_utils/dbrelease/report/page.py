@@ -1,4 +1,4 @@
-"""The page of a run, where the tools for it are: what makes it is looked for only when it is asked for."""
+"""The HTML page of a run; its libraries are imported only when the page is requested."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ PAGE_NAME = "report.html"
 
 
 def page_of(model: Mapping[str, Any], templates: Path) -> str:
-    """The evidence as HTML; raises ReleaseError where pygal, Jinja2 or the templates are not there."""
+    """The evidence as HTML; raises ReleaseError where pygal, Jinja2 or the templates are missing."""
     try:
         from .html import as_html
     except ImportError as error:
         raise ReleaseError(
-            f"Rendering the report failed ({error.name} is not there): install requirements.txt where Ansible runs, "
-            "and run again; evidence.json and report.md are written."
+            f"Rendering the report failed ({error.name} is not installed): install requirements.txt where Ansible "
+            "runs, and rerun; evidence.json and report.md are written."
         ) from error
     if not (templates / f"{PAGE_NAME}.j2").is_file():
-        raise ReleaseError(f"Rendering the report failed ({templates} holds no {PAGE_NAME}.j2): correct `templates`.")
+        raise ReleaseError(
+            f"Rendering the report failed ({templates} contains no {PAGE_NAME}.j2): correct `templates`."
+        )
     return as_html(model, templates)

@@ -1,4 +1,4 @@
-"""The parts of the evidence that tell what was taken, changed and left, each out of the facts of its stage."""
+"""The parts of the evidence on the backup, the change and the files, each from the facts of its stage."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _pick(facts: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 
 def baseline_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What was true before; None of a run that took no baseline."""
+    """The baseline; None for a run that took none."""
     if facts is None:
         return None
     tables = (facts.get("tables") or {}).items()
@@ -29,7 +29,7 @@ def baseline_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def backup_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The backup; None of a run that took none."""
+    """The backup; None for a run that took none."""
     if facts is None:
         return None
     names = ("path", "manifest", "sha256", "bytes", "duration_ms", "tool_version", "server_version", "decoded")
@@ -37,7 +37,7 @@ def backup_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """What the upgrade, its preview and its last steps left, or else the downgrade; also of one that failed."""
+    """The result of the upgrade, its preview and its last steps, or else of the downgrade; also where they failed."""
     facts = {stage.step: stage.facts for stage in stages}
     if not {"preview", "upgrade", "downgrade", "finalize"} & facts.keys():
         return None
@@ -56,15 +56,15 @@ def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
 def files_of(
     run: Run, written: Sequence[str], facts: Mapping[str, Mapping[str, Any]], stages: Sequence[Stage]
 ) -> list[dict[str, str]]:
-    """What the run left on the target."""
-    newest = {stage.step: stage.facts for stage in stages}  # what a step has left is there also where it failed then
+    """The files that the run left on the target."""
+    newest = {stage.step: stage.facts for stage in stages}  # a step that failed may have left files, too
     baseline = (facts.get("baseline") or {}).get("files") or {}
     backup = facts.get("backup") or {}
     known = {
         "backup": backup.get("path"),
         "backup manifest": backup.get("manifest"),
         "baseline": baseline.get("json"),
-        "baseline, to read": baseline.get("txt"),
+        "baseline, as text": baseline.get("txt"),
         "preview of the SQL": (facts.get("preview") or {}).get("path"),
         "log of the upgrade": newest.get("upgrade", {}).get("log"),
         "log of the rollback": newest.get("downgrade", {}).get("log"),
@@ -83,9 +83,9 @@ def files_of(
 
 
 def monitored(lines: Sequence[Line], run: Run, stages: Sequence[Stage]) -> dict[str, Any] | None:
-    """The samples of a run, oldest first, and its newest window (null until it ends); None where nobody watched.
+    """The samples of a run, oldest first, and its newest window (null until it ends); None where no run watched.
 
-    lines: the whole journal; a run that watches or asks how it was shows also what other runs saw since the deployment.
+    lines: the whole journal; a run of monitor or readiness also shows the samples of other runs since the deployment.
     """
     own = [line["facts"] for line in lines if line["step"] == "sample" and line["run_id"] == run.run_id]
     mine = {id(facts) for facts in own}

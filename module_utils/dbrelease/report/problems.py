@@ -1,4 +1,4 @@
-"""The end of a run in a few lines: its outcome in one sentence, and each problem with what to do about it."""
+"""The end of a run in a few lines: its outcome in one sentence, and each problem with its remedy."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..core.stages import one_line
 
 Problem = dict[str, str]
 PROBLEMS_AT_MOST, LENGTH_AT_MOST = 20, 2_000
-# A refusal by guards gives all reasons in its message, with those that are no claim; what is held tells it again.
+# The message of a refusal by guards has all reasons, also those without a claim; the step `hold` repeats them.
 SAID_BY_MESSAGE = ("guards",)
 
 
 def problems_of(model: Mapping[str, Any]) -> list[Problem]:
-    """What stands between the run and its success: the claims that do not hold, those of the first cause first.
+    """The problems that kept the run from success: the claims that failed, those of the first cause first.
 
-    A cause that no claim states comes before them, in its own words, which say what to do.
+    A cause that no claim states precedes them in its own words, which include the remedy.
     """
     cause = model["cause"]
     if not cause:
@@ -32,7 +32,7 @@ def problems_of(model: Mapping[str, Any]) -> list[Problem]:
 
 
 def summary_of(model: Mapping[str, Any]) -> str:
-    """The headline without the words of its cause, which is the first problem; the whole one where it has no cause."""
+    """The headline without its cause, which is the first problem; the whole headline where it has no cause."""
     headline, cause = str(model["headline"]), model["cause"]
     if not cause:
         return headline
@@ -56,7 +56,7 @@ def numbered(message: str) -> list[str]:
 
 
 def bounded(problems: Any) -> list[Problem]:
-    """Problems that can be shown, whoever names them: of this form, each once, not too many and not too long."""
+    """Problems that can be shown, from any source: well-formed, each once, limited in number and length."""
     found: list[Problem] = []
     for given in problems if isinstance(problems, list | tuple) else ():
         if isinstance(given, Mapping):
@@ -66,12 +66,12 @@ def bounded(problems: Any) -> list[Problem]:
     left = len(found) - PROBLEMS_AT_MOST
     if left <= 0:
         return found
-    more = {"sentence": f"{left + 1} more problems are not listed here.", "remedy": "Read them in the report."}
+    more = {"sentence": f"{left + 1} more problems are not listed here.", "remedy": "Read the report."}
     return [*found[: PROBLEMS_AT_MOST - 1], more]
 
 
 def shortened(text: Any) -> str:
-    """The text as one line in which every character is seen, and of a bounded length."""
+    """The text as one line of visible characters and bounded length."""
     line = one_line(str(text or "")[: 2 * LENGTH_AT_MOST])
     return line if len(line) <= LENGTH_AT_MOST else f"{line[: LENGTH_AT_MOST - 3]}..."
 

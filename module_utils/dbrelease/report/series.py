@@ -1,4 +1,4 @@
-"""The numbers of the evidence that are worth a picture: before and after, and how they went while it was watched."""
+"""The numbers of the evidence that become charts: before and after, and their course during the watch."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TABLES_AT_MOST = 12
 PERCENTILES = ("p50", "p95", "max")
 STACKED = {"errors", "connections"}  # parts of a whole
 UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_percent": "%"}
-# Of a sample, what says which one it is and what came of it.
+# Of a sample, the keys that identify it and give its result.
 NO_SERIES = {"taken_at", "verdict", "findings", "statuses"}
 
 
 @dataclass(frozen=True)
 class Series:
-    """Numbers under one name, one for each label of the chart; None where there is none."""
+    """Numbers under one name, one for each label of the chart; None where a number is missing."""
 
     name: str
     values: Sequence[float | None]
@@ -29,7 +29,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Chart:
-    """What a chart shows, before anything is drawn."""
+    """The content of a chart, before it is drawn."""
 
     title: str
     kind: Kind
@@ -44,7 +44,7 @@ class Chart:
 
     @property
     def summary(self) -> str:
-        """The chart in words, for those who do not see it."""
+        """The chart in words, for readers who cannot see it."""
         parts = []
         for one in self.series:
             known = [value for value in one.values if value is not None]
@@ -53,7 +53,7 @@ class Chart:
                 few = len(known) <= len(PERCENTILES) + 1
                 span = f"from {min(known):g} to {max(known):g}, at last {known[-1]:g}"
                 parts.append(f"{one.name}: {shown if few else span}")
-        return f"{self.title}{', ' + self.unit if self.unit else ''}. {'; '.join(parts) or 'No number.'}"
+        return f"{self.title}{', ' + self.unit if self.unit else ''}. {'; '.join(parts) or 'No data.'}"
 
 
 def number(value: object) -> float | None:
@@ -64,7 +64,7 @@ def number(value: object) -> float | None:
 
 
 def latency_charts(api: Mapping[str, Any]) -> list[Chart]:
-    """Per endpoint: the latency before and after, as far as each was measured."""
+    """Per endpoint: the latency before and after, where it was measured."""
     before, after = api.get("before") or {}, api.get("after") or {}
     charts = []
     for endpoint in dict.fromkeys([*before, *after]):
@@ -80,7 +80,7 @@ def latency_charts(api: Mapping[str, Any]) -> list[Chart]:
 
 
 def row_counts(baseline: Mapping[str, Any] | None, proofs: Rows) -> list[dict[str, Any]]:
-    """Per table: rows and fingerprint of the baseline, and what the run found afterwards, where it looked."""
+    """Per table: rows and fingerprint of the baseline, and those that the run read afterwards, if it did."""
     found = {
         proof["name"].removeprefix("untouched."): proof for proof in proofs if proof["name"].startswith("untouched.")
     }
@@ -107,7 +107,7 @@ def row_counts(baseline: Mapping[str, Any] | None, proofs: Rows) -> list[dict[st
 
 
 def row_charts(counted: Rows) -> list[Chart]:
-    """The rows of each table before and after, where they can be told apart."""
+    """The rows of each table before and after, unless there are too many tables for one chart."""
     if not counted or len(counted) > TABLES_AT_MOST:
         return []
     series = [Series(side, [row[side] for row in counted]) for side in ("before", "after")]
@@ -116,7 +116,7 @@ def row_charts(counted: Rows) -> list[Chart]:
 
 
 def lock_charts(migration: Mapping[str, Any] | None) -> list[Chart]:
-    """How old the transactions were that stood in the way, when the upgrade ended."""
+    """How old the blocking transactions were when the upgrade ended."""
     ages: dict[str, float] = {}
     for row in (migration or {}).get("lock_waits") or ():
         try:
@@ -129,18 +129,18 @@ def lock_charts(migration: Mapping[str, Any] | None) -> list[Chart]:
         ages[name] = round(max(0.0, age + took / 1000), 1)
     if not ages:
         return []
-    title = "Age of the transactions that stood in the way, at the end of the upgrade"
+    title = "Age of the blocking transactions at the end of the upgrade"
     return [Chart(title, "bars", list(ages), [Series("age", list(ages.values()))], "s")]
 
 
 def samples_of(monitoring: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    """Of this run and of those before it, oldest first."""
+    """The samples of earlier runs and of this one, oldest first."""
     found = [*((monitoring or {}).get("earlier") or ()), *((monitoring or {}).get("samples") or ())]
     return [sample for sample in found if isinstance(sample, Mapping)]
 
 
 def monitoring_charts(monitoring: Mapping[str, Any] | None) -> list[Chart]:
-    """A chart for each number that the samples have, in the order in which they came; one sample is no series."""
+    """A chart for each number of the samples, in order of appearance; one sample is no series."""
     samples = samples_of(monitoring)
     charts: list[Chart] = []
     if len(samples) < 2:
@@ -161,7 +161,7 @@ def monitoring_charts(monitoring: Mapping[str, Any] | None) -> list[Chart]:
 
 
 def _numbers(key: str, value: Any, name: str = "") -> Iterator[tuple[str, float]]:
-    """A number, or those in a mapping under their names; of a latency the 95th percentile stands for all."""
+    """A number, or the numbers of a mapping with their names; of a latency only the 95th percentile."""
     if isinstance(value, Mapping):
         if name and "p95" in value:
             value = {"": value["p95"]}
@@ -186,13 +186,13 @@ def _unit(key: str) -> str:
 
 
 def _clock(sample: Mapping[str, Any], *, dated: bool) -> str:
-    """Of a moment (`2026-01-02T03:04:05...`) the time, or the day and the time, for an axis."""
+    """The time of a moment (`2026-01-02T03:04:05...`), or its day and time, for an axis."""
     taken_at = str(sample.get("taken_at") or "")
     return taken_at[5:16].replace("T", " ") if dated else taken_at[11:19]
 
 
 def _thinned(chart: Chart) -> Chart:
-    """The chart with so few points that they can be told apart; of each group the highest stays, the worst."""
+    """The chart with few enough points to distinguish them; of each group the highest, which is the worst."""
     size = math.ceil(len(chart.labels) / POINTS_AT_MOST)
     if size <= 1:
         return chart

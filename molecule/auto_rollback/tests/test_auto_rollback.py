@@ -125,7 +125,7 @@ def test_errors_that_were_logged_before_are_not_blamed_on_it() -> None:
     assert (run.status, run.evidence["outcome"]) == (0, "deployed"), run.output
     proofs = {proof["name"]: proof for proof in run.evidence["proofs"]}
     assert proofs["monitor.backend_log"]["status"] == "inconclusive"
-    assert "as often before the release" in proofs["monitor.backend_log"]["detail"]
+    assert "as frequent before the release" in proofs["monitor.backend_log"]["detail"]
     assert play("rollback_8_1a.yml").evidence["outcome"] == "rolled_back"
 
 

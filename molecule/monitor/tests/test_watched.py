@@ -296,7 +296,7 @@ FAILING: list[tuple[str, Callable[[], AbstractContextManager[None]], list[str], 
     ("connections", crowded, [], "connections", "above the limit of 30 ("),
     ("a queue that grows", queued, [], "queue", "3 tasks wait"),
     ("a table that loses its rows", shrunk, [], "growth", "find out who deleted the rows"),
-    ("dead rows", without_vacuum, [], "dead_rows", "see why vacuum does not reach it"),
+    ("dead rows", without_vacuum, [], "dead_rows", "check why vacuum does not reach it"),
     ("a standby that stays behind", standby_that_stands_still, [], "replication", "above the limit of 2 s"),
     ("a worker that is down", lambda: paused(WORKER), [], "worker_log", "paused"),
 ]
@@ -389,7 +389,7 @@ def test_lines_that_were_rotated_away_are_inconclusive() -> None:
     run = watch(*ONE_SAMPLE)
     assert run.status == 0, run.output
     claim = next(c for c in samples()[-1]["facts"]["claims"] if c["name"] == "worker_log")
-    assert claim["verdict"] == "inconclusive" and "rotated away" in claim["detail"]
+    assert claim["verdict"] == "inconclusive" and "rotated out" in claim["detail"]
 
 
 def test_a_killed_watch_goes_on_where_it_was() -> None:
@@ -533,7 +533,7 @@ def test_a_schedule_that_could_take_no_sample_is_refused(crontab: tuple[dict[str
         inventory=str(inventory),
         environment={**environment, "DB_PASSWORD": password},
     )
-    assert run.status != 0 and "cron has nothing of your environment" in run.evidence["headline"], run.output
+    assert run.status != 0 and "cron does not have your environment" in run.evidence["headline"], run.output
     assert not table.exists() and password not in run.output
 
 

@@ -35,7 +35,7 @@ def test_a_failure_is_told_by_webhook_and_mail_and_the_secret_nowhere() -> None:
         run = play("deploy_8_1a.yml", "-vvv", "-e", json.dumps(more))
     assert run.status != 0
     assert [body["event"] for body in hook.bodies] == ["start", "failure"]
-    assert [str(letter["Subject"]).split(": ")[1].split()[0] for letter in box.letters] == ["begins", "FAILED"]
+    assert [str(letter["Subject"]).split(": ")[1].split()[0] for letter in box.letters] == ["starts", "FAILED"]
     assert hook.bodies[1]["headline"] == run.evidence["headline"]
     assert (ARTIFACTS / hook.bodies[1]["report"].split("/staging/")[1]).is_file()
     assert told(run) == [("notify.start", "pass"), ("notify.failure", "pass")]

@@ -81,7 +81,7 @@ def test_it_says_what_it_would_take(remember: Remember) -> None:
     assert run.status != 0
     assert run.evidence["outcome"] == "refused"
     assert run.evidence["headline"].startswith("Not ready")
-    for words in ("Ask again in", "48 h"):
+    for words in ("Rerun in", "48 h"):
         assert words in run.evidence["headline"]
     assert "Traceback" not in run.output
 
@@ -153,12 +153,12 @@ def slow(facts: dict[str, Any]) -> None:
 TABLE = "drawing_project_associations"
 FOREIGN_KEY = f"{TABLE}_drawing_id_fkey"
 NOT_READY: list[tuple[str, Callable[[Psql, Remember], Any], str, str]] = [
-    ("samples with a gap", lambda p, r: lines(without_samples(20, 25), r), "stable", "nobody knows"),
-    ("no sample lately", lambda p, r: lines(without_samples(-1, 4), r), "stable", "nobody knows"),
+    ("samples with a gap", lambda p, r: lines(without_samples(20, 25), r), "stable", "was not observed"),
+    ("no sample lately", lambda p, r: lines(without_samples(-1, 4), r), "stable", "was not observed"),
     ("an error about the release", lambda p, r: lines(with_sample(concerning), r), "errors", "is corrupt"),
     ("an application that is slow", lambda p, r: lines(with_sample(slow), r), "performance", "99999"),
     ("a backup that is gone", lambda p, r: away(dump()), "backup", "No such file"),
-    ("a backup that changed by one bit", lambda p, r: changed(dump()), "backup", "not what was written"),
+    ("a backup that changed by one bit", lambda p, r: changed(dump()), "backup", "differs from what was written"),
     (
         "drift",
         lambda p, r: sql(

@@ -210,7 +210,7 @@ def test_rows_of_others_are_shown_and_kept(deployed: Psql) -> None:
         for _ in range(2):
             run = reconcile()
             assert run.status != 0 and run.evidence["outcome"] == "failed"
-            assert "nobody else's rows" in run.output
+            assert "only rows that the release itself writes" in run.output
             assert deployed.value(f"SELECT count(*) FROM {TABLE} WHERE assigned_by = 'bob'") == "1"
     finally:
         change(f"DELETE FROM {TABLE} WHERE assigned_by = 'bob'")

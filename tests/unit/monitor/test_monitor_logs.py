@@ -259,7 +259,7 @@ def test_a_new_error_among_known_ones_is_the_one_that_is_shown() -> None:
     claim = judge(LOG, Container("a", "running", 1, 1, 1), WINDOW, seen, kinds, [])
     assert claim.verdict == "fail"
     assert "1 error in the log of shop " in claim.detail and claim.detail.endswith("no room")
-    assert "besides 1 as before the release" in claim.detail
+    assert "besides 1 that also occurred before the release" in claim.detail
 
 
 @pytest.mark.parametrize(
@@ -314,8 +314,8 @@ def test_a_window_begins_with_its_first_nanosecond_and_ends_before_its_last() ->
 DOUBTS: list[tuple[str, dict[str, Any], dict[str, Any], int, tuple[str, bool] | None]] = [
     ("as it was", {}, {"container_id": "a"}, 5, None),
     ("restarted", {"started_ns": 150 * SECOND}, {}, 5, ("restarted", False)),
-    ("made anew", {"created_ns": 150 * SECOND, "oldest_ns": 150 * SECOND}, {}, 5, ("made anew", True)),
-    ("another one", {}, {"container_id": "b"}, 5, ("made anew", True)),
+    ("made anew", {"created_ns": 150 * SECOND, "oldest_ns": 150 * SECOND}, {}, 5, ("recreated", True)),
+    ("another one", {}, {"container_id": "b"}, 5, ("recreated", True)),
     ("rotated", {"oldest_ns": 100 * SECOND + 1}, {"container_id": "a", "oldest_at": "x"}, 5, ("rotated", True)),
     ("emptied", {"oldest_ns": None}, {"container_id": "a", "oldest_at": "x"}, 5, ("rotated", True)),
     ("its first line", {"oldest_ns": 150 * SECOND}, {"container_id": "a", "oldest_at": None}, 5, None),

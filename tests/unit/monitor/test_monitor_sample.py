@@ -123,7 +123,7 @@ def test_a_standby_that_was_there_and_is_gone_is_no_pass(params: dict[str, Any])
         with path.open("a") as file:
             file.write(json.dumps({**line, "step": "sample", "facts": sample}) + "\n")
     verdict, detail = claims(params)["replication"]
-    assert (verdict, "0 standbys are connected, and 2 were" in detail) == ("inconclusive", True)
+    assert (verdict, "0 standbys are connected, 2 were before" in detail) == ("inconclusive", True)
 
 
 def claims(params: dict[str, Any]) -> dict[str, tuple[str, str]]:
@@ -187,7 +187,7 @@ SQL_CASES: list[tuple[str, str, str, str, str]] = [
         "UPDATE alembic_version SET version_num = 'aaa1'",
         "revision",
         "fail",
-        "at aaa1, and not at",
+        "at aaa1, not at",
     ),
     ("no revision", "DELETE FROM alembic_version", "revision", "fail", "at no revision"),
     ("dead rows", "DELETE FROM order_items WHERE order_id < 50", "dead_rows", "fail", "49 dead rows"),

@@ -137,9 +137,10 @@ def target(run_parameters: dict[str, Any], login_parameters: dict[str, Any], ses
 def test_ready(target: Target) -> None:
     result = target.ask()
     assert result["ready"] and result["message"] == ""
+    criteria = ("stable", "errors", "performance", "backup", "restorable", "drift", "constraints")
     assert {proof["name"]: proof["status"] for proof in result["proofs"]} == {
-        f"readiness.{name}": "pass"
-        for name in ("stable", "errors", "performance", "backup", "restorable", "drift", "constraints")
+        **{f"readiness.{name}": "pass" for name in criteria},
+        "backup.restorable": "pass",
     }
     closing = target.journal()[-1]
     assert (closing["step"], closing["event"]) == ("readiness", "passed")
@@ -205,9 +206,9 @@ def restarting(times: int) -> Callable[[Target], None]:
 
 NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
     ("too young", younger, "stable", "fail", "45 h ago"),
-    ("a gap in the middle", lambda t: without(t, 20 * HOUR, 23.5 * HOUR), "stable", "fail", "nobody knows"),
-    ("no sample for hours", lambda t: without(t, -1, 2.5 * HOUR), "stable", "fail", "nobody knows"),
-    ("rolled back", lambda t: t.lines.append({"ago": 1, "step": "rolled_back"}), "stable", "fail", "taken back"),
+    ("a gap in the middle", lambda t: without(t, 20 * HOUR, 23.5 * HOUR), "stable", "fail", "was not observed"),
+    ("no sample for hours", lambda t: without(t, -1, 2.5 * HOUR), "stable", "fail", "was not observed"),
+    ("rolled back", lambda t: t.lines.append({"ago": 1, "step": "rolled_back"}), "stable", "fail", "restored since"),
     ("never deployed", lambda t: t.lines.pop(2), "stable", "fail", "no deployment"),
     (
         "failures in a row",
@@ -221,7 +222,7 @@ NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
         lambda t: t.lines.append(sample(1800, "fail", grave=True)),
         "stable",
         "fail",
-        "what concerns the release (app_log)",
+        "a finding that concerns the release (app_log)",
     ),
     (
         "failures again and again",
@@ -253,9 +254,9 @@ NOT: list[tuple[str, Callable[[Target], Any], str, str, str]] = [
     ),
     ("slow now", lambda t: t.lines.append(sample(-1, p50=31)), "performance", "fail", "newest sample: 31"),
     ("no baseline", lambda t: t.lines.pop(0), "performance", "inconclusive", "no baseline"),
-    ("no backup", lambda t: t.lines.pop(1), "backup", "fail", "knows no backup"),
+    ("no backup", lambda t: t.lines.pop(1), "backup", "fail", "records no backup"),
     ("the backup is gone", lambda t: t.dump.unlink(), "backup", "fail", "No such file"),
-    ("the backup is another", rewrite_dump, "backup", "fail", "not what was written"),
+    ("the backup is another", rewrite_dump, "backup", "fail", "differs from what was written"),
     ("the manifest is gone", no_manifest, "backup", "fail", "no manifest"),
     ("never restored", lambda t: t.manifest.update(restored=None), "restorable", "inconclusive", "readiness_restore"),
     ("drift", lambda t: t.sql("INSERT INTO orders VALUES (3)"), "drift", "fail", "1 row breaks it"),
@@ -311,7 +312,7 @@ def test_it_is_deployed_whatever_the_event_was_called(target: Target, lines: lis
 
 def test_what_the_journal_does_not_know_and_the_database_has_is_verified_first(target: Target) -> None:
     target.lines.pop(2)
-    assert "run its verification, from which on it counts as deployed" in target.ask()["message"]
+    assert "run the verification, from which on it counts as deployed" in target.ask()["message"]
     target.sql("UPDATE alembic_version SET version_num = 'aaa1'")
     assert "Deploy it first." in target.ask()["message"]
 

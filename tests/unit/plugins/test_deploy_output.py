@@ -88,7 +88,7 @@ NOTIFIED = {"notify_webhook_url": "http://127.0.0.1:9/"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The project with stubs in the place of its modules."""
-    for name in ("ansible.cfg", "playbooks/deploy.yml", "playbooks/configuration/demanded.yml"):
+    for name in ("ansible.cfg", "playbooks/deploy.yml", "playbooks/settings.yml", "playbooks/in_force.yml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     for name in ("roles", "library", "module_utils", "collections", *(f"plugins/{kind}" for kind in SHARED)):

@@ -14,8 +14,8 @@ from hostile_target import play
 @pytest.mark.parametrize(
     ("module", "arguments", "package", "install"),
     [
-        ("payload_info", {"revision": "a", "payload": []}, "docker", "docker"),
-        ("structure_info", {"tables": {}, "revision": "a"}, "psycopg2", "psycopg2-binary"),
+        ("payload", {"payload": []}, "docker", "docker"),
+        ("sql_check_info", {"checks": []}, "psycopg2", "psycopg2-binary"),
     ],
 )
 def test_it_is_named(tmp_path: Path, module: str, arguments: dict[str, object], package: str, install: str) -> None:

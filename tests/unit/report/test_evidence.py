@@ -446,7 +446,7 @@ def test_ways_back_only_where_there_is_something_to_take_back(
     if number:
         assert "ansible-playbook rollback.yml -i test -e '{\"a\": {}}'" in report.splitlines()
     elif model["outcome"] != "rolled_back":
-        assert "did not begin to change the database" in report
+        assert "did not start to change the database" in report
 
 
 def test_an_earlier_deployment_is_named(run: Run) -> None:
@@ -469,7 +469,7 @@ def test_lines_of_other_runs_prove_nothing(run: Run) -> None:
 def test_a_release_with_little_in_it(make: Make) -> None:
     model = make(FULL, release={"title": "Small"})
     assert model["release"]["to_revision"] is None
-    assert "The release declares none." in as_markdown(model)
+    assert "The release declares no checklist." in as_markdown(model)
 
 
 def test_hostile_data_becomes_no_html_and_breaks_no_table(make: Make) -> None:

@@ -50,7 +50,7 @@ CASES: list[tuple[str, list[Event], list[str], list[str]]] = [
         [BEGUN, ("sample", "failed", SEEN), ("sample", "passed", QUIET), ("monitor", "failed", {"window": WINDOW})],
         [
             "- In this run: 2 samples (1 fail, 1 pass)",
-            "- The window was to be 60 s long, from 2026-01-02T03:04:05.000000000Z on: 61 s were watched",
+            "- Requested window: 60 s from 2026-01-02T03:04:05.000000000Z. 61 s were watched",
             "at most 31 s apart",
             "| 2026-01-02T03:04:05.000000000Z | fail | 3 | 1.9 s | 3 | 2 | 4 | 1 error. |",
             "| 2026-01-02T03:05:05Z | pass |  |  |  |  |  |  |",
@@ -66,8 +66,8 @@ CASES: list[tuple[str, list[Event], list[str], list[str]]] = [
     (
         "killed in the watch",
         [BEGUN, ("sample", "failed", SEEN)],
-        ["- The watch has no end in this run, and its window was not judged", "| fail |"],
-        ["The window was to be"],
+        ["- The watch did not end in this run, and its window was not judged", "| fail |"],
+        ["Requested window"],
     ),
     ("killed before a sample", [BEGUN], ["- In this run: no sample was taken"], ["| When |", "no end in this run"]),
     ("nobody watched", closed("verify"), [], ["In this run"]),

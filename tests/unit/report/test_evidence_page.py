@@ -13,6 +13,7 @@ from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
 from ansible.module_utils.dbrelease.report.charts import draw, is_logarithmic
 from ansible.module_utils.dbrelease.report.html import anchors, newest_sample, timeline
+from ansible.module_utils.dbrelease.report.markdown_report import as_markdown
 from ansible.module_utils.dbrelease.report.page import page_of
 from ansible.module_utils.dbrelease.report.series import (
     POINTS_AT_MOST,
@@ -35,13 +36,26 @@ def run(run_parameters: dict[str, Any]) -> Run:
 def test_a_missing_template_or_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("deployed", run)
     assert page_of(model, TEMPLATES) == report_of("deployed", run)
-    with pytest.raises(ReleaseError, match=r"holds no report\.html\.j2"):
+    with pytest.raises(ReleaseError, match=r"contains no report\.html\.j2"):
         page_of(model, Path("/nowhere"))
     monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.report.html")
     monkeypatch.delitem(sys.modules, "ansible.module_utils.dbrelease.report.charts")
     monkeypatch.setitem(sys.modules, "pygal", None)
-    with pytest.raises(ReleaseError, match="pygal is not there"):
+    with pytest.raises(ReleaseError, match="pygal is not installed"):
         page_of(model, TEMPLATES)
+
+
+@pytest.mark.parametrize("situation", SITUATIONS)
+def test_the_counts_read_the_same_in_each_report(run: Run, situation: str) -> None:
+    model = model_of(situation, run)
+    counts = model["counts"]
+    said = (
+        f"{counts['pass']} passed, {counts['fail']} failed, "
+        f"{counts['inconclusive']} inconclusive, {counts['skipped']} skipped"
+    )
+    assert f"| Claims | {said} |" in as_markdown(model)
+    page = report_of(situation, run).partition('<ul class="counts"')[2].partition("</ul>")[0]
+    assert ", ".join(" ".join(found) for found in re.findall(r"<b>(\d+)</b> (\w+)</li>", page)) == said
 
 
 class Tags(HTMLParser):
@@ -133,12 +147,12 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
 @pytest.mark.parametrize(
     ("situation", "says"),
     [
-        ("rolled_back", "the release is taken back. Remove the cause"),
+        ("rolled_back", "already rolled back or restored. Remove the cause"),
         ("failed_rollback", "ansible-playbook restore.yml -i test"),
         ("failed_restore", "ansible-playbook restore.yml -e restore_swap_back=app_old_1"),
-        ("failed_restore", "moved no revision; the timeline and the claims tell what it changed"),
-        ("interrupted", "Unknown: the migration has no end"),
-        ("refused", "nothing of this run to take back: it did not begin to change the database"),
+        ("failed_restore", "moved no revision; the timeline and the claims show what it changed"),
+        ("interrupted", "Unknown: the migration ended without"),
+        ("refused", "Nothing to roll back: this run did not start to change the database"),
     ],
 )
 def test_it_makes_sense_of_a_run_that_did_not_end_as_asked(run: Run, situation: str, says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -56,7 +57,7 @@ def test_the_report_is_true(run: Run, case: Case) -> None:
     ]
     page = as_html(model, TEMPLATES)
     for text in (as_markdown(model), " ".join(page.split())):
-        plain = text.replace("\\", "")
+        plain = re.sub(r"\d+(</b>)? failed\b", "", text.replace("\\", ""))  # without the count of claims
         assert [one for one in case.says if one not in plain] == []
         assert [one for one in case.never if one in plain] == []
     assert (
@@ -124,7 +125,7 @@ def test_a_rollback_tells_of_its_downgrade_as_a_deploy_does_of_its_upgrade(run: 
     model = model_of(Case("", "rollback", [*ALLOWED, *DOWNGRADED, *closed("rolled_back")], "rolled_back", [], []), run)
     assert model["migration"] is not None
     assert (model["migration"]["from_revision"], model["migration"]["attempts"]) == ("bbb", 1)
-    assert "None: nobody stood in its way." in as_html(model, TEMPLATES)
+    assert "None: no other session blocked it." in as_html(model, TEMPLATES)
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_the_start_has_no_report_yet(params: dict[str, Any]) -> None:
     with webhook() as hook:
         result = notification.act({**params, "moment": "start", "webhook_url": hook.url}, False)
     assert result["proofs"][0]["name"] == "notify.start"
-    assert hook.bodies[0]["report"] == "" and "begins" in hook.bodies[0]["headline"]
+    assert hook.bodies[0]["report"] == "" and "starts" in hook.bodies[0]["headline"]
 
 
 def unwell(params: dict[str, Any], how: str, port: int) -> dict[str, Any]:
@@ -185,11 +185,11 @@ def test_where_nothing_listens_the_run_goes_on(params: dict[str, Any], how: str)
 
 
 REFUSALS: list[tuple[str, dict[str, Any], str]] = [
-    ("no encryption there", {"smtp_security": "starttls"}, "offers no such encryption"),
+    ("no encryption there", {"smtp_security": "starttls"}, "does not support this encryption"),
     ("no TLS there", {"smtp_security": "tls"}, "failed: its certificate is not trusted|broke off"),
-    ("a password in clear", {"smtp_user": "u", "smtp_password": "pw-s3cr3t"}, "never sent in clear"),
+    ("a password in clear", {"smtp_user": "u", "smtp_password": "pw-s3cr3t"}, "never sent unencrypted"),
     ("one recipient of two", {"email": ["a@example.org", "no@example.org"]}, "refused for no@example.org"),
-    ("every recipient", {"email": ["no@example.org"]}, "refuses these addresses"),
+    ("every recipient", {"email": ["no@example.org"]}, "refused these addresses"),
     ("a name that is none", {"smtp_host": "no.such.host.invalid"}, "host name is unknown|did not answer"),
 ]
 

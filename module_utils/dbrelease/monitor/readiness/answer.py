@@ -1,4 +1,4 @@
-"""Gather what the criteria need, and make one answer of them."""
+"""Gather the input of the criteria, and combine their verdicts into one answer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def judge(
     timeout_s: int,
     now_ns: int,
 ) -> list[Proof]:
-    """A proof for each criterion; raises ReleaseError where the release declares none, or nobody can look."""
+    """A proof for each criterion; raises ReleaseError where there is none, or the database cannot be read."""
     readiness, monitoring = release.get("readiness"), release.get("monitoring") or {}
     if not readiness:
         raise ReleaseError(
@@ -64,7 +64,7 @@ def judge(
 
 
 def answer(proofs: Sequence[Proof]) -> tuple[bool, str]:
-    """Yes if nothing is red or open; and why not, one sentence a criterion."""
+    """Whether no criterion failed or is inconclusive; and the reasons against it, one sentence for each."""
     unmet = [proof for proof in proofs if proof.status not in ("pass", "skipped")]
     reasons = [
         f"{number}) {proof.title}: {proof.detail} {proof.remedy}".strip() for number, proof in enumerate(unmet, start=1)

@@ -1,4 +1,4 @@
-"""Is the backup of the release still there, unchanged, and can it be restored?"""
+"""Whether the backup of the release still exists unchanged, and can be restored."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from ...postgres.session import (
 from ...restore.copy import advice_for, drop_database
 from ...restore.settings import apply_session_settings, create_closed
 
-KEPT = "The backup from before the release is there, unchanged"
+KEPT = "The backup from before the release exists and is unchanged"
 RESTORABLE = "The backup can be restored"
 SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} {options_of({**TRANSACTIONS, **NO_WORKERS})} -c idle_session_timeout=0"
 CRITERION = "readiness.restorable"
 RESTORED_PROOF = "backup.restorable"
-RESTORE_NOW = "Ask again with -e readiness_restore=true, which restores it into a throwaway database."
-NO_WAY_BACK = "Until it can be restored there is no way back to before the release by this backup."
-TAKE_CARE = "Without it there is no way back to before the release: find it in your copies of the state directory."
+RESTORE_NOW = "Rerun with -e readiness_restore=true, which restores it into a temporary database."
+NO_WAY_BACK = "Until it can be restored, this backup is no way back to the state before the release."
+TAKE_CARE = "Without it the state before the release cannot be restored: find it in your copies of the state directory."
 
 
 def kept(facts: Mapping[str, Any] | None, state_dir: str) -> tuple[Proof, Manifest | None]:
-    """The journal's newest backup of the release: its file is what journal and manifest say."""
+    """The journal's newest backup of the release: its file is as recorded in the journal and the manifest."""
     if not facts:
-        return Proof("readiness.backup", KEPT, "fail", detail="The journal knows no backup.", remedy=TAKE_CARE), None
+        return Proof("readiness.backup", KEPT, "fail", detail="The journal records no backup.", remedy=TAKE_CARE), None
     path, expected = kept_in(state_dir, facts["path"]), {"sha256": facts["sha256"], "bytes": facts["bytes"]}
     try:
         manifest = read(kept_in(state_dir, facts["manifest"]))
@@ -62,7 +62,7 @@ def kept(facts: Mapping[str, Any] | None, state_dir: str) -> tuple[Proof, Manife
     if manifest is None:
         wrong = f"There is no manifest {facts['manifest']}."
     elif observed != expected or manifest["sha256"] != sha256:
-        wrong = f"{path} has {size} bytes and sha256 {sha256[:12]}..., not what was written."
+        wrong = f"{path} has {size} bytes and sha256 {sha256[:12]}..., which differs from what was written."
     if wrong:
         proof = Proof(
             "readiness.backup", KEPT, "fail", expected=expected, observed=observed, detail=wrong, remedy=TAKE_CARE
@@ -73,23 +73,21 @@ def kept(facts: Mapping[str, Any] | None, state_dir: str) -> tuple[Proof, Manife
 
 
 def claims(proofs: Sequence[Proof]) -> list[Proof]:
-    """The backup's own claim, which was open when it was taken, from the criterion that asks for it."""
+    """The backup's own claim, which was inconclusive when the backup was taken, from the criterion that checks it."""
     return [replace(proof, name=RESTORED_PROOF) for proof in proofs if proof.name == CRITERION]
 
 
 def restorable(
     manifest: Manifest | None, path: str, login: Login, container: str, run_id: str, *, now: bool, timeout_s: int
 ) -> Proof:
-    """It was restored for proof before, or is now (`now`), and what came of it is what the manifest says."""
+    """It was restored as a test before, or is now (`now`), and the result matches the manifest."""
     name = CRITERION
     if manifest is None:
-        return Proof(name, RESTORABLE, "fail", detail="There is no whole backup to restore.", remedy=TAKE_CARE)
+        return Proof(name, RESTORABLE, "fail", detail="There is no complete backup to restore.", remedy=TAKE_CARE)
     if not now:
         if manifest.get("restored"):
-            return Proof(
-                name, RESTORABLE, "pass", detail="It was restored for proof before.", observed=manifest["restored"]
-            )
-        return Proof(name, RESTORABLE, "inconclusive", detail="It was never restored for proof.", remedy=RESTORE_NOW)
+            return Proof(name, RESTORABLE, "pass", detail="A test restored it before.", observed=manifest["restored"])
+        return Proof(name, RESTORABLE, "inconclusive", detail="No test has restored it.", remedy=RESTORE_NOW)
     begun = time.monotonic()
     try:
         with throwaway(login, run_id, manifest.get("settings") or {}) as copy:
@@ -101,31 +99,31 @@ def restorable(
     if different:
         detail = f"The restored tables differ from the manifest: {', '.join(different)}."
         return Proof(name, RESTORABLE, "fail", observed=different, detail=detail, remedy=NO_WAY_BACK, duration_ms=spent)
-    detail = f"Restored into a throwaway database now: rows and fingerprints of {len(manifest['tables'])} tables match."
+    detail = f"Restored into a temporary database now: rows and fingerprints of {len(manifest['tables'])} tables match."
     return Proof(name, RESTORABLE, "pass", observed=[], detail=detail, duration_ms=spent)
 
 
 @contextmanager
 def throwaway(login: Login, run_id: str, settings: Mapping[str, Any]) -> Iterator[Login]:
-    """An empty database beside the application's, gone afterwards in every outcome; raises ReleaseError.
+    """An empty database beside the application's, dropped afterwards in every outcome; raises ReleaseError.
 
-    settings: of the backup; what a session begins with is applied.
+    settings: of the backup; its session settings are applied.
     """
-    # By this name the next run finds and removes it, should this one be killed.
+    # If this run is killed, the next one finds and drops it by this name.
     name = proof_name(login.database, run_id)
     with (
         closing(connect(login, "dbrelease readiness")) as session,
         session.cursor(cursor_factory=RealDictCursor) as cursor,
     ):
         try:
-            # A backup of before settings were kept is of a database like the live one. What is in it gets no owner.
+            # A backup without settings is of a database like the live one. Its objects get no owner.
             like, (me,) = settings or read_settings(cursor), select(cursor, "SELECT current_user AS owner")
             major = session.server_version // 10_000
             create_closed(cursor, name, {**like, **me}, major, tablespaces=())
         except psycopg2.Error as error:
             raise ReleaseError(
-                f"Making a throwaway database beside {login.label} failed ({server_reason(error)}): "
-                "let the deploying user create databases, of the encoding and the locale that the backup is of."
+                f"Creating a temporary database beside {login.label} failed ({server_reason(error)}): "
+                "allow the deploying user to create databases with the encoding and the locale of the backup."
             ) from error
         try:
             _set(cursor, name, settings)
@@ -140,7 +138,7 @@ def _set(cursor: RealDictCursor, name: str, settings: Mapping[str, Any]) -> None
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Applying the settings of the backup to {name} failed ({server_reason(error)}): "
-            "let the deploying user set what the manifest says."
+            "allow the deploying user to set what the manifest records."
         ) from error
 
 
@@ -154,7 +152,7 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
         "--no-password",
         "--no-owner",
         "--no-privileges",
-        # As a connection string: a bare name with = in it would be taken for one.
+        # As a connection string: a bare name that contains = would be parsed as one.
         f"--dbname={make_dsn(dbname=copy.database)}",
     ]
     environment = tool_environment(copy, "dbrelease readiness", inside=bool(container))
@@ -173,7 +171,7 @@ def restore(path: str, copy: Login, container: str, timeout_s: int) -> None:
 
 
 def compare(copy: Login, manifest: Manifest) -> list[str]:
-    """The tables of which the copy holds something else than the manifest says."""
+    """The tables whose content in the copy differs from the manifest."""
     tables = manifest["tables"]
     with closing(connect(copy, "dbrelease readiness")) as session:
         try:
@@ -181,7 +179,9 @@ def compare(copy: Login, manifest: Manifest) -> list[str]:
                 restored = read_tables(cursor, only={name: table["columns"] for name, table in tables.items()})
                 present = read_tables(cursor)
         except psycopg2.Error as error:
-            raise ReleaseError(f"Reading the restored copy failed ({server_reason(error)}): run again.") from error
+            raise ReleaseError(
+                f"Reading the restored copy failed ({server_reason(error)}): rerun the playbook."
+            ) from error
     different = [
         name
         for name, table in tables.items()

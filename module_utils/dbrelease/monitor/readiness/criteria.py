@@ -1,4 +1,4 @@
-"""The criteria of readiness, each a pure function of what is remembered and seen, each a proof."""
+"""The criteria of readiness: each a pure function of journal and observations that returns a proof."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..verdicts import findings
 from ..window import longest_gap, tallies
 
 SHOWN = 3
-LOOK = "Remove the cause, and ask again when the release has been stable for its time since."
-WATCH = "Let monitor take samples (-e monitor_schedule=hourly), and ask again."
+LOOK = "Remove the cause, and rerun when the release has been stable for the required time since then."
+WATCH = "Let monitor take samples (-e monitor_schedule=hourly), and rerun."
 VERIFY = (
-    "The database is at its revision all the same: run its verification, from which on it counts as deployed, and let "
+    "However, the database is at its revision: run the verification, from which on it counts as deployed, and let "
     "monitor take samples."
 )
-NEVER = "The journal knows no deployment of this release that was not taken back."
+NEVER = "The journal records no deployment of this release, or it was rolled back or restored since."
 
 
 def _proof(name: str, title: str, status: Status, detail: str, remedy: str = "", **values: Any) -> Proof:
@@ -35,9 +35,9 @@ def stable(
     *,
     at_revision: bool = False,
 ) -> Proof:
-    """Deployed for long enough, with samples all through the last so many hours; a gap is not stability.
+    """Deployed for long enough, with samples throughout the required time; a gap does not count as stability.
 
-    at_revision: whether the database is at the release's revision now, whatever the journal knows.
+    at_revision: whether the database is at the release's revision now, whatever the journal records.
     """
     needed, allowed = readiness["stable_seconds"], readiness["largest_gap_seconds"]
     title = f"The release has been stable for {_hours(needed)}"
@@ -54,9 +54,9 @@ def stable(
     }
     if age < needed:
         detail = f"It was deployed {_hours(age)} ago, at {moment(memory.deployed_ns)}."
-        return _proof("stable", title, "fail", detail, f"Ask again in {_hours(needed - age)}.", **values)
+        return _proof("stable", title, "fail", detail, f"Rerun in {_hours(needed - age)}.", **values)
     if gap > allowed:
-        detail = f"For {_hours(gap)} no sample was taken, longer than {_hours(allowed)}: what was then nobody knows."
+        detail = f"For {_hours(gap)} no sample was taken, longer than {_hours(allowed)}: that time was not observed."
         return _proof("stable", title, "fail", detail, WATCH, **values)
     if problem := _unrest(samples, limits):
         return _proof("stable", title, "fail", problem, LOOK, **values)
@@ -65,7 +65,7 @@ def stable(
 
 
 def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
-    """What the samples say against stability: too many failed in a row, one about the release, or the newest."""
+    """Why the samples disprove stability: too many failed, one that concerns the release, or the newest."""
     for name, tally in tallies(samples).items() if limits else ():
         found = " ".join(tally.details[:SHOWN])
         if limits and tally.in_a_row >= limits["consecutive_failed_samples"]:
@@ -73,7 +73,7 @@ def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
         if limits and tally.failed >= limits["failed_samples"]:
             return f"{tally.failed} of {len(samples)} samples failed ({name}). {found}".strip()
         if tally.grave:
-            return f"A sample failed by what concerns the release ({name}). {found}".strip()
+            return f"A sample failed on a finding that concerns the release ({name}). {found}".strip()
     if limits and (restarted := _restarted(samples, limits["consecutive_failed_samples"])):
         return restarted
     if samples and samples[-1].facts["verdict"] == "fail":
@@ -82,13 +82,13 @@ def _unrest(samples: Sequence[Sample], limits: Mapping[str, int] | None) -> str:
 
 
 def _restarted(samples: Sequence[Sample], limit: int) -> str:
-    """Which container had started anew in the windows of so many samples in a row; each of them proves nothing."""
+    """The container that was restarted in the windows of too many consecutive samples; each of them proves nothing."""
     in_a_row: dict[str, int] = {}
     for name, facts in (log for sample in samples for log in (sample.facts.get("logs") or {}).items()):
         started = facts.get("started_at")
         if started is None:
             continue
-        # Both are moments of one form, which sort as text.
+        # Both timestamps have the same format, which sorts as text.
         in_a_row[name] = in_a_row.get(name, 0) + 1 if started > facts["begin"] else 0
         if in_a_row[name] >= limit:
             return f"Container {facts['container']} was restarted before each of {in_a_row[name]} samples in a row."
@@ -96,7 +96,7 @@ def _restarted(samples: Sequence[Sample], limit: int) -> str:
 
 
 def no_errors(memory: Memory, readiness: Mapping[str, int], logs: Sequence[str], now_ns: int) -> Proof:
-    """No log has an error that concerns the release; one that was not read all through that time proves nothing."""
+    """No log has an error that concerns the release; a log that was not read throughout that time is inconclusive."""
     title = "No error that concerns the release was logged"
     begin_ns = _begin(memory, readiness, now_ns)
     samples = memory.since(begin_ns)
@@ -111,21 +111,21 @@ def no_errors(memory: Memory, readiness: Mapping[str, int], logs: Sequence[str],
     values: dict[str, Any] = {"expected": 0, "observed": {"concerning": concerning, "others": errors - concerning}}
     if concerning:
         found = next(log["sample"][0] for _, log in read if log.get("concerning"))
-        return _proof("errors", title, "fail", f"{concerning} were, the first: {found}", LOOK, **values)
+        return _proof("errors", title, "fail", f"{concerning} were logged, the first: {found}", LOOK, **values)
     lost = [log["lost"] for _, log in read if log.get("lost")]
     gaps = [_unread(name, samples, begin_ns, now_ns, readiness["largest_gap_seconds"]) for name in logs]
     if doubts := [*lost, *filter(None, gaps)]:
         detail = doubts[0]
-        remedy = "Make sure of that time by hand, and ask again when samples cover the time since."
+        remedy = "Check that time manually, and rerun when samples cover the time since then."
         return _proof("errors", title, "inconclusive", detail, remedy, **values)
-    others = f" {errors} others were." if errors else ""
-    return _proof("errors", title, "pass", f"Not in {len(samples)} samples.{others}", **values)
+    others = f" {errors} other errors were logged." if errors else ""
+    return _proof("errors", title, "pass", f"None in {len(samples)} samples.{others}", **values)
 
 
 def _unread(name: str, samples: Sequence[Sample], begin_ns: int, now_ns: int, allowed: int) -> str:
-    """Why what was not read of a log may hide an error: what a sample could not read the next one reads.
+    """Why the unread part of a log may hide an error; a part that a sample could not read, the next one reads.
 
-    A log in which nothing was to be read is as good as one that nobody has read: it may be written elsewhere.
+    An empty log counts as unread: the service may log elsewhere.
     """
     logs = [(sample, (sample.facts.get("logs") or {}).get(name)) for sample in samples]
     reasons = [(sample, log.get("unread") or log.get("silent") or "") for sample, log in logs if log]
@@ -137,18 +137,18 @@ def _unread(name: str, samples: Sequence[Sample], begin_ns: int, now_ns: int, al
 
 
 def _begin(memory: Memory, readiness: Mapping[str, int], now_ns: int) -> int:
-    """From when on it must have been stable."""
+    """The beginning of the time for which it must have been stable."""
     return max(memory.deployed_ns or 0, now_ns - readiness["stable_seconds"] * SECOND_NS)
 
 
 def _left_out(samples: Sequence[Sample]) -> Mapping[str, str]:
-    """What the newest sample could not look at, as the target has no such thing, with the reason."""
+    """The claims that the newest sample skipped because the target has no such thing, with the reason."""
     left_out: Mapping[str, str] = (samples[-1].facts.get("left_out") or {}) if samples else {}
     return left_out
 
 
 def performance(samples: Sequence[Sample], latency: Mapping[str, Any] | None, baseline: Mapping[str, Any]) -> Proof:
-    """The median of each endpoint over the samples, and in the newest one, is within its limit of the baseline."""
+    """The median of each endpoint, over the samples and in the newest one, is within its limit over the baseline."""
     title = "The application is as fast as before the release"
     if not latency:
         return _proof("performance", title, "skipped", "The release does not declare how to measure it.")
@@ -172,10 +172,10 @@ def performance(samples: Sequence[Sample], latency: Mapping[str, Any] | None, ba
             slow.append(f"{name} took {observed[name]} ms (newest sample: {newest}), {limits}")
     values: dict[str, Any] = {"expected": expected, "observed": observed}
     if slow:
-        remedy = "Look at the load of the target and at the plans of the queries behind it."
+        remedy = "Check the load of the target and the plans of the queries behind these endpoints."
         return _proof("performance", title, "fail", f"{'; '.join(slow)}.", remedy, **values)
     if unknown or not names:
-        detail = f"Nothing to compare: no baseline or no answer of {', '.join(unknown) or 'any endpoint'}."
+        detail = f"Nothing to compare: there is no baseline or no answer of {', '.join(unknown) or 'any endpoint'}."
         return _proof("performance", title, "inconclusive", detail, WATCH, **values)
     detail = f"The medians of {len(samples)} samples are within their limits."
     return _proof("performance", title, "pass", detail, **values)
@@ -188,16 +188,16 @@ def _p50(sample: Sample, name: str) -> float | None:
 
 
 def drift(proofs: Sequence[Proof]) -> Proof:
-    """Every check of drift counts zero now."""
-    title = "Every row is in line: there is no drift"
+    """Every drift check counts zero now."""
+    title = "There is no drift: every row is as the release requires"
     if not proofs:
         return _proof("drift", title, "skipped", "The release declares no drift.")
     observed = {proof.name.removeprefix("checks."): proof.observed for proof in proofs}
     found = [f"{proof.title}: {proof.detail}" for proof in proofs if proof.status != "pass"]
     if found:
-        remedy = "Run reconcile, which brings the rows in line, and ask again."
+        remedy = "Run reconcile, which repairs the rows, and rerun."
         return _proof("drift", title, "fail", " ".join(found), remedy, expected=0, observed=observed)
-    return _proof("drift", title, "pass", "Not one row breaks a check of drift.", expected=0, observed=observed)
+    return _proof("drift", title, "pass", "No row violates a drift check.", expected=0, observed=observed)
 
 
 def constraints(proofs: Sequence[Proof]) -> Proof:
@@ -205,8 +205,8 @@ def constraints(proofs: Sequence[Proof]) -> Proof:
     title = "The structure is as declared, and its constraints are valid"
     found = [f"{proof.title}: {proof.detail}" for proof in proofs if proof.status != "pass"]
     if found:
-        return _proof("constraints", title, "fail", " ".join(found), "Run reconcile or verify, and ask again.")
-    return _proof("constraints", title, "pass", f"{len(proofs)} claims about the structure hold.")
+        return _proof("constraints", title, "fail", " ".join(found), "Run reconcile or verify, and rerun.")
+    return _proof("constraints", title, "pass", f"{len(proofs)} claims about the structure passed.")
 
 
 def _hours(seconds: int) -> str:
