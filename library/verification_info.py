@@ -56,6 +56,11 @@ options:
                   C(constraints), any of them, in the same form. The table may have others besides.
               type: dict
               default: {}
+            audit:
+              description: Not read here, as it says nothing of the structure; see O(untouched.audit_tables).
+              type: list
+              elements: str
+              default: []
         revision:
           description: The one revision that the database must be at.
           type: str

@@ -41,7 +41,7 @@ _raw:
 
 MIGRATED, FAILED, RESULT = "migrate_finalize", "ansible_failed_task", "ansible_failed_result"
 HELD = "held"
-UNKNOWN = "what failed are claims that could not be checked: nothing that was observed speaks against it."
+UNKNOWN = "the verification did not come to a verdict: nothing that was observed speaks against the release."
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from psycopg2.extensions import cursor as Cursor
 
-from .fingerprints import table_key
 from .session import Row, select
+from .table_key import table_key
 
 # One that was never used has no value, and one that begins anew by itself is never behind.
 VALUES = """

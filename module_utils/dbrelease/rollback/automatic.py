@@ -40,12 +40,17 @@ def broken_by_others(failed: Iterable[Result]) -> str:
 
 
 def is_unknown(failed: Iterable[tuple[Result, Result]]) -> bool:
-    """Whether all that failed after the migration are claims that could not be checked.
+    """Whether nothing that failed after the migration is a verdict: claims could not be checked, or a module died.
 
     failed: of each target on which a task has failed the results of the migration's last step and of that task.
     """
     found = [result for migrated, result in failed if _ran(migrated)]
-    return bool(found) and all(result is not None and result.get("could_not_run") is True for result in found)
+    return bool(found) and not any(map(_is_verdict, found))
+
+
+def _is_verdict(result: Result) -> bool:
+    """Whether a module of ours failed on purpose: only such a result says `refused`, true or false."""
+    return result is not None and "refused" in result and result.get("could_not_run") is not True
 
 
 def _ran(result: Result) -> bool:

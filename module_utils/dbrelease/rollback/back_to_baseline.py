@@ -19,8 +19,9 @@ from ..host.commands import Commands, commands_in
 from ..postgres.catalog import find_relation, present, quoted
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
-from ..postgres.fingerprints import READING, read_tables, table_key
+from ..postgres.fingerprints import READING, read_tables
 from ..postgres.session import Login, Row, connect, select, server_reason, transaction
+from ..postgres.table_key import table_key
 from ..runs.work import Work
 from ..verify.unchanged_verdict import same
 from ..verify.write_attribution import LOCK_WAIT_MS, Memory, compare, others_tables

@@ -16,7 +16,10 @@ OPTIONS: Options = {
     "tables": {
         "type": "dict",
         "required": True,
-        "options": {name: {"type": "dict", "default": {}} for name in ("existing", "created", "altered")},
+        "options": {
+            **{name: {"type": "dict", "default": {}} for name in ("existing", "created", "altered")},
+            "audit": {"type": "list", "elements": "str", "default": []},
+        },
     },
     "revision": {"type": "str", "required": True},
     "reconcile_command": {"type": "str", "default": ""},

@@ -43,7 +43,7 @@ Ends = dict[str, dict[str, str]]  # by target, and by step
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A project of which only the playbook and the settings are ours."""
-    for name in ("ansible.cfg", "playbooks/deploy.yml", "playbooks/configuration/demanded.yml"):
+    for name in ("ansible.cfg", "playbooks/deploy.yml", "playbooks/settings.yml", "playbooks/in_force.yml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "collections").symlink_to(ROOT / "collections")

@@ -53,7 +53,8 @@ def test_it_is_held_where_only_others_broke_what_is_red(failed: list[dict[str, A
     assert not held or "other sessions broke them since (The claim a)" in broken_by_others(failed)
 
 
-UNKNOWN, RED = {"failed": True, "could_not_run": True}, {"failed": True, "could_not_run": False}
+UNKNOWN = {"failed": True, "refused": False, "could_not_run": True}
+RED = {"failed": True, "refused": False}
 
 
 @pytest.mark.parametrize(
@@ -62,8 +63,8 @@ UNKNOWN, RED = {"failed": True, "could_not_run": True}, {"failed": True, "could_
         ([], False),
         ([(DONE, UNKNOWN)], True),
         ([(DONE, RED)], False),
-        ([(DONE, {"failed": True})], False),
-        ([(DONE, None)], False),
+        ([(DONE, {"failed": True, "msg": "MODULE FAILURE"})], True),
+        ([(DONE, None)], True),
         ([(DONE, UNKNOWN), (DONE, UNKNOWN)], True),
         ([(DONE, UNKNOWN), (DONE, RED)], False),
         ([(DONE, UNKNOWN), (None, RED)], True),

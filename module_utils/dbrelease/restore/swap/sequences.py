@@ -11,8 +11,8 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ...core.errors import ReleaseError
-from ...postgres.fingerprints import table_key
 from ...postgres.session import Login, select, server_reason, session
+from ...postgres.table_key import table_key
 
 APPLICATION = "dbrelease sequences"
 SEQUENCES = """
