@@ -274,6 +274,13 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
         "INSERT INTO plain VALUES (1); INSERT INTO uses VALUES (1, 1)", "DELETE FROM codes", "",
         "violates foreign key constraint",
     ),
+    "the same in a database whose sessions check nothing": (
+        "CREATE TABLE codes (id int PRIMARY KEY); CREATE TABLE plain (id int PRIMARY KEY);"
+        "CREATE TABLE uses (id int PRIMARY KEY, code_id int REFERENCES codes); INSERT INTO codes VALUES (1)",
+        "INSERT INTO plain VALUES (1); INSERT INTO uses VALUES (1, 1)", "DELETE FROM codes; DO $$ BEGIN EXECUTE"
+        " format('ALTER DATABASE %I SET session_replication_role = replica', current_database()); END $$", "",
+        "violates foreign key constraint",
+    ),
     "a key that was given to another row since": (
         CODES, "INSERT INTO plain VALUES (1); INSERT INTO codes VALUES (3, 'saved')",
         "INSERT INTO codes VALUES (3, 'since')", "",

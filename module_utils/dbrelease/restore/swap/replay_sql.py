@@ -21,8 +21,10 @@ SETTINGS = {
 }
 # Before anything is looked for: whoever runs the script calls nobody's functions and operators but the server's.
 PINNED = f"SET LOCAL {PATH} = {OWN_SETTINGS[PATH]};\n"
-# A server refuses to set a limit that it does not know, so `timeouts` sets those that it has.
-NOT_REPLAYED = (*LOST_CLIENT, *TIMEOUTS, "default_transaction_read_only")
+# An older server does not know each of the timeouts, and only a superuser may set this role, even to its own value:
+# both are set from the catalog.
+REPLICA = "session_replication_role"
+NOT_REPLAYED = (*LOST_CLIENT, *TIMEOUTS, REPLICA, "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.
 ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {VERIFY}();\nCALL {RELEASE}();\n"
@@ -34,8 +36,14 @@ def beginning() -> str:
         f"SET LOCAL {name} = {literal(value)};\n" for name, value in SETTINGS.items() if name not in NOT_REPLAYED
     )
     timeouts = f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY ({array(TIMEOUTS)});\n"
+    # Whoever may not leave that role is refused by the server: rows would be written unchecked.
+    checked = literal(SETTINGS[REPLICA])
+    origin = (
+        f"SELECT set_config(name, {checked}, true) FROM pg_settings"
+        f" WHERE name = {literal(REPLICA)} AND setting <> {checked};\n"
+    )
     # Rows that refer to one another can only be written before that is checked.
-    return f"{settings}{timeouts}SET CONSTRAINTS ALL DEFERRED;\n{REPLAY_HOLD_SQL}{REPLAY_WRITE_SQL}"
+    return f"{settings}{timeouts}{origin}SET CONSTRAINTS ALL DEFERRED;\n{REPLAY_HOLD_SQL}{REPLAY_WRITE_SQL}"
 
 
 def held_statement() -> str:
