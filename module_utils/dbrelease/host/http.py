@@ -228,7 +228,7 @@ def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
         return "failed: its certificate is not trusted.", NOT_TRUSTED
     if any(isinstance(cause, requests.exceptions.ContentDecodingError) for cause in chain):
         return "returned too large an answer, or one with an invalid encoding.", "Check the log of the service."
-    return f"failed ({type(chain[-1]).__name__}).", START_IT
+    return f"failed: the connection broke off ({type(chain[-1]).__name__}).", START_IT
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

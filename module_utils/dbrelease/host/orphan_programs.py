@@ -8,12 +8,12 @@ from ..core.errors import ReleaseError
 from .commands import Commands
 
 TIMEOUT_S = 30
-# The engine has no call that ends what `exec` began; the run is in the environment of its programs.
-# A parent is ended before its child, or a script would go on to its next command; but for `timeout`, which ends by
-# itself when it has seen the program's end. An orphan's end is seen by the container's first process. Where that is
-# Postgres, it takes an orphan that a signal ended for one of its own that crashed: it ends every session, and recovers.
-# So an orphan there is only asked to end itself, if it is one that exits then; it says so into a pipe that nobody reads
-# any more, which would be another signal, and so somebody reads it.
+# The engine has no call that ends a program that `exec` started; the run's id is in the program's environment.
+# A parent is killed before its child, because a script would continue with its next command; except `timeout`, which
+# ends when its program has ended. The container's first process adopts an orphan. Where that is Postgres, it treats an
+# orphan that a signal has ended as a crashed child of its own: it terminates every session, and recovers. So an orphan
+# there only gets SIGTERM, and only if it is a program that exits then; it prints a message to a pipe that has no reader
+# any more, which would cause another signal, so the script reads from that pipe.
 END_PROGRAMS = r"""
 exec 2>/dev/null
 own="^PGAPPNAME=dbrelease-.*-($1)$"
@@ -23,7 +23,7 @@ if [ $? -eq 1 ]; then
 else # a smaller grep, asked for each process
   programs() { for file in /proc/[0-9]*/environ; do tr '\0' '\n' < $file | grep -Eq "$own" && echo $file; done; }
 fi
-told() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
+status() { sed -n "s/^$2:[[:space:]]*//p" "/proc/$1/status"; }
 round=0
 while [ $round -lt 25 ]; do
   round=$((round + 1)) left=
@@ -31,8 +31,8 @@ while [ $round -lt 25 ]; do
   found=$(programs) ours=
   for file in $found; do pid=${file#/proc/} ours="$ours ${pid%/environ} "; done
   for pid in $ours; do
-    process=/proc/$pid name=$(told $pid Name) parent=$(told $pid PPid)
-    above=$(told "$parent" Name) left="$left
+    process=/proc/$pid name=$(status $pid Name) parent=$(status $pid PPid)
+    above=$(status "$parent" Name) left="$left
 works $pid $name"
     case $name,$parents in timeout,*" $pid "*) kill -CONT $pid; continue ;; esac
     case $above,$ours in timeout,*) ;; *" $parent "*) continue ;; esac

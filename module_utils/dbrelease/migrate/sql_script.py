@@ -67,8 +67,8 @@ class Script:
         judged = with_invalid_indexes(judge(move, revisions, cause, duration_ms), self.login)
         proofs = [judged, self.log.close()]
         after = read_counters(self.login) if revisions is not None else None
-        told = (list(watch.seen), before, after, writers.facts())
-        return Moved(proofs, revisions, started_at, duration_ms, self._attempts, *told)
+        rest = (list(watch.seen), before, after, writers.facts())
+        return Moved(proofs, revisions, started_at, duration_ms, self._attempts, *rest)
 
     def _attempt(self, move: Move, name: str, deadline: float, watch: LockWatch) -> None:
         remaining_ms = round((deadline - time.monotonic()) * 1000)
@@ -205,11 +205,11 @@ def _move(
             "log": str(path),
             "revisions_after": moved.revisions,
         }
-        told = _as_result(result, *proofs)
-        if told["message"]:
-            facts = {key: value for key, value in told.items() if key != "message"}
-            raise ReleaseError(told["message"], refused=any(refuses(move, proof) for proof in proofs), **facts)
-    return told
+        answer = _as_result(result, *proofs)
+        if answer["message"]:
+            facts = {key: value for key, value in answer.items() if key != "message"}
+            raise ReleaseError(answer["message"], refused=any(refuses(move, proof) for proof in proofs), **facts)
+    return answer
 
 
 def _as_result(result: dict[str, Any], *proofs: Proof) -> dict[str, Any]:

@@ -37,11 +37,11 @@ class StepGuards:
         One decided guard is enough: where the API is down, its container may still show the answer.
         """
         guards = [self.guards[name] for name in step.guarded_by]
-        looked = [(guard, self.services.look(guard)) for guard in guards]
-        red = [(guard, seen) for guard, seen in looked if seen.status == "fail"]
-        if not red and any(seen.status == "pass" for _, seen in looked):
+        observed = [(guard, self.services.look(guard)) for guard in guards]
+        red = [(guard, seen) for guard, seen in observed if seen.status == "fail"]
+        if not red and any(seen.status == "pass" for _, seen in observed):
             return
-        for guard, seen in [*red, *(found for found in looked if found[1].status == "inconclusive")]:
+        for guard, seen in [*red, *(found for found in observed if found[1].status == "inconclusive")]:
             raise ReleaseError(
                 f"Step {step.name} ({step.title}) was not run: its rows may no longer belong to the release alone. "
                 f"{in_words(guard, seen)} {remedy_of(guard, seen)}"

@@ -130,10 +130,10 @@ def _move(
             "revisions_after": moved.revisions,
             **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
         }
-        told = _as_result(result, move, [previewed, *proofs])
-        if told["message"]:
-            raise _Failed(told, refused=any(refuses(move, proof) for proof in proofs))
-    return told
+        answer = _as_result(result, move, [previewed, *proofs])
+        if answer["message"]:
+            raise _Failed(answer, refused=any(refuses(move, proof) for proof in proofs))
+    return answer
 
 
 def _as_owner(commands: Commands, move: Move, params: Mapping[str, Any], login: Login) -> dict[str, str]:
@@ -146,9 +146,9 @@ def _as_owner(commands: Commands, move: Move, params: Mapping[str, Any], login: 
 class _Failed(ReleaseError):
     """The move failed: all facts go into the result; the journal already has them."""
 
-    def __init__(self, told: dict[str, Any], *, refused: bool) -> None:
+    def __init__(self, answer: dict[str, Any], *, refused: bool) -> None:
         kept = ("changed", "proofs", "revisions_before", "revisions_after", "log", "attempts", "lock_waits")
-        super().__init__(told["message"], refused=refused, **{key: told[key] for key in kept})
+        super().__init__(answer["message"], refused=refused, **{key: answer[key] for key in kept})
 
 
 def _log(path: Path, login: Login) -> MigrationLog:

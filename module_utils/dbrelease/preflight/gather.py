@@ -58,7 +58,7 @@ class Target:
 
 
 def gather(place: Target, demands: Demands) -> Facts:
-    """Read everything that the rules judge; what cannot be read holds the reason."""
+    """Read everything that the rules judge; what cannot be read has the reason instead."""
 
     def backend() -> Commands:
         return commands_in(place.backend_container or None, workdir=place.workdir, environment=place.environment)
@@ -102,12 +102,12 @@ def gather(place: Target, demands: Demands) -> Facts:
     return with_history(facts, demands, backend)
 
 
-def attempt(look: Callable[[], Value], down: Unseen | None = None) -> Value | Unseen:
+def attempt(read: Callable[[], Value], down: Unseen | None = None) -> Value | Unseen:
     """Return the value that was read, or why that failed; not tried where its container is known to be down."""
     if down:
         return down
     try:
-        return look()
+        return read()
     except WritesError as error:
         return Writes(error.message)
     except ReleaseError as error:

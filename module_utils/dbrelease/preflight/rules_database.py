@@ -129,7 +129,7 @@ def _wrong_revision(demands: Demands, facts: Facts, seen: Database, revisions: l
 
 
 def standing_of(found: str, start: str, history: Mapping[str, tuple[str, ...]]) -> str:
-    """Where a revision stands to another: `older`, `newer`, `beside` or `unknown`."""
+    """The relation of a revision to another: `older`, `newer`, `beside` or `unknown`."""
     if found not in history:
         return "unknown"
     if found in _ancestors(start, history):

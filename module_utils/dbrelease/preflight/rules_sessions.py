@@ -52,7 +52,7 @@ def old_transactions(demands: Demands, facts: Facts, seen: Database) -> Proof:
 @on_database("strangers")
 def strangers(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """No untrusted role has created a function or operator that the release's SQL may call instead of the intended."""
-    trusted = "superusers, db_user, the database's owner, whoever may become one of them, or may write the revision"
+    trusted = "superusers, db_user, the database's owner, roles that may act as one of them or may write the revision"
     if seen.planted:
         return broken(
             "strangers",

@@ -83,7 +83,7 @@ def _definition_fits(parts: Parts, key: str, constraint: Any) -> Iterator[Proble
     definition = declared.get("definition")
     if declared.get("type") != "exclusion" or not isinstance(definition, str):
         return
-    # A condition in the definition may hold any text, but it ends in a parenthesis.
+    # A condition in the definition may contain any text, but it ends in a parenthesis.
     ending = definition.rpartition(")")[2]
     for name, words in TIMINGS.items():
         value, said = declared.get(name, False), words in ending

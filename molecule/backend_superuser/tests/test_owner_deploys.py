@@ -56,7 +56,7 @@ def test_a_restore_without_createdb_is_foretold_and_refused_before_anything(psql
     assert (run.status, run.evidence["outcome"]) == (0, "deployed"), run.output
     (rights,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "preflight.rights"]
     assert rights["status"] == "inconclusive"
-    assert "may not create databases: a restore of the backup would be refused" in rights["detail"]
+    assert "may not create databases: the server would refuse to restore the backup" in rights["detail"]
 
 
 def test_with_it_the_backup_is_restored(psql: Psql) -> None:

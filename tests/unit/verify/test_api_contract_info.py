@@ -389,7 +389,7 @@ FAULTS = [
     (down, "nothing listens there", "Start the service"),
     (silent, "did not answer within 0.5 s", "what blocks the service"),
     (trickling, "did not answer within 0.5 s", "what blocks the service"),
-    (hanging_up, "failed (", "Start the service"),
+    (hanging_up, "failed: the connection broke off (", "Start the service"),
     (redirecting, "a redirect to localhost, which is not followed", "base URL"),
     (going_round, "after 5 redirects", "base URL"),
 ]
