@@ -21,11 +21,8 @@ description:
   - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
-extends_documentation_fragment: [environment, login, run, lock]
+extends_documentation_fragment: [environment, login, run, lock, backend]
 options:
-  backend_container:
-    description: The container to run Alembic in. By default it runs on the target itself.
-    type: str
   workdir:
     description: Folder to run Alembic in, without O(backend_container).
     type: path
@@ -179,21 +176,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.options import (
+    BACKEND_OPTIONS,
     ENVIRONMENT_OPTIONS,
     LOCK_OPTIONS,
     LOGIN_OPTIONS,
     RUN_OPTIONS,
     Options,
 )
-from ansible.module_utils.dbrelease.migrate.session import bring_to_revision
+from ansible.module_utils.dbrelease.migrate.to_revision import bring_to_revision
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **BACKEND_OPTIONS,
     **ENVIRONMENT_OPTIONS,
     **LOCK_OPTIONS,
-    "backend_container": {"type": "str"},
     "workdir": {"type": "path"},
     "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
     "from_revision": {"type": "str", "required": True},

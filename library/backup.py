@@ -16,17 +16,12 @@ description:
   - Files in the state directory are C(backup_before_<label>_<stamp>.dump),
     C(backup_before_<label>_<stamp>.manifest.json), C(pre_migration_state_<stamp>.json) and
     C(pre_migration_state_<stamp>.txt).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, db_container]
 options:
   label:
     description: The release as it stands in the names of files.
     type: str
     required: true
-  db_container:
-    description:
-      - The database's container. C(pg_dump) and C(pg_restore) run there, and C(pg_dump) uses its local socket.
-      - By default they run on the target itself, against O(login_host).
-    type: str
   observations:
     description: What to record with the baseline.
     type: list
@@ -137,14 +132,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.backup.take import back_up
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
     "label": {"type": "str", "required": True},
-    "db_container": {"type": "str"},
     "observations": {
         "type": "list",
         "elements": "dict",

@@ -26,7 +26,7 @@ description:
     on the database; where one is at work already, the swap is refused, and names it.
   - The database that was live stays, under the name C(<login_db>_before_restore_<stamp>).
   - It proves C(restore.rows_saved), C(restore.swapped) and C(restore.services).
-extends_documentation_fragment: [login, run, swap]
+extends_documentation_fragment: [login, run, swap, db_container]
 options:
   database:
     description: The database that takes the place of O(login_db), a restored copy or one that a swap has put aside.
@@ -36,10 +36,6 @@ options:
     description: Whether O(database) may be one that no run in this target's journal made or put aside.
     type: bool
     default: false
-  db_container:
-    description: The database's container, to find the server again if it restarts meanwhile.
-    type: str
-    default: ""
   maintenance_db:
     description: A database of the same server to connect to while the others change their names.
     type: str
@@ -119,16 +115,23 @@ started:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    SWAP_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.restore.plan import RestorePlan
 from ansible.module_utils.dbrelease.restore.swap.swap import swap
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
     "database": {"type": "str", "required": True},
     "unknown_backup": {"type": "bool", "default": False},
-    "db_container": {"type": "str", "default": ""},
     "maintenance_db": {"type": "str", "default": "postgres"},
     **SWAP_OPTIONS,
 }
@@ -136,7 +139,7 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Swap; in check mode say what would be swapped."""
-    return swap(params, check_mode, params["database"])
+    return swap(RestorePlan.of(params, check_mode), params["database"])
 
 
 def main() -> None:

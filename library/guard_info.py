@@ -25,7 +25,7 @@ description:
     for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
-extends_documentation_fragment: [environment, login, run]
+extends_documentation_fragment: [environment, login, run, api, backend]
 options:
   guards:
     description:
@@ -58,12 +58,8 @@ options:
     type: str
     choices: [auto, alembic, sql]
     default: alembic
-  backend_container:
-    description: The container in which Alembic runs, for V(auto) of O(method); empty where it runs on the target.
-    type: str
-    default: ""
   workdir:
-    description: The folder in which Alembic runs on a target without that container.
+    description: The folder in which Alembic runs without O(backend_container).
     type: str
     default: ""
   command:
@@ -84,14 +80,6 @@ options:
     description: The container of each service, by the service's name; empty where the target has none.
     type: dict
     default: {}
-  api_base_url:
-    description: Where the API answers; empty where the target has none.
-    type: str
-    default: ""
-  api_ca_file:
-    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
-    type: path
-    default: ""
   accept_loss:
     description:
       - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
@@ -188,14 +176,23 @@ proofs:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import ENVIRONMENT_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    API_OPTIONS,
+    BACKEND_OPTIONS,
+    ENVIRONMENT_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.migrate.method import method_for
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.rollback.session import evaluate_guards
+from ansible.module_utils.dbrelease.rollback.guards import evaluate_guards
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **API_OPTIONS,
+    **BACKEND_OPTIONS,
     **ENVIRONMENT_OPTIONS,
     "guards": {"type": "list", "elements": "dict", "required": True},
     "from_revision": {"type": "str", "required": True},
@@ -203,14 +200,11 @@ OPTIONS: Options = {
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
     "method": {"type": "str", "choices": ["auto", "alembic", "sql"], "default": "alembic"},
-    "backend_container": {"type": "str", "default": ""},
     "workdir": {"type": "str", "default": ""},
     "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},
     "script": {"type": "str", "default": ""},
     "revision_files": {"type": "list", "elements": "dict", "default": []},
     "containers": {"type": "dict", "default": {}},
-    "api_base_url": {"type": "str", "default": ""},
-    "api_ca_file": {"type": "path", "default": ""},
     "accept_loss": {"type": "str"},
     "accept_log_gap": {"type": "bool", "default": False},
     "automatic": {"type": "bool", "default": False},

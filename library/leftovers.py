@@ -19,16 +19,8 @@ description:
   - A database or a container engine that does not answer is no failure here (the preflight reports it); the runs then
     stay open for the next one to settle.
   - Journals the step V(recovery).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, db_container, backend]
 options:
-  backend_container:
-    description: Where migrations run. On the target itself if empty.
-    type: str
-    default: ""
-  db_container:
-    description: Where dumps are made. On the target itself if empty.
-    type: str
-    default: ""
   from_revision:
     description: The revision that the release starts from.
     type: str
@@ -132,15 +124,22 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.options import (
+    BACKEND_OPTIONS,
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+    run_of,
+)
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.recovery.recovery import settle
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
-    "backend_container": {"type": "str", "default": ""},
-    "db_container": {"type": "str", "default": ""},
+    **BACKEND_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
     "from_revision": {"type": "str", "required": True},
     "revision": {"type": "str", "required": True},
 }

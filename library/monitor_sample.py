@@ -18,7 +18,7 @@ description:
   - What M(monitor_baseline) and the backup found before the release is no failure of it, while it has not become worse.
   - A red sample is a fact, not a failure; M(monitor_watch) judges the window. It fails only if the journal cannot be
     read or written, or the run may not act any more.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, api]
 options:
   watch:
     description: The watch that the sample belongs to, as M(monitor_watch) returned it.
@@ -58,14 +58,6 @@ options:
     description: The release's C(api); empty where it declares none.
     type: dict
     default: {}
-  api_base_url:
-    description: Where the API answers; empty where there is none.
-    type: str
-    default: ""
-  api_ca_file:
-    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
-    type: path
-    default: ""
   containers:
     description: The container of each service by the service's name; empty where the target has none.
     type: dict
@@ -138,17 +130,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.history import SAMPLE, Before, Memory, Sample, last_sample_ns
-from ansible.module_utils.dbrelease.core.journal import Journal
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.options import API_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.monitor.sample import Target, line, release_tables, take
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded
-from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.runs.exclusive import demand_not_taken_over
+from ansible.module_utils.dbrelease.runs.work import Work
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **API_OPTIONS,
     "watch": {
         "type": "dict",
         "required": True,
@@ -163,16 +155,14 @@ OPTIONS: Options = {
     "checks": {"type": "list", "elements": "dict", "default": []},
     "tables": {"type": "dict", "default": {}},
     "api": {"type": "dict", "default": {}},
-    "api_base_url": {"type": "str", "default": ""},
-    "api_ca_file": {"type": "path", "default": ""},
     "containers": {"type": "dict", "default": {}},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Take the sample, and journal it."""
-    run, watch = run_of(params), Watch.of(params["watch"])
-    journal = Journal(run, dry=check_mode)
+    work, watch = Work.of(params, check_mode), Watch.of(params["watch"])
+    run, journal = work.run, work.journal
     # Here and not on the controller: a run whose modules are silent for some seconds is taken for dead.
     time.sleep(watch.wait_s(last_sample_ns(journal.read(), run.run_id), time.time_ns()))
     lines = journal.read()
@@ -182,7 +172,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         **{key: params[key] for key in ("monitoring", "checks", "api", "revision")},
         "tables": release_tables(params["tables"]),
     }
-    target = Target(Login.of(params), params["containers"], params["api_base_url"], params.get("api_ca_file") or "")
+    target = Target(work.login, params["containers"], params["api_base_url"], params.get("api_ca_file") or "")
     facts = take(target, release, memory, Before.of(lines, run), watch.begin_ns)
     now_ns = time.time_ns()
     journal.append(SAMPLE, "failed" if facts["verdict"] == "fail" else "passed", facts)

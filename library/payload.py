@@ -12,7 +12,7 @@ description:
   - The files are read where Ansible runs; one that has changed since the release was read is refused.
   - Then compares the sha256 of every file of the payload with what stands at its destination. As a task it fails where
     they are not as they must be, with what to do.
-extends_documentation_fragment: [run]
+extends_documentation_fragment: [run, backend]
 options:
   payload:
     description:
@@ -26,9 +26,6 @@ options:
     description: The destinations of the files to copy, those that are missing. By default all.
     type: list
     elements: str
-  backend_container:
-    description: The container that needs the files. By default they are put on the target itself.
-    type: str
 attributes:
   check_mode:
     description: Nothing is put anywhere, so a file that is missing is V(skipped) and not red.
@@ -74,7 +71,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.journal import Journal
-from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.options import BACKEND_OPTIONS, RUN_OPTIONS, Options, run_of
 from ansible.module_utils.dbrelease.core.proof import sentence
 from ansible.module_utils.dbrelease.host.commands import commands_in
 from ansible.module_utils.dbrelease.migrate.payload import in_place
@@ -86,9 +83,9 @@ from ansible.module_utils.dbrelease.runs.exclusive import acting
 
 OPTIONS: Options = {
     **RUN_OPTIONS,
+    **BACKEND_OPTIONS,
     "payload": {"type": "list", "elements": "dict", "required": True},
     "copy": {"type": "list", "elements": "str"},
-    "backend_container": {"type": "str"},
 }
 
 

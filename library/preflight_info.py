@@ -24,7 +24,7 @@ description:
     schema. Trusted are superusers, the user with the roles that it may become, the owner of the database, whoever may
     become one of them, and whoever may write the table with the revision.
   - A declared service that is still starting is waited for, up to 30 seconds.
-extends_documentation_fragment: [environment, login, run]
+extends_documentation_fragment: [environment, login, run, api, db_container, backend]
 options:
   release:
     description: The whole release, as M(release_info) returns it.
@@ -38,25 +38,9 @@ options:
     description: Why the database has no address, as M(run) returns it.
     type: str
     default: ""
-  backend_container:
-    description: Where the migration command runs and its files are. On the target itself if empty.
-    type: str
-    default: ""
-  db_container:
-    description: Where the dump tools are, and the server's disk. If empty, the tools are looked for on the target.
-    type: str
-    default: ""
   workdir:
     description: Where the migration command runs if it runs on the target itself.
     type: path
-  api_base_url:
-    description: Where the API answers. It is not looked at if this is empty.
-    type: str
-    default: ""
-  api_ca_file:
-    description: File on the target with the authorities of the API's certificate; where it is empty, the usual ones.
-    type: path
-    default: ""
   require_restorable:
     description: Whether a doubt that the backup can be restored (C(preflight.restorable)) refuses the release.
     type: bool
@@ -161,22 +145,29 @@ target_facts:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import ENVIRONMENT_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    API_OPTIONS,
+    BACKEND_OPTIONS,
+    DB_CONTAINER_OPTIONS,
+    ENVIRONMENT_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.preflight.session import preflight
+from ansible.module_utils.dbrelease.preflight.preflight import preflight
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     **ENVIRONMENT_OPTIONS,
+    **BACKEND_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
+    **API_OPTIONS,
     "release": {"type": "dict", "required": True},
     "services": {"type": "dict", "default": {}},
     "address_problem": {"type": "str", "default": ""},
-    "backend_container": {"type": "str", "default": ""},
-    "db_container": {"type": "str", "default": ""},
     "workdir": {"type": "path"},
-    "api_base_url": {"type": "str", "default": ""},
-    "api_ca_file": {"type": "path", "default": ""},
     "require_restorable": {"type": "bool", "default": False},
     "require_staging_evidence": {"type": "bool", "default": False},
     "staging_evidence_path": {"type": "path", "default": ""},

@@ -11,7 +11,7 @@ description:
     which it only reads. With O(restore) it also makes a throwaway database beside it, and removes it again.
   - The answer is yes only if every criterion passes or is not declared. What cannot be decided is a no.
   - It journals step C(readiness), C(passed) for yes and C(refused) for no, and never fails for a no.
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, db_container]
 options:
   release:
     description: The validated release that was deployed.
@@ -25,10 +25,6 @@ options:
     description: Whether to restore the backup into a throwaway database now, and compare it with its manifest.
     type: bool
     default: false
-  db_container:
-    description: Container of the database, whose pg_restore is used; empty where that is on the target.
-    type: str
-    default: ""
   timeout_seconds:
     description: How long the restore may take.
     type: int
@@ -75,32 +71,36 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.journal import Journal
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options, run_of
+from ansible.module_utils.dbrelease.core.options import (
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.monitor.readiness.answer import answer, judge
 from ansible.module_utils.dbrelease.monitor.readiness.backup import claims
-from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.runs.work import Work
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
     "release": {"type": "dict", "required": True},
     "next_release": {"type": "str", "default": ""},
     "restore": {"type": "bool", "default": False},
-    "db_container": {"type": "str", "default": ""},
     "timeout_seconds": {"type": "int", "default": 3600},
 }
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Judge, and journal the answer."""
-    journal = Journal(run_of(params), dry=check_mode)
-    with journal.step("readiness") as step:
+    work = Work.of(params, check_mode)
+    with work.journal.step("readiness") as step:
         proofs = judge(
-            journal.read(),
-            journal.run,
-            Login.of(params),
+            work.journal.read(),
+            work.run,
+            work.login,
             params["release"],
             restore=params["restore"] and not check_mode,
             db_container=params["db_container"],

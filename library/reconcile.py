@@ -167,22 +167,19 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.journal import Journal
 from ansible.module_utils.dbrelease.core.options import (
     LOCK_OPTIONS,
     LOGIN_OPTIONS,
     RUN_OPTIONS,
     SERVICES_OPTIONS,
     Options,
-    run_of,
 )
 from ansible.module_utils.dbrelease.migrate.step_guards import StepGuards
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits
-from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.reconcile.plan import Wanted
 from ansible.module_utils.dbrelease.reconcile.reconcile import reconcile
-from ansible.module_utils.dbrelease.runs.exclusive import acting
+from ansible.module_utils.dbrelease.runs.work import Work
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
@@ -210,11 +207,11 @@ WANTED = ("from_revision", "to_revision", "created", "checks", "label")
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Diagnose and repair, or say what would be done."""
-    run, login = run_of(params), Login.of(params)
-    with Journal(run, dry=check_mode).step("reconcile") as step, acting(run, login, dry=check_mode):
+    work = Work.of(params, check_mode)
+    with work.journal.step("reconcile") as step, work.alone_on_database():
         return reconcile(
-            login,
-            run,
+            work.login,
+            work.run,
             wanted_of(params),
             LockLimits.of(params["lock"]),
             params["accept_loss"],

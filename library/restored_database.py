@@ -26,7 +26,7 @@ description:
   - With O(state=live) the copy then takes the place of the live database, as M(database_swap) does it. The longer part
     of saving the rows that only the live database has is then done while the copy is restored.
   - It proves C(restore.backup), C(restore.room), C(restore.verified) and C(restore.settings).
-extends_documentation_fragment: [login, run, swap]
+extends_documentation_fragment: [login, run, swap, db_container]
 options:
   state:
     description:
@@ -54,12 +54,6 @@ options:
     default: false
   label:
     description: The release as it stands in the names of files.
-    type: str
-    default: ""
-  db_container:
-    description:
-      - The database's container. C(pg_restore) runs there, on a copy of the dump that is removed in every outcome.
-      - By default it runs on the target itself, against O(login_host).
     type: str
     default: ""
   maintenance_db:
@@ -167,19 +161,26 @@ swap:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, SWAP_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    SWAP_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.restore.plan import RestorePlan
 from ansible.module_utils.dbrelease.restore.restore import remove, restore
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
     "state": {"type": "str", "choices": ["present", "live", "absent"], "default": "present"},
     "name": {"type": "str", "default": ""},
     "backup": {"type": "str", "default": ""},
     "unknown_backup": {"type": "bool", "default": False},
     "label": {"type": "str", "default": ""},
-    "db_container": {"type": "str", "default": ""},
     "maintenance_db": {"type": "str", "default": "postgres"},
     "jobs": {"type": "int", "default": 2},
     "timeout_seconds": {"type": "int", "default": 3600},
@@ -189,7 +190,8 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Restore, or drop; in check mode look at everything that refuses."""
-    return remove(params, check_mode) if params["state"] == "absent" else restore(params, check_mode)
+    plan = RestorePlan.of(params, check_mode)
+    return remove(plan, params["name"]) if params["state"] == "absent" else restore(plan)
 
 
 def main() -> None:

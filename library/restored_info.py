@@ -14,12 +14,8 @@ description:
   - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info)
     decides it; and so is then an observation that differs.
   - Fails only if it could not look. Journals the step V(as_before).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, db_container]
 options:
-  db_container:
-    description: The container whose pg_dump reads the catalog; empty where it is the target's own.
-    type: str
-    default: ""
   created:
     description: The tables that the release creates, which must be gone.
     type: list
@@ -82,14 +78,14 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import DB_CONTAINER_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_restored
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
-    "db_container": {"type": "str", "default": ""},
+    **DB_CONTAINER_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
     "audit_tables": {"type": "list", "elements": "str", "default": []},

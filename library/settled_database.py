@@ -13,12 +13,8 @@ description:
   - It compares the heads of the backend's migrations with the revision, and names the release's files that are still
     there, and the containers whose entrypoint or command mentions a migration.
   - A red claim is a fact, not a failure. Journals the step V(settled).
-extends_documentation_fragment: [login, run]
+extends_documentation_fragment: [login, run, backend, db_container]
 options:
-  db_container:
-    description: The container whose pg_dump reads the catalog; empty where it is the target's own.
-    type: str
-    default: ""
   revision:
     description: The revision at which the run left the database, where its journal does not say so itself.
     type: str
@@ -32,10 +28,6 @@ options:
     description: How long the containers may take to be healthy.
     type: int
     default: 120
-  backend_container:
-    description: The container in which Alembic runs; empty where it runs on the target.
-    type: str
-    default: ""
   workdir:
     description: The folder in which Alembic runs on a target without that container.
     type: str
@@ -101,18 +93,24 @@ message:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    BACKEND_OPTIONS,
+    DB_CONTAINER_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.restore.settled import settled
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
-    "db_container": {"type": "str", "default": ""},
+    **BACKEND_OPTIONS,
+    **DB_CONTAINER_OPTIONS,
     "revision": {"type": "str", "default": ""},
     "containers": {"type": "list", "elements": "str", "default": []},
     "healthy_seconds": {"type": "int", "default": 120},
-    "backend_container": {"type": "str", "default": ""},
     "workdir": {"type": "str", "default": ""},
     "command": {"type": "list", "elements": "str", "required": True},
     "payload": {"type": "list", "elements": "dict", "default": []},

@@ -151,19 +151,16 @@ diff:
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.journal import Journal
 from ansible.module_utils.dbrelease.core.options import (
     LOCK_OPTIONS,
     LOGIN_OPTIONS,
     RUN_OPTIONS,
     SERVICES_OPTIONS,
     Options,
-    run_of,
 )
 from ansible.module_utils.dbrelease.migrate.finalize import finalize
 from ansible.module_utils.dbrelease.module import run_module
-from ansible.module_utils.dbrelease.postgres.session import Login
-from ansible.module_utils.dbrelease.runs.exclusive import acting
+from ansible.module_utils.dbrelease.runs.work import Work
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
@@ -192,10 +189,10 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the steps, or say which would run."""
-    run, login = run_of(params), Login.of(params)
-    with Journal(run, dry=check_mode).step("finalize") as step, acting(run, login, dry=check_mode):
+    work = Work.of(params, check_mode)
+    with work.journal.step("finalize") as step, work.alone_on_database():
         return finalize(
-            login,
+            work.login,
             params["steps"],
             params["checks"],
             params["lock"],

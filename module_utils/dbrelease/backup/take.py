@@ -17,7 +17,6 @@ from ..core.display import json_text
 from ..core.errors import ReleaseError
 from ..core.files import publish, temporary_name, write_failure, write_private
 from ..core.journal import Journal, Run, Step
-from ..core.options import run_of
 from ..core.own_files import read_own
 from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
@@ -26,8 +25,8 @@ from ..host.commands import Commands, commands_in
 from ..postgres.hash_partitions import scattered
 from ..postgres.restorable import read_obstacles
 from ..postgres.sequences import read_values
-from ..postgres.session import Login, connect, giving_back_locks, server_reason, transaction
-from ..runs.exclusive import acting
+from ..postgres.session import connect, giving_back_locks, server_reason, transaction
+from ..runs.work import Work
 from . import dump, manifest
 from .baseline import Baseline, as_text, export_snapshot, read_baseline, read_identity
 from .dump import Dumped, DumpFile, Limits, dumping, verify_dump
@@ -51,13 +50,17 @@ RESTORE_IT = "Restore it for proof: the readiness playbook with -e readiness_res
 class BackupPlan:
     """What is to be dumped and recorded, and where to."""
 
-    login: Login
-    run: Run
+    work: Work
     label: str
     inside: bool
     observations: list[Mapping[str, Any]]
     bookkeeping_table: str
     timeout_s: int
+
+    @property
+    def run(self) -> Run:
+        """The run that the module was called for."""
+        return self.work.run
 
     @property
     def paths(self) -> dict[str, Path]:
@@ -67,15 +70,14 @@ class BackupPlan:
     @property
     def dump(self) -> Limits:
         """Who dumps, under which name, and for how long."""
-        return Limits(self.login, f"dbrelease-dump-{self.run.run_id}"[:63], self.inside, self.timeout_s)
+        return Limits(self.work.login, f"dbrelease-dump-{self.run.run_id}"[:63], self.inside, self.timeout_s)
 
 
 def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act; `changed` is false only where this run's backup is there already and is whole."""
     container = params["db_container"]
     plan = BackupPlan(
-        Login.of(params),
-        run_of(params),
+        Work.of(params, check_mode),
         params["label"],
         bool(container),
         params["observations"],
@@ -84,30 +86,29 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     )
     if check_mode:
         return _planned(plan)
-    journal = Journal(plan.run)
-    existing = _existing(plan, journal)
+    existing = _existing(plan)
     if existing is not None:
         return existing
     commands = commands_in(container)
-    with journal.step("backup") as step, acting(plan.run, plan.login), ending_in_order():
+    with plan.work.journal.step("backup") as step, plan.work.alone_on_database(), ending_in_order():
         tool = tool_version(commands, "pg_dump")
         tool_version(commands, "pg_restore")
         temporary = temporary_name(plan.paths["path"], plan.run.run_id)
         try:
-            baseline, dumped = _take(plan, journal, commands, temporary)
+            baseline, dumped = _take(plan, commands, temporary)
             result = _keep(plan, commands, tool, baseline, dumped, step)
         finally:
             temporary.unlink(missing_ok=True)
     return result
 
 
-def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
+def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
     """Read the baseline while pg_dump runs; the snapshot's session is closed when this returns or raises."""
     # Only this run writes under this name: what is there was left when it was killed.
     temporary.unlink(missing_ok=True)
     try:
         with (
-            closing(connect(plan.login, f"dbrelease-baseline-{plan.run.run_id}"[:63])) as connection,
+            closing(connect(plan.work.login, f"dbrelease-baseline-{plan.run.run_id}"[:63])) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
             snapshot = export_snapshot(cursor)
@@ -119,12 +120,12 @@ def _take(plan: BackupPlan, journal: Journal, commands: Commands, temporary: Pat
             obstacles = _obstacles(cursor)
             limits = replace(plan.dump, by_root=bool(scattered(cursor)))
             with dumping(commands, DumpFile(temporary), snapshot, limits) as dumped_meanwhile:
-                with journal.step("baseline") as step:
+                with plan.work.journal.step("baseline") as step:
                     baseline = _document(plan, cursor, step)
                 dumped = dumped_meanwhile.result()
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Reading the baseline of the {plan.login.label} failed ({server_reason(error)}): "
+            f"Reading the baseline of the {plan.work.login.label} failed ({server_reason(error)}): "
             "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
         ) from error
     return Baseline(
@@ -226,28 +227,28 @@ def _facts(plan: BackupPlan, content: manifest.Manifest, server_version: str) ->
     }
 
 
-def _existing(plan: BackupPlan, journal: Journal) -> dict[str, Any] | None:
+def _existing(plan: BackupPlan) -> dict[str, Any] | None:
     """The result of this run's backup where it is there and whole; raises ReleaseError where its names are taken."""
     content = manifest.read(plan.paths["manifest"])
     if content is None:
         taken = next((path for path in plan.paths.values() if os.path.lexists(path)), None)
         if taken is not None:
-            raise _refused(journal, f"{taken} exists without a manifest, and a run never overwrites a file")
+            raise _refused(plan.work.journal, f"{taken} exists without a manifest, and a run never overwrites a file")
         return None
     if content["run_id"] != plan.run.run_id:
-        raise _refused(journal, f"{plan.paths['manifest']} belongs to run {content['run_id']}")
+        raise _refused(plan.work.journal, f"{plan.paths['manifest']} belongs to run {content['run_id']}")
     if manifest.hash_file(plan.paths["path"]) != (content["sha256"], content["bytes"]):
-        raise _refused(journal, f"{plan.paths['path']} is not what its manifest says")
+        raise _refused(plan.work.journal, f"{plan.paths['path']} is not what its manifest says")
     facts = _facts(plan, content, content["server_version"])
     try:
         baseline = json.loads(read_own(plan.paths["json"]))
     except (OSError, ValueError) as error:
-        raise _refused(journal, f"the baseline {plan.paths['json']} cannot be read") from error
+        raise _refused(plan.work.journal, f"the baseline {plan.paths['json']} cannot be read") from error
     detail = "This run's backup is there already and has the sha256 of its manifest."
     proofs = [
         _proof(name, "pass", detail, observed=content["sha256"]) for name in TITLES if name != RESTORABLE_PROOF
     ] + [_restorable("")]
-    journal.append("backup", "skipped", {**facts, "proofs": [proof.as_dict() for proof in proofs]})
+    plan.work.journal.append("backup", "skipped", {**facts, "proofs": [proof.as_dict() for proof in proofs]})
     return _result(plan, changed=False, facts=facts, baseline=Baseline(baseline).summary(), proofs=proofs)
 
 
@@ -260,7 +261,7 @@ def _refused(journal: Journal, reason: str) -> ReleaseError:
 def _planned(plan: BackupPlan) -> dict[str, Any]:
     """Check mode: what would be dumped, and how large it is at most; reads, and writes nothing."""
     with (
-        closing(connect(plan.login, f"dbrelease-plan-{plan.run.run_id}"[:63])) as connection,
+        closing(connect(plan.work.login, f"dbrelease-plan-{plan.run.run_id}"[:63])) as connection,
         transaction(connection, read_only=True) as cursor,
     ):
         identity = read_identity(cursor)

@@ -36,6 +36,12 @@ RUN_OPTIONS: Options = {
 }
 # Values of the inventory: the login of the role that migrates, and what else Alembic needs.
 ENVIRONMENT_OPTIONS: Options = {"environment": {"type": "dict", "default": {}, "no_log": True}}
+DB_CONTAINER_OPTIONS: Options = {"db_container": {"type": "str", "default": ""}}
+BACKEND_OPTIONS: Options = {"backend_container": {"type": "str", "default": ""}}
+API_OPTIONS: Options = {
+    "api_base_url": {"type": "str", "default": ""},
+    "api_ca_file": {"type": "path", "default": ""},
+}
 LOCK_OPTIONS: Options = {
     "lock": {
         "type": "dict",
@@ -54,8 +60,7 @@ SERVICES_OPTIONS: Options = {
         "options": {
             "guards": {"type": "list", "elements": "dict", "default": []},
             "containers": {"type": "dict", "default": {}},
-            "api_base_url": {"type": "str", "default": ""},
-            "api_ca_file": {"type": "path", "default": ""},
+            **API_OPTIONS,
             "timeout_seconds": {"type": "float", "default": 5},
         },
     },

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import psycopg2
@@ -13,7 +14,9 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from .hash_partitions import scattered
+from .own_path import read_table
 from .session import Row, giving_back_locks, select, server_reason
+from .table_key import table_key
 
 # What was read otherwise, hashes of rows or lines of the catalog, is of another number, and cannot be compared.
 READING = 4
@@ -101,15 +104,6 @@ class _Column:
 def state_of(row: Mapping[str, Any]) -> State:
     """From an answer of read_tables(), or from a manifest, which contains them."""
     return State(row["rows"], row["fingerprint"], tuple(row["columns"]))
-
-
-def table_key(schema: str, name: str) -> str:
-    """`schema.table`; a part that contains a dot or a quote is quoted, so that no two tables share a key."""
-    return ".".join(_part(part) for part in (schema, name))
-
-
-def _part(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"' if "." in name or '"' in name else name
 
 
 def read_tables(
@@ -250,9 +244,7 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
     rows, fingerprint = 0, 0
     try:
         for schema, name in table.parts or ((table.schema, table.name),):
-            with giving_back_locks(cursor):
-                cursor.execute(_statement(schema, name, columns))
-                (row,) = (dict(answer) for answer in cursor.fetchall())
+            row = read_table(cursor, partial(_row, cursor, _statement(schema, name, columns)))
             rows, fingerprint = rows + int(row["rows"]), fingerprint + int(row["fingerprint"])
     except psycopg2.Error as error:
         forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
@@ -269,6 +261,12 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
         "oid": table.oid,
         **table.counters,
     }
+
+
+def _row(cursor: Cursor, statement: sql.Composed) -> Row:
+    cursor.execute(statement)
+    (row,) = (dict(answer) for answer in cursor.fetchall())
+    return row
 
 
 def _statement(schema: str, name: str, columns: Sequence[_Column]) -> sql.Composed:

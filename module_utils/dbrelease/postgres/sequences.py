@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from psycopg2.extensions import cursor as Cursor
 
-from .fingerprints import table_key
 from .session import Row, select
+from .table_key import table_key
 
 # An unused sequence has no value, and one that cycles is never behind.
 VALUES = """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg2
@@ -132,6 +132,10 @@ class Login:
             version_table=params.get("bookkeeping_table") or VERSION_TABLE,
         )
 
+    def to(self, database: str) -> Login:
+        """The same server and role, another database."""
+        return replace(self, database=database)
+
     @property
     def label(self) -> str:
         """For messages: user, database and address, no password."""
@@ -191,6 +195,16 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
         connection.close()
         raise ReleaseError(connect_failure(login, POOLED))
     return connection
+
+
+@contextmanager
+def session(login: Login, application_name: str) -> Iterator[psycopg2.extras.RealDictCursor]:
+    """A cursor that gives rows as mappings, in a session of its own; each statement is a transaction."""
+    with (
+        closing(connect(login, application_name)) as connection,
+        connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor,
+    ):
+        yield cursor
 
 
 def _take_every_moment(connection: Connection) -> None:

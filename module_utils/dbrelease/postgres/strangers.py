@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
-from .fingerprints import table_key
 from .outside_functions import BeyondError
 from .session import Row, Session, select, select_as_declared
+from .table_key import table_key
 from .trusted_roles import quoted_text, trusted_roles
 
 SHOWN = 5

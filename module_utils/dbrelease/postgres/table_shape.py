@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from .fingerprints import table_key
 from .hash_partitions import scattered
 from .session import select
+from .table_key import table_key
 
 # Every part of the catalog is read once: a query for each table grows with the square of their number.
 SHAPES = """

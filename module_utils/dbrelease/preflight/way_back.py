@@ -27,8 +27,8 @@ def way_back(
         why = "The release is not about to be deployed." if guards else "No guard asks the application."
         return Proof(PROOF, TITLE, "skipped", detail=why)
     # Here, for they are a fifth of what preflight would compile, and most runs do not deploy.
+    from ..rollback.guards import paths_of
     from ..rollback.in_services import Services
-    from ..rollback.session import paths_of
     from ..rollback.verdict import in_words, remedy_of
 
     containers = {name: service.container for name, service in services.items()}

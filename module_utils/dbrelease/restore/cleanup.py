@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
-from psycopg2.extras import RealDictCursor
 
 from ..core.errors import ReleaseError
 from ..core.journal import Run
@@ -19,7 +17,7 @@ from ..core.proof import Proof
 from ..core.restore_names import copied_by, dump_folder, is_kept
 from ..host.commands import Commands, commands_in
 from ..host.lifecycle import SERVICES_STEP, Stopping, start
-from ..postgres.session import Login, connect, select, server_reason
+from ..postgres.session import Login, select, server_reason, session
 from ..runs.database_lock import NameLock
 
 REMOVE_TIMEOUT_S = 60
@@ -35,7 +33,7 @@ def repair_restore(
 
     dead: the interrupted runs. Raises ReleaseError where another run, of whatever target, is at work on the database.
     """
-    maintenance = replace(login, database=_maintenance_db(events))
+    maintenance = login.to(_maintenance_db(events))
     with closing(NameLock(maintenance, login.database, run, dead)) as lock:
         lock.take()
         return _repair_restore(maintenance, login.database, db_container, events)
@@ -44,10 +42,7 @@ def repair_restore(
 def _repair_restore(
     maintenance: Login, database: str, db_container: str, events: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    with (
-        closing(connect(maintenance, "dbrelease leftovers")) as connection,
-        connection.cursor(cursor_factory=RealDictCursor) as cursor,
-    ):
+    with session(maintenance, "dbrelease leftovers") as cursor:
         done = _reopen(cursor, database)
     if db_container:
         commands = commands_in(db_container)

@@ -12,11 +12,11 @@ from ..backup.baseline import read_settings
 from ..backup.schema_text import hashed, schema_of, schema_of_dump
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
-from ..host.commands import Commands
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import read_tables, state_of, write_counters
 from ..postgres.sequences import read_values, set_back
 from ..postgres.session import Login, connect, server_reason, transaction
+from .plan import CopyTarget
 from .settings import prove_settings
 from .source import Backup
 
@@ -77,22 +77,19 @@ def _in_words(table: Mapping[str, Any] | None) -> str:
 LOCK_TIMEOUT_MS = 2000
 
 
-def is_restored(
-    live: Login, backup: Backup, commands: Commands, timeout_s: int, application: str, *, inside: bool
-) -> bool:
+def is_restored(live: Login, backup: Backup, place: CopyTarget) -> bool:
     """Each question is asked only where those before, which cost less, were answered with yes.
 
     Where one cannot be answered, as somebody holds a table, that is no reason to wait nor to fail: it is restored.
     """
     try:
-        return _is_restored(live, backup, commands, timeout_s, application, inside=inside)
+        return _is_restored(live, backup, place)
     except (psycopg2.Error, ReleaseError):
         return False
 
 
-def _is_restored(
-    live: Login, backup: Backup, commands: Commands, timeout_s: int, application: str, *, inside: bool
-) -> bool:
+def _is_restored(live: Login, backup: Backup, place: CopyTarget) -> bool:
+    application = place.comparing_name
     with closing(connect(live, application)) as connection, transaction(connection, read_only=True) as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         if set(write_counters(cursor)["tables"]) != set(backup.content["tables"]):
@@ -106,6 +103,8 @@ def _is_restored(
     with closing(connect(live, application)) as connection, transaction(connection, read_only=True) as cursor:
         if prove_settings(cursor, backup.content["settings"], settings).status != "pass":
             return False
-    schema = schema_of(live, commands, timeout_s, application, inside=inside)
+    schema = schema_of(live, place.commands, place.timeout_s, application, inside=place.inside)
     restored = (backup.content.get("restored") or {}).get("schema_sha256")
-    return restored == hashed(schema) or schema.objects == schema_of_dump(backup.path, commands, timeout_s).objects
+    if restored == hashed(schema):
+        return True
+    return schema.objects == schema_of_dump(backup.path, place.commands, place.timeout_s).objects

@@ -23,7 +23,7 @@ from ..core.own_files import reading
 from ..core.proof import Proof
 from ..core.redaction import masked
 from ..core.restore_names import dump_folder
-from ..host.commands import Commands, Finished
+from ..host.commands import Finished
 from ..postgres.session import (
     LOST_CLIENT_OPTIONS,
     NO_WORKERS,
@@ -33,12 +33,15 @@ from ..postgres.session import (
     as_declared,
     connect,
     options_of,
+    select,
     server_reason,
+    session,
     transaction,
     without_timeouts,
 )
 from ..postgres.terminate import end_sessions
 from .compare import compare, read_state
+from .plan import CopyTarget
 from .settings import apply_session_settings, apply_settings, create_closed, prove_settings
 from .source import Backup
 
@@ -88,29 +91,6 @@ SESSION_OPTIONS = (
     f"-c synchronous_commit=off -c maintenance_work_mem=256MB {LOST_CLIENT_OPTIONS} "
     f"{options_of({**TRANSACTIONS, **NO_WORKERS})} -c idle_session_timeout=0 -c role=none"
 )
-
-
-@dataclass(frozen=True)
-class CopyTarget:
-    """Where and how a copy is made: `login` names the copy, `maintenance` another database of the same server."""
-
-    login: Login
-    maintenance: Login
-    commands: Commands
-    inside: bool
-    run_id: str
-    jobs: int
-    timeout_s: int
-
-    @property
-    def application_name(self) -> str:
-        """Of pg_restore's sessions."""
-        return f"dbrelease-restore-{self.run_id}"[:63]
-
-    @property
-    def comparing_name(self) -> str:
-        """Of the sessions that compare."""
-        return f"dbrelease-compare-{self.run_id}"[:63]
 
 
 @dataclass(frozen=True)
@@ -195,12 +175,8 @@ def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
 def _create(place: CopyTarget, backup: Backup, major: int) -> None:
     name = place.login.database
     try:
-        with (
-            closing(connect(place.maintenance, place.application_name)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(TABLESPACES)
-            tablespaces = [row[0] for row in cursor.fetchall()]
+        with session(place.maintenance, place.application_name) as cursor:
+            tablespaces = [row["spcname"] for row in select(cursor, TABLESPACES)]
             create_closed(cursor, name, backup.content["settings"], major, tablespaces)
     except psycopg2.Error as error:
         raise ReleaseError(
@@ -269,7 +245,7 @@ def _read(place: CopyTarget, backup: Backup) -> Copy:
 
 def _analyze(place: CopyTarget) -> None:
     try:
-        with closing(connect(place.login, place.application_name)) as connection, connection.cursor() as cursor:
+        with session(place.login, place.application_name) as cursor:
             without_timeouts(cursor, local=False)
             # What the settings of the database say would have it pass over tables of others, or give way to autovacuum.
             cursor.execute("SET ROLE NONE; SET lock_timeout = 0")
@@ -329,9 +305,8 @@ def _settings_of(login: Login) -> dict[str, Any]:
 def drop_database(maintenance: Login, name: str) -> bool:
     """The database gone with its sessions; says whether there was one."""
     try:
-        with closing(connect(maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-            if cursor.fetchone() is None:
+        with session(maintenance, "dbrelease drop") as cursor:
+            if not select(cursor, "SELECT FROM pg_database WHERE datname = %s", (name,)):
                 return False
             cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
             return True
@@ -339,8 +314,3 @@ def drop_database(maintenance: Login, name: str) -> bool:
         raise ReleaseError(
             f"Dropping the database {name} failed ({server_reason(error)}): drop it with `dropdb --force {name}`."
         ) from error
-
-
-def login_to(login: Login, database: str) -> Login:
-    """The same server and role, another database."""
-    return replace(login, database=database)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from psycopg2.extras import RealDictCursor
 
 from ..backup import manifest
 from ..core.errors import ReleaseError
-from ..core.journal import Journal, Run, utc_now
-from ..core.options import run_of
+from ..core.journal import utc_now
 from ..core.proof import Proof, sentence
-from ..core.restore_names import copied_by, copy_name, is_kept
+from ..core.restore_names import copied_by, is_kept
 from ..core.signals import ending_in_order
-from ..host.commands import Commands, commands_in
-from ..host.lifecycle import Limits
 from ..postgres.fingerprints import state_of
-from ..postgres.session import Login, connect, select
+from ..postgres.session import Login, select, session
 from ..runs.database_lock import NameLock
 from ..runs.exclusive import acting
 from .cleanup import foreign_copies, remove_dumps, runs_of, settle
 from .compare import VERIFIED_PROOF, is_restored
-from .copy import CopyTarget, drop_database, login_to, make_copy
+from .copy import drop_database, make_copy
+from .plan import CopyTarget, RestorePlan
 from .server import Server, check_maintenance, check_room, check_server
 from .settings import SETTINGS_PROOF
 from .source import Backup, Demand, find_backup, read_backup, verify_backup
@@ -33,70 +30,27 @@ from .swap.outage import start_left
 from .swap.swap import live_scan_of, swap_in
 
 
-@dataclass(frozen=True)
-class RestorePlan:
-    """What is asked for."""
-
-    login: Login
-    maintenance: Login
-    run: Run
-    label: str
-    backup: str
-    container: str
-    jobs: int
-    timeout_s: int
-    unknown_backup: bool
-
-    @classmethod
-    def of(cls, params: Mapping[str, Any]) -> RestorePlan:
-        """From the module's options."""
-        login = Login.of(params)
-        return cls(
-            login,
-            login_to(login, params["maintenance_db"]),
-            run_of(params),
-            params["label"],
-            params["backup"],
-            params["db_container"],
-            params["jobs"],
-            params["timeout_seconds"],
-            params["unknown_backup"],
-        )
-
-    def lock(self) -> NameLock:
-        """The lock of the live database's name, yet to be taken."""
-        return NameLock(self.maintenance, self.login.database, self.run)
-
-    def place(self, commands: Commands) -> CopyTarget:
-        """Where the copy is made."""
-        copy = login_to(self.login, copy_name(self.login.database, self.run.run_id))
-        inside = bool(self.container)
-        return CopyTarget(copy, self.maintenance, commands, inside, self.run.run_id, self.jobs, self.timeout_s)
-
-
-def restore(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+def restore(plan: RestorePlan) -> dict[str, Any]:
     """The module's act for state=present, and for state=live with the swap."""
-    plan = RestorePlan.of(params)
-    looking = live_scan_of(plan.run) if params["state"] == "live" else None
+    looking = live_scan_of(plan.run) if plan.swaps else None
     # Held to the end of the swap: in between, another target's run must not take the copy for a dead one's.
     with closing(plan.lock()) as lock:
-        backup, made = _copy(plan, check_mode, looking, lock)
+        backup, made = _copy(plan, looking, lock)
         if not looking:
             return made
         if not made["database"]:
-            return _started(plan, params["swap"], made, check_mode)
+            return _started(plan, made)
         there = {key: state_of(row) for key, row in backup.content["tables"].items()}
-        swapped = swap_in(params, check_mode, made["database"], lock, looking, there)
+        swapped = swap_in(plan, made["database"], lock, looking, there)
     diff = {side: made["diff"][side] + swapped["diff"][side] for side in ("before", "after")}
     both = {"started": swapped["started"], "proofs": [*made["proofs"], *swapped["proofs"]]}
     return {**made, "swap": swapped, "diff": diff, **both}
 
 
-def _started(plan: RestorePlan, asked: Mapping[str, Any], made: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+def _started(plan: RestorePlan, made: dict[str, Any]) -> dict[str, Any]:
     """Where there is nothing to swap: what an earlier swap of this backup could not start runs again."""
-    with acting(plan.run, dry=check_mode):
-        journal, named = Journal(plan.run, dry=check_mode), [name for name in asked["containers"] if name]
-        proofs = start_left(journal, named, Limits.of(asked), plan.maintenance.database)
+    with plan.work.alone_on_target():
+        proofs = start_left(plan)
     listed = [*made["proofs"], *(proof.as_dict() for proof in proofs)]
     if message := sentence(listed):
         raise ReleaseError(message, proofs=listed)
@@ -104,31 +58,28 @@ def _started(plan: RestorePlan, asked: Mapping[str, Any], made: dict[str, Any], 
     return {**made, "changed": bool(proofs), "started": started, "proofs": listed}
 
 
-def _copy(
-    plan: RestorePlan, check_mode: bool, looking: LiveScan | None, lock: NameLock
-) -> tuple[Backup, dict[str, Any]]:
+def _copy(plan: RestorePlan, looking: LiveScan | None, lock: NameLock) -> tuple[Backup, dict[str, Any]]:
     """The backup and the module's result without a swap; the live database is looked at meanwhile."""
-    journal = Journal(plan.run, dry=check_mode)
-    with journal.step("restore.backup") as step, acting(plan.run, dry=check_mode):
-        check_maintenance(f"Restoring {plan.login.database}", plan.maintenance, plan.login.database)
-        if not check_mode:
+    journal = plan.journal
+    with journal.step("restore.backup") as step, plan.work.alone_on_target():
+        place = plan.place()
+        check_maintenance(f"Restoring {plan.database}", plan.maintenance, plan.database)
+        if not plan.check_mode:
             lock.take()
         events = journal.read()
-        backup = read_backup(find_backup(plan.backup, plan.run, events), plan.run, plan.label, plan.login.database)
-        commands = commands_in(plan.container or None)
+        backup = read_backup(find_backup(plan.backup, plan.run, events), plan.run, plan.label, plan.database)
         demand = Demand.of(events, plan.run, plan.login.user, waived=plan.unknown_backup)
-        proofs = [verify_backup(backup, commands, plan.timeout_s, demand)]
-        server, exists = _refuse_first(plan, backup, commands)
-        proofs.append(check_room(server, backup, commands, inside=bool(plan.container)))
+        proofs = [verify_backup(backup, place.commands, place.timeout_s, demand)]
+        server, exists = _refuse_first(place, backup, plan.database)
+        proofs.append(check_room(server, backup, place.commands, inside=place.inside))
         step.facts.update(path=str(backup.path), sha256=backup.content["sha256"], bytes=backup.content["bytes"])
-        if not check_mode:
-            step.facts["tidied"], exists, foreign = _tidy(plan, commands, runs_of(journal.read()))
+        if not plan.check_mode:
+            step.facts["tidied"], exists, foreign = _tidy(place, plan.database, runs_of(journal.read()))
             proofs += foreign
         step.prove(*proofs)
-    place = plan.place(commands)
-    if exists and is_restored(plan.login, backup, commands, plan.timeout_s, place.comparing_name, inside=place.inside):
+    if exists and is_restored(plan.login, backup, place):
         return backup, _as_result(plan, backup, "", [*proofs, *_already(backup)])
-    if check_mode:
+    if plan.check_mode:
         return backup, _as_result(plan, backup, place.login.database, [*proofs, *_planned()], live=exists)
     with (
         journal.step("restore.copy") as step,
@@ -163,48 +114,39 @@ def _live_scan(looking: LiveScan, backup: Backup, live: Login) -> Iterator[None]
         raise
 
 
-def remove(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+def remove(plan: RestorePlan, name: str) -> dict[str, Any]:
     """The module's act for state=absent: a copy, or a database that a swap put aside, is dropped."""
-    plan, name = RestorePlan.of(params), params["name"]
-    if not (copied_by(name, plan.login.database) or is_kept(name, plan.login.database)):
+    if not (copied_by(name, plan.database) or is_kept(name, plan.database)):
         raise ReleaseError(
-            f"Dropping {name} was refused (it is no database that a restore of {plan.login.database} made): "
+            f"Dropping {name} was refused (it is no database that a restore of {plan.database} made): "
             "name one that it made.",
             refused=True,
         )
-    with closing(connect(plan.maintenance, "dbrelease drop")) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
-        found = cursor.fetchone() is not None
-    if found and not check_mode:
-        with acting(plan.run), closing(plan.lock()) as lock:
+    with session(plan.maintenance, "dbrelease drop") as cursor:
+        found = bool(select(cursor, "SELECT FROM pg_database WHERE datname = %s", (name,)))
+    if found and not plan.check_mode:
+        with plan.work.alone_on_target(), closing(plan.lock()) as lock:
             lock.take()
             drop_database(plan.maintenance, name)
     return {**_empty(), "changed": found, "diff": {"before": f"{name}\n" if found else "", "after": ""}}
 
 
-def _refuse_first(plan: RestorePlan, backup: Backup, commands: Commands) -> tuple[Server, bool]:
+def _refuse_first(place: CopyTarget, backup: Backup, database: str) -> tuple[Server, bool]:
     """The server, and whether the live database is there and open."""
-    with (
-        closing(connect(plan.maintenance, "dbrelease restore")) as connection,
-        connection.cursor(cursor_factory=RealDictCursor) as cursor,
-    ):
-        server = check_server(cursor, backup, plan.login.database, commands)
-        return server, _is_open(cursor, plan.login.database)
+    with session(place.maintenance, "dbrelease restore") as cursor:
+        server = check_server(cursor, backup, database, place.commands)
+        return server, _is_open(cursor, database)
 
 
-def _tidy(plan: RestorePlan, commands: Commands, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
+def _tidy(place: CopyTarget, database: str, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
     """What a killed restore of these runs left is put right: copies, dumps in the container, a closed database.
 
     Returns what was done, whether the live database is there and open, and what is told of others' copies.
     """
-    with (
-        closing(connect(plan.maintenance, "dbrelease restore")) as connection,
-        connection.cursor(cursor_factory=RealDictCursor) as cursor,
-    ):
-        database = plan.login.database
+    with session(place.maintenance, "dbrelease restore") as cursor:
         done = settle(cursor, database, runs)
-        if plan.container:
-            done += [f"Removed {folder} in {commands.place}." for folder in remove_dumps(commands, runs)]
+        if place.inside:
+            done += [f"Removed {folder} in {place.commands.place}." for folder in remove_dumps(place.commands, runs)]
         return done, _is_open(cursor, database), foreign_copies(cursor, database, runs)
 
 
@@ -265,7 +207,7 @@ def _empty() -> dict[str, Any]:
 def _as_result(
     plan: RestorePlan, backup: Backup, database: str, proofs: list[Proof], *, live: bool = True
 ) -> dict[str, Any]:
-    content, name = backup.content, plan.login.database
+    content, name = backup.content, plan.database
     after = f"{name}: revision {content['revision']}, as of {content.get('snapshot_at', '')}, from {backup.path.name}\n"
     before = f"{name}: as it is\n" if live else ""
     return {

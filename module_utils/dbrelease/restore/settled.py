@@ -15,7 +15,6 @@ import psycopg2
 from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
 from ..core.journal import Journal
-from ..core.options import run_of
 from ..core.outcome import AS_BEFORE
 from ..core.proof import Proof, Status, sentence
 from ..host import lifecycle
@@ -26,7 +25,7 @@ from ..migrate.alembic import script_heads
 from ..postgres.revision import database_revisions
 from ..postgres.session import Login, connect, server_reason, transaction, without_timeouts
 from ..release.requirements import PayloadFile
-from ..runs.exclusive import acting
+from ..runs.work import Work
 
 STEP = "settled"
 SWAP_STEP = "restore.swap"
@@ -74,17 +73,16 @@ def read_left(login: Login, bookkeeping_table: str, db_container: str | None) ->
 
 def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: remove the release's files where that is asked for, wait, and read the database again."""
-    login, run = Login.of(params), run_of(params)
-    journal = Journal(run, dry=check_mode)
+    work = Work.of(params, check_mode)
     files = [PayloadFile.of(item) for item in params["payload"]]
     removed: list[str] = []
-    with journal.step(STEP) as step:
-        expected = _expected(journal, params["revision"])
+    with work.journal.step(STEP) as step:
+        expected = _expected(work.journal, params["revision"])
         if params["remove_payload"]:
-            removed = _remove(params["backend_container"], files, run, check_mode)
+            removed = _remove(work, params["backend_container"], files)
         containers = _running(params["containers"])
         waited = _wait(containers, params["healthy_seconds"])
-        now = read_left(login, params["bookkeeping_table"], params["db_container"])
+        now = read_left(work.login, params["bookkeeping_table"], params["db_container"])
         starts = _commands_that_migrate(params["containers"])
         proofs = [
             _revision(expected, now, starts),
@@ -113,10 +111,10 @@ def _expected(journal: Journal, revision: str) -> Left:
     return Left(revisions, catalog)
 
 
-def _remove(container: str, files: Sequence[PayloadFile], run: Any, check_mode: bool) -> list[str]:
+def _remove(work: Work, container: str, files: Sequence[PayloadFile]) -> list[str]:
     left = still_there(container, files)
-    if left and not check_mode:
-        with acting(run):
+    if left and not work.check_mode:
+        with work.alone_on_target():
             RemovedFiles(container).remove(left)
     return left
 

@@ -12,16 +12,17 @@ import psycopg2
 
 from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
-from ..core.journal import Journal, Run, last_facts
-from ..core.options import run_of
+from ..core.journal import Run, last_facts
 from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
 from ..host.commands import Commands, commands_in
 from ..postgres.catalog import find_relation, present, quoted
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
-from ..postgres.fingerprints import READING, read_tables, table_key
+from ..postgres.fingerprints import READING, read_tables
 from ..postgres.session import Login, Row, connect, select, server_reason, transaction
+from ..postgres.table_key import table_key
+from ..runs.work import Work
 from ..verify.unchanged_verdict import same
 from ..verify.write_attribution import LOCK_WAIT_MS, Memory, compare, others_tables
 
@@ -260,7 +261,8 @@ NO_BASELINE = Proof(
 
 def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
-    journal = Journal(run_of(params), dry=check_mode)
+    work = Work.of(params, check_mode)
+    journal = work.journal
     events = journal.read()
 
     def newest(step: str) -> dict[str, Any] | None:
@@ -273,9 +275,8 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
         if baseline is not None and baseline.get("reading") != READING:
             baseline, proofs = None, [replace(NO_BASELINE, detail=OTHERWISE)]
         if baseline is not None:
-            login = Login.of(params)
             recorded, commands = _recorded(events, journal.run), commands_in(container)
-            proof, catalog = compare_catalog(login, recorded, commands, inside=container is not None)
+            proof, catalog = compare_catalog(work.login, recorded, commands, inside=container is not None)
             if catalog is not None:
                 step.facts["catalog"] = catalog.facts()
             transactions = [
@@ -283,7 +284,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
                 *((newest("finalize") or {}).get("transactions") or ()),
             ]
             proofs = compare_with_baseline(
-                login,
+                work.login,
                 Memory.of(baseline, newest("upgrade"), transactions, [newest("downgrade")]),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],

@@ -14,13 +14,12 @@ from ..backup.manifest import hash_file
 from ..core.errors import ReleaseError
 from ..core.journal import Journal, Run
 from ..core.journal_schema import schema_error
-from ..core.options import run_of
 from ..core.own_files import kept_in
 from ..core.proof import Proof
 from ..postgres.catalog import equal_operators, find_relation, quoted
 from ..postgres.declared_sql import limit_statements, prepare
-from ..postgres.session import Login, connect, strip_terminator, transaction
-from ..runs.exclusive import acting
+from ..postgres.session import connect, strip_terminator, transaction
+from ..runs.work import Work
 from .in_database import LOCK_WAIT_S, counting_settings, declared_by, describe, unfinished_writers
 from .lost_rows import Saved, all_or_none, save_rows
 
@@ -48,9 +47,9 @@ class Kept:
         return Proof(SAVED_PROOF, TITLE, "pass", expected=rows, observed=rows, detail=detail)
 
 
-def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
+def save(work: Work, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept:
     """Save them; raises ReleaseError, and leaves no file, unless `expected` rows are there."""
-    with acting(run, login), closing(connect(login, APPLICATION)) as connection:
+    with work.alone_on_database(), closing(connect(work.login, APPLICATION)) as connection:
         settings = counting_settings(connection, declared_by(losses))
         writers = unfinished_writers(connection, [loss["table"] for loss in losses])
         if writers:
@@ -65,7 +64,7 @@ def save(login: Login, run: Run, losses: Sequence[Mapping[str, Any]], expected: 
         ):
             limit_statements(cursor, 0, lock_timeout=round(LOCK_WAIT_S * 1000))
             for loss in losses:
-                saved.append(_save(cursor, run, loss))
+                saved.append(_save(cursor, work.run, loss))
             count = sum(one["rows"] for one in saved)
             if count != expected:
                 raise ReleaseError(
@@ -120,17 +119,17 @@ KEPT = ("rows", "session_settings", "files")
 
 def save_lost_rows(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act; `changed` is false where this run has saved them already."""
-    journal = Journal(run_of(params), dry=check_mode)
+    work = Work.of(params, check_mode)
     if check_mode:
         detail = f"Planned: {params['expected']} rows would be saved."
         planned = Proof(SAVED_PROOF, TITLE, "skipped", expected=params["expected"], detail=detail)
         rows = {"rows": params["expected"], "session_settings": {}, "files": []}
         return {"changed": True, **rows, "proofs": [planned.as_dict()], "message": ""}
-    existing = _existing(journal)
+    existing = _existing(work.journal)
     if existing is not None:
         return existing
-    with journal.step("lost_rows") as step:
-        kept = save(Login.of(params), journal.run, params["losses"], params["expected"])
+    with work.journal.step("lost_rows") as step:
+        kept = save(work, params["losses"], params["expected"])
         facts = {"rows": params["expected"], "session_settings": kept.session_settings, "files": kept.files}
         step.facts.update(facts)
         step.prove(kept.proof)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.advice import advise, command_for
-from ..core.journal import Journal
-from ..core.options import Options, run_of
+from ..core.options import Options
 from ..core.proof import sentence
 from ..postgres.declared_checks import read_checks
 from ..postgres.proof_instant import proved
-from ..postgres.session import Login
+from ..runs.work import Work
 
 OPTIONS: Options = {
     "checks": {
@@ -38,14 +37,13 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    run = run_of(params)
-    command = command_for(params["reconcile_command"], run.environment)
-    journal = Journal(run, dry=check_mode)
-    with journal.step("checks") as step:
+    work = Work.of(params, check_mode)
+    run, command = work.run, command_for(params["reconcile_command"], work.run.environment)
+    with work.journal.step("checks") as step:
         proofs, facts = read_checks(
-            Login.of(params),
+            work.login,
             params["checks"],
-            proved=proved(journal.read(), release=run.release, environment=run.environment),
+            proved=proved(work.journal.read(), release=run.release, environment=run.environment),
             drift=params["drift"],
             statement_timeout_ms=params["statement_timeout_ms"],
             sample_size=params["sample_size"],

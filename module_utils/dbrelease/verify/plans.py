@@ -12,14 +12,14 @@ from typing import Any
 import psycopg2
 import psycopg2.extensions
 
-from ..core.journal import Journal
-from ..core.options import Options, run_of
+from ..core.options import Options
 from ..core.proof import Proof, sentence
 from ..postgres.catalog import quoted, resolved
 from ..postgres.could_not_run import could_not_run, verdict_of
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import EXECUTE, advice, limit_statements, prepare, still_connected
 from ..postgres.session import Login, connect, select, select_as_declared, server_reason, transaction
+from ..runs.work import Work
 
 Node = Mapping[str, Any]
 
@@ -351,8 +351,9 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    with Journal(run_of(params), dry=check_mode).step("plans") as step:
-        proofs = read_plans(Login.of(params), params["plans"], params["statement_timeout_ms"])
+    work = Work.of(params, check_mode)
+    with work.journal.step("plans") as step:
+        proofs = read_plans(work.login, params["plans"], params["statement_timeout_ms"])
         step.prove(*proofs)
         step.facts["duration_ms"] = sum(proof.duration_ms for proof in proofs)
     lines = [proof.as_dict() for proof in proofs]

@@ -15,8 +15,7 @@ import psycopg2.extensions
 from psycopg2.extras import Json
 
 from ..core.errors import ReleaseError
-from ..core.journal import Journal
-from ..core.options import Options, run_of
+from ..core.options import Options
 from ..core.proof import Proof, sentence
 from ..postgres.could_not_run import could_not_run, verdict_of
 from ..postgres.declared_select import select_declared
@@ -31,6 +30,7 @@ from ..postgres.declared_sql import (
     still_connected,
 )
 from ..postgres.session import Connection, Login, Row, as_declared, connect, select, server_reason, transaction
+from ..runs.work import Work
 
 Cursor = psycopg2.extensions.cursor
 Scenario = Mapping[str, Any]
@@ -308,8 +308,9 @@ OPTIONS: Options = {
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Play them in both modes; nothing of them stays."""
     limits = Limits(params["statement_timeout_ms"], params["lock_timeout_ms"])
-    with Journal(run_of(params), dry=check_mode).step("scenario") as step:
-        proofs = play_scenarios(Login.of(params), params["scenarios"], limits)
+    work = Work.of(params, check_mode)
+    with work.journal.step("scenario") as step:
+        proofs = play_scenarios(work.login, params["scenarios"], limits)
         step.prove(*proofs)
         step.facts["duration_ms"] = sum(proof.duration_ms for proof in proofs)
     lines = [proof.as_dict() for proof in proofs]

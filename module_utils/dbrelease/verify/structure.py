@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..core.advice import advise, command_for
-from ..core.journal import Journal
-from ..core.options import Options, run_of
+from ..core.options import Options
 from ..core.proof import Proof, sentence
 from ..postgres.catalog import read_back
 from ..postgres.foreign_keys import repairs
-from ..postgres.session import Login
+from ..runs.work import Work
 
 OPTIONS: Options = {
     "tables": {
@@ -29,10 +28,10 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    run = run_of(params)
-    command = command_for(params["reconcile_command"], run.environment)
-    with Journal(run, dry=check_mode).step("structure") as step:
-        proofs = read_back(Login.of(params), params["tables"], params["revision"], params["bookkeeping_table"])
+    work = Work.of(params, check_mode)
+    command = command_for(params["reconcile_command"], work.run.environment)
+    with work.journal.step("structure") as step:
+        proofs = read_back(work.login, params["tables"], params["revision"], params["bookkeeping_table"])
         proofs = advise(proofs, command, _concerns_reconcile)
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]

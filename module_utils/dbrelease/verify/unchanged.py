@@ -7,9 +7,9 @@ from typing import Any
 
 from ..core.errors import ReleaseError
 from ..core.journal import Journal, last_facts
-from ..core.options import Options, run_of
+from ..core.options import Options
 from ..core.proof import sentence
-from ..postgres.session import Login
+from ..runs.work import Work
 from .write_attribution import Memory, compare
 
 STEP = "untouched"
@@ -24,11 +24,11 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
-    journal = Journal(run_of(params), dry=check_mode)
-    with journal.step(STEP) as step:
+    work = Work.of(params, check_mode)
+    with work.journal.step(STEP) as step:
         proofs = compare(
-            Login.of(params),
-            remembered(journal),
+            work.login,
+            remembered(work.journal),
             except_tables=params["except_tables"],
             altered_tables=params["altered_tables"],
             bookkeeping_tables=params["bookkeeping_tables"],

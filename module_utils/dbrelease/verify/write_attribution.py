@@ -16,18 +16,19 @@ from ..core.errors import ReleaseError
 from ..core.proof import Proof
 from ..postgres.catalog import quoted, resolved
 from ..postgres.declared_sql import limit_statements
-from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, absent, read_tables, table_key, write_counters
+from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, absent, read_tables, write_counters
+from ..postgres.own_path import read_table
 from ..postgres.session import (
     Connection,
     Login,
     Row,
     connect,
-    giving_back_locks,
     select,
     select_as_declared,
     server_reason,
     transaction,
 )
+from ..postgres.table_key import table_key
 from .catalog_traces import columns_changed_by, columns_of, made_by, rewritten_by, tables_now, triggers_to
 from .transactions import Transactions, Whose
 from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, prove_unread, same
@@ -315,10 +316,13 @@ def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Transactions) ->
     end = memory.upgrade["after"]["xid"] if memory.upgrade else now
     # A percent sign in the name would be taken for the place of a parameter.
     name = _source(cursor, oid).as_string(cursor).replace("%", "%%")
-    with giving_back_locks(cursor):
-        asked = {"now": now % XIDS, "baseline": now - memory.baseline["xid"]}
+    asked = {"now": now % XIDS, "baseline": now - memory.baseline["xid"]}
+
+    def read() -> list[Row]:
         cursor.execute(sql.SQL(TRACE).format(table=sql.SQL(name)), asked)
-        rows = [dict(row) for row in cursor.fetchall()]
+        return [dict(row) for row in cursor.fetchall()]
+
+    rows = read_table(cursor, read)
     older = by_migration = others = unattributed = 0
     for row in rows:
         if row["back"] is None:

@@ -204,3 +204,11 @@ def test_a_login_that_the_inventory_does_not_have_opens_no_run(folder: Path) -> 
     status, output = played(folder, ANSWERS, db_password="{{ undef(hint='Set DB_PASSWORD in your environment.') }}")
     assert status != 0 and "Set DB_PASSWORD in your environment." in output
     assert not (folder / "given").exists() or "run" not in given_to(folder)
+
+
+def test_the_full_name_of_a_module_leads_to_its_action(folder: Path) -> None:
+    """Whoever writes it so: what the target answers is kept as declared, and the module is given the login."""
+    (folder / "own.yml").write_text(OWN + "    - ansible.legacy.sql_check_info: {checks: []}\n")
+    status, _ = played(folder, ANSWERS, "own.yml", db_sslmode="require")
+    assert status == 0
+    assert given_to(folder)["ansible.legacy.sql_check_info"] == {**LOGIN, "run": RUN, "checks": []}

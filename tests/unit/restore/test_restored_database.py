@@ -26,6 +26,7 @@ from ansible.module_utils.dbrelease.restore import copy as restore_copy
 from ansible.module_utils.dbrelease.restore import server as restore_server
 from ansible.module_utils.dbrelease.restore.cleanup import settle
 from ansible.module_utils.dbrelease.restore.compare import read_state
+from ansible.module_utils.dbrelease.restore.plan import CopyTarget
 from ansible.module_utils.dbrelease.restore.settings import setting
 from ansible.module_utils.dbrelease.restore.source import Backup, find_backup, read_backup
 from own_sessions import connect
@@ -401,7 +402,7 @@ def test_what_is_restored_in_a_container_is_the_very_file_for_its_owner_only(dat
     """By the commands that the container would be given."""
     dump = tmp_path / "x.dump"
     dump.write_bytes(b"a dump")
-    place = restore_copy.CopyTarget(database, database, HostCommands(), True, "20260102T030405Z-abcdef", 1, 60)
+    place = CopyTarget(database, database, HostCommands(), True, "20260102T030405Z-abcdef", 1, 60)
     whole = Backup(dump, {"sha256": hashlib.sha256(b"a dump").hexdigest()})
     with restore_copy.reachable_dump(place, whole) as path:
         assert [stat.S_IMODE(Path(name).stat().st_mode) for name in (path, Path(path).parent)] == [0o600, 0o700]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from functools import partial
 
 import psycopg2
 from psycopg2 import sql
@@ -16,7 +17,16 @@ from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.large_objects import compare_large_objects, read_large_objects
 from ...postgres.lock_retry import RETRYABLE
-from ...postgres.session import Connection, Login, connect, giving_back_locks, server_reason, without_timeouts
+from ...postgres.own_path import read_table
+from ...postgres.session import (
+    Connection,
+    Login,
+    connect,
+    giving_back_locks,
+    server_reason,
+    session,
+    without_timeouts,
+)
 from ...postgres.strangers import tables_of_strangers
 from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
 from ...postgres.trusted_roles import trusted_roles
@@ -79,11 +89,9 @@ class Comparison:
             with closing(self._keeper) as keeper, _cursor(self._live) as cursor:
                 self._of_strangers = self._tables_of_strangers(cursor)
                 for key in parents_first(tables, [key for key in tables if key in self._known]):
-                    with giving_back_locks(cursor):
-                        self._save_known(keeper, cursor, tables[key])
+                    read_table(cursor, partial(self._save_known, keeper, cursor, tables[key]))
                 for key in sorted(tables.keys() - self._known.keys()):
-                    with giving_back_locks(cursor):
-                        self._save_unknown(keeper, cursor, tables[key])
+                    read_table(cursor, partial(self._save_unknown, keeper, cursor, tables[key]))
                 keeper.saved.large_objects = compare_large_objects(self._large_objects, read_large_objects(cursor))
                 with giving_back_locks(cursor):
                     self.sequences = read_sequences(cursor)
@@ -132,7 +140,7 @@ class Comparison:
 
     def _end_others(self, maintenance: Login) -> None:
         database = self._live.info.dbname
-        with closing(connect(maintenance, APPLICATION)) as connection, _cursor(connection) as cursor:
+        with session(maintenance, APPLICATION) as cursor:
             end_sessions_in(cursor, [database], spared=self.pid)
             # This one the server cancels for nobody, and not everyone may.
             with suppress(psycopg2.Error):
@@ -143,8 +151,8 @@ class Comparison:
         both = pair(table, self._known[table.key])
         found = self._sums.get(table.key)
         if found is None or found[0] != both:
-            with _cursor(self._other) as cursor, giving_back_locks(cursor):
-                found = (both, sums(cursor, both))
+            with _cursor(self._other) as cursor:
+                found = (both, read_table(cursor, partial(sums, cursor, both)))
             self._sums[table.key] = found
         return found
 
@@ -167,9 +175,10 @@ class Comparison:
                 replay, said = False, ": of a role that is not trusted, not replayed"
                 keeper.saved.not_replayed.append(table.key)
             keeper.note(f"{table.key}{said}")
-            with _cursor(self._other) as other, giving_back_locks(other):
+            with _cursor(self._other) as other:
                 state = state_expression(other, both).as_string(other)
-                keeper.keep(both, differences(self._live, cursor, other, both, buckets), state, replay=replay)
+                found = partial(differences, self._live, cursor, other, both, buckets)
+                read_table(other, lambda: keeper.keep(both, found(), state, replay=replay))
 
     def _tables_of_strangers(self, cursor: Cursor) -> frozenset[str]:
         """Of the live database; who may write the revision is known in one of both, though the other were broken."""

@@ -19,7 +19,8 @@ from psycopg2.extensions import cursor as Cursor
 from ...core.errors import ReleaseError
 from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
-from ...postgres.session import Connection, Login, connect, giving_back_locks, server_reason, transaction
+from ...postgres.own_path import read_table
+from ...postgres.session import Connection, Login, connect, server_reason, transaction
 from ...postgres.table_shape import Table, read_shapes
 from .archive import RowArchive
 
@@ -77,14 +78,17 @@ def take_look(connection: Connection, known: Collection[str], keeper: RowArchive
 
 def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
     """None where somebody holds it, or has dropped it since."""
-    with giving_back_locks(cursor):
-        try:
-            # It also locks the table and its indexes for the copy.
-            cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {}) AS filled").format(table.source))
-        except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
-            return None
+
+    def read() -> Copied:
+        # It also locks the table and its indexes for the copy.
+        cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {}) AS filled").format(table.source))
         (found,) = map(dict, cursor.fetchall())
         return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
+
+    try:
+        return read_table(cursor, read)
+    except (psycopg2.errors.LockNotAvailable, psycopg2.errors.UndefinedTable):
+        return None
 
 
 class LiveScan:

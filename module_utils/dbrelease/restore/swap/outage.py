@@ -11,6 +11,7 @@ from ...core.proof import Proof
 from ...host import lifecycle as services
 from ...host.lifecycle import SERVICES_PROOF, SERVICES_STEP, SERVICES_TITLE, Limits, Stopping
 from ..cleanup import never_started
+from ..plan import RestorePlan
 
 
 def unstarted(journal: Journal, containers: Collection[str]) -> list[str]:
@@ -56,16 +57,16 @@ class AppOutage:
         return proof
 
 
-def start_left(journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> list[Proof]:
+def start_left(plan: RestorePlan) -> list[Proof]:
     """Start what the newest swap could not: where there is nothing more to swap, nobody else would.
 
     Returns what is proved of it, nothing where it left none. Raises ReleaseError where it cannot be started.
     """
-    left = unstarted(journal, named)
+    left = unstarted(plan.journal, plan.swap.containers)
     if not left:
         return []
-    if journal.dry:
+    if plan.check_mode:
         detail = f"Planned: {' and '.join(left)}, which an earlier swap could not start, would be started."
         return [Proof(SERVICES_PROOF, SERVICES_TITLE, "skipped", detail=detail)]
-    proof = AppOutage(journal, left, limits, maintenance_db).end(None)
+    proof = AppOutage(plan.journal, left, plan.swap.limits, plan.maintenance.database).end(None)
     return [proof] if proof else []

@@ -13,7 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
 from ...core.errors import ReleaseError
-from ...postgres.session import Login, connect, select, server_reason, transaction
+from ...postgres.session import Login, connect, select, server_reason, session, transaction
 from ...postgres.trusted_roles import quoted_text
 
 POLL_S = 0.05
@@ -67,9 +67,9 @@ def exchange(
 def is_exchanged(maintenance: Login, names: Names) -> bool | None:
     """Whether the databases have their new names; None where nobody can be asked."""
     try:
-        with closing(connect(maintenance, APPLICATION)) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT datname FROM pg_database WHERE datname IN %s", ((*vars(names).values(), ""),))
-            there = {row[0] for row in cursor.fetchall()}
+        with session(maintenance, APPLICATION) as cursor:
+            asked = "SELECT datname FROM pg_database WHERE datname IN %s"
+            there = {row["datname"] for row in select(cursor, asked, ((*vars(names).values(), ""),))}
     except (psycopg2.Error, ReleaseError):
         return None
     return names.live in there and names.incoming not in there
@@ -120,12 +120,11 @@ def allow_connections(maintenance: Login, databases: Sequence[str], again: Calla
     login = maintenance
     while True:
         try:
-            with closing(connect(login, APPLICATION)) as connection, connection.cursor() as cursor:
-                cursor.execute(
-                    "SELECT datname FROM pg_database WHERE datname = ANY(%s) AND NOT datallowconn", (list(databases),)
-                )
-                for row in cursor.fetchall():
-                    cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(row[0])))
+            with session(login, APPLICATION) as cursor:
+                asked = "SELECT datname FROM pg_database WHERE datname = ANY(%s) AND NOT datallowconn"
+                for row in select(cursor, asked, (list(databases),)):
+                    name = sql.Identifier(row["datname"])
+                    cursor.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
                 return
         except (psycopg2.Error, ReleaseError) as error:
             if time.monotonic() > deadline:

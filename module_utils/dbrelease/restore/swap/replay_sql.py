@@ -21,7 +21,7 @@ SETTINGS = {
 }
 # Before anything is looked for: whoever runs the script calls nobody's functions and operators but the server's.
 PINNED = f"SET LOCAL {PATH} = {OWN_SETTINGS[PATH]};\n"
-# A server refuses to set a limit that it does not know, so `timeouts` sets those that it has.
+# Timeouts are set from the catalog, as an older server does not know each.
 NOT_REPLAYED = (*LOST_CLIENT, *TIMEOUTS, "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
 # A table that waits for a check cannot be altered.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
-from psycopg2.extras import RealDictCursor
 
 from ...core.errors import ReleaseError
-from ...postgres.fingerprints import table_key
-from ...postgres.session import Login, connect, select, server_reason
+from ...postgres.session import Login, select, server_reason, session
+from ...postgres.table_key import table_key
 
 APPLICATION = "dbrelease sequences"
 SEQUENCES = """
@@ -91,10 +89,7 @@ def _position(cursor: Cursor, row: Mapping[str, Any]) -> Position:
 def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
     """Set those that are behind; raises ReleaseError. Call it while nobody writes to the live database."""
     try:
-        with (
-            closing(connect(incoming, APPLICATION)) as connection,
-            connection.cursor(cursor_factory=RealDictCursor) as cursor,
-        ):
+        with session(incoming, APPLICATION) as cursor:
             planned = plan(live, read_sequences(cursor))
             for one in planned.steps:
                 name = sql.Identifier(one.schema, one.name).as_string(cursor)

@@ -1,4 +1,4 @@
-"""One preflight: settle, gather, judge, journal."""
+"""One preflight: wait for the services, gather the facts, judge them, and journal the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Look whether a release may be taken back, and journal it."""
+"""Whether a release may be rolled back: every guard is checked, and the answer is journaled."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from contextlib import closing
 from typing import Any
 
 from ..core.journal import Journal, last_facts
-from ..core.options import run_of
 from ..core.proof import Proof
 from ..postgres.catalog import present
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login, connect, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
+from ..runs.work import Work
 from ..verify.write_attribution import Memory, gone_since
 from .in_database import COUNTED_AT, Looked, evaluate
 from .in_services import Services
@@ -55,7 +55,8 @@ NOT_COUNTED_AGAIN = Proof(
 
 def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
-    login, journal = Login.of(params), Journal(run_of(params), dry=check_mode)
+    work = Work.of(params, check_mode)
+    login, journal = work.login, work.journal
     guards = [*params["guards"], *_of_every_release(params)] if params["guards"] else []
     with journal.step("guards") as step:
         revisions = read_revisions(login, params["bookkeeping_table"])

@@ -1,4 +1,4 @@
-"""The database at exactly one Alembic revision: look, preview, move, and journal each."""
+"""Bring the database to exactly one Alembic revision: read, preview, move, and journal each."""
 
 from __future__ import annotations
 
