@@ -1,4 +1,4 @@
-"""Tables that can be read only where the role's own search path is in force."""
+"""Tables that can be read only with the role's own search path."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NOT_FOUND = (
 
 
 def read_table(cursor: Cursor, read: Callable[[], Value]) -> Value:
-    """What `read` finds in a table by a statement of ours; the locks that it takes are given back at its end.
+    """The result of `read`, a statement of ours on a table; its locks are released at its end.
 
-    The server inlines the SQL functions that the indexes of a table call when it plans any statement on that table. A
-    function that leaves out a schema finds what it calls only by the role's own path. So the statement is then repeated
-    with that path: refused where a role that is not trusted has made something there that it could call.
+    When the server plans a statement on a table, it inlines the SQL functions that the table's indexes call. A function
+    that omits a schema finds what it calls only with the role's own path. So the statement is then repeated with that
+    path. It is refused where a role that is not trusted has created an object there that it could call.
     """
     try:
         with giving_back_locks(cursor):

@@ -1,4 +1,4 @@
-"""The name under which a table stands in a baseline, a manifest and the journal."""
+"""The name of a table in a baseline, a manifest and the journal."""
 
 from __future__ import annotations
 
