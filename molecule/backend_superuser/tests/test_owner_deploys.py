@@ -54,9 +54,9 @@ def test_a_restore_without_createdb_is_foretold_and_refused_before_anything(psql
     assert play("rollback_8_1a.yml", *AS_OWNER).status == 0
     run = play("deploy_8_1a.yml", *AS_OWNER, *patient())
     assert (run.status, run.evidence["outcome"]) == (0, "deployed"), run.output
-    (rights,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "preflight.rights"]
-    assert rights["status"] == "inconclusive"
-    assert "may not create databases: the server would refuse to restore the backup" in rights["detail"]
+    (restorable,) = [proof for proof in run.evidence["proofs"] if proof["name"] == "preflight.restorable"]
+    assert restorable["status"] == "inconclusive"
+    assert "may not create databases: the server would refuse to restore the backup" in restorable["detail"]
 
 
 def test_with_it_the_backup_is_restored(psql: Psql) -> None:
