@@ -58,7 +58,7 @@ def test_it_is_not_taken_where_another_role_has_made_a_function_there(
         )
         cursor.execute("ALTER FUNCTION lower(name) OWNER TO stranger_of_own_path")
     try:
-        with pytest.raises(ReleaseError, match=r"public\.notes .*a role made that is not trusted: .*lower"):
+        with pytest.raises(ReleaseError, match=r"public\.notes .*an object of a role that is not trusted: .*lower"):
             read(session)
     finally:
         with transaction(session) as cursor:
