@@ -25,7 +25,7 @@ from ..postgres.terminate import end_sessions
 FORMAT = "custom"
 KILLED_STATUS = 137
 LOCK_WAIT_LIMIT_MS = 60_000
-# A dump may be the work of a container that was taken over; and the server may need the same disk.
+# A compromised container may send a dump without end; and the server may need the same disk.
 RESERVE_BYTES, LOOK_EVERY_BYTES = 256 << 20, 64 << 20
 
 
@@ -49,9 +49,9 @@ class Decoded:
 
 
 class DumpFile:
-    """Takes a stream to disk with its hash; after an error it takes the rest to nowhere, so that the stream can end.
+    """Writes a stream to disk with its hash; after an error it discards the rest, so that the stream can end.
 
-    It never takes the last of a disk.
+    It never fills a disk.
     """
 
     def __init__(self, path: Path) -> None:
@@ -101,7 +101,7 @@ class DumpFile:
         return self._hash.hexdigest()
 
     def release(self) -> None:
-        """Let go of the file, whatever became of it."""
+        """Close the file in any case."""
         if self._open:
             self._open = False
             os.close(self._descriptor)
@@ -110,7 +110,7 @@ class DumpFile:
 def tool_environment(login: Login, application_name: str, *, inside: bool) -> dict[str, str]:
     """How pg_dump finds the database: inside its own container by the local socket, elsewhere by the address.
 
-    Through the environment, because an argument list is for everyone to read.
+    Through the environment, because every user can read an argument list.
     """
     environment = {
         "PGUSER": login.user,
@@ -128,7 +128,7 @@ def tool_environment(login: Login, application_name: str, *, inside: bool) -> di
 
 
 def _own_port(login: Login) -> str:
-    """What the server itself calls its port, and names its socket by; from outside another may lead to it."""
+    """The port that the server itself uses, also in the name of its socket; from outside it may be another."""
     with closing(connect(login, "dbrelease port", read_only=True)) as session, session.cursor() as cursor:
         cursor.execute("SHOW port")
         ((port,),) = cursor.fetchall()
@@ -161,13 +161,13 @@ def run_pg_dump(
 
 
 def dump_failure(finished: Finished, commands: Commands, login: Login, timeout_s: int) -> ReleaseError | None:
-    """The sentence for a pg_dump that did not end well, or None."""
+    """The error for a pg_dump that failed, or None."""
     if finished.status == 0:
         return None
     where = f"Dumping the {login.label} in {commands.place} failed"
     if finished.timed_out:
-        return ReleaseError(f"{where} (not done in {timeout_s} s): give it more time, or find what it waits for.")
-    silent = "it was killed" if finished.status == KILLED_STATUS else "it said nothing"
+        return ReleaseError(f"{where} (not done in {timeout_s} s): allow more time, or find out what it waits for.")
+    silent = "it was killed" if finished.status == KILLED_STATUS else "it printed no error"
     reason = last_words(finished.stderr, 600, login.password) or silent
     return ReleaseError(f"{where} with status {finished.status} ({reason}): remove the cause and run again.")
 
@@ -197,7 +197,7 @@ def _judge_decoding(path: Path, sha256: str, feed: _Feed, finished: Finished, co
     if feed.error is not None:
         raise ReleaseError(f"{tried} ({feed.error.strerror}): repair the disk and take a new backup.")
     if finished.timed_out and not finished.stderr:
-        raise ReleaseError(f"{tried} (not done in time): give it more time and run again.")
+        raise ReleaseError(f"{tried} (not done in time): allow more time, and run again.")
     if finished.status != 0:
         reason = last_words(finished.stderr, 300) or f"status {finished.status}"
         raise ReleaseError(
@@ -271,7 +271,7 @@ class Limits:
 
 
 class Dumping:
-    """A dump under way."""
+    """A running dump."""
 
     def __init__(self, commands: Commands, file: DumpFile, snapshot: str, limits: Limits) -> None:
         """Start it."""
@@ -296,7 +296,7 @@ class Dumping:
         while self._thread.is_alive():
             self._thread.join(POLL_S)
             if self._file.error is not None:
-                # The rest of the stream is worth nothing.
+                # The rest of the stream is useless.
                 self.end()
         if self._file.error is None:
             self._raise_failure()
@@ -325,7 +325,7 @@ class Dumping:
 
 @contextmanager
 def dumping(commands: Commands, file: DumpFile, snapshot: str, limits: Limits) -> Iterator[Dumping]:
-    """Dump one exported snapshot while the block runs; after an error in it nothing of the dump goes on."""
+    """Dump one exported snapshot while the block runs; after an error in it the dump is stopped."""
     try:
         dump = Dumping(commands, file, snapshot, limits)
         try:

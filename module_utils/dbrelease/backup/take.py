@@ -48,7 +48,7 @@ RESTORE_IT = "Restore it for proof: the readiness playbook with -e readiness_res
 
 @dataclass(frozen=True)
 class BackupPlan:
-    """What is to be dumped and recorded, and where to."""
+    """What is dumped and recorded, and where."""
 
     work: Work
     label: str
@@ -74,7 +74,7 @@ class BackupPlan:
 
 
 def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's act; `changed` is false only where this run's backup is there already and is whole."""
+    """The module's act; `changed` is false only where this run's backup exists already and is whole."""
     container = params["db_container"]
     plan = BackupPlan(
         Work.of(params, check_mode),
@@ -104,7 +104,7 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
     """Read the baseline while pg_dump runs; the snapshot's session is closed when this returns or raises."""
-    # Only this run writes under this name: what is there was left when it was killed.
+    # Only this run writes under this name: a file of that name was left when it was killed.
     temporary.unlink(missing_ok=True)
     try:
         with (
@@ -112,9 +112,9 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
             snapshot = export_snapshot(cursor)
-            # A table that somebody holds must not hold this session, and with it the vacuum of the whole server.
+            # A locked table must not keep this session open, and with it hold back the vacuum of the whole server.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
-            # Before pg_dump reads them: no snapshot holds them still, and the dump must not hold less than is recorded.
+            # Before pg_dump reads them: no snapshot covers them, and the dump must not be behind what is recorded.
             with giving_back_locks(cursor):
                 sequences = read_values(cursor)
             obstacles = _obstacles(cursor)
@@ -126,7 +126,7 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the baseline of the {plan.work.login.label} failed ({server_reason(error)}): "
-            "check that the database runs, that db_user may read all of it, and that nobody holds a lock on a table."
+            "check that the database runs, that db_user may read all of it, and that no session keeps a table locked."
         ) from error
     return Baseline(
         {**baseline.facts, "sequences": sequences, "obstacles": obstacles, "by_root": limits.by_root}
@@ -134,18 +134,18 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
 
 
 def _obstacles(cursor: RealDictCursor) -> str:
-    """What is known to stop a restore, in sentences; where that cannot be looked at it is said."""
+    """What is known to stop a restore, in sentences; or why that cannot be checked."""
     try:
         with giving_back_locks(cursor):
             return read_obstacles(cursor).words()
     except psycopg2.Error as error:
         if cursor.connection.closed:
             raise
-        return f"What would stop a restore could not be looked at ({server_reason(error)})."
+        return f"It could not be checked what would stop a restore ({server_reason(error)})."
 
 
 def _restorable(obstacles: str) -> Proof:
-    """Only a restore shows it; until then it is open."""
+    """Only a restore proves it; until then it is inconclusive."""
     detail = f"{NOT_YET} {obstacles}".strip()
     return replace(_proof(RESTORABLE_PROOF, "inconclusive", detail), remedy=RESTORE_IT)
 
@@ -202,10 +202,10 @@ def _keep(
 
 
 def _catalog(plan: BackupPlan, commands: Commands, baseline: Baseline, path: Path) -> dict[str, Any]:
-    """What the objects were, of the same instant, for the comparison after a rollback.
+    """The objects at the same instant, for the comparison after a rollback.
 
-    Others may have made objects of any size: where they cannot be read that comparison is inconclusive, and the backup
-    is good.
+    Other users may have made objects of any size: where they cannot be read, that comparison is inconclusive, and the
+    backup is still good.
     """
     try:
         schema = schema_of_dump(path, commands, plan.timeout_s, whole=True)
@@ -228,7 +228,7 @@ def _facts(plan: BackupPlan, content: manifest.Manifest, server_version: str) ->
 
 
 def _existing(plan: BackupPlan) -> dict[str, Any] | None:
-    """The result of this run's backup where it is there and whole; raises ReleaseError where its names are taken."""
+    """The result of this run's backup where it exists and is whole; raises ReleaseError where its names are taken."""
     content = manifest.read(plan.paths["manifest"])
     if content is None:
         taken = next((path for path in plan.paths.values() if os.path.lexists(path)), None)
@@ -244,7 +244,7 @@ def _existing(plan: BackupPlan) -> dict[str, Any] | None:
         baseline = json.loads(read_own(plan.paths["json"]))
     except (OSError, ValueError) as error:
         raise _refused(plan.work.journal, f"the baseline {plan.paths['json']} cannot be read") from error
-    detail = "This run's backup is there already and has the sha256 of its manifest."
+    detail = "This run's backup exists already and has the sha256 of its manifest."
     proofs = [
         _proof(name, "pass", detail, observed=content["sha256"]) for name in TITLES if name != RESTORABLE_PROOF
     ] + [_restorable("")]
@@ -283,10 +283,10 @@ def _result(
 ) -> dict[str, Any]:
     listed = [proof.as_dict() for proof in proofs]
     # Not `path`: Ansible adds a file's owner, mode and size to a result that has that key.
-    told = {("dump" if key == "path" else key): value for key, value in facts.items()}
+    renamed = {("dump" if key == "path" else key): value for key, value in facts.items()}
     return {
         "changed": changed,
-        **told,
+        **renamed,
         "files": {key: str(plan.paths[key]) for key in ("json", "txt")},
         "baseline": baseline,
         "proofs": listed,

@@ -1,4 +1,4 @@
-"""What a killed restore may leave on the server and in its container, and how each is put right."""
+"""What a killed restore may leave on the server and in its container, and how each is repaired."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ NAMES = "SELECT datname AS name, datallowconn AS open FROM pg_database ORDER BY 
 def repair_restore(
     login: Login, run: Run, dead: Collection[str], db_container: str, events: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Put right what killed restores left around the database of `login`, their copies apart; a sentence for each.
+    """Repair what killed restores left around the database of `login`, except their copies; a sentence for each.
 
-    dead: the interrupted runs. Raises ReleaseError where another run, of whatever target, is at work on the database.
+    dead: the interrupted runs. Raises ReleaseError where another run, of any target, acts on the database.
     """
     maintenance = login.to(_maintenance_db(events))
     with closing(NameLock(maintenance, login.database, run, dead)) as lock:
@@ -54,7 +54,7 @@ def _repair_restore(
 
 
 def runs_of(events: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The runs that a journal knows: what any other made is not this target's to remove."""
+    """The runs that a journal knows: this target removes nothing of other runs."""
     return {line["run_id"] for line in events}
 
 
@@ -73,7 +73,7 @@ def settle(cursor: Cursor, database: str, runs: Collection[str]) -> list[str]:
             except psycopg2.Error as error:
                 raise ReleaseError(
                     f"Dropping {name}, a restored copy that was never swapped in, failed ({server_reason(error)}): "
-                    "remove what keeps it, and run again."
+                    "remove the cause, and run again."
                 ) from error
             done.append(f"Dropped {name}, a restored copy that was never swapped in.")
     return done + _reopen(cursor, database)
@@ -89,7 +89,7 @@ def _reopen(cursor: Cursor, database: str) -> list[str]:
 
 
 def foreign_copies(cursor: Cursor, database: str, runs: Collection[str]) -> list[Proof]:
-    """What is told of copies of the database that none of these runs made: they stay. Empty where there are none."""
+    """Report copies of the database that none of these runs made: they stay. Empty where there are none."""
     names = (row["name"] for row in select(cursor, NAMES))
     found = [name for name in names if (run_id := copied_by(name, database)) and run_id not in runs]
     if not found:
@@ -97,12 +97,12 @@ def foreign_copies(cursor: Cursor, database: str, runs: Collection[str]) -> list
     return [
         Proof(
             FOREIGN_PROOF,
-            "No copy of the database is there that this target's journal does not know",
+            "This target's journal knows every copy of the database",
             "inconclusive",
             expected=[],
             observed=found,
-            detail=f"Of runs that it does not know, and left as they are: {', '.join(found)}.",
-            remedy="Drop with `dropdb` what no run elsewhere needs.",
+            detail=f"Made by unknown runs, and not changed: {', '.join(found)}.",
+            remedy="Drop each one that no run of another target needs with `dropdb`.",
         )
     ]
 
@@ -133,11 +133,11 @@ def never_started(events: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _maintenance_db(events: Sequence[Mapping[str, Any]]) -> str:
-    """From which the newest swap renamed: nobody else's may be there, or open to this user."""
-    told = (line["facts"].get("maintenance_db") for line in reversed(events) if line["step"] == SERVICES_STEP)
-    return next((name for name in told if isinstance(name, str)), MAINTENANCE)
+    """The one from which the newest swap renamed: any other may be missing, or closed to this user."""
+    names = (line["facts"].get("maintenance_db") for line in reversed(events) if line["step"] == SERVICES_STEP)
+    return next((name for name in names if isinstance(name, str)), MAINTENANCE)
 
 
 def _newest_of_services(events: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    # An odd one names no container that could be started: the one before it counts.
+    # A malformed line names no container that could be started: the one before it counts.
     return next((line for line in reversed(events) if line["step"] == SERVICES_STEP and not schema_error(line)), None)

@@ -78,9 +78,9 @@ LOCK_TIMEOUT_MS = 2000
 
 
 def is_restored(live: Login, backup: Backup, place: CopyTarget) -> bool:
-    """Each question is asked only where those before, which cost less, were answered with yes.
+    """Each check runs only where the cheaper ones before it passed.
 
-    Where one cannot be answered, as somebody holds a table, that is no reason to wait nor to fail: it is restored.
+    Where one cannot run, as another session locks a table, the backup is restored: no reason to wait or to fail.
     """
     try:
         return _is_restored(live, backup, place)

@@ -1,4 +1,4 @@
-"""A backup as a new database beside the live one: restored, analyzed, compared with its manifest; or not there."""
+"""A backup as a new database beside the live one: restored, analyzed and compared with its manifest, or dropped."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ from .source import Backup
 REMOVE_TIMEOUT_S = 60
 DROP_STEP = "restore.drop"
 SUBSCRIPTION = re.compile(r"^\d+; \d+ \d+ SUBSCRIPTION - (.+) \S+$", re.MULTILINE)
-# Of the template's own the right to use it is asked for only where it is named, and nobody but a superuser has it.
+# The right to use the template's own tablespace is checked only where it is named, and only superusers have it.
 TABLESPACES = """
 SELECT spcname FROM pg_tablespace WHERE oid <> (SELECT dattablespace FROM pg_database WHERE datname = 'template0')
 """
-# mkdir takes no folder and follows no link that somebody else has put there; but where /tmp is not sticky, others could
-# exchange what was made in it.
+# mkdir takes no existing folder and follows no link of another user; but where /tmp is not sticky, another user could
+# replace what was made in it.
 ONLY_OURS = """
 found=$(find "${1%/*}/" -maxdepth 0 -perm -2 ! -perm -1000) || exit
 if [ "$found" ]; then echo "${1%/*} is writable by others, and not sticky: chmod +t it" >&2; exit 1; fi
 """
-# What the server says of a restore that fails for a cause in the dump or the role, and what to do about it.
+# What the server reports where the dump or the role makes a restore fail, and what to do about it.
 UNQUALIFIED = (
     "a restore has an empty search_path, where {} names something without its schema; restore this dump by hand into a "
     "new database, by pg_restore --section=pre-data, there ALTER FUNCTION ... SET search_path = ..., and then "
@@ -83,7 +83,7 @@ CAUSES = (
         "restore to another server, as one server has that extension in one database only",
     ),
 )
-# Of the context that the server tells only the function's name is shown: the rest may quote a row.
+# Of the context that the server reports only the function's name is shown: the rest may quote a row.
 CALLER = re.compile(r"""CONTEXT:\s+(?:PL/pgSQL|SQL) function "?([\w.]+(?:\([\w .,\[\]]*\))?)""")
 QUOTED = re.compile(r"Command was:|DETAIL:|CONTEXT:")
 # The copy is worth nothing until it is swapped in, and the swap's own commit makes everything before it durable.
@@ -104,7 +104,7 @@ class Copy:
 def make_copy(
     place: CopyTarget, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
 ) -> Copy:
-    """Create, restore, apply the settings, compare; after any failure, and where a claim is red, there is no copy.
+    """Create, restore, apply the settings, compare; after any failure, and where a proof fails, the copy is dropped.
 
     meanwhile: work beside pg_restore, which loads a large table with one processor.
     """
@@ -122,7 +122,7 @@ def make_copy(
                 copy.proofs.append(_apply_settings(place, backup, left_out))
     except BaseException as error:
         if created:
-            with suppress(ReleaseError):  # where the server is gone, so are they
+            with suppress(ReleaseError):  # where the server has stopped, they have ended
                 end_sessions(place.maintenance, place.application_name)
             drop_or_leave(place.maintenance, place.login.database, journal, error)
         raise
@@ -132,25 +132,25 @@ def make_copy(
 
 
 def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseException | None) -> None:
-    """A copy is dropped; where the server is gone, a step that stays open in the journal has the next run drop it."""
+    """Drop a copy; where the server has stopped, a step that stays open in the journal makes the next run drop it."""
     try:
         drop_database(maintenance, name)
     except ReleaseError as error:
         with suppress(ReleaseError):
             journal.append(DROP_STEP, "started", {"database": name, "message": error.message})
-        # What broke first is what the operator is to read.
+        # The operator needs the first failure.
         if isinstance(cause, ReleaseError):
-            cause.message += f" (The copy {name} is still there; the next run drops it.)"
+            cause.message += f" (The copy {name} still exists; the next run drops it.)"
 
 
 @contextmanager
 def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
-    """The dump where pg_restore can seek in it: in the container a copy for its owner only, gone afterwards."""
+    """The dump where pg_restore can seek in it: in the container a private copy, which is removed afterwards."""
     if not place.inside:
         yield str(backup.path)
         return
     folder = dump_folder(place.run_id)
-    # One program, which the deadline ends with nothing left of it.
+    # One program, so that the deadline ends all of it.
     script = ONLY_OURS + 'umask 077; rm -rf "$1"; mkdir "$1" && exec dd of="$1/dump" bs=1M'
     try:
         with reading(backup.path) as file:
@@ -158,14 +158,14 @@ def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
         if finished.status == 0:
             finished = place.commands.run(["sha256sum", f"{folder}/dump"], timeout_s=place.timeout_s)
         if finished.status != 0 or finished.stdout.split()[:1] != [backup.content["sha256"]]:
-            reason = last_words(finished.stderr, 300) or "what arrived is not the file"
+            reason = last_words(finished.stderr, 300) or "the copied file differs from the backup"
             raise ReleaseError(
-                f"Copying {backup.path} into {place.commands.place} failed ({reason}): see that its /tmp has room "
+                f"Copying {backup.path} into {place.commands.place} failed ({reason}): check that its /tmp has room "
                 "and is sticky, and run again."
             )
         yield f"{folder}/dump"
     except BaseException:
-        # Where the container is gone, that is the cause; the next restore removes what is left.
+        # A container that has stopped is the cause itself; the next restore removes what is left.
         with suppress(ReleaseError):
             place.commands.run(["rm", "-rf", folder], timeout_s=REMOVE_TIMEOUT_S)
         raise
@@ -180,7 +180,7 @@ def _create(place: CopyTarget, backup: Backup, major: int) -> None:
             create_closed(cursor, name, backup.content["settings"], major, tablespaces)
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Creating the database {name} failed ({server_reason(error)}): see what the server lacks, and run again."
+            f"Creating the database {name} failed ({server_reason(error)}): remove the cause, and run again."
         ) from error
 
 
@@ -195,9 +195,9 @@ def _restore(place: CopyTarget, path: str, *, side_by_side: bool = True) -> None
 
 
 def _restore_sections(place: CopyTarget, path: str, sections: Sequence[str]) -> None:
-    # No database can be dropped that has a subscription, and two must not take from one.
+    # A database that has a subscription cannot be dropped, and two must not share one.
     argv = ["pg_restore", "--exit-on-error", "--no-subscriptions", f"--jobs={place.jobs}", "--no-password", *sections]
-    # As a connection string: a bare name with = in it would be taken for one.
+    # As a connection string, because a bare name that contains = is read as one.
     argv += [f"--dbname={make_dsn(dbname=place.login.database)}", path]
     environment = tool_environment(place.login, place.application_name, inside=place.inside)
     finished = place.commands.run(
@@ -208,14 +208,14 @@ def _restore_sections(place: CopyTarget, path: str, sections: Sequence[str]) -> 
 
 
 def _subscriptions(place: CopyTarget, path: str) -> list[str]:
-    """What is told of those in the dump, which are not restored."""
+    """The subscriptions in the dump, in words: they are not restored."""
     listed = place.commands.run(["pg_restore", "--list", path], timeout_s=place.timeout_s)
-    return [f"the subscription {name}, to be made anew" for name in SUBSCRIPTION.findall(listed.stdout)]
+    return [f"the subscription {name}, to be created again" for name in SUBSCRIPTION.findall(listed.stdout)]
 
 
 def _restore_failure(place: CopyTarget, finished: Finished) -> ReleaseError:
     text = " ".join(finished.stderr.split())
-    # Its first error is the cause; the statement and the row that it quotes behind it are nobody's business.
+    # The first error is the cause; the statement and the row that are quoted after it are not shown.
     text = masked(QUOTED.split(text[max(text.find("error:"), 0) :])[0].strip(), place.login.password)[:400]
     advice = advice_for(finished.stderr)
     reason = f"not done within {place.timeout_s} s" if finished.timed_out else text or f"status {finished.status}"
@@ -226,7 +226,7 @@ def _restore_failure(place: CopyTarget, finished: Finished) -> ReleaseError:
 
 
 def advice_for(stderr: str) -> str:
-    """What to do about a restore that failed, by what pg_restore wrote of it."""
+    """What to do about a restore that failed, by the output of pg_restore."""
     text = " ".join(stderr.split())
     caller = CALLER.search(text)
     named = f"the function {caller[1]}" if caller else "a function"
@@ -257,7 +257,7 @@ def _analyze(place: CopyTarget) -> None:
 
 
 def _schema_sha256(place: CopyTarget) -> str:
-    """It only spares a later restore some work."""
+    """It only saves a later restore some work."""
     try:
         return hashed(
             schema_of(place.login, place.commands, place.timeout_s, place.comparing_name, inside=place.inside)
@@ -303,7 +303,7 @@ def _settings_of(login: Login) -> dict[str, Any]:
 
 
 def drop_database(maintenance: Login, name: str) -> bool:
-    """The database gone with its sessions; says whether there was one."""
+    """Drop the database and end its sessions; returns whether it existed."""
     try:
         with session(maintenance, "dbrelease drop") as cursor:
             if not select(cursor, "SELECT FROM pg_database WHERE datname = %s", (name,)):

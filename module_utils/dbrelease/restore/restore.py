@@ -33,7 +33,7 @@ from .swap.swap import live_scan_of, swap_in
 def restore(plan: RestorePlan) -> dict[str, Any]:
     """The module's act for state=present, and for state=live with the swap."""
     looking = live_scan_of(plan.run) if plan.swaps else None
-    # Held to the end of the swap: in between, another target's run must not take the copy for a dead one's.
+    # Locked until the swap has ended: meanwhile another target's run must not drop the copy as one of a dead run.
     with closing(plan.lock()) as lock:
         backup, made = _copy(plan, looking, lock)
         if not looking:
@@ -48,7 +48,7 @@ def restore(plan: RestorePlan) -> dict[str, Any]:
 
 
 def _started(plan: RestorePlan, made: dict[str, Any]) -> dict[str, Any]:
-    """Where there is nothing to swap: what an earlier swap of this backup could not start runs again."""
+    """Where there is nothing to swap: start the containers that an earlier swap of this backup could not start."""
     with plan.work.alone_on_target():
         proofs = start_left(plan)
     listed = [*made["proofs"], *(proof.as_dict() for proof in proofs)]
@@ -59,7 +59,7 @@ def _started(plan: RestorePlan, made: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy(plan: RestorePlan, looking: LiveScan | None, lock: NameLock) -> tuple[Backup, dict[str, Any]]:
-    """The backup and the module's result without a swap; the live database is looked at meanwhile."""
+    """The backup and the module's result without a swap; the live database is scanned meanwhile."""
     journal = plan.journal
     with journal.step("restore.backup") as step, plan.work.alone_on_target():
         place = plan.place()
@@ -104,7 +104,7 @@ def _copy(plan: RestorePlan, looking: LiveScan | None, lock: NameLock) -> tuple[
 
 @contextmanager
 def _live_scan(looking: LiveScan, backup: Backup, live: Login) -> Iterator[None]:
-    """Look at the live database within the block; where that or the block fails, nothing is left of it."""
+    """Scan the live database within the block; where the scan or the block fails, no file of it is left."""
     try:
         looking.begin(live, backup.content["tables"])
         yield
@@ -115,7 +115,7 @@ def _live_scan(looking: LiveScan, backup: Backup, live: Login) -> Iterator[None]
 
 
 def remove(plan: RestorePlan, name: str) -> dict[str, Any]:
-    """The module's act for state=absent: a copy, or a database that a swap put aside, is dropped."""
+    """The module's act for state=absent: drop a copy, or a database that a swap put aside."""
     if not (copied_by(name, plan.database) or is_kept(name, plan.database)):
         raise ReleaseError(
             f"Dropping {name} was refused (it is no database that a restore of {plan.database} made): "
@@ -132,16 +132,16 @@ def remove(plan: RestorePlan, name: str) -> dict[str, Any]:
 
 
 def _refuse_first(place: CopyTarget, backup: Backup, database: str) -> tuple[Server, bool]:
-    """The server, and whether the live database is there and open."""
+    """The server, and whether the live database exists and is open."""
     with session(place.maintenance, "dbrelease restore") as cursor:
         server = check_server(cursor, backup, database, place.commands)
         return server, _is_open(cursor, database)
 
 
 def _tidy(place: CopyTarget, database: str, runs: Collection[str]) -> tuple[list[str], bool, list[Proof]]:
-    """What a killed restore of these runs left is put right: copies, dumps in the container, a closed database.
+    """Repair what a killed restore of these runs left: copies, dumps in the container, a closed database.
 
-    Returns what was done, whether the live database is there and open, and what is told of others' copies.
+    Returns what was done, whether the live database exists and is open, and the proofs on copies of other runs.
     """
     with session(place.maintenance, "dbrelease restore") as cursor:
         done = settle(cursor, database, runs)
@@ -156,7 +156,7 @@ def _is_open(cursor: RealDictCursor, database: str) -> bool:
 
 
 def _mark(plan: RestorePlan, backup: Backup, place: CopyTarget, schema_sha256: str) -> dict[str, Any]:
-    """Note it in the manifest; a backup that cannot be written to is restored all the same."""
+    """Record it in the manifest; a backup that is not writable is restored all the same."""
     try:
         restored = {
             "at": utc_now().isoformat(timespec="milliseconds"),
@@ -172,7 +172,7 @@ def _mark(plan: RestorePlan, backup: Backup, place: CopyTarget, schema_sha256: s
 
 
 def _already(backup: Backup) -> list[Proof]:
-    detail = "The live database holds exactly this already: rows, sequences, settings and schema."
+    detail = "The live database is already equal to it: rows, sequences, settings and schema."
     return [
         Proof(VERIFIED_PROOF, "The database holds exactly what was backed up", "pass", detail=detail),
         Proof(SETTINGS_PROOF, "Owner, rights, comment and settings are those of the backup", "pass", detail=detail),

@@ -1,4 +1,4 @@
-"""Whether the server can take the restored copy: version, rights, roles and room; all looked at, nothing touched."""
+"""Whether the server can take the restored copy: version, rights, roles and room; all checked, nothing changed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .source import Backup, refused
 
 ROOM_PROOF = "restore.room"
 MIB = 1 << 20
-# A dump is compressed: what is seen of tables and indexes is up to this much larger than the file.
+# A dump is compressed: its tables and indexes are up to this much larger than the file.
 EXPANSION = 6
 MARGIN = 1.2
 DUMP_FOLDER = "/tmp"  # noqa: S108 - a folder of its own is made in it, for its owner only
@@ -48,7 +48,7 @@ SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS
 
 @dataclass(frozen=True)
 class Server:
-    """What the server is, as far as a restore must know; what is written grows its log by so many bytes at most."""
+    """The server, as far as a restore needs to know it; its log grows by at most so many bytes."""
 
     major: int
     data_directory: str
@@ -58,7 +58,7 @@ class Server:
 
 @dataclass
 class Disk:
-    """What is needed on one file system: a folder of it, its room, and for what so many bytes are."""
+    """What is needed on one file system: one of its folders, its room, the bytes, and what they are for."""
 
     folder: str
     room: Room
@@ -77,13 +77,13 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
     try:
         client = major_of(tool_version(commands, "pg_restore"))
     except ReleaseError as error:
-        raise refused(error.message.rstrip("."), "let pg_restore be found") from error
+        raise refused(error.message.rstrip("."), "make pg_restore available there") from error
     tool, server = backup.content["tool_version"], row["major"]
     fitting = fitting_clients(server, _major_of(tool))
     if not fitting:
         raise refused(
-            f"the backup was made by {tool}, and what reads it restores to no server before {SETTING_SINCE}: "
-            f"this one is {server}",
+            f"the backup was made by {tool}, and a pg_restore that reads it restores to no server before "
+            f"{SETTING_SINCE}: this one is {server}",
             f"restore to a server of PostgreSQL {SETTING_SINCE} or later, or another backup",
         )
     if client not in fitting:
@@ -104,7 +104,7 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
 
 
 def log_growth(cursor: Cursor) -> int:
-    """By how many bytes the server's log may grow; where the role may not see what is there, all of it is to come."""
+    """By how many bytes the server's log may grow; where the role may not read its size, the whole limit."""
     (row,) = select(cursor, LOG)
     held = select(cursor, HELD)[0]["bytes"] if row["is_seen"] else 0
     return max(0, int(row["most"]) - int(held))
@@ -114,14 +114,15 @@ def check_maintenance(doing: str, maintenance: Login, *renamed: str) -> None:
     """Refuse to work from one of the databases that will be renamed."""
     if maintenance.database in renamed:
         raise ReleaseError(
-            f"{doing} was refused ({maintenance.database} is also the maintenance database, and nobody can be in one "
-            "that is renamed), and nothing was touched: name another database of the server as restore_maintenance_db.",
+            f"{doing} was refused ({maintenance.database} is also the maintenance database, and a database that is "
+            "renamed can have no session), and nothing was touched: name another database of the server as "
+            "restore_maintenance_db.",
             refused=True,
         )
 
 
 def obstacle(cursor: Cursor, database: str) -> tuple[str, str] | None:
-    """What forbids that a database is put aside, and what to do about it."""
+    """What prevents a database from being put aside, and what to do about it."""
     (row,) = select(cursor, USED_BY, {"database": database})
     if row["prepared"] or row["subscriptions"]:
         return (
@@ -131,19 +132,19 @@ def obstacle(cursor: Cursor, database: str) -> tuple[str, str] | None:
         )
     if row["slots"]:
         return (
-            f"{row['slots']} logical replication slots are of {database}, and would stay with the database that is put "
-            "aside, where the server keeps its log for them for ever",
-            "drop them, and make them anew afterwards",
+            f"{database} has {row['slots']} logical replication slots, which would stay with the database that is put "
+            "aside, and the server would keep its log for them forever",
+            "drop them, and create them again afterwards",
         )
     return None
 
 
 def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bool) -> Proof:
-    """The server's disk takes a second database of this size and its log, and the place of pg_restore the dump."""
+    """The server's disk has room for a second database of this size and its log, and pg_restore's for the dump."""
     dump_bytes = int(backup.content["bytes"])
     known = backup.content.get("database_bytes") or server.live_bytes or 0
     need = round(max(known, EXPANSION * dump_bytes) * MARGIN)
-    # What is written is logged once: a small database does not fill a log that may grow large.
+    # Each write is logged once: a small database does not fill a log that may grow large.
     log_bytes = min(server.log_growth_bytes, need)
     title = "The server has room for a second database"
     if not inside or not server.data_directory:
@@ -153,8 +154,8 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
             title,
             "inconclusive",
             expected={"bytes_at_least": need},
-            detail="The server's disk cannot be seen from here.",
-            remedy=f"See to it that it has {need} bytes free.",
+            detail="The server's disk cannot be checked from here.",
+            remedy=f"Make sure that it has {need} bytes free.",
         )
     wanted = (
         (server.data_directory, need, "the database"),
@@ -164,7 +165,7 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
     try:
         disks = _disks(commands, wanted)
     except ReleaseError as error:
-        raise refused(error.message.rstrip("."), "let df be found there") from error
+        raise refused(error.message.rstrip("."), "make df available there") from error
     for disk in disks:
         if disk.room.free < disk.needed:
             raise refused(
@@ -174,7 +175,9 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
                 f"make {-(-(disk.needed - disk.room.free) // MIB)} MiB of room there",
             )
     expected, observed = {"bytes_at_least": disks[0].needed}, {"bytes_free": disks[0].room.free}
-    return Proof(ROOM_PROOF, title, "pass", expected=expected, observed=observed, detail="There is.")
+    return Proof(
+        ROOM_PROOF, title, "pass", expected=expected, observed=observed, detail="The free space is sufficient."
+    )
 
 
 def _disks(commands: Commands, wanted: Iterable[tuple[str, int, str]]) -> list[Disk]:
@@ -191,7 +194,7 @@ def _disks(commands: Commands, wanted: Iterable[tuple[str, int, str]]) -> list[D
 
 
 def _major_of(text: str) -> int:
-    """Of what a manifest says, which is data."""
+    """Of a version in a manifest, which may be any text."""
     try:
         return major_of(text)
     except ReleaseError as error:
@@ -202,5 +205,5 @@ def _check_roles(cursor: Cursor, settings: Mapping[str, Any]) -> None:
     """The roles that the database's own settings name: they are in no dump."""
     wanted = {settings["owner"], *(settings.get("role_settings") or {})}
     known = {row["rolname"] for row in select(cursor, "SELECT rolname FROM pg_roles")}
-    if gone := sorted(wanted - known):
-        raise refused(f"the server has no role {', '.join(gone)}, which the backup needs", "create it")
+    if missing := sorted(wanted - known):
+        raise refused(f"the server has no role {', '.join(missing)}, which the backup needs", "create it")

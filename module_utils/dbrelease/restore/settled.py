@@ -32,11 +32,11 @@ SWAP_STEP = "restore.swap"
 REVISION_PROOF, STRUCTURE_PROOF, PAYLOAD_PROOF = "settled.revision", "settled.structure", "settled.payload"
 APPLICATION = "dbrelease settled"
 AGAIN = "run again with `-e remove_payload=true`, which removes the release's files"
-# How long to await the end of a program that migrates, once every container is healthy.
+# How long to wait for a program that migrates to end, once every container is healthy.
 MIGRATING_S = 60.0
 POLL_S = 0.25
 SHOWN_CHARACTERS = 120
-# A program or a container's command that may move the database: Alembic's own, and what wraps it in a name of its own.
+# A program or a container's command that may migrate the database: Alembic itself, and wrappers of it.
 MIGRATES = re.compile(r"\balembic\b|\bmigrat(?:e|ion|ions|or)\b(?!/)|\bupgrade\s+heads?\b", re.IGNORECASE)
 
 
@@ -54,7 +54,7 @@ class Left:
 
 
 def read_left(login: Login, bookkeeping_table: str, db_container: str | None) -> Left:
-    """Raises ReleaseError where the database does not answer; what pg_dump may not read is no reason to."""
+    """Raises ReleaseError where the database does not answer, but not where pg_dump may not read an object."""
     try:
         with (
             closing(connect(login, APPLICATION)) as connection,
@@ -72,7 +72,7 @@ def read_left(login: Login, bookkeeping_table: str, db_container: str | None) ->
 
 
 def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """The module's act: remove the release's files where that is asked for, wait, and read the database again."""
+    """The module's act: remove the release's files where requested, wait, and read the database again."""
     work = Work.of(params, check_mode)
     files = [PayloadFile.of(item) for item in params["payload"]]
     removed: list[str] = []
@@ -99,7 +99,7 @@ def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _expected(journal: Journal, revision: str) -> Left:
-    """What this run has left, by its own lines: what was swapped in, or what was compared with the baseline."""
+    """What this run left, by its journal: what was swapped in, or what was compared with the baseline."""
     catalog, revisions = None, [revision] if revision else []
     for line in journal.read():
         if line["run_id"] != journal.run.run_id or line["event"] not in ("passed", "failed"):
@@ -120,7 +120,7 @@ def _remove(work: Work, container: str, files: Sequence[PayloadFile]) -> list[st
 
 
 def still_there(container: str, files: Sequence[PayloadFile]) -> list[str]:
-    """The destinations that hold the release's own file; one with another content is not the release's."""
+    """The destinations that hold the release's own file; a file with other content is not the release's."""
     sums = sums_of(commands_in(container or None, user=ROOT), [item.destination for item in files])
     return [item.destination for item in files if sums[item.destination] == item.sha256]
 
@@ -162,8 +162,8 @@ def _migrating(containers: Sequence[str]) -> dict[str, str]:
 def migrating_program(rows: Sequence[Sequence[str]]) -> str:
     """Of pid, parent and command line: one that migrates.
 
-    A shell that has begun a server after the migration keeps the migration in its own command line: the first program
-    of a container counts only while nothing else was begun by it.
+    A shell that starts a server after the migration still has the migration in its command line: the first program
+    of a container counts only while it has started nothing else.
     """
     pids = {row[0] for row in rows}
     parents = {row[1] for row in rows}
@@ -281,8 +281,8 @@ def _still_migrating(found: Mapping[str, str]) -> Proof:
         "No program that migrates is running any more",
         "inconclusive",
         observed=dict(found),
-        detail=f"After {MIGRATING_S:g} s one still runs: {named}. What it does later was not seen.",
-        remedy="Wait for its end, and read the database's revision again.",
+        detail=f"After {MIGRATING_S:g} s one still runs: {named}. What it did later was not observed.",
+        remedy="Wait until it ends, and read the database's revision again.",
     )
 
 

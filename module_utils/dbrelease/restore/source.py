@@ -1,4 +1,4 @@
-"""Which backup is to be restored, and that its file is what its manifest says: all refusals that need no server."""
+"""Which backup is to be restored, and that its file is what its manifest says: every refusal that needs no server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NEEDED = {
 
 @dataclass(frozen=True)
 class Backup:
-    """A dump and what its manifest says of it."""
+    """A dump and its manifest."""
 
     path: Path
     content: Manifest
@@ -48,7 +48,7 @@ class Backup:
 
 @dataclass(frozen=True)
 class Demand:
-    """That the journal knows a dump: whoever restores one runs the code in it, as the role that restores.
+    """The journal must know a dump, because restoring one runs the code in it, as the role that restores.
 
     known: the hashes that backups of this target have. waived: by restore_unknown_backup=true.
     """
@@ -70,9 +70,9 @@ class Demand:
         if sha256 not in self.known and not self.waived:
             raise refused(
                 f"the journal of {self.state_dir} knows no backup with the sha256 {sha256[:12]}... of {path.name}, so "
-                "that anybody may have made it",
-                f"name a backup of this target, or allow it with -e {WAIVER}=true, where you trust whoever made "
-                f"it: restoring a dump runs the code in it as the database role {self.role}",
+                "its origin is unknown",
+                f"name a backup of this target, or, if you trust the origin of this one, allow it with "
+                f"-e {WAIVER}=true: restoring a dump runs the code in it as the database role {self.role}",
             )
 
     def note(self, sha256: str) -> str:
@@ -81,7 +81,7 @@ class Demand:
 
 
 def refused(reason: str, advice: str, **facts: Any) -> ReleaseError:
-    """The sentence for a restore that is not begun."""
+    """The sentence for a restore that is refused."""
     return ReleaseError(f"Restoring was refused ({reason}), and nothing was touched: {advice}.", refused=True, **facts)
 
 
@@ -91,9 +91,9 @@ def manifest_beside(dump: Path) -> Path:
 
 
 def find_backup(given: str, run: Run, events: list[dict[str, Any]]) -> Path:
-    """The file that was asked for, else that of the last backup of this release in this environment.
+    """The requested file, else that of the last backup of this release in this environment.
 
-    Raises a refusal for one that is not in the state directory: elsewhere others may write.
+    Raises a refusal for a file outside the state directory, where other users may write.
     """
     another = "name one with restore_backup=FILE"
     if given:
@@ -121,7 +121,7 @@ def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
     try:
         found = path.is_file()
     except OSError as error:
-        raise refused(f"looking for the file {path} failed ({error.strerror})", another) from error
+        raise refused(f"checking the file {path} failed ({error.strerror})", another) from error
     if not found:
         raise refused(f"there is no file {path}", another)
     beside = manifest_beside(path)
@@ -145,16 +145,16 @@ def read_backup(path: Path, run: Run, label: str, database: str) -> Backup:
             raise refused(f"the backup {path.name} is of {key} {content[key]}, not {value}", another)
     if content.get("reading") != READING:
         raise refused(
-            f"the backup {path.name} was made by another version of this program, which hashed rows otherwise",
+            f"the backup {path.name} was made by another version of this program, which hashed rows differently",
             "restore it by that version",
         )
     return Backup(path, content)
 
 
 def verify_backup(backup: Backup, commands: Commands, timeout_s: int, demand: Demand) -> Proof:
-    """The file holds the very bytes that were dumped, and pg_restore can decode them; raises a refusal otherwise.
+    """The file has exactly the bytes that were dumped, and pg_restore can decode them; raises a refusal otherwise.
 
-    Before any program reads them the journal must know them, unless that is not demanded.
+    Before any program reads them, the journal must know them, unless this is waived.
     """
     path, content = backup.path, backup.content
     another = "use another backup"

@@ -468,7 +468,7 @@ def test_a_table_that_others_use_is_waited_for_and_then_they_are_named(
         refused.set()
         writer.join()
         assert done.returncode == 3
-        assert "Replaying was refused (for 1 s others held its tables: " in done.stderr
+        assert "Replaying was refused (for 1 s other sessions locked its tables: " in done.stderr
         assert f"{other.get_backend_pid()} ('somebody')" in done.stderr
         assert world.every_row() == seen
     assert max(waits) < 2

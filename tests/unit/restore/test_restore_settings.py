@@ -181,7 +181,7 @@ def test_a_subscription_is_left_out_and_told(world: World) -> None:
     world.execute("DROP SUBSCRIPTION feed")
     world.execute("DELETE FROM orders WHERE id = 7")
     result = world.restore()
-    assert "Left out: the subscription feed, to be made anew." in detail_of(result)
+    assert "Left out: the subscription feed, to be created again." in detail_of(result)
     assert world.restore(state="absent", name=result["database"])["changed"]
 
 

@@ -409,7 +409,7 @@ def test_what_is_restored_in_a_container_is_the_very_file_for_its_owner_only(dat
     assert not Path(path).parent.exists()
     another = Backup(dump, {"sha256": hashlib.sha256(b"another").hexdigest()})
     with (
-        pytest.raises(ReleaseError, match="what arrived is not the file"),
+        pytest.raises(ReleaseError, match="the copied file differs from the backup"),
         restore_copy.reachable_dump(place, another),
     ):
         pass

@@ -41,8 +41,8 @@ LOCK_TIMEOUT_MS = 500
 LOCK_DEADLINE_S = 30.0
 APPLICATION = "dbrelease rows"
 CHANGING = (
-    f"Saving the rows written since the backup failed (somebody has changed tables again and again for "
-    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end who does, and run again."
+    f"Saving the rows written since the backup failed (another session kept changing tables for "
+    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end that session, and run again."
 )
 DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
 CANCEL_WRAPAROUND = """
@@ -103,12 +103,12 @@ class Comparison:
             ) from error
         except UnicodeDecodeError as error:
             raise ReleaseError(
-                f"Saving the rows written since the backup failed (the database says {error.encoding} of text that is "
-                "none, as SQL_ASCII does): nothing was swapped; restore this database by hand, with pg_restore."
+                f"Saving the rows written since the backup failed (text of the database is no valid {error.encoding}, "
+                "as SQL_ASCII allows): nothing was swapped; restore this database by hand, with pg_restore."
             ) from error
 
     def _hold_still(self, maintenance: Login) -> dict[str, Table]:
-        """Lock every table against writers; whoever stands in the way is ended, as the swap would do anyway."""
+        """Lock every table against writers; sessions that block this are ended, as the swap ends them anyway."""
         deadline, timeout_ms = time.monotonic() + LOCK_DEADLINE_S, LOCK_TIMEOUT_MS
         while True:
             with _cursor(self._live) as cursor:
@@ -121,7 +121,7 @@ class Comparison:
                         names = sql.SQL(", ").join(table.source for table in tables.values())
                         cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
                     cursor.execute("SET LOCAL row_security = off")
-                    # Whoever was waited for may have made a table, or a column, that is not held or not known yet.
+                    # A session that was waited for may have created a table that is not locked, or a column.
                     if read_shapes(cursor) == tables:
                         return tables
                     cursor.execute("ROLLBACK")
@@ -132,7 +132,7 @@ class Comparison:
                     if self._live.closed or error.pgcode not in RETRYABLE or time.monotonic() > deadline:
                         raise
                     cursor.execute("ROLLBACK")
-                    # Only one who has waited that long has the server cancel an autovacuum.
+                    # The server cancels an autovacuum only for a session that has waited that long.
                     cursor.execute(DEADLOCK_TIMEOUT)
                     (server,) = map(dict, cursor.fetchall())
                     timeout_ms = LOCK_TIMEOUT_MS + server["ms"]
@@ -142,7 +142,7 @@ class Comparison:
         database = self._live.info.dbname
         with session(maintenance, APPLICATION) as cursor:
             end_sessions_in(cursor, [database], spared=self.pid)
-            # This one the server cancels for nobody, and not everyone may.
+            # The server never cancels this one for a waiting session, and not every role may.
             with suppress(psycopg2.Error):
                 cursor.execute(CANCEL_WRAPAROUND, (database,))
 

@@ -63,7 +63,7 @@ class Observation:
 
 
 def take_look(connection: Connection, known: Collection[str], keeper: RowArchive) -> Observation:
-    """Look at every table that is known (`schema.table`), and save the rows of the others."""
+    """Read every table that is known (`schema.table`), and save the rows of the others."""
     with transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor:
         limit_statements(cursor, 0, lock_timeout=LOCK_TIMEOUT_MS)
         cursor.execute(HORIZON)
@@ -77,7 +77,7 @@ def take_look(connection: Connection, known: Collection[str], keeper: RowArchive
 
 
 def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
-    """None where somebody holds it, or has dropped it since."""
+    """None where another session locks it, or has dropped it since."""
 
     def read() -> Copied:
         # It also locks the table and its indexes for the copy.
@@ -92,7 +92,7 @@ def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
 
 
 class LiveScan:
-    """A look that is taken beside other work, in a session and a thread of its own."""
+    """A scan beside other work, in a session and a thread of its own."""
 
     def __init__(self, keeper: RowArchive) -> None:
         self.keeper = keeper
@@ -114,7 +114,7 @@ class LiveScan:
         self._thread.join()
         if isinstance(self._error, psycopg2.Error):
             raise ReleaseError(
-                f"Looking at the live database failed ({server_reason(self._error)}): nothing was swapped; "
+                f"Scanning the live database failed ({server_reason(self._error)}): nothing was swapped; "
                 "remove the cause, and run again."
             ) from self._error
         if self._error is not None:

@@ -1,4 +1,4 @@
-"""The application away from its database: what runs is stopped, and started again in every outcome."""
+"""Stop the application for the swap, and start it again in every outcome."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def unstarted(journal: Journal, containers: Collection[str]) -> list[str]:
 
 
 class AppOutage:
-    """Those of `named` that run, or that the newest swap could not start, are stopped, and come back by end()."""
+    """Stops those of `named` that run, or that the newest swap could not start; end() starts them again."""
 
     def __init__(self, journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> None:
         self._unstarted = unstarted(journal, named)
         stopped = list(dict.fromkeys([*services.running(named), *self._unstarted]))
         facts = {"stop_seconds": services.stop_seconds(stopped, limits), "maintenance_db": maintenance_db}
-        # This is on disk before the first is stopped, for whoever comes after a kill.
+        # On disk before the first one is stopped, for the run that follows a kill.
         self.stopping = Stopping.of(journal.append(SERVICES_STEP, "started", {"containers": stopped, **facts}))
         self._journal, self._named, self._limits = journal, named, limits
         self._begun = time.monotonic()
         self._killed: list[str] = []
 
     def stop(self) -> None:
-        """All at once; raises ReleaseError where one does not stop."""
+        """Stop all at once; raises ReleaseError where one does not stop."""
         services.stop(self.stopping.containers, self._limits)
         # What an earlier swap had stopped has a status from then.
         self._killed = services.killed([name for name in self.stopping.containers if name not in self._unstarted])
@@ -58,9 +58,9 @@ class AppOutage:
 
 
 def start_left(plan: RestorePlan) -> list[Proof]:
-    """Start what the newest swap could not: where there is nothing more to swap, nobody else would.
+    """Start what the newest swap could not: where there is nothing more to swap, nothing else would.
 
-    Returns what is proved of it, nothing where it left none. Raises ReleaseError where it cannot be started.
+    Returns the proof, or none where every container was started. Raises ReleaseError where it cannot be started.
     """
     left = unstarted(plan.journal, plan.swap.containers)
     if not left:

@@ -54,18 +54,18 @@ def exchange(
     except BaseException as error:
         allow_connections(maintenance, [*old, *((names.kept,) if names.kept else ())], again)
         if isinstance(error, psycopg2.Error):
-            # The answer to a commit may be lost where the commit was not.
+            # The answer to a commit may be lost although it succeeded.
             if is_exchanged(again(), names):
                 return
             raise ReleaseError(
-                f"Renaming the databases failed ({server_reason(error)}): both have the names they had, and "
+                f"Renaming the databases failed ({server_reason(error)}): both have their previous names, and "
                 "connections are allowed; remove the cause, and run again."
             ) from error
         raise
 
 
 def is_exchanged(maintenance: Login, names: Names) -> bool | None:
-    """Whether the databases have their new names; None where nobody can be asked."""
+    """Whether the databases have their new names; None where the server does not answer."""
     try:
         with session(maintenance, APPLICATION) as cursor:
             asked = "SELECT datname FROM pg_database WHERE datname IN %s"
@@ -77,7 +77,7 @@ def is_exchanged(maintenance: Login, names: Names) -> bool | None:
 
 def _rename(cursor: Cursor, names: Names) -> None:
     """Connections are allowed by the same commit: no moment is left at which a kill could leave them forbidden."""
-    # A rename waits for a session that is just beginning; it must not wait for ever.
+    # A rename waits for a session that is just starting; it must not wait forever.
     cursor.execute("SET LOCAL lock_timeout = '10s'")
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
     opened = [names.live]
@@ -90,14 +90,14 @@ def _rename(cursor: Cursor, names: Names) -> None:
 
 
 def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | None = None) -> None:
-    """End every session in these databases but one, and wait until they are gone; raises ReleaseError, naming them."""
+    """End every session in these databases but one, and wait for their end; raises ReleaseError, which names them."""
     deadline = time.monotonic() + END_DEADLINE_S
     while True:
         left = select(
             cursor,
             'SELECT pid, usename AS "user", application_name AS application, pg_terminate_backend(pid) AS asked '
             "FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND pid IS DISTINCT FROM %s "
-            # Not everyone may end these, and the rename ends them by itself.
+            # Not every role may end these, and the rename ends them itself.
             "AND backend_type IS DISTINCT FROM 'autovacuum worker'",
             (list(databases), spared),
         )
@@ -115,7 +115,7 @@ def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | N
 
 
 def allow_connections(maintenance: Login, databases: Sequence[str], again: Callable[[], Login]) -> None:
-    """Whichever of these are there take connections again; tried until the server answers, or for a long time."""
+    """Allow connections to those of these that exist; repeated until the server answers, or the deadline."""
     deadline = time.monotonic() + REOPEN_DEADLINE_S
     login = maintenance
     while True:
@@ -130,7 +130,7 @@ def allow_connections(maintenance: Login, databases: Sequence[str], again: Calla
             if time.monotonic() > deadline:
                 raise ReleaseError(
                     f"Allowing connections to {', '.join(databases)} again failed ({' '.join(str(error).split())}): "
-                    "run the playbook again, or `ALTER DATABASE ... ALLOW_CONNECTIONS true` yourself."
+                    "rerun the playbook, or run `ALTER DATABASE ... ALLOW_CONNECTIONS true`."
                 ) from error
             time.sleep(1)
             login = again()

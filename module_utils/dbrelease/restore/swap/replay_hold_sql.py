@@ -148,9 +148,9 @@ BEGIN
         WHERE l.granted AND l.relation = ANY (tables) AND pid <> pg_backend_pid()
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = format(
-          'Replaying was refused (for %s s others held its tables: %s), and nothing was changed: wait for '
+          'Replaying was refused (for %s s other sessions locked its tables: %s), and nothing was changed: wait for '
           'these sessions or end them, and run it again.', extract(epoch FROM deadline)::int,
-          coalesce(holders, 'they have just let go'));
+          coalesce(holders, 'they have just released them'));
       END IF;
     END;
     PERFORM pg_sleep(0.5);
@@ -159,7 +159,7 @@ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN
   RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format(
     'Replaying was refused (%s), and nothing was changed: run this as the owner of the tables, as their triggers and '
-    'rules must hold still meanwhile.', SQLERRM);
+    'rules must not act meanwhile.', SQLERRM);
 END $$;
 
 -- Each is again what it was.

@@ -1,4 +1,4 @@
-"""What is told of a swap: its claims, and the first lines of the script that writes rows again."""
+"""What a swap reports: its proofs, and the first lines of the script that writes rows again."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ TITLES = {
 
 
 def header(names: Names, run: Run) -> str:
-    """Comments that tell what the script is."""
+    """Comments that explain the script."""
     return (
         f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
         f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
-        "-- As the owner of the tables, whose triggers and rules hold still meanwhile; it writes all of them or none.\n"
-        "-- It is refused where a row with such a key was written since; of tables without a key it knows none.\n"
+        "-- Run it as the owner of the tables. Their triggers and rules do not act meanwhile; it writes all or none.\n"
+        "-- It is refused where a row with the same key was written since; without a key that cannot be checked.\n"
         f"-- Read it before you run it: psql --dbname={names.live} --file={REPLAY}\n"
     )
 
 
 def rows_proof(saved: Saved) -> Proof:
-    """What was saved of each table, and what could not be."""
+    """The rows saved of each table, and what could not be saved."""
     facts = saved.facts()
     counted = "; ".join(
         f"{table}: {counts['new']} new, {counts['changed']} changed, {counts['deleted']} deleted"
@@ -56,7 +56,7 @@ def rows_proof(saved: Saved) -> Proof:
         detail += f" Only in the database that was replaced: {'; '.join(left)}."
     if saved.not_replayed:
         detail += (
-            f" Not in the script, as whoever runs it would run what their owners, who are not trusted, wrote: rows of "
+            f" Not in the script, because it would run code of their owners, who are not trusted: rows of "
             f"{', '.join(map(quoted_text, saved.not_replayed[:SHOWN]))}"
             f"{f' and {more} more tables' if (more := len(saved.not_replayed) - SHOWN) > 0 else ''}."
         )
@@ -76,13 +76,13 @@ def rows_proof(saved: Saved) -> Proof:
 
 
 def swapped_proof(names: Names, swap_back: str, drop: str, advanced: Advance, duration_ms: int) -> Proof:
-    """Which database is live, and the ways back and on from there."""
+    """Which database is live, how to swap it back, and how to drop the previous one."""
     way = f" Swap it back: {swap_back} . Drop it: {drop} ." if names.kept else ""
     count = len(advanced.steps)
     moved = f" {count} sequence{' was' if count == 1 else 's were'} set as far as the replaced one's." if count else ""
     if advanced.left:
         moved += f" Behind those, and may give out keys again: {', '.join(advanced.left)}."
-    kept = f" What was there stays as {names.kept}.{way}" if names.kept else " There was none before."
+    kept = f" The previous database is kept as {names.kept}.{way}" if names.kept else " There was no previous database."
     return Proof(
         SWAPPED_PROOF,
         TITLES[SWAPPED_PROOF],
@@ -95,7 +95,7 @@ def swapped_proof(names: Names, swap_back: str, drop: str, advanced: Advance, du
 
 
 def planned() -> list[Proof]:
-    """The claims of check mode, which swaps nothing."""
+    """The proofs of check mode, which swaps nothing."""
     return [
         Proof(name, title, "skipped", detail="Planned; check mode swaps nothing.") for name, title in TITLES.items()
     ]

@@ -36,15 +36,15 @@ from .rename import Names, allow_connections, exchange, is_exchanged
 from .result import header, planned, rows_proof, swapped_proof
 from .sequences import Advance, advance
 
-# The server was gone before it said what came of the commit, and has not come back.
-NOT_KNOWN = "Whether the databases were swapped is not known: start the server, and run again, which says it."
+# The server stopped before it answered the commit, and has not started again.
+NOT_KNOWN = "It is unknown whether the databases were swapped: start the server and run again, which reports it."
 
 
 @dataclass(frozen=True)
 class Exchange:
     """One swap; a copy is worth nothing after a failure, a database that was put aside before is kept.
 
-    looking: a look at the live database; there: what each table of the incoming one is known to hold.
+    looking: a scan of the live database; there: the known state of each table of the incoming one.
     """
 
     plan: RestorePlan
@@ -68,17 +68,17 @@ class Exchange:
 
 @dataclass
 class SwapResult:
-    """What came of it so far."""
+    """The result so far."""
 
     proofs: list[Proof] = field(default_factory=list)
     saved: Saved = field(default_factory=Saved)
     away_ms: int = 0
     started: Sequence[str] = ()
-    swapped: bool | None = False  # None: nobody can be asked
+    swapped: bool | None = False  # None: unknown, as the server does not answer
 
 
 def live_scan_of(run: Run) -> LiveScan:
-    """A look at the live database for a run's swap, yet to begin."""
+    """A scan of the live database for a run's swap, not started yet."""
     return LiveScan(RowArchive(Path(run.state_dir) / rows_folder(run.run_id)))
 
 
@@ -95,9 +95,9 @@ def swap_in(
     looking: LiveScan | None = None,
     there: Mapping[str, State] | None = None,
 ) -> dict[str, Any]:
-    """The same, with the lock of the live database's name, which may be held already.
+    """The same, with the lock of the live database's name, which may be taken already.
 
-    looking: a finished look at the live database; there: what each table of `database` is known to hold.
+    looking: a finished scan of the live database; there: the known state of each table of `database`.
     """
     journal, options = plan.journal, plan.swap
     one = Exchange(
@@ -138,9 +138,9 @@ def swap_in(
                 drop_or_leave(plan.maintenance_again(), database, journal, cause)
         if not isinstance(error, ReleaseError):
             raise
-        told = _as_result(one, done, changed=done.swapped is not False)
-        told.pop("message")
-        raise ReleaseError(error.message, refused=error.refused, **{**error.facts, **told}) from error
+        result = _as_result(one, done, changed=done.swapped is not False)
+        result.pop("message")
+        raise ReleaseError(error.message, refused=error.refused, **{**error.facts, **result}) from error
     return _as_result(one, done, changed=True)
 
 
@@ -165,8 +165,8 @@ def _checked(one: Exchange) -> Exchange:
     if not reason and names.incoming not in known and not (plan.check_mode and one.copy):
         reason = f"the server has no database {names.incoming}"
     if not reason and not plan.unknown_backup and not _is_known(one):
-        reason = f"no run in the journal of {plan.run.state_dir} made {names.incoming}, so that anybody may have"
-        advice = f"see `psql --list`, or, where you trust whoever made it, allow it with -e {WAIVER}=true"
+        reason = f"no run in the journal of {plan.run.state_dir} made {names.incoming}, so its origin is unknown"
+        advice = f"see `psql --list`, or, if you trust its origin, allow it with -e {WAIVER}=true"
     if names.kept in known:
         reason = f"the name {names.kept} is taken"
     if held:
@@ -204,7 +204,7 @@ def _swap(one: Exchange, done: SwapResult) -> None:
     finally:
         if comparison is not None:
             comparison.close()
-        # Whatever happened; a failure to start does not hide what happened before.
+        # In every outcome; a failure to start does not hide an earlier one.
         if proof := away.end(failure):
             done.proofs.append(proof)
             done.away_ms, done.started = proof.duration_ms, away.stopping.containers
