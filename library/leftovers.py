@@ -146,7 +146,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Look and clean; in check mode only look."""
+    """Inspect and clean up; in check mode only inspect."""
     return settle(params, run_of(params), check_mode)
 
 

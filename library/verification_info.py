@@ -82,7 +82,7 @@ options:
         run, a second statement and a COMMIT among it. What names a function that reaches beyond the database is
         refused, too.
       - After the rollback a new transaction that cannot write proves that the scenario's transaction was aborted and
-        that none of its rows is left. The numbers that it took from sequences are gone.
+        that none of its rows is left. The numbers that it took from sequences are lost.
       - Waits for locks of other sessions only as long as C(lock_timeout_ms), and makes three attempts. If one still
         blocks it, the proof is C(inconclusive).
       - A failed scenario is a failed proof and never a failed module. Fails only if the database cannot be
