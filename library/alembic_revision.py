@@ -9,16 +9,16 @@ short_description: The database at exactly one Alembic revision
 description:
   - Brings the database from exactly O(from_revision) to exactly O(revision) by running Alembic where the
     application is.
-  - Where the bookkeeping table already says O(revision), nothing is run. Where it says anything but O(from_revision),
+  - Where the bookkeeping table already has O(revision), nothing is run. Where it has anything but O(from_revision),
     the module refuses.
   - First saves the SQL that Alembic would run, as C(migration_preview_<stamp>.sql) in the state directory. Where
-    Alembic cannot print it, the proof C(migrate.preview) is V(inconclusive), and the module goes on.
-  - Every lock is waited for briefly. A lock timeout is tried again, with growing pauses; other failures are not.
-  - Alembic is told of the lock timeout by C(PGOPTIONS), and of its sessions' name by C(PGAPPNAME). A session of that
+    Alembic cannot print it, the proof C(migrate.preview) is V(inconclusive), and the module continues.
+  - It waits for every lock briefly. It retries after a lock timeout, with growing pauses, but not after other failures.
+  - Alembic gets the lock timeout by C(PGOPTIONS), and the name of its sessions by C(PGAPPNAME). A session of that
     name that waits for one lock three times as long, and 2 s more, is ended, and the move is given up (from
     PostgreSQL 14 on, which tells how long). Where no session of that name was seen, but another one that began since
     and used O(bookkeeping_table), nobody's is ended, and the proof C(migrate.lock_limits) is V(inconclusive).
-  - The output of Alembic is saved, without passwords. Its exit status is believed, and the revision is read back from
+  - The output of Alembic is saved, without passwords. Its exit status counts, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
 extends_documentation_fragment: [environment, login, run, lock, backend]

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: api_contract_info
-short_description: Hold an HTTP API to its declared contract, and to its baseline
+short_description: Compare an HTTP API with its declared contract and its baseline
 description:
-  - Asks each declared endpoint several times, one request after the other, and judges the answers.
-  - A red proof is a fact, not a failure. The module fails only if it could not look, as when the base URL is no URL.
+  - Requests each declared endpoint several times, one request after the other, and judges the answers.
+  - A failed proof does not fail the module. The module fails only if it cannot check, as with an invalid base URL.
   - Redirects are followed only within the scheme, host and port of O(base_url). No proxy is used.
 extends_documentation_fragment: [run]
 options:
   base_url:
-    description: Where the API answers. A login in it is used, and is in no message and in no journal line.
+    description: Base URL of the API. A login in it is used, but appears in no message and no journal line.
     type: str
     required: true
   ca_file:
@@ -23,25 +23,25 @@ options:
   mode:
     description:
       - V(observe) records how the API answers, before the release, as step C(api_baseline) of the journal. It proves
-        C(api_baseline.<endpoint>.status) and C(api_baseline.<endpoint>.shape), which there is just the kind of answer.
-        As a task it fails where one of them does not hold.
+        C(api_baseline.<endpoint>.status) and C(api_baseline.<endpoint>.shape), which there covers only the kind of
+        answer. As a task it fails where one of them fails.
       - V(verify) compares with the newest such record of the same release and environment, as step C(api). It proves
         C(api.<endpoint>.status), C(.shape), C(.latency) and, of a list, C(.count). Without a record only the declared
-        contract is judged, and the claims that need one are skipped. A list that is shorter than it was fails, unless
-        this run has seen in the tables that others deleted or changed as many rows since, which is inconclusive.
+        contract is judged, and the claims that need one are skipped. A list that became shorter fails, unless
+        this run observed in the tables that others deleted or changed as many rows since, which is inconclusive.
     type: str
     choices: [observe, verify]
     required: true
   other_rows:
     description:
-      - Whether the tables hold the rows of another time than the record, as after a restore. How many items a list has
-        then says nothing of the API.
+      - Whether the tables contain rows of another time than the record, as after a restore. The number of items of a
+        list is then no evidence about the API.
     type: bool
     default: false
   judge_latency:
     description:
-      - Whether answers that are too slow are red. Where a release was taken away again it is not the release that makes
-        them slow, and they are inconclusive.
+      - Whether answers that are too slow fail. After a rollback the release is not the cause, and they are
+        inconclusive.
     type: bool
     default: true
   api:
@@ -54,7 +54,7 @@ options:
         type: float
         required: true
       latency:
-        description: What the median of the answers' durations is held against.
+        description: The limits of the median of the answers' durations.
         type: dict
         required: true
         suboptions:
@@ -67,11 +67,11 @@ options:
             type: float
             required: true
           floor_ms:
-            description: A median up to this is never held against the API.
+            description: A median up to this never fails.
             type: float
             required: true
       endpoints:
-        description: What is asked.
+        description: The endpoints to request.
         type: list
         elements: dict
         required: true
@@ -89,14 +89,14 @@ options:
             type: int
             required: true
           kind:
-            description: What the answer is, in JSON.
+            description: The JSON type of the answer.
             type: str
             choices: [list, object]
             required: true
           items:
             description:
               - Where in the answer its list is, as a key or as a JSON pointer such as V(/data/rows). Its items are then
-                held against the baseline.
+                compared with the baseline.
             type: str
           keys:
             description:
@@ -108,7 +108,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Reads as ever; the journal is not written.
+    description: Reads as usual; the journal is not written.
   diff_mode:
     support: none
     description: There is nothing to compare.
@@ -136,14 +136,14 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: One sentence for each claim that does not hold; empty if all hold.
+  description: One sentence for each claim that failed; empty if all passed.
   type: str
   returned: always
 endpoints:
   description:
-    - How each endpoint answered, by its name. C(status) and C(kind) are those of the first answer that was not as
+    - The answers of each endpoint, by its name. C(status) and C(kind) are those of the first answer that was not as
       declared, else of the last one; C(keys) those of any item and C(optional_keys) those of them that not every item
-      has; C(below) those of what the lists of an object hold; C(count) the number of items of a list; C(latency_ms) in
+      has; C(below) those of the items in an object's lists; C(count) the number of items of a list; C(latency_ms) in
       milliseconds, of the answers with the declared status.
   type: dict
   returned: always

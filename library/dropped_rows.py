@@ -8,15 +8,15 @@ module: dropped_rows
 short_description: Save the rows that a rollback will lose, with a script to put them back
 description:
   - Writes for each table C(lost_rows_<table>_<stamp>.tsv), in the text format of COPY, and beside it the script
-    C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, mode 0600 and fsynced. The
+    C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, with mode 0600 and synced to disk. The
     script also sets each sequence that a column of the table owns, as far as the rows, and never back.
-  - Refuses, and leaves no file, unless there are exactly O(expected) rows, or while a transaction that has written to
-    their table, or to a partition of it, goes on.
+  - Refuses, and leaves no file, unless there are exactly O(expected) rows, or while a transaction that wrote to their
+    table, or to a partition of it, is still open.
   - Run again in the same run, it writes nothing. Journals the step V(lost_rows) with the files and their sha256.
 extends_documentation_fragment: [login, run]
 options:
   losses:
-    description: The tables, and which of their rows.
+    description: The tables and their rows.
     type: list
     elements: dict
     required: true
@@ -26,14 +26,14 @@ options:
         type: str
         required: true
       key:
-        description: Columns that tell its rows apart.
+        description: Columns that identify its rows.
         type: list
         elements: str
       rows:
-        description: A SELECT that returns at least the key of each of the rows. It cannot write. Left out, all of them.
+        description: A SELECT that returns at least the key of each of the rows. It cannot write. By default all rows.
         type: str
   expected:
-    description: How many rows there must be.
+    description: The number of rows that must exist.
     type: int
     required: true
 attributes:
@@ -72,7 +72,7 @@ files:
   elements: dict
   returned: always
 session_settings:
-  description: A setting for the sessions of the downgrade, by which it refuses rows that were written since.
+  description: A setting for the sessions of the downgrade, which makes it refuse rows that were written since.
   type: dict
   returned: always
 proofs:
@@ -81,7 +81,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: Always empty; what goes wrong is a failure.
+  description: Always empty; an error is a failure.
   type: str
   returned: always
 """

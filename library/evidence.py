@@ -5,23 +5,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: evidence
-short_description: Write what a run proved, whatever came of it, and close the run
+short_description: Write what a run proved, whatever its outcome, and close the run
 description:
   - Makes one model of the journal's lines of a run and of the release, and renders it as C(evidence.json) (described by
     C(schemas/evidence.schema.json)), C(report.md) and C(junit.xml) in C(runs/<run_id>) of the state directory.
   - Then journals the step C(report), and closes the step C(run) with the outcome and the headline.
   - A run that failed, that was refused or that was killed is no failure of this module; it fails only if the evidence
-    cannot be written, and then says what came of the run nevertheless. Whoever calls it judges RV(succeeded).
-  - The same evidence again writes nothing.
-  - An action plugin then makes the files in O(artifacts) on the controller, renders C(report.html) there (only the
-    controller needs pygal and Jinja2), and puts it beside them on the target. Where the page cannot be made that is a
-    warning.
+    cannot be written, and then reports the result of the run nevertheless. The caller judges RV(succeeded).
+  - If the same evidence already exists, it writes nothing.
+  - An action plugin then writes the files to O(artifacts) on the controller, renders C(report.html) there (only the
+    controller needs pygal and Jinja2), and copies it to the target. Where the page cannot be rendered, it warns.
   - Of these files only C(evidence.json), of at most 32 MiB, is the target's; the others are rendered from it. They are
-    never written through a link. C(<environment>/.targets) there keeps which target each run is of; a target replaces
-    no evidence of another one, which is a failure.
-  - A module of the run that still works, as one does whose connection was lost, is ended first, in order; where it does
-    not end there is no evidence, and the run stays open.
-  - In every outcome the run gives the target back, if it had claimed it.
+    never written through a link. C(<environment>/.targets) there records the target of each run; an attempt
+    to replace the evidence of another target fails.
+  - A module of the run that is still running, for example after its connection was lost, is ended first in an orderly
+    way; where it does not end, no evidence is written, and the run stays open.
+  - In every outcome the run releases its claim on the target, if it has one.
 extends_documentation_fragment: [run]
 options:
   release:
@@ -31,22 +30,23 @@ options:
     type: dict
     required: true
   asked:
-    description: The outcomes with which the run succeeds; in check mode V(planned) always is one.
+    description: The outcomes with which the run succeeds; in check mode V(planned) is always one.
     type: list
     elements: str
     choices: [deployed, already_deployed, rolled_back, restored, planned, refused, failed]
     required: true
   events:
     description:
-      - Lines of this run that may not be in the journal, since nothing is written in check mode, nor where preflight
-        refuses the journal. Each has C(step) and C(event), and may have C(facts) (C(proofs), C(message)) and C(ts).
+      - Lines of this run that may be missing from the journal, since nothing is written in check mode or where
+        preflight refuses the journal. Each has C(step) and C(event), and may have C(facts) (C(proofs), C(message)) and
+        C(ts).
       - Those of a step that the journal has are ignored.
     type: list
     elements: dict
     default: []
   failure:
     description:
-      - The failure that Ansible saw, if any. It is the cause where the journal names none; empty values mean none.
+      - The failure that Ansible reported, if any. It is the cause where the journal has none; empty values mean none.
     type: dict
     default: {}
     suboptions:
@@ -54,18 +54,18 @@ options:
         description: Name of the task that failed.
         type: str
       message:
-        description: What it said.
+        description: Its message.
         type: str
   left_out:
-    description: By journal step, why it was not taken; journalled as skipped, once, so that the evidence says it.
+    description: By journal step, why it was skipped; journalled once, so that the evidence reports it.
     type: dict
     default: {}
   swap_back_command:
     description:
       - The command that swaps a database back, with C({database}) for its name, as M(restored_database) has it. By
         default it is that of the role restore.
-      - Of the ways back that a target names the action keeps this one and those of O(release); others are left out, and
-        a warning says so.
+      - Of the ways back that a target names, the action keeps this one and those of O(release); it drops others with a
+        warning.
     type: str
     default: ""
   artifacts:
@@ -112,7 +112,7 @@ outcome:
   type: str
   returned: always
 succeeded:
-  description: Whether the outcome is one that was asked for.
+  description: Whether the outcome is a requested one.
   type: bool
   returned: always
 headline:
@@ -125,25 +125,25 @@ summary:
   returned: always
 problems:
   description:
-    - What stands between the run and its success, those of the first cause first. Each has C(sentence), what was tried,
-      on what and what happened, and C(remedy), what to do, which is empty where the sentence says it.
-    - At most 20, of at most 2,000 characters each, in characters that are seen; empty where nothing went wrong.
+    - The problems that kept the run from success, those of the first cause first. Each has C(sentence), what was tried,
+      on what and what happened, and C(remedy), what to do, which is empty where the sentence includes it.
+    - At most 20, of at most 2,000 visible characters each; empty where nothing failed.
   type: list
   elements: dict
   returned: always
-  sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and run again."}]
+  sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and rerun."}]
 report:
   description:
-    - The report on the controller, C(report.html); where that could not be made, the file that was. The action plugin
-      sets it, and it is empty in check mode.
+    - The report on the controller, C(report.html); where that could not be rendered, another file of the evidence. The
+      action plugin sets it, and it is empty in check mode.
   type: str
   returned: always
 run_id:
-  description: Which run this is the evidence of; an interrupted run's is made by the next one.
+  description: The run of this evidence; the evidence of an interrupted run is written by the next one.
   type: str
   returned: always
 directory:
-  description: Where the files are (in check mode, would be).
+  description: The folder of the files (in check mode, where they would be).
   type: str
   returned: always
 files:
@@ -153,7 +153,7 @@ files:
   returned: always
   sample: [evidence.json, report.md, junit.xml]
 texts:
-  description: What they hold, for the action plugin; not in the task's result.
+  description: Their content, for the action plugin; not in the task's result.
   type: dict
   returned: never
 counts:
@@ -162,8 +162,8 @@ counts:
   returned: always
 ways_back:
   description:
-    - Commands that lead back, each with C(title) and C(command), without the one that was just refused.
-    - Empty where nothing is to be taken back.
+    - Commands of the ways back, each with C(title) and C(command), without the one that was just refused.
+    - Empty where there is nothing to roll back.
   type: list
   elements: dict
   returned: always
@@ -173,7 +173,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: Empty, since a red claim of the run is told by RV(headline).
+  description: Empty, since RV(headline) reports a failed claim of the run.
   type: str
   returned: always
 """
@@ -223,7 +223,7 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         changed = not check_mode and write_and_close(journal, model, lines)
     except ReleaseError as error:
         # The first cause must not be lost together with the place where it would have been written.
-        message = f"{error.message} What came of the run: {model['headline']}"
+        message = f"{error.message} Result of the run: {model['headline']}"
         told: dict[str, Any] = {
             "outcome": model["outcome"],
             "headline": model["headline"],

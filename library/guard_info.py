@@ -1,24 +1,24 @@
 #!/usr/bin/python
-"""Whether a release may be taken back: each of its declared guards, and the verdict."""
+"""Whether a release may be rolled back: each of its declared guards, and the verdict."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: guard_info
-short_description: Whether a release may be taken back, by its declared guards
+short_description: Whether a release may be rolled back, by its declared guards
 description:
-  - Looks at each guard that the release declares, in the database (all at one instant), at the API, and at the
-    container engine. A guard that cannot be decided refuses, as one that does not hold. A guard of a service that the
+  - Checks each guard that the release declares, in the database (all at one instant), at the API, and at the
+    container engine. A guard that is inconclusive refuses, like one that failed. A guard of a service that the
     inventory does not name is V(skipped).
-  - Looks besides whether anything, such as a view, depends on O(created) that is neither theirs nor in O(altered)
+  - Also checks whether anything, such as a view, depends on O(created) that is neither theirs nor in O(altered)
     (C(guard.nothing_depends)), and whether they have a column that the release does not know
     (C(guard.no_other_column)). What depends is also an enabled trigger of another table whose function mentions
-    O(created) by name, as after the downgrade no write to that table would succeed; unless what takes the release back
+    O(created) by name, as after the downgrade no write to that table would succeed; unless what rolls the release back
     (O(script), or O(revision_files), as O(method) says) names the trigger or its function, or an extension brought the
-    function along. What such a function calls in its turn is not looked at.
+    function along. What such a function calls in turn is not checked.
   - Counts the rows that the downgrade would drop and that nothing else knows; of a table of O(created) for which no
     guard has C(losses), all of them (C(guard.no_row_lost.<table>)). A transaction that has written to their
-    table, or to a partition of it, and goes on is awaited for five seconds; then the number cannot be told.
+    table, or to a partition of it, and is still open is awaited for five seconds; then the number is unknown.
   - Refuses while a column that the release adds to another table (O(altered)) holds a value other than NULL and its
     constant default, unless a guard answers for it in C(values_of) (C(guard.no_value_lost.<table>)). Either guard is
     undecided where a transaction that went on when the guards were begun, and has written to that table, is awaited
@@ -35,11 +35,11 @@ options:
     elements: dict
     required: true
   from_revision:
-    description: The revision before the release. There, and without O(created), there is nothing to take back.
+    description: The revision before the release. There, and without O(created), there is nothing to roll back.
     type: str
     required: true
   revision:
-    description: The revision of the release. Only there are the guards looked at.
+    description: The revision of the release. The guards are checked only there.
     type: str
     required: true
   created:
@@ -52,7 +52,7 @@ options:
     default: {}
   method:
     description:
-      - What would take it back, Alembic or O(script). Without a script V(sql) is refused.
+      - What would roll it back, Alembic or O(script). Without a script V(sql) is refused.
       - With V(auto) it is O(script) where there is one and Alembic's sessions do not get their settings, which
         C(alembic current) is asked for; else Alembic.
     type: str
@@ -68,7 +68,7 @@ options:
     elements: str
     default: [python3, -m, alembic]
   script:
-    description: What the release's SQL file holds that takes it back; empty where it has none.
+    description: The content of the release's SQL file for the rollback; empty where it has none.
     type: str
     default: ""
   revision_files:
@@ -82,17 +82,17 @@ options:
     default: {}
   accept_loss:
     description:
-      - The number of rows that may be lost. It must be the very number that is counted, and covers only the guards that
-        count rows and those with C(covered_by_losses). Anything else is refused. Left out, none is accepted.
+      - The number of rows that may be lost. It must be exactly the counted number, and covers only the guards that
+        count rows and those with C(covered_by_losses). Any other number is refused. By default none is accepted.
     type: str
   automatic:
     description:
-      - Whether nobody asked for the rollback. Then a table or a column of the baseline that is gone refuses, unless
-        somebody else dropped it, as no downgrade brings back what it held; the message names the restore.
+      - Whether the rollback is automatic. Then a missing table or column of the baseline refuses, unless another
+        session dropped it, as no downgrade restores its content; the message names the restore.
     type: bool
     default: false
   accept_log_gap:
-    description: Whether a log that does not reach back to the deployment, or has no requests, is taken for all of it.
+    description: Whether a log that does not reach back to the deployment, or has no requests, counts as complete.
     type: bool
     default: false
   request_timeout_seconds:
@@ -114,7 +114,7 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Look whether it may be taken back
+- name: Check whether it may be rolled back
   guard_info:
     login_host: 172.18.0.2
     login_user: user
@@ -134,7 +134,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 state:
-  description: V(allowed), V(refused), or V(not_deployed) where there is nothing to take back.
+  description: V(allowed), V(refused), or V(not_deployed) where there is nothing to roll back.
   type: str
   returned: always
 message:
@@ -142,7 +142,7 @@ message:
   type: str
   returned: always
 method:
-  description: What would take it back, V(alembic) or V(sql).
+  description: What would roll it back, V(alembic) or V(sql).
   type: str
   returned: always
 rows_lost:
@@ -159,7 +159,7 @@ losses:
   elements: dict
   returned: always
 session_settings:
-  description: A setting for the sessions of the downgrade, by which it refuses rows that were written since the count.
+  description: A setting for the downgrade, which makes it refuse rows that were written since the count.
   type: dict
   returned: always
   sample: {dbrelease.counted_at: "1042"}

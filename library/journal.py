@@ -7,16 +7,16 @@ DOCUMENTATION = r"""
 module: journal
 short_description: Write the journal of a run
 description:
-  - The journal (C(journal.jsonl) in the state directory of a target) is append-only, one JSON object a line, and each
-    line is on disk before the module returns.
-  - The other modules journal their own steps; this one records what happened outside of them, and judges a stage by its
+  - The journal (C(journal.jsonl) in the state directory of a target) is append-only, with one JSON object per line, and
+    each line is on disk before the module returns.
+  - The other modules journal their own steps; this one records what happens outside them, and judges a stage by its
     proofs.
 extends_documentation_fragment: [run]
 options:
   state:
     description:
       - V(recorded) writes one line.
-      - V(judged) writes that a stage passed, or that it failed and why, and then fails.
+      - V(judged) writes that a stage passed; or that it failed and why, and then fails.
     type: str
     choices: [recorded, judged]
     required: true
@@ -29,7 +29,7 @@ options:
     type: str
     choices: [started, passed, failed, refused, skipped]
   facts:
-    description: What the line says about it.
+    description: The facts of the line.
     type: dict
     default: {}
   proofs:
@@ -42,7 +42,7 @@ attributes:
     description: Nothing is written.
     support: full
   diff_mode:
-    description: A journal line is no configuration to compare.
+    description: A journal line is not a configuration to compare.
     support: none
 author: [The authors of dbrelease]
 """

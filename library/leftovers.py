@@ -5,35 +5,35 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: leftovers
-short_description: Settle what interrupted runs left on a target
+short_description: Clean up after interrupted runs on a target
 description:
-  - A run that was killed leaves steps in the journal without an end, and maybe a program in a container that still
-    works for it, a session on the server, a file half written or a database of its own. The run that has the claim
-    settles all of it before it begins.
-  - What an interrupted step came to is unknown, and settled by asking the database. The journal then gets an end for
-    every step of that run, and for the run.
-  - Removed are only files that carry the id of a run in their name's end (C(*.tmp.<run id>)), dumps of interrupted runs
-    without a manifest, and databases that an interrupted restore or rehearsal made for itself.
-  - What a killed restore left closed or stopped stays so where another run, of whatever target, is at work on the
-    database; that is no failure here either.
-  - A database or a container engine that does not answer is no failure here (the preflight reports it); the runs then
-    stay open for the next one to settle.
+  - A run that was killed leaves steps without an end in the journal, and possibly a running program in a container, a
+    session on the server, a partially written file or a temporary database. The run that has the claim cleans up all
+    of this before it starts.
+  - The result of an interrupted step is unknown, and determined by querying the database. The journal then gets an end
+    for every step of that run, and for the run.
+  - It removes only files whose name ends with the id of a run (C(*.tmp.<run id>)), dumps of interrupted runs without a
+    manifest, and databases that an interrupted restore or rehearsal created for itself.
+  - Databases and services that a killed restore left closed or stopped stay so while another run, of any target, uses
+    the database; that is not a failure.
+  - A database or a container engine that does not answer is not a failure here (preflight reports it); the runs then
+    stay open for the next one.
   - Journals the step V(recovery).
 extends_documentation_fragment: [login, run, db_container, backend]
 options:
   from_revision:
-    description: The revision that the release starts from.
+    description: The revision before the release.
     type: str
     required: true
   revision:
-    description: The revision that the release leads to.
+    description: The revision of the release.
     type: str
     required: true
 requirements: [psycopg2, docker]
 attributes:
   check_mode:
     support: full
-    description: Says what is left. Ends, removes and journals nothing.
+    description: Reports what is left. Ends, removes and journals nothing.
   diff_mode:
     support: none
     description: There is nothing to compare.
@@ -62,24 +62,24 @@ changed:
 interrupted:
   description:
     - The runs that were interrupted, each with C(run_id), C(playbook), C(steps) without an end, and C(asked), the
-      outcomes that its report is to be held against; empty where it has a report. The newest 20, if there are more.
-    - A run whose settling run was killed before it reported it is there again.
-    - Of more than 20 runs with C(asked) the older ones have none, and a warning says so.
+      outcomes with which its report compares; empty where it has a report. The newest 20, if there are more.
+    - A run appears again if the run that cleaned up after it was killed before it wrote the report.
+    - Of more than 20 runs with C(asked) the older ones lose it, with a warning.
   type: list
   elements: dict
   returned: always
 more_interrupted:
-  description: How many were interrupted besides. They are settled as well, and get no report.
+  description: The number of further interrupted runs. They are cleaned up as well, but get no report.
   type: int
   returned: always
 notice:
   description:
-    - What the operator should know, in plain words; empty where no run was interrupted. Of a restore that had swapped
-      before, it names the database that it kept and the folder with the rows written since the backup.
+    - A message for the operator; empty where no run was interrupted. For a restore that had already swapped, it names
+      the database that it kept and the folder with the rows written since the backup.
   type: str
   returned: always
 revisions:
-  description: Where the database was found; null where it was not asked, or did not answer.
+  description: The revisions of the database; null where it was not queried, or did not answer.
   type: list
   elements: str
   returned: always
@@ -97,7 +97,7 @@ files_removed:
   elements: str
   returned: always
 restore_repaired:
-  description: What a killed restore had left and was put right, a sentence each.
+  description: The repairs after a killed restore, one sentence each.
   type: list
   elements: str
   returned: always
@@ -107,7 +107,7 @@ databases_dropped:
   elements: str
   returned: always
 settled:
-  description: Whether everything that was left could be settled.
+  description: Whether the cleanup was complete.
   type: bool
   returned: always
 proofs:
@@ -116,7 +116,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: Empty, since nothing that is left here forbids to go on.
+  description: Empty, since nothing that is left prevents the run from continuing.
   type: str
   returned: always
 """
@@ -146,7 +146,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Look and clean; in check mode only look."""
+    """Inspect and clean up; in check mode only inspect."""
     return settle(params, run_of(params), check_mode)
 
 

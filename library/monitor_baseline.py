@@ -5,15 +5,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: monitor_baseline
-short_description: Record what a target's queue and logs are like before a release
+short_description: Record the state of a target's queue and logs before a release
 description:
-  - Asks the broker how much work waits, and reads the errors of the last C(window_seconds) in each log, as the section
-    C(monitoring) of the release declares both. The answers are journaled as step C(monitor_baseline).
-  - M(monitor_sample) holds its samples against them, so that a release is not blamed for what was there before it.
-  - Of the errors those are remembered that recur and do not mention what concerns the release, each kind with its
-    number, and never with anyone's data. What was logged while the release was deployed, and then taken back, is not
-    looked at.
-  - A broker that does not answer, or a log that cannot be read, is no failure here; a sample that cannot do it says so.
+  - Queries the number of waiting tasks, and reads the errors of the last C(window_seconds) in each log, as the section
+    C(monitoring) of the release declares both. The results are journaled as step C(monitor_baseline).
+  - M(monitor_sample) compares its samples with them, so that a release is not blamed for earlier problems.
+  - It records the errors that recur and do not concern the release, each kind with its number, never with data.
+    Lines that were logged while the release was deployed, before it was rolled back, are ignored.
+  - A broker that does not answer, or a log that cannot be read, is no failure here; a sample reports the same problem.
 extends_documentation_fragment: [run]
 options:
   monitoring:
@@ -21,16 +20,16 @@ options:
     type: dict
     required: true
   containers:
-    description: The containers by service. Where it names none of a service, nothing of that service is looked at.
+    description: The containers by service. A service without a container is skipped.
     type: dict
     required: true
   login_password:
-    description: The password of the database, which is hidden wherever a log shows it.
+    description: The password of the database, which is masked wherever a log shows it.
     type: str
 attributes:
   check_mode:
     support: full
-    description: Looks as ever; the journal is not written.
+    description: Observes as usual; the journal is not written.
   diff_mode:
     support: none
     description: There is nothing to compare.
@@ -56,8 +55,8 @@ EXAMPLES = r"""
 RETURN = r"""
 queue:
   description:
-    - How many tasks wait, in C(depth); V(null) where the broker did not tell, and why in C(reason). Empty where there
-      is none.
+    - The number of waiting tasks, in C(depth); V(null) where the broker did not report it, with the C(reason). Empty
+      where there is no broker.
   type: dict
   returned: always
   sample: {depth: 3, reason: ""}

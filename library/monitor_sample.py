@@ -7,17 +7,17 @@ DOCUMENTATION = r"""
 module: monitor_sample
 short_description: Take one sample of a deployed release, and judge it
 description:
-  - Looks once at the revision and at all that the release's section C(monitoring) declares, and journals it as step
-    C(sample). That is the errors in the logs of containers, how the API answers, connections, growth, drift, the
-    worker's queue, the lag of standbys and dead rows. Sections that are not declared, and services that the target does
-    not have, are left out.
-  - It waits until the sample is due, O(watch.interval_seconds) after the run's last one, and shows meanwhile that the
-    run lives; it is refused where another run has taken the target over.
-  - Each log is read in a half-open window that begins where the newest sample's ended; the first one since the release
-    was deployed begins with that. Lines that continue an event (a traceback) belong to it.
-  - What M(monitor_baseline) and the backup found before the release is no failure of it, while it has not become worse.
-  - A red sample is a fact, not a failure; M(monitor_watch) judges the window. It fails only if the journal cannot be
-    read or written, or the run may not act any more.
+  - Observes the revision and everything that the release's section C(monitoring) declares once, and journals it as step
+    C(sample). It includes the errors in the logs of containers, the answers of the API, connections, growth, drift, the
+    worker's queue, the lag of standbys and dead rows. Undeclared sections, and services that the target does not have,
+    are skipped.
+  - It waits until the sample is due, O(watch.interval_seconds) after the run's last one, and signals meanwhile that
+    the run is alive; it is refused where another run has claimed the target.
+  - Each log is read in a half-open window that starts at the end of the previous sample's; the first one since the
+    release was deployed starts with the deployment. Lines that continue an event (a traceback) belong to it.
+  - A problem that M(monitor_baseline) and the backup recorded before the release is no failure unless it became worse.
+  - A failed sample does not fail the task; M(monitor_watch) judges the window. The module fails only if the journal
+    cannot be read or written, or if the run may no longer act.
 extends_documentation_fragment: [login, run, api]
 options:
   watch:
@@ -26,7 +26,7 @@ options:
     required: true
     suboptions:
       started_at:
-        description: When it began, RFC 3339.
+        description: When it started, RFC 3339.
         type: str
         required: true
       seconds:
@@ -51,7 +51,7 @@ options:
     elements: dict
     default: []
   tables:
-    description: The release's C(tables), whose dead rows and size are looked at.
+    description: The release's C(tables), whose dead rows and size are read.
     type: dict
     default: {}
   api:
@@ -64,7 +64,7 @@ options:
     default: {}
 attributes:
   check_mode:
-    description: Looks as ever; the journal is not written.
+    description: Observes as usual; the journal is not written.
     support: full
   diff_mode:
     description: Nothing is changed.
@@ -97,17 +97,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 verdict:
-  description: V(pass); V(fail) if one claim failed; else V(inconclusive) if one could not be decided.
+  description: V(pass); V(fail) if one claim failed; else V(inconclusive) if one was inconclusive.
   type: str
   returned: always
 line:
-  description: The sample on one line, for people.
+  description: The sample on one readable line.
   type: str
   returned: always
 sample:
   description:
-    - What was seen, as it is in the journal. C(claims) has each claim with C(name), C(verdict), C(detail) and C(grave),
-      which says that it concerns the release itself.
+    - The observations, as in the journal. C(claims) has each claim with C(name), C(verdict), C(detail) and C(grave),
+      which marks a finding about the release itself.
   type: dict
   returned: always
 ended:

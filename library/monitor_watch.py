@@ -5,21 +5,21 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: monitor_watch
-short_description: Begin a watch of a deployed release, and judge its samples
+short_description: Start a watch of a deployed release, and judge its samples
 description:
-  - A watch is a window of time in which M(monitor_sample) takes samples. The journal remembers it as step C(monitor).
-  - A watch that was killed is taken up again by the next one. Its window goes on from where it began, and its samples
-    count, unless it has lain idle for an hour longer than it was to last. Beside one whose controller is at work, as
-    far as the target can tell, another window begins.
-  - A claim of the watch fails if one of its failures concerns the release, if as many samples failed, in all or in a
-    row, as the release's limits say, or if every sample did. It is inconclusive if any failed or could not be decided,
-    or if the time that was watched is too short to prove it.
+  - A watch is a window of time in which M(monitor_sample) takes samples. The journal records it as step C(monitor).
+  - The next watch resumes one that was killed. Its window continues from its start, and its samples count, unless it
+    was idle for an hour longer than its duration. Beside a watch whose controller is running, as far as the target can
+    detect, another window starts.
+  - A claim of the watch fails if one of its failures concerns the release, if the number of failed samples, in total or
+    in a row, reaches the release's limits, or if every sample failed. It is inconclusive if any sample failed or was
+    inconclusive, or if the watched time is too short to prove it.
 extends_documentation_fragment: [run]
 options:
   state:
     description:
-      - V(begun) begins a watch or takes it up again.
-      - V(judged) judges its samples and ends it; it fails if one of the claims does.
+      - V(begun) starts a watch or resumes it.
+      - V(judged) judges its samples and ends it; it fails if one of the claims fails.
     type: str
     choices: [begun, judged]
     required: true
@@ -73,12 +73,12 @@ watch:
   returned: always
 samples:
   description:
-    - How many samples are due at most, the first of them at once; V(0) where there is nothing to do.
-    - Never more than O(seconds) and O(interval_seconds) have room for, whatever the target answers.
+    - The maximum number of samples that are due, the first of them immediately; V(0) where there is nothing to do.
+    - Never more than fit into O(seconds) with O(interval_seconds), whatever the target answers.
   type: int
   returned: always
 resumed:
-  description: Whether a watch that was killed is taken up again.
+  description: Whether a watch that was killed is resumed.
   type: bool
   returned: always
 taken:
@@ -86,7 +86,7 @@ taken:
   type: int
   returned: always
 deployed_at:
-  description: When the release came to be deployed here, RFC 3339; empty where the journal does not know.
+  description: When the release was deployed here, RFC 3339; empty where the journal does not record it.
   type: str
   returned: always
 proofs:
@@ -95,7 +95,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: One sentence for each claim that does not hold.
+  description: One sentence for each claim that failed.
   type: str
   returned: always
 """

@@ -10,19 +10,19 @@ description:
   - Sends one message by webhook, by e-mail or by both, and says what came of it as the claim C(notify.<event>).
   - A receiver that does not answer never makes this module fail, nor wait longer than O(timeout_seconds); the claim
     then is inconclusive. Where no receiver is set it is skipped.
-  - The address of a webhook holds a secret. It is in no result; only its host is.
-  - Runs where the network of the operator is, that is on the controller (C(delegate_to=localhost)); whoever calls it
+  - The address of a webhook contains a secret. Results contain only its host.
+  - Runs where the network of the operator is, that is on the controller (C(delegate_to=localhost)); the caller
     journals RV(facts) under RV(journal_event).
 extends_documentation_fragment: [run]
 options:
   moment:
-    description: Whether the run begins or has ended.
+    description: Whether the run starts or has ended.
     type: str
     choices: [start, end]
     required: true
   events:
     description:
-      - The events that are told. At the end, V(readiness) stands for any outcome; else a run that was rolled back is
+      - The events that are sent. At the end, V(readiness) stands for any outcome; else a run that was rolled back is
         V(rollback), and any other is V(success) or V(failure).
     type: list
     elements: str
@@ -37,7 +37,7 @@ options:
     type: str
     default: ""
   succeeded:
-    description: Whether that is what was asked for.
+    description: Whether that outcome was requested.
     type: bool
     default: false
   headline:
@@ -53,7 +53,7 @@ options:
     type: str
     default: ""
   webhook_kind:
-    description: Shape of its messages; empty to tell by its host whether it is Slack or Teams, else V(json).
+    description: Format of its messages; empty to detect Slack and Teams by the host, else V(json).
     type: str
     choices: ["", slack, teams, json]
     default: ""
@@ -63,7 +63,7 @@ options:
     elements: str
     default: []
   email_from:
-    description: Address that it comes from.
+    description: Address of the sender.
     type: str
     default: dbrelease@localhost
   smtp_host:
@@ -88,7 +88,7 @@ options:
     type: str
     default: ""
   timeout_seconds:
-    description: How long every receiver together may take.
+    description: How long all receivers together may take.
     type: float
     default: 2
 attributes:
@@ -102,7 +102,7 @@ author: The authors of dbrelease
 """
 
 EXAMPLES = r"""
-- name: Tell what came of the run
+- name: Notify of the result of the run
   notification:
     run: "{{ run }}"
     moment: end
@@ -121,11 +121,11 @@ changed:
   type: bool
   returned: always
 event:
-  description: The event; empty where it is none of those that are told.
+  description: The event; empty where it is not one of O(events).
   type: str
   returned: always
 journal_event:
-  description: V(passed) if every receiver has the message, else V(skipped).
+  description: V(passed) if every receiver got the message, else V(skipped).
   type: str
   returned: always
 facts:
@@ -135,7 +135,7 @@ facts:
   type: dict
   returned: always
 proofs:
-  description: The claim C(notify.<event>); none where nothing was to be told.
+  description: The claim C(notify.<event>); none where no message was due.
   type: list
   elements: dict
   returned: always
@@ -186,13 +186,13 @@ UNSET = "Neither notify_webhook_url nor notify_email is set."
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Send the message of the event, if it is one that is told."""
+    """Send the message of the event, if the event is requested."""
     run = run_of(params)
     event = event_of(params["moment"], params["events"], params["outcome"], params["succeeded"])
     if not event:
         return result(event, [], [])
     channels = channels_of(message_of(event, run, params), params, params["timeout_seconds"])
-    title = f"People were told of the event {event}"
+    title = f"A notification of the event {event} was sent"
     if check_mode or not channels:
         detail = UNSET if not channels else "Check mode sends nothing."
         return result(event, [], [Proof(f"notify.{event}", title, "skipped", detail=detail)])
@@ -205,15 +205,15 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def result(event: str, deliveries: Sequence[Delivery], proofs: Sequence[Proof]) -> dict[str, Any]:
-    """What the module returns, and what is to be journaled."""
-    told = bool(proofs) and all(proof.status == "pass" for proof in proofs)
+    """The result of the module, and the facts for the journal."""
+    sent = bool(proofs) and all(proof.status == "pass" for proof in proofs)
     raw = [proof.as_dict() for proof in proofs]
-    message = "" if told else " ".join(proof.detail for proof in proofs)
+    message = "" if sent else " ".join(proof.detail for proof in proofs)
     channels = [asdict(one) for one in deliveries]
     return {
         "changed": any(one.delivered for one in deliveries),
         "event": event,
-        "journal_event": "passed" if told else "skipped",
+        "journal_event": "passed" if sent else "skipped",
         "facts": {"event": event, "channels": channels, "message": message, "proofs": raw},
         "proofs": raw,
         "message": message,

@@ -10,15 +10,15 @@ description:
   - Puts each file that is missing in the backend's container, or on the target itself, as a new file of mode 0644.
   - On the target it never replaces a file, and never writes through a link that leads out of the folder of the file.
   - The files are read where Ansible runs; one that has changed since the release was read is refused.
-  - Then compares the sha256 of every file of the payload with what stands at its destination. As a task it fails where
-    they are not as they must be, with what to do.
+  - Then compares the sha256 of every file of the payload with the file at its destination. As a task it fails where
+    they differ, with the remedy.
 extends_documentation_fragment: [run, backend]
 options:
   payload:
     description:
       - The files, as M(release_info) returns them, with C(path), C(destination) and C(sha256).
-      - Where one has a C(folder), a link on the way to its destination may not lead out of it.
-      - The action of this module adds what each file to copy holds, in C(content) (base64).
+      - Where one has a C(folder), a link in the path of its destination may not lead out of it.
+      - The action of this module adds the content of each file to copy, in C(content) (base64).
     type: list
     elements: dict
     required: true
@@ -52,7 +52,7 @@ copied:
   elements: str
   returned: success
 states:
-  description: For each destination its sha256, or one word on what is there instead, such as V(missing) or V(outside).
+  description: For each destination its sha256, or what exists there instead, such as V(missing) or V(outside).
   type: dict
   returned: success
 proofs:
@@ -61,7 +61,7 @@ proofs:
   elements: dict
   returned: success
 message:
-  description: One sentence for each proof that does not hold; as a task it then fails, and C(msg) has them.
+  description: One sentence for each proof that failed; as a task the module then fails, and C(msg) has them.
   type: str
   returned: success
 """
@@ -90,7 +90,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Put each file that is missing in its place, then look at each destination, and judge."""
+    """Put each file that is missing in its place, then read each destination, and judge."""
     journal, payload, asked = Journal(run_of(params), dry=check_mode), params["payload"], params.get("copy")
     missing = [item for item in payload if asked is None or item["destination"] in asked]
     if missing:

@@ -5,25 +5,25 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: preflight_info
-short_description: Whether a release may begin, with everything that stands in its way
+short_description: Whether a release may start, with everything that prevents it
 description:
-  - Looks at services, database, migration history, files, room and API of a target, side by side, and judges each.
+  - Checks services, database, migration history, files, disk space and API of a target in parallel, and judges each.
   - Every rule is a proof C(preflight.<rule>), and every rule is in every result. A rule that cannot be judged because
-    another one is red is skipped, and says which.
-  - A red proof is a fact, not a failure, and ends the journal's step C(preflight) as C(refused). Where the state
-    directory cannot be written, or others may write it, nothing is journalled, and a proof says so.
-  - C(preflight.state_dir) also tells what else reaches the state directory, which is no reason to refuse. That is a git
-    work tree that it lies in, and a container of the release into which it is mounted writable.
-  - The declared statements are planned in a transaction that is always rolled back, the observations on the tables as
-    they are, the others on the tables as the release leaves them. In it an empty table stands in for one that the
-    release will create, without foreign keys, so that no other table is locked; and a temporary one for a table that
-    lacks what the release will add to it, which takes C(ACCESS SHARE) on that table. A temporary table is found by its
-    bare name only; where a statement names the schema and needs what is added, the proof says so.
+    another one failed is skipped, and names that one.
+  - A failed proof does not fail the module, but ends the journal's step C(preflight) as C(refused). Where the state
+    directory cannot be written, or others may write it, nothing is journalled, and a proof reports it.
+  - C(preflight.state_dir) also reports other access to the state directory, which is no reason to refuse. That is a git
+    work tree that contains it, and a container of the release in which it is mounted writable.
+  - The declared statements are planned in a transaction that is always rolled back, the observations on the current
+    tables, the others on the tables as the release leaves them. In it an empty table represents one that the
+    release will create, without foreign keys, so that no other table is locked; and a temporary one represents a table
+    that lacks what the release will add to it, which takes C(ACCESS SHARE) on that table. A temporary table is found by
+    its bare name only; where a statement names the schema and needs an addition, the proof reports it.
   - Nothing is planned where the release's text could call an operator or a function that has a name of the server's own
     and belongs to a role that is not trusted. Where such roles may make one, the proof is inconclusive and names the
     schema. Trusted are superusers, the user with the roles that it may become, the owner of the database, whoever may
     become one of them, and whoever may write the table with the revision.
-  - A declared service that is still starting is waited for, up to 30 seconds.
+  - It waits up to 30 seconds for a declared service that is still starting.
 extends_documentation_fragment: [environment, login, run, api, db_container, backend]
 options:
   release:
@@ -39,14 +39,14 @@ options:
     type: str
     default: ""
   workdir:
-    description: Where the migration command runs if it runs on the target itself.
+    description: Working directory of the migration command if it runs on the target itself.
     type: path
   require_restorable:
     description: Whether a doubt that the backup can be restored (C(preflight.restorable)) refuses the release.
     type: bool
     default: false
   require_staging_evidence:
-    description: Whether a run that deployed this release in staging must be shown.
+    description: Whether evidence of a run that deployed this release in staging is required.
     type: bool
     default: false
   staging_evidence_path:
@@ -57,7 +57,7 @@ requirements: [psycopg2, docker, requests]
 attributes:
   check_mode:
     support: full
-    description: Does the same, and does not write the journal.
+    description: Checks as usual, but does not write the journal.
   diff_mode:
     support: none
     description: There is nothing to compare.
@@ -85,16 +85,16 @@ EXAMPLES = r"""
 RETURN = r"""
 state:
   description:
-    - V(ready) if the release may begin, V(deployed) if the database has it already, V(unfinished) if it has it from
-      a run that began the upgrade and that nobody has verified since, or that was cut short thereafter, V(refused) if
-      any proof is red.
+    - V(ready) if the release may start, V(deployed) if the database already has it, V(unfinished) if it has it from
+      a run that started the upgrade and was not verified since, or was interrupted afterwards, V(refused) if
+      any proof failed.
   type: str
   returned: always
   sample: ready
 unreconciled:
   description:
-    - Whether the release is deployed, and a M(reconcile) that did not come to its end has left a foreign key that is
-      not as declared, or not valid yet. To bring the release in line again finishes it.
+    - Whether the release is deployed, and an interrupted M(reconcile) left a foreign key that is not as declared or not
+      valid yet. Another M(reconcile) finishes it.
   type: bool
   returned: always
 proofs:
@@ -104,12 +104,12 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: One sentence on each red proof, with what to do; empty if there is none.
+  description: One sentence on each failed proof, with its remedy; empty if there is none.
   type: str
   returned: always
   sample: ""
 summary:
-  description: How many proofs are red, and their rules; empty if there is none.
+  description: The number of failed proofs, and their rules; empty if there is none.
   type: str
   returned: always
   sample: "2 problems: services, database."
@@ -124,20 +124,20 @@ revision:
   returned: always
   sample: 3f1c0a9b7d52
 watched:
-  description: Whether the release is deployed, and a watch of it since then has ended well.
+  description: Whether the release is deployed, and a watch since then has passed.
   type: bool
   returned: always
 payload_missing:
-  description: The destinations of the release's files that are not there yet.
+  description: The destinations of the release's files that are still missing.
   type: list
   elements: str
   returned: always
   sample: [/app/migrations/versions/9b7d523f1c0a_create_order_items.py]
 target_facts:
   description:
-    - What was seen, with C(services), C(server_version), C(server_major), C(data_directory), C(revisions), C(heads),
+    - The observations, with C(services), C(server_version), C(server_major), C(data_directory), C(revisions), C(heads),
       C(dump_bytes_estimate), C(dump_free_bytes), C(existing_bytes), C(table_free_bytes), C(dump_tools) and
-      C(payload_missing). Numbers are null where they could not be seen.
+      C(payload_missing). Numbers are null where they could not be observed.
   type: dict
   returned: always
 """

@@ -8,8 +8,8 @@ module: readiness_info
 short_description: Decide whether the next release may begin
 description:
   - Judges each criterion by the journal (samples, deployment, backup), by the backup's file and by the live database,
-    which it only reads. With O(restore) it also makes a throwaway database beside it, and removes it again.
-  - The answer is yes only if every criterion passes or is not declared. What cannot be decided is a no.
+    which it only reads. With O(restore) it also creates a temporary database beside it, and drops it again.
+  - The answer is yes only if every criterion passes or is not declared. An inconclusive criterion is a no.
   - It journals step C(readiness), C(passed) for yes and C(refused) for no, and never fails for a no.
 extends_documentation_fragment: [login, run, db_container]
 options:
@@ -18,11 +18,11 @@ options:
     type: dict
     required: true
   next_release:
-    description: What the release would be followed by, for the message.
+    description: The release that would follow, for the message.
     type: str
     default: ""
   restore:
-    description: Whether to restore the backup into a throwaway database now, and compare it with its manifest.
+    description: Whether to restore the backup into a temporary database now, and compare it with its manifest.
     type: bool
     default: false
   timeout_seconds:
@@ -31,7 +31,7 @@ options:
     default: 3600
 attributes:
   check_mode:
-    description: Judges all the same, but restores nothing; the journal is not written.
+    description: Judges as usual, but restores nothing; the journal is not written.
     support: full
   diff_mode:
     description: There is nothing to compare.
@@ -62,7 +62,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: Why not, one sentence for each criterion that is not met; empty for yes.
+  description: The reasons for a no, one sentence for each criterion that is not met; empty for yes.
   type: str
   returned: always
 """

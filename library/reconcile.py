@@ -5,29 +5,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: reconcile
-short_description: Bring the tables of a release in line again, each trouble diagnosed first
+short_description: Repair the tables of a release, after diagnosing each problem
 description:
-  - The database is at O(from_revision), and a table of O(created) is there already, left over from an interrupted run
-    or somebody else's. It is shown, and dropped if nothing is lost with it, or if O(accept_loss) is the very number of
-    rows that would be; those are saved first, with a script that puts them back. Several go together, or none of
-    them does. A table that something else depends on is refused, such as a view, or a trigger of a table that stays
-    whose function mentions it by name. What the release's C(losses) cannot judge (its columns are not the declared
-    ones, or the query fails, or gives other columns than all of the table's) counts as lost, every row of it.
+  - The database is at O(from_revision), and a table of O(created) already exists, left by an interrupted run or created
+    by another user. It is reported, and dropped if no row is lost with it, or if O(accept_loss) is exactly the number
+    of rows that would be lost; those are saved first, with a script that restores them. Several tables are dropped
+    together or not at all. A table is refused if another object depends on it, such as a view, or a trigger of a
+    remaining table whose function mentions it by name. Where the release's C(losses) cannot judge a table (its columns
+    are not the declared ones, or the query fails or does not return all columns), all of its rows count as lost.
   - The database is at O(to_revision), and a declared foreign key is missing, not as declared, or has an undeclared one
-    beside it on the same columns. It is rebuilt not validated, in one short transaction that drops what stood in its
-    place. Then O(repairs.steps) bring the rows in line. Then the key is validated, in another transaction, which blocks
-    no writer. Rows that lead nowhere are counted first; while there are any it stays not validated, and the run fails.
-    A constraint of another type (a key, a check, an exclusion) is never rebuilt, and a table that the release only adds
-    to is left alone. Before PostgreSQL 18 a partitioned table takes no key that is not validated; that is refused, with
-    the statement to run in a quiet hour.
-  - A step is kept also where a check that it proves stays red, if it did what it counts. What is red then is somebody
-    else's rows, which are only shown, and the module fails and names them.
-  - Locks are waited for briefly, again and again within O(lock); giving up names the sessions that stood in the way.
-    The wait is shared out over the locks that a transaction needs, so that nobody behind it waits longer than
-    C(lock.timeout_ms). What would be lost with a table that is left over is counted again before each attempt to lock
-    it, and it is looked at once more when nobody can write to it any more. Where that takes longer, it is locked alone
-    for the look, for C(lock.deadline_seconds) at most, and what it refers to is locked after it.
-  - What is as it must be is left alone. Any other revision is refused. Journals the step V(reconcile).
+    beside it on the same columns. It is rebuilt as NOT VALID, in one short transaction that drops the keys that it
+    replaces. Then O(repairs.steps) repair the rows. Then the key is validated, in another transaction, which blocks
+    no writer. Rows that violate it are counted first; while there are any, it stays not validated, and the run fails.
+    A constraint of another type (a key, a check, an exclusion) is never rebuilt, and a table that the release only
+    alters is not changed. Before PostgreSQL 18 a partitioned table cannot have a NOT VALID key; that is refused, with
+    the statement to run in a quiet period.
+  - A step is kept even if a check that it proves still fails, provided that it completed its count. The rows that fail
+    then are those of other writers; the module only reports them, and fails.
+  - It waits for locks briefly and repeatedly, within O(lock); the final failure names the blocking sessions. The wait
+    is divided among the locks that a transaction needs, so that no session behind it waits longer than
+    C(lock.timeout_ms). The rows that would be lost with a leftover table are counted again before each attempt to lock
+    it, and checked once more when no session can write to it. Where that takes longer, it is locked alone for the
+    check, for C(lock.deadline_seconds) at most, and the tables that it references are locked after it.
+  - Objects that are as declared are not changed. Any other revision is refused. Journals the step V(reconcile).
 extends_documentation_fragment: [login, run, lock, services]
 options:
   from_revision:
@@ -39,22 +39,22 @@ options:
     type: str
     required: true
   created:
-    description: The tables that the release makes, as in C(tables.created) of C(release.yml).
+    description: The tables that the release creates, as in C(tables.created) of C(release.yml).
     type: dict
     required: true
   repairs:
-    description: What is needed besides, as in C(repairs) of C(release.yml).
+    description: Further declarations, as in C(repairs) of C(release.yml).
     type: dict
     default: {}
     suboptions:
       leftover:
         description:
-          - What the rows of a table are that is there too early, by table.
-          - C(writers), a SELECT that says who wrote them, and C(losses), a SELECT of whole rows that nobody else has.
+          - How to judge the rows of a leftover table, by table.
+          - C(writers), a SELECT of who wrote them, and C(losses), a SELECT of complete rows that exist nowhere else.
         type: dict
         default: {}
       steps:
-        description: Names of O(steps) that bring the rows in line.
+        description: Names of O(steps) that repair the rows.
         type: list
         elements: str
         default: []
@@ -69,10 +69,10 @@ options:
     elements: dict
     default: []
   accept_loss:
-    description: How many rows may be lost with a table that is left over. Any other number than the counted is refused.
+    description: How many rows may be lost with a leftover table. A number that differs from the count is refused.
     type: str
   label:
-    description: The release, as it stands in the names of files.
+    description: The release, as it appears in the names of files.
     type: str
     default: ""
 attributes:
@@ -118,13 +118,13 @@ state:
   sample: deployed
 leftovers:
   description:
-    - The tables that were there too early. C(table), C(kind), C(owner), C(columns), C(references), C(rows), C(writers),
+    - The leftover tables. C(table), C(kind), C(owner), C(columns), C(references), C(rows), C(writers),
       C(sample), C(losses), C(unjudged) (why every row counts as lost; else empty) and C(dependents), besides others.
   type: list
   elements: dict
   returned: always
 repaired:
-  description: What was done, in words and in its order. Empty if there was nothing to do, and in check mode.
+  description: The repairs, in words and in order. Empty if there was nothing to do, and in check mode.
   type: list
   elements: str
   returned: always
@@ -136,8 +136,8 @@ saved:
   returned: always
 proven:
   description:
-    - By name, at which instant a check held when a step was committed (C(database), C(snapshot), C(transaction)).
-    - M(sql_check_info) finds it in the journal, and calls drift what the application has written since.
+    - By name, the instant at which a check passed when a step was committed (C(database), C(snapshot), C(transaction)).
+    - M(sql_check_info) reads it from the journal, and reports rows that the application wrote since as drift.
   type: dict
   returned: always
 lock_waits:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: release_info
-short_description: Read a release, and validate it before anything is touched
+short_description: Read a release, and validate it before any change
 description:
   - A release is a folder with C(release.yml), C(checks.yml) and the files that they name.
   - Both files are checked against the JSON Schemas, and then against each other and against the folder.
-  - What they stand for is bounded, with every alias followed. Only regular files of the folder are read.
+  - Their content is bounded, with every alias expanded. Only regular files of the folder are read.
   - All problems are reported at once, each with the file, the key, what was expected and what was found.
   - Runs on the controller, where the releases are.
 options:
@@ -24,7 +24,7 @@ options:
   payload_folders:
     description:
       - The folders below which the files of C(migration.payload) may be put, as absolute paths.
-      - A release with another destination is refused. Left out, the destinations are not confined.
+      - A release with another destination is refused. If omitted, the destinations are not restricted.
     type: list
     elements: str
 attributes:
@@ -47,7 +47,7 @@ EXAMPLES = r"""
   delegate_to: localhost
   register: read
 
-- name: Show what it is about
+- name: Show its title
   ansible.builtin.debug:
     msg: "{{ read.release.title }}"
 """
@@ -56,7 +56,7 @@ RETURN = r"""
 release:
   description:
     - The content of C(release.yml) and C(checks.yml), as the schemas describe it.
-    - Lists that were left out are empty, and so is RV(release.migration.success_pattern); C(api) stays left out.
+    - Omitted lists are empty, and so is RV(release.migration.success_pattern); C(api) stays omitted.
   type: dict
   returned: success
   contains:
@@ -66,11 +66,11 @@ release:
     migration:
       description:
         - As in C(release.yml).
-        - Each item of C(payload) has its C(sha256) and absolute C(path) besides, each step of C(finalize) its C(sql).
-        - Where O(payload_folders) is given, each item of C(payload) has that C(folder) of them which it is put below.
+        - Each item of C(payload) also has its C(sha256) and absolute C(path), each step of C(finalize) its C(sql).
+        - Where O(payload_folders) is given, each item of C(payload) has the C(folder) of them that contains it.
       type: dict
 problems:
-  description: What is wrong with the release, each with C(file), C(key), C(expected) and C(found).
+  description: The problems of the release, each with C(file), C(key), C(expected) and C(found).
   type: list
   elements: dict
   returned: when the release is not valid

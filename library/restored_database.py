@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: restored_database
 short_description: A backup as a database of its own, beside the live one
 description:
-  - V(present) finds the backup, refuses whatever is not a whole backup of this release and database, restores it into a
+  - V(present) finds the backup, refuses anything but a complete backup of this release and database, restores it into a
     new database beside the live one, applies what no dump holds (owner, rights, comment, settings of the database and
     of roles in it), gathers statistics, and compares every table with the manifest.
   - "Refused before anything is touched are: a file that is missing, cut, changed or no custom-format dump, one without
@@ -19,10 +19,10 @@ description:
     this target has no backup with the same sha256, unless O(unknown_backup).
   - A copy that is not exactly what the manifest says is dropped again. The live database is only read.
   - Nothing is restored where the live database holds exactly this already (rows, sequences, settings and schema).
-  - The name of the live database is locked on the server from the first look to the end of the swap. A second restore
+  - The name of the live database is locked on the server from the first check to the end of the swap. A second restore
     of it is refused meanwhile, whatever target it is of, and so is every other run that would act on the database.
   - What a restore left that was killed (a copy, a dump in the container) is removed first, if this target's journal
-    knows its run. Other copies stay, and are told by C(restore.foreign_copies).
+    knows its run. Other copies stay, and C(restore.foreign_copies) reports them.
   - With O(state=live) the copy then takes the place of the live database, as M(database_swap) does it. The longer part
     of saving the rows that only the live database has is then done while the copy is restored.
   - It proves C(restore.backup), C(restore.room), C(restore.verified) and C(restore.settings).
@@ -71,7 +71,7 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Everything that refuses is looked at; nothing is restored, copied into a container or dropped.
+    description: Everything that refuses is checked; nothing is restored, copied into a container or dropped.
   diff_mode:
     support: full
     description: The live database as it is, and as it would be once the copy takes its place.
@@ -189,7 +189,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Restore, or drop; in check mode look at everything that refuses."""
+    """Restore, or drop; in check mode only check everything that refuses."""
     plan = RestorePlan.of(params, check_mode)
     return remove(plan, params["name"]) if params["state"] == "absent" else restore(plan)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: restored_info
-short_description: Whether the database is again what it was before the release
+short_description: Whether the database is as it was before the release
 description:
-  - Compares the database with the release's last baseline and backup in the journal, which hold every table's rows,
-    what the release's observations returned, and a hash of what pg_dump wrote of each object of the database.
-  - Objects that differ are named. The catalog is V(inconclusive) where it cannot be read, as where C(db_user) may not
+  - Compares the database with the release's last baseline and backup in the journal, which record every table's rows,
+    the results of the release's observations, and a hash of what pg_dump wrote of each object of the database.
+  - It names objects that differ. The catalog is V(inconclusive) where it cannot be read, as where C(db_user) may not
     lock a table, and where it differs and another version of the server or of pg_dump described it.
   - A table that the application alone changed since is V(inconclusive), with the numbers, as M(verification_info)
-    decides it; and so is then an observation that differs.
-  - Fails only if it could not look. Journals the step V(as_before).
+    decides it; an observation that differs is then V(inconclusive), too.
+  - Fails only if it could not check. Journals the step V(as_before).
 extends_documentation_fragment: [login, run, db_container]
 options:
   created:
-    description: The tables that the release creates, which must be gone.
+    description: The tables that the release creates, which must not exist.
     type: list
     elements: str
     default: []
@@ -32,7 +32,7 @@ options:
     elements: str
     default: []
   settle_seconds:
-    description: How long to await the counters of other sessions before a table is red for want of them.
+    description: How long to wait for the counters of other sessions before a table fails without them.
     type: float
     default: 11.0
 attributes:
@@ -41,7 +41,7 @@ attributes:
     description: Reads only. In check mode nothing is journalled either.
   diff_mode:
     support: none
-    description: The proofs show what was expected and what was seen.
+    description: The proofs show the expected and the observed values.
 author: [The authors of dbrelease]
 """
 

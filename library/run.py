@@ -7,31 +7,31 @@ DOCUMENTATION = r"""
 module: run
 short_description: Open a run of a release on a target
 description:
-  - Asks the container engine about the containers that the inventory names, and finds the address of the database. A
-    container that is missing or stopped is a fact, not a failure; the address is then empty and RV(address_problem)
-    says why. Without containers the engine is not asked.
-  - Then gives the run its identifier and writes to the journal (C(journal.jsonl) in the state directory) that it began.
+  - Queries the container engine about the containers that the inventory names, and finds the address of the database. A
+    missing or stopped container is a fact, not a failure; the address is then empty and RV(address_problem) has the
+    reason. Without containers the engine is not queried.
+  - Then gives the run its identifier and writes to the journal (C(journal.jsonl) in the state directory) its start.
   - A run that changes anything is opened O(exclusive). It claims the target by C(run.lock) in the state directory, and
-    until the closing report of its run the modules of other runs refuse to act. The claim of a run that has died counts
-    nothing, and a module of it that still works is ended. Where another run lives, this one is journalled as refused,
-    and RV(refused) is true; ending the play with a report is left to whoever asks.
-  - Refuses, also in check mode and before it looks at anything, a state directory in which anybody but the deploying
+    until the closing report of its run the modules of other runs refuse to act. The claim of a run that has died does
+    not count, and a module of it that is still running is ended. Where another run is alive, this one is journalled as
+    refused, and RV(refused) is true; the caller ends the play with a report.
+  - Refuses, also in check mode and before any other check, a state directory in which anybody but the deploying
     user and root could exchange a file. That is one that is a link or belongs to another user, one that its group or
     others may write, and one beneath a folder of which any of this is true. Above it a folder such as C(/tmp) may be
     written by others if it is sticky, and a link is followed if root made it in a folder that only root may write.
-  - Refuses a journal of more than 128 MiB or a million lines, or with O(exclusive) of more than 1,000 runs without an
-    end, which no runs have written.
-  - Apart from that it fails only if containers are named and the container engine cannot be
-    reached, or the journal cannot be written.
-  - An action plugin refuses names that cannot be a folder's, before anything is asked of the target. Of RV(run) it
-    takes only the identifier from the target; the rest is what was given here.
+  - Refuses a journal of more than 128 MiB or a million lines, or with O(exclusive) one of more than 1,000 runs without
+    an end. No sequence of runs writes such a journal.
+  - Apart from that it fails only if containers are named and the container engine cannot be reached, or if the journal
+    cannot be written.
+  - An action plugin refuses names that cannot name a folder, before it contacts the target. Of RV(run) it takes only
+    the identifier from the target; the rest are the options given here.
 options:
   release:
     description: Name of the release. Like O(environment) and O(playbook) without a slash or a control character.
     type: str
     required: true
   environment:
-    description: Name of the environment; a folder of the artifacts has it, and the entry of the schedule.
+    description: Name of the environment; a folder of the artifacts and the entry of the schedule contain it.
     type: str
     required: true
   playbook:
@@ -48,8 +48,8 @@ options:
     default: false
   controller:
     description:
-      - Who runs the playbook, as the lookup C(controller) returns it. Without it a run counts as dead as soon as
-        none of its modules gives a sign of life for three seconds.
+      - The process that runs the playbook, as the lookup C(controller) returns it. Without it a run counts as dead as
+        soon as none of its modules shows activity for three seconds.
     type: dict
     default: {}
     suboptions:
@@ -66,13 +66,13 @@ options:
         description: When it started, in clock ticks since the machine's start.
         type: str
       boot_id:
-        description: Which start of which machine.
+        description: Identifier of the boot of the machine.
         type: str
       pid_namespace:
-        description: What the number belongs to.
+        description: The namespace of the number.
         type: str
   asked:
-    description: The outcomes that are asked for, for whoever has to report the run should it be interrupted.
+    description: The requested outcomes, for the run that reports this one should it be interrupted.
     type: list
     elements: str
     default: []
@@ -82,7 +82,7 @@ options:
     default: {}
   db_host:
     description:
-      - Where the database is, if the target says so itself.
+      - Address of the database, if it is configured.
       - By default found from the container of the service V(db), which is its published port, else its address on its
         network (of several networks the first on which the port answers).
     type: str
@@ -91,7 +91,7 @@ options:
     type: int
 attributes:
   check_mode:
-    description: Looks, and gives an identifier. Nothing is written or claimed, nor refused.
+    description: Observes, and assigns an identifier. Nothing is written, claimed or refused.
     support: full
   diff_mode:
     description: There is nothing to compare.
@@ -117,25 +117,25 @@ EXAMPLES = r"""
 
 RETURN = r"""
 run:
-  description: The run, to hand to the other modules.
+  description: The run, to pass to the other modules.
   type: dict
   returned: always
 message:
-  description: With O(exclusive) one sentence on the run that holds the target or held it, if there is one.
+  description: With O(exclusive) one sentence on the run that claims or claimed the target, if there is one.
   type: str
   returned: always
 refused:
-  description: Whether another run holds the target, so that this one may not act.
+  description: Whether another run claims the target, so that this one may not act.
   type: bool
   returned: always
 unsettled:
-  description: Whether interrupted runs left anything for this one to settle; false unless O(exclusive).
+  description: Whether interrupted runs left anything for this one to clean up; false unless O(exclusive).
   type: bool
   returned: always
 services:
   description:
-    - What is known of each named service, by its name. C(container), C(status) (the engine's word, or V(missing)),
-      C(health) (V(healthy), V(unhealthy), V(starting), or V(none) without a health check), C(since) (when it came to
+    - The state of each named service, by its name. C(container), C(status) (as the engine reports it, or V(missing)),
+      C(health) (V(healthy), V(unhealthy), V(starting), or V(none) without a health check), C(since) (when it reached
       that status, UTC, ISO 8601) and C(image).
   type: dict
   returned: always
@@ -147,7 +147,7 @@ services:
       since: "2026-01-02T03:04:05.000+00:00"
       image: "postgres:14"
 login_host:
-  description: Where the database answers; empty if that could not be found.
+  description: Address of the database; empty if it could not be determined.
   type: str
   returned: always
   sample: 172.18.0.2

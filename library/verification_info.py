@@ -5,22 +5,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: verification_info
-short_description: Whether everything is true that a release promises
+short_description: Verify every claim of a release
 description:
-  - Takes the looks that are given, in the order of this page, and then judges by all their proofs. One call in place of
-    one for each look, since a call costs more than what it looks at.
-  - Each look is taken in a session of its own, and journals its own step. A look that is not given is not taken, and
-    proves nothing.
-  - Journals V(verify) as passed or failed. Fails if a proof is red or a look cannot be taken.
+  - Runs the given checks, in the order of this page, and then judges all their proofs. It is a single call, not one for
+    each check, since a call costs more than a check.
+  - Each check runs in its own session, and journals its own step. A check that is not given does not run, and proves
+    nothing.
+  - Journals V(verify) as passed or failed. Fails if a proof failed or a check cannot run.
 extends_documentation_fragment: [login, run]
 options:
   structure:
     description:
       - Reads the server's catalogs, in one snapshot, and compares.
-      - A table that the release makes has exactly the declared columns and constraints, and at least the declared
+      - A table that the release creates has exactly the declared columns and constraints, and at least the declared
         indexes, which are valid and ready. Constraints are validated, and deferrable only if they are declared so. A
-        table that was there before still has the columns that the release relies on.
-      - A table that is missing makes all of its proofs red.
+        table that existed before still has the columns that the release relies on.
+      - All proofs of a missing table fail.
       - Fails only if the catalogs cannot be read. Journals the step V(structure).
     type: dict
     suboptions:
@@ -31,12 +31,12 @@ options:
           required: true
           suboptions:
             existing:
-              description: What was there before; by table a list of columns.
+              description: The tables that existed before; by table a list of columns.
               type: dict
               default: {}
             created:
               description:
-                - What the release makes; by table C(columns), C(indexes) and C(constraints), each by name.
+                - The tables that the release creates; by table C(columns), C(indexes) and C(constraints), each by name.
                 - A column has C(type), as the server's C(format_type) spells it (V(character varying(255))), and
                   C(nullable).
                 - An index has C(columns) in their order (an expression as pg_get_indexdef(index, number, true) writes
@@ -52,7 +52,7 @@ options:
               default: {}
             altered:
               description:
-                - What the release adds to tables that were there before; by table C(columns), C(indexes) and
+                - What the release adds to tables that existed before; by table C(columns), C(indexes) and
                   C(constraints), any of them, in the same form. The table may have others besides.
               type: dict
               default: {}
@@ -67,7 +67,7 @@ options:
           required: true
         reconcile_command:
           description:
-            - What the remedy of red foreign keys tells the operator to type.
+            - The command in the remedy of failed foreign keys.
             - C({environment}) in it stands for the environment of O(run).
           type: str
           default: ""
@@ -76,17 +76,17 @@ options:
     type: dict
   scenarios:
     description:
-      - Plays each scenario in one transaction that is always rolled back, and compares what its steps return with
-        what they must.
+      - Runs each scenario in one transaction that is always rolled back, and compares the results of its steps with
+        the expected ones.
       - A step is one SELECT, INSERT, UPDATE, DELETE or MERGE. The server refuses everything else before any of it has
         run, a second statement and a COMMIT among it. What names a function that reaches beyond the database is
         refused, too.
       - After the rollback a new transaction that cannot write proves that the scenario's transaction was aborted and
-        that none of its rows is left. The numbers that it took from sequences are gone.
-      - Waits for locks of other sessions only as long as C(lock_timeout_ms), and is tried three times. If one is
-        still in its way, the proof is C(inconclusive).
-      - A scenario that is red is a failed proof and never a failed module. Fails only if the database cannot be
-        asked, or the journal cannot be written.
+        that none of its rows is left. The numbers that it took from sequences are lost.
+      - Waits for locks of other sessions only as long as C(lock_timeout_ms), and makes three attempts. If one still
+        blocks it, the proof is C(inconclusive).
+      - A failed scenario is a failed proof and never a failed module. Fails only if the database cannot be
+        queried, or the journal cannot be written.
     type: dict
     suboptions:
         scenarios:
@@ -104,7 +104,7 @@ options:
               type: str
               required: true
             steps:
-              description: What is done and seen, in this order.
+              description: The steps, in this order.
               type: list
               elements: dict
               required: true
@@ -137,7 +137,7 @@ options:
         statement_timeout_ms:
           description:
             - How long a step may run, in milliseconds.
-            - As long at most does the server keep the transaction of a caller that is gone.
+            - The server keeps the transaction of a lost client no longer than this.
           type: int
           default: 30000
         lock_timeout_ms:
@@ -146,14 +146,14 @@ options:
           default: 1000
   plans:
     description:
-      - Asks the planner how it would answer a declared query, first as it is and then with the other ways switched
-        off for this question. No query is executed and nothing is analyzed.
-      - The index must be there, valid, and I(able) to serve the query; otherwise the proof is red.
-      - That it I(does) serve it is demanded only of a table that has been analyzed and has at least C(row_floor) rows
+      - Queries the planner for the plan of a declared query, first with the current settings and then with the other
+        methods disabled for this query. No query is executed and nothing is analyzed.
+      - The index must exist, be valid, and be I(able) to serve the query; otherwise the proof fails.
+      - That it I(does) serve it is required only of a table that has been analyzed and has at least C(row_floor) rows
         by the planner's statistics, and only where the query fetches less than a twentieth of the table. Elsewhere
         another plan is right.
       - For a table that was never analyzed the proof is C(inconclusive).
-      - A plan that is red is a failed proof and never a failed module. Fails only if the database cannot be asked, or
+      - A failed plan is a failed proof and never a failed module. Fails only if the database cannot be queried, or
         the journal cannot be written.
     type: dict
     suboptions:
@@ -211,13 +211,13 @@ options:
         database are read, and the next transaction id. An id that only the migration's sessions can have been given
         is the migration's. A row whose transaction may be of either is V(inconclusive); so is one of a migration whose
         run was interrupted before it was journaled.
-      - The server's write counters hold also what was rolled back, and arrive late. Where they would make a table
-        red, they are awaited (C(settle_seconds)).
+      - The server's write counters also include rolled back rows, and arrive late. Where they would fail a table, the
+        module waits for them (C(settle_seconds)).
       - Fails only if there is no baseline or a table cannot be read. Journals the step V(untouched).
     type: dict
     suboptions:
         except_tables:
-          description: Tables to leave out, as V(schema.table) or as a name in the search path.
+          description: Tables to exclude, as V(schema.table) or as a name in the search path.
           type: list
           elements: str
           default: []
@@ -246,7 +246,7 @@ options:
     description: Options of M(api_contract_info).
     type: dict
   left_out:
-    description: By journal step, why a look is not given; journalled as skipped, so that the evidence says it.
+    description: By journal step, why a check is not given; journalled as skipped, so that the evidence reports it.
     type: dict
     default: {}
 attributes:
@@ -255,7 +255,7 @@ attributes:
     description: Reads only. In check mode nothing is journalled either.
   diff_mode:
     support: none
-    description: The proofs show what was expected and what was seen.
+    description: The proofs show the expected and the observed values.
 author: [The authors of dbrelease]
 """
 
@@ -278,7 +278,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 proofs:
-  description: The proofs of every look, in their order.
+  description: The proofs of every check, in order.
   type: list
   elements: dict
   returned: always

@@ -1,4 +1,4 @@
-"""api_contract_info works on the target; before a release a claim that does not hold fails the task."""
+"""api_contract_info works on the target; before a release a failed claim fails the task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ActionModule(DeclaredAction):
     declared = declared_by(__file__)
 
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
-        """A failure where there is a message and no later step judges it with others."""
+        """A failure where there is a message and no later step judges it together with others."""
         observed = self._task.args.get("mode") == "observe"
         if not observed or result.get("failed") or not result.get("message"):
             return result

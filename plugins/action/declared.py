@@ -1,4 +1,4 @@
-"""The action of a module that needs no other: a link of its name leads here, and says which module it is."""
+"""The action of every module without its own: a link with the module's name leads here and identifies it."""
 
 from __future__ import annotations
 

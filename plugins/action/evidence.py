@@ -1,4 +1,4 @@
-"""evidence works on the target; its model is brought here in the same step, and the files are rendered from that."""
+"""evidence works on the target; this action fetches its model in the same step and renders the files from it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ansible.module_utils.dbrelease.report.problems import bounded  # noqa: E402
 
 MODEL = "evidence.json"
 TEXT_AT_MOST = 32 * MIB
-OWNERS = ".targets"  # beside the runs of an environment: whose each is
+OWNERS = ".targets"  # beside the runs of an environment: the target of each run
 SETTING = "report_artifacts"
 LOST = "make the target reachable"
 # One word of a command line, and one value of -e in which Ansible finds no template.
@@ -43,7 +43,7 @@ class ActionModule(DeclaredAction):
     declared = declared_by(__file__)
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """The result; without evidence one sentence on what is not known, and what to do."""
+        """The result; without evidence one sentence on what is unknown, and what to do."""
         self._check_ways()
         try:
             result = super().run(tmp, task_vars)
@@ -54,7 +54,7 @@ class ActionModule(DeclaredAction):
         return result
 
     def _check_ways(self) -> None:
-        """What is printed is typed here: the module gets the commands that are there, with this run's inventory."""
+        """The operator types these commands here: the module gets those that exist, with this run's inventory."""
         run, release = self._task.args.get("run"), self._task.args.get("release")
         if isinstance(run, Mapping) and isinstance(release, Mapping):
             ways = checked_ways(
@@ -71,8 +71,8 @@ class ActionModule(DeclaredAction):
         run = self._run()
         reason = printable(str(why or "it gave no reason")).strip().removesuffix(".")
         return (
-            f"{what} in run {run.run_id} of {run.playbook} ({reason}), and what came of the run is not known here: "
-            f"{remedy}, and run it again, which finishes or cleans up."
+            f"{what} in run {run.run_id} of {run.playbook} ({reason}), and the result of the run is unknown here: "
+            f"{remedy}, and rerun the playbook, which finishes or cleans up."
         )
 
     def refuse(self) -> None:
@@ -95,7 +95,9 @@ class ActionModule(DeclaredAction):
         if not texts:  # in check mode, or where the module has failed
             return result
         try:
-            with bounded_work(f"Reading {MODEL} of {self.target}", "find out what runs there in place of its Python."):
+            with bounded_work(
+                f"Reading {MODEL} of {self.target}", "find out which program runs there instead of its Python."
+            ):
                 model = self._model(texts)
                 foreign = self._take_foreign_ways(model)
                 text = as_json(model)
@@ -103,8 +105,8 @@ class ActionModule(DeclaredAction):
             self._bring(folder / MODEL, text)
             result["report"] = str(folder / MODEL)
         except ReleaseError as error:
-            said = f" What came of the run: {result['headline']}" if result.get("headline") else ""
-            return {**result, "failed": True, "msg": f"{error.message}{said}"}
+            ending = f" Result of the run: {result['headline']}" if result.get("headline") else ""
+            return {**result, "failed": True, "msg": f"{error.message}{ending}"}
         if foreign:
             result["warnings"] = [*result.get("warnings", []), foreign]
         try:
@@ -123,24 +125,26 @@ class ActionModule(DeclaredAction):
         return Run(**{name: str(run[name]) for name in ("run_id", "release", "environment", "playbook", "state_dir")})
 
     def _model(self, texts: Mapping[str, Any]) -> Any:
-        """Of the files that the target sends, the one that all others are rendered from."""
+        """The file of the target's answer from which all others are rendered."""
         for name in texts:
             if name not in RENDERERS:
-                raise untrusted(self._what(), f"it holds a file {name!r}, and only {', '.join(RENDERERS)} are brought")
+                raise untrusted(
+                    self._what(), f"it contains a file {name!r}, and only {', '.join(RENDERERS)} are fetched"
+                )
         text = texts.get(MODEL)
         if not isinstance(text, str) or len(text) > TEXT_AT_MOST:
-            raise untrusted(self._what(), f"its {MODEL} is no text of at most {TEXT_AT_MOST // MIB} MiB")
+            raise untrusted(self._what(), f"its {MODEL} is not a text of at most {TEXT_AT_MOST // MIB} MiB")
         try:
             model = json.loads(text)
             as_json(model)
         except (ValueError, RecursionError) as error:
-            raise untrusted(self._what(), f"its {MODEL} is no JSON") from error
+            raise untrusted(self._what(), f"its {MODEL} is not JSON") from error
         if not isinstance(model, dict):
-            raise untrusted(self._what(), f"its {MODEL} is no evidence")
+            raise untrusted(self._what(), f"its {MODEL} is not evidence")
         return model
 
     def _take_foreign_ways(self, model: dict[str, Any]) -> str:
-        """Take out ways back that are none of this release's: an operator types here what a report says.
+        """Remove ways back that are not commands of this release: an operator types here what a report shows.
 
         Returns a sentence where there were any.
         """
@@ -152,8 +156,8 @@ class ActionModule(DeclaredAction):
         if own == ways:
             return ""
         return (
-            f"{MODEL} of {self.target} named a way back that is no command of this release, and it was left out: find "
-            "out what runs there in place of its Python, and type no command that you do not know."
+            f"{MODEL} of {self.target} named a way back that is not a command of this release, and it was removed: "
+            "find out which program runs there instead of its Python, and type no command that you do not know."
         )
 
     def _is_own(self, way: Mapping[str, Any]) -> bool:
@@ -168,14 +172,14 @@ class ActionModule(DeclaredAction):
 
     @property
     def _usual_swap_back(self) -> str:
-        """As the role restore has it by default: of an interrupted restore another playbook reports."""
+        """The default of the role restore: another playbook may report an interrupted restore."""
         release, environment = re.escape(self._run().release), re.escape(self._run().environment)
         maintenance = r"(?:-e restore_maintenance_db=[\w.-]+ )?"
         playbook = rf"(?:restore_{release}\.yml|playbooks/restore\.yml -e release={release})"
         return rf"ansible-playbook {playbook} -i {environment} {maintenance}-e restore_swap_back={DATABASE}"
 
     def _folder(self) -> Path:
-        """Where the files go: within the artifacts, through no link, and this target's own."""
+        """The folder of the files: within the artifacts, through no link, and owned by this target."""
         run = self._run()
         artifacts = Path(self._task.args["artifacts"]).resolve()
         folder = artifacts / run.environment / run.run_id
@@ -196,9 +200,9 @@ class ActionModule(DeclaredAction):
             raise write_failure(folder, error, SETTING) from error
         if whose != self.target:
             raise ReleaseError(
-                f"Writing to {folder} was refused (it holds the evidence of "
-                f"{whose or 'a run that an earlier version brought'}, and not of {self.target}): move it away, if it "
-                "is to be made anew.",
+                f"Writing to {folder} was refused (it contains the evidence of "
+                f"{whose or 'a run of an earlier version'}, not of {self.target}): move it elsewhere to have it "
+                "written again.",
                 refused=True,
             )
         return folder
@@ -219,10 +223,10 @@ class ActionModule(DeclaredAction):
             return text
         except ReleaseError:
             raise
-        # Whatever is wrong with it: the evidence is the target's, and may have any form.
+        # Any error: the evidence comes from the target and may have any form.
         except Exception as error:
             raise ReleaseError(
-                f"Rendering {name} failed ({MODEL} of {self.target} has not the form of evidence: "
+                f"Rendering {name} failed ({MODEL} of {self.target} is not valid evidence: "
                 f"{type(error).__name__}): read {MODEL}."
             ) from error
 
@@ -231,16 +235,16 @@ class ActionModule(DeclaredAction):
         return Path(self._task.args["templates"])
 
     def _there(self, answered: str) -> str:
-        """The folder on the target: by the run, or as the target says where only it can expand the state directory."""
+        """The folder on the target: the run's, or the target's answer where only it can expand the state directory."""
         own = str(self._run().directory)
         if not own.startswith("~") and "$" not in own:
             return own
         if line_problem(answered) or not answered.startswith("/") or not answered.endswith(f"/{self._run().run_id}"):
-            raise untrusted(self._what(), "its directory is not the run's")
+            raise untrusted(self._what(), "its directory is not that of the run")
         return answered
 
     def _put(self, path: str, page: str) -> None:
-        """Beside the evidence on the target, whole or absent, without one more module there."""
+        """Write the page beside the evidence on the target, complete or not at all, without another module."""
         command = put_command(path, self._run().run_id)
         done = self._low_level_execute_command(command, in_data=page.encode("utf-8", "replace"))
         if done["rc"]:

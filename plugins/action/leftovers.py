@@ -1,4 +1,4 @@
-"""leftovers works on the target; the runs that it names are reported by the controller, under their names."""
+"""leftovers works on the target; the controller reports the runs that it names, under their names."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class ActionModule(DeclaredAction):
     declared = declared_by(__file__)
 
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Of the interrupted runs the newest, each with a name that is one."""
+        """The newest of the interrupted runs, each with a valid name."""
         runs = result.get("interrupted") or []
         if not all(isinstance(run, dict) and is_run(run) for run in runs):
-            raise untrusted(self._what(), "it names an interrupted run that cannot be one")
+            raise untrusted(self._what(), "it names an interrupted run that is not valid")
         if len({run["run_id"] for run in runs}) < len(runs):
             raise untrusted(self._what(), "it names an interrupted run twice")
         asking = sorted((run for run in runs if run["asked"]), key=lambda run: str(run["run_id"]))
         left = asking[:-REPORTED_AT_MOST]
         if not left:
             return result
-        more = f"Of the interrupted runs only the newest {REPORTED_AT_MOST} are reported, and {len(left)} are not."
+        more = f"Only the newest {REPORTED_AT_MOST} interrupted runs are reported; {len(left)} are not."
         kept = [run if run not in left else {**run, "asked": []} for run in runs]
         return {**result, "interrupted": kept, "warnings": [*result.get("warnings", []), more]}
 

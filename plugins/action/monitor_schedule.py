@@ -1,6 +1,6 @@
-"""Brings the hourly sample in the controller's crontab in line; there is no module of this name, as no target is asked.
+"""Maintains the hourly sample in the controller's crontab; there is no module of this name, as it needs no target.
 
-Each target has an entry of its own, whichever targets a run is limited to.
+Each target has its own entry, whichever targets a run is limited to.
 
 Options: state (hourly, absent), run (of role run), targets, services (of the release), stable_seconds (how long a
 release must be stable), tools (the folder of ansible-playbook). It returns whether the crontab was changed. An entry
@@ -55,7 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """What came of the crontab, or one sentence on why it was not changed."""
+        """Whether the crontab was changed, or one sentence on why not."""
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(OPTIONS)
         schedule = self._schedule(options, task_vars)
@@ -83,10 +83,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         )
 
     def _try(self, schedule: Schedule, services: list[str], task_vars: Mapping[str, Any]) -> None:
-        """Refuse an entry that would watch something else, or could take no sample. Both only read."""
+        """Refuse an entry that would watch another target, or could take no sample. Both checks only read."""
         names = names_of(services)
         values = [str(self._templar.template(task_vars.get(name, ""))) for name in names]
-        # It must be another Ansible, with no more of an environment than cron gives it.
+        # It must be another Ansible process, with only the environment that cron gives it.
         program = reading(schedule.tools, schedule.inventory, str(task_vars["inventory_hostname"]), names)
         read = run_bare(program, {VALUES: json.dumps(values)})
         if read.returncode:
@@ -96,7 +96,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             raise ReleaseError(no_sample(printable(dry.stdout, lines=True), schedule.play), refused=True)
 
     def _change(self, schedule: Schedule, state: str, task_vars: Mapping[str, Any]) -> dict[str, Any]:
-        """The target's entry, and no other's; one of an earlier version, which is for all targets, goes."""
+        """Change only the target's entry; remove one of an earlier version, which is for all targets."""
         absent = {"state": "absent"}
         with alone():
             there = named(table())
@@ -112,13 +112,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         given = {**entry}
         changed: dict[str, Any] = self._execute_module("ansible.builtin.cron", module_args=given, task_vars=task_vars)
         if changed.get("failed"):
-            raise ReleaseError(no_cron(printable(str(changed.get("msg") or "no reason given"))))
+            raise ReleaseError(no_cron(printable(str(changed.get("msg") or "no reason was reported"))))
         return bool(changed.get("changed"))
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Several targets of a play have theirs changed at the same time, and a crontab is read and written as a whole."""
+    """Lock the crontab: a play changes several entries at once, and a crontab is rewritten as a whole."""
     folder = os.open(ROOT, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -128,12 +128,12 @@ def alone() -> Iterator[None]:
 
 
 def named(table: str) -> set[str]:
-    """The names of the entries that Ansible has written."""
+    """The names of the entries that Ansible wrote."""
     return {line.removeprefix("#Ansible: ") for line in table.splitlines() if line.startswith("#Ansible: ")}
 
 
 def table() -> str:
-    """The crontab of whoever runs Ansible; where there is no cron there is none."""
+    """The crontab of the user who runs Ansible; empty where there is no cron."""
     try:
         return subprocess.run(["crontab", "-l"], capture_output=True, text=True, errors="replace", check=False).stdout
     except OSError:
@@ -141,7 +141,7 @@ def table() -> str:
 
 
 def run_bare(argv: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """How a program ends with the environment that cron has, and what is given besides."""
+    """Run a program with the environment of cron and the given variables."""
     bare = {"HOME": os.environ.get("HOME", ""), "PATH": "/usr/bin:/bin", **environment}
     return subprocess.run(
         argv,

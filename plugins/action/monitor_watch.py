@@ -1,4 +1,4 @@
-"""monitor_watch works on the target; how many samples are taken at most, the controller knows by itself."""
+"""monitor_watch works on the target; the controller computes the maximum number of samples itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ActionModule(DeclaredAction):
     declared = declared_by(__file__)
 
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
-        """No more samples than the window has room for: the play takes as many as are said here."""
+        """Limit the samples to those that fit into the window: the play takes as many as this result has."""
         seconds, interval_s = (int(self._task.args.get(name) or 0) for name in ("seconds", "interval_seconds"))
         most = most_samples(min(max(seconds, 0), LONGEST_S), max(interval_s, 1))
         return {**result, "samples": min(max(result.get("samples") or 0, 0), most)}

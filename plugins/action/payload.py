@@ -1,6 +1,6 @@
-"""payload works on the target; what the files hold is read here, where the release is.
+"""payload works on the target; the content of the files is read here, where the release is.
 
-A claim that does not hold fails the task: nothing is migrated without the files.
+A failed claim fails the task: nothing is migrated without the files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class ActionModule(DeclaredAction):
     declared = declared_by(__file__)
 
     def refuse(self) -> None:
-        """Add what each file holds; raises ReleaseError where one is not the file that the release was read with."""
+        """Add the content of each file; raises ReleaseError where one has changed since the release was read."""
         payload, missing = self._task.args["payload"], self._task.args.get("copy")
         filled = [
             {**item, "content": content_of(item)} if missing is None or item["destination"] in missing else item
@@ -43,15 +43,17 @@ class ActionModule(DeclaredAction):
 
 
 def content_of(item: Mapping[str, Any]) -> str:
-    """What a file of the release holds, in base64."""
+    """The content of a file of the release, in base64."""
     path = Path(item["path"])
     try:
         content = read_file(path.parent, path.name)
-        why = "" if hashlib.sha256(content).hexdigest() == item["sha256"] else "it has changed since the run began"
+        why = "" if hashlib.sha256(content).hexdigest() == item["sha256"] else "it has changed since the run started"
     except UnfitError as error:
         why = f"found {error}"
     except OSError as error:
         why = error.strerror or "it cannot be read"
     if why:
-        raise ReleaseError(f"Reading {path} was refused ({why}), and nothing was copied: run again.", refused=True)
+        raise ReleaseError(
+            f"Reading {path} was refused ({why}), and nothing was copied: rerun the playbook.", refused=True
+        )
     return base64.b64encode(content).decode()

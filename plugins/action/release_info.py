@@ -1,4 +1,4 @@
-"""release_info works where Ansible runs: in its own process, for one more would take longer than the work."""
+"""release_info works where Ansible runs: in its process, as starting another would take longer than the work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _supports_check_mode = True
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """The release, or one sentence on why it is none."""
+        """The release, or one sentence on why it is not valid."""
         _, options = self.validate_argument_spec(OPTIONS)
         try:
             folder, schemas = Path(options["directory"]), Path(options["schemas"])

@@ -1,4 +1,4 @@
-"""run works on the target; which run it is, and where its files are, are the controller's own words."""
+"""run works on the target; the controller decides which run it is and where its files are."""
 
 from __future__ import annotations
 
@@ -33,35 +33,35 @@ class ActionModule(DeclaredAction):
     declared = declared_by(__file__)
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
-        """The result; a target that cannot be reached is a failure like any other, since nothing was begun there."""
+        """The result; an unreachable target is a failure like any other, since nothing was started there."""
         try:
             result: dict[str, Any] = super().run(tmp, task_vars)
         except AnsibleConnectionFailure as error:
             reason = printable(str(error)).strip().removesuffix(".")
             message = (
-                f"Reaching {self.target} to open the run failed ({reason}), and nothing was begun: make it reachable, "
-                "and run again."
+                f"Reaching {self.target} to open the run failed ({reason}), and nothing was started: make it "
+                "reachable, and rerun the playbook."
             )
             return {"failed": True, "msg": message, "refused": False}
         return result
 
     def refuse(self) -> None:
-        """What cannot name a folder on the controller, or stand in its crontab."""
+        """Refuse values that cannot name a folder on the controller or appear in its crontab."""
         for name, (problem_of, variable) in GIVEN_BY.items():
             if problem := problem_of(self._given(name)):
                 raise ReleaseError(
                     f"Opening the run was refused ({variable} is {self._given(name)!r}, and {problem}), and nothing "
-                    f"was begun: correct {variable}.",
+                    f"was started: correct {variable}.",
                     refused=True,
                 )
 
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
-        """The run that everything else is handed: of the target's answer only the identifier."""
+        """The run that later tasks get: only its identifier comes from the target's answer."""
         if result.get("failed"):
             return result
         run_id = (result.get("run") or {}).get("run_id")
         if not (isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id)):
-            raise untrusted(self._what(), f"{run_id!r} is no identifier of a run")
+            raise untrusted(self._what(), f"{run_id!r} is not the identifier of a run")
         return {**result, "run": {"run_id": run_id, **{name: self._given(name) for name in GIVEN_BY}}}
 
     def _given(self, name: str) -> str:

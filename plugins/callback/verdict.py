@@ -1,4 +1,4 @@
-"""The last lines on the terminal: what each target's run came to, every problem once, the report, and the ways back."""
+"""The last lines on the terminal: the outcome of each target, every problem once, the report, and the ways back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ requirements:
   - C(callbacks_enabled) in ansible.cfg names it.
 """
 
-# What is worst comes first; a run without evidence is worse than any with it.
+# The worst first; a run without evidence is worse than any with it.
 WORST_FIRST = ("failed", "refused", "rolled_back", "restored", "planned")
 WAYS_AT_MOST = 10
 UNKNOWN = "There is no report of this run."
@@ -43,7 +43,7 @@ STOPPED = "This target stopped because another target of the play failed."
 
 @dataclass
 class Target:
-    """What the tasks of one play came to on one target."""
+    """The results of the tasks of one play on one target."""
 
     name: str
     run_id: str = ""
@@ -59,25 +59,25 @@ class Target:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended as it was to."""
+        """Whether it ended as requested."""
         return bool(self.evidence.get("succeeded")) and not self.broken
 
     @property
     def problems_of_tasks(self) -> list[Problem]:
-        """What the first and the last task that failed said; of an unreachable target only where none did."""
+        """The messages of the first and the last task that failed; else why the target is unreachable."""
         said = [self.failures[0], self.failures[-1]] if self.failures else [self.unreachable]
         return bounded([*self.unwritten, *({"sentence": message} for message in said)])
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
-        """Its place among the targets."""
+        """Its sort key among the targets."""
         outcome = self.evidence.get("outcome")
         place = WORST_FIRST.index(outcome) if outcome in WORST_FIRST else len(WORST_FIRST)
         return self.succeeded, bool(self.evidence), place
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
-    """See DOCUMENTATION. Whatever goes wrong here, the playbook ends as it does without it."""
+    """See DOCUMENTATION. An error here never changes how the playbook ends."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "aggregate"
@@ -98,7 +98,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._safely(self._passed, result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        """Keep what the task said."""
+        """Keep the message of the task."""
         self._safely(self._failed, result, ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
@@ -110,7 +110,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._safely(self._print, stats)
 
     def _safely(self, act: Callable[..., Any], *given: Any) -> Any:
-        """What it returns; nothing, and a line with -v, where it fails."""
+        """The result of the call; None, and a line with -v, where it fails."""
         try:
             return act(*given)
         except Exception as error:  # a plugin that prints must not end a playbook
@@ -126,7 +126,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         action = str(result.task.action).rpartition(".")[2]
         if action == "run" and isinstance(answer.get("run"), Mapping):
             target.run_id = str(answer["run"].get("run_id") or "")
-        # The next run also makes the evidence of one that was interrupted.
+        # The next run also writes the evidence of one that was interrupted.
         elif action == "evidence" and target.run_id in ("", answer.get("run_id", "")):
             target.evidence, target.failures = answer, []
 
@@ -155,12 +155,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
 
 def ended(play: Mapping[str, Target], stats: Any) -> Iterator[Target]:
-    """The targets of a play that there is something to say of: a play that makes no evidence is none of ours."""
+    """The targets of a play to report: a play without evidence does not belong to the engine."""
     known = [target for target in play.values() if target.evidence]
     failed = [target for target in play.values() if not target.evidence and is_failed(target, stats)]
     for target in known:
         if not is_failed(target, stats):
-            target.failures, target.unreachable = [], ""  # a rescue has dealt with them
+            target.failures, target.unreachable = [], ""  # a rescue has handled them
     stopped = [
         target for target in play.values() if target not in known + failed and (target.run_id or (known + failed)[:1])
     ]
@@ -195,23 +195,23 @@ def block(target: Target) -> Iterator[str]:
 
 
 def ways_of(evidence: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The commands that lead back, whatever is given in their place."""
+    """The commands of the ways back; invalid values are dropped."""
     given = evidence.get("ways_back")
     return [way for way in given if isinstance(way, Mapping)][:WAYS_AT_MOST] if isinstance(given, list) else []
 
 
 def near(path: str) -> str:
-    """The path as it is shortest from where the playbook was started."""
+    """The shortest form of the path as seen from where the playbook was started."""
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
 
 def message_of(result: Mapping[str, Any]) -> str:
-    """Why a task failed; of a loop what its first bad item said."""
+    """Why a task failed; for a loop the message of its first item that failed."""
     items = result.get("results")
     for answer in [*(items if isinstance(items, list) else []), result]:
         if isinstance(answer, Mapping) and (answer is result or answer.get("failed") or answer.get("unreachable")):
             said = answer.get("msg") or answer.get("censored")
             if said:
                 return shortened(said)
-    return "it gave no reason."
+    return "it reported no reason."

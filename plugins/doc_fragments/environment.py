@@ -2,14 +2,14 @@
 
 
 class ModuleDocFragment:
-    """What Alembic gets beside its container's own variables."""
+    """The variables that Alembic gets in addition to those of its container."""
 
     DOCUMENTATION = r"""
 options:
   environment:
     description:
-      - Variables that Alembic is started with, such as the login of the role that migrates; in no argument list.
-      - What their names say is secret (PASS, SECRET, TOKEN, KEY and their like), and passwords in URLs, are masked.
+      - Variables for Alembic, such as the login of the role that migrates; they appear in no argument list.
+      - Values whose names indicate a secret (such as PASS, SECRET, TOKEN, KEY), and passwords in URLs, are masked.
     type: dict
     default: {}
 """

@@ -2,7 +2,7 @@
 
 
 class ModuleDocFragment:
-    """How a module reaches the database."""
+    """How a module connects to the database."""
 
     DOCUMENTATION = r"""
 options:
@@ -20,10 +20,10 @@ options:
     required: true
   login_password:
     description:
-      - Password of that role. It is masked, in every form in which programs print one, in messages, logs, the journal's
-        texts and results. Names, paths and what else later tasks read are left as they are.
-      - One that may as well be a word (fewer than 8 characters, or up to 15 of one kind) is masked only where it stands
-        by itself, not within names and paths.
+      - Password of that role. It is masked, in every form in which programs print it, in messages, logs, texts of the
+        journal and results. Names, paths and other values that later tasks read are unchanged.
+      - A password that could be a word (fewer than 8 characters, or up to 15 of one kind) is masked only as a separate
+        word, not within names and paths.
     type: str
   login_db:
     description: Database to connect to.
@@ -33,19 +33,19 @@ options:
     description:
       - As libpq's C(sslmode). By default (also where it is empty) V(prefer) for a server on this machine, which is a
         socket, the loopback or a container on a bridge of its own, and V(verify-full) for any other.
-      - Unless it is V(verify-ca) or V(verify-full), the password is never sent in clear, whatever the server asks for;
-        that needs a libpq of 16 or later.
+      - Unless it is V(verify-ca) or V(verify-full), the password is never sent unencrypted, whatever the server
+        requests; that needs a libpq of 16 or later.
     type: str
     choices: ["", disable, allow, prefer, require, verify-ca, verify-full]
   ssl_root_cert:
     description:
-      - File on the target with the authority that the server's certificate is verified by. By default libpq's own,
+      - File on the target with the authority that verifies the server's certificate. By default that of libpq,
         C(~/.postgresql/root.crt).
     type: path
   bookkeeping_table:
     description:
-      - Where the migration tool keeps the database's revision; with its schema before a dot where the role would not
-        find it without. Whoever may write it is trusted as the application's migrations are.
+      - The table in which the migration tool keeps the database's revision; with its schema where it is not in the
+        role's search path. Roles that may write it are trusted like the application's migrations.
     type: str
     default: alembic_version
 requirements: [psycopg2]

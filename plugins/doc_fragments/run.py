@@ -2,7 +2,7 @@
 
 
 class ModuleDocFragment:
-    """Which run a module works for."""
+    """The run of a module."""
 
     DOCUMENTATION = r"""
 options:

@@ -2,17 +2,17 @@
 
 
 class ModuleDocFragment:
-    """Where the application is, for the guards of a step."""
+    """The application's services, for the guards of a step."""
 
     DOCUMENTATION = r"""
 options:
   services:
-    description: What the guards of a step ask, and where; a step is not run while one of its C(guarded_by) fails.
+    description: The services that the guards of a step query; a step does not run while one of its C(guarded_by) fails.
     type: dict
     default: {}
     suboptions:
       guards:
-        description: The guards of the release's C(rollback), of which a step names those that it needs.
+        description: The guards of the release's C(rollback), of which a step names those it needs.
         type: list
         elements: dict
         default: []
@@ -21,7 +21,7 @@ options:
         type: dict
         default: {}
       api_base_url:
-        description: Where the API answers; empty where the target has none.
+        description: Base URL of the API; empty where the target has none.
         type: str
         default: ""
       api_ca_file:

@@ -2,39 +2,39 @@
 
 
 class ModuleDocFragment:
-    """How one database takes the place of another."""
+    """How one database replaces another."""
 
     DOCUMENTATION = r"""
 options:
   swap:
-    description: How the application is stopped and started, and what the report says of the way back.
+    description: How the application is stopped and started, and the commands that the report shows.
     type: dict
     default: {}
     suboptions:
       containers:
         description:
-          - The application's containers. Only those that run are stopped and started; empty names are left out.
+          - The application's containers. Only running ones are stopped and started; empty names are ignored.
         type: list
         elements: str
         default: []
       backend_container:
-        description: The container that holds the files of C(remove_payload); empty where they are on the target itself.
+        description: The container with the files of C(remove_payload); empty where they are on the target itself.
         type: str
         default: ""
       remove_payload:
         description:
           - Files of the release, as M(release_info) returns its payload, that are removed before the application stops,
-            so that a backend which migrates when it starts finds nothing to apply. Only a file with the release's
+            so that a backend that migrates at its start finds nothing to apply. Only a file with the release's
             sha256 is removed; all are put back where the swap fails.
         type: list
         elements: dict
         default: []
       stop_seconds:
-        description: How long a container may take to stop before it is killed; one whose own time is longer has that.
+        description: How long a container may take to stop before it is killed; its own, longer stop timeout applies.
         type: int
         default: 10
       healthy_seconds:
-        description: How long the containers may take to be healthy again.
+        description: How long the containers may take to become healthy again.
         type: int
         default: 120
       swap_back_command:

@@ -12,9 +12,9 @@ name: containers
 author: The authors of dbrelease
 short_description: The containers of a release's services, as the inventory names them
 description:
-  - A service's container is what the variable C(<service>_container) says; empty where there is no such variable, for a
+  - The variable C(<service>_container) names a service's container; empty where there is no such variable, for a
     target without it.
-  - The services C(backend) and C(db), which every release may work in, are always among them.
+  - The services C(backend) and C(db), which every release may use, are always included.
 options:
   _terms:
     description: The names of the services that the release declares.

@@ -1,4 +1,4 @@
-"""Who runs this playbook, and as which process: it tells a target's next run whether this one still lives."""
+"""The user and the process of this playbook: with them the target's next run detects whether this one is alive."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ name: controller
 author: The authors of dbrelease
 short_description: The process that runs this playbook
 description:
-  - Names the user, the machine and the C(ansible-playbook) process, so that a claim on a target can tell later whether
-    its holder still lives.
+  - Names the user, the machine and the C(ansible-playbook) process, so that a claim on a target shows later whether
+    its holder is still running.
   - Where the machine has no C(/proc), C(started), C(boot_id) and C(pid_namespace) are empty.
 """
 
@@ -45,8 +45,8 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[dict[str, Any]]:
-        """One dict; the terms mean nothing."""
-        # Templates are rendered in forked workers, which live no longer than their task.
+        """One dict; the terms are ignored."""
+        # Templates are rendered in forked workers, which end with their task.
         parent = multiprocessing.parent_process()
         pid = (parent.pid if parent else None) or os.getpid()
         stat = _read(f"/proc/{pid}/stat")
@@ -55,7 +55,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
                 "user": os.environ.get("SUDO_USER") or getpass.getuser(),
                 "host": socket.gethostname(),
                 "pid": pid,
-                # The program's name, in brackets, may hold blanks and brackets itself.
+                # The program's name, in brackets, may itself contain blanks and brackets.
                 "started": stat.rpartition(")")[2].split()[19] if stat else "",
                 "boot_id": _read("/proc/sys/kernel/random/boot_id").strip(),
                 "pid_namespace": _link("/proc/self/ns/pid"),

@@ -1,4 +1,4 @@
-"""Whether a deploy that failed takes the release back on this target."""
+"""Whether a failed deploy rolls the release back on this target."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ansible.module_utils.dbrelease.rollback.automatic import broken_by_others, 
 DOCUMENTATION = r"""
 name: rollback_is_due
 author: The authors of dbrelease
-short_description: Whether a deploy that failed takes the release back on this target
+short_description: Whether a failed deploy rolls the release back on this target
 description:
-  - For the rescue of a deploy. It reads C(migrate_finalize), the result of the last step of the migration, of each
-    target of the play, and on which of them a task has failed.
+  - For the rescue of a deploy. It reads C(migrate_finalize), the result of the last step of the migration, for each
+    target of the play, and on which of them a task failed.
   - The guards of the release and C(on_failed_verification) decide after it.
   - With the term V(held) it is the reason why nothing that failed can be the release's doing, and empty where something
     can be. The release is held then.
@@ -41,17 +41,17 @@ _raw:
 
 MIGRATED, FAILED, RESULT = "migrate_finalize", "ansible_failed_task", "ansible_failed_result"
 HELD = "held"
-UNKNOWN = "the verification did not come to a verdict: nothing that was observed speaks against the release."
+UNKNOWN = "the verification reached no verdict: nothing that was observed is evidence against the release."
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[Any]:
-        """One truth, or with the term `held` one text."""
+        """One boolean, or with the term `held` one text."""
         known = variables or {}
         targets = [known["hostvars"][name] for name in known["ansible_play_hosts_all"]]
-        # Where a task has failed. A connection that was lost and came back says nothing about the release.
+        # Where a task failed. A connection that was lost and restored is no evidence about the release.
         failed = [target for target in targets if FAILED in target]
         if HELD in terms:
             unknown = is_unknown((target.get(MIGRATED), target.get(RESULT)) for target in failed)

@@ -37,7 +37,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Mapping[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
-        """A line for each; the terms mean nothing."""
+        """A line for each; the terms are ignored."""
         known = variables or {}
         results = {step: known.get(name) for step, name in REGISTERED.items()}
         lines = [
@@ -47,12 +47,12 @@ class LookupModule(LookupBase):  # type: ignore[misc]
 
 
 def judged(result: Mapping[str, Any]) -> bool:
-    """Whether the module came to its end: of one that failed Ansible has the message."""
+    """Whether the module completed: for one that failed, Ansible has the message."""
     return "proofs" in result and not result.get("failed")
 
 
 def line(step: str, result: Mapping[str, Any]) -> dict[str, Any]:
-    """As the module journals it."""
+    """The line as the module journals it."""
     refused = result.get("state") == "refused" or result.get("ready") is False
     facts = {key: result[key] for key in ("proofs", "message", "state") if key in result}
     return {"step": step, "event": "refused" if refused else "passed", "facts": facts}

@@ -1,4 +1,4 @@
-"""Whether the last lines on the terminal are the verdict, for tasks that need not say then what it says."""
+"""Whether the last lines on the terminal are the verdict, so that tasks need not repeat it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ author: The authors of dbrelease
 short_description: Whether the callback verdict ends the output of this playbook
 description:
   - True where C(callbacks_enabled) names the callback C(verdict) and C(stdout_callback) writes for people. A task then
-    says in short what the verdict says in full.
+    prints a short form of the verdict.
 """
 
 EXAMPLES = r"""
@@ -41,5 +41,5 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """See DOCUMENTATION."""
 
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[bool]:
-        """One truth; the terms mean nothing."""
+        """One boolean; the terms are ignored."""
         return [verdict_is_shown()]

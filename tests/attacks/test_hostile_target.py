@@ -142,8 +142,8 @@ def test_a_template_in_an_answer_is_a_text(lied: Played) -> None:
 @pytest.mark.parametrize(
     ("name", "task", "because"),
     [
-        ("file", "evidence", "only evidence.json, report.md, junit.xml are brought"),
-        ("identifier", "opened", "'../../owned' is no identifier of a run"),
+        ("file", "evidence", "only evidence.json, report.md, junit.xml are fetched"),
+        ("identifier", "opened", "'../../owned' is not the identifier of a run"),
         ("trusted", "opened", "The answer of run on trusted was refused (reading it ended in "),
         ("endless", "opened", "The answer of run on endless was refused ("),
     ],
@@ -258,21 +258,19 @@ def evidence(acting: Callable[..., Any], artifacts: Path, target: str = "a", **r
 )
 def test_only_the_fixed_files_are_brought(acting: Callable[..., Any], tmp_path: Path, name: str) -> None:
     result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": "{}", name: "owned"}, "headline": "It was."})
-    assert (
-        result["failed"] and "are brought" in result["msg"] and result["msg"].endswith("What came of the run: It was.")
-    )
+    assert result["failed"] and "are fetched" in result["msg"] and result["msg"].endswith("Result of the run: It was.")
     assert list(tmp_path.iterdir()) == []
 
 
 NO_EVIDENCE: dict[str, tuple[Any, str]] = {
-    "a list": (["a"], "is no text of at most 32 MiB"),
-    "nothing": (None, "is no text of at most 32 MiB"),
-    "huge": ("x" * (32 * 1024 * 1024 + 1), "is no text of at most 32 MiB"),
-    "half": ("{", "is no JSON"),
-    "deep": ("[" * 5000 + "]" * 5000, "is no JSON"),
-    "no number": ('{"counts": NaN}', "is no JSON"),
-    "infinite": ('{"counts": 1e999}', "is no JSON"),
-    "a number": ("7", "is no evidence"),
+    "a list": (["a"], "is not a text of at most 32 MiB"),
+    "nothing": (None, "is not a text of at most 32 MiB"),
+    "huge": ("x" * (32 * 1024 * 1024 + 1), "is not a text of at most 32 MiB"),
+    "half": ("{", "is not JSON"),
+    "deep": ("[" * 5000 + "]" * 5000, "is not JSON"),
+    "no number": ('{"counts": NaN}', "is not JSON"),
+    "infinite": ('{"counts": 1e999}', "is not JSON"),
+    "a number": ("7", "is not evidence"),
 }
 
 
@@ -329,7 +327,7 @@ def test_a_target_replaces_no_evidence_of_another(acting: Callable[..., Any], tm
         assert "failed" not in evidence(acting, tmp_path, "a").judged({"texts": RENDERED})
     before = report.read_text()
     result = evidence(acting, tmp_path, "b").judged({"texts": {"evidence.json": "{}"}})
-    assert "it holds the evidence of a, and not of b" in result["msg"] and report.read_text() == before
+    assert "it contains the evidence of a, not of b" in result["msg"] and report.read_text() == before
     (tmp_path / "test/.targets" / RUN_ID).unlink()
     assert "earlier version" in evidence(acting, tmp_path, "b").judged({"texts": RENDERED})["msg"]
     assert report.read_text() == before
@@ -339,7 +337,7 @@ def test_a_target_replaces_no_evidence_of_another(acting: Callable[..., Any], tm
 def test_evidence_of_any_form_is_a_warning_and_no_page(acting: Callable[..., Any], tmp_path: Path, text: str) -> None:
     result = evidence(acting, tmp_path).judged({"texts": {"evidence.json": text}})
     (warning,) = result["warnings"]
-    assert "Rendering report.md failed (evidence.json of a has not the form of evidence: " in warning
+    assert "Rendering report.md failed (evidence.json of a is not valid evidence: " in warning
     assert {path.name for path in (tmp_path / "test" / RUN_ID).iterdir()} == {"evidence.json"}
 
 
@@ -431,7 +429,7 @@ def test_where_the_page_goes_on_the_target(
     if there:
         assert action._there(answered) == there
     else:
-        with pytest.raises(ReleaseError, match="its directory is not the run's"):
+        with pytest.raises(ReleaseError, match="its directory is not that of the run"):
             action._there(answered)
 
 
@@ -457,7 +455,7 @@ BAD_NAMES = [
 @pytest.mark.parametrize("key", NAMES)
 def test_a_run_opens_under_a_name_that_can_be_a_folder(acting: Callable[..., Any], key: str, name: str) -> None:
     with pytest.raises(
-        ReleaseError, match=r"Opening the run was refused \(.*\), and nothing was begun: correct "
+        ReleaseError, match=r"Opening the run was refused \(.*\), and nothing was started: correct "
     ) as raised:
         acting("run", **{**NAMES, "state_dir": "/srv", key: name}).refuse()
     assert raised.value.refused and not name_problem("staging 2, eu_west.1 (é)")

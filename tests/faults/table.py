@@ -105,7 +105,7 @@ DEPLOYS = [
         faults.DiskFull(surroundings.state_directory),
         "no report",  # which has no room either
         # The journal's last page may still take a line, or not.
-        r"What came of the run: The (step \w+|task .+) failed: .* \(No space left on device\): make ",
+        r"Result of the run: The (step \w+|task .+) failed: .* \(No space left on device\): make ",
         place=surroundings.small_state_directory,
     ),
     # The upgrade

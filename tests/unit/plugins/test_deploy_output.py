@@ -171,7 +171,7 @@ OWN = """
 """
 LOGIN = {
     **{"login_host": "h", "login_port": 1, "login_db": "x", "login_user": "x", "login_password": "x"},
-    **{"ssl_mode": "require", "ssl_root_cert": ""},
+    **{"ssl_mode": "require", "ssl_root_cert": "", "bookkeeping_table": "alembic_version"},
 }
 WITH_LOGIN = {"preflight_info", "backup", "alembic_revision", "sql_step", "verification_info", "monitor_sample"}
 

@@ -725,13 +725,13 @@ def test_where_nothing_can_be_written_the_first_cause_is_told(call: Call, run: R
     Path(run.state_dir).write_text("a file where the folder should be")
     with pytest.raises(ReleaseError) as raised:
         call(failure={"task": "Look", "message": "The state directory is a file."})
-    assert "What came of the run: The task “Look” failed: The state directory is a file." in raised.value.message
+    assert "Result of the run: The task “Look” failed: The state directory is a file." in raised.value.message
     assert raised.value.facts["problems"] == [{"sentence": "The state directory is a file.", "remedy": ""}]
 
 
 def test_where_the_folder_cannot_be_made_the_run_is_closed_as_failed(call: Call, journal: Journal, run: Run) -> None:
     run.directory.parent.write_text("in the way")
-    with pytest.raises(ReleaseError, match=r"Writing .* failed .* What came of the run: .* was deployed"):
+    with pytest.raises(ReleaseError, match=r"Writing .* failed .* Result of the run: .* was deployed"):
         call()
     assert [(line["step"], line["event"]) for line in journal.read()[-2:]] == [("report", "failed"), ("run", "failed")]
 
