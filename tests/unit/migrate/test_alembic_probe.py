@@ -38,9 +38,11 @@ with create_engine(os.environ["TEST_DATABASE_URL"], poolclass=pool.NullPool).con
 Make = Callable[..., HostCommands]
 
 
-def url_of(login: Login, port: int) -> str:
+def url_of(login: Login, pooler_port: int | None = None) -> str:
+    """The database itself, or by a pooler, which is on this machine wherever the server is."""
     password = quote(login.password or "", safe="")
-    return f"postgresql+psycopg2://{login.user}:{password}@{login.host}:{port}/{login.database}"
+    where = f"127.0.0.1:{pooler_port}" if pooler_port else f"{login.host}:{login.port}"
+    return f"postgresql+psycopg2://{login.user}:{password}@{where}/{login.database}"
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def place(tmp_path: Path, database: Login, monkeypatch: pytest.MonkeyPatch) -> H
     with closing(connect(database, "tests")) as session, session.cursor() as cursor:
         cursor.execute('CREATE SCHEMA ops; CREATE TABLE ops."Kept" (version_num varchar(32) PRIMARY KEY)')
         cursor.execute("""INSERT INTO ops."Kept" VALUES ('right')""")
-    monkeypatch.setenv("TEST_DATABASE_URL", url_of(database, database.port))
+    monkeypatch.setenv("TEST_DATABASE_URL", url_of(database))
     return HostCommands(str(tmp_path))
 
 
@@ -91,7 +93,7 @@ def test_a_session_says_which_settings_reached_it(place: HostCommands, database:
 def test_the_role_that_migrates_has_its_own_login(
     place: HostCommands, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = url_of(database, database.port)
+    url = url_of(database)
     monkeypatch.delenv("TEST_DATABASE_URL")
     given = {"TEST_DATABASE_URL": url, "MIGRATION_PASSWORD": "of-the-migrator", "MIGRATION_ROLE": "migrator"}
     params = {"environment": given, "login_user": "app"}
