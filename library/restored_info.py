@@ -81,6 +81,7 @@ from typing import Any
 from ansible.module_utils.dbrelease.core.options import DB_CONTAINER_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rollback.back_to_baseline import compare_restored
+from ansible.module_utils.dbrelease.verify.write_attribution import SETTLE_SECONDS
 
 OPTIONS: Options = {
     **LOGIN_OPTIONS,
@@ -89,7 +90,7 @@ OPTIONS: Options = {
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
     "audit_tables": {"type": "list", "elements": "str", "default": []},
-    "settle_seconds": {"type": "float", "default": 11.0},
+    "settle_seconds": {"type": "float", "default": SETTLE_SECONDS},
 }
 
 

@@ -41,7 +41,7 @@ _raw:
 
 MIGRATED, FAILED, RESULT = "migrate_finalize", "ansible_failed_task", "ansible_failed_result"
 HELD = "held"
-UNKNOWN = "the verification reached no verdict: nothing that was observed is evidence against the release."
+UNKNOWN = "the verification reached no verdict: nothing that was observed speaks against the release."
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]

@@ -75,7 +75,7 @@ def reader_environment(commands: Commands) -> dict[str, str]:
 def run_reading(commands: Commands, argv: Sequence[str], timeout_s: int) -> Finished:
     """Run it with read-only sessions; without them where a pooler refuses that option."""
     finished = commands.run(argv, timeout_s=timeout_s, environment=reader_environment(commands))
-    if finished.status != 0 and _REFUSED_OPTIONS.search(finished.stderr + finished.stdout):
+    if _refuses_options(finished):
         return commands.run(argv, timeout_s=timeout_s, environment=READER_ENVIRONMENT)
     return finished
 
@@ -84,9 +84,14 @@ def _ask_reading(commands: Commands, command: Sequence[str]) -> dict[str, Any] |
     """Read the current revisions by the program of alembic_probe."""
     given = reader_environment(commands)
     answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
-    if finished is not None and finished.status != 0 and _REFUSED_OPTIONS.search(finished.stderr + finished.stdout):
+    if finished is not None and _refuses_options(finished):
         answer, _ = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)
     return answer
+
+
+def _refuses_options(finished: Finished) -> bool:
+    """Whether it failed because a pooler takes no options of a session."""
+    return finished.status != 0 and bool(_REFUSED_OPTIONS.search(finished.stderr + finished.stdout))
 
 
 def writes(finished: Finished) -> bool:

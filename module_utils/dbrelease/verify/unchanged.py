@@ -10,7 +10,7 @@ from ..core.journal import Journal, last_facts
 from ..core.options import Options
 from ..core.proof import sentence
 from ..runs.work import Work
-from .write_attribution import Memory, compare
+from .write_attribution import SETTLE_SECONDS, Memory, compare
 
 STEP = "untouched"
 OPTIONS: Options = {
@@ -18,7 +18,7 @@ OPTIONS: Options = {
     "altered_tables": {"type": "list", "elements": "str", "default": []},
     "audit_tables": {"type": "list", "elements": "str", "default": []},
     "bookkeeping_tables": {"type": "list", "elements": "str", "default": ["alembic_version"]},
-    "settle_seconds": {"type": "float", "default": 11.0},
+    "settle_seconds": {"type": "float", "default": SETTLE_SECONDS},
 }
 
 
