@@ -19,7 +19,7 @@ ARTIFACTS = ROOT / "artifacts/staging"
 class Measurement:
     """One figure: what is measured, the most that it may be (None: shown for comparison), and how.
 
-    measure: returns the figure in `unit`.
+    measure: returns the figure in `unit`. by_name: measured only where it is named, as it takes long or much room.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Measurement:
     unit: str
     limit: float | None
     measure: Callable[[], float]
+    by_name: bool = False
 
 
 def stack(rows: int) -> None:

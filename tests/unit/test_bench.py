@@ -11,7 +11,7 @@ import psycopg2.errors
 import pytest
 
 from bench import __main__ as bench
-from bench import deploy, restore, rollback, write_wait
+from bench import deploy, large, restore, rollback, write_wait
 
 NAMES = [one.name for suite in bench.SUITES for one in suite]
 
@@ -49,7 +49,7 @@ class Stack:
         return {
             "backup": {"path": "/s/x.dump"},
             "stages": stages,
-            "proofs": [{"name": "restore.services", "duration_ms": 900}],
+            "proofs": [{"name": "restore.services", "status": "pass", "duration_ms": 900}],
         }
 
     def wait(self, act: Callable[[], object], *_: Any) -> float:
@@ -64,12 +64,12 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         "stack": stack.reset,
         "play": stack.play,
         "newest_evidence": stack.evidence,
-        "run": lambda *_, **__: "",
+        "run": lambda *_, **__: f"{large.SHARED_MEMORY}\n",
         "longest_wait_during": stack.wait,
         "longest_wait": lambda sql: 0.2 if sql in ("SELECT 'the preview'", write_wait.OBVIOUS) else None,
         "BACKUPS": tmp_path,
     }
-    for module in (bench, deploy, restore, rollback, write_wait):
+    for module in (bench, deploy, large, restore, rollback, write_wait):
         for name, stand_in in stand_ins.items():
             if module is not write_wait or name != "longest_wait_during":
                 monkeypatch.setattr(module, name, stand_in, raising=False)
@@ -101,6 +101,37 @@ def test_a_deploy_is_the_median_of_five(stack: Stack, name: str, limit: float, m
     (one,) = [one for one in deploy.MEASUREMENTS if one.name == name]
     assert (one.limit, one.measure()) == (limit, median)
     assert {rows for _, rows in stack.played} == {10_000}
+
+
+def test_what_takes_very_long_is_measured_by_its_name_only(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "RESULTS", tmp_path.with_suffix(".json"))
+    by_name = [one.title for suite in bench.SUITES for one in suite if one.by_name]
+    said = measured(capsys, [])
+    assert by_name and not any(title in said for title in by_name)
+
+
+def test_a_large_deploy_counts_what_failed_and_what_could_not_run(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proofs = [
+        {"name": "checks.a", "status": "pass"},
+        {"name": "checks.b", "status": "fail", "detail": "1 row breaks it."},
+        {"name": "checks.c", "status": "inconclusive", "could_not_run": True, "detail": "It could not run."},
+        {"name": "checks.d", "status": "inconclusive", "detail": "Drift."},
+    ]
+    monkeypatch.setattr(large, "newest_evidence", lambda: {"proofs": proofs})
+    assert large.unproved(1_000) == 2 * len(large.PLAYS)
+    assert "deploy_8_1a.yml: checks.c inconclusive: It could not run." in capsys.readouterr().out
+
+
+def test_a_large_deploy_is_measured_with_dockers_own_shared_memory(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "run", lambda *_, **__: "268435456\n")
+    with pytest.raises(SystemExit, match="268435456 bytes of shared memory; Docker's default is measured"):
+        large.unproved(1_000)
 
 
 def test_a_second_deploy_that_changes_something_is_no_figure(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

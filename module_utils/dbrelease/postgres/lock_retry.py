@@ -28,6 +28,7 @@ POLL_S = 0.05
 # The watched statement may stop within half a second, so the watch connects before it begins, for at most this time.
 READY_S = 2.0
 KEPT_QUERY_CHARACTERS = 300
+NAMED_AT_MOST = 5
 
 BLOCKERS = """
 SELECT DISTINCT blocking.pid, a.usename AS "user",
@@ -43,7 +44,8 @@ ORDER BY 1
 """
 
 # The server cancels an ordinary autovacuum for a session that has waited for its lock for deadlock_timeout, and for
-# none that stops sooner. A server whose deadlock_timeout is longer than this is not waited for.
+# none that stops sooner. The watch does the same at once, where its role may: writers wait behind that session. Where
+# it may not, the next attempt waits for the server, unless its deadlock_timeout is longer than this.
 LONGEST_DEADLOCK_TIMEOUT_MS = 2_000
 MARGIN_MS = 500
 # Before this version a server does not report since when a session waits, so that no wait could be ended in time.
@@ -58,6 +60,13 @@ DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'dea
 AT_WORK = f"""
 SELECT EXISTS (SELECT FROM pg_stat_activity a
                WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND {IS_AUTOVACUUM}) AS found
+"""
+MAY_CANCEL = """
+SELECT current_setting('is_superuser') = 'on' OR coalesce(
+  (SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'pg_signal_autovacuum_worker'), false) AS found
+"""
+CANCEL = f"""
+SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity a WHERE a.pid = ANY (%s::int[]) AND {IS_AUTOVACUUM}
 """
 YIELDING = f"""
 SELECT coalesce(bool_and(coalesce({IS_AUTOVACUUM}, false)), false) AS found
@@ -110,13 +119,15 @@ class LockLimits:
 class LockWatch:
     """The sessions that blocked: each once.
 
-    patient: an autovacuum blocks, or did, so that the next attempt may wait until the server cancels it; any other
-    session is then waited for no longer than usual. yielding: nothing else blocks this attempt. cancelled: this attempt
-    waited for another session for too long, and was cancelled.
+    may_cancel: an autovacuum that blocks is cancelled at once. patient: where it may not be, an autovacuum blocks, or
+    did, so that the next attempt may wait until the server cancels it; any other session is then waited for no longer
+    than usual. yielding: nothing else blocks this attempt. cancelled: this attempt waited for another session for too
+    long, and was cancelled.
     """
 
     seen: list[Row] = field(default_factory=list)
     deadlock_timeout_ms: int = 0
+    may_cancel: bool = False
     patient: bool = False
     yielding: bool = False
     cancelled: bool = False
@@ -127,7 +138,7 @@ class LockWatch:
 
     def gave_up(self) -> None:
         """It met a lock that it may not wait for."""
-        self.patient = self.yielding
+        self.patient = self.yielding and not self.may_cancel
 
     def timeout_ms(self, limits: LockLimits) -> int:
         """How long this attempt may wait for a lock."""
@@ -199,8 +210,11 @@ def watch_blockers(
         watch.note(found)
         if also:
             also(cursor, found)
-        if found and limits and watch.deadlock_timeout_ms:
-            watch.yielding = select(cursor, YIELDING, ([row["pid"] for row in found],))[0]["found"]
+        if found and limits:
+            blocking = [row["pid"] for row in found]
+            if watch.may_cancel:
+                cursor.execute(CANCEL, (blocking,))
+            watch.yielding = select(cursor, YIELDING, (blocking,))[0]["found"]
             if watch.patient and not watch.yielding:
                 overdue = [
                     row["pid"] for row in select(cursor, OVERDUE, (application_name, trusted, limits.timeout_ms))
@@ -209,9 +223,10 @@ def watch_blockers(
                 cursor.execute("SELECT pg_cancel_backend(pid) FROM unnest(%s::int[]) AS overdue (pid)", (overdue,))
 
     def begin(cursor: Cursor) -> None:
+        watch.may_cancel = bool(limits) and select(cursor, MAY_CANCEL)[0]["found"]
         if limits and cursor.connection.server_version >= SAYS_SINCE_WHEN:
             watch.deadlock_timeout_ms = select(cursor, DEADLOCK_TIMEOUT)[0]["ms"]
-            watch.patient = select(cursor, AT_WORK)[0]["found"]
+            watch.patient = not watch.may_cancel and select(cursor, AT_WORK)[0]["found"]
 
     thread = threading.Thread(target=_poll, args=(login, begin, look, ready, ended), daemon=True)
     thread.start()
@@ -303,16 +318,24 @@ def describe(seen: list[Row]) -> str:
     """The blockers in words, for one sentence."""
     if not seen:
         return "other sessions held the locks only briefly and were not observed"
-    return "it was blocked by " + " and ".join(map(session_in_words, seen))
+    # A session that blocked in one transaction after another is named once, with its last one.
+    last = list({row["pid"]: row for row in seen}.values())
+    more = [f"{len(last) - NAMED_AT_MOST} more"] if len(last) > NAMED_AT_MOST else []
+    return "it was blocked by " + " and ".join([*map(session_in_words, last[:NAMED_AT_MOST]), *more])
 
 
 def session_in_words(row: Row) -> str:
-    """One session of a server; its query must be masked."""
-    return (
-        f"pid {row['pid']} (user {quoted_text(row['user'])}, application {quoted_text(row['application'])}, "
-        f"{row['state']}, since {row['since']}, last query: "
-        f"{quoted_text(row['query'], KEPT_QUERY_CHARACTERS)})"
-    )
+    """One session of a server; its query must be masked. What is not known of it is left out."""
+    if row["pid"] == 0:
+        return "a prepared transaction (pg_prepared_xacts lists them)"
+    known = [
+        *([f"user {quoted_text(row['user'])}"] if row["user"] else []),
+        f"application {quoted_text(row['application'])}",
+        *([str(row["state"])] if row["state"] else []),
+        *([f"since {row['since']}"] if row["since"] else []),
+        *([f"last query: {quoted_text(row['query'], KEPT_QUERY_CHARACTERS)}"] if row["query"] else []),
+    ]
+    return f"pid {row['pid']} ({', '.join(known)})"
 
 
 DEPENDENT_OBJECTS = "2BP01"

@@ -15,6 +15,7 @@ import psycopg2.errors
 import psycopg2.extras
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.postgres import lock_retry
 from ansible.module_utils.dbrelease.postgres.declared_sql import limit_statements
 from ansible.module_utils.dbrelease.postgres.lock_retry import (
     ContendedError,
@@ -22,6 +23,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import (
     LockWatch,
     PatientSession,
     blockers,
+    describe,
     mask_literals,
     pause_before,
     retrying,
@@ -97,6 +99,19 @@ def test_retries_are_bounded_and_name_the_blockers(limits: LockLimits, said: str
     if limits.attempts:
         assert 'pid 7 (user "u", application "worker"' in caught.value.message
         assert caught.value.facts["lock_waits"] == [row]
+
+
+def test_a_session_is_named_once_and_only_with_what_is_known_of_it() -> None:
+    row = {"pid": 7, "user": "u", "application": "worker", "state": "active", "since": "10:00", "query": "SELECT ?"}
+    worker = {**row, "pid": 8, "user": None, "application": "autovacuum worker", "query": "autovacuum: VACUUM a"}
+    hidden = {**row, "pid": 9, "user": "v", "state": None, "since": None, "query": ""}
+    prepared = {**row, "pid": 0, "user": None, "application": "prepared transaction", "state": None, "since": None}
+    assert describe([row, worker, {**row, "since": "11:00"}, hidden, prepared]) == (
+        'it was blocked by pid 7 (user "u", application "worker", active, since 11:00, last query: "SELECT ?") and '
+        'pid 8 (application "autovacuum worker", active, since 10:00, last query: "autovacuum: VACUUM a") and '
+        'pid 9 (user "v", application "worker") and a prepared transaction (pg_prepared_xacts lists them)'
+    )
+    assert describe([{**row, "pid": pid} for pid in range(1, 10)]).endswith(" and 4 more")
 
 
 def test_other_errors_are_not_repeated() -> None:
@@ -194,11 +209,11 @@ def vacuumed(database: Login) -> Iterator[str]:
             cursor.execute("SELECT pg_reload_conf()")
 
 
-def locking(connection: Any, watch: LockWatch, table: str) -> Callable[[], None]:
+def locking(connection: Any, watch: LockWatch, table: str, limits: LockLimits = LIMITS) -> Callable[[], None]:
     def attempt() -> None:
         try:
             with transaction(connection) as cursor:
-                limit_statements(cursor, 0, lock_timeout=watch.timeout_ms(LIMITS))
+                limit_statements(cursor, 0, lock_timeout=watch.timeout_ms(limits))
                 cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
         except psycopg2.errors.LockNotAvailable as error:
             raise ContendedError(str(error)) from error
@@ -208,6 +223,26 @@ def locking(connection: Any, watch: LockWatch, table: str) -> Callable[[], None]
     return attempt
 
 
+@pytest.fixture
+def _may_not_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a role that is no superuser."""
+    monkeypatch.setattr(lock_retry, "MAY_CANCEL", "SELECT false AS found")
+
+
+def test_an_autovacuum_that_blocks_is_cancelled_before_writers_wait_for_long(database: Login, vacuumed: str) -> None:
+    limits = LockLimits(timeout_ms=500, attempts=3, deadline_seconds=30)
+    with (
+        closing(connect(database, "dbrelease waits")) as connection,
+        watch_blockers(database, "dbrelease waits", limits=limits) as watch,
+    ):
+        assert (watch.patient, watch.timeout_ms(limits)) == (False, 500)
+        begun = time.monotonic()
+        done = retrying(locking(connection, watch, vacuumed, limits), limits, what="Locking", watch=watch)
+    assert done.attempts == 1 and time.monotonic() - begun < 0.5
+    assert any("autovacuum" in row["application"] for row in watch.seen)
+
+
+@pytest.mark.usefixtures("_may_not_cancel")
 def test_an_autovacuum_gives_way_to_whoever_waits_for_it(database: Login, vacuumed: str) -> None:
     with (
         closing(connect(database, "dbrelease waits")) as connection,
@@ -219,6 +254,7 @@ def test_an_autovacuum_gives_way_to_whoever_waits_for_it(database: Login, vacuum
     assert any("autovacuum" in row["application"] for row in watch.seen)
 
 
+@pytest.mark.usefixtures("_may_not_cancel")
 def test_nobody_else_is_waited_for_so_long(database: Login, vacuumed: str, session: Any) -> None:
     with session.cursor() as cursor:
         cursor.execute(f"BEGIN; LOCK TABLE {vacuumed} IN ROW EXCLUSIVE MODE")
