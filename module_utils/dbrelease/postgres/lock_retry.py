@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import psycopg2
+import psycopg2.errors
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
@@ -219,8 +220,11 @@ def watch_blockers(
                 overdue = [
                     row["pid"] for row in select(cursor, OVERDUE, (application_name, trusted, limits.timeout_ms))
                 ]
-                watch.cancelled = watch.cancelled or bool(overdue)  # first, for the attempt ends at once
-                cursor.execute("SELECT pg_cancel_backend(pid) FROM unnest(%s::int[]) AS overdue (pid)", (overdue,))
+                before, watch.cancelled = watch.cancelled, watch.cancelled or bool(overdue)  # the attempt ends at once
+                try:
+                    cursor.execute("SELECT pg_cancel_backend(pid) FROM unnest(%s::int[]) AS overdue (pid)", (overdue,))
+                except psycopg2.errors.InsufficientPrivilege:
+                    watch.cancelled = before  # another role's session, which its own lock_timeout ends
 
     def begin(cursor: Cursor) -> None:
         watch.may_cancel = bool(limits) and select(cursor, MAY_CANCEL)[0]["found"]

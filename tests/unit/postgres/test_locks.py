@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import psycopg2
@@ -305,3 +307,34 @@ def test_a_connection_that_is_lost_before_the_answer_to_its_commit_proves_no_rol
         patient = PatientSession(session, LockLimits(), LockWatch())
         with pytest.raises(ReleaseError, match="it is unknown whether it was committed: check that the server"):
             patient.write("Writing", cut)
+
+
+@pytest.fixture
+def monitoring(database: Login, session: Any) -> Iterator[Login]:
+    """A role that sees every session, and may cancel none of another role."""
+    name = f"monitoring_{secrets.token_hex(4)}"
+    with session.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'monitoring' IN ROLE pg_monitor")
+        yield replace(database, user=name, password="monitoring")
+        cursor.execute(f"DROP ROLE {name}")
+
+
+def test_a_watch_that_may_not_cancel_a_session_goes_on(database: Login, monitoring: Login, session: Any) -> None:
+    with session.cursor() as cursor:
+        cursor.execute("CREATE TABLE big (id int)")
+
+    def blocked_by(pid: int) -> bool:
+        """One attempt that waits behind a session, and whether the watch observed that one."""
+        with closing(connect(database, "dbrelease waits")) as waiter, waiter.cursor() as attempt:
+            attempt.execute("SET lock_timeout = '700ms'")
+            with pytest.raises(psycopg2.errors.LockNotAvailable):
+                attempt.execute("BEGIN; LOCK TABLE big IN SHARE ROW EXCLUSIVE MODE")
+        return pid in [row["pid"] for row in watch.seen]
+
+    with watch_blockers(monitoring, "dbrelease waits", limits=LIMITS) as watch:
+        watch.patient = True
+        for _ in range(2):
+            with closing(connect(database, "worker")) as holder:
+                holder.cursor().execute("BEGIN; LOCK TABLE big IN ROW EXCLUSIVE MODE")
+                assert blocked_by(holder.get_backend_pid())
+        assert not watch.cancelled
