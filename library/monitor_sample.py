@@ -106,8 +106,9 @@ line:
   returned: always
 sample:
   description:
-    - The observations, as in the journal. C(claims) has each claim with C(name), C(verdict), C(detail) and C(grave),
-      which marks a finding about the release itself.
+    - The observations, as in the journal. C(claims) has each claim with C(name), C(verdict), C(detail), C(grave),
+      which marks a finding about the release itself, and C(could_not_run), which marks one that the server did not
+      answer.
   type: dict
   returned: always
 ended:

@@ -1,6 +1,9 @@
 -- The same rows every time, for psql --set=rows=N: N drawings, N/8 projects, N/5 components. Ids are hashes of the
 -- row's number, so a foreign key is computed rather than looked up.
 \set ON_ERROR_STOP 1
+-- Workers share memory, of which the container has Docker's 64 MB: not enough for an index or a vacuum of millions of rows.
+SET max_parallel_workers_per_gather = 0;
+SET max_parallel_maintenance_workers = 0;
 BEGIN;
 SET LOCAL synchronous_commit = off;
 -- The keys below are right by construction: no trigger need look each one up (a third of the time).

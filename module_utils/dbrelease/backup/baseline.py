@@ -14,6 +14,7 @@ from psycopg2.extras import RealDictCursor
 from ..core.errors import ReleaseError
 from ..core.journal import utc_now
 from ..core.plain_text import printable
+from ..postgres.could_not_run import advised
 from ..postgres.declared_select import select_declared
 from ..postgres.fingerprints import READING, read_tables
 from ..postgres.large_objects import fingerprint_of, read_large_objects
@@ -102,9 +103,9 @@ def _observe(cursor: RealDictCursor, observation: Mapping[str, Any]) -> Row:
     try:
         rows = select_declared(cursor, observation["sql"])
     except psycopg2.Error as error:
+        advice = advised(error, "correct its SQL in the release's checks.")
         raise ReleaseError(
-            f"Reading the observation {observation['name']} failed ({server_reason(error)}): "
-            "correct its SQL in the release's checks.",
+            f"Reading the observation {observation['name']} failed ({server_reason(error)}): {advice}",
             observation=observation["name"],
         ) from error
     return {

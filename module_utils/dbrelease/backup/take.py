@@ -22,6 +22,7 @@ from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
 from ..host.client_programs import tool_version
 from ..host.commands import Commands, commands_in
+from ..postgres.could_not_run import advised
 from ..postgres.hash_partitions import scattered
 from ..postgres.restorable import read_obstacles
 from ..postgres.sequences import read_values
@@ -124,9 +125,12 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
                     baseline = _document(plan, cursor, step)
                 dumped = dumped_meanwhile.result()
     except psycopg2.Error as error:
+        advice = advised(
+            error,
+            "check that the database runs, that db_user may read all of it, and that no session keeps a table locked.",
+        )
         raise ReleaseError(
-            f"Reading the baseline of the {plan.work.login.label} failed ({server_reason(error)}): "
-            "check that the database runs, that db_user may read all of it, and that no session keeps a table locked."
+            f"Reading the baseline of the {plan.work.login.label} failed ({server_reason(error)}): {advice}"
         ) from error
     return Baseline(
         {**baseline.facts, "sequences": sequences, "obstacles": obstacles, "by_root": limits.by_root}

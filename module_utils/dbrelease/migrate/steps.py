@@ -12,7 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
-from ..postgres.could_not_run import could_not_run, remedy_of
+from ..postgres.could_not_run import advised, could_not_run, remedy_of
 from ..postgres.declared_checks import run_checks
 from ..postgres.declared_select import select_declared
 from ..postgres.declared_sql import limit_statements
@@ -186,7 +186,8 @@ def check_alone(connection: Connection, step: Step, checks: Sequence[Mapping[str
             return Attempt(0, run_checks(cursor, checks, SAMPLE_SIZE), Instant.now(cursor))
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Running the checks of step {step.name} failed ({server_reason(error)}): rerun the playbook."
+            f"Running the checks of step {step.name} failed ({server_reason(error)}): "
+            f"{advised(error, 'rerun the playbook.')}"
         ) from error
 
 

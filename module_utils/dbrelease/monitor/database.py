@@ -100,7 +100,8 @@ def sample_database(
                 claims.append(claim)
     except (ReleaseError, psycopg2.Error) as error:
         reason = error.message if isinstance(error, ReleaseError) else f"{login.label} terminated the session."
-        claims += [Claim(name, "fail", reason) for name in declared if name not in {claim.name for claim in claims}]
+        unknown, known = could_not_run(error), {claim.name for claim in claims}
+        claims += [Claim(name, "fail", reason, could_not_run=unknown) for name in declared if name not in known]
     return facts, claims
 
 
@@ -114,10 +115,9 @@ def _section(cursor: Cursor, name: str, read: Callable[[Cursor], Section]) -> Se
         cursor.execute("ROLLBACK TO SAVEPOINT section")
         reason = error.message if isinstance(error, ReleaseError) else server_reason(error)
         failure = f"Reading {name.replace('_', ' ')} failed ({reason})."
-        unknown = could_not_run(error)
-        claim = (
-            Claim(name, "inconclusive", f"{failure} {remedy_of(error)}") if unknown else Claim(name, "fail", failure)
-        )
+        claim = Claim(name, "fail", failure)
+        if could_not_run(error):
+            claim = Claim(name, "inconclusive", f"{failure} {remedy_of(error)}", could_not_run=True)
         answer = None, claim
     cursor.execute("RELEASE SAVEPOINT section")
     return answer
@@ -186,7 +186,10 @@ def drift(cursor: Cursor, checks: Sequence[Mapping[str, Any]]) -> Section:
     counts = {check["name"]: proof.observed for check, proof in zip(checks, proofs, strict=True)}
     broken = [proof for proof in proofs if not isinstance(proof.observed, int)]
     if broken:
-        return counts, Claim("drift", "inconclusive" if broken[0].could_not_run else "fail", broken[0].detail)
+        unknown = all(proof.could_not_run for proof in broken)
+        seen = next(proof for proof in broken if unknown or not proof.could_not_run)
+        detail = f"{seen.title}: {seen.detail}{f' {seen.remedy}' if unknown else ''}"
+        return counts, Claim("drift", "inconclusive" if unknown else "fail", detail, could_not_run=unknown)
     found = [f"{proof.title}: {proof.detail.rstrip('.')}" for proof in proofs if proof.observed]
     detail = f"{'; '.join(found)}. Verify reports whether it is only drift; reconcile repairs it." if found else ""
     return counts, Claim("drift", "inconclusive" if found else "pass", detail)

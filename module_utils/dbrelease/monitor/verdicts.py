@@ -15,13 +15,15 @@ WORSE = 1.5
 class Claim:
     """The verdict of one sample on one claim of the watch (its proof is monitor.<name>); `detail` unless it passed.
 
-    grave: the finding concerns the release itself, so that no limit of failed samples excuses it.
+    grave: the finding concerns the release itself, so that no limit of failed samples excuses it. could_not_run: the
+    server could not answer, which says nothing of the release.
     """
 
     name: str
     verdict: Verdict = "pass"
     detail: str = ""
     grave: bool = False
+    could_not_run: bool = False
 
     def facts(self) -> dict[str, Any]:
         """For the journal."""

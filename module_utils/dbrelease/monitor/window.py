@@ -81,22 +81,32 @@ class Watch:
 
 @dataclass(frozen=True)
 class Tally:
-    """The verdicts on one claim, in the order of the samples that have it."""
+    """The verdicts on one claim, in the order of the samples that have it; unanswered: because the server could not."""
 
     verdicts: tuple[str, ...]
     grave: bool
     details: tuple[str, ...]
+    unanswered: tuple[bool, ...]
 
     @classmethod
     def of(cls, claims: Sequence[Mapping[str, Any]]) -> Tally:
         """From one claim of each sample."""
         details = tuple(dict.fromkeys(claim["detail"] for claim in claims if claim["detail"]))
-        return cls(tuple(claim["verdict"] for claim in claims), any(claim["grave"] for claim in claims), details)
+        # Earlier versions did not record the last one.
+        unanswered = tuple(bool(claim.get("could_not_run")) for claim in claims)
+        verdicts, grave = tuple(claim["verdict"] for claim in claims), any(claim["grave"] for claim in claims)
+        return cls(verdicts, grave, details, unanswered)
 
     @property
     def failed(self) -> int:
         """How many samples failed."""
         return self.verdicts.count("fail")
+
+    @property
+    def could_not_run(self) -> bool:
+        """Whether nothing is known: no sample has an answer, or every one that failed failed because the server did."""
+        failed = [one for one, verdict in zip(self.unanswered, self.verdicts, strict=True) if verdict == "fail"]
+        return all(failed) if failed else all(self.unanswered) and bool(self.unanswered)
 
     @property
     def in_a_row(self) -> int:
@@ -123,8 +133,16 @@ def tallies(samples: Sequence[Sample]) -> dict[str, Tally]:
     for sample in samples:
         for claim in sample.facts["claims"]:
             claims.setdefault(claim["name"], []).append(claim)
-    claims["samples"] = [{"verdict": one.facts["verdict"], "grave": False, "detail": ""} for one in samples]
+    claims["samples"] = [_as_one(one) for one in samples]
     return {name: Tally.of(made) for name, made in claims.items()}
+
+
+def _as_one(sample: Sample) -> dict[str, Any]:
+    """The claim on a whole sample."""
+    verdict = sample.facts["verdict"]
+    decisive = [claim for claim in sample.facts["claims"] if claim["verdict"] == verdict]
+    unanswered = verdict == "fail" and all(claim.get("could_not_run") for claim in decisive)
+    return {"verdict": verdict, "grave": False, "detail": "", "could_not_run": unanswered}
 
 
 def exceeded(samples: Sequence[Sample], limits: Mapping[str, int]) -> bool:
@@ -155,6 +173,12 @@ def judge(
             needed = monitoring["growth"]["watched_seconds"]
             covered, gap = (watched_s, unseen) if deployed_s is None else (max(watched_s, deployed_s), "")
         status, detail = _verdict(tally, limits, covered, needed, gap)
+        # Held as it is where a claim of verify could not run: neither a success, nor a reason to roll back.
+        unknown = tally.could_not_run and (
+            status == "fail" or tally.verdicts.count("inconclusive") == len(tally.verdicts)
+        )
+        if unknown:
+            status = "inconclusive"
         proofs.append(
             Proof(
                 f"monitor.{name}",
@@ -169,6 +193,7 @@ def judge(
                 },
                 detail=detail,
                 remedy=REMEDY if status == "fail" else "",
+                could_not_run=unknown,
             )
         )
     left_out = samples[-1].facts.get("left_out") or {} if samples else {}

@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
+from .could_not_run import advised
 from .session import Login, Row, connect, select, select_as_declared, server_reason, transaction
 from .structure import Catalog, prove_altered, prove_created, prove_existing, prove_revision
 
@@ -132,7 +133,7 @@ def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeepin
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the structure of {login.label} failed ({server_reason(error)}): "
-            "let the deploying database user read it, and run again."
+            f"{advised(error, 'let the deploying database user read it, and run again.')}"
         ) from error
     finally:
         connection.close()

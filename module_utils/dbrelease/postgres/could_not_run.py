@@ -1,4 +1,4 @@
-"""Errors that show only that the server could not answer, and nothing about the request; and what to do about them."""
+"""Errors that show only that the server could not answer, in time or at all, and what to do about them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from .session import server_reason
 
 # Connection, insufficient resources, operator intervention, system error.
 CLASSES = ("08", "53", "57", "58")
+# A conflict with another session: lock_not_available, serialization_failure, deadlock_detected.
+CONFLICTS = ("55P03", "40001", "40P01")
 CANCELLED, CONNECTION_FAILURE = "57014", "08006"
 # Only the message distinguishes the two. In another language than this one it counts as cancelled by another session.
 OWN_LIMIT = "statement timeout"
+_TOO_SLOW = (
+    "It did not end within its time limit: find out what slowed it down (a session that holds a lock, missing "
+    "statistics, a busy server), make it faster, or raise statement_timeout_ms."
+)
 _ADVICE = {
     "53100": "Free space where the server keeps its data and its temporary files; where the message names a shared "
     "memory segment, give the container of the database more shared memory (`shm_size`; Docker gives it 64 MB).",
@@ -22,6 +28,9 @@ _ADVICE = {
     "53300": "Wait for other sessions to end, or raise max_connections.",
     "53400": "Raise the limit that the message names; temp_file_limit, for one, is for temporary files.",
     CANCELLED: "Find out who or what cancelled the statement.",
+    **dict.fromkeys(
+        CONFLICTS, "Wait until the other session has ended its transaction (pg_locks lists who has locks)."
+    ),
 }
 _BY_CLASS = {
     "08": "Check the connection to the server, and that the server is running.",
@@ -39,8 +48,8 @@ def could_not_run(error: BaseException | None) -> bool:
     if not isinstance(error, psycopg2.Error):
         return False
     code = error.pgcode or ""
-    if code == CANCELLED:
-        return OWN_LIMIT not in server_reason(error)
+    if code in CONFLICTS:
+        return True
     # A session that breaks off leaves no code.
     return code[:2] in CLASSES or (not code and isinstance(error, psycopg2.OperationalError | psycopg2.InterfaceError))
 
@@ -51,8 +60,22 @@ def remedy_of(error: BaseException | None) -> str:
         error = error.__cause__
     if error is None:  # its message has already named what to do
         return AGAIN
+    return f"{_advice_on(error)} {AGAIN}"
+
+
+def _advice_on(error: BaseException) -> str:
     code = getattr(error, "pgcode", None) or CONNECTION_FAILURE
-    return f"{_ADVICE.get(code) or _BY_CLASS[code[:2]]} {AGAIN}"
+    if code == CANCELLED and isinstance(error, psycopg2.Error) and OWN_LIMIT in server_reason(error):
+        return _TOO_SLOW
+    return _ADVICE.get(code) or _BY_CLASS[code[:2]]
+
+
+def advised(error: psycopg2.Error, otherwise: str) -> str:
+    """What to do about an error, as the end of a sentence; `otherwise`, where the server is not its reason."""
+    if not could_not_run(error):
+        return otherwise
+    text = _advice_on(error)
+    return f"{text[0].lower()}{text[1:]} Then run again."
 
 
 def verdict_of(error: BaseException, what: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
+from .could_not_run import advised
 from .hash_partitions import scattered
 from .own_path import read_table
 from .session import Row, giving_back_locks, select, server_reason
@@ -249,8 +250,9 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
     except psycopg2.Error as error:
         forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
         advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
+        advice = advised(error, f"{advice}, and run again.")
         raise ReleaseError(
-            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}, and run again.",
+            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}",
             table=table.key,
             sqlstate=error.pgcode,
         ) from error

@@ -13,6 +13,7 @@ from psycopg2.extras import RealDictCursor
 
 from ..core.errors import ReleaseError
 from .catalog import find_relation, quoted
+from .could_not_run import advised
 from .session import Login, connect, select, server_reason
 from .trusted_roles import version_table_of
 
@@ -37,9 +38,9 @@ def database_revisions(cursor: psycopg2.extensions.cursor, table: str = "") -> l
             )
         rows = select(cursor, _select_revisions(found["schema"], found["name"]).as_string(cursor))
     except psycopg2.Error as error:
+        advice = advised(error, "check that it is Alembic's bookkeeping table and that db_user may read it.")
         raise ReleaseError(
-            f"Reading the revision from the table {table} failed ({server_reason(error)}): "
-            "check that it is Alembic's bookkeeping table and that db_user may read it."
+            f"Reading the revision from the table {table} failed ({server_reason(error)}): {advice}"
         ) from error
     return sorted(str(row["version_num"]) for row in rows)
 

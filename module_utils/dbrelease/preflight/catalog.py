@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..postgres.catalog import find_table, quoted, resolved, written
+from ..postgres.could_not_run import advised
 from ..postgres.invalid_indexes import read_invalid
 from ..postgres.lock_retry import mask_literals
 from ..postgres.restorable import Obstacles, read_obstacles
@@ -232,10 +233,8 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             locks=Locks(**_read(connection, lambda cursor: select(cursor, LOCKS))[0]),
         )
     except psycopg2.Error as error:
-        raise ReleaseError(
-            f"Reading the catalog of the database failed ({server_reason(error)}): "
-            "check that db_user may connect and read, and check the server's log."
-        ) from error
+        advice = advised(error, "check that db_user may connect and read, and check the server's log.")
+        raise ReleaseError(f"Reading the catalog of the database failed ({server_reason(error)}): {advice}") from error
 
 
 def _obstacles(connection: Connection) -> Obstacles:

@@ -12,6 +12,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
+from ..postgres.could_not_run import advised
 from ..postgres.declared_checks import plan_checks
 from ..postgres.declared_sql import advice, prepare
 from ..postgres.session import Connection, server_reason, transaction
@@ -50,12 +51,14 @@ def plan_statements(connection: Connection, demands: Demands, database: Database
             planned = [_undecided_by_type(proof, types) for proof in planned]
             return [*observations, *(_with_the_bare_name(proof, stand_ins) for proof in planned)]
     except psycopg2.Error as error:
-        advised = (
+        otherwise = (
             "check that db_user may create tables and temporary tables in this database, and check the server's log"
         )
         if isinstance(error, psycopg2.errors.LockNotAvailable):
-            advised = "another session has locked a table that the release alters"
-        raise ReleaseError(f"Planning the declared queries failed ({server_reason(error)}): {advised}.") from error
+            otherwise = "another session has locked a table that the release alters"
+        raise ReleaseError(
+            f"Planning the declared queries failed ({server_reason(error)}): {advised(error, f'{otherwise}.')}"
+        ) from error
 
 
 def _plan_queries(cursor: Cursor, queries: Sequence[Statement]) -> list[Proof]:

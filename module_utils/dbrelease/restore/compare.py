@@ -12,6 +12,7 @@ from ..backup.baseline import read_settings
 from ..backup.schema_text import hashed, schema_of, schema_of_dump
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
+from ..postgres.could_not_run import advised
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import read_tables, state_of, write_counters
 from ..postgres.sequences import read_values, set_back
@@ -34,9 +35,8 @@ def read_state(login: Login, application_name: str, lock_timeout_ms: int = 0) ->
             limit_statements(cursor, 0, lock_timeout=lock_timeout_ms)
             return read_tables(cursor), read_settings(cursor)
     except psycopg2.Error as error:
-        raise ReleaseError(
-            f"Reading the {login.label} failed ({server_reason(error)}): see the server's log, and run again."
-        ) from error
+        advice = advised(error, "see the server's log, and run again.")
+        raise ReleaseError(f"Reading the {login.label} failed ({server_reason(error)}): {advice}") from error
 
 
 def compare(content: Mapping[str, Any], seen: Mapping[str, Any]) -> Proof:

@@ -24,6 +24,7 @@ from ..core.proof import Proof
 from ..core.redaction import masked
 from ..core.restore_names import dump_folder
 from ..host.commands import Finished
+from ..postgres.could_not_run import advised
 from ..postgres.session import (
     LOST_CLIENT_OPTIONS,
     NO_WORKERS,
@@ -180,7 +181,8 @@ def _create(place: CopyTarget, backup: Backup, major: int) -> None:
             create_closed(cursor, name, backup.content["settings"], major, tablespaces)
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Creating the database {name} failed ({server_reason(error)}): remove the cause, and run again."
+            f"Creating the database {name} failed ({server_reason(error)}): "
+            f"{advised(error, 'remove the cause, and run again.')}"
         ) from error
 
 
@@ -253,7 +255,9 @@ def _analyze(place: CopyTarget) -> None:
             with as_declared(cursor):
                 cursor.execute("ANALYZE")
     except psycopg2.Error as error:
-        raise ReleaseError(f"ANALYZE of {place.login.database} failed ({server_reason(error)}): run again.") from error
+        raise ReleaseError(
+            f"ANALYZE of {place.login.database} failed ({server_reason(error)}): {advised(error, 'run again.')}"
+        ) from error
 
 
 def _schema_sha256(place: CopyTarget) -> str:
@@ -290,7 +294,7 @@ def _applying(place: CopyTarget) -> Iterator[Connection]:
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Applying the settings of the backup to {place.login.database} failed ({server_reason(error)}): "
-            "let db_user set what the manifest says, and run again."
+            f"{advised(error, 'let db_user set what the manifest says, and run again.')}"
         ) from error
 
 

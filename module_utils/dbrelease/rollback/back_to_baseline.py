@@ -17,8 +17,9 @@ from ..core.outcome import AS_BEFORE, BASELINE_PROOF
 from ..core.proof import Proof, sentence
 from ..host.commands import Commands, commands_in
 from ..postgres.catalog import find_relation, present, quoted
+from ..postgres.could_not_run import advised, could_not_run, verdict_of
 from ..postgres.declared_select import select_declared
-from ..postgres.declared_sql import limit_statements
+from ..postgres.declared_sql import limit_statements, still_connected
 from ..postgres.fingerprints import READING, read_tables
 from ..postgres.session import Login, Row, connect, select, server_reason, transaction
 from ..postgres.table_key import table_key
@@ -68,7 +69,7 @@ def compare_with_baseline(
             observed = [(one, _observe(cursor, one)) for one in memory.baseline.get("observations") or ()]
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Comparing {login.label} with the baseline failed ({server_reason(error)}): run again."
+            f"Comparing {login.label} with the baseline failed ({server_reason(error)}): {advised(error, 'run again.')}"
         ) from error
     return [*proofs, *tables, *(prove_observation(one, now, written=written) for one, now in observed)]
 
@@ -209,27 +210,30 @@ def _bookkeeping(
     ]
 
 
-def _observe(cursor: psycopg2.extensions.cursor, one: Row) -> list[Row] | str:
+def _observe(cursor: psycopg2.extensions.cursor, one: Row) -> list[Row] | psycopg2.Error:
     cursor.execute("SAVEPOINT observation")
     try:
-        rows: list[Row] | str = select_declared(cursor, one["sql"])
+        rows: list[Row] | psycopg2.Error = select_declared(cursor, one["sql"])
     except psycopg2.Error as error:
-        rows = server_reason(error)
+        still_connected(cursor, error)
+        rows = error
         cursor.execute("ROLLBACK TO SAVEPOINT observation")
     cursor.execute("RELEASE SAVEPOINT observation")
     return rows
 
 
-def prove_observation(one: Row, now: list[Row] | str, *, written: bool) -> Proof:
+def prove_observation(one: Row, now: list[Row] | psycopg2.Error, *, written: bool) -> Proof:
     """Equal to the baseline's; where others have written since, a difference proves nothing."""
     name, title = f"restored.observation.{one['name']}", f"{one['title']}: as before the release"
-    if isinstance(now, str):
+    if isinstance(now, psycopg2.Error) and could_not_run(now):
+        return Proof(name, title, expected=one["rows"], sql=one["sql"], **verdict_of(now, "The query"))
+    if isinstance(now, psycopg2.Error):
         return Proof(
             name,
             title,
             "fail",
             expected=one["rows"],
-            detail=f"The query fails now ({now}).",
+            detail=f"The query fails now ({server_reason(now)}).",
             remedy="Compare the catalog with the baseline.",
             sql=one["sql"],
         )

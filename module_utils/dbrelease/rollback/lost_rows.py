@@ -20,6 +20,7 @@ from ..core.files import create_private, publish, temporary_name, unused, write_
 from ..core.journal import stamp
 from ..core.own_files import reading
 from ..postgres.catalog import equal_operators, find_relation, quoted_part
+from ..postgres.could_not_run import advised
 from ..postgres.session import Row, as_declared, select, server_reason, strip_terminator
 
 # What INSERT takes: no generated column.
@@ -176,7 +177,8 @@ def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path
         raise write_failure(path, error) from error
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Saving rows of {table} to {path} failed ({server_reason(error)}): correct the query, and run again."
+            f"Saving rows of {table} to {path} failed ({server_reason(error)}): "
+            f"{advised(error, 'correct the query, and run again.')}"
         ) from error
     finally:
         for part in parts:

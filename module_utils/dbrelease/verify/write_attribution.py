@@ -15,6 +15,7 @@ from psycopg2.extensions import cursor as Cursor
 from ..core.errors import ReleaseError
 from ..core.proof import Proof
 from ..postgres.catalog import quoted, resolved
+from ..postgres.could_not_run import advised
 from ..postgres.declared_sql import limit_statements
 from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, absent, read_tables, write_counters
 from ..postgres.own_path import read_table
@@ -97,7 +98,8 @@ def compare(
         return _compare(connection, memory, named, settle_seconds)
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Comparing the tables of {login.label} with the baseline failed ({server_reason(error)}): run again."
+            f"Comparing the tables of {login.label} with the baseline failed ({server_reason(error)}): "
+            f"{advised(error, 'run again.')}"
         ) from error
     finally:
         connection.close()

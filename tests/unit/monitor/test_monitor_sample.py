@@ -308,6 +308,21 @@ def test_connections_of_others_count_also_for_whoever_may_not_see_what_they_do(
     assert sample["connections"]["by_state"]["unknown"] >= 1
 
 
+def test_what_the_server_could_not_read_is_no_finding(params: dict[str, Any], session: Connection) -> None:
+    with session.cursor() as cursor:
+        cursor.execute(
+            "CREATE FUNCTION full_disk() RETURNS int LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'No space left on device'; END $$"
+        )
+    declared = {**DECLARED, "growth": {**DECLARED["growth"], "sql": "SELECT full_disk() AS items"}}
+    checks = [{**CHECK, "violations": "SELECT full_disk() AS id"}]
+    sample = act({**params, "monitoring": declared, "checks": checks}, False)["sample"]
+    found = {claim["name"]: claim for claim in sample["claims"]}
+    for claim in (found["growth"], found["drift"]):
+        assert (claim["verdict"], claim["could_not_run"]) == ("inconclusive", True)
+        assert "No space left on device" in claim["detail"] and "Free space" in claim["detail"]
+
+
 def test_a_database_that_is_gone_is_a_failure_of_its_claims(params: dict[str, Any]) -> None:
     found = claims({**params, "login_port": 9})
     assert {found[name][0] for name in ("connections", "growth", "drift", "dead_rows", "revision")} == {"fail"}

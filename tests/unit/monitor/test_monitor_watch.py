@@ -114,6 +114,33 @@ def test_a_failure_that_concerns_the_release_has_no_limit(run_parameters: dict[s
         judged(run_parameters, watch)
 
 
+UNANSWERED: list[tuple[str, list[tuple[str, bool]], str, bool]] = [
+    ("the server was away", [(F, True), (F, True), (F, True)], I, True),
+    ("it never answered", [(I, True), (I, True)], I, True),
+    ("it answered once", [(I, True), (P, False)], I, False),
+    ("it was away, and a finding", [(F, True), (F, True), (F, False)], F, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("samples", "expected", "unknown"), [case[1:] for case in UNANSWERED], ids=[case[0] for case in UNANSWERED]
+)
+def test_a_server_that_could_not_answer_speaks_for_nothing_and_against_nothing(
+    run_parameters: dict[str, Any], write: Write, samples: list[tuple[str, bool]], expected: str, unknown: bool
+) -> None:
+    watch = begun(run_parameters)["watch"]
+    for verdict, unanswered in samples:
+        facts = sample_facts(verdict)
+        facts["claims"][0]["could_not_run"] = unanswered
+        write(0, "sample", facts=facts)
+    try:
+        proofs, held = judged(run_parameters, watch)["proofs"], False
+    except ReleaseError as error:
+        proofs, held = error.facts["proofs"], error.facts["could_not_run"]
+    found = {proof["name"]: proof["status"] for proof in proofs}
+    assert (found["monitor.app_log"], found["monitor.samples"], held) == (expected, expected, unknown)
+
+
 def test_a_gap_is_inconclusive_but_for_logs_whose_windows_meet(run_parameters: dict[str, Any], write: Write) -> None:
     claims = [*sample_facts()["claims"], *sample_facts(claim="latency")["claims"]]
     for ago_s in (890, 880, 0):

@@ -16,10 +16,14 @@ import psycopg2
 import psycopg2.extensions
 import pytest
 import server_in_container
+from ansible.module_utils.dbrelease.backup import baseline
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres.could_not_run import could_not_run
 from ansible.module_utils.dbrelease.postgres.declared_checks import read_checks
-from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
+from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.rollback import back_to_baseline
+from ansible.module_utils.dbrelease.rollback.back_to_baseline import prove_observation
 from ansible.module_utils.dbrelease.verify.plans import read_plans
 from ansible.module_utils.dbrelease.verify.scenarios import Limits, play_scenarios
 from own_sessions import connect
@@ -104,10 +108,26 @@ def test_what_is_wrong_with_the_statement_is_still_red(database: Login, code: st
     assert {proof.status for proof in claims(database, f"SELECT ends('{code}', 'no') AS n")} == {"fail"}
 
 
-def test_its_own_limit_is_still_red(shop: Any, database: Login) -> None:
+def test_a_check_that_did_not_end_in_time_speaks_neither_for_the_release_nor_against_it(
+    shop: Any, database: Login
+) -> None:
     options: dict[str, Any] = {"proved": {}, "drift": "fail", "sample_size": 5}
     ((proof,), _) = read_checks(database, [check("SELECT pg_sleep(30)")], statement_timeout_ms=200, **options)
-    assert (proof.status, proof.could_not_run) == ("fail", False)
+    assert (proof.status, proof.could_not_run) == ("inconclusive", True)
+    assert "statement timeout" in proof.detail and "raise statement_timeout_ms" in proof.remedy
+    assert "Declare one SELECT" not in proof.remedy
+
+
+def test_a_check_that_a_lock_of_another_session_stops_is_inconclusive(
+    shop: psycopg2.extensions.connection, database: Login
+) -> None:
+    options: dict[str, Any] = {"proved": {}, "drift": "fail", "sample_size": 5}
+    with shop.cursor() as cursor:
+        cursor.execute("BEGIN; LOCK TABLE orders")
+        ((proof,), _) = read_checks(database, [check("SELECT id FROM orders")], statement_timeout_ms=300, **options)
+        cursor.execute("ROLLBACK")
+    assert (proof.status, proof.could_not_run) == ("inconclusive", True)
+    assert "a session that holds a lock" in proof.remedy
 
 
 def interrupt(login: Login, how: str) -> threading.Thread:
@@ -214,3 +234,51 @@ def test_small_shared_memory_makes_no_check_red(small: Login) -> None:
     assert raised.value.pgcode == "53100" and could_not_run(raised.value), "the server has too much memory for the test"
     (proof,) = read(small, check(joins))
     assert (proof.status, proof.detail) == ("pass", "No row breaks it.")
+
+
+@pytest.mark.usefixtures("shop")
+@pytest.mark.parametrize("code", ["53100", "53200", "57014", "08006", "58030", "40P01"])
+def test_no_sentence_blames_a_query_for_what_the_server_could_not_do(database: Login, code: str) -> None:
+    observed = {"name": "orders", "title": "Orders", "sql": f"SELECT ends('{code}', 'no') AS n", "rows": []}
+    with (
+        closing(connect(database, "tests")) as connection,
+        transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+    ):
+        proof = prove_observation(observed, back_to_baseline._observe(cursor, observed), written=False)
+        with pytest.raises(ReleaseError) as raised:
+            baseline._observe(cursor, observed)
+    assert (proof.status, proof.could_not_run) == ("inconclusive", True)
+    assert raised.value.message.endswith("Then run again.") and "correct its SQL" not in raised.value.message
+    assert could_not_run(raised.value)
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_query_that_is_wrong_is_still_blamed(database: Login) -> None:
+    observed = {"name": "orders", "title": "Orders", "sql": "SELECT n FROM missing", "rows": []}
+    with (
+        closing(connect(database, "tests")) as connection,
+        transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+    ):
+        proof = prove_observation(observed, back_to_baseline._observe(cursor, observed), written=False)
+        with pytest.raises(ReleaseError, match="correct its SQL in the release's checks"):
+            baseline._observe(cursor, observed)
+    assert (proof.status, proof.could_not_run) == ("fail", False)
+
+
+def test_too_little_room_for_temporary_files_is_no_red_check_and_stops_no_fingerprint(
+    shop: Any, database: Login
+) -> None:
+    with shop.cursor() as cursor:
+        cursor.execute(f"ALTER DATABASE {database.database} SET temp_file_limit = '64kB'")
+        cursor.execute("CREATE TABLE wide AS SELECT i, repeat('x', 200) AS t FROM generate_series(1, 20000) i")
+    # More than the memory that a check has.
+    wide = "SELECT i, repeat('x', 4000) AS t FROM generate_series(1, 40000) i ORDER BY t, i OFFSET 1"
+    sorts = f"SELECT i FROM ({wide}) s WHERE i < 0"
+    (proof,) = read(database, check(sorts))
+    assert (proof.status, proof.could_not_run) == ("inconclusive", True)
+    assert "temporary file size exceeds temp_file_limit" in proof.detail and "temp_file_limit" in proof.remedy
+    with (
+        closing(connect(database, "tests")) as connection,
+        transaction(connection, read_only=True, isolation="REPEATABLE READ", commit=False) as cursor,
+    ):
+        assert read_tables(cursor)["public.wide"]["rows"] == 20000

@@ -22,6 +22,7 @@ from ...core.own_files import kept_in, reading
 from ...core.proof import Proof
 from ...core.restore_names import proof_name
 from ...host.commands import commands_in
+from ...postgres.could_not_run import advised
 from ...postgres.fingerprints import read_tables
 from ...postgres.session import (
     LOST_CLIENT_OPTIONS,
@@ -121,9 +122,11 @@ def throwaway(login: Login, run_id: str, settings: Mapping[str, Any]) -> Iterato
             major = session.server_version // 10_000
             create_closed(cursor, name, {**like, **me}, major, tablespaces=())
         except psycopg2.Error as error:
+            advice = advised(
+                error, "allow the deploying user to create databases with the encoding and the locale of the backup."
+            )
             raise ReleaseError(
-                f"Creating a temporary database beside {login.label} failed ({server_reason(error)}): "
-                "allow the deploying user to create databases with the encoding and the locale of the backup."
+                f"Creating a temporary database beside {login.label} failed ({server_reason(error)}): {advice}"
             ) from error
         try:
             _set(cursor, name, settings)
@@ -138,7 +141,7 @@ def _set(cursor: RealDictCursor, name: str, settings: Mapping[str, Any]) -> None
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Applying the settings of the backup to {name} failed ({server_reason(error)}): "
-            "allow the deploying user to set what the manifest records."
+            f"{advised(error, 'allow the deploying user to set what the manifest records.')}"
         ) from error
 
 
@@ -180,7 +183,7 @@ def compare(copy: Login, manifest: Manifest) -> list[str]:
                 present = read_tables(cursor)
         except psycopg2.Error as error:
             raise ReleaseError(
-                f"Reading the restored copy failed ({server_reason(error)}): rerun the playbook."
+                f"Reading the restored copy failed ({server_reason(error)}): {advised(error, 'rerun the playbook.')}"
             ) from error
     different = [
         name

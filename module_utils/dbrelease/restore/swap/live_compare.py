@@ -13,6 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
 from ...core.errors import ReleaseError
+from ...postgres.could_not_run import advised
 from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.large_objects import compare_large_objects, read_large_objects
@@ -99,7 +100,7 @@ class Comparison:
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
-                "remove the cause, and run again."
+                f"{advised(error, 'remove the cause, and run again.')}"
             ) from error
         except UnicodeDecodeError as error:
             raise ReleaseError(
@@ -214,8 +215,9 @@ def prepare(
             connection.close()
         if not isinstance(error, psycopg2.Error):
             raise
+        advice = advised(error, "see the server's log.")
         raise ReleaseError(
-            f"Comparing {live.database} with {incoming.database} failed ({server_reason(error)}): see the server's log."
+            f"Comparing {live.database} with {incoming.database} failed ({server_reason(error)}): {advice}"
         ) from error
 
 

@@ -17,6 +17,7 @@ from psycopg2.errorcodes import LOCK_NOT_AVAILABLE
 from psycopg2.extensions import cursor as Cursor
 
 from ...core.errors import ReleaseError
+from ...postgres.could_not_run import advised
 from ...postgres.declared_sql import limit_statements
 from ...postgres.fingerprints import State, read_tables, state_of
 from ...postgres.own_path import read_table
@@ -115,7 +116,7 @@ class LiveScan:
         if isinstance(self._error, psycopg2.Error):
             raise ReleaseError(
                 f"Scanning the live database failed ({server_reason(self._error)}): nothing was swapped; "
-                "remove the cause, and run again."
+                f"{advised(self._error, 'remove the cause, and run again.')}"
             ) from self._error
         if self._error is not None:
             raise self._error

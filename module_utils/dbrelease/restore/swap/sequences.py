@@ -11,6 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ...core.errors import ReleaseError
+from ...postgres.could_not_run import advised
 from ...postgres.session import Login, select, server_reason, session
 from ...postgres.table_key import table_key
 
@@ -97,6 +98,6 @@ def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Advancing the sequences of {incoming.database} failed ({server_reason(error)}): nothing was swapped; "
-            "remove the cause, and run again."
+            f"{advised(error, 'remove the cause, and run again.')}"
         ) from error
     return planned
