@@ -361,7 +361,7 @@ def test_of_two_that_begin_at_once_one_at_most_goes_on(shop: Login, blocked: Non
             try:
                 with advisory_lock(shop, run):
                     met.append(inside.acquire(blocking=False))
-                    time.sleep(0.03)
+                    time.sleep(0.03)  # plays: a run at work
                     inside.release()
             except ReleaseError:
                 refused.append(run)

@@ -141,7 +141,7 @@ class Client(threading.Thread):
             answer = None
         if answer is None or answer.status_code >= SERVER_ERROR:
             self.ledger.unacknowledged += 1
-            time.sleep(PAUSE_S)
+            time.sleep(PAUSE_S)  # plays: a client that tries again
             return None
         self.ledger.acknowledged += answer.ok
         return answer

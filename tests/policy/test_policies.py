@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -397,6 +398,39 @@ def the_map_shows_every_folder(root: Path) -> Iterator[str]:
             yield f"README.md does not name {name}"
 
 
+# The tests
+
+
+def a_test_waits_for_a_condition(root: Path) -> Iterator[str]:
+    """A wait for a fixed time is too long on an idle machine, and too short on a busy one.
+
+    A loop that polls may pause. What acts a slow or a hanging program says so in its line: `# plays: ...`.
+    """
+    for path in files_of(root):
+        name = path.relative_to(root)
+        if name.parts[0] not in ("tests", "releases") or path.suffix != ".py":
+            continue
+        text = text_of(path)
+        lines = text.splitlines()
+        for number in fixed_sleeps(ast.parse(text)):
+            if "# plays: " not in lines[number - 1]:
+                yield f"{name}:{number}: a fixed wait: {lines[number - 1].strip()}"
+
+
+def fixed_sleeps(node: ast.AST, *, polls: bool = False) -> Iterator[int]:
+    """The lines of those calls of sleep that no loop repeats until its condition is true."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        polls = False
+    elif isinstance(node, ast.While):
+        polls = True
+    elif (
+        isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) == "sleep" and not polls
+    ):
+        yield node.lineno
+    for inner in ast.iter_child_nodes(node):
+        yield from fixed_sleeps(inner, polls=polls)
+
+
 # What others run for us
 
 
@@ -459,6 +493,7 @@ POLICIES: list[Policy] = [
     a_modules_answer_passes_its_action,
     only_modules_of_ours_work_on_a_target,
     the_map_shows_every_folder,
+    a_test_waits_for_a_condition,
     an_action_is_one_commit,
     the_stack_listens_on_this_machine_alone,
 ]
@@ -544,6 +579,18 @@ argument_specs:
     options:
       ship_speed: {type: int, default: 1, description: How fast.}
       ship_run: {type: dict, required: true, description: Which run.}
+""",
+    "tests/test_orders.py": """import time
+
+
+def until(done):
+    while not done():
+        time.sleep(0.1)
+
+
+def slow():
+    while True:
+        act = lambda: time.sleep(1)  # plays: a slow server
 """,
     "playbooks/deploy.yml": "- {name: run}\n- {name: recovery}\n",
     "playbooks/look.yml": "- {hosts: all, any_errors_fatal: true, tags: [always], module_defaults: "
@@ -693,6 +740,34 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
     (the_stack_listens_on_this_machine_alone, COMPOSE, "127.0.0.1", "10.0.0.7", "api publishes 10.0.0.7:80:8000"),
     (the_stack_listens_on_this_machine_alone, COMPOSE, "host_ip: 127.0.0.1, ", "", "api publishes {'target'"),
     (the_stack_listens_on_this_machine_alone, COMPOSE, "{api", "{db: {network_mode: host}, api", "db is in the"),
+    (
+        a_test_waits_for_a_condition,
+        "tests/test_orders.py",
+        "while not done():",
+        "if done():",
+        "test_orders.py:6: a fixed",
+    ),
+    (
+        a_test_waits_for_a_condition,
+        "tests/test_orders.py",
+        "while not done():",
+        "for n in 1, 2:",
+        "test_orders.py:6: a",
+    ),
+    (
+        a_test_waits_for_a_condition,
+        "tests/test_orders.py",
+        "  # plays: a slow server",
+        "",
+        "test_orders.py:11: a fixed",
+    ),
+    (
+        a_test_waits_for_a_condition,
+        "releases/a/tests/test_b.py",
+        "",
+        "from time import sleep\nsleep(1)",
+        "test_b.py:2: a",
+    ),
     (the_map_shows_every_folder, "README.md", "library/", "", "README.md does not name library/"),
     (the_map_shows_every_folder, "docs/more.md", "", "x", "README.md does not name docs/more.md"),
 ]

@@ -79,7 +79,7 @@ def trickling() -> Iterator[int]:
                 with connection:
                     for byte in b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n":
                         connection.sendall(bytes([byte]))
-                        time.sleep(0.5)
+                        time.sleep(0.5)  # plays: a slow receiver
 
         threading.Thread(target=answer, daemon=True).start()
         yield listener.getsockname()[1]

@@ -10,7 +10,6 @@ import resource
 import secrets
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -33,6 +32,7 @@ from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from run_ids import RUN_ID
 from server_in_container import PASSWORD
+from waits import until
 
 OBSERVATIONS = [
     {"name": "total", "title": "Total orders", "sql": "SELECT count(*) AS total FROM orders"},
@@ -455,14 +455,15 @@ def test_lost_session_of_the_dump(
 ) -> None:
     def cut() -> None:
         with closing(connect(own_server, "tests")) as session, session.cursor() as cursor:
-            for _ in range(200):
+
+            def is_cut() -> bool:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
                     "WHERE application_name LIKE 'dbrelease-dump-%'"
                 )
-                if cursor.fetchall():
-                    return
-                time.sleep(0.05)
+                return cursor.rowcount > 0
+
+            until(is_cut, "no session of pg_dump began")
 
     killer = threading.Thread(target=cut)
     with closing(hold_table_from_dump(monkeypatch, shop)):

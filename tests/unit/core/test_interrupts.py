@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType
@@ -32,8 +30,7 @@ def before() -> Iterator[None]:
 
 
 def ask(number: int) -> None:
-    os.kill(os.getpid(), number)
-    time.sleep(0.01)
+    signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", ASKING)

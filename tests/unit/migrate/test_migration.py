@@ -26,6 +26,7 @@ from alembic.config import Config
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.rollback.in_database import counting_settings
 from own_sessions import connect
+from waits import until
 
 ROOT = Path(__file__).resolve().parents[3]
 BACKEND = ROOT / "stack" / "backend"
@@ -360,7 +361,7 @@ def test_writers_hardly_wait_and_what_they_write_is_brought_in_line(alembic: Ale
     with session.cursor() as cursor:
         cursor.execute("ANALYZE")
     with Writer(alembic.database) as writer:
-        time.sleep(0.2)
+        until(lambda: writer.writes > 10, "the application did not write")
         duration, given_up = upgrade_with_retries(alembic)
         finalize(alembic.database)
     print(f"upgrade {duration:.2f} s, {writer.writes} writes, the longest {writer.longest:.3f} s")

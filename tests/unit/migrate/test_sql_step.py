@@ -20,6 +20,7 @@ from lock_waits import let_go_after_an_attempt
 from own_sessions import connect
 from preflight_world import serve
 from sql_step import act
+from waits import until
 
 SCHEMA = """
 CREATE TABLE accounts (id int PRIMARY KEY, region int);
@@ -356,13 +357,14 @@ def test_a_serialization_failure_is_tried_again(params: dict[str, Any], cursor: 
 
     def write() -> None:
         with writer.cursor() as writing:
-            for _ in range(500):
+
+            def sleeps() -> bool:
                 writing.execute(
                     "SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
                 )
-                if writing.fetchall():
-                    break
-                time.sleep(0.01)
+                return writing.rowcount > 0
+
+            until(sleeps, "the step did not begin")
             writing.execute("UPDATE accounts SET region = 9 WHERE id = 5")
 
     writing = threading.Thread(target=write)
@@ -378,14 +380,14 @@ def test_the_step_and_its_checks_describe_one_instant_under_load(
     params: dict[str, Any], cursor: Any, database: Login
 ) -> None:
     params["steps"] = [PROVING_COPY]
-    ended = threading.Event()
+    ended, written = threading.Event(), 0
 
     def write() -> None:
+        nonlocal written
         connection = connect(database, "application")
-        for number in range(2000, 10**6):
-            if ended.is_set():
-                break
-            connection.cursor().execute("INSERT INTO accounts VALUES (%s, 1)", (number,))
+        while not ended.is_set():
+            connection.cursor().execute("INSERT INTO accounts VALUES (%s, 1)", (2000 + written,))
+            written += 1
         connection.close()
 
     thread = threading.Thread(target=write)
@@ -395,7 +397,8 @@ def test_the_step_and_its_checks_describe_one_instant_under_load(
             result = act(params, False)
             assert result["steps"][0]["changed"]
             assert list(result["proven"]) == ["complete", "same_count"]
-            time.sleep(0.05)
+            enough = written + 3
+            until(lambda: written >= enough, "the application did not write")  # noqa: B023
     finally:
         ended.set()
         thread.join()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.history import Before
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.host.commands import HostCommands
+from waits import until
 
 LOG = {
     "name": "app_log",
@@ -45,10 +45,7 @@ def container() -> Iterator[str]:
     name = f"dbrelease_test_{secrets.token_hex(4)}"
     image = client.containers.get("drawing_postgres").attrs["Image"]
     made = client.containers.run(image, ["sh", "-c", WRITES], entrypoint=[], name=name, detach=True, init=True)
-    for _ in range(100):
-        if b"idx_shop_2" in made.logs():
-            break
-        time.sleep(0.1)
+    until(lambda: b"idx_shop_2" in made.logs(), "the container did not log its errors")
     yield name
     made.remove(force=True, v=True)
     client.close()

@@ -18,6 +18,7 @@ from ansible.module_utils.dbrelease.monitor.database import connections_allowed
 from ansible.module_utils.dbrelease.monitor.queue import sample_queue
 from monitor_sample import act
 from psycopg2.extensions import connection as Connection
+from waits import until
 
 CHECK = {
     "name": "no_missing_item",
@@ -52,7 +53,7 @@ class Shop(BaseHTTPRequestHandler):
     status, body, pause_s = 200, b'[{"id": 1}]', 0.0
 
     def do_GET(self) -> None:
-        time.sleep(self.pause_s)
+        time.sleep(self.pause_s)  # plays: a slow API
         self.send_response(self.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(self.body)))
@@ -194,6 +195,11 @@ SQL_CASES: list[tuple[str, str, str, str, str]] = [
 ]
 
 
+def are_reported(cursor: Any) -> bool:
+    cursor.execute("SELECT sum(n_dead_tup) >= 49 FROM pg_stat_user_tables WHERE relname = 'order_items'")
+    return bool(cursor.fetchone() == (True,))
+
+
 @pytest.mark.parametrize(
     ("sql", "claim", "verdict", "says"), [case[1:] for case in SQL_CASES], ids=[case[0] for case in SQL_CASES]
 )
@@ -202,13 +208,8 @@ def test_the_database(
 ) -> None:
     with session.cursor() as cursor:
         cursor.execute(sql)
-        # The server takes its time to report what was written.
-        for _ in range(200):
-            cursor.execute("SELECT sum(n_dead_tup) FROM pg_stat_user_tables WHERE relname = 'order_items'")
-            answer = cursor.fetchone()
-            if claim != "dead_rows" or (answer and answer[0] and answer[0] >= 49):
-                break
-            time.sleep(0.1)
+        if claim == "dead_rows":
+            until(lambda: are_reported(cursor), "the server did not report the dead rows")
     found = claims(params)
     assert found[claim][0] == verdict and says in found[claim][1], found
     # What cannot be read hides nothing else.
@@ -230,11 +231,7 @@ def test_what_was_so_before_the_release_is_no_failure_of_it(
     remember(params, before)
     with session.cursor() as cursor:
         cursor.execute("DELETE FROM order_items WHERE order_id < 50")
-        for _ in range(200):
-            cursor.execute("SELECT sum(n_dead_tup) >= 49 FROM pg_stat_user_tables WHERE relname = 'order_items'")
-            if cursor.fetchone() == (True,):
-                break
-            time.sleep(0.1)
+        until(lambda: are_reported(cursor), "the server did not report the dead rows")
     assert claims(params)["dead_rows"][0] == verdict
 
 

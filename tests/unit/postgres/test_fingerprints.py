@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import psycopg2.extensions
@@ -12,6 +11,7 @@ from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables, wr
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
 from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from own_sessions import connect
+from waits import until
 
 
 @pytest.fixture
@@ -199,11 +199,12 @@ def test_counters_count_writes_and_transactions(session: Any, cursor: Any, datab
     other.cursor().execute("BEGIN; INSERT INTO t VALUES (1); COMMIT")
     other.close()  # which reports what it wrote
     with transaction(session, read_only=True) as reader:
-        for _ in range(100):
-            after = write_counters(reader)
-            if after["tables"]["public.t"]["inserted"] == 3:
-                break
-            time.sleep(0.05)
+
+        def is_counted() -> bool:
+            return bool(write_counters(reader)["tables"]["public.t"]["inserted"] == 3)
+
+        until(is_counted, "the server did not count what was written")
+        after = write_counters(reader)
     assert before["tables"]["public.t"] == {"inserted": 0, "updated": 0, "deleted": 0}
     assert after["tables"]["public.t"] == {"inserted": 3, "updated": 2, "deleted": 2}
     assert after["xid"] >= before["xid"] + 2

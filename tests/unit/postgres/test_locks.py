@@ -34,6 +34,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import (
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
 from own_sessions import connect
+from waits import until
 
 MASKED = [
     ("plain string", "SELECT 'secret'", "SELECT ?"),
@@ -168,14 +169,20 @@ def test_blockers_are_named_with_their_masked_query(session: psycopg2.extensions
 
 
 def test_the_watch_sees_blockers_once_each(database: Login, blocked: Any) -> None:
-    with watch_blockers(database, "migrator") as watch:
-        time.sleep(0.6)
+    looks = 0
+
+    def count(_cursor: object, found: list[dict[str, Any]]) -> None:
+        nonlocal looks
+        looks += bool(found)
+
+    with watch_blockers(database, "migrator", also=count) as watch:
+        until(lambda: looks > 2, "the watch did not observe the blocker three times")
     claim_worker_is_named(watch.seen)
 
 
 def test_the_watch_stays_empty_where_it_cannot_look() -> None:
     with watch_blockers(Login("127.0.0.1", 1, "u", "d"), "migrator") as watch:
-        time.sleep(0.05)
+        pass  # it begins when the first attempt to connect has ended
     assert watch.seen == []
 
 

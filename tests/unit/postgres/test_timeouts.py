@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -15,6 +14,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits, LockW
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction, without_timeouts
 from ansible.module_utils.dbrelease.postgres.session import connect as engine_connect
 from own_sessions import connect
+from waits import until_an_idle_session_is_ended
 
 Session = psycopg2.extensions.connection
 LIMITS = LockLimits()
@@ -43,7 +43,9 @@ def hasty(session: Session, database: Login) -> Iterator[Session]:
 def slowly(cursor: Any) -> None:
     """Both the server and the client take their time."""
     select(cursor, SLOW)
-    time.sleep(0.4)
+    info = cursor.connection.info
+    login = Login(info.host, info.port, info.user, info.dbname, info.password)
+    until_an_idle_session_is_ended(login, in_transaction=True)
     assert select(cursor, "SELECT 1 AS one") == [{"one": 1}]
 
 

@@ -22,6 +22,7 @@ from ansible.module_utils.dbrelease.postgres.orphan_table import diagnose, is_un
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from own_sessions import connect
 from reconcile import act
+from waits import until
 
 database, emptied = shared_database.database, shared_database.emptied
 Session = psycopg2.extensions.connection
@@ -408,17 +409,19 @@ def test_a_table_is_judged_again_when_its_lock_was_waited_for(
         cursor.execute("BEGIN; SELECT FROM links")
         patient = {"timeout_ms": 200, "attempts": 50, "deadline_seconds": 60}
         done = pool.submit(before.refused if not dropped else before.reconcile, lock=patient)
-        deadline = time.monotonic() + 10
         with closing(connect(database, "a client")) as client, client.cursor() as writer:
-            waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'links'::regclass)"
-            while True:
-                writer.execute(waits)
-                if writer.fetchone() == (True,):
-                    break
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+
+            def attempt() -> str | None:
+                """When the attempt that waits began to."""
+                writer.execute(
+                    "SELECT min(waitstart)::text FROM pg_locks WHERE NOT granted AND relation = 'links'::regclass"
+                )
+                return next(iter(writer.fetchall()[0]), None)
+
+            until(attempt, "the step did not wait for its lock")
             writer.execute(change)
-        time.sleep(0.5)  # until that attempt has given up
+            first = attempt()
+            until(lambda: attempt() != first or first is None, "its first attempt did not end")
         cursor.execute("COMMIT")
         result = done.result()
     if dropped:
@@ -835,15 +838,19 @@ class Writer(threading.Thread):
     def run(self) -> None:
         with self.session.cursor() as cursor:
             while not self.ended.is_set():
-                number = 1_000_000 + self.written
+                number, began = 1_000_000 + self.written, time.monotonic()
                 for sql in self.statements(number):
                     begun = time.monotonic()
                     cursor.execute(sql)
                     self.longest = max(self.longest, time.monotonic() - begun)
                 self.written += 1
                 # Rows deleted while the step reads make it try again: most of the time there must be none.
-                time.sleep(0.02)
+                self.ended.wait(max(0.02, 3 * (time.monotonic() - began)))
         self.session.close()
+
+    def write_more(self) -> None:
+        enough = self.written + 3
+        until(lambda: self.written >= enough or not self.is_alive(), "the application did not write")
 
     def statements(self, number: int) -> list[str]:
         return [
@@ -864,11 +871,11 @@ class Adder(Writer):
 def writing(login: Login, kind: type[Writer] = Writer) -> Iterator[Writer]:
     writer = kind(login)
     writer.start()
-    time.sleep(0.2)
     try:
+        writer.write_more()
         yield writer
+        writer.write_more()
     finally:
-        time.sleep(0.2)
         writer.ended.set()
         writer.join()
 
@@ -927,6 +934,10 @@ def test_nobody_waits_for_a_slow_look_at_a_table_that_is_left_over(
     assert writer.longest < 1.4, f"{writer.longest:.2f} s, and the look takes 1.5 s"
 
 
+def slow_check(*_: object) -> None:
+    time.sleep(0.8)  # plays: a check of a large table
+
+
 def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
     before: World, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -944,13 +955,13 @@ def test_a_writer_that_waits_for_the_look_is_let_through_and_never_ended(
                 deadline = time.monotonic() + 5
                 while before.run(waits) == [(0,)] and time.monotonic() < deadline:
                     time.sleep(0.01)
-                time.sleep(0.4)
+                time.sleep(0.4)  # plays: a slow check
             looking.execute("SELECT count(*) AS rows FROM public.links")
             seen.append(dict(looking.fetchone())["rows"])
             return is_unchanged(looking, one)
 
         monkeypatch.setattr(f"{ENGINE}.reconcile.reconcile.is_unchanged", look)
-        monkeypatch.setattr(f"{ENGINE}.reconcile.orphan_drop.is_unchanged", lambda *_: time.sleep(0.8))
+        monkeypatch.setattr(f"{ENGINE}.reconcile.orphan_drop.is_unchanged", slow_check)
         done = before.reconcile(lock={"timeout_ms": 1500, "attempts": 20, "deadline_seconds": 60})
         written[0].result()
     session.close()

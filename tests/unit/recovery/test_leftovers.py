@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from ansible.module_utils.dbrelease.runs.interrupted import (
 from own_sessions import connect
 from psycopg2 import sql
 from run_ids import run_id
+from waits import until
 
 DEAD, VERIFYING, OTHER = (run_id(f"20260102T03040{second}Z") for second in range(3))
 FROM, TO = "a1", "b2"
@@ -177,7 +178,6 @@ def test_a_program_that_has_not_connected_yet_is_ended_too(parameters: dict[str,
         run_id: subprocess.Popen(["sleep", "60"], env={**os.environ, "PGAPPNAME": f"dbrelease-upgrade-{run_id}"})
         for run_id in (DEAD, OTHER)
     }
-    time.sleep(0.2)
     try:
         assert leftovers.act(parameters, False)["programs_ended"] == 1
         assert programs[DEAD].wait(5) == -9
@@ -188,6 +188,16 @@ def test_a_program_that_has_not_connected_yet_is_ended_too(parameters: dict[str,
             program.wait()
 
 
+def started(name: str, application_name: str) -> bool:
+    """Whether a program of that name works under that name of its sessions."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            of_it = f"PGAPPNAME={application_name}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            if of_it and (folder / "comm").read_text().strip() == name:
+                return True
+    return False
+
+
 def test_a_script_that_is_ended_does_not_go_on_to_its_next_command(
     parameters: dict[str, Any], at_revision: None, tmp_path: Path
 ) -> None:
@@ -195,7 +205,7 @@ def test_a_script_that_is_ended_does_not_go_on_to_its_next_command(
     script = f"sleep 60; sleep 60; touch {tmp_path}/went_on"
     environment = {**os.environ, "PGAPPNAME": f"dbrelease-upgrade-{DEAD}"}
     with subprocess.Popen(["timeout", "600", "sh", "-c", script], env=environment) as program:
-        time.sleep(0.2)
+        until(partial(started, "sleep", environment["PGAPPNAME"]), "the script did not begin its first command")
         assert leftovers.act(parameters, False)["settled"]
         assert program.wait(5) in (-9, 137)
     assert not (tmp_path / "went_on").exists()

@@ -38,6 +38,7 @@ from ansible.module_utils.dbrelease.restore.swap.outage import AppOutage
 from ansible.module_utils.dbrelease.restore.swap.row_diff import differences
 from own_sessions import connect
 from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
+from waits import until
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -270,6 +271,7 @@ def test_it_swaps_in_where_there_is_no_live_database(world: World, copy: str) ->
 def test_sessions_that_come_again_and_again_do_not_keep_it_from_swapping(world: World, copy: str) -> None:
     stop = threading.Event()
     errors: list[str] = []
+    rounds: list[object] = []
 
     def knock() -> None:
         while not stop.is_set():
@@ -281,12 +283,13 @@ def test_sessions_that_come_again_and_again_do_not_keep_it_from_swapping(world: 
             with suppress(psycopg2.Error), session.cursor() as cursor:
                 cursor.execute("BEGIN; UPDATE accounts SET name = name; SELECT pg_sleep(0.2); COMMIT")
             session.close()
+            rounds.append(session)
 
     threads = [threading.Thread(target=knock, daemon=True) for _ in range(2)]
     for thread in threads:
         thread.start()
     try:
-        time.sleep(0.3)
+        until(lambda: rounds, "no session came and ended")
         result = world.swap(copy)
     finally:
         stop.set()
@@ -511,7 +514,7 @@ def test_a_container_that_is_still_stopping_is_started_when_it_has(
         if not waited:
             slow.exec_run(["touch", "/tmp/done"])
         waited.append(seconds)
-        time.sleep(seconds)
+        time.sleep(seconds)  # plays: the time of the code under test
 
     monkeypatch.setattr(lifecycle, "time", SimpleNamespace(monotonic=time.monotonic, sleep=wait))
     since = utc_now() - timedelta(seconds=asked_ago_s)

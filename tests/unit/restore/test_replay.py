@@ -6,7 +6,6 @@ import os
 import secrets
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -24,6 +23,7 @@ from ansible.module_utils.dbrelease.restore.swap.replay_sql import beginning
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import World
+from waits import until_an_idle_session_is_ended
 
 world = restore_world.world
 
@@ -125,7 +125,7 @@ def test_no_timeout_of_the_database_ends_the_comparison(world: World, monkeypatc
     world.execute(f"ALTER DATABASE {world.login.database} SET idle_in_transaction_session_timeout = '100ms'")
     world.back_up()
     world.execute("UPDATE orders SET title = 'changed' WHERE id = 1")
-    monkeypatch.setattr(lifecycle, "stop", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(lifecycle, "stop", lambda *_: until_an_idle_session_is_ended(world.login, in_transaction=True))
     result = world.swap(world.restore()["database"])
     assert result["rows"]["tables"]["public.orders"]["changed"] == 1
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from ansible.module_utils.dbrelease.restore.settings import create_statement, pr
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from restore_world import World
+from waits import until_an_idle_session_is_ended
 
 world = restore_world.world
 SUBSCRIBED = (
@@ -67,7 +67,7 @@ def test_values_that_a_setting_words_are_compared_by_that_setting(world: World, 
 def test_a_database_that_only_reads_and_ends_idle_sessions_is_restored(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "stop", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(lifecycle, "stop", lambda *_: until_an_idle_session_is_ended(world.login))
     for setting in (
         "default_transaction_read_only = on",
         "idle_session_timeout = '200ms'",

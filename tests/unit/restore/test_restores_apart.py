@@ -30,6 +30,7 @@ from ansible.module_utils.dbrelease.runs.exclusive import acting
 from own_sessions import connect
 from restore_world import World
 from run_ids import run_id
+from waits import until_an_idle_session_is_ended
 
 ROOT = Path(__file__).resolve().parents[3]
 OTHER = run_id("20200101T000000Z")
@@ -284,7 +285,7 @@ def test_a_lock_outlives_the_time_that_a_session_may_be_idle(world: World) -> No
     executes(world, f"ALTER DATABASE {world.login.database} SET idle_session_timeout = '100ms'")
     one, two = Run(**world.run), Run(**elsewhere(world).run)
     with advisory_lock(world.login, one):
-        time.sleep(0.5)
+        until_an_idle_session_is_ended(world.login)
         with pytest.raises(ReleaseError, match=f"dbrelease-lock-{one.run_id}"), advisory_lock(world.login, two):
             pass
 

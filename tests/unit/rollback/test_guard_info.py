@@ -20,7 +20,7 @@ import shared_database
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.migrate.move import read_counters, read_counters_before
-from ansible.module_utils.dbrelease.postgres.session import Login, transaction
+from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
 from ansible.module_utils.dbrelease.rollback import in_database, in_services
 from ansible.module_utils.dbrelease.rollback.in_services import Services, shown
 from ansible.module_utils.dbrelease.rollback.verdict import UNDECIDED, GuardResult, judge
@@ -461,8 +461,17 @@ def test_a_table_may_have_capitals_in_its_name(
     execute(session, 'ALTER TABLE order_items RENAME TO "Items"')
     assert look(guards=guards, created=created)["state"] == "allowed"
     with closing(connect(database, "writer")) as writer:
-        execute(writer, "BEGIN", """INSERT INTO "Items" VALUES (11, 11, 'someone')""")
+
+        def begin_late(cursor: Any, sql: str, *given: Any) -> Any:
+            """The writer begins after the open transactions were read."""
+            found = select(cursor, sql, *given)
+            if sql == in_database.GOING_ON:
+                execute(writer, "BEGIN", """INSERT INTO "Items" VALUES (11, 11, 'someone')""")
+            return found
+
+        monkeypatch.setattr(in_database, "select", begin_late)
         result = look(guards=guards, created=created)
+        monkeypatch.setattr(in_database, "select", select)
     assert statuses(result)["nothing_lost"] == "inconclusive"
     result = look("UPDATE alembic_version SET version_num = 'a1'", guards=guards, created=created)
     assert (result["state"], "but Items exists" in result["message"]) == ("refused", True)

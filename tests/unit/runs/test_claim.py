@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -332,18 +333,26 @@ def test_a_run_that_is_taken_over_while_it_looks_does_not_sign_for_the_next(
         assert try_lock(path), "not held"
 
 
-def claim_now(run: Run, when: float) -> bool:
-    time.sleep(max(when - time.time(), 0))
+at_once: Barrier
+
+
+def _share(barrier: Barrier) -> None:
+    global at_once
+    at_once = barrier
+
+
+def claim_now(run: Run) -> bool:
+    at_once.wait()
     refused: bool = opened(run, own()).refused
-    if not refused:
-        time.sleep(3)  # a controller that lives on
+    at_once.wait()  # a controller that lives on
     return refused
 
 
 def test_of_six_at_once_exactly_one_proceeds(one: Run) -> None:
     runs = [replace(one, run_id=f"20260102T03040{number}Z-aaaaaa") for number in range(6)]
-    with multiprocessing.get_context("fork").Pool(6, maxtasksperchild=1) as pool:
-        refused = pool.starmap(claim_now, [(run, time.time() + 0.5) for run in runs], chunksize=1)
+    fork = multiprocessing.get_context("fork")
+    with fork.Pool(6, _share, [fork.Barrier(6, timeout=60)], maxtasksperchild=1) as pool:
+        refused = pool.map(claim_now, runs, chunksize=1)
     assert refused.count(False) == 1
 
 

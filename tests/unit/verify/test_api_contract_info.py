@@ -52,7 +52,7 @@ def site() -> Iterator[Site]:
 
         def do_GET(self) -> None:
             site.asked.append((self.path, self.headers.get("Authorization", "")))
-            time.sleep(site.delay_s)
+            time.sleep(site.delay_s)  # plays: a slow API
             if site.hang_up:
                 self.close_connection = True
                 self.connection.shutdown(socket.SHUT_RDWR)
@@ -67,7 +67,7 @@ def site() -> Iterator[Site]:
             self.end_headers()
             for byte in data if site.byte_delay_s else ():
                 self.wfile.write(bytes([byte]))
-                time.sleep(site.byte_delay_s)
+                time.sleep(site.byte_delay_s)  # plays: a slow API
             if not site.byte_delay_s:
                 self.wfile.write(data)
 

@@ -23,6 +23,7 @@ from ansible.module_utils.dbrelease.verify.write_attribution import migration_tr
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from shared_database import await_inserts
+from waits import until, until_ended
 
 SCHEMA = """
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
@@ -148,35 +149,39 @@ def test_what_the_migration_does_to_a_table_is_red(
 
 
 @contextmanager
-def application(login: Login) -> Iterator[None]:
-    """Goes on inserting and updating, one row a transaction, until the end."""
-    ended = threading.Event()
+def application(login: Login) -> Iterator[Callable[[], None]]:
+    """Goes on inserting and updating, one row a transaction, until the end; a call waits for its next ten."""
+    ended, written = threading.Event(), 0
+
+    def more() -> None:
+        enough = written + 10
+        until(lambda: written >= enough, "the application did not write")
 
     def write() -> None:
+        nonlocal written
         connection = connect(login, "application")
         with connection.cursor() as cursor:
-            for number in range(1000, 10**6):
-                if ended.is_set():
-                    break
+            while not ended.wait(0.02):
+                number = 1000 + written
                 cursor.execute("INSERT INTO accounts VALUES (%s, 'new')", (number,))
                 cursor.execute("UPDATE accounts SET name = name || '!' WHERE id = %s", (number % 200 + 1,))
-                time.sleep(0.02)
+                written += 1
         connection.close()
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        time.sleep(0.3)
-        yield
+        more()
+        yield more
     finally:
         ended.set()
         thread.join()
 
 
 def test_what_the_application_writes_meanwhile_is_not_red(params: dict[str, Any], deploy: Deploy) -> None:
-    with application(deploy.login):
+    with application(deploy.login) as more:
         deploy.migrate("INSERT INTO order_items SELECT id FROM orders")
-        time.sleep(0.3)
+        more()
         result = act(params, False)
     assert statuses(result) == {"untouched.public.accounts": "inconclusive", "untouched.public.orders": "pass"}
     # Of what was written just when the migration was, it may not have been seen who did.
@@ -196,15 +201,24 @@ def test_what_others_wrote_before_the_upgrade_and_report_in_it_is_not_red(
             cursor.execute("UPDATE accounts SET name = name || '!' WHERE id = 1")
             cursor.execute("DELETE FROM orders WHERE id IN (SELECT max(id) FROM orders)")
 
-    def go_on() -> None:
-        time.sleep(1.1)
+    observer = connect(deploy.login, "observer")
+
+    def is_reported() -> bool:
+        with busy.cursor() as cursor, observer.cursor() as other:
+            cursor.execute("SELECT 1")  # at whose end the session reports, at most once a second
+            other.execute("SELECT n_tup_upd >= 20 FROM pg_stat_user_tables WHERE relname = 'accounts'")
+            return bool(other.fetchall()[0][0])
+
+    def report() -> None:
+        until(is_reported, "the session did not report what it wrote")
         busy.cursor().execute("UPDATE accounts SET name = 'x' WHERE id = 1")
 
-    thread = threading.Thread(target=go_on)
+    thread = threading.Thread(target=report)
     thread.start()
     deploy.migrate(meanwhile=thread.join)
     found = act(params, False)
     busy.close()
+    observer.close()
     assert set(statuses(found).values()) == {"inconclusive"}, found["message"]
 
 
@@ -323,7 +337,7 @@ CASES = [
 def test_the_application_alone_is_never_red(params: dict[str, Any], deploy: Deploy, does: list[str], when: str) -> None:
     if when == "before the upgrade":
         execute(deploy.login, *does)
-        time.sleep(0.3)
+        until_ended(deploy.login, "somebody")
     deploy.migrate(meanwhile=(lambda: execute(deploy.login, *does)) if when == "during" else lambda: None)
     if when == "after":
         execute(deploy.login, *does)
