@@ -116,8 +116,7 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
             # A locked table must not keep this session open, and with it hold back the vacuum of the whole server.
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
             # Before pg_dump reads them: no snapshot covers them, and the dump must not be behind what is recorded.
-            with giving_back_locks(cursor):
-                sequences = read_values(cursor)
+            sequences = read_values(cursor)
             obstacles = _obstacles(cursor)
             limits = replace(plan.dump, by_root=bool(scattered(cursor)))
             with dumping(commands, DumpFile(temporary), snapshot, limits) as dumped_meanwhile:

@@ -23,7 +23,6 @@ from ...postgres.session import (
     Connection,
     Login,
     connect,
-    giving_back_locks,
     server_reason,
     session,
     without_timeouts,
@@ -94,8 +93,7 @@ class Comparison:
                 for key in sorted(tables.keys() - self._known.keys()):
                     read_table(cursor, partial(self._save_unknown, keeper, cursor, tables[key]))
                 keeper.saved.large_objects = compare_large_objects(self._large_objects, read_large_objects(cursor))
-                with giving_back_locks(cursor):
-                    self.sequences = read_sequences(cursor)
+                self.sequences = read_sequences(cursor)
                 return keeper.finish(header)
         except psycopg2.Error as error:
             raise ReleaseError(

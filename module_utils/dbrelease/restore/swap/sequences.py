@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg2
-from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ...core.errors import ReleaseError
 from ...postgres.could_not_run import advised
+from ...postgres.sequences import SLICE, read_each
 from ...postgres.session import Login, select, server_reason, session
 from ...postgres.table_key import table_key
 
@@ -21,6 +21,10 @@ SELECT n.nspname AS schema, c.relname AS name, s.seqincrement AS step, s.seqmin 
        s.seqcycle AS cycle
 FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relpersistence <> 't' ORDER BY 1, 2
+"""
+ADVANCE = """
+SELECT setval(format('%%I.%%I', schema, name)::regclass, last, is_called)
+FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bool[]) AS wanted (schema, name, last, is_called)
 """
 
 
@@ -77,14 +81,11 @@ def _is_behind(there: Position, now: Position) -> bool:
 
 def read_sequences(cursor: Cursor) -> dict[str, Position]:
     """Every sequence of the database by `schema.sequence`. The cursor gives rows as mappings."""
-    return {table_key(row["schema"], row["name"]): _position(cursor, row) for row in select(cursor, SEQUENCES)}
-
-
-def _position(cursor: Cursor, row: Mapping[str, Any]) -> Position:
-    name = sql.Identifier(row["schema"], row["name"])
-    cursor.execute(sql.SQL("SELECT last_value AS last, is_called FROM {}").format(name))
-    (found,) = map(dict, cursor.fetchall())
-    return Position(**row, **found)
+    rows = {(row["schema"], row["name"]): row for row in select(cursor, SEQUENCES)}
+    return {
+        table_key(*name): Position(**rows[name], last=value.last, is_called=value.is_called)
+        for name, value in read_each(cursor, list(rows))
+    }
 
 
 def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
@@ -92,9 +93,10 @@ def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
     try:
         with session(incoming, APPLICATION) as cursor:
             planned = plan(live, read_sequences(cursor))
-            for one in planned.steps:
-                name = sql.Identifier(one.schema, one.name).as_string(cursor)
-                select(cursor, "SELECT setval(%s::regclass, %s, %s)", (name, one.last, one.is_called))
+            for begin in range(0, len(planned.steps), SLICE):
+                part = planned.steps[begin : begin + SLICE]
+                values = [(one.schema, one.name, one.last, one.is_called) for one in part]
+                select(cursor, ADVANCE, [list(column) for column in zip(*values, strict=True)])
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Advancing the sequences of {incoming.database} failed ({server_reason(error)}): nothing was swapped; "
