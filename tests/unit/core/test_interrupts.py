@@ -45,7 +45,7 @@ def test_the_first_is_an_error_and_no_other_is_heard(number: signal.Signals) -> 
         ask(number)
 
 
-def test_one_that_was_taken_for_a_failure_is_told_at_the_end() -> None:
+def test_a_signal_that_was_handled_as_a_failure_is_reported_at_the_end() -> None:
     with pytest.raises(Ended), ending_in_order(), suppress(ReleaseError):
         ask(signal.SIGTERM)
 

@@ -129,7 +129,7 @@ def test_what_a_later_version_writes_besides_is_kept(run_parameters: dict[str, A
 
 
 @pytest.mark.parametrize(("taken", "others"), [(0, ""), (40, ""), (40, '{"line": "of another run"}\n')])
-def test_a_disk_that_takes_the_beginning_of_a_line_is_told_and_keeps_nothing_of_it(
+def test_a_disk_that_writes_the_beginning_of_a_line_is_reported_and_the_line_is_removed(
     run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch, taken: int, others: str
 ) -> None:
     journal = Journal(Run(**run_parameters))

@@ -33,7 +33,7 @@ def line(step: str, event: str, **facts: Any) -> dict[str, Any]:
         ("guards", {"migration_xids": 7}, "facts.migration_xids is not a list"),
     ],
 )
-def test_odd_facts_are_told_with_their_line(step: str, facts: dict[str, Any], told: str) -> None:
+def test_odd_facts_are_reported_with_their_line(step: str, facts: dict[str, Any], told: str) -> None:
     with pytest.raises(ReleaseError) as raised:
         last_facts([line(step, "passed", **facts)], release="sample", environment="test", step=step)
     assert f"(in the last line of step {step}, of run {RUN}, {told}" in raised.value.message.replace(
@@ -41,7 +41,7 @@ def test_odd_facts_are_told_with_their_line(step: str, facts: dict[str, Any], to
     )
 
 
-def test_a_restore_does_not_take_an_older_backup_than_the_one_that_is_told_oddly(tmp_path: Path) -> None:
+def test_a_restore_refuses_an_older_backup_than_the_one_with_odd_facts(tmp_path: Path) -> None:
     older = line("backup", "passed", path="/x.dump", manifest="/x.json", sha256="00", bytes=5)
     run = Run(RUN, "sample", "test", "restore", str(tmp_path))
     assert find_backup("", run, [older]) == tmp_path / "x.dump"

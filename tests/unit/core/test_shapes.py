@@ -36,7 +36,7 @@ from ansible.module_utils.dbrelease.core.json_shape import EACH, difference
         ([], {EACH: int}, "it is not an object"),
     ],
 )
-def test_the_first_difference_is_told(value: Any, shape: Any, told: str) -> None:
+def test_the_first_difference_is_reported(value: Any, shape: Any, told: str) -> None:
     assert difference(value, shape) == told
 
 

@@ -161,7 +161,7 @@ def test_another_runs_program_works_on(place: Place) -> None:
     assert end_programs(place.commands, [OTHER]) == 1
 
 
-def test_an_orphan_whose_end_postgres_would_take_for_its_own_is_told_and_left(place: Place) -> None:
+def test_an_orphan_whose_end_postgres_would_take_for_its_own_is_reported_and_left(place: Place) -> None:
     place.begin("sh", "-c", "sleep 30 & exit 0")
     with pytest.raises(ReleaseError, match=rf"run {RUN} in container {place.container} failed \(\d+ sleep \(process"):
         end_programs(place.commands, [RUN])
@@ -177,7 +177,9 @@ def test_an_orphan_whose_end_postgres_would_take_for_its_own_is_told_and_left(pl
         (Finished((), 0, "\nworks 7 alembic\ndone\n", "", 9000), r"7 alembic \(process, program\) did not end"),
     ],
 )
-def test_what_was_not_seen_to_end_is_told(monkeypatch: pytest.MonkeyPatch, finished: Finished, said: str) -> None:
+def test_a_program_that_was_not_observed_to_end_is_reported(
+    monkeypatch: pytest.MonkeyPatch, finished: Finished, said: str
+) -> None:
     monkeypatch.setattr(HostCommands, "run", lambda *_, **__: finished)
     with pytest.raises(ReleaseError, match=rf"run {RUN} in the target failed \({said}"):
         end_programs(HostCommands(), [RUN])

@@ -98,7 +98,7 @@ def test_given_address_wins_over_the_container() -> None:
     assert (found["login_host"], found["login_port"], found["address_problem"]) == ("db.example.org", 6432, "")
 
 
-def test_without_containers_the_engine_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_containers_the_engine_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     assert look(db_host="db.example.org") == {
         "services": {},

@@ -92,12 +92,12 @@ def test_what_was_logged_while_the_release_was_there_is_not_of_before(
 
 
 @pytest.mark.parametrize("containers", [{}, {"broker": "", "app": ""}])
-def test_without_a_container_nothing_is_asked(run_parameters: dict[str, Any], containers: dict[str, str]) -> None:
+def test_without_a_container_no_log_is_read(run_parameters: dict[str, Any], containers: dict[str, str]) -> None:
     result = monitor_baseline.act(parameters(run_parameters, containers, "echo", "20"), False)
     assert (result["queue"], result["logs"]) == ({}, {})
 
 
-def test_a_log_that_is_not_there_is_told_and_no_failure(run_parameters: dict[str, Any]) -> None:
+def test_a_missing_log_is_reported_and_is_no_failure(run_parameters: dict[str, Any]) -> None:
     result = monitor_baseline.act(parameters(run_parameters, {"app": "dbrelease_no_such"}), False)
     assert result["logs"] == {"app_log": {"unread": "There is no log of a container dbrelease_no_such."}}
 

@@ -116,7 +116,7 @@ def remember(params: dict[str, Any], health: dict[str, Any]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def test_a_standby_that_was_there_and_is_gone_is_no_pass(params: dict[str, Any]) -> None:
+def test_a_standby_that_disappeared_is_no_pass(params: dict[str, Any]) -> None:
     path = Path(params["run"]["state_dir"]) / "journal.jsonl"
     line = json.loads(path.read_text().splitlines()[0])
     for standbys in (2, 0):
@@ -235,7 +235,7 @@ def test_what_was_so_before_the_release_is_no_failure_of_it(
     assert claims(params)["dead_rows"][0] == verdict
 
 
-def test_bloat_is_told_once_there_are_statistics(params: dict[str, Any], session: Connection) -> None:
+def test_bloat_is_reported_once_there_are_statistics(params: dict[str, Any], session: Connection) -> None:
     def bloat() -> int | None:
         seen: int | None = act(params, False)["sample"]["dead_rows"]["order_items"]["bloat_bytes"]
         return seen
@@ -290,7 +290,7 @@ def test_how_many_connections_are_allowed(before: int, allowed: float) -> None:
     assert connections_allowed(0.8, 100, before) == allowed
 
 
-def test_connections_of_others_count_also_for_whoever_may_not_see_what_they_do(
+def test_connections_of_others_count_for_a_role_that_may_not_read_their_activity(
     params: dict[str, Any], session: Connection
 ) -> None:
     role = f"watcher_{secrets.token_hex(4)}"
@@ -320,7 +320,7 @@ def test_what_the_server_could_not_read_is_no_finding(params: dict[str, Any], se
         assert "No space left on device" in claim["detail"] and "Free space" in claim["detail"]
 
 
-def test_a_database_that_is_gone_is_a_failure_of_its_claims(params: dict[str, Any]) -> None:
+def test_a_missing_database_is_a_failure_of_its_claims(params: dict[str, Any]) -> None:
     found = claims({**params, "login_port": 9})
     assert {found[name][0] for name in ("connections", "growth", "drift", "dead_rows", "revision")} == {"fail"}
     assert found["api"][0] == "pass" and "db_port" in found["drift"][1]
@@ -359,7 +359,7 @@ def test_an_api_that_is_down(params: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(DECLARED.keys() - {"window_seconds", "limits"}))
-def test_what_is_not_declared_is_not_looked_at(params: dict[str, Any], missing: str) -> None:
+def test_what_is_not_declared_is_not_checked(params: dict[str, Any], missing: str) -> None:
     params["monitoring"] = {key: value for key, value in DECLARED.items() if key != missing}
     result = act(params, False)
     assert result["verdict"] == "pass" and missing not in result["sample"]

@@ -222,7 +222,7 @@ class TestKilled:
         write(40, "sample", facts=sample_facts())
         assert begun(run_parameters, 100)["samples"] == 4
 
-    def test_the_time_that_nobody_watched_is_added(self, run_parameters: dict[str, Any], write: Write) -> None:
+    def test_the_time_without_a_watch_is_added(self, run_parameters: dict[str, Any], write: Write) -> None:
         """Killed after 100 s of 900, and again after 100 s more: 700 s are left to watch."""
         started = (datetime.now(UTC) - timedelta(seconds=3200)).isoformat().replace("+00:00", "Z")
         watch = {"started_at": started, "seconds": 900, "interval_seconds": 10}

@@ -146,7 +146,7 @@ def test_ready(target: Target) -> None:
     assert (closing["step"], closing["event"]) == ("readiness", "passed")
 
 
-def test_a_service_that_was_started_anew_once_is_stable(target: Target) -> None:
+def test_a_service_that_was_restarted_once_is_stable(target: Target) -> None:
     restarting(1)(target)
     assert target.ask()["ready"]
 

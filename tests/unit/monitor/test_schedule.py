@@ -112,7 +112,7 @@ def test_the_value_that_cron_would_not_have_is_named(output: str, name: str) -> 
         ("", "see play"),
     ],
 )
-def test_why_no_sample_could_be_taken_is_told(output: str, reason: str) -> None:
+def test_the_reason_for_a_missing_sample_is_reported(output: str, reason: str) -> None:
     assert f"the target cannot be watched ({reason})." in no_sample(output, "play")
 
 

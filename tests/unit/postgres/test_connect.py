@@ -65,16 +65,16 @@ def shown(session: psycopg2.extensions.connection) -> dict[str, str]:
         return dict(cursor.fetchall())
 
 
-def test_the_server_notices_a_client_that_is_gone(session: psycopg2.extensions.connection) -> None:
+def test_the_server_detects_a_lost_client(session: psycopg2.extensions.connection) -> None:
     assert shown(session) == SHOWN
 
 
-def test_a_client_notices_a_server_that_is_gone(session: psycopg2.extensions.connection) -> None:
+def test_a_client_detects_a_lost_server(session: psycopg2.extensions.connection) -> None:
     assert session.info.dsn_parameters["tcp_user_timeout"] == "60000"
 
 
 @pytest.mark.parametrize("module", [copy, backup])
-def test_it_notices_a_pg_restore_that_is_gone(database: Login, module: Any) -> None:
+def test_it_detects_a_lost_pg_restore(database: Login, module: Any) -> None:
     where: dict[str, Any] = {"host": database.host, "port": database.port, "dbname": database.database}
     who: dict[str, Any] = {"user": database.user, "password": database.password}
     with closing(psycopg2.connect(**where, **who, options=module.SESSION_OPTIONS)) as session:

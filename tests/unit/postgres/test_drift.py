@@ -135,7 +135,7 @@ def test_who_wrote_it_decides(shop: Session, look: Any, written: str, verdicts: 
     assert {name: proof["status"] for name, proof in look(instant).items()} == {**GREEN, **verdicts}
 
 
-def test_whoever_asks_for_it_is_told_of_drift_in_red(shop: Session, look: Any) -> None:
+def test_drift_is_reported_in_red_where_it_is_requested(shop: Session, look: Any) -> None:
     instant = prove(shop)
     run(shop, NEW_ORDER)
     proofs = look(instant, "fail")

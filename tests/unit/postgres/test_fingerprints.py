@@ -168,7 +168,7 @@ def test_a_column_is_hashed_alike_whichever_tables_are_read(session: Any, cursor
     assert read(session)["public.b"]["fingerprint"] == read(session, {"public.b": ["v"]})["public.b"]["fingerprint"]
 
 
-def test_only_the_columns_asked_for_count_and_what_is_gone_is_said(session: Any, cursor: Any) -> None:
+def test_only_requested_columns_are_compared_and_missing_ones_are_reported(session: Any, cursor: Any) -> None:
     cursor.execute("CREATE TABLE t (a int, b int); INSERT INTO t VALUES (1, 1)")
     before = read(session, {"public.t": ["a"]})["public.t"]
     assert (before["absent"], before["missing"], before["columns"]) == (False, [], ["a"])

@@ -180,7 +180,7 @@ def test_the_watch_sees_blockers_once_each(database: Login, blocked: Any) -> Non
     claim_worker_is_named(watch.seen)
 
 
-def test_the_watch_stays_empty_where_it_cannot_look() -> None:
+def test_the_watch_stays_empty_where_it_cannot_connect() -> None:
     with watch_blockers(Login("127.0.0.1", 1, "u", "d"), "migrator") as watch:
         pass  # it begins when the first attempt to connect has ended
     assert watch.seen == []
@@ -252,7 +252,7 @@ def test_an_autovacuum_that_blocks_is_cancelled_before_writers_wait_for_long(dat
 
 
 @pytest.mark.usefixtures("_may_not_cancel")
-def test_an_autovacuum_gives_way_to_whoever_waits_for_it(database: Login, vacuumed: str) -> None:
+def test_an_autovacuum_gives_way_to_a_session_that_waits_for_it(database: Login, vacuumed: str) -> None:
     with (
         closing(connect(database, "dbrelease waits")) as connection,
         watch_blockers(database, "dbrelease waits", limits=LIMITS) as watch,
@@ -264,7 +264,7 @@ def test_an_autovacuum_gives_way_to_whoever_waits_for_it(database: Login, vacuum
 
 
 @pytest.mark.usefixtures("_may_not_cancel")
-def test_nobody_else_is_waited_for_so_long(database: Login, vacuumed: str, session: Any) -> None:
+def test_no_other_session_is_waited_for_so_long(database: Login, vacuumed: str, session: Any) -> None:
     with session.cursor() as cursor:
         cursor.execute(f"BEGIN; LOCK TABLE {vacuumed} IN ROW EXCLUSIVE MODE")
     waits = []

@@ -351,7 +351,7 @@ def test_a_locked_table_that_is_altered_is_no_reason_to_refuse(world: World, dat
     assert "another session has locked a table that the release alters" in proof["detail"]
 
 
-def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
+def test_a_user_who_may_not_create_temporary_tables_is_reported(world: World) -> None:
     name = f"deployer_{secrets.token_hex(4)}"
     database = world.parameters["login_db"]
     world.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'of-the-tests'; GRANT pg_read_all_stats, pg_read_all_data TO {name}")
@@ -368,7 +368,7 @@ def test_a_user_who_may_make_no_temporary_table_is_told(world: World) -> None:
         world.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None:
+def test_what_an_owner_may_not_do_is_reported(world: World) -> None:
     owner, database = f"owner_{secrets.token_hex(4)}", world.parameters["login_db"]
 
     def told(rule: str = "rights") -> dict[str, Any]:
@@ -407,7 +407,7 @@ def test_an_owner_is_told_what_postgres_will_not_let_it_do(world: World) -> None
         world.sql(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
 
 
-def test_a_backend_that_may_not_act_as_the_owner_is_told(world: World) -> None:
+def test_a_backend_that_may_not_act_as_the_owner_is_reported(world: World) -> None:
     """Its Alembic is refused by the server where it asks to be the owner, and answers as itself."""
     owner = f"owner_{secrets.token_hex(4)}"
     world.sql(f"CREATE ROLE {owner} LOGIN CREATEDB PASSWORD 'of-the-tests'; GRANT pg_read_all_stats TO {owner}")
@@ -444,7 +444,7 @@ def test_a_renamed_table_that_keeps_the_names_of_its_indexes_is_named(world: Wor
     assert world.look()["state"] == "ready"
 
 
-def test_deployed_target_with_the_old_files_gone_from_the_backend_says_so(world: World) -> None:
+def test_a_deployed_target_without_the_old_files_in_the_backend_is_reported(world: World) -> None:
     world.deploy()
     world.payload.unlink()
     world.alembic(heads=f"{START} (head)\n")
@@ -791,7 +791,7 @@ def test_old_transaction_on_a_table_is_named_without_its_data(world: World, data
     assert world.look()["state"] == "ready"
 
 
-def test_old_transaction_elsewhere_is_nobodys_business(world: World, database: Login) -> None:
+def test_an_old_transaction_elsewhere_is_ignored(world: World, database: Login) -> None:
     world.sql("CREATE TABLE unrelated (x int)")
     world.release["server"]["transaction_age_limit_seconds"] = 0
     other = connect(database, "elsewhere")
@@ -997,7 +997,7 @@ def test_a_type_that_the_migration_makes_is_no_reason_to_refuse(
     assert world.value("SELECT to_regtype('mood')") is None, "nothing of it is left"
 
 
-def test_a_type_that_nobody_makes_is_refused(world: World) -> None:
+def test_a_type_that_nothing_creates_is_refused(world: World) -> None:
     world.release["migration"]["revision_files"] = [{"name": "x.py", "content": REVISION}]
     world.release["tables"]["created"]["order_items"]["columns"]["mood"] = {"type": "integr", "nullable": True}
     result = world.look()

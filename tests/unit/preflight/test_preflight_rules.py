@@ -214,7 +214,7 @@ def test_what_alembic_needs_is_given_by_the_inventory() -> None:
 
 
 @pytest.mark.parametrize(("container", "said"), [("db", True), ("backend", False)])
-def test_a_one_shot_service_is_told_what_is_supported(container: str, said: bool) -> None:
+def test_a_one_shot_service_is_refused_with_what_is_supported(container: str, said: bool) -> None:
     facts = replace(HEALTHY, services={"db": Service("shop_migrate", "exited")})
     proof = rules_target.services(replace(DEMANDS, container=container), facts)
     assert proof.status == "fail"
@@ -330,7 +330,7 @@ def test_release_without_optional_sections_demands_little() -> None:
     }
 
 
-def test_a_table_that_is_left_over_names_the_command_that_takes_it_away() -> None:
+def test_a_table_that_is_left_over_names_the_command_that_drops_it() -> None:
     data = {**release(Path("/srv/backend")), "commands": {"reconcile": "reconcile -i {environment}"}}
     for demands, named in (
         (Demands.of(data, "staging"), "`reconcile -i staging`"),

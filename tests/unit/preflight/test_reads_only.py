@@ -87,7 +87,7 @@ def test_the_options_of_the_place_stay(folder: Path, monkeypatch: pytest.MonkeyP
     assert os.environ["PGOPTIONS"] in alembic.reader_environment(HostCommands(str(folder)))["PGOPTIONS"]
 
 
-def test_where_a_pooler_takes_no_options_it_is_asked_without(folder: Path) -> None:
+def test_where_a_pooler_accepts_no_options_it_connects_without(folder: Path) -> None:
     script = folder / "pooled.sh"
     script.write_text(
         'if [ -n "$PGOPTIONS" ]; then echo "FATAL: unsupported startup parameter: options" >&2; exit 1; fi; echo a1\n'

@@ -65,5 +65,5 @@ def test_one_that_is_red_already_is_named_with_its_own_remedy(api: tuple[str, di
 
 
 @pytest.mark.parametrize(("guards", "ready"), [([LOSSES], True), ([ANSWERS], False), ([], True)])
-def test_it_is_not_asked_where_nothing_is_to_be_deployed(guards: list[dict[str, Any]], ready: bool) -> None:
+def test_it_is_not_checked_where_nothing_is_deployed(guards: list[dict[str, Any]], ready: bool) -> None:
     assert way_back(release(*guards), {}, "http://127.0.0.1:9", "", ready=ready).status == "skipped"

@@ -302,7 +302,7 @@ def test_an_empty_failure_is_none(make: Make, given: Any) -> None:
     assert make(FULL, failure=given)["outcome"] == "deployed"
 
 
-def test_the_outcome_that_was_not_asked_for_is_no_success(make: Make) -> None:
+def test_an_outcome_that_was_not_requested_is_no_success(make: Make) -> None:
     model = make(FULL, asked=["already_deployed"])
     assert (model["outcome"], model["succeeded"]) == ("deployed", False)
 
@@ -398,7 +398,7 @@ def test_samples_are_series_and_no_stages(make: Make) -> None:
     ],
     ids=["it asks how it was", "it watches", "it does neither"],
 )
-def test_what_other_runs_saw_since_the_deployment_is_shown_to_whoever_asks(
+def test_what_other_runs_observed_since_the_deployment_is_shown(
     run: Run, events: list[Event], earlier: list[str]
 ) -> None:
     other = replace(run, run_id="20260101T000000Z-000001")
@@ -720,7 +720,7 @@ def test_check_mode_gives_nothing_back(call: Call, run: Run) -> None:
     assert path_in(run.state_dir).exists()
 
 
-def test_where_nothing_can_be_written_the_first_cause_is_told(call: Call, run: Run) -> None:
+def test_where_nothing_can_be_written_the_first_cause_is_reported(call: Call, run: Run) -> None:
     Path(run.state_dir).parent.mkdir(exist_ok=True)
     Path(run.state_dir).write_text("a file where the folder should be")
     with pytest.raises(ReleaseError) as raised:

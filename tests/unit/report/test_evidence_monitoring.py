@@ -81,7 +81,7 @@ def test_what_a_watch_saw(run: Run, _: str, events: list[Event], says: list[str]
     assert [one for one in says if one not in found] == [] and [one for one in never if one in found] == []
 
 
-def test_whoever_asks_how_it_was_sees_what_other_runs_saw(run: Run) -> None:
+def test_a_report_shows_what_other_runs_observed(run: Run) -> None:
     other = replace(run, run_id="20260101T000000Z-000001")
     lines = [
         *lines_of([*FULL, ("sample", "failed", SEEN)], other),

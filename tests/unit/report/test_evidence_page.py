@@ -155,11 +155,11 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
         ("refused", "Nothing to roll back: this run did not start to change the database"),
     ],
 )
-def test_it_makes_sense_of_a_run_that_did_not_end_as_asked(run: Run, situation: str, says: str) -> None:
+def test_it_explains_a_run_that_did_not_end_as_requested(run: Run, situation: str, says: str) -> None:
     assert says in " ".join(report_of(situation, run).split())
 
 
-def test_the_newest_sample_is_told_in_full() -> None:
+def test_the_newest_sample_is_reported_in_full() -> None:
     growth = {"total": 9000, "latest": "2026-01-02T03:04:05.678+00:00"}
     told = {
         one["section"]: one["text"]

@@ -138,5 +138,5 @@ def test_a_rollback_tells_of_its_downgrade_as_a_deploy_does_of_its_upgrade(run: 
         ("make rollback", False),
     ],
 )
-def test_whose_a_command_is_is_told_by_its_playbook(command: str, own: bool) -> None:
+def test_the_playbook_decides_whose_a_command_is(command: str, own: bool) -> None:
     assert is_of("rollback", command) == own

@@ -204,7 +204,7 @@ def test_why_an_email_did_not_go(params: dict[str, Any], _: str, options: dict[s
 
 
 @pytest.mark.parametrize("status", [301, 403, 404, 500])
-def test_a_webhook_that_refuses_is_told_without_its_address(params: dict[str, Any], status: int) -> None:
+def test_a_webhook_that_refuses_is_reported_without_its_address(params: dict[str, Any], status: int) -> None:
     with webhook(status) as hook:
         result = notification.act({**params, "webhook_url": hook.url}, False)
     assert f"127.0.0.1 answered with status {status}" in result["message"]
@@ -225,7 +225,7 @@ def test_without_a_receiver_it_is_skipped_and_says_so(params: dict[str, Any]) ->
     assert result["message"] == "Neither notify_webhook_url nor notify_email is set."
 
 
-def test_an_event_that_is_not_told_leaves_nothing(params: dict[str, Any]) -> None:
+def test_an_event_that_is_not_reported_leaves_nothing(params: dict[str, Any]) -> None:
     with webhook() as hook:
         result = notification.act({**params, "events": ["failure"], "webhook_url": hook.url}, False)
     assert (result["event"], result["proofs"], hook.bodies) == ("", [], [])

@@ -148,7 +148,7 @@ def test_a_living_holder_is_named_at_once(one: Run, two: Run, sleeper: subproces
         assert word in came.message
 
 
-def test_a_dead_holder_blocks_nobody(one: Run, two: Run, sleeper: subprocess.Popen[bytes]) -> None:
+def test_a_dead_holder_blocks_no_run(one: Run, two: Run, sleeper: subprocess.Popen[bytes]) -> None:
     opened(one, controller(process_of(sleeper.pid)))
     sleeper.kill()
     sleeper.wait()
@@ -159,7 +159,7 @@ def test_a_dead_holder_blocks_nobody(one: Run, two: Run, sleeper: subprocess.Pop
 
 
 @pytest.mark.parametrize("other", [{"started": "1"}, {"boot_id": "another"}])
-def test_a_number_that_another_process_has_now_blocks_nobody(
+def test_a_process_id_that_was_reused_blocks_no_run(
     one: Run, two: Run, sleeper: subprocess.Popen[bytes], other: dict[str, str]
 ) -> None:
     opened(one, controller(process_of(sleeper.pid)))
@@ -232,7 +232,7 @@ def test_a_remote_holder_that_moves_is_alive(one: Run, two: Run) -> None:
     assert one.run_id in came.message
 
 
-def test_a_remote_holder_without_a_sign_of_life_blocks_nobody(one: Run, two: Run) -> None:
+def test_a_remote_holder_without_a_sign_of_life_blocks_no_run(one: Run, two: Run) -> None:
     opened(one, controller(process_of(os.getpid()), boot_id="another"))
     begun = time.monotonic()
     came = opened(two, own())
@@ -356,7 +356,7 @@ def test_of_six_at_once_exactly_one_proceeds(one: Run) -> None:
     assert refused.count(False) == 1
 
 
-def test_a_process_that_is_gone_does_not_run(sleeper: subprocess.Popen[bytes]) -> None:
+def test_a_process_that_ended_does_not_run(sleeper: subprocess.Popen[bytes]) -> None:
     process = process_of(sleeper.pid)
     assert process and is_running(process)
     sleeper.kill()

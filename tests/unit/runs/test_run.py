@@ -124,7 +124,7 @@ def opened(run: dict[str, Any], *, check_mode: bool = False, exclusive: bool = T
     return act({**names, **NOWHERE, "exclusive": exclusive, "controller": who, "asked": ["deployed"]}, check_mode)
 
 
-def test_of_two_exclusive_runs_the_second_is_refused_and_told_why(run_parameters: dict[str, Any]) -> None:
+def test_of_two_exclusive_runs_the_second_is_refused_with_the_reason(run_parameters: dict[str, Any]) -> None:
     first, second = (opened(run_parameters) for _ in range(2))
     assert (first["refused"], first["message"]) == (False, "")
     assert second["refused"]
@@ -137,7 +137,7 @@ def test_of_two_exclusive_runs_the_second_is_refused_and_told_why(run_parameters
     ]
 
 
-def test_in_check_mode_a_held_target_is_told_and_not_refused(run_parameters: dict[str, Any]) -> None:
+def test_in_check_mode_a_held_target_is_reported_and_not_refused(run_parameters: dict[str, Any]) -> None:
     first = opened(run_parameters)
     before = lines(run_parameters)
     dry = opened(run_parameters, check_mode=True)

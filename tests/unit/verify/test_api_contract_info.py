@@ -189,7 +189,7 @@ def test_facts_are_numbers_with_units(call: Call) -> None:
     assert 0 < facts["latency_ms"]["p50"] <= facts["latency_ms"]["p95"] <= facts["latency_ms"]["max"]
 
 
-def test_every_endpoint_is_asked_as_often_as_declared(call: Call, site: Site) -> None:
+def test_every_endpoint_is_requested_as_often_as_declared(call: Call, site: Site) -> None:
     call("observe")
     assert [path for path, _ in site.asked] == ["/orders"] * 3 + ["/health"] * 3
 

@@ -150,7 +150,7 @@ def interrupt(login: Login, how: str) -> threading.Thread:
 
 
 @pytest.mark.parametrize("how", ["pg_cancel_backend", "pg_terminate_backend"])
-def test_a_verification_that_somebody_interrupts_ends_with_no_red_claim(
+def test_an_interrupted_verification_ends_without_a_red_claim(
     shop: Any, login_parameters: dict[str, Any], run_parameters: dict[str, Any], database: Login, how: str
 ) -> None:
     thread = interrupt(database, how)
@@ -176,7 +176,7 @@ def test_a_red_claim_beside_it_is_what_counts(login_parameters: dict[str, Any], 
     assert raised.value.facts["could_not_run"] is False
 
 
-def test_a_server_that_lets_nobody_in_is_no_red_claim(
+def test_a_server_that_refuses_every_session_is_no_red_claim(
     login_parameters: dict[str, Any], run_parameters: dict[str, Any]
 ) -> None:
     away = {**login_parameters, "login_port": 1}

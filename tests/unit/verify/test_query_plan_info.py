@@ -181,7 +181,7 @@ def test_the_order_of_an_index_serves_a_limit(shop: Session, look: Look) -> None
     assert (proof["status"], proof["observed"]["does"]) == ("pass", True)
 
 
-def test_an_index_walked_from_end_to_end_serves_nobody(shop: Session, look: Look) -> None:
+def test_an_index_that_is_read_from_end_to_end_does_not_serve(shop: Session, look: Look) -> None:
     execute(shop, MANY, "ANALYZE orders")
     (proof,) = look(sql="SELECT * FROM orders WHERE account_id IS DISTINCT FROM 1")["proofs"]
     assert (proof["status"], proof["observed"]["can"]) == ("fail", False)
@@ -260,7 +260,7 @@ def test_rows_of_a_repeated_look_up_are_counted_each_time() -> None:
     assert not serves(plan, ["another"])
 
 
-def test_a_seek_by_the_same_column_is_told_from_others() -> None:
+def test_a_seek_by_the_same_column_is_distinguished() -> None:
     def sought(condition: str) -> list[str]:
         scan = {"Node Type": "Bitmap Index Scan", "Index Name": "other", "Index Cond": condition}
         return list(seeking(scan, "account_id", ["other"]))

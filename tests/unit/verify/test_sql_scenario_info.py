@@ -294,7 +294,7 @@ def test_a_step_that_takes_too_long_is_inconclusive(play: Play) -> None:
     assert "statement_timeout_ms" in proof["remedy"]
 
 
-def test_a_value_that_nobody_saved_runs_nothing(play: Play) -> None:
+def test_a_value_that_was_not_saved_runs_nothing(play: Play) -> None:
     (proof,) = play(steps("SELECT %(account)s AS a"))["proofs"]
     assert (proof["status"], proof["sample"]) == ("fail", [])
     assert "%(account)s, which no earlier step saves; nothing was run" in proof["detail"]

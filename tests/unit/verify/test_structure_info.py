@@ -503,7 +503,7 @@ def test_only_what_is_declared_is_proved(altered: dict[str, Any], cursor: Any) -
     assert [name for name in statuses(act(altered, False)) if "added" in name] == ["structure.orders.added_indexes"]
 
 
-def test_a_table_that_is_gone_has_nothing_of_what_is_added(altered: dict[str, Any], cursor: Any) -> None:
+def test_a_missing_table_has_nothing_of_what_is_added(altered: dict[str, Any], cursor: Any) -> None:
     cursor.execute("DROP TABLE orders CASCADE")
     found = {proof["name"]: proof for proof in act(altered, False)["proofs"]}
     assert {(found[name]["status"], found[name]["detail"]) for name in ADDED_PROOFS} == {

@@ -233,7 +233,7 @@ def test_who_can_have_written_between_two_looks(
     assert (found.own, found.others) == (busy and own, busy and not own)
 
 
-def test_rows_of_which_nobody_saw_the_writer_are_not_called_the_applications() -> None:
+def test_rows_of_an_unobserved_writer_are_not_called_the_applications() -> None:
     before = {"rows": 10, "fingerprint": "1", "oid": 5}
     now = {"rows": 13, "fingerprint": "2", "oid": 5, "absent": False, "missing": []}
     written = {"inserted": 3, "updated": 0, "deleted": 0}

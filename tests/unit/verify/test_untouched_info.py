@@ -356,7 +356,7 @@ REWRITTEN = [  # what somebody did, and how many rows that took away or changed
 
 
 @pytest.mark.parametrize(("does", "rows"), [row[1:] for row in REWRITTEN], ids=[row[0] for row in REWRITTEN])
-def test_how_many_rows_others_took_away_is_told(
+def test_the_number_of_rows_that_others_deleted_is_reported(
     params: dict[str, Any], deploy: Deploy, does: list[str], rows: int | None
 ) -> None:
     deploy.migrate()
@@ -518,7 +518,7 @@ def test_what_cannot_be_compared_is_said(
     assert said in detail(result, "public.orders")
 
 
-def test_without_a_baseline_it_cannot_look(params: dict[str, Any]) -> None:
+def test_without_a_baseline_it_cannot_compare(params: dict[str, Any]) -> None:
     with pytest.raises(ReleaseError, match=r"has none of release sample in environment test\): run the playbook"):
         act(params, False)
 
