@@ -154,8 +154,13 @@ class World:
 
     def every_row(self) -> dict[str, list[tuple[Any, ...]]]:
         """The rows themselves as text, by table."""
-        names = self.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid >= 16384")
-        return {name: self.execute(f"SELECT t::text FROM ONLY {name} AS t ORDER BY 1") for (name,) in names}
+        found: dict[str, list[tuple[Any, ...]]] = {}
+        with closing(connect(self.login, "tests")) as session, session.cursor() as cursor:
+            cursor.execute("SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND oid >= 16384")
+            for (name,) in cursor.fetchall():
+                cursor.execute(f"SELECT t::text FROM ONLY {name} AS t ORDER BY 1")
+                found[name] = list(cursor.fetchall())
+        return found
 
     def journal(self) -> list[dict[str, Any]]:
         path = self.state / "journal.jsonl"
@@ -170,13 +175,9 @@ class World:
         }
 
 
-@contextmanager
-def world_of(database: Login, server: Login, run: dict[str, Any]) -> Iterator[World]:
-    """With settings of the database and of a role in it; everything made beside it is gone afterwards."""
-    name, role = database.database, f"role_{secrets.token_hex(4)}"
-    world = World(database, server, run, role)
-    world.execute(SCHEMA)
-    for statement in (
+def settings_of(name: str, role: str) -> tuple[str, ...]:
+    """The statements that give the database its settings, and those of a role in it."""
+    return (
         f"CREATE ROLE {role}",
         f"COMMENT ON DATABASE {name} IS 'The shop''s'",
         f"REVOKE ALL ON DATABASE {name} FROM PUBLIC",
@@ -185,8 +186,18 @@ def world_of(database: Login, server: Login, run: dict[str, Any]) -> Iterator[Wo
         f"ALTER DATABASE {name} SET statement_timeout = '70s'",
         f"ALTER ROLE {role} IN DATABASE {name} SET work_mem = '5MB'",
         f"ALTER DATABASE {name} CONNECTION LIMIT 90",
-    ):
-        world.execute(statement)
+    )
+
+
+@contextmanager
+def world_of(database: Login, server: Login, run: dict[str, Any]) -> Iterator[World]:
+    """With settings of the database and of a role in it; everything made beside it is gone afterwards."""
+    name, role = database.database, f"role_{secrets.token_hex(4)}"
+    world = World(database, server, run, role)
+    with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(SCHEMA)
+        for statement in settings_of(name, role):
+            cursor.execute(statement)
     try:
         yield world
     finally:
