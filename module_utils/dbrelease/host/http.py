@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -21,9 +22,17 @@ from .json_lists import MISSING, Keys, at, keys_in_lists, keys_of_items
 
 REDIRECTS = {301, 302, 303, 307, 308}
 REDIRECTS_AT_MOST = 5
+TOO_MANY = 429  # Too Many Requests
 ANSWER_BYTES_AT_MOST = 64 * 1024 * 1024
 PACKED, GZIP_OR_ZLIB = ("gzip", "x-gzip", "deflate"), 47
 START_IT = "Start the service (its log may show why it is down) or correct the base URL, and rerun the playbook."
+
+# Headers by which a cache in front of a service says that the answer is its own; RFC 9111 has only the first.
+AGE, CACHE_STATUS = "Age", re.compile(r"(?:^|[\s,;:-])(?:tcp_)?(?:\w+_)?hit\b|\bstale\b|\bupdating\b", re.IGNORECASE)
+CACHE_HEADERS = ("X-Cache", "X-Cache-Status", "X-Proxy-Cache", "CF-Cache-Status", "X-Vercel-Cache", "Cache-Status")
+NOT_CACHED = (
+    "Let api_base_url lead to the service itself, or let the cache pass on requests with `Cache-Control: no-cache`."
+)
 
 NOT_TRUSTED = (
     "Put the authority's certificate (PEM) in a file on the target, and set api_ca_file in the inventory to that file; "
@@ -41,6 +50,7 @@ class Answer:
     outer: the keys of the object that contains the list, where the list is not the answer itself.
     below: the keys of the objects in an object's lists.
     note: a remark on the status, as a clause with its comma.
+    says_nothing: the service did not make this answer, or refused to make one, which says nothing about the release.
     value: the whole answer, only where it was requested as a document.
     """
 
@@ -54,6 +64,7 @@ class Answer:
     problem: str = ""
     remedy: str = ""
     url: str = ""
+    says_nothing: bool = False
     value: Any = None
 
     @property
@@ -108,7 +119,12 @@ class HttpSession:
                 )
             self._session.verify = ca_file
         self._session.headers.update(
-            {"Accept": "application/json", "Accept-Encoding": "gzip", "User-Agent": "dbrelease"}
+            {
+                "Accept": "application/json",
+                "Accept-Encoding": "gzip",
+                "Cache-Control": "no-cache",
+                "User-Agent": "dbrelease",
+            }
         )
         self._session.auth = login_in(base_url)
 
@@ -149,10 +165,20 @@ class HttpSession:
         except (OSError, ValueError, requests.RequestException) as error:
             return self._no_answer(path, begun, error)
         duration_ms = _milliseconds_since(begun)
+        if cache := cached(response.headers):
+            problem = f"was answered by a cache ({cache}), which does not show how the service answers now."
+            where = f"{self.url}{path}"
+            return Answer(duration_ms, problem=problem, remedy=NOT_CACHED, url=where, says_nothing=True)
         seen = describe(body, response.headers.get("Content-Type", ""), place)
         value = json.loads(body) if keep and seen.kind in ("list", "object") else None
         return replace(
-            seen, duration_ms=duration_ms, status=response.status_code, note=note, url=f"{self.url}{path}", value=value
+            seen,
+            duration_ms=duration_ms,
+            status=response.status_code,
+            note=note,
+            url=f"{self.url}{path}",
+            says_nothing=response.status_code == TOO_MANY,
+            value=value,
         )
 
     def _no_answer(self, path: str, begun: float, error: Exception) -> Answer:
@@ -171,6 +197,15 @@ class HttpSession:
                 return response, f", a redirect to {urlsplit(target).hostname}, which is not followed", body
             url = target
         return response, f", after {REDIRECTS_AT_MOST} redirects", body
+
+
+def cached(headers: Mapping[str, str]) -> str:
+    """The header by which a cache says that an answer is an earlier one of the service; empty without such a header."""
+    age = headers.get(AGE, "").strip()
+    if age.isdigit() and int(age) > 0:
+        return f"{AGE}: {age}"
+    found = ((name, headers.get(name, "")) for name in CACHE_HEADERS)
+    return next((f"{name}: {value[:40]}" for name, value in found if CACHE_STATUS.search(value)), "")
 
 
 def _body_of(response: requests.Response) -> bytes:

@@ -20,6 +20,13 @@ POSTGRES_PORT = 5432
 REACH_TIMEOUT_S = 1.0
 NEVER = "0001-01-01"
 SHORTEST_ID = 12
+# What Compose and Swarm write on each container of a service, and Compose on one that `run` started.
+SERVICE_LABELS = (
+    ("com.docker.compose.project", "com.docker.compose.service"),
+    ("com.docker.swarm.service.id",),
+)
+ONE_OFF = "com.docker.compose.oneoff"
+STOPPED = ("exited", "dead", "created")
 
 Attributes = Mapping[str, Any]
 Reachable = Callable[[str, int], bool]
@@ -94,6 +101,32 @@ def _inspect_one(client: docker.DockerClient, container: str) -> Attributes | No
     by_name = attributes["Name"].removeprefix("/") == container
     by_id = len(container) >= SHORTEST_ID and attributes["Id"].startswith(container)
     return attributes if by_name or by_id else None
+
+
+def replicas(container: str, *, stopped: bool = True) -> list[str]:
+    """The container, and the other ones that Compose or Swarm runs of the same service.
+
+    stopped: also those that do not run; the named one is in the list in any case. Raises ReleaseError, DockerException.
+    """
+    attributes = inspect({"one": container})["one"]
+    labels: Mapping[str, str] = ((attributes or {}).get("Config") or {}).get("Labels") or {}
+    keys = next((keys for keys in SERVICE_LABELS if all(labels.get(key) for key in keys)), ())
+    if attributes is None or not keys or labels.get(ONE_OFF) == "True":
+        return [container]
+    client = docker_client()
+    try:
+        found = client.api.containers(all=True, filters={"label": [f"{key}={labels[key]}" for key in keys]})
+    finally:
+        client.close()
+    others = [
+        one["Names"][0].removeprefix("/")
+        for one in found
+        if one["Id"] != attributes["Id"]
+        and (one.get("Labels") or {}).get(ONE_OFF) != "True"
+        and (stopped or one["State"] not in STOPPED)
+        and one.get("Names")
+    ]
+    return [container, *sorted(others)]
 
 
 def service_of(container: str, attributes: Attributes | None) -> Service:

@@ -42,5 +42,6 @@ def claim_of(name: str, proofs: Sequence[Proof]) -> Claim:
         worst = [proof for proof in proofs if proof.status in statuses]
         if worst:
             detail = f"{worst[0].title}: {worst[0].detail} {worst[0].remedy}".strip()
-            return Claim(name, "fail" if verdict == "fail" else "inconclusive", detail)
+            unknown = all(proof.could_not_run for proof in worst)
+            return Claim(name, "fail" if verdict == "fail" else "inconclusive", detail, could_not_run=unknown)
     return Claim(name)

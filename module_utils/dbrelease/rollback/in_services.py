@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 import docker.errors
@@ -19,7 +20,7 @@ from ..core.redaction import masked
 from ..host.commands import docker_client
 from ..host.container_log import log_lines
 from ..host.http import HttpSession
-from ..host.inspect import inspect, moment, no_container
+from ..host.inspect import inspect, moment, no_container, replicas
 from ..host.json_lists import MISSING, at, lists_in, objects_in
 from ..host.log_events import COLOURS, without_data
 from ..release.guard_kinds import Guard, kind_of
@@ -126,49 +127,51 @@ class Services:
         name = self.containers.get(declared["service"])
         if not name:
             return GuardResult("skipped", no_container(declared["service"]))
-        attributes = inspect({"one": name})["one"]
-        if attributes is None:
+        names = replicas(name, stopped=False)
+        seen = inspect({one: one for one in names})
+        configs = {one: attributes["Config"] for one, attributes in seen.items() if attributes}
+        if name not in configs:
             return GuardResult("inconclusive", f"There is no container {name} of the service {declared['service']}.")
-        config = attributes["Config"]
-        environment = dict(line.split("=", 1) for line in config.get("Env") or () if "=" in line)
-        found = [
-            f"{what} {key}={value}"
-            for what, wanted, actual in (
-                ("variable", declared.get("environment") or {}, environment),
-                ("label", declared.get("labels") or {}, config.get("Labels") or {}),
-            )
-            for key, value in wanted.items()
-            if actual.get(key, "").strip().lower() == value.strip().lower()
-        ]
-        if declared.get("image") and re.search(declared["image"], config["Image"]):
-            found.append(f"image {config['Image']}")
+        having = {one: found for one, config in configs.items() if (found := _has(config, declared))}
         expected = {key: declared[key] for key in ("environment", "labels", "image") if declared.get(key)}
-        if found:
-            return GuardResult("fail", f"Container {name} has {', '.join(found)}.", expected, {"present": found})
-        detail = f"Container {name} (image {config['Image']}) has none of them."
-        return GuardResult("pass", detail, {"absent": expected}, {"present": [], "image": config["Image"]})
+        if having:
+            detail = " ".join(f"Container {one} has {', '.join(found)}." for one, found in having.items())
+            return GuardResult("fail", detail, expected, {"present": [*chain(*having.values())]})
+        image = configs[name]["Image"]
+        others = f", and none of {', '.join(names[1:])}" if len(names) > 1 else ""
+        detail = f"Container {name} (image {image}) has none of them{others}."
+        return GuardResult("pass", detail, {"absent": expected}, {"present": [], "image": image})
 
     def _log(self, declared: Mapping[str, Any]) -> GuardResult:
         name = self.containers.get(declared["service"])
         if not name:
             return GuardResult("skipped", no_container(declared["service"]))
-        attributes = inspect({"one": name})["one"]
-        if attributes is None:
+        # A client's request may have reached any container of the service.
+        names = replicas(name)
+        seen = inspect({one: one for one in names})
+        if seen[name] is None:
             return GuardResult("inconclusive", f"There is no container {name} of the service {declared['service']}.")
         # First, so that everything written before it is in the log, too.
-        unlogged = self._unlogged(name)
-        begins, lines, matching, found = _search(name, re.compile(declared["pattern"]), self.deployed_at)
-        since = self.deployed_at or "its beginning"
+        unlogged = self._unlogged(names)
+        pattern, since = re.compile(declared["pattern"]), self.deployed_at or "its beginning"
+        logs = {one: _search(one, pattern, self.deployed_at) for one in names}
+        lines, matching = sum(log[1] for log in logs.values()), sum(log[2] for log in logs.values())
         expected = {"lines": 0, "since": since}
-        observed = {"lines": matching, "looked_at": lines, "log_begins": begins}
-        if found:
+        observed = {"lines": matching, "looked_at": lines, "log_begins": logs[name][0]}
+        if matching:
+            found = [line for log in logs.values() for line in log[3]][:SAMPLE_LINES]
             sample = [{"line": shown(line, self.secret)} for line in found]
             many = "1 line that matches" if matching == 1 else f"{matching} lines that match"
-            detail = f"The log of container {name} has {many} since {since}."
+            with_it = " and ".join(one for one, log in logs.items() if log[2])
+            detail = f"The log of container {with_it} has {many} since {since}."
             return GuardResult("fail", detail, expected, observed, sample=sample)
-        detail = f"None of the {lines} lines of container {name} since {since} matches."
-        gap = self._gap(name, begins, moment(attributes["Created"]), lines)
-        gap = "; ".join(filter(None, (gap, unlogged)))
+        detail = f"None of the {lines} lines of container {' and '.join(names)} since {since} matches."
+        gaps = [
+            f"{f'of {one}, ' if len(names) > 1 else ''}{gap}"
+            for one, log in logs.items()
+            if (gap := self._gap(one, log[0], moment((seen[one] or {}).get("Created") or ""), log[1]))
+        ]
+        gap = "; ".join(filter(None, (*gaps, unlogged)))
         if gap and not self.accept_log_gap:
             more = "If an archive of the log shows that there is none, rerun with `-e accept_log_gap=true`."
             return GuardResult("inconclusive", f"{detail} But {gap}. {more}", expected, observed)
@@ -178,12 +181,15 @@ class Services:
         name = self.containers.get(declared["service"])
         if not name:
             return GuardResult("skipped", no_container(declared["service"]))
-        if unlogged := self._unlogged(name):
+        if unlogged := self._unlogged(replicas(name)):
             return GuardResult("inconclusive", f"{unlogged[0].upper()}{unlogged[1:]}.")
         return GuardResult("pass", f"A request of this run's own is in the log of container {name}.")
 
-    def _unlogged(self, name: str) -> str:
-        """Why the absence of a request in the log proves nothing; empty where a request of our own is in it."""
+    def _unlogged(self, names: Sequence[str]) -> str:
+        """Why the absence of a request in the log proves nothing; empty where a request of our own is in it.
+
+        names: the containers of the service; the request reaches one of them.
+        """
         if not self.base_url:
             return "it could not be checked whether requests are logged (no api_base_url)"
         marker = f"{PROBE}-{secrets.token_hex(8)}"
@@ -195,11 +201,12 @@ class Services:
         if all(answer.problem for answer in answers):
             return f"it could not be checked whether requests are logged: the API {answers[0].problem[:-1]}"
         deadline = time.monotonic() + PROBE_WAIT_S
-        while not _is_logged(name, marker, since):
+        while not any(_is_logged(name, marker, since) for name in names):
             if time.monotonic() >= deadline:
+                where = f"container {' or '.join(names)}"
                 return (
-                    f"a request of this run's own ({answers[0].url}) was not in the log of container {name} after "
-                    f"{PROBE_WAIT_S:g} s: requests are not logged there, so their absence proves nothing"
+                    f"a request of this run's own ({answers[0].url}) was not in the log of {where} "
+                    f"after {PROBE_WAIT_S:g} s: requests are not logged there, so their absence proves nothing"
                 )
             time.sleep(PROBE_POLL_S)
         return ""
@@ -215,6 +222,23 @@ class Services:
         if _time(created) > _time(self.deployed_at):
             return f"the container was created again at {created}, after the deployment, and its earlier log is lost"
         return f"the log begins at {begins or 'an unknown time'}, after the deployment: it was rotated or cut"
+
+
+def _has(config: Mapping[str, Any], declared: Mapping[str, Any]) -> list[str]:
+    """What of the declared variables, labels and image a container has."""
+    environment = dict(line.split("=", 1) for line in config.get("Env") or () if "=" in line)
+    found = [
+        f"{what} {key}={value}"
+        for what, wanted, actual in (
+            ("variable", declared.get("environment") or {}, environment),
+            ("label", declared.get("labels") or {}, config.get("Labels") or {}),
+        )
+        for key, value in wanted.items()
+        if actual.get(key, "").strip().lower() == value.strip().lower()
+    ]
+    if declared.get("image") and re.search(declared["image"], config["Image"]):
+        found.append(f"image {config['Image']}")
+    return found
 
 
 def _not_seen(meant: Any, place: str | None) -> str:

@@ -17,6 +17,8 @@ from .unchanged import STEP as UNTOUCHED
 from .unchanged_verdict import rewritten
 
 Facts = Mapping[str, Any]
+FEWER = "Exempt the target from the API's rate limit, or lower latency.requests of the release."
+AGAIN = "Then run again: nothing that was observed speaks against the release."
 NO_BASELINE = "This release has no baseline of this endpoint here, so there is nothing to compare with."
 
 
@@ -114,11 +116,11 @@ def percentile(ordered: Sequence[float], percent: float) -> float | None:
 
 
 def observe(session: HttpSession, endpoint: Endpoint, requests: int) -> EndpointObservation:
-    """Ask an endpoint so many times, one after the other; an API that cannot be reached is not asked again."""
+    """Ask an endpoint so many times, one after the other, until it cannot be reached or refuses."""
     answers: list[Answer] = []
     for _ in range(max(1, requests)):
         answers.append(session.get(endpoint.path, endpoint.items))
-        if answers[-1].problem:
+        if answers[-1].problem or answers[-1].says_nothing:
             break
     return EndpointObservation(endpoint, tuple(answers))
 
@@ -162,6 +164,18 @@ def _status(seen: EndpointObservation, url: str, stage: str) -> Proof:
     endpoint = seen.endpoint
     proof = _proof_of(seen, stage, "status", f"{endpoint.path} answers with status {endpoint.status}")
     observed = sorted({answer.status for answer in seen.answers if answer.status is not None})
+    wanted = endpoint.status
+    unheard = next((one for one in seen.answers if one.says_nothing and one.status != wanted), None)
+    # Only where the service itself has given no other answer.
+    if unheard and all(one.says_nothing or (one.status == wanted and not one.problem) for one in seen.answers):
+        return proof(
+            "inconclusive",
+            could_not_run=True,
+            expected=wanted,
+            observed=observed,
+            detail=f"GET {url}{endpoint.path} {unheard.problem or 'was refused with status 429 (too many requests).'}",
+            remedy=f"{unheard.remedy or FEWER} {AGAIN}",
+        )
     for answer in seen.answers:
         if answer.problem:
             where = f"GET {url}{endpoint.path} {answer.problem}"

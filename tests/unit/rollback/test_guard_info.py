@@ -838,6 +838,53 @@ def test_guards_of_a_log(container: str) -> None:
         assert look("GET /orders", past).status == "fail"
 
 
+@pytest.fixture
+def replicas() -> Iterator[tuple[str, str]]:
+    """Two containers of one Compose service: only the second has the variable, and a line in its log."""
+    client, project = docker.from_env(), f"test_{secrets.token_hex(6)}"
+    labels = {"com.docker.compose.project": project, "com.docker.compose.service": "web"}
+    made = [
+        client.containers.run(
+            "drawing-base:bookworm",
+            ["sh", "-c", f"echo {said}; exec sleep 120"],
+            name=f"{project}_{number}",
+            detach=True,
+            environment=variables,
+            labels={**labels, **more},
+        )
+        for number, said, variables, more in (
+            (1, "GET /items", {}, {}),
+            (2, "GET /orders", {"PHASE": "B"}, {}),
+            (3, "GET /once", {"PHASE": "C"}, {"com.docker.compose.oneoff": "True"}),
+        )
+    ]
+    deadline = time.monotonic() + 60
+    while not all(one.logs() for one in made):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield f"{project}_1", f"{project}_2"
+    for one in made:
+        one.remove(force=True)
+    client.close()
+
+
+def test_each_container_of_a_service_is_checked_by_a_guard(replicas: tuple[str, str]) -> None:
+    first, second = replicas
+    services = Services("", {"web": first}, 5, "2020-01-01T00:00:00.000+00:00", accept_log_gap=True)
+    newer = services.look(container_guard(environment={"PHASE": "B"}))
+    assert (newer.status, second in newer.detail) == ("fail", True), newer
+    assert services.look(container_guard(environment={"PHASE": "C"})).status == "pass"
+    asked = services.look(log_guard("GET /orders"))
+    assert (asked.status, second in asked.detail, len(asked.sample)) == ("fail", True, 1), asked
+    assert services.look(log_guard("GET /once")).status == "pass"
+    # One that was stopped has its log, but is not the application any more.
+    client = docker.from_env()
+    client.containers.get(second).kill()
+    client.close()
+    assert services.look(container_guard(environment={"PHASE": "B"})).status == "pass"
+    assert services.look(log_guard("GET /orders")).status == "fail"
+
+
 SERVER = """
 import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -36,6 +36,7 @@ class Site:
     byte_delay_s: float = 0
     hang_up: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
+    uncached: list[str] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -52,6 +53,7 @@ def site() -> Iterator[Site]:
 
         def do_GET(self) -> None:
             site.asked.append((self.path, self.headers.get("Authorization", "")))
+            site.uncached.append(self.headers.get("Cache-Control", ""))
             time.sleep(site.delay_s)  # plays: a slow API
             if site.hang_up:
                 self.close_connection = True
@@ -333,6 +335,44 @@ def test_one_odd_status_among_many_is_red(call: Call, site: Site) -> None:
     assert (status["status"], status["observed"]) == ("fail", [200, 503])
     assert "1 of 3 answers" in status["detail"] and "log of the service" in status["remedy"]
     assert statuses(result)["shape"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("codes", "headers", "said"),
+    [
+        ([429], {}, "refused with status 429"),
+        ([200, 429], {}, "refused with status 429"),
+        ([], {"Age": "17"}, "answered by a cache (Age: 17)"),
+        ([], {"X-Cache": "Hit from cloudfront"}, "answered by a cache (X-Cache: Hit from cloudfront)"),
+        ([], {"CF-Cache-Status": "STALE"}, "answered by a cache (CF-Cache-Status: STALE)"),
+        ([], {"X-Cache": "TCP_MEM_HIT from squid"}, "answered by a cache"),
+        ([502], {"X-Cache": "HIT"}, "answered by a cache"),
+    ],
+)
+def test_what_the_service_did_not_answer_itself_is_no_verdict_on_the_release(
+    call: Call, site: Site, codes: list[int], headers: dict[str, str], said: str
+) -> None:
+    call("observe")
+    site.statuses, site.headers = codes, headers
+    proof = by_name(call("verify"))["api.orders.status"]
+    assert (proof["status"], proof["could_not_run"], said in proof["detail"]) == ("inconclusive", True, True), proof
+    assert "speaks against the release" in proof["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("codes", "headers"), [([500, 429], {}), ([500], {"Age": "0", "X-Cache": "MISS", "CF-Cache-Status": "DYNAMIC"})]
+)
+def test_what_the_service_answers_itself_is_judged(
+    call: Call, site: Site, codes: list[int], headers: dict[str, str]
+) -> None:
+    call("observe")
+    site.statuses, site.headers = codes, headers
+    assert by_name(call("verify"))["api.orders.status"]["status"] == "fail"
+
+
+def test_a_cache_is_asked_to_pass_a_request_on(call: Call, site: Site) -> None:
+    call("observe")
+    assert site.uncached == ["no-cache"] * 6
 
 
 def test_slow_answers_are_red_beyond_factor_and_floor(call: Call, site: Site) -> None:
