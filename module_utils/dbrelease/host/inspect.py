@@ -106,7 +106,7 @@ def _inspect_one(client: docker.DockerClient, container: str) -> Attributes | No
 def replicas(container: str, *, stopped: bool = True) -> list[str]:
     """The container, and the other ones that Compose or Swarm runs of the same service.
 
-    stopped: also those that do not run; the named one is in the list in any case. Raises ReleaseError, DockerException.
+    stopped: also those that do not run; the named one is in the list in any case. Raises ReleaseError.
     """
     attributes = inspect({"one": container})["one"]
     labels: Mapping[str, str] = ((attributes or {}).get("Config") or {}).get("Labels") or {}
@@ -116,6 +116,11 @@ def replicas(container: str, *, stopped: bool = True) -> list[str]:
     client = docker_client()
     try:
         found = client.api.containers(all=True, filters={"label": [f"{key}={labels[key]}" for key in keys]})
+    except (docker.errors.DockerException, OSError) as error:
+        raise ReleaseError(
+            f"Listing the containers of the service of {container} failed ({' '.join(str(error).split())}): check that "
+            "the deploying user can run `docker ps` on the target."
+        ) from error
     finally:
         client.close()
     others = [

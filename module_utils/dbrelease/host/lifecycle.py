@@ -16,7 +16,7 @@ from ..core.errors import ReleaseError
 from ..core.journal import utc_now
 from ..core.proof import Proof, Status
 from .commands import docker_client
-from .inspect import Service, inspect, not_running, service_of
+from .inspect import Service, inspect, moment, not_running, replicas, service_of
 
 SERVICES_STEP = SERVICES_PROOF = "restore.services"
 SERVICES_TITLE = "The application is up again"
@@ -69,9 +69,10 @@ class Stopping:
 
 
 def running(containers: Sequence[str]) -> list[str]:
-    """The running ones: only these are stopped, and started again."""
-    seen = inspect({name: name for name in containers})
-    return [name for name in containers if service_of(name, seen[name]).status == "running"]
+    """The running ones, and those of the same services: only these are stopped, and started again."""
+    named = [*dict.fromkeys(one for name in containers for one in replicas(name, stopped=False))]
+    seen = inspect({name: name for name in named})
+    return [name for name in named if service_of(name, seen[name]).status == "running"]
 
 
 def stop_seconds(containers: Sequence[str], limits: Limits) -> int:
@@ -98,6 +99,13 @@ def killed(containers: Sequence[str]) -> list[str]:
     """The stopped containers that did not stop in their time and were killed."""
     seen = inspect({name: name for name in containers})
     return [name for name in containers if ((seen[name] or {}).get("State") or {}).get("ExitCode") == KILLED_STATUS]
+
+
+def started_by_others(containers: Sequence[str], stopped_at: datetime) -> list[str]:
+    """Those that were started after they had been stopped, before it is our turn to start them."""
+    seen = inspect({name: name for name in containers})
+    begun = {name: moment(((seen[name] or {}).get("State") or {}).get("StartedAt") or "") for name in containers}
+    return [name for name, since in begun.items() if since and datetime.fromisoformat(since) > stopped_at]
 
 
 def start(stopping: Stopping) -> None:
@@ -146,10 +154,12 @@ def prove(
     left: Sequence[str],
     unstarted: Sequence[str] = (),
     killed: Sequence[str] = (),
+    restarted: Sequence[str] = (),
 ) -> Proof:
     """Prove that each stopped container is running again and healthy; containers that were stopped before stay so.
 
-    `unstarted`: those that an earlier swap had stopped; `killed`: those that did not stop in their time.
+    `unstarted`: those that an earlier swap had stopped; `killed`: those that did not stop in their time; `restarted`:
+    those that something else started during the swap.
     """
     down = {name: service for name, service in services.items() if not _is_up(service, STEADY_S)}
     said = [
@@ -158,12 +168,17 @@ def prove(
         else not_running(name, service)
         for name, service in down.items()
     ]
-    status: Status = "fail" if down else "inconclusive" if left else "pass" if services else "skipped"
+    status: Status = "fail" if down else "inconclusive" if left or restarted else "pass" if services else "skipped"
     if services and not down:
         said.append(f"It was stopped for {away_ms} ms.")
         said += [f"{name} had been stopped since an earlier swap, which could not start it." for name in unstarted]
     if killed:
         said.append(f"{' and '.join(killed)} did not stop in time and had to be killed: unfinished work may be lost.")
+    if restarted:
+        said.append(
+            f"{' and '.join(restarted)} did not stay stopped: something else started it during the swap, such as "
+            "autoheal or a job of the target. Its sessions were ended, so unfinished work may be lost."
+        )
     if left:
         said.append(
             f"{' and '.join(left)} was not running before the swap, and was not started."
@@ -179,6 +194,8 @@ def prove(
         detail=" ".join(said) or "No container of the application is named.",
         remedy=f"Start the containers that should run: `docker start {' '.join(left)}`."
         if left
+        else "Check for unfinished work, and suspend what starts these containers before the next restore."
+        if restarted
         else "Check for unfinished work, and allow more time to stop: `stop_grace_period`, or restore_stop_seconds."
         if killed
         else "",

@@ -638,6 +638,39 @@ def test_a_container_has_its_own_time_to_stop_and_one_that_is_killed_is_named(
     assert begun["facts"]["stop_seconds"] == max(stop_s, grace or 0)
 
 
+def test_each_container_of_a_service_is_stopped_and_one_that_something_else_starts_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "STEADY_S", 0.2)
+    client, project = docker.from_env(), f"test_swap_{secrets.token_hex(4)}"
+    image = client.images.list(filters={"reference": "drawing-redis*"})[0]
+    labels = {"com.docker.compose.project": project, "com.docker.compose.service": "web"}
+    made = [
+        client.containers.run(
+            image, ["sleep", "60"], entrypoint=[], init=True, detach=True, name=f"{project}_{number}", labels=labels
+        )
+        for number in (1, 2)
+    ]
+    names = [f"{project}_1", f"{project}_2"]
+    try:
+        away = AppOutage(Journal(Run(**world.run)), names[:1], lifecycle.Limits(5, 10), "postgres")
+        away.stop()
+        assert [status(name) for name in names] == ["exited", "exited"]
+        quiet = away.end(None)
+        assert [status(name) for name in names] == ["running", "running"]
+        away = AppOutage(Journal(Run(**world.run)), names[:1], lifecycle.Limits(5, 10), "postgres")
+        away.stop()
+        made[1].start()
+        meddled = away.end(None)
+    finally:
+        for one in made:
+            one.remove(force=True, v=True)
+        client.close()
+    assert quiet is not None and quiet.status == "pass", quiet
+    assert meddled is not None
+    assert (meddled.status, f"{names[1]} did not stay stopped" in meddled.detail) == ("inconclusive", True), meddled
+
+
 def test_the_application_is_away_and_comes_back(world: World, copy: str, container: str) -> None:
     result = world.swap(copy, containers=[container], stop_seconds=1)
     assert status(container) == "running"

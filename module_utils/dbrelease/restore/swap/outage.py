@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from datetime import datetime
 
 from ...core.errors import ReleaseError
-from ...core.journal import Journal
+from ...core.journal import Journal, utc_now
 from ...core.proof import Proof
 from ...host import lifecycle as services
 from ...host.lifecycle import SERVICES_PROOF, SERVICES_STEP, SERVICES_TITLE, Limits, Stopping
@@ -31,17 +33,24 @@ class AppOutage:
         self._journal, self._named, self._limits = journal, named, limits
         self._begun = time.monotonic()
         self._killed: list[str] = []
+        self._stopped_at: datetime | None = None
 
     def stop(self) -> None:
         """Stop all at once; raises ReleaseError where one does not stop."""
         services.stop(self.stopping.containers, self._limits)
+        self._stopped_at = utc_now()
         # What an earlier swap had stopped has a status from then.
         self._killed = services.killed([name for name in self.stopping.containers if name not in self._unstarted])
 
     def end(self, failure: BaseException | None) -> Proof | None:
         """Start them and wait for them. Where that fails it raises, or answers None so as not to hide the failure."""
         stopped = self.stopping.containers
+        restarted: list[str] = []
         try:
+            if self._stopped_at:
+                # Of a failure to read them nothing follows: they are started in any case.
+                with suppress(ReleaseError):
+                    restarted = services.started_by_others(stopped, self._stopped_at)
             services.start(self.stopping)
             seen = services.wait_until_healthy(stopped, self._limits)
         except ReleaseError as error:
@@ -51,7 +60,7 @@ class AppOutage:
             return None
         away_ms = round((time.monotonic() - self._begun) * 1000) if stopped else 0
         left = [name for name in self._named if name not in stopped]
-        proof = services.prove(seen, away_ms, left, self._unstarted, self._killed)
+        proof = services.prove(seen, away_ms, left, self._unstarted, self._killed, restarted)
         facts = {"containers": stopped, "away_ms": away_ms, "proofs": [proof.as_dict()]}
         self._journal.append(SERVICES_STEP, "failed" if proof.status == "fail" else "passed", facts)
         return proof
