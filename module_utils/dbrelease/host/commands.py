@@ -17,6 +17,8 @@ from typing import IO, Any, Protocol, cast
 
 import docker
 import docker.errors
+from docker.context import ContextAPI
+from docker.context.config import get_current_context_name
 from docker.utils.socket import frames_iter
 
 from ..core.errors import ReleaseError
@@ -268,13 +270,45 @@ class Engine(docker.DockerClient):
 
 def docker_client() -> docker.DockerClient:
     """Connect to the target's container engine; raises ReleaseError where that fails."""
+    name, address = _context()
+    environment = {**os.environ, "DOCKER_HOST": address} if name else None
     try:
-        return Engine.from_env(timeout=60)
+        return Engine.from_env(timeout=60, environment=environment)
     except docker.errors.DockerException as error:
+        by = f" by the Docker context {name}" if name else ""
         raise ReleaseError(
-            f"Reaching the container engine on the target failed ({_docker_reason(error)}): "
+            f"Reaching the container engine on the target{by} failed ({_docker_reason(error)}): "
             "start it, or give the deploying user access to its socket."
         ) from error
+
+
+def _context() -> tuple[str, str]:
+    """The deploying user's Docker context and the engine's address there; empty where the variables decide.
+
+    The command `docker` uses the context, and the SDK does not: on a target with two engines, such as a rootless one,
+    the SDK would work on the wrong one.
+    """
+    name = os.environ.get("DOCKER_CONTEXT", "")
+    if not name and not os.environ.get("DOCKER_HOST"):
+        name = get_current_context_name()
+    if name in ("", "default"):
+        return "", ""
+    try:
+        found = ContextAPI.get_context(name)
+        address = str(found.Host)
+    except Exception as error:  # the SDK raises plain exceptions for a context that it cannot read
+        raise ReleaseError(
+            f"Reading the Docker context {name} of the deploying user failed ({' '.join(str(error).split())[:200]}): "
+            "see `docker context ls`, or set DOCKER_HOST there."
+        ) from error
+    if not address.startswith("unix://"):
+        raise ReleaseError(
+            f"The Docker context {name} of the deploying user leads to {address.partition('://')[0]}://, and not to an "
+            "engine of the target: make the machine that runs the containers the target, or run `docker context use "
+            "default` there.",
+            refused=True,
+        )
+    return name, address
 
 
 class WithEnvironment:
