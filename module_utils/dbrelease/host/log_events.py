@@ -33,13 +33,23 @@ SHOWN_CHARACTERS, LONGEST_CHARACTERS = 300, 1000
 SHOWN_KINDS = 5
 
 # An event in another form than the service's own: from a library's handler, from its server, or from a program that
-# it starts. Its level is first, or follows a date, or is a value in JSON.
+# it starts. Its level is first, or follows a date, or is a value in JSON or logfmt, where it may be a number or short.
 _LEVEL = "(?P<level>ERROR|CRITICAL|FATAL|PANIC|WARNING|WARN|NOTICE|INFO|LOG|DEBUG|TRACE)"
+_ANY_LEVEL = _LEVEL.replace("ERROR|", "ERROR|ERRO?|EROR|CRIT|ALERT|EMERG|FATA|DPANIC|PANI|", 1)
 _FOREIGN = (
     re.compile(rf"\W{{0,2}}{_LEVEL}(?:\]|\W?:)"),
     re.compile(rf"\W?\d{{2,4}}[-/.:]\d\S*(?:\s+\S+){{0,6}}?\s+\W{{0,2}}{_LEVEL}\b"),
-    re.compile(rf'\{{.*"(?:level|levelname|severity|log\.level)"\s*:\s*"{_LEVEL}"', re.IGNORECASE),
+    re.compile(rf'\{{.*"(?:level|levelname|severity|lvl|log\.level)"\s*:\s*"{_ANY_LEVEL}"', re.IGNORECASE),
+    re.compile(r'\{.*"level"\s*:\s*(?P<level>[1-6]0)\s*[,}]'),
+    re.compile(rf'(?:[\w.@-]+=(?:"[^"]*"|\S*)\s+){{0,8}}?(?:level|lvl|severity)="?{_ANY_LEVEL}\b', re.IGNORECASE),
+    re.compile(rf"\d{{4}}/\d\d/\d\d \d\d:\d\d:\d\d \[{_ANY_LEVEL}\]", re.IGNORECASE),
 )
+# The numbers of Bunyan and Pino, and what Logrus, systemd and nginx shorten.
+_LEVEL_NAMES = {
+    **{"10": "TRACE", "20": "DEBUG", "30": "INFO", "40": "WARNING", "50": "ERROR", "60": "FATAL"},
+    **{"ERRO": "ERROR", "ERR": "ERROR", "CRIT": "CRITICAL", "ALERT": "CRITICAL", "EMERG": "CRITICAL", "EROR": "ERROR"},
+    **{"FATA": "FATAL", "PANI": "PANIC", "DPANIC": "PANIC"},
+}
 FOREIGN_ERRORS = {"ERROR", "CRITICAL", "FATAL", "PANIC", TRACEBACK_LEVEL}
 # Quoted text may be a user's data.
 _QUOTED = re.compile(r"'(?:[^']|'')*'")
@@ -220,8 +230,13 @@ def _foreign_level(line: Line, newest: Event | None, rules: Rules) -> str | None
         return None if explained and at_once else TRACEBACK_LEVEL
     found = next((match for pattern in _FOREIGN if (match := pattern.match(line.text))), None)
     if found:
-        return None if newest and newest.is_error(rules) and at_once else found["level"].upper()
+        return None if newest and newest.is_error(rules) and at_once else named(found["level"])
     return None if newest is None or at_once or line.text[:1].isspace() else ""
+
+
+def named(level: str) -> str:
+    """The usual name of a level."""
+    return _LEVEL_NAMES.get(level.upper(), level.upper())
 
 
 def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> LogStats:
@@ -255,8 +270,8 @@ def read(lines: Iterable[Line], rules: Rules, secret: str | None = None) -> LogS
 def shown(event: Event, secret: str | None) -> str:
     """An event on one line: its beginning, and the last error line of a traceback; no passwords, no quoted text."""
     first = event.lines[0].strip()
-    named = [line.strip() for line in event.lines[1:] if _ERROR_LINE.match(line)]
-    text = f"{first} ... {named[-1]}" if named else first
+    explained = [line.strip() for line in event.lines[1:] if _ERROR_LINE.match(line)]
+    text = f"{first} ... {explained[-1]}" if explained else first
     return without_data(text, secret)
 
 
