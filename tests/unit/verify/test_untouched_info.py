@@ -595,6 +595,17 @@ def test_writes_in_the_upgrade_must_have_another_writer(trace: Trace, window: Wi
     assert judge(evidence(trace=trace, window=window)).status == status
 
 
+@pytest.mark.parametrize("whose", ["unknown", None])
+@pytest.mark.parametrize(("untrusted", "status"), [(True, "inconclusive"), (False, "fail")])
+def test_a_table_whose_owner_is_not_trusted_fails_only_by_the_migration(
+    whose: Any, untrusted: bool, status: str
+) -> None:
+    """Who dropped it was not observed: its owner may have done it at any time."""
+    dropped = evidence(whose=whose, untrusted=untrusted)
+    dropped.now["absent"] = True
+    assert judge(dropped).status == status
+
+
 def test_the_migrations_transactions_are_found_by_a_version_table_elsewhere(
     database: Login, session: psycopg2.extensions.connection
 ) -> None:
