@@ -173,6 +173,8 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
     if "verify" in passed:
         verified = f"it was verified, and not changed{drift}"
         return Verdict("already_deployed", f"{place} is deployed already; {verified}.")
+    if rehearsed := _rehearsed(stages) if not begun else "":
+        return Verdict("planned", f"{place} was rehearsed: {rehearsed}. The live database was only read.")
     for step, headline in READ_ONLY:
         if step in passed:
             return Verdict("already_deployed", headline.format(place=place))
@@ -200,6 +202,12 @@ def _drift(stages: Sequence[Stage]) -> str:
     left_open = sum(proof["status"] == "inconclusive" for proof in proofs)
     verb = "shows" if left_open == 1 else "show"
     return f"; {left_open} of its checks {verb} drift, which reconcile repairs" if left_open else ""
+
+
+def _rehearsed(stages: Sequence[Stage]) -> str:
+    """What a rehearsal that passed has proved, in words; empty where there was none."""
+    found = next((stage for stage in stages if stage.step == "rehearse" and stage.status == "passed"), None)
+    return ", ".join(found.facts.get("rehearsed") or ()) if found else ""
 
 
 def _repairs(reconciled: Stage) -> str:

@@ -22,6 +22,7 @@ from ..host.orphan_programs import end_programs
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login, connect, select, server_reason
 from ..postgres.terminate import end_sessions, sessions_of
+from ..rehearsal.server import remove_left
 from ..restore.cleanup import repair_restore
 from ..runs.exclusive import acting
 from ..runs.interrupted import (
@@ -133,6 +134,7 @@ class Leftovers:
             self._try(cleaned, self._end_sessions)
             self._try(cleaned, self._ask)
             self._try(cleaned, self._drop_databases)
+            self._try(cleaned, self._remove_rehearsal)
         for path in map(Path, cleaned.files if not self.dry else ()):
             if path.is_dir():
                 rmtree(path, ignore_errors=True)
@@ -163,6 +165,11 @@ class Leftovers:
         if not self.dry and any(interrupted.run.playbook == "restore" for interrupted in cleaned.every):
             dead = [interrupted.run.run_id for interrupted in cleaned.every]
             cleaned.repaired = repair_restore(self.login, self.run, dead, self.db_container, Journal(self.run).read())
+
+    def _remove_rehearsal(self, cleaned: Cleaned) -> None:
+        """Remove the throwaway server of a killed rehearsal, which holds a copy of the data."""
+        if self.db_container and not self.dry:
+            cleaned.repaired += [f"Removed {name}, of a rehearsal." for name in remove_left(self.run)]
 
     def _end_programs(self, container: str, cleaned: Cleaned) -> None:
         if self.dry:

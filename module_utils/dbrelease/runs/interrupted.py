@@ -24,7 +24,7 @@ MOST_REPORTED, MOST_UNENDED = 20, 1000
 LONGEST_NAME = 100
 OUTCOMES = ("deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed")
 # What a playbook makes that must not stay without it: a database's name, from the application's and the run.
-DATABASES = {"restore": copy_name, "readiness": proof_name}
+DATABASES = {"restore": copy_name, "rehearse": copy_name, "readiness": proof_name}
 # Of other playbooks, the steps that one finishes where they were cut short.
 FINISHES = {"deploy": (RECONCILED,)}
 

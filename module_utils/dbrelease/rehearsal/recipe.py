@@ -1,0 +1,85 @@
+"""What a throwaway server is made of: derived from the image of the live database's container and from the server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg2.extensions import cursor as Cursor
+
+from ..core.errors import ReleaseError
+from ..postgres.session import select
+
+# On which an extension, a lock table or the text of a value depends. Sizes of memory are not copied: they are those of
+# the live machine.
+COPIED = (
+    *("shared_preload_libraries", "max_locks_per_transaction", "max_connections", "lc_monetary", "lc_numeric"),
+    *("lc_time", "default_text_search_config", "TimeZone"),
+)
+# What a crash would lose is thrown away in any case. A failing statement may contain a verifier of a password.
+OWN = {"fsync": "off", "full_page_writes": "off", "log_min_error_statement": "panic"}
+KILL_AFTER_S = 10
+BOOTSTRAP_ROLE = 10
+ADVICE = "correct that, or rehearse in a database beside the live one with -e rehearsal=same_server"
+SETTINGS = """
+SELECT (SELECT rolname FROM pg_roles WHERE oid = %(bootstrap)s) AS superuser,
+       (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name = ANY (%(names)s)) AS settings,
+       (SELECT coalesce(json_agg(spcname ORDER BY spcname), '[]') FROM pg_tablespace WHERE oid >= 16384) AS tablespaces
+"""
+
+
+def refused(reason: str, advice: str = ADVICE) -> ReleaseError:
+    """The sentence for a rehearsal that is refused."""
+    return ReleaseError(
+        f"Rehearsing was refused ({reason}), and the live database was not changed: {advice}.", refused=True
+    )
+
+
+@dataclass(frozen=True)
+class LiveServer:
+    """What the throwaway server takes from the live one; settings that db_user may not read are left out."""
+
+    superuser: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+    tablespaces: Sequence[str] = ()
+
+
+def read_live(cursor: Cursor) -> LiveServer:
+    """Read it; the cursor's session may be read-only."""
+    (row,) = select(cursor, SETTINGS, {"bootstrap": BOOTSTRAP_ROLE, "names": list(COPIED)})
+    return LiveServer(row["superuser"], dict(row["settings"] or {}), tuple(row["tablespaces"]))
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the throwaway containers may use, and how long they may live."""
+
+    cpus: float
+    memory_bytes: int
+    start_s: int
+    lifetime_s: int
+
+
+def command_of(image: Mapping[str, Any], live: LiveServer, limits: Limits) -> list[str]:
+    """The image's own command under a lifetime; raises a refusal where the image has none.
+
+    The container must end also when no run follows one that was killed.
+    """
+    config = image.get("Config") or {}
+    argv = [*(config.get("Entrypoint") or ()), *(config.get("Cmd") or ())]
+    if not argv:
+        raise refused("the image of the database's container names no command that starts a server")
+    settings = {**{name: value for name, value in live.settings.items() if value}, **OWN}
+    given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    return [*bounded(limits.lifetime_s), *argv, *given]
+
+
+def bounded(lifetime_s: int) -> list[str]:
+    """What begins the command of a throwaway container: its first process ends after this time."""
+    return ["timeout", "-s", "INT", "-k", str(KILL_AFTER_S), str(lifetime_s)]
+
+
+def environment_for(superuser: str, password: str) -> dict[str, str]:
+    """The variables of the official image, which others also understand."""
+    return {"POSTGRES_USER": superuser, "POSTGRES_PASSWORD": password, "POSTGRES_DB": "postgres"}
