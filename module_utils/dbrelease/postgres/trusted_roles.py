@@ -63,7 +63,12 @@ def version_table_of(cursor: Cursor) -> str:
 
 
 def quoted_text(text: Any, longest: int = LONGEST) -> str:
-    """A name that a session or a role has chosen: quoted and short, so that it cannot pass for our own words."""
+    """A name that a session or a role has chosen: quoted and short, so that it cannot pass for our own words.
+
+    The server's own processes have no user, and a dropped role has no name: that is said without quotes.
+    """
+    if text is None:
+        return "unknown"
     said = str(text)
     return json.dumps(said if len(said) <= longest else f"{said[:longest]}…", ensure_ascii=False)
 

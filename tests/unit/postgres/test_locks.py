@@ -32,7 +32,7 @@ from ansible.module_utils.dbrelease.postgres.lock_retry import (
     watch_blockers,
 )
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
-from ansible.module_utils.dbrelease.postgres.trusted_roles import trusted_roles
+from ansible.module_utils.dbrelease.postgres.trusted_roles import quoted_text, trusted_roles
 from own_sessions import connect
 from waits import until
 
@@ -115,6 +115,10 @@ def test_a_session_is_named_once_and_only_with_what_is_known_of_it() -> None:
         'pid 9 (user "v", application "worker") and a prepared transaction (pg_prepared_xacts lists them)'
     )
     assert describe([{**row, "pid": pid} for pid in range(1, 10)]).endswith(" and 4 more")
+
+
+def test_whoever_has_no_name_is_not_called_none() -> None:
+    assert (quoted_text(None), quoted_text("None"), quoted_text("")) == ("unknown", '"None"', '""')
 
 
 def test_other_errors_are_not_repeated() -> None:
