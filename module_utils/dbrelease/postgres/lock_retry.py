@@ -309,7 +309,9 @@ def retrying(
 def _advice(seen: Sequence[Row]) -> str:
     if any(row["user"] is None and str(row["query"]).endswith(WRAPAROUND) for row in seen):
         return "wait for the vacuum that prevents wraparound, which the server never cancels for another session"
-    return "wait for them, or terminate them"
+    if seen and all(row["pid"] == 0 for row in seen):
+        return "commit or roll back that transaction (COMMIT PREPARED, ROLLBACK PREPARED)"
+    return "wait for them, or terminate them (pg_terminate_backend)"
 
 
 def pause_before(attempt: int) -> float:

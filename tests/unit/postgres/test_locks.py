@@ -243,15 +243,15 @@ def _may_not_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_autovacuum_that_blocks_is_cancelled_before_writers_wait_for_long(database: Login, vacuumed: str) -> None:
-    limits = LockLimits(timeout_ms=500, attempts=3, deadline_seconds=30)
+    # Shorter than deadlock_timeout: the server itself cancels nothing for it.
+    limits = LockLimits(timeout_ms=900, attempts=3, deadline_seconds=30)
     with (
         closing(connect(database, "dbrelease waits")) as connection,
         watch_blockers(database, "dbrelease waits", limits=limits) as watch,
     ):
-        assert (watch.patient, watch.timeout_ms(limits)) == (False, 500)
-        begun = time.monotonic()
+        assert (watch.patient, watch.timeout_ms(limits)) == (False, 900)
         done = retrying(locking(connection, watch, vacuumed, limits), limits, what="Locking", watch=watch)
-    assert done.attempts == 1 and time.monotonic() - begun < 0.5
+    assert done.attempts == 1
     assert any("autovacuum" in row["application"] for row in watch.seen)
 
 
@@ -308,6 +308,12 @@ def test_a_vacuum_against_wraparound_is_named() -> None:
         retrying(contended_for(9), LIMITS, what="Locking", watch=LockWatch([row]), pause=lambda _: None)
 
 
+def test_a_prepared_transaction_is_not_to_be_terminated() -> None:
+    row = {"pid": 0, "user": None, "application": "prepared transaction", "state": None, "since": None, "query": ""}
+    with pytest.raises(ReleaseError, match=r"pg_prepared_xacts lists them\); commit or roll back that transaction"):
+        retrying(contended_for(9), LIMITS, what="Locking", watch=LockWatch([row]), pause=lambda _: None)
+
+
 def test_a_connection_that_is_lost_before_the_answer_to_its_commit_proves_no_rollback(database: Login) -> None:
     def cut(cursor: psycopg2.extensions.cursor) -> None:
         cursor.execute("CREATE TABLE half (id int)")
@@ -335,11 +341,13 @@ def test_a_watch_that_may_not_cancel_a_session_goes_on(database: Login, monitori
         cursor.execute("CREATE TABLE big (id int)")
 
     def blocked_by(pid: int) -> bool:
-        """One attempt that waits behind a session, and whether the watch observed that one."""
-        with closing(connect(database, "dbrelease waits")) as waiter, waiter.cursor() as attempt:
-            attempt.execute("SET lock_timeout = '700ms'")
-            with pytest.raises(psycopg2.errors.LockNotAvailable):
-                attempt.execute("BEGIN; LOCK TABLE big IN SHARE ROW EXCLUSIVE MODE")
+        """Whether the watch observes that attempts wait behind a session."""
+        deadline = time.monotonic() + 15
+        while pid not in [row["pid"] for row in watch.seen] and time.monotonic() < deadline:
+            with closing(connect(database, "dbrelease waits")) as waiter, waiter.cursor() as attempt:
+                attempt.execute("SET lock_timeout = '700ms'")
+                with pytest.raises(psycopg2.errors.LockNotAvailable):
+                    attempt.execute("BEGIN; LOCK TABLE big IN SHARE ROW EXCLUSIVE MODE")
         return pid in [row["pid"] for row in watch.seen]
 
     with watch_blockers(monitoring, "dbrelease waits", limits=LIMITS) as watch:
