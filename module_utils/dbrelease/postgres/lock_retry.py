@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -261,7 +261,9 @@ def _poll(
             look(cursor)
             ready.set()
             while not ended.wait(POLL_S):
-                look(cursor)
+                # On a busy server one look may take too long; the next one may not.
+                with suppress(psycopg2.errors.QueryCanceled):
+                    look(cursor)
             # What happened after the last check counts, too.
             look(cursor)
     except psycopg2.Error:
