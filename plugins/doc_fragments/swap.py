@@ -13,7 +13,8 @@ options:
     suboptions:
       containers:
         description:
-          - The application's containers. Only running ones are stopped and started; empty names are ignored.
+          - The application's containers. Only running ones are stopped and started, together with the other running
+            containers of the same Compose or Swarm service; empty names are ignored.
         type: list
         elements: str
         default: []
