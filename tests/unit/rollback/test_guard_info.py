@@ -885,6 +885,23 @@ def test_each_container_of_a_service_is_checked_by_a_guard(replicas: tuple[str, 
     assert services.look(log_guard("GET /orders")).status == "fail"
 
 
+def test_a_log_that_cannot_be_read_refuses_until_that_is_accepted() -> None:
+    client = docker.from_env()
+    made = client.containers.create(
+        "drawing-base:bookworm", ["sleep", "120"], name=f"test_{secrets.token_hex(6)}", log_config={"type": "none"}
+    )
+    try:
+        made.start()
+        refused = Services("", {"web": made.name}, 5).look(log_guard("x"))
+        accepted = Services("", {"web": made.name}, 5, accept_log_gap=True).look(log_guard("x"))
+    finally:
+        made.remove(force=True)
+        client.close()
+    words = "does not support reading" in refused.detail and "accept_log_gap" in refused.detail
+    assert (refused.status, words) == ("inconclusive", True), refused
+    assert (accepted.status, "It was accepted" in accepted.detail) == ("pass", True), accepted
+
+
 SERVER = """
 import http.server, sys
 class Handler(http.server.BaseHTTPRequestHandler):
