@@ -31,6 +31,8 @@ LONGEST_TEXT = 200
 # Of the format of a line, which has no key `version` in this one. A format that older programs would misread has a
 # higher one in each of its lines.
 VERSION = 1
+# This version writes none of them in a line; a newer one names its format by one of them.
+VERSION_KEYS = frozenset({"version", "schema_version", "format", "format_version", "journal_version", "schema", "v"})
 # Every module of a run reads all of it, and keeps it in memory. A run writes some 50 lines; one of them has what is
 # recorded of each table.
 MOST_BYTES = 128 << 20
@@ -290,9 +292,18 @@ def _event_of(line: str) -> dict[str, Any] | None:
             value = _decode(line)  # which takes spaces around it, and nothing else
     except (StopIteration, ValueError, RecursionError):
         return None
-    if isinstance(value, dict) and isinstance(version := value.get("version", VERSION), int) and version > VERSION:
-        raise _NewerError(version)
+    if isinstance(value, dict) and not VERSION_KEYS.isdisjoint(value) and (newer := _newer_format(value)):
+        raise _NewerError(newer)
     return value if _is_event(value) else None
+
+
+def _newer_format(value: Mapping[str, Any]) -> int:
+    """The format that a line of a newer version names, under whatever key and as a number or a text; else 0."""
+    for key in VERSION_KEYS & value.keys():
+        number = re.fullmatch(r"v?(\d{1,6})(?:\.\d+)*", str(value[key]), re.ASCII | re.IGNORECASE)
+        if number and int(number[1]) > VERSION:
+            return int(number[1])
+    return 0
 
 
 def _too_large(path: Path, why: str, what: str = "Reading") -> ReleaseError:

@@ -208,6 +208,22 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(run_parameters: dict[st
         )
 
 
+@pytest.mark.parametrize(
+    "named", [{"version": 2}, {"schema_version": 3}, {"format": "v2"}, {"v": "2.1"}, {"journal_version": 2.0}]
+)
+def test_a_newer_version_is_recognized_by_whatever_names_it(
+    run_parameters: dict[str, Any], named: dict[str, Any]
+) -> None:
+    journal.act(parameters(run_parameters, "recorded", **RECORDED), False)
+    path = Path(run_parameters["state_dir"]) / "journal.jsonl"
+    (line,) = lines(run_parameters)
+    path.write_text(path.read_text() + json.dumps({**line, **dict.fromkeys(named, "1")}) + "\n")
+    assert len(Journal(Run(**run_parameters)).read()) == 2, "this one"
+    path.write_text(path.read_text() + json.dumps({**line, **named}) + "\n")
+    with pytest.raises(ReleaseError, match=r"newer version of this program wrote it, in format [23],.*run the version"):
+        Journal(Run(**run_parameters)).read()
+
+
 def test_a_journal_of_a_newer_version_is_refused_and_named(run_parameters: dict[str, Any]) -> None:
     journal.act(parameters(run_parameters, "recorded", **RECORDED), False)
     path = Path(run_parameters["state_dir"]) / "journal.jsonl"
