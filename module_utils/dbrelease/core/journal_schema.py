@@ -9,7 +9,12 @@ from .json_shape import EACH, Shape, difference
 
 _POSITION: Shape = {"xid": int, "running?": int, "since?": int, "tables": {EACH: {"updated": int, "deleted": int}}}
 _WRITERS: Shape = {"own": [[int]], "others": [[int]], "single": [[int]]}
-_MOVE: Shape = {"before?": (_POSITION, None), "after?": (_POSITION, None), "writers?": (_WRITERS, None)}
+_MOVE: Shape = {
+    "before?": (_POSITION, None),
+    "after?": (_POSITION, None),
+    "writers?": (_WRITERS, None),
+    "made_when_started?": ([str], None),
+}
 _TABLE: Shape = {
     **{"rows": int, "fingerprint": str, "columns": [str], "oid?": int},
     **{"inserted": int, "updated": int, "deleted": int},

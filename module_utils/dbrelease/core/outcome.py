@@ -14,7 +14,9 @@ TAKEN_BACK = {"rolled_back", "restored"}  # a step of this name that passed is t
 # The step that compares with the baseline, and its one proof where there is none.
 AS_BEFORE, BASELINE_PROOF = "as_before", "restored.baseline"
 # Of what check mode has started: whether it changed anything.
-READS_PROOF = "preflight.reads_only"
+READS_PROOF, PREVIEW_READS_PROOF = "preflight.reads_only", "migrate.preview_reads_only"
+# In the facts of a move: what appeared while Alembic was started without migrating, in the words of pg_dump.
+MADE_WHEN_STARTED = "made_when_started"
 # Steps that a playbook runs alone, on a release that is deployed; their run changes nothing.
 READ_ONLY = (
     ("readiness", "Ready: {place} meets every criterion."),
@@ -187,12 +189,13 @@ def _good(stages: Sequence[Stage], check_mode: bool, place: str) -> Verdict:
 def _seen_in_check_mode(stages: Sequence[Stage]) -> str:
     """What is known of a run that only reads: whether the programs that it started changed anything, if observed."""
     proofs = [proof for stage in stages for proof in stage.facts.get("proofs") or ()]
-    seen = next((proof for proof in proofs if proof["name"] == READS_PROOF), None)
-    if seen is None:
-        return "check mode reads only."
-    if seen["status"] == "pass":
+    seen = [proof for proof in proofs if proof["name"] in (READS_PROOF, PREVIEW_READS_PROOF)]
+    unsure = [proof["detail"] for proof in seen if proof["status"] != "pass"]
+    if unsure:
+        return f"check mode reads only, but {' '.join(unsure)}"
+    if seen:
         return "check mode reads only, and nothing was changed."
-    return f"check mode reads only, but {seen['detail']}"
+    return "check mode reads only."
 
 
 def _drift(stages: Sequence[Stage]) -> str:

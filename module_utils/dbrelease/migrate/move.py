@@ -22,6 +22,7 @@ from ..postgres.session import LOST_CLIENT_OPTIONS, NO_WORKERS, TIMEOUTS, TRANSA
 from ..postgres.terminate import end_sessions
 from ..postgres.writers import WriterWatch
 from .alembic import libpq_options
+from .env_py import let_it_write
 from .limits import Reach
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge, lock_timeout
@@ -58,6 +59,7 @@ class Moved:
     before: Row
     after: Row | None
     writers: Row  # whose transactions those of that time were, from WriterWatch.facts()
+    made_when_started: list[str] = field(default_factory=list)  # before the migration, as pg_dump names it
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Alembic:
     log: MigrationLog
     settings: Mapping[str, str] = field(default_factory=dict)
     position: Position | None = None
+    starting_writes: bool = False  # env.py writes whenever Alembic is started
     _last: Finished | None = field(default=None, init=False)
     _output: str = field(default="", init=False)
     _attempts: int = field(default=0, init=False)
@@ -82,6 +85,7 @@ class Alembic:
         """Run the migration until its end is known; the proofs report what happened."""
         name = application_name(move, self.run)
         own = {**TRANSACTIONS, **NO_WORKERS, **unlimited(self.login), **self.settings}
+        made = self._made_when_started(name, own) if self.starting_writes else []
         before = read_counters_before(self.login, self.position)
         begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
         watch, reach, cause = LockWatch(), Reach(name, self.table, self.limits), ""
@@ -121,7 +125,12 @@ class Alembic:
             before,
             after,
             writers.facts(),
+            made,
         )
+
+    def _made_when_started(self, name: str, settings: Mapping[str, str]) -> list[str]:
+        environment = session_environment(self.commands, name, self.limits, settings)
+        return let_it_write(self.login, self.commands, self.command, environment)
 
     def _attempt(
         self, move: Move, name: str, settings: Mapping[str, str], deadline: float, watch: LockWatch, reach: Reach

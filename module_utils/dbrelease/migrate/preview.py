@@ -64,12 +64,17 @@ def preview(
     files: Mapping[str, str],
 ) -> Preview:
     """Print the SQL of exactly from:to by Alembic; `files` (name: content) are revisions that it may not have yet."""
-    arguments = [direction, f"{from_revision}:{revision}", "--sql"]
+    arguments = argument_words(direction, from_revision, revision)
     finished = run_reading(commands, [*command, *arguments], PREVIEW_TIMEOUT_S)
     revisions = {name: content for name, content in files.items() if name.endswith(".py")}
     if finished.status != 0 and revisions and UNKNOWN_REVISION in finished.stderr + finished.stdout:
         finished = _with_files(commands, command, arguments, revisions)
     return _judged(finished, f"{direction} {from_revision}:{revision}")
+
+
+def argument_words(direction: Direction, from_revision: str, revision: str) -> list[str]:
+    """Return Alembic's arguments that print the SQL."""
+    return [direction, f"{from_revision}:{revision}", "--sql"]
 
 
 def _with_files(

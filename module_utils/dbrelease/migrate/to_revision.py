@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,18 +13,22 @@ from ..core.errors import ReleaseError
 from ..core.files import unused, write_failure, write_private
 from ..core.journal import Journal, Run, stamp
 from ..core.options import environment_of, run_of
+from ..core.outcome import MADE_WHEN_STARTED, PREVIEW_READS_PROOF
 from ..core.proof import Proof, sentence
 from ..core.redaction import masked, masked_sql
 from ..core.signals import ending_in_order
 from ..host.commands import Commands, commands_in
+from ..postgres.catalog_state import state_of
 from ..postgres.lock_retry import LockLimits
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login
 from ..runs.exclusive import acting
+from .env_py import writes_when_started
 from .log import LOG_PROOF, MigrationLog
 from .move import Alembic, Moved, Position, read_position
 from .outcome import UPGRADE_PROOF, Move, advised, already_there, check_pattern, is_needed, refuses
-from .preview import PREVIEW_PROOF, Preview, preview
+from .preview import PREVIEW_PROOF, Preview, argument_words, preview
+from .reads_only import prove as prove_reads_only
 from .role import settings_for
 
 
@@ -45,7 +50,10 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
     if not check_mode:
         with suppress(ReleaseError):  # then the move reads it, and reports the failure
             position = read_position(login)
-    shown, path = _preview(journal, commands, move, params, login)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        starting = None if check_mode else pool.submit(writes_when_started, commands, params["command"])
+        shown, path, read_only = _preview(journal, commands, move, params, login)
+        starting_writes = starting is not None and starting.result()
     result |= {
         "preview": path,
         "preview_sql": shown.sql,
@@ -57,9 +65,9 @@ def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, 
         },
     }
     if check_mode:
-        proofs = [shown.proof, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
+        proofs = [shown.proof, *read_only, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
         return _as_result({**result, "changed": True}, move, proofs)
-    return _move(journal, move, result, shown.proof, commands, params, login, position)
+    return _move(journal, move, result, shown.proof, commands, params, login, position, starting_writes)
 
 
 def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list[str]:
@@ -78,20 +86,25 @@ def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list
 
 def _preview(
     journal: Journal, commands: Commands, move: Move, params: Mapping[str, Any], login: Login
-) -> tuple[Preview, str]:
+) -> tuple[Preview, str, list[Proof]]:
+    """Return the SQL, where it was written, and in check mode whether Alembic changed anything meanwhile."""
     files = {file["name"]: file["content"] for file in params["preview_files"]}
-    path = ""
+    path, read_only = "", []
     with journal.step("preview") as step:
+        state = state_of(login) if journal.dry else ""
         shown = preview(commands, params["command"], move.direction, move.from_revision, move.revision, files)
         shown = _without_password(shown, login)
+        if journal.dry:
+            started = [*params["command"], *argument_words(move.direction, move.from_revision, move.revision)]
+            read_only = [prove_reads_only(PREVIEW_READS_PROOF, state, state_of(login), started)]
         if shown.sql and not journal.dry:
             path = str(
                 _file(journal.run, f"{'migration' if move.direction == 'upgrade' else 'rollback'}_preview", ".sql")
             )
             write_private(Path(path), shown.sql, journal.run.run_id)
         step.facts.update(path=path, sql=shown.sql)
-        step.prove(move.named(shown.proof))
-    return shown, path
+        step.prove(move.named(shown.proof), *read_only)
+    return shown, path, read_only
 
 
 def _move(
@@ -103,6 +116,7 @@ def _move(
     params: Mapping[str, Any],
     login: Login,
     position: Position | None,
+    starting_writes: bool,
 ) -> dict[str, Any]:
     with journal.step(move.direction) as step, acting(journal.run, login), ending_in_order():
         settings = {**_as_owner(commands, move, params, login), **params["session_settings"]}
@@ -119,6 +133,7 @@ def _move(
             log,
             settings,
             position,
+            starting_writes,
         )
         moved = alembic.move(move)
         step.facts.update(_facts(moved))
@@ -164,7 +179,8 @@ def _file(run: Run, label: str, suffix: str) -> Path:
 
 def _facts(moved: Moved) -> dict[str, Any]:
     keys = ("started_at", "duration_ms", "attempts", "lock_waits", "revisions", "before", "after", "writers")
-    return {key: getattr(moved, key) for key in keys}
+    made = {MADE_WHEN_STARTED: moved.made_when_started} if moved.made_when_started else {}
+    return {key: getattr(moved, key) for key in keys} | made
 
 
 def _empty(move: Move) -> dict[str, Any]:

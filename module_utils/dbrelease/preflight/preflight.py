@@ -9,15 +9,16 @@ from typing import Any
 from ..core.history import Memory
 from ..core.journal import Journal
 from ..core.options import environment_of, run_of
+from ..core.outcome import READS_PROOF
 from ..core.proof import named, sentence
 from ..host.inspect import Service
+from ..migrate.reads_only import prove as prove_reads_only
+from ..postgres.catalog_state import state_of as state_of_database
 from ..postgres.session import Login
 from ..release.requirements import Demands
 from .gather import Target, gather, settle
 from .judge import is_begun, judge, state_of, summary
 from .places import read_state_dir
-from .reads_only import prove as prove_reads_only
-from .reads_only import state_of as state_of_database
 from .rules_server import resources
 from .unreconciled import has_wrong_key, is_cut_short
 from .way_back import way_back
@@ -37,7 +38,9 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         facts = gather(place, demands)
         proofs = judge(demands, facts, require_restorable=bool(params.get("require_restorable")))
         if check_mode:
-            proofs.append(prove_reads_only(before, state_of_database(place.login), demands.command))
+            proofs.append(
+                prove_reads_only(READS_PROOF, before, state_of_database(place.login), [*demands.command, "current"])
+            )
         lines = [] if state_dir.foreign or (dry and not check_mode) else journal.read()
         begun = is_begun(lines, run.release, run.environment)
         state = state_of(demands, facts, proofs, begun=begun)

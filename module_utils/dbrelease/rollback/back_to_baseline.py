@@ -13,7 +13,7 @@ import psycopg2
 from ..backup.schema_text import Schema, catalog_of, differences, hashed, in_words
 from ..core.errors import ReleaseError
 from ..core.journal import Run, last_facts
-from ..core.outcome import AS_BEFORE, BASELINE_PROOF
+from ..core.outcome import AS_BEFORE, BASELINE_PROOF, MADE_WHEN_STARTED
 from ..core.proof import Proof, sentence
 from ..host.commands import Commands, commands_in
 from ..postgres.catalog import find_relation, present, quoted
@@ -49,6 +49,7 @@ def compare_with_baseline(
     settle_seconds: float,
     catalog: Proof,
     audit: Sequence[str] = (),
+    started: Sequence[str] = (),
 ) -> list[Proof]:
     """A proof for the catalog, each table, each created table's absence and each observation."""
     tables = _tables(login, memory, downgrade, altered, audit, bookkeeping_table, settle_seconds)
@@ -61,9 +62,8 @@ def compare_with_baseline(
             left = present(cursor, created)
             proofs = [_absent(name, left) for name in created]
             others = others_tables(cursor, memory, [bookkeeping_table])
-            proofs.append(
-                excused(catalog, others, [row["name"] for row in select(cursor, INDEXES_OF, (list(others),))])
-            )
+            indexes = [row["name"] for row in select(cursor, INDEXES_OF, (list(others),))]
+            proofs.append(excused(catalog, others, indexes, started))
             proofs += _bookkeeping(cursor, memory.baseline["tables"], bookkeeping_table)
             written = any(proof.status != "pass" for proof in tables)
             observed = [(one, _observe(cursor, one)) for one in memory.baseline.get("observations") or ()]
@@ -160,19 +160,49 @@ def prove_catalog(before: Schema | None, now: Schema) -> Proof:
     )
 
 
-def excused(catalog: Proof, others: Collection[str], indexes: Collection[str]) -> Proof:
-    """The proof of the catalog, inconclusive where all that differs belongs to tables (`schema.table`) of others.
+def excused(catalog: Proof, others: Collection[str], indexes: Collection[str], started: Collection[str] = ()) -> Proof:
+    """The proof of the catalog, inconclusive where all that differs belongs to tables (`schema.table`) of others, or
+    was made when Alembic was started.
 
     indexes: the names of the indexes of those that exist, as `schema.index`. Of a dropped table no index is known any
     more but by its name, which by default begins with that of the table.
+    started: objects that appeared before a migration ran, as pg_dump names them; such an object must be new.
     """
-    different = [str(line["object"]) for line in catalog.sample]
-    if catalog.status != "fail" or not all(_is_about(name, others, indexes) for name in different):
+    if catalog.status != "fail":
         return catalog
-    detail = (
-        f"{catalog.detail} All belong to tables that another session created, dropped or rebuilt since the baseline."
-    )
-    return replace(catalog, status="inconclusive", detail=detail)
+    made = [str(line["object"]) for line in catalog.sample if _made_by_start(line, started)]
+    rest = [str(line["object"]) for line in catalog.sample if not _made_by_start(line, started)]
+    if not all(_is_about(name, others, indexes) for name in rest):
+        return catalog
+    reasons = []
+    if made:
+        reasons.append(
+            f"Alembic was started without a migration, and meanwhile appeared: {', '.join(made)}. "
+            "The release did not create it; env.py did, or another session."
+        )
+    if rest:
+        whose = "The others" if made else "All"
+        reasons.append(f"{whose} belong to tables that another session created, dropped or rebuilt since the baseline.")
+    return replace(catalog, status="inconclusive", detail=" ".join([catalog.detail, *reasons]))
+
+
+def _made_by_start(line: Row, started: Collection[str]) -> bool:
+    """Whether an object that is new appeared when Alembic was started, or belongs to one that did."""
+    if line["change"] != "new":
+        return False
+    name = str(line["object"])
+    bare = re.sub(r"^(?:ACL|COMMENT|SECURITY LABEL) ", "", name)
+    tables = [one.removeprefix("TABLE ") for one in started if one.startswith("TABLE ")]
+    return name in started or bare in started or _is_about(name, tables, ())
+
+
+def _made_when_started(events: Sequence[Mapping[str, Any]], run: Run) -> list[str]:
+    """What the moves since the newest baseline recorded of that."""
+    own = [line for line in events if (line["release"], line["environment"]) == (run.release, run.environment)]
+    bases = [place for place, line in enumerate(own) if (line["step"], line["event"]) == ("baseline", "passed")]
+    since = own[bases[-1] :] if bases else []
+    moves = [line["facts"] for line in since if line["step"] in ("upgrade", "downgrade")]
+    return sorted({str(name) for facts in moves for name in facts.get(MADE_WHEN_STARTED) or ()})
 
 
 def _is_about(name: str, others: Collection[str], indexes: Collection[str]) -> bool:
@@ -299,6 +329,7 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
                 audit=params.get("audit_tables") or (),
                 settle_seconds=params["settle_seconds"],
                 catalog=proof,
+                started=_made_when_started(events, journal.run),
             )
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]

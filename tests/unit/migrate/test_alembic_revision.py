@@ -112,6 +112,7 @@ def project(tmp_path: Path, database: Login, monkeypatch: pytest.MonkeyPatch) ->
         (folder / "migrations" / "versions" / "first.py").write_text(revision(FIRST, None, orders))
         (folder / "migrations" / "versions" / "second.py").write_text(revision(SECOND, FIRST, up, back))
         with closing(connect(database, "tests")) as session, session.cursor() as cursor:
+            cursor.execute("DROP SCHEMA IF EXISTS ops")
             cursor.execute("CREATE TABLE orders (id int)")
             cursor.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
             cursor.execute("INSERT INTO alembic_version VALUES (%s)", (FIRST,))
@@ -256,6 +257,7 @@ class TestMove:
         assert "CREATE TABLE order_items" in planned["preview_sql"]
         assert status_of(planned["proofs"]) == {
             "migrate.preview": "pass",
+            "migrate.preview_reads_only": "pass",
             "migrate.upgrade": "skipped",
             "migrate.log": "skipped",
         }
@@ -289,6 +291,37 @@ class TestMove:
         assert result["log"].endswith("rollback_log_20260102_040000.log")
         assert "DROP TABLE order_items" in result["preview_sql"]
         assert events(state)[-1] == ("downgrade", "passed")
+
+    @pytest.mark.parametrize("writes", [True, False])
+    def test_what_env_py_creates_when_it_is_started_is_not_the_migrations(
+        self, project: Project, parameters: Make, state: Path, database: Login, writes: bool
+    ) -> None:
+        folder = project("op.execute('CREATE TABLE order_items (id int)')")
+        env = folder / "migrations" / "env.py"
+        if writes:
+            made = 'connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS ops"); connection.commit()'
+            configured = "        context.configure(connection=connection)"
+            env.write_text(env.read_text().replace(configured, f"        {made}\n{configured}"))
+        module.act(parameters(folder), False)
+        facts = journal(state)[-1]["facts"]
+        assert facts.get("made_when_started") == (["SCHEMA ops"] if writes else None)
+        assert (revisions(database), has_table(database, "order_items")) == ([SECOND], True)
+
+    def test_the_preview_of_check_mode_reports_what_it_changed(
+        self, project: Project, parameters: Make, database: Login
+    ) -> None:
+        folder = project()
+        env = folder / "migrations" / "env.py"
+        offline = "import psycopg2\nwith psycopg2.connect(os.environ['TEST_DATABASE_URL'], options='') as c:\n"
+        offline += "    c.cursor().execute('CREATE SCHEMA IF NOT EXISTS ops')\n"
+        text = env.read_text()
+        seen = status_of(module.act(parameters(folder), True)["proofs"])
+        assert seen["migrate.preview_reads_only"] == "pass"
+        first, _, rest = text.partition("\nurl")
+        env.write_text(f"{first}\nimport os\n{offline}url{rest}")
+        planned = module.act(parameters(folder), True)
+        assert query(database, "SELECT count(*) FROM pg_namespace WHERE nspname = 'ops'") == [1]
+        assert status_of(planned["proofs"])["migrate.preview_reads_only"] == "inconclusive"
 
     def test_another_runs_files_are_left_alone(self, project: Project, parameters: Make, state: Path) -> None:
         state.mkdir()

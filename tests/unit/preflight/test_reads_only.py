@@ -11,14 +11,15 @@ from typing import Any
 import preflight_info
 import psycopg2.extensions
 import pytest
-from ansible.module_utils.dbrelease.core.outcome import READS_PROOF, judge
+from ansible.module_utils.dbrelease.core.outcome import PREVIEW_READS_PROOF, READS_PROOF, judge
 from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.core.stages import stages_of
 from ansible.module_utils.dbrelease.host.commands import HostCommands
 from ansible.module_utils.dbrelease.migrate import alembic
+from ansible.module_utils.dbrelease.migrate.reads_only import prove
 from ansible.module_utils.dbrelease.migrate.role import takes
+from ansible.module_utils.dbrelease.postgres.catalog_state import State
 from ansible.module_utils.dbrelease.postgres.session import Login
-from ansible.module_utils.dbrelease.preflight.reads_only import State, prove
 
 WRITES = "CREATE SCHEMA IF NOT EXISTS ops"
 # As an Alembic whose env.py writes whenever it connects; `{unset}` makes it one whose driver takes no PGOPTIONS.
@@ -141,13 +142,17 @@ CASES = {
 
 @pytest.mark.parametrize(("before", "after", "status", "said"), CASES.values(), ids=CASES.keys())
 def test_the_state_before_and_after(before: State | str, after: State | str, status: str, said: str) -> None:
-    proof = prove(before, after, ["alembic"])
+    proof = prove(READS_PROOF, before, after, ["alembic", "current"])
     assert (proof.status, said in proof.detail) == (status, True), proof.detail
 
 
 HEADLINES = {
     "changed": ([Proof(READS_PROOF, "", "inconclusive", detail="the catalog changed.")], "but the catalog changed."),
     "unchanged": ([Proof(READS_PROOF, "", "pass")], "check mode reads only, and nothing was changed."),
+    "the preview changed": (
+        [Proof(READS_PROOF, "", "pass"), Proof(PREVIEW_READS_PROOF, "", "inconclusive", detail="it wrote.")],
+        "but it wrote.",
+    ),
     "not looked at": ([], "check mode reads only."),
 }
 

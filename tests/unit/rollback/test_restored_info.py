@@ -29,6 +29,7 @@ from restored_info import act
 database, emptied = shared_database.database, shared_database.emptied
 
 SCHEMA = """
+DROP SCHEMA IF EXISTS ops CASCADE;
 CREATE TYPE mood AS ENUM ('fair', 'foul');
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
 CREATE TABLE accounts (id int PRIMARY KEY, name text DEFAULT 'x' NOT NULL, feels mood,
@@ -97,10 +98,16 @@ def look(
     execute(database, *UP)
     journal.append("upgrade", "passed", {"before": before, "after": read_counters(database)})
 
-    def look(*down: str, after: list[str] | None = None, altered: list[str] | None = None) -> dict[str, dict[str, Any]]:
+    def look(
+        *down: str,
+        after: list[str] | None = None,
+        altered: list[str] | None = None,
+        made: list[str] | None = None,
+    ) -> dict[str, dict[str, Any]]:
         before = read_counters(database)
         execute(database, *down)
-        journal.append("downgrade", "passed", {"before": before, "after": read_counters(database)})
+        moved = {"before": before, "after": read_counters(database), "made_when_started": made}
+        journal.append("downgrade", "passed", moved)
         execute(database, *(after or []))
         params = {
             **login_parameters,
@@ -425,6 +432,25 @@ JOBS = {
 @pytest.mark.parametrize(("after", "status"), JOBS.values(), ids=JOBS.keys())
 def test_tables_that_another_job_adds_are_no_failure(look: Look, after: list[str], status: str) -> None:
     assert look(*DOWN, after=after)["catalog"]["status"] == status
+
+
+STARTED = {
+    "made when it was started": (["CREATE SCHEMA ops"], ["SCHEMA ops"], "inconclusive"),
+    "a table with its key": (
+        ["CREATE SCHEMA ops", "CREATE TABLE ops.v (v text PRIMARY KEY)", "COMMENT ON SCHEMA ops IS 'x'"],
+        ["SCHEMA ops", "TABLE ops.v", "INDEX ops.v_pkey"],
+        "inconclusive",
+    ),
+    "a release's own": (["CREATE SCHEMA ops", "CREATE TABLE ops.left (id int)"], ["SCHEMA ops"], "fail"),
+    "changed and not new": (["ALTER TABLE accounts ADD extra int"], ["TABLE public.accounts"], "fail"),
+    "nothing recorded": (["CREATE SCHEMA ops"], [], "fail"),
+}
+
+
+@pytest.mark.parametrize(("left", "made", "status"), STARTED.values(), ids=STARTED.keys())
+def test_what_env_py_makes_is_not_the_releases(look: Look, left: list[str], made: list[str], status: str) -> None:
+    proof = look(*DOWN[:-1], *left, "COMMIT", made=made)["catalog"]
+    assert (proof["status"], "Alembic was started" in proof["detail"]) == (status, status == "inconclusive")
 
 
 SEEN_OTHERWISE = {"xid": 1, "tables": {}}
