@@ -16,8 +16,8 @@ from .verdicts import broken, holds, skipped, undecided, unseen
 BECAUSE_OF_DATABASE = "Not checked because of preflight.database."
 # `docker start` would run the container's own command again.
 NOT_ONE_SHOT = (
-    "Alembic is started in a running container, so a service that migrates once and exits cannot be used: "
-    "remove {0}, and start one that keeps running "
+    "If it migrates once and exits, do not start it again: Alembic is started in a running container. "
+    "Remove {0}, and start one that keeps running "
     "(`docker compose run --detach --name {0} --entrypoint sleep SERVICE infinity`)."
 )
 GOOD_OUTCOMES = ("deployed", "already_deployed")
