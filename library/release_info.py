@@ -63,6 +63,12 @@ release:
     directory:
       description: Absolute path of the folder.
       type: str
+    commands:
+      description:
+        - As in C(release.yml), with the inventories of this run in place of C({environment}) or of one that is missing.
+        - A playbook that does not exist is replaced by the one of the same purpose for any release.
+        - C(restore) is the command of the full restore.
+      type: dict
     migration:
       description:
         - As in C(release.yml).

@@ -176,7 +176,10 @@ class ActionModule(DeclaredAction):
         release, environment = re.escape(self._run().release), re.escape(self._run().environment)
         maintenance = r"(?:-e restore_maintenance_db=[\w.-]+ )?"
         playbook = rf"(?:restore_{release}\.yml|playbooks/restore\.yml -e release={release})"
-        return rf"ansible-playbook {playbook} -i {environment} {maintenance}-e restore_swap_back={DATABASE}"
+        own = (self._task.args["release"].get("commands") or {}).get("restore")
+        given = [re.escape(own.replace("{environment}", self._run().environment))] if own else []
+        restore = "|".join([*given, rf"ansible-playbook {playbook} -i {environment}"])
+        return rf"(?:{restore}) {maintenance}-e restore_swap_back={DATABASE}"
 
     def _folder(self) -> Path:
         """The folder of the files: within the artifacts, through no link, and owned by this target."""

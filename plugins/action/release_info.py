@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ansible.context as context  # type: ignore[import-untyped]
 import ansible.module_utils
 from ansible.plugins.action import ActionBase  # type: ignore[import-untyped]
 
@@ -13,6 +14,7 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansibl
 
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.release.load import load  # noqa: E402
+from ansible.module_utils.dbrelease.report.commands import checked_commands  # noqa: E402
 
 OPTIONS = {
     "directory": {"type": "path", "required": True},
@@ -31,6 +33,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _, options = self.validate_argument_spec(OPTIONS)
         try:
             folder, schemas = Path(options["directory"]), Path(options["schemas"])
-            return {"changed": False, "release": load(folder, schemas, options["payload_folders"])}
+            release = load(folder, schemas, options["payload_folders"])
+            given = list(context.CLIARGS.get("inventory") or ())
+            commands = checked_commands(release, folder=Path.cwd(), root=ROOT, inventories=given)
+            return {"changed": False, "release": {**release, "commands": commands}}
         except ReleaseError as error:
             return {"failed": True, "msg": error.message, "refused": error.refused, **error.facts}

@@ -386,6 +386,14 @@ def test_a_swap_back_of_ones_own_is_kept(acting: Callable[..., Any], tmp_path: P
         assert (action._take_foreign_ways(model) == "") == own and bool(model["ways_back"]) == own
 
 
+def test_a_swap_back_with_the_inventory_of_the_run_is_kept(acting: Callable[..., Any], tmp_path: Path) -> None:
+    action, restore = evidence(acting, tmp_path), "ansible-playbook restore_small.yml -i hosts/prod.yml"
+    action._task.args["release"] = {"title": "Small", "commands": {"restore": restore}}
+    for command, own in ((restore, True), (f"{restore} -i evil", False), (f"{restore}; id", False)):
+        model = {"ways_back": [{"title": "Back", "command": f"{command} -e restore_swap_back=shop"}]}
+        assert (action._take_foreign_ways(model) == "") == own and bool(model["ways_back"]) == own
+
+
 def test_evidence_that_stands_for_endless_work_is_no_page(
     acting: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,30 @@ def checked_ways(
     return declared or list(_usual(release, name, environment, folder, root, given))
 
 
+def checked_commands(
+    release: Mapping[str, Any], *, folder: Path, root: Path, inventories: Sequence[str]
+) -> dict[str, str]:
+    """The commands that messages recommend, with this run's inventory; and `restore`, which also swaps back.
+
+    Where the declared playbook does not exist, the engine's own for any release. Without a given inventory the
+    environment stays a placeholder.
+    """
+    given, name = [_near(path, folder) for path in inventories], str(release["release"])
+    commands = {"restore": _own(f"restore_{name}.yml", "restore", name, folder, root, given)}
+    for key, declared in (release.get("commands") or {}).items():
+        commands[key] = _checked(str(declared), ENVIRONMENT, folder, given) or _own("", key, name, folder, root, given)
+    return {key: command.replace(shlex.quote(ENVIRONMENT), ENVIRONMENT) for key, command in commands.items()}
+
+
+def _own(short: str, playbook: str, name: str, folder: Path, root: Path, given: Sequence[str]) -> str:
+    """The release's playbook in the folder if it exists, else the engine's for any release; empty without either."""
+    if short and (folder / short).is_file():
+        return shlex.join([PLAYBOOK, short, *_options(ENVIRONMENT, given)])
+    path = root / "playbooks" / f"{playbook}.yml"
+    words = [PLAYBOOK, _near(str(path), folder), *_options(ENVIRONMENT, given), "-e", f"release={name}"]
+    return shlex.join(words) if path.is_file() else ""
+
+
 def _usual(
     release: Mapping[str, Any], name: str, environment: str, folder: Path, root: Path, given: Sequence[str]
 ) -> Iterator[Way]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.report.commands import RESTORE, ROLL_BACK, checked_ways
+from ansible.module_utils.dbrelease.report.commands import RESTORE, ROLL_BACK, checked_commands, checked_ways
 
 GUARDS: dict[str, Any] = {"rollback": {"guards": [{"name": "g"}]}}
 RESTORE_ANY = "ansible-playbook playbooks/restore.yml -i hosts/prod.yml -e release=shop_7"
@@ -49,6 +49,29 @@ COMMANDS = {
 @pytest.mark.parametrize(("declared", "printed"), COMMANDS.values(), ids=COMMANDS.keys())
 def test_what_is_declared_is_printed_where_it_is_there(project: Path, declared: str, printed: str) -> None:
     assert ways(project, declared) == [printed]
+
+
+RECONCILE = {
+    "declared": ("ansible-playbook back.yml -i {environment}", "ansible-playbook back.yml -i hosts/prod.yml"),
+    "not there": (
+        "ansible-playbook gone.yml -i {environment}",
+        "ansible-playbook playbooks/reconcile.yml -i hosts/prod.yml -e release=shop_7",
+    ),
+}
+
+
+@pytest.mark.parametrize(("declared", "printed"), RECONCILE.values(), ids=RECONCILE.keys())
+def test_what_messages_recommend_has_the_inventory_of_the_run(project: Path, declared: str, printed: str) -> None:
+    for name in ("back.yml", "playbooks/reconcile.yml"):
+        (project / name).touch()
+    release = {"release": "shop_7", "commands": {"reconcile": declared}}
+    found = checked_commands(release, folder=project, root=project, inventories=[str(project / "hosts/prod.yml")])
+    assert found == {"reconcile": printed, "restore": "ansible-playbook restore_shop_7.yml -i hosts/prod.yml"}
+    (project / "restore_shop_7.yml").unlink()
+    found = checked_commands(release, folder=project, root=project, inventories=[])
+    assert "-i {environment}" in found["reconcile"]
+    assert found["restore"] == "ansible-playbook playbooks/restore.yml -i {environment} -e release=shop_7"
+    assert set(checked_commands({"release": "shop_7"}, folder=project, root=project, inventories=[])) == {"restore"}
 
 
 def test_without_a_declared_one_there_are_the_projects_own(project: Path) -> None:
