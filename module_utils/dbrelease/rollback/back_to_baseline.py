@@ -183,7 +183,8 @@ def excused(catalog: Proof, others: Collection[str], indexes: Collection[str], s
     if rest:
         whose = "The others" if made else "All"
         reasons.append(f"{whose} belong to tables that another session created, dropped or rebuilt since the baseline.")
-    return replace(catalog, status="inconclusive", detail=" ".join([catalog.detail, *reasons]))
+    remedy = catalog.remedy if rest else "Leave them if env.py creates them; else find out who did."
+    return replace(catalog, status="inconclusive", detail=" ".join([catalog.detail, *reasons]), remedy=remedy)
 
 
 def _made_by_start(line: Row, started: Collection[str]) -> bool:
