@@ -312,13 +312,14 @@ class TestMove:
     ) -> None:
         folder = project()
         env = folder / "migrations" / "env.py"
-        offline = "import psycopg2\nwith psycopg2.connect(os.environ['TEST_DATABASE_URL'], options='') as c:\n"
-        offline += "    c.cursor().execute('CREATE SCHEMA IF NOT EXISTS ops')\n"
+        given = "connect_args={'options': '-c default_transaction_read_only=off'}"
+        offline = f"with create_engine(os.environ['TEST_DATABASE_URL'], {given}).begin() as writer:\n"
+        offline += "    writer.exec_driver_sql('CREATE SCHEMA IF NOT EXISTS ops')\n"
         text = env.read_text()
         seen = status_of(module.act(parameters(folder), True)["proofs"])
         assert seen["migrate.preview_reads_only"] == "pass"
         first, _, rest = text.partition("\nurl")
-        env.write_text(f"{first}\nimport os\n{offline}url{rest}")
+        env.write_text(f"{first}\n{offline}url{rest}")
         planned = module.act(parameters(folder), True)
         assert query(database, "SELECT count(*) FROM pg_namespace WHERE nspname = 'ops'") == [1]
         assert status_of(planned["proofs"])["migrate.preview_reads_only"] == "inconclusive"

@@ -49,7 +49,7 @@ def test_the_printed_commands_work_from_the_database_that_the_restore_worked_fro
         "run_login": {"login_user": "shop"},
     }
     printed = [rendered(defaults[f"restore_{name}_command"], **given) for name in ("swap_back", "drop")]
-    assert printed == [f"ansible-playbook restore_x.yml -i staging -i b {swap_back}", drop]
+    assert printed == [f"ansible-playbook restore_x.yml -i staging -i more {swap_back}", drop]
 
 
 def test_an_address_that_the_target_found_is_one_word_of_the_printed_command() -> None:
