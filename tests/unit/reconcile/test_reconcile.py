@@ -838,14 +838,14 @@ class Writer(threading.Thread):
     def run(self) -> None:
         with self.session.cursor() as cursor:
             while not self.ended.is_set():
-                number, began = 1_000_000 + self.written, time.monotonic()
+                number = 1_000_000 + self.written
                 for sql in self.statements(number):
                     begun = time.monotonic()
                     cursor.execute(sql)
                     self.longest = max(self.longest, time.monotonic() - begun)
                 self.written += 1
                 # Rows deleted while the step reads make it try again: most of the time there must be none.
-                self.ended.wait(max(0.02, 3 * (time.monotonic() - began)))
+                self.ended.wait(0.02)
         self.session.close()
 
     def write_more(self) -> None:
