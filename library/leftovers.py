@@ -13,7 +13,8 @@ description:
   - The result of an interrupted step is unknown, and determined by querying the database. The journal then gets an end
     for every step of that run, and for the run.
   - It removes only files whose name ends with the id of a run (C(*.tmp.<run id>)), dumps of interrupted runs without a
-    manifest, and databases that an interrupted restore or rehearsal created for itself.
+    manifest, databases that an interrupted restore or rehearsal created for itself, and the containers and networks of
+    this target's rehearsals.
   - Databases and services that a killed restore left closed or stopped stay so while another run, of any target, uses
     the database; that is not a failure.
   - A database or a container engine that does not answer is not a failure here (preflight reports it); the runs then

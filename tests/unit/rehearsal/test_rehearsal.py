@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -50,8 +51,8 @@ class Shop:
 
     def __init__(self, login: Login, container: str, state: Path, engine: docker.DockerClient) -> None:
         self.login, self.container, self.state, self.engine = login, container, state, engine
-        self.runs = 0
-        self.run_id = RUN_ID
+        # The names of containers are those of the run: of no other test's that runs beside.
+        self.run_id = f"{RUN_ID[:-6]}{secrets.token_hex(3)}"
 
     def base(self) -> dict[str, Any]:
         login = self.login
@@ -77,8 +78,6 @@ class Shop:
         }
 
     def back_up(self) -> dict[str, Any]:
-        self.runs += 1
-        self.run_id = f"{RUN_ID[:-6]}{self.runs:06x}"
         return backup_module.act({**self.base(), "observations": []}, False)
 
     def rehearse(self, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
@@ -213,16 +212,17 @@ def test_the_next_rehearsal_removes_what_a_killed_one_left(shop: Shop, engine: d
     shop.back_up()
     image = engine.containers.get(shop.container).attrs["Image"]
     labels = {TARGET_LABEL: str(shop.state)}
-    network = engine.networks.create("dbrelease_rehearsal_dead", internal=True, labels=labels)
+    name = f"dbrelease_rehearsal_dead_{secrets.token_hex(4)}"
+    network = engine.networks.create(name, internal=True, labels=labels)
     engine.containers.run(
         image,
-        name="dbrelease_rehearsal_dead",
+        name=name,
         detach=True,
         network=network.name,
         environment={"POSTGRES_PASSWORD": "x"},
         labels=labels,
     )
-    assert shop.left() == ["dbrelease_rehearsal_dead"] * 2
+    assert shop.left() == [name] * 2
 
     shop.rehearse()
 
