@@ -13,6 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 from ..core.errors import ReleaseError
 from ..postgres.catalog import find_table, quoted, resolved, written
 from ..postgres.could_not_run import advised
+from ..postgres.commit_wait import endless_commit
 from ..postgres.invalid_indexes import read_invalid
 from ..postgres.lock_retry import mask_literals
 from ..postgres.restorable import Obstacles, read_obstacles
@@ -231,6 +232,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             open_schemas=open_schemas,
             obstacles=_obstacles(connection),
             locks=Locks(**_read(connection, lambda cursor: select(cursor, LOCKS))[0]),
+            endless_commit=_read(connection, endless_commit),
         )
     except psycopg2.Error as error:
         advice = advised(error, "check that db_user may connect and read, and check the server's log.")

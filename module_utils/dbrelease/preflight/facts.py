@@ -104,6 +104,8 @@ class Database:
     open_schemas: list[Row] = field(default_factory=list)
     obstacles: Obstacles = field(default_factory=Obstacles)
     locks: Locks = field(default_factory=Locks)
+    # One sentence where a commit would wait for a standby that is not connected.
+    endless_commit: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from ..core.proof import Proof
+from ..postgres.commit_wait import REMEDY
 from ..postgres.taken_names import FREE_THEM, in_words
 from ..release.requirements import Demands
 from .facts import Database, Facts, Unseen, Writes
@@ -51,7 +52,7 @@ def database(demands: Demands, facts: Facts) -> Proof:
 
 @on_database("server")
 def server(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """Recent enough, no standby, and not set to read only."""
+    """Recent enough, no standby, not set to read only, and its commits return."""
     wrong = []
     if seen.major < demands.minimum_major:
         wrong.append(f"It is PostgreSQL {seen.version}: upgrade it to {demands.minimum_major} or later.")
@@ -59,6 +60,8 @@ def server(demands: Demands, facts: Facts, seen: Database) -> Proof:
         wrong.append("It is a standby, which accepts no writes: set db_host to the primary.")
     if seen.read_only:
         wrong.append("default_transaction_read_only is on for this database and user: turn it off.")
+    if seen.endless_commit:
+        wrong.append(f"{seen.endless_commit} {REMEDY}")
     expected = {"major_at_least": demands.minimum_major, "standby": False, "read_only": False}
     observed = {"major": seen.major, "standby": seen.standby, "read_only": seen.read_only}
     if wrong:

@@ -25,6 +25,7 @@ from psycopg2.extras import RealDictCursor
 from ..core.errors import ReleaseError
 from ..core.journal import RUN_ID, Run
 from ..core.proof import Proof
+from ..postgres.commit_wait import REMEDY, endless_commit
 from ..postgres.session import Connection, Login, Row, connect, select, server_reason
 from ..postgres.trusted_roles import all_words, session_words, trusted_roles
 
@@ -117,6 +118,7 @@ def advisory_lock(login: Login, run: Run) -> Iterator[list[Proof]]:
     connection = _session(login, run)
     try:
         with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+            _demand_commits(cursor, login, run)
             foreign = _acquire(cursor, _Wanted(KEY, login, run, re.escape(run.run_id)))
         yield [_foreign_proof(foreign, login)] if foreign else []
     finally:
@@ -148,6 +150,7 @@ class NameLock:
         connection = _session(self._maintenance, self._wanted.run)
         try:
             with connection.cursor(cursor_factory=RealDictCursor) as cursor:
+                _demand_commits(cursor, self._wanted.login, self._wanted.run)
                 _acquire(cursor, self._wanted)
         except BaseException:
             _end(connection)
@@ -182,6 +185,12 @@ def _session(login: Login, run: Run) -> Connection:
 def _end(connection: Connection) -> None:
     with suppress(psycopg2.Error):
         connection.close()
+
+
+def _demand_commits(cursor: Cursor, login: Login, run: Run) -> None:
+    """Raises ReleaseError where a commit would not return: it would keep its locks, and every other session waits."""
+    if reason := endless_commit(cursor):
+        raise ReleaseError(f"Run {run.run_id} may not act on the {login.label}. {reason} {REMEDY}", refused=True)
 
 
 def _acquire(cursor: Cursor, wanted: _Wanted) -> list[Row]:

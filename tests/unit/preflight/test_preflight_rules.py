@@ -79,6 +79,7 @@ def test_state(facts: Facts, expected: str) -> None:
 # What a test of the real thing could set up only with another server, or only slowly.
 RED: dict[str, tuple[Facts, str]] = {
     "standby": (seen(standby=True), "server"),
+    "commits that do not return": (seen(endless_commit="Each commit waits for 1 synchronous standby."), "server"),
     "old server": (seen(major=13, version="13.9"), "server"),
     "older dump tool": (replace(HEALTHY, tools={"pg_dump": "14.9", "pg_restore": "15.4"}), "dump_tools"),
     "dump tool that no restore goes with": (replace(HEALTHY, tools={"pg_dump": "17.2"}), "dump_tools"),
