@@ -22,6 +22,7 @@ from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
 from ..host.client_programs import tool_version
 from ..host.commands import Commands, commands_in
+from ..postgres.admitted import not_admitted
 from ..postgres.could_not_run import advised
 from ..postgres.hash_partitions import scattered
 from ..postgres.restorable import read_obstacles
@@ -117,7 +118,8 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
             cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{dump.LOCK_WAIT_LIMIT_MS}ms",))
             # Before pg_dump reads them: no snapshot covers them, and the dump must not be behind what is recorded.
             sequences = read_values(cursor)
-            obstacles = _obstacles(cursor)
+            admission = not_admitted(plan.work.login, plan.run.run_id)
+            obstacles = " ".join(filter(None, [admission, _obstacles(cursor)]))
             limits = replace(plan.dump, by_root=bool(scattered(cursor)))
             with dumping(commands, DumpFile(temporary), snapshot, limits) as dumped_meanwhile:
                 with plan.work.journal.step("baseline") as step:

@@ -252,7 +252,11 @@ def connect_failure(login: Login, text: str) -> str:
         advice = "set db_host and db_port to the address of the server itself"
     elif safer := transport.advice(reason):
         advice = safer
-    elif "password" in reason or "authentication" in reason or "pg_hba" in reason:
+    elif "pg_hba.conf" in reason:
+        advice = (
+            f"let pg_hba.conf of the server admit {login.user} to {login.database} from there, and reload the server"
+        )
+    elif "password" in reason or "authentication" in reason:
         advice = "check db_user and db_password in the inventory"
     elif "does not exist" in reason:
         advice = "check db_name and db_user in the inventory"

@@ -12,8 +12,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..postgres.catalog import find_table, quoted, resolved, written
-from ..postgres.could_not_run import advised
 from ..postgres.commit_wait import endless_commit
+from ..postgres.could_not_run import advised
 from ..postgres.invalid_indexes import read_invalid
 from ..postgres.lock_retry import mask_literals
 from ..postgres.restorable import Obstacles, read_obstacles

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ from ..migrate.alembic import Current, WritesError, current_with, script_heads
 from ..migrate.alembic_probe import PROBE_SETTINGS, AlembicSession, probe_name
 from ..migrate.move import session_environment
 from ..migrate.role import takes
+from ..postgres.admitted import not_admitted
 from ..postgres.lock_retry import LockLimits
 from ..postgres.session import Connection, Login, connect
 from ..postgres.transport import caveat
@@ -152,6 +153,9 @@ def read_target_database(place: Target, demands: Demands) -> tuple[Database | Un
             raise ReleaseError(place.address_problem)
         with closing(connect(place.login, APPLICATION, read_only=True)) as connection:
             database = read_database(connection, demands)
+            if stops := not_admitted(place.login, place.run_id):
+                obstacles = database.obstacles
+                database = replace(database, obstacles=replace(obstacles, found=[stops, *obstacles.found]))
             return database, planned_of(connection, demands, database)
     except ReleaseError as error:
         service = place.services.get(DATABASE_SERVICE)
