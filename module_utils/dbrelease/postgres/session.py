@@ -254,7 +254,7 @@ def connect_failure(login: Login, text: str) -> str:
         advice = safer
     elif "pg_hba.conf" in reason:
         advice = (
-            f"let pg_hba.conf of the server admit {login.user} to {login.database} from there, and reload the server"
+            f"let the server's pg_hba.conf admit {login.user} to {login.database} from there, and reload the server"
         )
     elif "password" in reason or "authentication" in reason:
         advice = "check db_user and db_password in the inventory"

@@ -69,4 +69,4 @@ def test_the_maintenance_database_is_tried(database: Login, reject: Reject) -> N
     reject("kept_for_others")
     reason = not_admitted(database, new_run_id(), "kept_for_others")
     assert "works from the database kept_for_others" in reason and "restore_maintenance_db" in reason
-    assert f"let pg_hba.conf of the server admit {database.user} to kept_for_others" in reason
+    assert f"let the server's pg_hba.conf admit {database.user} to kept_for_others" in reason

@@ -1,4 +1,4 @@
-"""A server whose commits wait for a standby that is not connected: no run acts there, as its commit would not return."""
+"""No run acts where commits wait for a standby that is not connected, as its own would not return."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ def test_as_many_as_the_server_waits_for(names: str, number: int) -> None:
 
 
 @pytest.fixture
-def waiting_for_nobody(server: Login) -> Iterator[None]:
+def waiting_for_nobody(server: Login, database: Login) -> Iterator[None]:
     """Commits of the whole server wait for a standby that does not exist, for as long as the test lasts."""
     with closing(connect(server, "synchronous")) as connection:
         connection.autocommit = True
+        # A server of tests alone waits for no disk either.
+        with connection.cursor() as cursor:
+            cursor.execute(f'ALTER DATABASE "{database.database}" SET synchronous_commit = on')
         try:
             _set(connection, f"SET synchronous_standby_names = '{MISSING}'", MISSING)
             yield
@@ -65,6 +68,7 @@ def _set(connection: Session, setting: str, expected: str) -> None:
 
 def test_the_missing_standby_is_reported(session: Session, waiting_for_nobody: None) -> None:
     with transaction(session, read_only=True) as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = on")
         reason = endless_commit(cursor)
     assert MISSING in reason and "0 of them are connected" in reason
 
