@@ -15,6 +15,7 @@ from ..postgres.catalog import find_table, quoted, resolved, written
 from ..postgres.commit_wait import endless_commit
 from ..postgres.could_not_run import advised
 from ..postgres.invalid_indexes import read_invalid
+from ..postgres.kept_log import kept_log
 from ..postgres.lock_retry import mask_literals
 from ..postgres.restorable import Obstacles, read_obstacles
 from ..postgres.revision import database_revisions
@@ -33,7 +34,10 @@ SELECT current_setting('server_version') AS version,
        pg_is_in_recovery() AS standby,
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false) AS superuser,
        (SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only') AS read_only,
-       coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory
+       coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory,
+       pg_tablespace_location(coalesce(
+         (SELECT oid FROM pg_tablespace WHERE spcname = current_setting('default_tablespace')),
+         (SELECT dattablespace FROM pg_database WHERE datname = current_database()))) AS tables_directory
 """
 
 # A dump locks every table and every sequence while it runs, and so does the swap of two databases. The server rounds
@@ -233,6 +237,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             obstacles=_obstacles(connection),
             locks=Locks(**_read(connection, lambda cursor: select(cursor, LOCKS))[0]),
             endless_commit=_read(connection, endless_commit),
+            kept_log=_read(connection, kept_log),
         )
     except psycopg2.Error as error:
         advice = advised(error, "check that db_user may connect and read, and check the server's log.")

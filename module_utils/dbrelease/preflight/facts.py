@@ -104,6 +104,10 @@ class Database:
     open_schemas: list[Row] = field(default_factory=list)
     obstacles: Obstacles = field(default_factory=Obstacles)
     locks: Locks = field(default_factory=Locks)
+    # One sentence where the server keeps its log, so that each write needs room twice.
+    kept_log: str = ""
+    # Where new tables are created, if not in the data directory: the folder of a tablespace.
+    tables_directory: str = ""
     # One sentence where a commit would wait for a standby that is not connected.
     endless_commit: str = ""
 

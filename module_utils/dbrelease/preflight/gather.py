@@ -217,9 +217,9 @@ def room_on_server(place: Target, database: Database | Unseen) -> int | Unseen:
         return database
     if not place.db_container:
         return Unseen("The free room on the server's disk cannot be read without its container.")
-    if not database.data_directory:
+    if not (folder := database.tables_directory or database.data_directory):
         return Unseen("The server does not show its data_directory to this user.")
-    return room_at(commands_in(place.db_container), database.data_directory).free
+    return room_at(commands_in(place.db_container), folder).free
 
 
 def shared_memory_of(place: Target) -> int | None:

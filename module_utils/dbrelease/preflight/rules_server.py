@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..core.proof import Proof, Status
 from ..postgres.invalid_indexes import invalid_words, removal
+from ..postgres.kept_log import REMEDY
 from ..release.requirements import Demands
 from .facts import Database, Facts, Unseen
 from .rules_database import on_database
@@ -102,6 +103,10 @@ def resources(facts: Facts) -> Proof:
             "release and its checks run without parallel workers, and need none."
         )
     status: Status = "pass"
+    if seen.kept_log:
+        status = "inconclusive"
+        said.append(seen.kept_log)
+        advice.append(REMEDY)
     if (limit := seen.resources.get("temp_file_limit_kb", -1)) >= 0:
         status = "inconclusive"
         said.append(f"temp_file_limit is {limit} kB: a sort or a join that needs more for temporary files fails.")

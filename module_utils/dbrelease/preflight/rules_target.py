@@ -268,14 +268,15 @@ def table_room(demands: Demands, facts: Facts) -> Proof:
     """The server's disk has room for the new tables and indexes, and for the dump where it is on the same disk."""
     if isinstance(facts.database, Unseen):
         return skipped("table_room", BECAUSE_OF_DATABASE)
-    need = round(demands.growth_factor * facts.database.existing_bytes) + MARGIN_BYTES
+    grown = round(demands.growth_factor * facts.database.existing_bytes)
+    need = grown + MARGIN_BYTES + (grown if facts.database.kept_log else 0)
     free = facts.table_free_bytes
     if isinstance(free, Unseen):
         if free.because:
             return unseen("table_room", free)
         remedy = f"Make sure that the server has {need} bytes free."
         return undecided("table_room", free.reason, remedy, expected={"bytes_at_least": need})
-    where = f"at {facts.database.data_directory} on the server"
+    where = f"at {facts.database.tables_directory or facts.database.data_directory} on the server"
     # Two folders with the same free room are most likely on one disk, such as a container's volume and its host's.
     if abs(free - facts.state_dir.free_bytes) <= MARGIN_BYTES and not deployed(demands, facts):
         where, need = f"{where}, for the dump and the new tables together", need + facts.database.dump_bytes

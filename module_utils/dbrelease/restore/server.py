@@ -14,6 +14,7 @@ from ..host.client_programs import tool_version
 from ..host.commands import Commands
 from ..host.disk import Room, room_at
 from ..postgres.client_tools import SETTING_SINCE, fitting_clients, in_words, major_of
+from ..postgres.kept_log import kept_log
 from ..postgres.session import Login, select
 from .source import Backup, refused
 
@@ -30,6 +31,8 @@ SELECT current_setting('server_version_num')::int / 10000 AS major,
        (SELECT pg_database_size(d.oid) FROM pg_database d WHERE d.datname = %(database)s) AS live_bytes,
        (SELECT pg_get_userbyid(d.datdba) FROM pg_database d WHERE d.datname = %(database)s) AS live_owner,
        coalesce((SELECT setting FROM pg_settings WHERE name = 'data_directory'), '') AS data_directory,
+       coalesce((SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = %(tablespace)s), '')
+         AS tables_directory,
        current_user AS "user"
 FROM pg_roles r WHERE r.rolname = current_user
 """
@@ -48,12 +51,17 @@ SELECT (SELECT count(*) FROM pg_prepared_xacts WHERE database = %(database)s) AS
 
 @dataclass(frozen=True)
 class Server:
-    """The server, as far as a restore needs to know it; its log grows by at most so many bytes."""
+    """The server, as far as a restore needs to know it; its log grows by at most so many bytes, unless it is kept.
+
+    kept_log: one sentence on why it is. tables_directory: the folder of the copy's tablespace, if it has one.
+    """
 
     major: int
     data_directory: str
     live_bytes: int | None
     log_growth_bytes: int
+    kept_log: str = ""
+    tables_directory: str = ""
 
 
 @dataclass
@@ -68,7 +76,8 @@ class Disk:
 
 def check_server(cursor: Cursor, backup: Backup, database: str, commands: Commands) -> Server:
     """Refuse a server or client programs that cannot take the backup."""
-    (row,) = select(cursor, FACTS, {"database": database})
+    tablespace = backup.content["settings"].get("tablespace")
+    (row,) = select(cursor, FACTS, {"database": database, "tablespace": tablespace})
     dumped = _major_of(backup.content["server_version"])
     if row["major"] < dumped:
         raise refused(
@@ -100,7 +109,14 @@ def check_server(cursor: Cursor, backup: Backup, database: str, commands: Comman
     if found := obstacle(cursor, database):
         raise refused(*found)
     _check_roles(cursor, backup.content["settings"])
-    return Server(row["major"], row["data_directory"], row["live_bytes"], log_growth(cursor))
+    return Server(
+        row["major"],
+        row["data_directory"],
+        row["live_bytes"],
+        log_growth(cursor),
+        kept_log=kept_log(cursor),
+        tables_directory=row["tables_directory"],
+    )
 
 
 def log_growth(cursor: Cursor) -> int:
@@ -145,7 +161,7 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
     known = backup.content.get("database_bytes") or server.live_bytes or 0
     need = round(max(known, EXPANSION * dump_bytes) * MARGIN)
     # Each write is logged once: a small database does not fill a log that may grow large.
-    log_bytes = min(server.log_growth_bytes, need)
+    log_bytes = need if server.kept_log else min(server.log_growth_bytes, need)
     title = "The server has room for a second database"
     if not inside or not server.data_directory:
         need += log_bytes
@@ -154,11 +170,11 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
             title,
             "inconclusive",
             expected={"bytes_at_least": need},
-            detail="The server's disk cannot be checked from here.",
+            detail=f"The server's disk cannot be checked from here. {server.kept_log}".rstrip(),
             remedy=f"Make sure that it has {need} bytes free.",
         )
     wanted = (
-        (server.data_directory, need, "the database"),
+        (server.tables_directory or server.data_directory, need, "the database"),
         (f"{server.data_directory}/pg_wal", log_bytes, "the server's log"),
         (DUMP_FOLDER, dump_bytes + MIB, "the dump"),
     )
@@ -171,13 +187,22 @@ def check_room(server: Server, backup: Backup, commands: Commands, *, inside: bo
             raise refused(
                 f"{disk.folder} in {commands.place} has {disk.room.free // MIB} MiB free and "
                 f"{-(-disk.needed // MIB)} MiB are needed, for {' and '.join(disk.what)}"
-                f"{' together' if len(disk.what) > 1 else ''}",
+                f"{' together' if len(disk.what) > 1 else ''}{_in_brackets(server.kept_log)}",
                 f"make {-(-(disk.needed - disk.room.free) // MIB)} MiB of room there",
             )
     expected, observed = {"bytes_at_least": disks[0].needed}, {"bytes_free": disks[0].room.free}
     return Proof(
-        ROOM_PROOF, title, "pass", expected=expected, observed=observed, detail="The free space is sufficient."
+        ROOM_PROOF,
+        title,
+        "pass",
+        expected=expected,
+        observed=observed,
+        detail=f"The free space is sufficient. {server.kept_log}".rstrip(),
     )
+
+
+def _in_brackets(sentence: str) -> str:
+    return f" ({sentence.rstrip('.')})" if sentence else ""
 
 
 def _disks(commands: Commands, wanted: Iterable[tuple[str, int, str]]) -> list[Disk]:

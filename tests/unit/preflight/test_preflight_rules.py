@@ -105,6 +105,10 @@ RED: dict[str, tuple[Facts, str]] = {
         "dump_room",
     ),
     "no room for the table by one byte": (replace(HEALTHY, table_free_bytes=114 * MIB - 1), "table_room"),
+    "no room for the table and a log that is kept": (
+        replace(seen(kept_log="The server keeps its log."), table_free_bytes=114 * MIB),
+        "table_room",
+    ),
     "no room for both on one disk": (
         replace(HEALTHY, table_free_bytes=194 * MIB - 1, state_dir=StateDir("/state", 194 * MIB)),
         "table_room",

@@ -316,6 +316,23 @@ def test_a_small_database_needs_no_more_of_the_log_than_it_writes(tmp_path: Path
     assert proof.expected == {"bytes_at_least": 24 << 20}
 
 
+def test_a_log_that_the_server_keeps_needs_room_for_all_that_is_written(tmp_path: Path) -> None:
+    why = "The server keeps its log and does not reuse it: nothing reads the replication slots standby."
+    server = restore_server.Server(15, "/data", None, 1 << 20, kept_log=why)
+    backup = Backup(tmp_path, {"bytes": 1 << 20, "database_bytes": 100 << 20})
+    proof = restore_server.check_room(server, backup, HostCommands(), inside=False)
+    assert proof.expected == {"bytes_at_least": 240 << 20} and why in proof.detail
+
+
+def test_the_room_of_the_copy_is_that_of_its_tablespace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at = {"/data/pg_wal": Room("/data", 500 << 20), "/fast": Room("/fast", 1 << 20), "/tmp": Room("/", 900 << 20)}
+    monkeypatch.setattr(restore_server, "room_at", lambda _, folder: at[folder])
+    server = restore_server.Server(15, "/data", None, 1 << 20, tables_directory="/fast")
+    backup = Backup(tmp_path, {"bytes": 1 << 20, "database_bytes": 100 << 20})
+    with pytest.raises(ReleaseError, match="/fast in the target has 1 MiB free and 120 MiB are needed"):
+        restore_server.check_room(server, backup, HostCommands(), inside=True)
+
+
 def test_the_log_may_grow_by_what_is_not_there_yet(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def growth(role: str) -> int:
         with closing(connect(world.login, "tests")) as session, session.cursor(cursor_factory=RealDictCursor) as cursor:
