@@ -16,7 +16,7 @@ from ..core.journal import utc_now
 from ..core.plain_text import printable
 from ..postgres.could_not_run import advised
 from ..postgres.declared_select import select_declared
-from ..postgres.fingerprints import READING, read_tables
+from ..postgres.fingerprints import COUNTED_SINCE, READING, read_tables
 from ..postgres.large_objects import fingerprint_of, read_large_objects
 from ..postgres.revision import database_revisions
 from ..postgres.session import Row, select, server_reason, without_timeouts
@@ -25,15 +25,26 @@ from ..postgres.terminate import OF_CLIENTS
 from ..postgres.trusted_roles import trusted_roles
 from .schema_text import read_unsaid
 
-IDENTITY = """
+IDENTITY = f"""
 SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('server_version') AS server_version,
        pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xid, pg_database_size(d.oid) AS database_bytes,
+       {COUNTED_SINCE} AS counted_since,
        has_function_privilege('pg_control_system()', 'EXECUTE') AS may_identify
 FROM pg_database d WHERE d.datname = current_database()
 """
 
 # What a summary only counts, or leaves out.
-UNCOUNTED = ("tables", "sequences", "settings", "catalog", "unsaid", "untrusted", "obstacles", "by_root")
+UNCOUNTED = (
+    "counted_since",
+    "tables",
+    "sequences",
+    "settings",
+    "catalog",
+    "unsaid",
+    "untrusted",
+    "obstacles",
+    "by_root",
+)
 # How well the server was, for whoever watches it afterwards.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,

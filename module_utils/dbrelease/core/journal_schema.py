@@ -25,6 +25,7 @@ FACTS: Mapping[str, Shape] = {
         "xid": int,
         "tables": {EACH: _TABLE},
         "database_oid?": (int, None),
+        "counted_since?": str,
         "catalog?": ([str], None),
         "untrusted?": ([str], None),
         "observations?": ([{"name": str, "title": str, "sql": str, "rows": [{}]}], None),

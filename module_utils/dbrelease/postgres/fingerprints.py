@@ -27,6 +27,14 @@ NEXT_LOCK_WAIT_MS = 100
 # The server's answers that mean "it does not exist any more", not "it cannot be read".
 VANISHED = ("42P01", "42703", "3F000")
 
+# An SQL expression: another value shows that write counters were lost in between. A server that crashed begins again
+# with none, and a standby that took its place has its own; both show another time for the whole server.
+COUNTED_SINCE = """
+(SELECT concat_ws(' ', 'database', extract(epoch FROM s.stats_reset)::text,
+                  'server', extract(epoch FROM w.stats_reset)::text)
+ FROM pg_stat_database s, pg_stat_bgwriter w WHERE s.datname = current_database())
+"""
+
 TABLES = """
 SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name,
        coalesce(pg_stat_get_tuples_inserted(c.oid), 0) AS inserted,

@@ -17,7 +17,7 @@ from ..core.proof import Proof
 from ..postgres.catalog import quoted, resolved
 from ..postgres.could_not_run import advised
 from ..postgres.declared_sql import limit_statements
-from ..postgres.fingerprints import LOCK_NOT_AVAILABLE, READING, absent, read_tables, write_counters
+from ..postgres.fingerprints import COUNTED_SINCE, LOCK_NOT_AVAILABLE, READING, absent, read_tables, write_counters
 from ..postgres.own_path import read_table
 from ..postgres.session import (
     Connection,
@@ -40,6 +40,7 @@ SETTLE_SECONDS = 11.0
 POLL_S = 0.25
 LOCK_WAIT_MS = 10_000
 XIDS = 1 << 32
+COUNTERS_LOST = "the server's write counters were reset since (pg_stat_reset, a crash, or another server in its place)"
 
 # The 32 bits that a row holds, as its distance back from the snapshot: that survives the counter's wraparound.
 TRACE = """
@@ -196,7 +197,7 @@ def _with_counters(key: str, evidence: Evidence, counters: Row, memory: Memory, 
     same_table = evidence.now["oid"] == evidence.before.get("oid", evidence.now["oid"])
     problem = evidence.not_comparable
     if same_table and any(count < 0 for count in written.values()):
-        problem = problem or "the server's write counters were reset since"
+        problem = problem or COUNTERS_LOST
     return replace(
         evidence,
         written={counter: max(count, 0) for counter, count in written.items()},
@@ -232,13 +233,16 @@ def _keys(cursor: Cursor, names: Sequence[str]) -> set[str]:
 def _not_comparable(cursor: Cursor, baseline: Mapping[str, Any]) -> str:
     (row,) = select(
         cursor,
-        "SELECT d.oid::bigint AS oid, current_setting('track_counts')::bool AS counting "
+        "SELECT d.oid::bigint AS oid, current_setting('track_counts')::bool AS counting, "
+        f"{COUNTED_SINCE} AS counted_since "
         "FROM pg_database d WHERE d.datname = current_database()",
     )
     if int(baseline.get("database_oid") or row["oid"]) != row["oid"]:
         return "the baseline was taken of another database, before a restore"
     if baseline.get("reading") != READING:
         return "the baseline was recorded by another version of this program, which read the tables differently"
+    if baseline.get("counted_since", row["counted_since"]) != row["counted_since"]:
+        return COUNTERS_LOST
     return "" if row["counting"] else "the server does not count writes (track_counts is off)"
 
 

@@ -15,7 +15,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.migrate.move import read_counters, read_counters_before
-from ansible.module_utils.dbrelease.postgres.fingerprints import READING, read_tables, write_counters
+from ansible.module_utils.dbrelease.postgres.fingerprints import COUNTED_SINCE, READING, read_tables, write_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.verify.unchanged import act
 from ansible.module_utils.dbrelease.verify.unchanged_verdict import Evidence, Trace, Window, judge, rewritten
@@ -58,6 +58,8 @@ class Deploy:
             facts = {**write_counters(cursor), "reading": READING, "tables": read_tables(cursor)}
             cursor.execute("SELECT oid FROM pg_database WHERE datname = current_database()")
             facts["database_oid"] = next(iter(dict(cursor.fetchall()[0]).values()))
+            cursor.execute(f"SELECT {COUNTED_SINCE} AS counted_since")
+            facts["counted_since"] = next(iter(dict(cursor.fetchall()[0]).values()))
         connection.close()
         self.journal.append("baseline", "passed", facts)
 
@@ -516,6 +518,20 @@ def test_what_cannot_be_compared_is_said(
     result = act(params, False)
     assert statuses(result)["untouched.public.orders"] == "inconclusive"
     assert said in detail(result, "public.orders")
+
+
+def test_counters_that_were_lost_before_and_after_the_baseline_blame_nobody(
+    params: dict[str, Any], deploy: Deploy
+) -> None:
+    facts = deploy.journal.read()[-1]["facts"]
+    none = dict.fromkeys(("inserted", "updated", "deleted"), 0)
+    tables = {key: {**row, **none} for key, row in facts["tables"].items()}
+    deploy.journal.append("baseline", "passed", {**facts, "tables": tables})
+    execute(deploy.login, "DELETE FROM orders WHERE id <= 7")  # counted when its session has ended
+    execute(deploy.login, "SELECT pg_stat_reset()")
+    result = act(params, False)
+    assert statuses(result)["untouched.public.orders"] == "inconclusive", detail(result, "public.orders")
+    assert "write counters were reset since" in detail(result, "public.orders")
 
 
 def test_without_a_baseline_it_cannot_compare(params: dict[str, Any]) -> None:
