@@ -177,6 +177,8 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
             **transport.parameters(login.ssl_mode, login.ssl_root_cert),
             application_name=application_name,
             connect_timeout=CONNECT_TIMEOUT_S,
+            # psycopg2 quotes names correctly in this encoding only, and takes SQL_ASCII for ASCII; the server converts.
+            client_encoding="UTF8",
             keepalives_idle=30,
             keepalives_interval=10,
             keepalives_count=3,

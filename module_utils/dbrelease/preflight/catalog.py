@@ -195,6 +195,15 @@ WHERE (s.setdatabase = 0 OR d.datname = current_database())
   AND (s.setrole = 0 OR r.rolname = current_user OR s.setrole = (SELECT relowner FROM pg_class WHERE oid = %(table)s))
 ORDER BY 1, 3
 """
+# Of a role that is connected although its password has expired, the server asks for none. One day is enough for a
+# release, its watch, and a way back.
+EXPIRING = """
+SELECT r.rolname::text AS role, to_char(r.rolvaliduntil AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS until
+FROM pg_roles r
+WHERE r.rolvaliduntil > now() AND r.rolvaliduntil < now() + interval '1 day'
+  AND (r.rolname = session_user OR r.oid = (SELECT relowner FROM pg_class WHERE oid = %(table)s))
+ORDER BY 1
+"""
 RESOURCES = """
 SELECT max(setting::bigint) FILTER (WHERE name = 'work_mem') AS work_mem_kb,
        max(setting::bigint) FILTER (WHERE name = 'temp_file_limit') AS temp_file_limit_kb
@@ -232,6 +241,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             invalid_indexes=_read(connection, lambda cursor: read_invalid(cursor, oids)),
             early_indexes=_read(connection, lambda cursor: _early_indexes(cursor, demands, tables)),
             settings=_read(connection, lambda cursor: select(cursor, SETTINGS, {"table": _bookkeeping(cursor)})),
+            expiring=_read(connection, lambda cursor: select(cursor, EXPIRING, {"table": _bookkeeping(cursor)})),
             resources=_read(connection, lambda cursor: select(cursor, RESOURCES)[0]),
             open_schemas=open_schemas,
             obstacles=_obstacles(connection),

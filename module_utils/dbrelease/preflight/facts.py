@@ -108,6 +108,8 @@ class Database:
     kept_log: str = ""
     # Where new tables are created, if not in the data directory: the folder of a tablespace.
     tables_directory: str = ""
+    # The roles of the release whose passwords expire soon, each with the time.
+    expiring: list[Row] = field(default_factory=list)
     # One sentence where a commit would wait for a standby that is not connected.
     endless_commit: str = ""
 

@@ -194,7 +194,7 @@ def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
 
 @on_database("rights")
 def rights(demands: Demands, facts: Facts, seen: Database) -> Proof:
-    """It may read the tables, and finish what the migration creates; a superuser may."""
+    """It may read the tables, and finish what the migration creates; a superuser may. No password expires meanwhile."""
     mine = seen.rights
     if mine.unreadable:
         return broken(
@@ -202,6 +202,15 @@ def rights(demands: Demands, facts: Facts, seen: Database) -> Proof:
             f"The role {mine.user} may not read {', '.join(mine.unreadable)}.",
             f"Grant {mine.user} SELECT on them, or set db_user to the role that owns them.",
             observed=list(mine.unreadable),
+        )
+    if seen.expiring:
+        passwords = " and ".join(f"that of {row['role']} at {row['until']}" for row in seen.expiring)
+        return broken(
+            "rights",
+            f"A password expires within a day: {passwords}. From then on the server refuses its sessions, and those "
+            "of a way back, too.",
+            "Extend it by ALTER ROLE ... VALID UNTIL, and rerun the playbook.",
+            observed=[row["role"] for row in seen.expiring],
         )
     doubts = list(_doubts_of_finalizing(demands, facts, seen))
     if doubts:

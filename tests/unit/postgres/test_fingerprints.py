@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+from contextlib import closing
 from typing import Any
 
 import psycopg2.extensions
@@ -9,6 +11,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables, write_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
+from ansible.module_utils.dbrelease.postgres.session import connect as engine_connect
 from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
 from own_sessions import connect
 from waits import until
@@ -244,3 +247,25 @@ def test_partitions_are_not_locked_for_their_shapes(session: Any, cursor: Any) -
         shapes = read_shapes(held)
         assert locks(held) == 0
     assert shapes["public.child"].parents >= {f"public.p{number}" for number in range(10)}
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "LATIN1", "SQL_ASCII"])
+def test_names_and_text_are_read_in_whatever_encoding_the_database_has(server: Login, encoding: str) -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    with closing(connect(server, "tests")) as keeper, keeper.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'")
+        try:
+            with closing(engine_connect(server.to(name), "tests")) as session:
+                session.set_client_encoding("UTF8")
+                made = 'CREATE TABLE public."größe" ("länge" text); INSERT INTO public."größe" VALUES (\'café\')'
+                session.cursor().execute(made)
+            with (
+                closing(engine_connect(server.to(name), "tests")) as session,
+                transaction(session, read_only=True) as reading,
+            ):
+                tables = read_tables(reading)
+                rows = select(reading, 'SELECT "länge" AS text FROM public."größe"')
+            assert (tables["public.größe"]["rows"], tables["public.größe"]["columns"]) == (1, ["länge"])
+            assert rows == [{"text": "café"}]
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -368,6 +368,22 @@ def test_a_user_who_may_not_create_temporary_tables_is_reported(world: World) ->
         world.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
+def test_a_password_that_expires_during_the_release_is_refused(world: World) -> None:
+    name = f"deployer_{secrets.token_hex(4)}"
+    world.sql(f"CREATE ROLE {name} SUPERUSER LOGIN PASSWORD 'of-the-tests'")
+    world.parameters.update(login_user=name, login_password="of-the-tests")
+    try:
+        for after, state in (("2 hours", "fail"), ("3 days", "pass")):
+            world.sql(
+                f"DO $$ BEGIN EXECUTE format('ALTER ROLE {name} VALID UNTIL %L', now() + '{after}'::interval); END $$"
+            )
+            result = world.look()
+            assert statuses(result)["rights"] == state
+            assert ("A password expires within a day: that of " + name in result["message"]) is (state == "fail")
+    finally:
+        world.sql(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
 def test_what_an_owner_may_not_do_is_reported(world: World) -> None:
     owner, database = f"owner_{secrets.token_hex(4)}", world.parameters["login_db"]
 

@@ -98,6 +98,7 @@ RED: dict[str, tuple[Facts, str]] = {
         seen(settings=[{"name": "session_replication_role", "value": "replica", "whom": "every role"}]),
         "settings",
     ),
+    "a password that expires": (seen(expiring=[{"role": "shop", "until": "2026-01-02T23:00:00Z"}]), "rights"),
     "table that db_user may not read": (seen(rights=Rights("deployer", False, unreadable=("orders",))), "rights"),
     "materialized view": (seen(tables={**SEEN.tables, "orders": Table("m", ("id",), 2)}), "tables"),
     "no room for the dump by one byte": (
