@@ -14,6 +14,7 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
+from .collations import other_versions
 from .session import Row, giving_back_locks, select, server_reason
 from .trusted_roles import trusted_roles
 
@@ -179,6 +180,7 @@ def read_obstacles(cursor: Cursor) -> Obstacles:
         _try(cursor, seen, what, "functions", row["may_call"], partial(_view, row))
     (role,) = select(cursor, SUPERUSER)
     seen.found += _of_extensions(cursor, seen.unseen)
+    seen.found += other_versions(cursor)
     if not role["superuser"]:
         seen.found += _of_others(cursor, role["role"])
     return seen

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ansible.module_utils.dbrelease.postgres.collations import OF_DATABASES
 from ansible.module_utils.dbrelease.postgres.restorable import Obstacles, read_obstacles
 from ansible.module_utils.dbrelease.postgres.session import Login, connect, transaction
 
@@ -125,3 +126,33 @@ def test_a_function_of_a_stranger_is_not_called(session: Any, database: Login, r
     seen = look(database)
     assert seen.found == []
     assert "the index folded of public.t" in seen.unseen[0]
+
+
+OTHER_VERSION = "CREATE COLLATION odd (provider = icu, locale = 'de'); CREATE TABLE t (a text COLLATE odd);"
+
+
+def test_an_index_of_another_version_of_its_collation_is_named(session: Any, database: Login) -> None:
+    session.cursor().execute(f"{OTHER_VERSION} UPDATE pg_collation SET collversion = '1' WHERE collname = 'odd'")
+    assert look(database).found == [], "no index uses it"
+    session.cursor().execute("CREATE UNIQUE INDEX by_a ON t (a)")
+    (found,) = look(database).found
+    assert "The collation public.odd has version" in found and "its indexes (1) were built with version 1" in found
+    assert found.endswith("ALTER COLLATION public.odd REFRESH VERSION.")
+
+
+def test_a_database_of_another_version_of_its_collation_is_named(server: Login) -> None:
+    name = f"test_{secrets.token_hex(6)}"
+    with closing(connect(server, "tests")) as keeper, keeper.cursor() as cursor:
+        if keeper.server_version < OF_DATABASES:  # it does not record the version
+            return
+        cursor.execute(f"CREATE DATABASE {name} TEMPLATE template0 LOCALE_PROVIDER icu ICU_LOCALE 'de'")
+        try:
+            assert look(server.to(name)).found == []
+            with closing(connect(server.to(name), "tests")) as session:
+                session.cursor().execute("CREATE TABLE public.t (a text PRIMARY KEY)")
+            cursor.execute("UPDATE pg_database SET datcollversion = '1' WHERE datname = %s", (name,))
+            (found,) = look(server.to(name)).found
+            assert "The default collation of the database has version" in found
+            assert found.endswith(f"ALTER DATABASE {name} REFRESH COLLATION VERSION.")
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
