@@ -36,9 +36,9 @@ def other_versions(cursor: Cursor) -> Iterator[str]:
         if row["indexes"]:
             yield (
                 f"The {row['what']} has version {row['has']} on this server, and its indexes ({row['indexes']}) were "
-                f"built with version {row['had']}: they may be in the wrong order, so that queries miss rows and unique "
-                "indexes have duplicates, which a restore refuses. Run REINDEX on them, remove duplicates, and then "
-                f"{row['refresh']}."
+                f"built with version {row['had']}: they may be in the wrong order, so that queries miss rows "
+                "and unique indexes have duplicates, which a restore refuses. Run REINDEX on them, remove duplicates, "
+                f"and then {row['refresh']}."
             )
 
 
