@@ -887,13 +887,12 @@ def test_each_container_of_a_service_is_checked_by_a_guard(replicas: tuple[str, 
 
 def test_a_log_that_cannot_be_read_refuses_until_that_is_accepted() -> None:
     client = docker.from_env()
-    made = client.containers.create(
-        "drawing-base:bookworm", ["sleep", "120"], name=f"test_{secrets.token_hex(6)}", log_config={"type": "none"}
-    )
+    name, unreadable = f"test_{secrets.token_hex(6)}", docker.types.LogConfig(type="none")
+    made = client.containers.create("drawing-base:bookworm", ["sleep", "120"], name=name, log_config=unreadable)
     try:
         made.start()
-        refused = Services("", {"web": made.name}, 5).look(log_guard("x"))
-        accepted = Services("", {"web": made.name}, 5, accept_log_gap=True).look(log_guard("x"))
+        refused = Services("", {"web": name}, 5).look(log_guard("x"))
+        accepted = Services("", {"web": name}, 5, accept_log_gap=True).look(log_guard("x"))
     finally:
         made.remove(force=True)
         client.close()
