@@ -37,8 +37,6 @@ LOCK_NAME = "dbrelease-lock-"
 # The name of a session that holds a database without the number, before the database's mark and the run's id.
 HELD_NAME = "dbrelease-lock-held-"
 FOREIGN_PROOF = "run.database_lock"
-# The session may be idle for hours.
-IDLE = "SELECT set_config(name, '0', false) FROM pg_settings WHERE name = 'idle_session_timeout'"
 
 WHO = """
 SELECT a.pid, a.application_name AS application, a.usename::text AS "user",
@@ -176,10 +174,7 @@ class NameLock:
 
 
 def _session(login: Login, run: Run) -> Connection:
-    connection = connect(login, f"{LOCK_NAME}{run.run_id}"[:63], read_only=True)
-    with connection.cursor() as cursor:
-        cursor.execute(IDLE)
-    return connection
+    return connect(login, f"{LOCK_NAME}{run.run_id}"[:63], read_only=True)
 
 
 def _end(connection: Connection) -> None:

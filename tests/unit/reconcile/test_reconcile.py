@@ -904,7 +904,7 @@ def test_no_writer_waits_half_a_second(
     world.run(sql)
     world.run("ANALYZE")
     # A writer waits behind an attempt as long as its limit allows; a busy machine adds to that.
-    patient = {"timeout_ms": 150, "attempts": 60, "deadline_seconds": 120}
+    patient = {"timeout_ms": 250, "attempts": 60, "deadline_seconds": 120}
     with writing(database) as writer:
         done = world.reconcile(lock=patient, accept_loss=accepted, repairs=BY_NOBODY)
     assert len(done["repaired"]) == repairs
@@ -931,7 +931,8 @@ def test_nobody_waits_for_a_slow_look_at_a_table_that_is_left_over(
         done = before.reconcile(lock=patient, repairs=BY_NOBODY)
     assert done["repaired"] == ["dropped links"] and no_links(before)
     assert writer.written > 20 and time.monotonic() - begun > 1.5
-    assert writer.longest < 1.4, f"{writer.longest:.2f} s, and the look takes 1.5 s"
+    # Where the look is known to be slow, no attempt is made that others wait for as long as its limit allows.
+    assert writer.longest < 1.0, f"{writer.longest:.2f} s, and the look takes 1.5 s"
 
 
 def slow_check(*_: object) -> None:

@@ -25,7 +25,6 @@ from ...postgres.session import (
     connect,
     server_reason,
     session,
-    without_timeouts,
 )
 from ...postgres.strangers import tables_of_strangers
 from ...postgres.table_shape import Pair, Table, pair, parents_first, read_shapes
@@ -197,9 +196,6 @@ def prepare(
     opened: list[Connection] = []
     try:
         opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
-        with _cursor(opened[0]) as cursor:
-            # It is idle while the application is stopped.
-            without_timeouts(cursor, local=False)
         with _cursor(opened[1]) as cursor:
             # One transaction for all that is asked of it: postgres/fingerprints.py needs savepoints.
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
