@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 ARTIFACTS = ROOT / "artifacts/staging"
@@ -64,6 +65,24 @@ def newest_evidence() -> dict[str, Any]:
     newest = max(ARTIFACTS.glob("*/evidence.json"), key=lambda path: path.parent.name)
     evidence: dict[str, Any] = json.loads(newest.read_text())
     return evidence
+
+
+class Part(NamedTuple):
+    """A stage of a run: when it started after the first one, and how long it worked. Stages may overlap."""
+
+    step: str
+    begun_s: float
+    seconds: float
+
+
+def parts_of(evidence: dict[str, Any]) -> list[Part]:
+    """The stages of a run that took time, in their order; the report has no duration in its own evidence."""
+    begun = [datetime.fromisoformat(stage["started_at"]) for stage in evidence["stages"]]
+    return [
+        Part(stage["step"], (at - begun[0]).total_seconds(), stage["duration_ms"] / 1000)
+        for stage, at in zip(evidence["stages"], begun, strict=True)
+        if stage["duration_ms"]
+    ]
 
 
 def stage_seconds(evidence: dict[str, Any], *steps: str) -> Iterator[float]:

@@ -105,7 +105,7 @@ def a_playbook_asks_who_holds_the_target_or_only_reads(root: Path) -> Iterator[s
     """One that opens a run either settles, by the role recovery, whether it may act, or says that it only reads."""
     for path in sorted((root / "playbooks").glob("*.yml")):
         text = text_of(path)
-        asks, reads = "name: recovery}" in text, "run_exclusive: false" in text
+        asks, reads = bool(re.search(r"name: recovery[,}]", text)), "run_exclusive: false" in text
         if "name: run}" in text and asks == reads:
             yield f"{path.relative_to(root)}: {'both' if asks else 'neither'} of role recovery and run_exclusive: false"
 
@@ -181,6 +181,29 @@ def what_the_inventory_chooses_is_looked_at_first(root: Path) -> Iterator[str]:
         for name, option in options.items():
             if option not in chosen.get("run", {}).values():
                 yield f"{role}: {name} is not looked at by role run"
+
+
+def a_role_is_validated_where_it_has_options(root: Path) -> Iterator[str]:
+    """Ansible validates the options of a role by a task of its own, which costs time: also where there is none."""
+    for path in sorted((root / "playbooks").glob("*.yml")):
+        included = list(included_roles(yaml_of(path)))
+        validated = {role["name"] for role in included if role.get("rolespec_validate") is not False}
+        for role in included:
+            specs = root / "roles" / role["name"] / SPECS
+            main = yaml_of(specs)["argument_specs"]["main"] if specs.is_file() else {}
+            if main.get("options") and role["name"] not in validated:
+                yield f"{path.relative_to(root)}: the options of role {role['name']} are not validated"
+            if main.get("options") == {} and "tasks_from" not in role and role["name"] in validated:
+                yield f"{path.relative_to(root)}: role {role['name']} has no option to validate"
+
+
+def included_roles(content: Any) -> Iterator[dict[str, Any]]:
+    """What the tasks of a playbook import or include."""
+    for below in content if isinstance(content, list) else content.values() if isinstance(content, dict) else ():
+        yield from included_roles(below)
+    for name, role in content.items() if isinstance(content, dict) else ():
+        if str(name).rpartition(".")[2] in ("import_role", "include_role"):
+            yield role
 
 
 def a_role_describes_what_a_user_sets(root: Path) -> Iterator[str]:
@@ -486,6 +509,7 @@ POLICIES: list[Policy] = [
     a_command_says_why_no_module_does_it,
     a_role_declares_its_inputs_twice_alike,
     what_the_inventory_chooses_is_looked_at_first,
+    a_role_is_validated_where_it_has_options,
     a_role_describes_what_a_user_sets,
     the_login_is_written_once,
     an_action_group_has_every_module_with_its_options,
@@ -593,6 +617,8 @@ def slow():
     while True:
         act = lambda: time.sleep(1)  # plays: a slow server
 """,
+    "roles/wait/tasks/main.yml": "[]",
+    "roles/wait/meta/argument_specs.yml": "argument_specs: {main: {options: {}}}",
     "playbooks/deploy.yml": "- {name: run}\n- {name: recovery}\n",
     "playbooks/look.yml": "- {hosts: all, any_errors_fatal: true, tags: [always], module_defaults: "
     "{group/dbrelease.engine.run: x, group/dbrelease.engine.database: y}}\n",
@@ -655,6 +681,20 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
         "default: 1,",
         "choices: [1, 2], default: '{{ speed }}',",
         "ship: ship_speed is not looked at by role run",
+    ),
+    (
+        a_role_is_validated_where_it_has_options,
+        "playbooks/look.yml",
+        "tags: [always]",
+        "tags: [always], tasks: [{include_role: {name: ship, rolespec_validate: false}}]",
+        "look.yml: the options of role ship are not validated",
+    ),
+    (
+        a_role_is_validated_where_it_has_options,
+        "playbooks/other.yml",
+        "",
+        "[{tasks: [{block: [{include_role: {name: wait}}]}]}]",
+        "other.yml: role wait has no option to validate",
     ),
     (
         a_role_describes_what_a_user_sets,

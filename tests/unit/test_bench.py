@@ -97,9 +97,14 @@ def test_and_in_any_order(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys:
 
 
 @pytest.mark.parametrize(("name", "limit", "median"), [("deploy_10k", 12, 3.0), ("deploy_again_10k", 4, 4.0)])
-def test_a_deploy_is_the_median_of_five(stack: Stack, name: str, limit: float, median: float) -> None:
+def test_a_deploy_is_the_median_of_five(
+    stack: Stack, capsys: pytest.CaptureFixture[str], name: str, limit: float, median: float
+) -> None:
     (one,) = [one for one in deploy.MEASUREMENTS if one.name == name]
     assert (one.limit, one.measure()) == (limit, median)
+    said = capsys.readouterr().out
+    assert f"the median run, {median:.3f} s" in said
+    assert "restore.swap         from  10.000 s for   0.500 s" in said
     assert {rows for _, rows in stack.played} == {10_000}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.errors import ReleaseError
@@ -39,8 +39,8 @@ def script_heads(commands: Commands, command: Sequence[str]) -> list[str]:
 
     A revision on which another branch depends (an "effective head") is not one: the database never has both rows.
     """
-    if heads := _texts(_probed(commands, command, "heads"), "heads"):
-        return sorted(heads)
+    if heads := _heads(_probed(commands, command, "heads")):
+        return heads
     printed = _revisions(_read(commands, command, "heads").stdout)
     real = [revision for revision, notes in printed if "(head)" in notes]
     return sorted(real or (revision for revision, notes in printed if "head" in notes))
@@ -104,11 +104,13 @@ class Current:
     """The revisions that Alembic reads, and its session with the settings of a migration.
 
     session: None where unknown. refused: why it could not connect with those settings, although it can without.
+    heads: those of the revision files (see script_heads), sorted; empty where this start did not read them.
     """
 
     revisions: list[str]
     session: AlembicSession | None = None
     refused: str = ""
+    heads: list[str] = field(default_factory=list)
 
 
 def current_with(commands: Commands, command: Sequence[str], environment: Mapping[str, str]) -> Current:
@@ -117,7 +119,7 @@ def current_with(commands: Commands, command: Sequence[str], environment: Mappin
     answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
     found = _rows(answer)
     if found is not None:
-        return Current(found, session_of(answer))
+        return Current(found, session_of(answer), heads=_heads(answer))
     revisions = alembic_current(commands, command)
     if finished is None or finished.status == 0 or missing_program(finished):
         return Current(revisions)
@@ -144,6 +146,10 @@ def _rows(answer: Mapping[str, Any] | None) -> list[str] | None:
     if not isinstance(databases, list) or not databases:
         return None
     return sorted({one for seen in databases for one in _texts(seen, "revisions")})
+
+
+def _heads(answer: Mapping[str, Any] | None) -> list[str]:
+    return sorted(_texts(answer, "heads"))
 
 
 def _texts(answer: Any, key: str) -> list[str]:

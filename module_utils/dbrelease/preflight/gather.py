@@ -67,7 +67,6 @@ def gather(place: Target, demands: Demands) -> Facts:
     backend_down = stopped(place.services, place.backend_container, demands)
     db_down = stopped(place.services, place.db_container, demands)
     with ThreadPoolExecutor(max_workers=6) as pool:
-        heads = pool.submit(attempt, lambda: script_heads(backend(), demands.command), backend_down)
         current = pool.submit(attempt, lambda: current_of(backend(), demands, place.run_id), backend_down or db_down)
         tools = pool.submit(attempt, lambda: tool_versions(commands_in(place.db_container or None)), db_down)
         payload = pool.submit(attempt, lambda: payload_of(place, demands), backend_down)
@@ -76,13 +75,14 @@ def gather(place: Target, demands: Demands) -> Facts:
         database, planned = read_target_database(place, demands)
         takes_owner = attempt(lambda: takes_owner_of(backend(), demands, database), backend_down or db_down)
         asked = current.result()
+        heads = attempt(lambda: heads_of(backend(), demands, asked), backend_down)
         session = None if isinstance(asked, Unseen) else asked.session
         migrator = attempt(lambda: migrator_of(place, demands, database, session, takes_owner))
         room = attempt(lambda: room_on_server(place, database), db_down)
         facts = Facts(
             services=place.services,
             database=database,
-            heads=heads.result(),
+            heads=heads,
             current=asked if isinstance(asked, Unseen) else asked.revisions,
             history={},
             tools=tools.result(),
@@ -191,6 +191,12 @@ def current_of(commands: Commands, demands: Demands, run_id: str) -> Current:
     limits = LockLimits(demands.lock_timeout_ms)
     environment = session_environment(commands, probe_name(run_id), limits, PROBE_SETTINGS)
     return current_with(commands, demands.command, environment)
+
+
+def heads_of(commands: Commands, demands: Demands, asked: Current | Unseen) -> list[str]:
+    """The heads of the revision files; Alembic is started again only where its first start did not read them."""
+    known = [] if isinstance(asked, Unseen) else asked.heads
+    return known or script_heads(commands, demands.command)
 
 
 def migrator_of(

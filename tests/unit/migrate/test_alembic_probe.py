@@ -82,6 +82,12 @@ def asked(place: HostCommands) -> alembic.Current:
     return alembic.current_with(place, COMMAND, environment)
 
 
+def test_one_start_reads_the_revision_and_the_heads(place: HostCommands, tmp_path: Path) -> None:
+    assert asked(place).heads == alembic.script_heads(place, COMMAND) == ["right"]
+    (tmp_path / "migrations/versions/more.py").write_text("revision = 'more'\ndown_revision = 'left'\n")
+    assert asked(place).heads == ["more", "right"]
+
+
 def test_a_session_says_which_settings_reached_it(place: HostCommands, database: Login) -> None:
     seen = asked(place)
     assert seen.session is not None

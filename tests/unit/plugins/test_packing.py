@@ -52,6 +52,8 @@ def packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path), raising=False)
     monkeypatch.setattr("ansible.context.CLIARGS", {"subset": None})
     monkeypatch.setattr(module_common, "_compile_module_ast", module_common._compile_module_ast)
+    locator = module_common.LegacyModuleUtilLocator
+    monkeypatch.setattr(locator, "__init__", locator.__init__)
     return tmp_path / "ansiballz_cache"
 
 
@@ -93,6 +95,24 @@ def test_a_file_that_two_modules_need_is_parsed_once(packing: Path, monkeypatch:
     assert first > 50
     assert len(parsed) > first
     assert parsed.most_common(1)[0][1] == 1
+
+
+def test_a_name_that_two_modules_need_is_searched_once(packing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: Counter[tuple[Any, ...]] = Counter()
+    locator = module_common.LegacyModuleUtilLocator
+    locate = locator.__init__
+
+    def counting(self: Any, name: tuple[str, ...], **options: Any) -> None:
+        searched[(name, *map(str, options.items()))] += 1
+        locate(self, name, **options)
+
+    monkeypatch.setattr(locator, "__init__", counting)
+    action.pack("journal")
+    first = len(searched)
+    action.pack("run")
+    assert first > 100
+    assert len(searched) > first
+    assert searched.most_common(1)[0][1] == 1
 
 
 def test_what_is_kept_of_a_file_are_all_its_imports() -> None:
