@@ -8,15 +8,15 @@ module: sql_script
 short_description: Bring the database back to a revision by a release's SQL file
 description:
   - Runs the file in a session of its own, as one transaction, from exactly one revision to exactly one other.
-    A database that is at O(revision) already is left alone, one that is anywhere else is refused.
+    A database that is already at O(revision) is not changed; one at any other revision is refused.
   - Lock waits are short. An attempt that meets a lock (SQLSTATE 55P03, 40001, 40P01) is repeated after a growing pause
-    while the revision is still the first one. Giving up names the sessions that stood in the way.
-  - What the server says goes to a log in the state directory. The revision is read back in another session.
+    while the revision is still O(from_revision). The message of the last attempt names the blocking sessions.
+  - The server's notices are saved to a log in the state directory. The revision is read back in another session.
   - Journals the step V(downgrade).
 extends_documentation_fragment: [login, run, lock]
 options:
   script:
-    description: What the file holds.
+    description: The content of the file.
     type: str
     required: true
   from_revision:
@@ -24,25 +24,25 @@ options:
     type: str
     required: true
   revision:
-    description: The revision that it is at afterwards.
+    description: The revision that the database is at afterwards.
     type: str
     required: true
   timeout_seconds:
-    description: How long it may take.
+    description: The time limit for all attempts, in seconds.
     type: int
     default: 3600
   session_settings:
-    description: Further settings of its session, for the script to read.
+    description: Further settings of its session, which the script can read.
     type: dict
     default: {}
   log_label:
-    description: How the log's name begins.
+    description: The beginning of the log's file name.
     type: str
     default: rollback_log
 attributes:
   check_mode:
     support: full
-    description: Looks at the revision, shows the script, and runs nothing.
+    description: Reads the revision, shows the script, and runs nothing.
   diff_mode:
     support: full
     description: Shows both revisions and the script.
@@ -50,7 +50,7 @@ author: [The authors of dbrelease]
 """
 
 EXAMPLES = r"""
-- name: Take the release back
+- name: Roll the release back
   sql_script:
     login_host: 172.18.0.2
     login_user: user
@@ -64,30 +64,30 @@ EXAMPLES = r"""
 
 RETURN = r"""
 revisions_before:
-  description: What the database was at.
+  description: The revisions of the database before.
   type: list
   elements: str
   returned: success
 revisions_after:
-  description: What it was at afterwards, null where that could not be read.
+  description: The revisions afterwards; null where they could not be read.
   type: list
   elements: str
   returned: always
 attempts:
-  description: How often the script was started.
+  description: The number of times that the script was started.
   type: int
   returned: always
 lock_waits:
-  description: The sessions that it waited for.
+  description: The sessions for which it waited.
   type: list
   elements: dict
   returned: always
 duration_ms:
-  description: How long it took, in milliseconds.
+  description: The time of all attempts, in milliseconds.
   type: int
   returned: always
 log:
-  description: The saved log; empty where nothing was run.
+  description: The path of the saved log; empty where nothing was run.
   type: str
   returned: always
 proofs:
@@ -96,7 +96,7 @@ proofs:
   elements: dict
   returned: always
 message:
-  description: One sentence for each proof that failed, else empty.
+  description: One sentence for each proof that failed; empty if all passed.
   type: str
   returned: always
 diff:
@@ -114,7 +114,7 @@ from ansible.module_utils.dbrelease.core.options import (
     RUN_OPTIONS,
     Options,
 )
-from ansible.module_utils.dbrelease.migrate.sql_script import run_script
+from ansible.module_utils.dbrelease.migrate.to_revision import bring_to_revision
 from ansible.module_utils.dbrelease.module import run_module
 
 OPTIONS: Options = {
@@ -132,7 +132,7 @@ OPTIONS: Options = {
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the script, or show it."""
-    return run_script(params, check_mode)
+    return bring_to_revision(params, check_mode)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import pytest
 import sql_check_info
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
-from ansible.module_utils.dbrelease.migrate import sql_script, steps
+from ansible.module_utils.dbrelease.migrate import sql_engine, steps
 from ansible.module_utils.dbrelease.postgres import declared_select, declared_sql
 from ansible.module_utils.dbrelease.postgres import session as engine
 from ansible.module_utils.dbrelease.postgres.declared_select import select_declared
@@ -157,7 +157,7 @@ def refuse_nothing(cursor: Any) -> None:
 @pytest.fixture
 def careless(monkeypatch: pytest.MonkeyPatch) -> None:
     """The texts of the release are run: they meet no trap, and what the engine puts around them must not either."""
-    for module in (declared_select, declared_sql, steps, sql_script):
+    for module in (declared_select, declared_sql, steps, sql_engine):
         monkeypatch.setattr(module, "refuse_planted", refuse_nothing)
 
 

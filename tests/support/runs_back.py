@@ -77,8 +77,11 @@ ROLLBACKS = [
         [*ALLOWED, *REFUSED_DOWNGRADE, gave_up()],
         "refused",
         RESTORE,
-        ["Refused, and the database was not changed: Claim rollback.downgrade: 3 rows were written. Count again."],
-        ["failed"],
+        [
+            "Refused, and the database was not changed: “Claim rollback.downgrade” failed: 3 rows were written. "
+            "Count again."
+        ],
+        ["downgrade failed", "rollback failed"],
     ),
     Case(
         "downgraded, and not as before",
@@ -86,7 +89,7 @@ ROLLBACKS = [
         [*ALLOWED, *DOWNGRADED, *closed("as_before", "failed", **RED)],
         "failed",
         BOTH,
-        ["The step as_before failed: Claim restored.rows: Rows differ."],
+        ["The step as_before failed: “Claim restored.rows” failed: Rows differ."],
         ["did not start to change"],
     ),
     Case(
@@ -143,7 +146,7 @@ ROLLBACKS = [
         [*FULL[1:11], *UNVERIFIED, gave_up(), *ALLOWED, *REFUSED_DOWNGRADE],
         "failed",
         BOTH,
-        ["Held: the release is not rolled back. Claim rollback.downgrade: 3 rows were written. Count again."],
+        ["Held: the release is not rolled back. “Claim rollback.downgrade” failed: 3 rows were written. Count again."],
         ["The rollback failed"],
     ),
     Case(
@@ -160,7 +163,7 @@ ROLLBACKS = [
         [*FULL[1:11], *UNVERIFIED, gave_up(), *ALLOWED, *DOWNGRADED, *closed("as_before", "failed", **RED)],
         "failed",
         BOTH,
-        ["The rollback failed, too, in the step as_before: Claim restored.rows: Rows differ."],
+        ["The rollback failed, too, in the step as_before: “Claim restored.rows” failed: Rows differ."],
     ),
     Case(
         "guards that could not look",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .proof import failure_of
 from .stages import BAD, RECONCILED, Line, Stage, change_begun, has_effect, one_line, upgrade_begun
 
 # What Ansible itself reports where a module did not end properly.
@@ -253,5 +254,5 @@ def _why(stage: Stage) -> str:
     if not stage.red or stage.step == "guards":  # a refusal by guards is complete
         return stage.message
     first, more = stage.red[0], len(stage.red) - 1
-    text = one_line(f"{first['title']}: {first['detail']} {first['remedy']}")
+    text = one_line(f"{failure_of(first)} {first['remedy']}")
     return f"{text} ({more} more {'claim' if more == 1 else 'claims'} failed.)" if more else text

@@ -47,12 +47,17 @@ def not_run(proofs: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def sentence(proofs: Iterable[Mapping[str, Any]]) -> str:
-    """One sentence per proof that failed or could not run: its title, what was observed and what to do; else empty."""
+    """One sentence per proof that failed or could not run: what failed, why, and what to do; else empty."""
     standing = [proof for proof in proofs if proof["status"] == "fail" or proof.get("could_not_run")]
     return " ".join(
-        f"{index}) {proof['title']}: {proof['detail']}{' ' + proof['remedy'] if proof['remedy'] else ''}"
-        for index, proof in enumerate(standing, start=1)
+        f"{index}) {failure_of(proof)} {proof['remedy']}".rstrip() for index, proof in enumerate(standing, start=1)
     )
+
+
+def failure_of(proof: Mapping[str, Any]) -> str:
+    """What failed and why, without the remedy; the title alone states the claim as if it were true."""
+    verb = "could not be checked" if proof.get("could_not_run") else "failed"
+    return f"“{proof['title']}” {verb}: {proof['detail']}".removesuffix(": ")
 
 
 def named(rules: Iterable[str]) -> str:

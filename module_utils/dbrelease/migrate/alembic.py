@@ -1,4 +1,4 @@
-"""Read what Alembic reports; migrate/move.py is the module that migrates."""
+"""Read what Alembic reports; migrate/alembic_engine.py migrates."""
 
 from __future__ import annotations
 
@@ -75,23 +75,14 @@ def reader_environment(commands: Commands) -> dict[str, str]:
 def run_reading(commands: Commands, argv: Sequence[str], timeout_s: int) -> Finished:
     """Run it with read-only sessions; without them where a pooler refuses that option."""
     finished = commands.run(argv, timeout_s=timeout_s, environment=reader_environment(commands))
-    if _refuses_options(finished):
+    if finished.status != 0 and _REFUSED_OPTIONS.search(finished.stderr + finished.stdout):
         return commands.run(argv, timeout_s=timeout_s, environment=READER_ENVIRONMENT)
     return finished
 
 
 def _ask_reading(commands: Commands, command: Sequence[str]) -> dict[str, Any] | None:
     """Read the current revisions by the program of alembic_probe."""
-    given = reader_environment(commands)
-    answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
-    if finished is not None and _refuses_options(finished):
-        answer, _ = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)
-    return answer
-
-
-def _refuses_options(finished: Finished) -> bool:
-    """Whether it failed because a pooler takes no options of a session."""
-    return finished.status != 0 and bool(_REFUSED_OPTIONS.search(finished.stderr + finished.stdout))
+    return ask(command, "current", lambda argv: run_reading(commands, argv, READ_TIMEOUT_S))[0]
 
 
 def writes(finished: Finished) -> bool:
@@ -116,7 +107,9 @@ class Current:
 def current_with(commands: Commands, command: Sequence[str], environment: Mapping[str, str]) -> Current:
     """Read the revisions by Alembic, in a session with the settings of a migration; raises ReleaseError."""
     given = {**READER_ENVIRONMENT, **environment}
-    answer, finished = ask(commands, command, "current", timeout_s=READ_TIMEOUT_S, environment=given)
+    answer, finished = ask(
+        command, "current", lambda argv: commands.run(argv, timeout_s=READ_TIMEOUT_S, environment=given)
+    )
     found = _rows(answer)
     if found is not None:
         return Current(found, session_of(answer), heads=_heads(answer))
@@ -138,7 +131,11 @@ def error_tail(text: str) -> str:
 
 def _probed(commands: Commands, command: Sequence[str], verb: str) -> dict[str, Any] | None:
     """Return the probe's answer; without one the caller runs the plain command, which may work or print the cause."""
-    return ask(commands, command, verb, timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)[0]
+
+    def run(argv: Sequence[str]) -> Finished:
+        return commands.run(argv, timeout_s=READ_TIMEOUT_S, environment=READER_ENVIRONMENT)
+
+    return ask(command, verb, run)[0]
 
 
 def _rows(answer: Mapping[str, Any] | None) -> list[str] | None:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from ..host.commands import Commands, Finished
+from ..host.commands import Finished
 
 PROBE = r"""
 import json, os, sys
@@ -121,14 +121,14 @@ def asked(command: Sequence[str], mark: str, verb: str) -> list[str] | None:
 
 
 def ask(
-    commands: Commands, command: Sequence[str], verb: str, *, timeout_s: int, environment: Mapping[str, str]
+    command: Sequence[str], verb: str, run: Callable[[Sequence[str]], Finished]
 ) -> tuple[dict[str, Any] | None, Finished | None]:
     """Return the probe's answer to `heads`, or to `current` (which has that of `heads`), or None; and how it ended."""
     mark = f"dbrelease-{secrets.token_hex(16)} "
     argv = asked(command, mark, verb)
     if argv is None:
         return None, None
-    finished = commands.run(argv, timeout_s=timeout_s, environment=environment)
+    finished = run(argv)
     said = [line.removeprefix(mark) for line in finished.stdout.splitlines() if line.startswith(mark)]
     if finished.status != 0 or not said:
         return None, finished

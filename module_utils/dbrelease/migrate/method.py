@@ -10,8 +10,8 @@ from ..core.options import environment_of
 from ..host.commands import commands_in
 from ..postgres.lock_retry import LockLimits
 from .alembic import WritesError, current_with
+from .alembic_engine import session_environment
 from .alembic_probe import COUNTING, PROBE_SETTINGS, probe_name
-from .move import session_environment
 
 
 def method_for(params: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from ..core.errors import ReleaseError
 from ..core.proof import Proof, Status
@@ -28,6 +29,22 @@ class Move:
     from_revision: str
     revision: str
     success_pattern: str | None = None
+    by: Literal["alembic", "sql"] = "alembic"
+
+    @property
+    def title(self) -> str:
+        """What is attempted, for messages: `Alembic's upgrade 0a1b -> 2c3d`."""
+        return f"Alembic's {self.label}" if self.by == "alembic" else f"The {self.label} by SQL"
+
+    @property
+    def runner(self) -> str:
+        """What runs."""
+        return "Alembic" if self.by == "alembic" else "the script"
+
+    @property
+    def done(self) -> str:
+        """That it ended without an error."""
+        return "Alembic ended with status 0" if self.by == "alembic" else "The script was committed"
 
     @property
     def label(self) -> str:
@@ -102,7 +119,9 @@ def advised(move: Move, proofs: Sequence[Proof]) -> list[Proof]:
 
 def already_there(move: Move) -> Proof:
     """The proof of a move that was not needed."""
-    return _proof(move, "pass", [move.revision], f"The database was already at {move.revision}; Alembic was not run.")
+    return _proof(
+        move, "pass", [move.revision], f"The database was already at {move.revision}; {move.runner} was not run."
+    )
 
 
 def judge(move: Move, outcome: Outcome) -> Proof:
@@ -110,14 +129,14 @@ def judge(move: Move, outcome: Outcome) -> Proof:
     there = outcome.revisions == [move.revision]
     if outcome.status == 0 and there:
         if not move.success_pattern or re.search(move.success_pattern, outcome.output):
-            detail = f"Alembic ended with status 0 and the database is at {move.revision}."
+            detail = f"{move.done} and the database is at {move.revision}."
             return _proof(move, "pass", outcome.revisions, detail, duration_ms=outcome.duration_ms)
         detail = (
-            f"Alembic ended with status 0 and the database is at {move.revision}, but its output has no line that "
+            f"{move.done} and the database is at {move.revision}, but its output has no line that "
             f"matches success_pattern (/{move.success_pattern}/)."
         )
     else:
-        detail = f"{_ending(outcome)}; {_position(move, outcome.revisions)}."
+        detail = f"{_ending(move, outcome)}; {_position(move, outcome.revisions)}."
     return _proof(move, "fail", outcome.revisions, detail, _remedy(move, outcome), outcome.duration_ms)
 
 
@@ -126,7 +145,7 @@ def _proof(
 ) -> Proof:
     return Proof(
         UPGRADE_PROOF,
-        f"Alembic's {move.label}",
+        move.title,
         status,
         expected=[move.revision],
         observed=revisions,
@@ -136,13 +155,13 @@ def _proof(
     )
 
 
-def _ending(outcome: Outcome) -> str:
+def _ending(move: Move, outcome: Outcome) -> str:
     if outcome.cause:
         return outcome.cause.rstrip(".")
     if outcome.timed_out:
         return "Alembic did not end in time and was terminated"
     if outcome.status == 0:
-        return "Alembic ended with status 0"
+        return move.done
     if outcome.status in KILLED:
         # Its last line of output may look like success.
         return f"Alembic was killed (status {outcome.status})"

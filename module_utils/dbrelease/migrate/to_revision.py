@@ -1,10 +1,10 @@
-"""Bring the database to exactly one Alembic revision: read, preview, move, and journal each."""
+"""Bring the database to exactly one revision, by Alembic or by SQL: read, preview, move, and journal each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,51 +23,67 @@ from ..postgres.lock_retry import LockLimits
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login
 from ..runs.exclusive import acting
+from .alembic_engine import Alembic
 from .env_py import writes_when_started
 from .log import LOG_PROOF, MigrationLog
-from .move import Alembic, Moved, Position, read_position
+from .move import Moved, Position, Task, migrate, read_position
 from .outcome import UPGRADE_PROOF, Move, advised, already_there, check_pattern, is_needed, refuses
 from .preview import PREVIEW_PROOF, Preview, argument_words, preview
 from .reads_only import prove as prove_reads_only
 from .role import settings_for
+from .sql_engine import Script
 
 
 def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the module: `changed` is true where the database was migrated, or in check mode would be."""
     login, run = Login.of(params), run_of(params)
     journal = Journal(run, dry=check_mode)
-    move = Move(params["direction"], params["from_revision"], params["revision"], params["success_pattern"])
+    move = _requested(params)
     check_pattern(move.success_pattern)
     found = _needed_from(journal, move, login, params["bookkeeping_table"])
     result = {**_empty(move), "revisions_before": found, "revisions_after": found}
     if found == [move.revision]:
-        proofs = [already_there(move), _skipped(PREVIEW_PROOF), _skipped(LOG_PROOF)]
-        return _as_result(result, move, proofs)
+        return _as_result(result, move, [already_there(move), *_not_run(move, PREVIEW_PROOF, LOG_PROOF)])
     # The container engine is needed only now: a refusal needs only the database.
-    commands = commands_in(params["backend_container"], workdir=params["workdir"], environment=environment_of(params))
+    commands = _commands(move, params)
     # The position before the move must wait for late reports of others: that time passes during the preview.
     position = None
     if not check_mode:
         with suppress(ReleaseError):  # then the move reads it, and reports the failure
             position = read_position(login)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        starting = None if check_mode else pool.submit(writes_when_started, commands, params["command"])
-        shown, path, read_only = _preview(journal, commands, move, params, login)
-        starting_writes = starting is not None and starting.result()
+    path, shown, previewed, starting_writes = "", params.get("script", ""), list[Proof](), False
+    if commands:
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            starting = None if check_mode else pool.submit(writes_when_started, commands, params["command"])
+            path, shown, previewed = _preview(journal, commands, move, params, login)
+            starting_writes = starting is not None and starting.result()
     result |= {
         "preview": path,
-        "preview_sql": shown.sql,
+        "preview_sql": shown,
         "diff": {
             "before_header": f"revision {move.from_revision}",
             "after_header": f"revision {move.revision}",
             "before": f"{move.from_revision}\n",
-            "after": f"{move.revision}\n{shown.sql}",
+            "after": f"{move.revision}\n{shown}",
         },
     }
     if check_mode:
-        proofs = [shown.proof, *read_only, _skipped(UPGRADE_PROOF), _skipped(LOG_PROOF)]
+        proofs = [*previewed, *_not_run(move, UPGRADE_PROOF, LOG_PROOF)]
         return _as_result({**result, "changed": True}, move, proofs)
-    return _move(journal, move, result, shown.proof, commands, params, login, position, starting_writes)
+    return _move(journal, move, {**result, "proofs": previewed}, commands, params, login, position, starting_writes)
+
+
+def _requested(params: Mapping[str, Any]) -> Move:
+    if "script" in params:
+        return Move("downgrade", params["from_revision"], params["revision"], by="sql")
+    return Move(params["direction"], params["from_revision"], params["revision"], params["success_pattern"])
+
+
+def _commands(move: Move, params: Mapping[str, Any]) -> Commands | None:
+    """Where Alembic runs; a file of SQL needs no program."""
+    if move.by == "sql":
+        return None
+    return commands_in(params["backend_container"], workdir=params["workdir"], environment=environment_of(params))
 
 
 def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list[str]:
@@ -86,8 +102,8 @@ def _needed_from(journal: Journal, move: Move, login: Login, table: str) -> list
 
 def _preview(
     journal: Journal, commands: Commands, move: Move, params: Mapping[str, Any], login: Login
-) -> tuple[Preview, str, list[Proof]]:
-    """Return the SQL, where it was written, and in check mode whether Alembic changed anything meanwhile."""
+) -> tuple[str, str, list[Proof]]:
+    """Return the path of the saved SQL, the SQL, and the proofs; in check mode, whether Alembic changed anything."""
     files = {file["name"]: file["content"] for file in params["preview_files"]}
     path, read_only = "", []
     with journal.step("preview") as step:
@@ -104,38 +120,35 @@ def _preview(
             write_private(Path(path), shown.sql, journal.run.run_id)
         step.facts.update(path=path, sql=shown.sql)
         step.prove(move.named(shown.proof), *read_only)
-    return shown, path, read_only
+    return path, shown.sql, [shown.proof, *read_only]
 
 
 def _move(
     journal: Journal,
     move: Move,
     result: dict[str, Any],
-    previewed: Proof,
-    commands: Commands,
+    commands: Commands | None,
     params: Mapping[str, Any],
     login: Login,
     position: Position | None,
     starting_writes: bool,
 ) -> dict[str, Any]:
-    with journal.step(move.direction) as step, acting(journal.run, login), ending_in_order():
-        settings = {**_as_owner(commands, move, params, login), **params["session_settings"]}
+    # A signal ends this process at once where it waits for its own statement, which the server then cancels.
+    ending = ending_in_order() if commands else nullcontext()
+    with journal.step(move.direction) as step, acting(journal.run, login), ending:
         log = _log(_file(journal.run, params["log_label"], ".log"), login)
         step.facts.update(from_revision=move.from_revision, to_revision=move.revision, log=str(log.path))
-        alembic = Alembic(
-            login,
-            commands,
-            params["command"],
-            params["bookkeeping_table"],
-            LockLimits.of(params["lock"]),
-            params["timeout_seconds"],
-            journal.run,
-            log,
-            settings,
-            position,
-            starting_writes,
+        limits, settings = LockLimits.of(params["lock"]), params["session_settings"]
+        if commands:
+            settings = {**_as_owner(commands, move, params, login), **settings}
+        else:
+            step.facts.update(method="sql")
+        table, timeout_s = params["bookkeeping_table"], params["timeout_seconds"]
+        task = Task(move, login, table, limits, timeout_s, journal.run, log, settings)
+        engine = (
+            Alembic(task, commands, params["command"], starting_writes) if commands else Script(task, params["script"])
         )
-        moved = alembic.move(move)
+        moved = migrate(task, engine, position)
         step.facts.update(_facts(moved))
         proofs = advised(move, moved.proofs)
         step.prove(*map(move.named, proofs))
@@ -145,7 +158,7 @@ def _move(
             "revisions_after": moved.revisions,
             **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
         }
-        answer = _as_result(result, move, [previewed, *proofs])
+        answer = _as_result(result, move, [*result["proofs"], *proofs])
         if answer["message"]:
             raise _Failed(answer, refused=any(refuses(move, proof) for proof in proofs))
     return answer
@@ -204,13 +217,14 @@ def _as_result(result: dict[str, Any], move: Move, proofs: list[Proof]) -> dict[
     return {**result, "proofs": listed, "message": sentence(listed)}
 
 
-def _skipped(name: str) -> Proof:
+def _not_run(move: Move, *names: str) -> list[Proof]:
     titles = {
-        UPGRADE_PROOF: "Alembic's migration",
+        UPGRADE_PROOF: move.title,
         PREVIEW_PROOF: "The SQL of the migration was shown beforehand",
         LOG_PROOF: "The migration's output is saved",
     }
-    return Proof(name, titles[name], "skipped", detail="No migration was run.")
+    shown = [name for name in names if move.by == "alembic" or name != PREVIEW_PROOF]
+    return [Proof(name, titles[name], "skipped", detail="No migration was run.") for name in shown]
 
 
 def _without_password(shown: Preview, login: Login) -> Preview:

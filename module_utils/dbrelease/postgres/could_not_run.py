@@ -14,8 +14,8 @@ CLASSES = ("08", "53", "57", "58")
 # A conflict with another session: lock_not_available, serialization_failure, deadlock_detected.
 CONFLICTS = ("55P03", "40001", "40P01")
 CANCELLED, CONNECTION_FAILURE = "57014", "08006"
-# Only the message distinguishes the two. In another language than this one it counts as cancelled by another session.
-OWN_LIMIT = "statement timeout"
+# Only the message distinguishes the two; in another language than English neither is claimed.
+OWN_LIMIT, OF_ANOTHER = "statement timeout", "user request"
 _TOO_SLOW = (
     "It did not end within its time limit: find out what slowed it down (a session that holds a lock, missing "
     "statistics, a busy server), make it faster, or raise statement_timeout_ms."
@@ -65,8 +65,12 @@ def remedy_of(error: BaseException | None) -> str:
 
 def _advice_on(error: BaseException) -> str:
     code = getattr(error, "pgcode", None) or CONNECTION_FAILURE
-    if code == CANCELLED and isinstance(error, psycopg2.Error) and OWN_LIMIT in server_reason(error):
-        return _TOO_SLOW
+    if code == CANCELLED and isinstance(error, psycopg2.Error):
+        reason = server_reason(error)
+        if OWN_LIMIT in reason:
+            return _TOO_SLOW
+        if OF_ANOTHER not in reason:
+            return f"{_ADVICE[code]} If no one did, it exceeded its time limit: make it faster, or raise that limit."
     return _ADVICE.get(code) or _BY_CLASS[code[:2]]
 
 

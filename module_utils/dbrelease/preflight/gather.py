@@ -20,8 +20,8 @@ from ..host.disk import room_at
 from ..host.http import Answer
 from ..host.inspect import DATABASE_SERVICE, Service, inspect, not_running, service_of
 from ..migrate.alembic import Current, WritesError, current_with, script_heads
+from ..migrate.alembic_engine import session_environment
 from ..migrate.alembic_probe import PROBE_SETTINGS, AlembicSession, probe_name
-from ..migrate.move import session_environment
 from ..migrate.role import takes
 from ..postgres.admitted import not_admitted
 from ..postgres.lock_retry import LockLimits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.proof import not_run
+from ..core.proof import failure_of, not_run
 from ..core.stages import one_line
 
 Problem = dict[str, str]
@@ -77,4 +77,4 @@ def shortened(text: Any) -> str:
 
 
 def _problem(proof: Mapping[str, Any]) -> Problem:
-    return {"sentence": f"{proof['title']}: {proof['detail']}".removesuffix(": "), "remedy": proof["remedy"]}
+    return {"sentence": failure_of(proof), "remedy": proof["remedy"]}

@@ -295,20 +295,29 @@ def _dropped_by(key: str, memory: Memory, migration: Transactions) -> Whose | No
 def others_tables(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> set[str]:
     """The tables, as `schema.table`, that others have added, dropped or created again since the baseline."""
     before: Mapping[str, Row] = memory.baseline["tables"]
-    migration, now = _migration(cursor, memory, bookkeeping_tables), _now(cursor)
-    present = {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
+    migration, present = _migration(cursor, memory, bookkeeping_tables), _present(cursor)
     made = [key for key, oid in present.items() if key not in before or before[key].get("oid", oid) != oid]
-    found = {key for key in made if migration.whose_of(made_by(cursor, present[key], now)) == "others"}
-    gone = before.keys() - present.keys()
-    return found | {key for key in gone if _dropped_by(key, memory, migration) == "others"}
+    found = {key for key in made if migration.whose_of(made_by(cursor, present[key], _now(cursor))) == "others"}
+    return found | _dropped(memory, migration, present)["others"]
+
+
+def _present(cursor: Cursor) -> dict[str, int]:
+    """The oid of each table that exists, by `schema.table`."""
+    return {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
+
+
+def _dropped(memory: Memory, migration: Transactions, present: Mapping[str, int]) -> dict[str, set[str]]:
+    """The tables of the baseline that are missing: those that others dropped, and the rest."""
+    missing = memory.baseline["tables"].keys() - present.keys()
+    others = {key for key in missing if _dropped_by(key, memory, migration) == "others"}
+    return {"others": others, "rest": missing - others}
 
 
 def gone_since(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]) -> list[str]:
     """The tables and columns of the baseline that are missing, and that no other session is known to have dropped."""
     before: Mapping[str, Row] = memory.baseline["tables"]
-    migration, now = _migration(cursor, memory, bookkeeping_tables), _now(cursor)
-    present = {table_key(row["schema"], row["name"]): row["oid"] for row in tables_now(cursor)}
-    gone = [key for key in before if key not in present and _dropped_by(key, memory, migration) != "others"]
+    migration, present, now = _migration(cursor, memory, bookkeeping_tables), _present(cursor), _now(cursor)
+    gone = list(_dropped(memory, migration, present)["rest"])
     for key, oid in ((key, oid) for key, oid in present.items() if key in before):
         columns = columns_of(cursor, oid)
         missing = [name for name in before[key]["columns"] if name not in columns]

@@ -75,7 +75,12 @@ def test_it_rolls_back_also_where_the_migration_cannot_prove_what_it_must(psql: 
 def test_it_holds_where_a_guard_does_not_allow_it(psql: Psql, releases: Make) -> None:
     run = play("deploy_8_1a.yml", "-e", releases(FORBIDS), "-e", "accept_loss=0")
     assert (run.status != 0, run.evidence["outcome"]) == (True, "failed")
-    for text in ("The step checks failed: A claim that never holds", "Held: ", "Going back is allowed", "Ask first."):
+    for text in (
+        "The step checks failed: “A claim that never holds” failed",
+        "Held: ",
+        "Going back is allowed",
+        "Ask first.",
+    ):
         assert text in run.evidence["headline"]
     assert any("rollback_8_1a.yml" in way["command"] for way in run.evidence["ways_back"])
     assert psql.value("SELECT version_num FROM alembic_version") == "f4c8a2b5e1d9"
@@ -99,7 +104,7 @@ def test_a_window_that_fails_is_rolled_back_too(psql: Psql, releases: Make) -> N
     before = psql.fingerprint()
     run = play("deploy_8_1a.yml", "-e", releases(monitoring=UNCOUNTED), *BRIEFLY)
     assert (run.status != 0, run.evidence["outcome"]) == (True, "rolled_back"), run.output
-    assert f"was rolled back: {GROWTH}: " in run.evidence["headline"]
+    assert f"was rolled back: “{GROWTH}” failed: " in run.evidence["headline"]
     assert {sample["verdict"] for sample in run.evidence["monitoring"]["samples"]} == {"fail"}
     assert psql.fingerprint() == before
 
@@ -107,7 +112,7 @@ def test_a_window_that_fails_is_rolled_back_too(psql: Psql, releases: Make) -> N
 def test_a_window_that_fails_is_held_where_the_inventory_asks_for_it(psql: Psql, releases: Make) -> None:
     run = play("deploy_8_1a.yml", "-e", releases(monitoring=UNCOUNTED), *BRIEFLY, "-e", "on_failed_verification=hold")
     assert (run.status != 0, run.evidence["outcome"]) == (True, "failed"), run.output
-    assert run.evidence["headline"].startswith(f"The step monitor failed: {GROWTH}")
+    assert run.evidence["headline"].startswith(f"The step monitor failed: “{GROWTH}” failed")
     assert "Held: the release stays as it is, because on_failed_verification is hold" in run.evidence["headline"]
     assert psql.value("SELECT version_num FROM alembic_version") == "f4c8a2b5e1d9"
     assert play("rollback_8_1a.yml").evidence["outcome"] == "rolled_back"

@@ -58,7 +58,7 @@ def test_check_mode_writes_nothing(run_parameters: dict[str, Any]) -> None:
     [
         ([], "passed", ""),
         ([HOLDS], "passed", ""),
-        ([HOLDS, BROKEN], "failed", "1) B holds: 2 rows break it. Mend them."),
+        ([HOLDS, BROKEN], "failed", "1) “B holds” failed: 2 rows break it. Mend them."),
     ],
 )
 def test_a_stage_is_judged_by_its_proofs(

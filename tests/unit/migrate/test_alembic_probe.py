@@ -14,8 +14,8 @@ from ansible.module_utils.dbrelease.core.options import environment_of
 from ansible.module_utils.dbrelease.core.redaction import masked
 from ansible.module_utils.dbrelease.host.commands import HostCommands, WithEnvironment
 from ansible.module_utils.dbrelease.migrate import alembic
+from ansible.module_utils.dbrelease.migrate.alembic_engine import session_environment
 from ansible.module_utils.dbrelease.migrate.method import method_for
-from ansible.module_utils.dbrelease.migrate.move import session_environment
 from ansible.module_utils.dbrelease.postgres.lock_retry import LockLimits
 from ansible.module_utils.dbrelease.postgres.session import Login
 from own_sessions import connect

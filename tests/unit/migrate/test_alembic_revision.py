@@ -573,7 +573,9 @@ class TestFailure:
 
         monkeypatch.setattr("ansible.module_utils.dbrelease.migrate.log.os.write", full, raising=True)
         monkeypatch.setattr("ansible.module_utils.dbrelease.core.journal.Journal._write", lambda *_: None)
-        with pytest.raises(ReleaseError, match=r"The migration's output is saved: .*make room there") as raised:
+        with pytest.raises(
+            ReleaseError, match=r"“The migration's output is saved” failed: .*make room there"
+        ) as raised:
             module.act(parameters(project()), False)
         assert revisions(database) == [SECOND]
         assert status_of(raised.value.facts["proofs"])["migrate.upgrade"] == "pass"

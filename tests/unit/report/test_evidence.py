@@ -126,7 +126,12 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "already_deployed",
         "deployed already",
     ),
-    ("preflight red", [*RUN, *REFUSAL], "refused", "Claim preflight.services: db is stopped. Start it. (1 more claim"),
+    (
+        "preflight red",
+        [*RUN, *REFUSAL],
+        "refused",
+        "“Claim preflight.services” failed: db is stopped. Start it. (1 more claim",
+    ),
     ("preflight refused", [*RUN, *closed("preflight", "refused", message="Two heads.")], "refused", "Two heads."),
     ("preflight red, as Ansible saw it", [*RUN, *REFUSAL, PLAYBOOK], "refused", "db is stopped"),
     (
@@ -152,7 +157,7 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "verification red",
         [*FULL[:11], *UNVERIFIED, PLAYBOOK],
         "failed",
-        "The step checks failed: Claim checks.counts: 2",
+        "The step checks failed: “Claim checks.counts” failed: 2",
     ),
     ("red claim in a passed step", [*RUN, *closed("checks", proofs=[proof("checks.x", "fail")])], "failed", "checks"),
     (
@@ -194,7 +199,12 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
     ("nothing at all", RUN, "failed", "Nothing was proved"),
     ("no journal", [], "failed", "Nothing was proved"),
     ("a skipped step", [*FULL, ("api", "skipped", {"message": "no API declared"})], "deployed", "was deployed"),
-    ("rolled back", [*FULL[:11], *UNVERIFIED, *closed("rolled_back")], "rolled_back", "was rolled back: Claim checks"),
+    (
+        "rolled back",
+        [*FULL[:11], *UNVERIFIED, *closed("rolled_back")],
+        "rolled_back",
+        "was rolled back: “Claim checks.counts” failed",
+    ),
     (
         "rolled back on demand",
         [*RUN, *closed("downgrade"), *closed("rolled_back")],
@@ -248,7 +258,7 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "deployed, and the watch failed",
         [*FULL, *closed("monitor", "failed", proofs=[proof("monitor.latency", "fail", detail="Too slow.")])],
         "failed",
-        "The step monitor failed: Claim monitor.latency: Too slow.",
+        "The step monitor failed: “Claim monitor.latency” failed: Too slow.",
     ),
     ("ready", [*RUN, *closed("readiness")], "already_deployed", "Ready: "),
     (

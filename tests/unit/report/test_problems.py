@@ -34,8 +34,8 @@ def test_a_refused_preflight_names_every_problem() -> None:
     model = modelled(REFUSED)
     assert (model["outcome"], summary_of(model)) == ("refused", "Refused, and the database was not changed.")
     assert sentences(model) == [
-        "Claim preflight.services: cache is stopped. Start it.",
-        "Claim preflight.database: The password is wrong. Set db_password.",
+        "“Claim preflight.services” failed: cache is stopped. Start it.",
+        "“Claim preflight.database” failed: The password is wrong. Set db_password.",
     ]
 
 
@@ -43,8 +43,8 @@ def test_the_first_cause_comes_first_and_others_follow() -> None:
     check = closed("checks", "failed", proofs=[CHECK])
     model = modelled([*closed("api", "failed", proofs=[{**REDIS, "name": "api.up"}]), *check])
     assert [problem["sentence"].partition(":")[0] for problem in problems_of(model)] == [
-        "Claim preflight.services",
-        "Claim checks.counts",
+        "“Claim preflight.services” failed",
+        "“Claim checks.counts” failed",
     ]
 
 
@@ -65,7 +65,7 @@ def test_what_was_held_stays_in_the_summary() -> None:
     gave_up: Event = ("playbook", "failed", {"task": "x", "message": "y"})
     model = modelled([*closed("checks", "failed", proofs=[CHECK]), gave_up, ("hold", "passed", {"message": HELD})])
     assert summary_of(model) == f"The step checks failed. Held: {HELD}"
-    assert sentences(model) == ["Claim checks.counts: 3 rows are missing. Reconcile."]
+    assert sentences(model) == ["“Claim checks.counts” failed: 3 rows are missing. Reconcile."]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,11 @@ UNANSWERED = {
     "memory": ("53200", "out of memory", "work_mem"),
     "connections": ("53300", "too many connections", "max_connections"),
     "temporary files": ("53400", "temporary file size exceeds temp_file_limit (1kB)", "temp_file_limit"),
+    "a limit or a cancel, in another language": (
+        "57014",
+        "storniere Anfrage wegen Zeitüberschreitung der Anfrage",
+        "If no one did, it exceeded its time limit",
+    ),
     "a cancel": ("57014", "canceling statement due to user request", "cancelled the statement"),
     "a disk": ("58030", "could not read block 0 in file: Input/output error", "its disk"),
     "a connection": ("08006", "connection failure", "the connection"),

@@ -112,7 +112,7 @@ def test_unequal_counts_are_red_and_say_by_how_much(shop: Session, look: Look) -
     result = look(NO_ORPHAN, SAME_COUNT)
     assert [proof["status"] for proof in result["proofs"]] == ["pass", "fail"]
     assert result["message"].startswith(
-        "1) As many orders as the accounts say: said = 30, found = 28, 2 apart. Find the rows"
+        "1) “As many orders as the accounts say” failed: said = 30, found = 28, 2 apart. Find the rows"
     )
 
 

@@ -185,8 +185,8 @@ def test_a_missing_table_is_red_with_a_sentence(shop: Session, play: Play) -> No
     result = play(CASCADE)
     assert result["proofs"][0]["status"] == "fail"
     assert result["message"] == (
-        "1) Deleting an account removes its orders: Step 'Order' failed: relation \"orders\" does not exist (42P01). "
-        "Correct the statement, or bring the missing table back."
+        "1) “Deleting an account removes its orders” failed: Step 'Order' failed: relation \"orders\" does not exist "
+        "(42P01). Correct the statement, or bring the missing table back."
     )
     assert len(result["proofs"][0]["sample"]) == 2
 
