@@ -12,7 +12,7 @@ description:
     script also sets each sequence that a column of the table owns, as far as the rows, and never back.
   - Refuses, and leaves no file, unless there are exactly O(expected) rows, or while a transaction that wrote to their
     table, or to a partition of it, is still open.
-  - Run again in the same run, it writes nothing. Journals the step V(lost_rows) with the files and their sha256.
+  - A second call in the same run writes nothing. Journals the step V(lost_rows) with the files and their sha256.
 extends_documentation_fragment: [login, run]
 options:
   losses:

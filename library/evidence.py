@@ -131,7 +131,7 @@ problems:
   type: list
   elements: dict
   returned: always
-  sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and rerun."}]
+  sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and rerun the playbook."}]
 report:
   description:
     - The report on the controller, C(report.html); where that could not be rendered, another file of the evidence. The

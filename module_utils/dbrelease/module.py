@@ -68,7 +68,7 @@ def run_module(options: Options, act: Act) -> None:
             cleaned(error)
             module.fail_json(
                 msg=f"The session with the database failed ({reason}): check that the database is running and what it "
-                "logged, and run again.",
+                "logged, and rerun the playbook.",
                 could_not_run=_says_nothing(error),
             )
         raise cleaned(error)  # noqa: B904

@@ -39,7 +39,7 @@ def test_a_session_that_the_server_ends_is_one_sentence(database: Login, monkeyp
             cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
         return {}
 
-    with pytest.raises(Failed, match=r"session with the database failed \(.*\): .* run again"):
+    with pytest.raises(Failed, match=r"session with the database failed \(.*\): .* rerun the playbook"):
         module.run_module({}, act)
 
 

@@ -169,7 +169,7 @@ def dump_failure(finished: Finished, commands: Commands, login: Login, timeout_s
         return ReleaseError(f"{where} (not done in {timeout_s} s): allow more time, or find out what it waits for.")
     silent = "it was killed" if finished.status == KILLED_STATUS else "it printed no error"
     reason = last_words(finished.stderr, 600, login.password) or silent
-    return ReleaseError(f"{where} with status {finished.status} ({reason}): remove the cause and run again.")
+    return ReleaseError(f"{where} with status {finished.status} ({reason}): remove the cause and rerun the playbook.")
 
 
 def verify_dump(path: Path, sha256: str, commands: Commands, timeout_s: int) -> Decoded:
@@ -197,7 +197,7 @@ def _judge_decoding(path: Path, sha256: str, feed: _Feed, finished: Finished, co
     if feed.error is not None:
         raise ReleaseError(f"{tried} ({feed.error.strerror}): repair the disk and take a new backup.")
     if finished.timed_out and not finished.stderr:
-        raise ReleaseError(f"{tried} (not done in time): allow more time, and run again.")
+        raise ReleaseError(f"{tried} (not done in time): allow more time, and rerun the playbook.")
     if finished.status != 0:
         reason = last_words(finished.stderr, 300) or f"status {finished.status}"
         raise ReleaseError(

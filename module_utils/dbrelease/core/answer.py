@@ -92,7 +92,7 @@ def untrusted(what: str, why: str) -> ReleaseError:
     """The sentence for an answer that is not used."""
     return ReleaseError(
         f"The answer of {what} was refused ({why}), and none of it was used: find out what runs in place of the "
-        "target's Python there, and run again.",
+        "target's Python there, and rerun the playbook.",
         refused=True,
     )
 

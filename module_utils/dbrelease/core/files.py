@@ -130,4 +130,4 @@ def write_failure(path: Path, error: OSError, setting: str = STATE_DIR) -> Relea
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         else f"make {setting} a folder that you can write"
     )
-    return ReleaseError(f"Writing {path} failed ({reason}): {advice}, and run again.")
+    return ReleaseError(f"Writing {path} failed ({reason}): {advice}, and rerun the playbook.")

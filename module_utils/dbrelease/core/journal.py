@@ -148,7 +148,8 @@ class Journal:
         except OSError as error:
             raise ReleaseError(
                 f"Writing the journal {self.path} failed ({error.strerror}): "
-                "make release_state_dir a folder that the deploying user can write, with room left, and run again."
+                "make release_state_dir a folder that the deploying user can write, with room left, and rerun the "
+                "playbook."
             ) from error
 
     def read(self) -> list[dict[str, Any]]:
@@ -309,7 +310,7 @@ def _newer_format(value: Mapping[str, Any]) -> int:
 def _too_large(path: Path, why: str, what: str = "Reading") -> ReleaseError:
     return ReleaseError(
         f"{what} the journal {path} was refused ({why}): find out what wrote to it, save a copy of it, remove the "
-        "lines of releases that will not be rolled back, and run again.",
+        "lines of releases that will not be rolled back, and rerun the playbook.",
         refused=True,
     )
 

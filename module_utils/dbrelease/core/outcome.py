@@ -82,7 +82,7 @@ def first_cause(
         stage = endless[-1]
         began = f"it began at {stage.started_at} and never ended" if stage.started_at else "it began and never ended"
         seen = f" ({failure.message})" if failure else ""
-        return stage, Cause(f"{began}{seen}: run again, which settles what it left.", step=stage.step)
+        return stage, Cause(f"{began}{seen}: rerun the playbook, which settles what it left.", step=stage.step)
     return None, failure
 
 

@@ -115,7 +115,7 @@ def demand_own_folder(folder: str | Path) -> None:
     if found := finding_on(folder):
         raise ReleaseError(
             f"Using the folder {folder} on the target was refused ({found.what}, so others may change what is kept "
-            f"there), and nothing was written: {found.remedy}, and run again.",
+            f"there), and nothing was written: {found.remedy}, and rerun the playbook.",
             refused=True,
         )
 
@@ -176,8 +176,8 @@ def _finding_on_file(path: Path, status: os.stat_result) -> Finding | None:
 
 def _not_ours(path: Path, found: Finding) -> ReleaseError:
     return ReleaseError(
-        f"Opening {path} was refused ({found.what}), and nothing was read or written there: {found.remedy}, and run "
-        "again.",
+        f"Opening {path} was refused ({found.what}), and nothing was read or written there: {found.remedy}, and "
+        "rerun the playbook.",
         refused=True,
     )
 

@@ -19,7 +19,7 @@ class Ended(ReleaseError):
     def __init__(self, number: int) -> None:
         super().__init__(
             f"The module was ended by {signal.Signals(number).name} (the report of a run ends a module that "
-            "outlived its connection or the time of its task): find out what ended it, and run again."
+            "outlived its connection or the time of its task): find out what ended it, and rerun the playbook."
         )
 
 

@@ -25,8 +25,8 @@ UNFIT = re.compile(r"[^\w.-]")
 ANOTHER = "let another scheduler call monitor with -e monitor_watch_seconds=0 every hour."
 MORE_THAN_ONE = (
     "Changing the schedule of samples was refused (the release, deploy_environment, the inventory's path, --limit or "
-    "targets holds a line break or another control character, and nothing was changed); give it without one, and run "
-    "again."
+    "targets holds a line break or another control character, and nothing was changed); give it without one, and "
+    "rerun the playbook."
 )
 
 
@@ -143,7 +143,7 @@ def another_value(output: str) -> str:
         "Installing the schedule was refused: cron has neither your environment nor your -e options, and without them "
         f"the inventory does not give the {found[1] if found else 'db_password'} of this run. Set it in the inventory "
         "(a secret in an Ansible Vault file, with vault_password_file in ansible.cfg, or by a file lookup), and "
-        f"rerun; or {ANOTHER}"
+        f"rerun the playbook; or {ANOTHER}"
     )
 
 
@@ -154,7 +154,7 @@ def no_sample(output: str, play: str) -> str:
     return (
         "Installing the schedule was refused: cron does not have your environment, and without it the target cannot "
         f"be watched ({said[0]}). Make it reachable without the environment (an ssh key without an agent, the engine "
-        f"at its default socket), and rerun; or {ANOTHER}"
+        f"at its default socket), and rerun the playbook; or {ANOTHER}"
     )
 
 

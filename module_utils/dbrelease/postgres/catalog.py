@@ -133,7 +133,7 @@ def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeepin
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Reading the structure of {login.label} failed ({server_reason(error)}): "
-            f"{advised(error, 'let the deploying database user read it, and run again.')}"
+            f"{advised(error, 'let the deploying database user read it, and rerun the playbook.')}"
         ) from error
     finally:
         connection.close()

@@ -38,7 +38,7 @@ _BY_CLASS = {
     "57": "Check that the server is running, and find in its log who or what ended the session.",
     "58": "Find in the server's log what it could not read or write, and check its disk.",
 }
-AGAIN = "Then run again: nothing that was observed speaks against the release."
+AGAIN = "Then rerun the playbook: nothing that was observed speaks against the release."
 
 
 def could_not_run(error: BaseException | None) -> bool:
@@ -79,7 +79,7 @@ def advised(error: psycopg2.Error, otherwise: str) -> str:
     if not could_not_run(error):
         return otherwise
     text = _advice_on(error)
-    return f"{text[0].lower()}{text[1:]} Then run again."
+    return f"{text[0].lower()}{text[1:]} Then rerun the playbook."
 
 
 def verdict_of(error: BaseException, what: str) -> dict[str, Any]:

@@ -42,8 +42,8 @@ _ADVICE = {
     "42P01": "Correct the statement, or bring the missing table back.",
     "42703": "Correct the statement, or bring the missing column back.",
     "25006": "Declare one that only reads, and run it against the primary server.",
-    "40P01": "Run it again.",
-    "55P03": "Run it again when the other session has finished.",
+    "40P01": "Rerun the playbook.",
+    "55P03": "Rerun the playbook when the other session has ended its transaction.",
 }
 _LONGEST_TEXT = 200
 
@@ -74,7 +74,7 @@ def still_connected(cursor: Cursor, error: psycopg2.Error) -> None:
     if cursor.connection.closed:
         raise ReleaseError(
             f"The session with the database ended during a statement ({' '.join(str(error).split())}): "
-            "check that the server is running, and run again.",
+            "check that the server is running, and rerun the playbook.",
             could_not_run=True,
         ) from None
 

@@ -258,7 +258,7 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
     except psycopg2.Error as error:
         forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
         advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
-        advice = advised(error, f"{advice}, and run again.")
+        advice = advised(error, f"{advice}, and rerun the playbook.")
         raise ReleaseError(
             f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}",
             table=table.key,

@@ -116,7 +116,7 @@ class ForeignKey:
         if child is None or parent is None:
             gone = self.table if child is None else self.referenced
             raise ReleaseError(
-                f"Searching for rows that violate {self.name} failed (there is no table {gone}): run again."
+                f"Searching for rows that violate {self.name} failed (there is no table {gone}): rerun the playbook."
             )
         equal = equal_operators(cursor, parent["oid"], self.referenced_columns)
         statement = sql.SQL(ORPHANS).format(

@@ -300,7 +300,7 @@ def retrying(
             if number == limits.attempts or elapsed + next_pause > limits.deadline_seconds:
                 raise ReleaseError(
                     f"{what} stopped after {number} attempt{'s' if number > 1 else ''} in {elapsed:.1f} s ({error}): "
-                    f"{describe(watch.seen)}; {_advice(watch.seen)}, and run again.",
+                    f"{describe(watch.seen)}; {_advice(watch.seen)}, and rerun the playbook.",
                     lock_waits=watch.seen,
                     attempts=number,
                 ) from error
@@ -402,9 +402,9 @@ def _in_words(what: str, error: psycopg2.Error) -> Exception:
         # The connection was lost, perhaps after the server had received the COMMIT.
         return ReleaseError(
             f"{what} failed ({reason}), and it is unknown whether it was committed: check that the server is running, "
-            "and run again."
+            "and rerun the playbook."
         )
     return ReleaseError(
-        f"{what} failed ({reason}), and all of it was rolled back: correct the cause, and run again.",
+        f"{what} failed ({reason}), and all of it was rolled back: correct the cause, and rerun the playbook.",
         sqlstate=error.pgcode,
     )

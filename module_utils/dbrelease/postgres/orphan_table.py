@@ -158,7 +158,7 @@ def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
         if one.dependents:
             return (
                 f"{', '.join(one.dependents)} would be left without the table {one.table} ({one.description}): "
-                "drop or change what depends on it first, and run again."
+                "drop or change what depends on it first, and rerun the playbook."
             )
     losses = sum(one.losses for one in leftovers)
     if accept_loss == str(losses) or (accept_loss is None and losses == 0):
@@ -175,7 +175,7 @@ def refusal(leftovers: Sequence[Leftover], accept_loss: str | None) -> str:
         )
     return (
         f"accept_loss is {accept_loss}, but {_counted(losses, 'row')} would be lost. {described} "
-        f"Rerun {f'with -e accept_loss={losses}' if losses else 'without accept_loss'}."
+        f"Rerun the playbook {f'with -e accept_loss={losses}' if losses else 'without accept_loss'}."
     )
 
 

@@ -31,7 +31,7 @@ APPLICATION = "dbrelease reconcile"
 FOREIGN_KEY_VIOLATION = "23503"
 NOT_OURS = (
     "Reconcile adds and removes only rows that the release itself writes: correct or delete each of these rows, and "
-    "rerun."
+    "rerun the playbook."
 )
 
 

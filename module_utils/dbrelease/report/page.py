@@ -18,7 +18,7 @@ def page_of(model: Mapping[str, Any], templates: Path) -> str:
     except ImportError as error:
         raise ReleaseError(
             f"Rendering the report failed ({error.name} is not installed): install requirements.txt where Ansible "
-            "runs, and rerun; evidence.json and report.md are written."
+            "runs, and rerun the playbook; evidence.json and report.md are written."
         ) from error
     if not (templates / f"{PAGE_NAME}.j2").is_file():
         raise ReleaseError(

@@ -73,7 +73,7 @@ def settle(cursor: Cursor, database: str, runs: Collection[str]) -> list[str]:
             except psycopg2.Error as error:
                 raise ReleaseError(
                     f"Dropping {name}, a restored copy that was never swapped in, failed ({server_reason(error)}): "
-                    "remove the cause, and run again."
+                    "remove the cause, and rerun the playbook."
                 ) from error
             done.append(f"Dropped {name}, a restored copy that was never swapped in.")
     return done + _reopen(cursor, database)

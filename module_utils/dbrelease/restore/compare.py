@@ -35,7 +35,7 @@ def read_state(login: Login, application_name: str, lock_timeout_ms: int = 0) ->
             limit_statements(cursor, 0, lock_timeout=lock_timeout_ms)
             return read_tables(cursor), read_settings(cursor)
     except psycopg2.Error as error:
-        advice = advised(error, "see the server's log, and run again.")
+        advice = advised(error, "see the server's log, and rerun the playbook.")
         raise ReleaseError(f"Reading the {login.label} failed ({server_reason(error)}): {advice}") from error
 
 

@@ -69,15 +69,15 @@ CAUSES = (
     (re.compile(r"(?:function|operator|type|relation) .+ does not exist"), UNQUALIFIED),
     (
         re.compile(r"must be (?:a )?member of role|must be able to SET ROLE|must be owner of"),
-        "grant that role to db_user, or let a superuser be db_user, and run again",
+        "grant that role to db_user, or let a superuser be db_user, and rerun the playbook",
     ),
     (
         re.compile(r"permission denied to create|[Mm]ust be superuser|must have CREATE privilege"),
-        "let a superuser be db_user, or restore as one, and run again",
+        "let a superuser be db_user, or restore as one, and rerun the playbook",
     ),
     (
         re.compile(r"extension .+ is not available|could not open extension control file"),
-        "install the files of that extension on the server, and run again",
+        "install the files of that extension on the server, and rerun the playbook",
     ),
     (
         re.compile(r"can only create extension in database"),
@@ -162,7 +162,7 @@ def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
             reason = last_words(finished.stderr, 300) or "the copied file differs from the backup"
             raise ReleaseError(
                 f"Copying {backup.path} into {place.commands.place} failed ({reason}): check that its /tmp has room "
-                "and is sticky, and run again."
+                "and is sticky, and rerun the playbook."
             )
         yield f"{folder}/dump"
     except BaseException:
@@ -182,7 +182,7 @@ def _create(place: CopyTarget, backup: Backup, major: int) -> None:
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Creating the database {name} failed ({server_reason(error)}): "
-            f"{advised(error, 'remove the cause, and run again.')}"
+            f"{advised(error, 'remove the cause, and rerun the playbook.')}"
         ) from error
 
 
@@ -233,7 +233,7 @@ def advice_for(stderr: str) -> str:
     caller = CALLER.search(text)
     named = f"the function {caller[1]}" if caller else "a function"
     found = next((advice for cause, advice in CAUSES if cause.search(QUOTED.split(text)[0])), None)
-    return found.format(named) if found else "remove the cause, and run again"
+    return found.format(named) if found else "remove the cause, and rerun the playbook"
 
 
 def _read(place: CopyTarget, backup: Backup) -> Copy:
@@ -256,7 +256,8 @@ def _analyze(place: CopyTarget) -> None:
                 cursor.execute("ANALYZE")
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"ANALYZE of {place.login.database} failed ({server_reason(error)}): {advised(error, 'run again.')}"
+            f"ANALYZE of {place.login.database} failed ({server_reason(error)}): "
+            f"{advised(error, 'rerun the playbook.')}"
         ) from error
 
 
@@ -294,7 +295,7 @@ def _applying(place: CopyTarget) -> Iterator[Connection]:
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Applying the settings of the backup to {place.login.database} failed ({server_reason(error)}): "
-            f"{advised(error, 'let db_user set what the manifest says, and run again.')}"
+            f"{advised(error, 'let db_user set what the manifest says, and rerun the playbook.')}"
         ) from error
 
 

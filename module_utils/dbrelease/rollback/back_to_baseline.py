@@ -69,7 +69,8 @@ def compare_with_baseline(
             observed = [(one, _observe(cursor, one)) for one in memory.baseline.get("observations") or ()]
     except psycopg2.Error as error:
         raise ReleaseError(
-            f"Comparing {login.label} with the baseline failed ({server_reason(error)}): {advised(error, 'run again.')}"
+            f"Comparing {login.label} with the baseline failed ({server_reason(error)}): "
+            f"{advised(error, 'rerun the playbook.')}"
         ) from error
     return [*proofs, *tables, *(prove_observation(one, now, written=written) for one, now in observed)]
 

@@ -55,7 +55,7 @@ def save(work: Work, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept
         if writers:
             raise ReleaseError(
                 f"Saving the rows that would be lost was refused ({describe(writers)} has written to their table and "
-                "has not committed): wait for it to end, and run again.",
+                "has not committed): wait for it to end, and rerun the playbook.",
                 refused=True,
             )
         with (
@@ -69,7 +69,7 @@ def save(work: Work, losses: Sequence[Mapping[str, Any]], expected: int) -> Kept
             if count != expected:
                 raise ReleaseError(
                     f"Saving the rows that would be lost was refused ({count} are there now, and {expected} accepted): "
-                    "nothing was changed; check them, and run again.",
+                    "nothing was changed; check them, and rerun the playbook.",
                     refused=True,
                     rows_lost=count,
                 )
@@ -86,7 +86,7 @@ def _save(cursor: RealDictCursor, run: Run, loss: Mapping[str, Any]) -> Saved:
     except Exception as error:
         raise ReleaseError(
             f"Saving the rows of {loss['table']} failed ({' '.join(str(error).split())}): nothing was rolled back; "
-            "remove the cause, or correct the release, and run again."
+            "remove the cause, or correct the release, and rerun the playbook."
         ) from error
     name = f"{found['schema']}.{found['name']}"
     return save_rows(cursor, statement, name, run.state_dir, run.run_id, f"lost_rows_{loss['table']}")

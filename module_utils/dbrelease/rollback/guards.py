@@ -30,7 +30,7 @@ NOTHING_DEPENDS = {
 NO_OTHER_COLUMN = {
     "name": "no_other_column",
     "title": "The tables that are dropped have no column that the release does not know",
-    "road": "No query of the release reads its values: save them, drop the column, and run again.",
+    "road": "No query of the release reads its values: save them, drop the column, and rerun the playbook.",
 }
 # For an automatic rollback: an empty table in the place of one that had rows would pass as a rollback.
 NOTHING_GONE = {
@@ -41,7 +41,7 @@ NOTHING_GONE = {
 }
 NO_SCRIPT = (
     "The release has no SQL file that rolls it back (rollback.sql), which rollback_method=sql requires: "
-    "rerun with `-e rollback_method=alembic`."
+    "rerun the playbook with `-e rollback_method=alembic`."
 )
 # No reason to refuse, as such a row is rare; but it limits what the count of the others proves.
 NOT_COUNTED_AGAIN = Proof(

@@ -178,7 +178,7 @@ def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Saving rows of {table} to {path} failed ({server_reason(error)}): "
-            f"{advised(error, 'correct the query, and run again.')}"
+            f"{advised(error, 'correct the query, and rerun the playbook.')}"
         ) from error
     finally:
         for part in parts:

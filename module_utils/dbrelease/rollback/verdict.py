@@ -18,7 +18,7 @@ UNDECIDED = {
     "container": "Start the container, or correct its name in the inventory.",
     "log": "Let the service log its requests, or declare a guard that can be decided here in its place.",
 }
-UNDECIDED_IN_DATABASE = "Remove the cause, and run again."
+UNDECIDED_IN_DATABASE = "Remove the cause, and rerun the playbook."
 State = Literal["allowed", "refused", "not_deployed"]
 
 

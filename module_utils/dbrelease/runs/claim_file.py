@@ -94,7 +94,7 @@ def try_lock(path: Path, *, create: bool = True) -> HeldFile | None:
     except OSError as error:
         raise ReleaseError(
             f"Locking {path} failed ({error.strerror}): "
-            "make release_state_dir a folder that the deploying user can write, with room left, and run again."
+            "make release_state_dir a folder that the deploying user can write, with room left, and rerun the playbook."
         ) from error
 
 

@@ -167,7 +167,7 @@ class NameLock:
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Run {self._wanted.run.run_id} lost its lock on the {self._wanted.login.label} "
-                f"({server_reason(error)}): find out who ended its session, and run again."
+                f"({server_reason(error)}): find out who ended its session, and rerun the playbook."
             ) from error
         if others:
             raise _refusal(self._wanted, others)
@@ -214,7 +214,9 @@ def _acquire(cursor: Cursor, wanted: _Wanted) -> list[Row]:
                 break
             time.sleep(POLL_S * random.uniform(0.5, 1.5))  # noqa: S311 - spreads attempts, guards nothing
     except psycopg2.Error as error:
-        raise ReleaseError(f"Locking the {wanted.login.label} failed ({server_reason(error)}): run again.") from error
+        raise ReleaseError(
+            f"Locking the {wanted.login.label} failed ({server_reason(error)}): rerun the playbook."
+        ) from error
     raise _refusal(wanted, others)
 
 
@@ -222,7 +224,7 @@ def _refusal(wanted: _Wanted, others: list[str]) -> ReleaseError:
     return ReleaseError(
         f"Run {wanted.run.run_id} may not act on the {wanted.login.label}: "
         f"{' and '.join(others) or 'another run'} is running on it; "
-        "wait until it ends, or terminate it with pg_terminate_backend, and run again.",
+        "wait until it ends, or terminate it with pg_terminate_backend, and rerun the playbook.",
         refused=True,
     )
 

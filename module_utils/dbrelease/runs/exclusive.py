@@ -42,11 +42,12 @@ def _lock_or_refuse(path: Path, run: Run) -> HeldFile:
     if holder and holder.run_id == run.run_id:
         raise ReleaseError(
             f"Another module of run {run.run_id} is still running, as after a lost connection: this run stops, and "
-            "ends that module; run again, which finishes or cleans up."
+            "ends that module; rerun the playbook, which finishes or cleans up."
         )
     whose = holder.words if holder else "another run"
     raise ReleaseError(
-        f"Run {run.run_id} may not act: the target is held by {whose}; wait until it ends, and run again.", refused=True
+        f"Run {run.run_id} may not act: the target is held by {whose}; wait until it ends, and rerun the playbook.",
+        refused=True,
     )
 
 

@@ -42,11 +42,13 @@ class Claimed:
     def message(self) -> str:
         """One sentence, empty where there is nothing to report."""
         if self.holder is None:
-            return "Another run is starting on this target: run again when it has ended." if self.refused else ""
+            return (
+                "Another run is starting on this target: rerun the playbook when it has ended." if self.refused else ""
+            )
         if self.refused:
             return (
                 f"This target is held by {self.holder.words}, which is {self.step}: "
-                "wait until it ends, or end it, and run again."
+                "wait until it ends, or end it, and rerun the playbook."
             )
         last = f"gave no sign of life for {WATCH_S:.0f} s and was last" if self.silent else "died"
         return f"The claim on this target was taken over from {self.holder.words}, which {last} {self.step}."
@@ -167,7 +169,7 @@ def alone(run: Run) -> Iterator[None]:
         number = f", process {claimed.module.pid}" if claimed.module else ""
         raise ReleaseError(
             f"A module of run {run.run_id} is still running on the target{number}, and does not end: "
-            "end it there, and run again."
+            "end it there, and rerun the playbook."
         )
     with holding(path, held) if held else nullcontext():
         yield

@@ -73,7 +73,8 @@ def demand_few_unended(run: Run, by_run: Mapping[str, Sequence[Line]]) -> None:
     if unended > MOST_UNENDED:
         raise ReleaseError(
             f"Settling what earlier runs left was refused (the journal of {run.state_dir} has {unended} runs without "
-            f"an end, of {MOST_UNENDED} at most): find out what wrote to it, remove their lines, and run again.",
+            f"an end, of {MOST_UNENDED} at most): find out what wrote to it, remove their lines, and rerun the "
+            "playbook.",
             refused=True,
         )
 

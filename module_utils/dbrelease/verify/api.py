@@ -18,7 +18,7 @@ from .unchanged_verdict import rewritten
 
 Facts = Mapping[str, Any]
 FEWER = "Exempt the target from the API's rate limit, or lower latency.requests of the release."
-AGAIN = "Then run again: nothing that was observed speaks against the release."
+AGAIN = "Then rerun the playbook: nothing that was observed speaks against the release."
 NO_BASELINE = "This release has no baseline of this endpoint here, so there is nothing to compare with."
 
 

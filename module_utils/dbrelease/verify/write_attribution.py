@@ -100,7 +100,7 @@ def compare(
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Comparing the tables of {login.label} with the baseline failed ({server_reason(error)}): "
-            f"{advised(error, 'run again.')}"
+            f"{advised(error, 'rerun the playbook.')}"
         ) from error
     finally:
         connection.close()

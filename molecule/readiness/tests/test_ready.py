@@ -81,7 +81,7 @@ def test_it_says_what_it_would_take(remember: Remember) -> None:
     assert run.status != 0
     assert run.evidence["outcome"] == "refused"
     assert run.evidence["headline"].startswith("Not ready")
-    for words in ("Rerun in", "48 h"):
+    for words in ("Rerun the playbook in", "48 h"):
         assert words in run.evidence["headline"]
     assert "Traceback" not in run.output
 

@@ -171,7 +171,7 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
         "its module was killed",
         [*RUN, ("backup", "started", {}), ("playbook", "failed", {"task": "Dump", "message": NO_RESULT})],
         "failed",
-        "never ended (its module ended without a result, as a killed process does): run again, which settles",
+        "never ended (its module ended without a result, as a killed process does): rerun the playbook, which settles",
     ),
     (
         "its module was killed, and it may not be taken back",
@@ -184,7 +184,7 @@ OUTCOMES: list[tuple[str, list[Event], str, str]] = [
             ("hold", "passed", {"message": "the release stays as it is."}),
         ],
         "failed",
-        "run again, which settles what it left. Held: the release stays as it is.",
+        "rerun the playbook, which settles what it left. Held: the release stays as it is.",
     ),
     ("failed, then interrupted", [*RUN, *RED_CHECK, ("api", "started", {})], "failed", "The step checks failed"),
     ("interrupted in the inner step", [*RUN, ("a", "started", {}), ("b", "started", {})], "failed", "The step b was"),

@@ -253,7 +253,7 @@ def test_no_sentence_blames_a_query_for_what_the_server_could_not_do(database: L
         with pytest.raises(ReleaseError) as raised:
             baseline._observe(cursor, observed)
     assert (proof.status, proof.could_not_run) == ("inconclusive", True)
-    assert raised.value.message.endswith("Then run again.") and "correct its SQL" not in raised.value.message
+    assert raised.value.message.endswith("Then rerun the playbook.") and "correct its SQL" not in raised.value.message
     assert could_not_run(raised.value)
 
 

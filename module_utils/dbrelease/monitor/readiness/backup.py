@@ -43,7 +43,7 @@ RESTORABLE = "The backup can be restored"
 SESSION_OPTIONS = f"{LOST_CLIENT_OPTIONS} {options_of({**TRANSACTIONS, **NO_WORKERS})} -c idle_session_timeout=0"
 CRITERION = "readiness.restorable"
 RESTORED_PROOF = "backup.restorable"
-RESTORE_NOW = "Rerun with -e readiness_restore=true, which restores it into a temporary database."
+RESTORE_NOW = "Rerun the playbook with -e readiness_restore=true, which restores it into a temporary database."
 NO_WAY_BACK = "Until it can be restored, this backup is no way back to the state before the release."
 TAKE_CARE = "Without it the state before the release cannot be restored: find it in your copies of the state directory."
 

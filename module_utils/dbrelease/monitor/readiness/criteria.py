@@ -14,8 +14,8 @@ from ..verdicts import findings
 from ..window import longest_gap, tallies
 
 SHOWN = 3
-LOOK = "Remove the cause, and rerun when the release has been stable for the required time since then."
-WATCH = "Let monitor take samples (-e monitor_schedule=hourly), and rerun."
+LOOK = "Remove the cause, and rerun the playbook when the release has been stable for the required time since then."
+WATCH = "Let monitor take samples (-e monitor_schedule=hourly), and rerun the playbook."
 VERIFY = (
     "However, the database is at its revision: run the verification, from which on it counts as deployed, and let "
     "monitor take samples."
@@ -54,7 +54,7 @@ def stable(
     }
     if age < needed:
         detail = f"It was deployed {_hours(age)} ago, at {moment(memory.deployed_ns)}."
-        return _proof("stable", title, "fail", detail, f"Rerun in {_hours(needed - age)}.", **values)
+        return _proof("stable", title, "fail", detail, f"Rerun the playbook in {_hours(needed - age)}.", **values)
     if gap > allowed:
         detail = f"For {_hours(gap)} no sample was taken, longer than {_hours(allowed)}: that time was not observed."
         return _proof("stable", title, "fail", detail, WATCH, **values)
@@ -116,7 +116,7 @@ def no_errors(memory: Memory, readiness: Mapping[str, int], logs: Sequence[str],
     gaps = [_unread(name, samples, begin_ns, now_ns, readiness["largest_gap_seconds"]) for name in logs]
     if doubts := [*lost, *filter(None, gaps)]:
         detail = doubts[0]
-        remedy = "Check that time manually, and rerun when samples cover the time since then."
+        remedy = "Check that time manually, and rerun the playbook when samples cover the time since then."
         return _proof("errors", title, "inconclusive", detail, remedy, **values)
     others = f" {errors} other errors were logged." if errors else ""
     return _proof("errors", title, "pass", f"None in {len(samples)} samples.{others}", **values)
@@ -195,7 +195,7 @@ def drift(proofs: Sequence[Proof]) -> Proof:
     observed = {proof.name.removeprefix("checks."): proof.observed for proof in proofs}
     found = [f"{proof.title}: {proof.detail}" for proof in proofs if proof.status != "pass"]
     if found:
-        remedy = "Run reconcile, which repairs the rows, and rerun."
+        remedy = "Run reconcile, which repairs the rows, and rerun the playbook."
         return _proof("drift", title, "fail", " ".join(found), remedy, expected=0, observed=observed)
     return _proof("drift", title, "pass", "No row violates a drift check.", expected=0, observed=observed)
 
@@ -205,7 +205,7 @@ def constraints(proofs: Sequence[Proof]) -> Proof:
     title = "The structure is as declared, and its constraints are valid"
     found = [f"{proof.title}: {proof.detail}" for proof in proofs if proof.status != "pass"]
     if found:
-        return _proof("constraints", title, "fail", " ".join(found), "Run reconcile or verify, and rerun.")
+        return _proof("constraints", title, "fail", " ".join(found), "Run reconcile or verify, and rerun the playbook.")
     return _proof("constraints", title, "pass", f"{len(proofs)} claims about the structure passed.")
 
 

@@ -41,7 +41,7 @@ LOCK_DEADLINE_S = 30.0
 APPLICATION = "dbrelease rows"
 CHANGING = (
     f"Saving the rows written since the backup failed (another session kept changing tables for "
-    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end that session, and run again."
+    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end that session, and rerun the playbook."
 )
 DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
 CANCEL_WRAPAROUND = """
@@ -97,7 +97,7 @@ class Comparison:
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
-                f"{advised(error, 'remove the cause, and run again.')}"
+                f"{advised(error, 'remove the cause, and rerun the playbook.')}"
             ) from error
         except UnicodeDecodeError as error:
             raise ReleaseError(

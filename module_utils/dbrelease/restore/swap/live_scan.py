@@ -116,7 +116,7 @@ class LiveScan:
         if isinstance(self._error, psycopg2.Error):
             raise ReleaseError(
                 f"Scanning the live database failed ({server_reason(self._error)}): nothing was swapped; "
-                f"{advised(self._error, 'remove the cause, and run again.')}"
+                f"{advised(self._error, 'remove the cause, and rerun the playbook.')}"
             ) from self._error
         if self._error is not None:
             raise self._error

@@ -59,7 +59,7 @@ def exchange(
                 return
             raise ReleaseError(
                 f"Renaming the databases failed ({server_reason(error)}): both have their previous names, and "
-                "connections are allowed; remove the cause, and run again."
+                "connections are allowed; remove the cause, and rerun the playbook."
             ) from error
         raise
 
@@ -109,7 +109,7 @@ def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | N
             )
             raise ReleaseError(
                 f"Ending the sessions in {', '.join(databases)} failed within {END_DEADLINE_S:.0f} s ({said}): "
-                "end them, and run again."
+                "end them, and rerun the playbook."
             )
         time.sleep(POLL_S)
 

@@ -100,6 +100,6 @@ def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
     except psycopg2.Error as error:
         raise ReleaseError(
             f"Advancing the sequences of {incoming.database} failed ({server_reason(error)}): nothing was swapped; "
-            f"{advised(error, 'remove the cause, and run again.')}"
+            f"{advised(error, 'remove the cause, and rerun the playbook.')}"
         ) from error
     return planned

@@ -37,7 +37,9 @@ from .result import header, planned, rows_proof, swapped_proof
 from .sequences import Advance, advance
 
 # The server stopped before it answered the commit, and has not started again.
-NOT_KNOWN = "It is unknown whether the databases were swapped: start the server and run again, which reports it."
+NOT_KNOWN = (
+    "It is unknown whether the databases were swapped: start the server and rerun the playbook, which reports it."
+)
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def _checked(one: Exchange) -> Exchange:
         reason, advice = found
     if reason:
         raise ReleaseError(
-            f"Swapping {names.incoming} in was refused ({reason}), and nothing was touched: {advice}, and run again.",
+            f"Swapping {names.incoming} in was refused ({reason}), and nothing was touched: {advice}, and rerun the "
+            "playbook.",
             refused=True,
         )
     return one if database in known else replace(one, names=replace(names, kept=""))
