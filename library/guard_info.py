@@ -88,9 +88,13 @@ options:
   automatic:
     description:
       - Whether the rollback is automatic. Then a missing table or column of the baseline refuses, unless another
-        session dropped it, as no downgrade restores its content; the message names the restore.
+        session dropped it, as no downgrade restores its content; the message names O(restore_command).
     type: bool
     default: false
+  restore_command:
+    description: The command that restores the backup, for that message. If it is empty, the message describes it.
+    type: str
+    default: ""
   accept_log_gap:
     description: Whether a log that does not reach back to the deployment, or has no requests, counts as complete.
     type: bool
@@ -208,6 +212,7 @@ OPTIONS: Options = {
     "accept_loss": {"type": "str"},
     "accept_log_gap": {"type": "bool", "default": False},
     "automatic": {"type": "bool", "default": False},
+    "restore_command": {"type": "str", "default": ""},
     "request_timeout_seconds": {"type": "float", "default": 10.0},
     "statement_timeout_ms": {"type": "int", "default": 600000},
 }

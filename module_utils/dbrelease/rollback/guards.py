@@ -37,8 +37,10 @@ NOTHING_GONE = {
     "name": "nothing_gone",
     "title": "Nothing is missing that a downgrade cannot restore",
     "violations": "what gone_since() finds",
-    "road": "Restore the backup, which contains it: ansible-playbook playbooks/restore.yml -i INVENTORY -e release={}.",
+    "road": "Restore the backup, which contains it: {}.",
 }
+# Where the command is unknown, because the module was called without it.
+RESTORE = "run playbooks/restore.yml with the inventory of this run and -e release={}"
 NO_SCRIPT = (
     "The release has no SQL file that rolls it back (rollback.sql), which rollback_method=sql requires: "
     "rerun the playbook with `-e rollback_method=alembic`."
@@ -163,7 +165,8 @@ def _gone(params: Mapping[str, Any], login: Login, journal: Journal) -> list[tup
         return []
     with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
         names = gone_since(cursor, Memory.of(baseline, upgrade), [params["bookkeeping_table"]])
-    guard = {**NOTHING_GONE, "road": NOTHING_GONE["road"].format(run.release)}
+    command = params["restore_command"] or RESTORE.format(run.release)
+    guard = {**NOTHING_GONE, "road": NOTHING_GONE["road"].format(command)}
     if names:
         return [(guard, GuardResult("fail", f"Missing since the baseline: {', '.join(names)}.", [], names))]
     return [(guard, GuardResult("pass", "Every table and column of the baseline exists.", [], []))]

@@ -85,6 +85,7 @@ def look(
             "api_base_url": "",
             "accept_loss": None,
             "accept_log_gap": False,
+            "restore_command": "",
             "request_timeout_seconds": 5.0,
             "statement_timeout_ms": 10_000,
             **options,
@@ -1022,5 +1023,7 @@ def test_what_a_downgrade_cannot_bring_back_holds_the_automatic_way(
     assert result["state"] == ("refused" if by == "migration" else "allowed"), result["message"]
     if by == "migration":
         assert f"Missing since the baseline: {named}" in result["message"]
-        assert "playbooks/restore.yml -i INVENTORY -e release=sample" in result["message"]
+        assert "run playbooks/restore.yml with the inventory of this run and -e release=sample." in result["message"]
+        command = "ansible-playbook restore.yml -i hosts.yml -e release=sample"
+        assert f"contains it: {command}." in look(automatic=True, guards=[LOSSES], restore_command=command)["message"]
         assert look(guards=[LOSSES])["state"] == "allowed"  # whoever asks for it, knows

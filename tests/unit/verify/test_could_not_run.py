@@ -188,7 +188,10 @@ def test_a_server_that_refuses_every_session_is_no_red_claim(
     with pytest.raises(ReleaseError) as raised:
         act({**away, "run": run_parameters, **looks(HOLDS)}, False)
     assert raised.value.facts["could_not_run"] is True
-    assert "The declared checks can be read: It could not run: Connecting to" in raised.value.message
+    assert (
+        "“The declared checks can be read” could not be checked: It could not run: Connecting to"
+        in raised.value.message
+    )
 
 
 @pytest.mark.usefixtures("shop")
