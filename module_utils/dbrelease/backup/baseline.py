@@ -1,4 +1,4 @@
-"""What was true before: the database's identity, revision, every table's state and the release's observations."""
+"""The state before the release: the database's identity and revision, every table, and the observations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SELECT d.oid::bigint AS database_oid, d.datname AS database, current_setting('se
 FROM pg_database d WHERE d.datname = current_database()
 """
 
-# What a summary only counts, or leaves out.
+# What a summary only counts, or omits.
 UNCOUNTED = (
     "counted_since",
     "tables",
@@ -45,7 +45,7 @@ UNCOUNTED = (
     "obstacles",
     "by_root",
 )
-# How well the server was, for whoever watches it afterwards.
+# The server's condition, for comparison with later samples.
 HEALTH = f"""
 SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connections,
        (SELECT coalesce(extract(epoch FROM max(replay_lag)), 0)::float8 FROM pg_stat_replication) AS lag_seconds,
@@ -55,26 +55,26 @@ SELECT (SELECT count(*)::int FROM pg_stat_activity WHERE {OF_CLIENTS}) AS connec
 
 @dataclass(frozen=True)
 class Baseline:
-    """One instant of one database; `facts` is what the journal and the files hold."""
+    """One database at one instant; `facts` is what the journal and the files contain."""
 
     facts: dict[str, Any]
 
     def summary(self) -> dict[str, Any]:
-        """The same without the per-table state: counts only."""
+        """Return the facts with counts in place of the state of each table."""
         tables = self.facts["tables"]
         kept = {key: value for key, value in self.facts.items() if key not in UNCOUNTED}
         return {**kept, "table_count": len(tables), "row_count": sum(table["rows"] for table in tables.values())}
 
 
 def export_snapshot(cursor: RealDictCursor) -> str:
-    """Make this transaction's view available to others; its name is good while the transaction lives."""
+    """Export this transaction's snapshot; its name is valid until the transaction ends."""
     without_timeouts(cursor)
     (row,) = select(cursor, "SELECT pg_export_snapshot() AS name")
     return str(row["name"])
 
 
 def read_identity(cursor: RealDictCursor) -> Row:
-    """Which database of which server this is; the system identifier is None where db_user may not ask."""
+    """Identify the database and its server; the system identifier is None if db_user may not read it."""
     (row,) = select(cursor, IDENTITY)
     system_identifier = None
     if row.pop("may_identify"):
@@ -86,7 +86,7 @@ def read_identity(cursor: RealDictCursor) -> Row:
 def read_baseline(
     cursor: RealDictCursor, observations: Sequence[Mapping[str, Any]], bookkeeping_table: str
 ) -> Baseline:
-    """Everything that the baseline records, as the transaction of the cursor sees it; raises ReleaseError."""
+    """Read everything that the baseline records, in the cursor's transaction; raises ReleaseError."""
     revisions = database_revisions(cursor, bookkeeping_table)
     return Baseline(
         {
@@ -105,7 +105,7 @@ def read_baseline(
 
 
 def _untrusted(cursor: RealDictCursor, bookkeeping_table: str) -> list[str]:
-    """The tables whose owner is not trusted: what becomes of them is no claim on the release."""
+    """The tables whose owner is not trusted: the release makes no claim about them."""
     return tables_of_strangers(cursor, trusted_roles(cursor, cursor.connection.info.dbname, bookkeeping_table))
 
 
@@ -129,8 +129,8 @@ def _observe(cursor: RealDictCursor, observation: Mapping[str, Any]) -> Row:
 
 
 def read_settings(cursor: RealDictCursor) -> dict[str, Any]:
-    """What a dump without --create loses: the database's own properties, and settings for it and for roles in it."""
-    # Through JSON: which of the locale columns there are depends on the server's version.
+    """Read what a dump without --create omits: the database's properties, and settings for it and for roles in it."""
+    # Through JSON, because it depends on the server's version which locale columns exist.
     (database,) = select(
         cursor,
         """
@@ -165,7 +165,7 @@ def read_settings(cursor: RealDictCursor) -> dict[str, Any]:
 
 
 def as_text(baseline: Baseline) -> str:
-    """For people: a heading, and each observation and every table's row count as aligned columns."""
+    """Format it for people: a heading, then each observation and every table's row count as aligned columns."""
     facts = baseline.facts
     parts = [
         "=== Current Database State ===",

@@ -18,7 +18,7 @@ from .baseline import Baseline
 from .dump import FORMAT, Decoded, Dumped
 
 Manifest = dict[str, Any]
-# Of what build() writes, all that somebody reads. Older ones lack some of it.
+# The keys written by build() that are read. Older manifests lack some of them.
 SHAPE = {
     "run_id": str,
     "file": str,
@@ -53,7 +53,7 @@ SHAPE = {
 
 
 def paths(run: Run, label: str) -> dict[str, Path]:
-    """The files of one run's baseline and backup, by what they are."""
+    """The files of one run's baseline and backup, by kind."""
     folder, moment = Path(run.state_dir), stamp(run.run_id)
     backup = f"backup_before_{label}_{moment}"
     return {
@@ -65,7 +65,7 @@ def paths(run: Run, label: str) -> dict[str, Path]:
 
 
 def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, decoded: Decoded, name: str) -> Manifest:
-    """Everything that a restore, and a comparison with what it restored, needs to know."""
+    """Return all that a restore, and the comparison with the restored database, need."""
     facts = baseline.facts
     now = utc_now().isoformat(timespec="milliseconds")
     return {
@@ -106,18 +106,18 @@ def build(run: Run, label: str, baseline: Baseline, tool: str, dumped: Dumped, d
 
 
 def write(path: Path, manifest: Manifest, run_id: str) -> None:
-    """Whole or not at all; raises ReleaseError."""
+    """Write it completely or not at all; raises ReleaseError."""
     write_private(path, json_text(manifest, indent=1, default=str) + "\n", run_id)
 
 
 def mark_restored(path: Path, manifest: Manifest, restored: dict[str, Any], run_id: str) -> None:
-    """Note in the manifest that, when and as what the backup was restored and compared; raises ReleaseError."""
+    """Record in the manifest that, when and as what the backup was restored and compared; raises ReleaseError."""
     text = json_text({**manifest, "restored": restored}, indent=1, default=str) + "\n"
     replace_private(path, text.encode("utf-8", "replace"), run_id)
 
 
 def read(path: Path) -> Manifest | None:
-    """The manifest, or None where there is none; raises ReleaseError where it is not one, or not ours alone."""
+    """Read the manifest, or None if it is missing; raises ReleaseError if it is invalid, or not this user's alone."""
     try:
         manifest: Manifest = json.loads(read_own(path).decode())
     except (FileNotFoundError, NotADirectoryError):
@@ -130,12 +130,12 @@ def read(path: Path) -> Manifest | None:
 
 
 def hash_file(path: Path) -> tuple[str, int]:
-    """The sha256 and the size of a file; raises ReleaseError where it cannot be read, or is not ours alone."""
+    """Return a file's sha256 and size; raises ReleaseError if it cannot be read, or is not this user's alone."""
     return read_manifest_file(path)[:2]
 
 
 def read_manifest_file(path: Path, beginning: int = 0) -> tuple[str, int, bytes]:
-    """The same, and so many of its first bytes."""
+    """Return the same, and its first bytes, `beginning` of them."""
     digest, size, begins = hashlib.sha256(), 0, b""
     try:
         with reading(path) as file:

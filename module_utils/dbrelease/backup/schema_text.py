@@ -1,4 +1,4 @@
-"""The schema of a database or of a dump, object by object, in the words of pg_dump."""
+"""The schema of a database or of a dump, object by object, as pg_dump writes it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from .dump import LOCK_WAIT_LIMIT_MS, tool_environment
 TIMEOUT_S = 300
 LONGEST_NAME, KEPT_HASH, SHOWN_OBJECTS = 300, 32, 5
 
-# pg_dump puts this above each object; it writes a line break in a name as a space.
+# pg_dump writes this above each object, and a line break in a name as a space.
 HEADING = re.compile(r"^--\n-- (?:Statistics for )?Name: (.*)\n--\n", re.MULTILINE)
 VERSION = re.compile(r"^-- Dumped (?:from database|by pg_dump) version (.+)$", re.MULTILINE)
 WHOLE = "\n-- PostgreSQL database dump complete\n"
-# What stands between two objects, and is of the program's version or of one run. The last line of an object ends with
-# a semicolon, and none of these looks as the end of a text or of a body in it does.
+# Lines between two objects, which depend on the program's version or on one run. The last line of an object ends with
+# a semicolon, and none of these matches the end of a text or of a body in it.
 BETWEEN = re.compile(
     r"|--(?:.*[^;])?|SET \w+ = (?:[\w-]+|'[^']*');|SELECT pg_catalog\.set_config\('search_path', '', false\);"
     r"|\\(?:un)?restrict \w+|\\encoding \w+|\\connect .*[^;]"
@@ -37,7 +37,7 @@ BETWEEN = re.compile(
 OF_DATABASE, ABOUT = ("DATABASE", "DATABASE PROPERTIES"), ("ACL", "COMMENT", "SECURITY LABEL")
 CREATED_DATABASE = re.compile(r'^CREATE DATABASE ("(?:[^"]|"")+"|\S+) ', re.MULTILINE)
 
-# What pg_dump leaves out: indexes that are not valid, the versions of extensions, and how a table is stored.
+# What pg_dump omits: that an index is invalid, the versions of extensions, and the access methods of tables.
 UNSAID = """
 SELECT format('INDEX %s (validity)', i.indexrelid::regclass) AS name,
        format('valid %s, ready %s', i.indisvalid, i.indisready) AS text
@@ -54,9 +54,9 @@ WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND c.oid >= 1638
 
 @dataclass(frozen=True)
 class Schema:
-    """objects: by type and name, a hash of the statements that make each; versions: of the server and of pg_dump.
+    """The objects of a database or of a dump, without their text, which may be long and contain a secret.
 
-    No text is kept: it may be of any length, and hold a secret.
+    objects: by type and name, a hash of the statements that create each; versions: of the server and of pg_dump.
     """
 
     objects: Mapping[str, str]
@@ -68,13 +68,13 @@ class Schema:
 
     @classmethod
     def of(cls, facts: object) -> Schema | None:
-        """From the journal; None for what another version of this program recorded."""
+        """Read it from the journal; None if another version of this program recorded it."""
         if not isinstance(facts, Mapping) or not isinstance(objects := facts.get("objects"), Mapping) or not objects:
             return None
         return cls(objects, tuple(map(str, facts.get("versions") or ())))
 
     def with_unsaid(self, unsaid: Mapping[str, str]) -> Schema:
-        """The same with what `read_unsaid` found."""
+        """Return the same with the result of `read_unsaid`."""
         return Schema({**self.objects, **unsaid}, self.versions)
 
 
@@ -88,7 +88,7 @@ def schema_of(
     whole: bool = False,
     lock_wait_ms: int = LOCK_WAIT_LIMIT_MS,
 ) -> Schema:
-    """Its objects; `whole` with the database itself, whatever its name is; raises ReleaseError."""
+    """Read a database's objects; `whole`: also the database itself, without its name; raises ReleaseError."""
     finished = commands.run(
         [
             "pg_dump",
@@ -105,7 +105,7 @@ def schema_of(
 
 
 def schema_of_dump(path: Path, commands: Commands, timeout_s: int, *, whole: bool = False) -> Schema:
-    """The same of a dump."""
+    """Read the same from a dump."""
     argv = ["pg_restore", "--schema-only", "--no-subscriptions", "--file=-", *(["--create"] if whole else [])]
     with reading(path) as file:
         finished = commands.run(argv, timeout_s=timeout_s, stdin=file)
@@ -115,7 +115,7 @@ def schema_of_dump(path: Path, commands: Commands, timeout_s: int, *, whole: boo
 def catalog_of(
     login: Login, commands: Commands, application: str, *, inside: bool, lock_wait_ms: int = LOCK_WAIT_LIMIT_MS
 ) -> Schema:
-    """Every object of a database, and the database itself; raises ReleaseError."""
+    """Read every object of a database, and the database itself; raises ReleaseError."""
     schema = schema_of(login, commands, TIMEOUT_S, application, inside=inside, whole=True, lock_wait_ms=lock_wait_ms)
     try:
         with (
@@ -128,19 +128,20 @@ def catalog_of(
 
 
 def read_unsaid(cursor: Cursor) -> dict[str, str]:
-    """What differs between two databases of which pg_dump says the same."""
+    """Read what may differ between two databases for which pg_dump writes the same."""
     return {_bounded(str(row["name"])): _hash([str(row["text"])])[:KEPT_HASH] for row in select(cursor, UNSAID)}
 
 
 def hashed(schema: Schema) -> str:
-    """One sha256. The server words some expressions otherwise once they are restored, so that the schema of a copy is
-    not letter for letter that of its dump.
+    """Return one sha256 of the schema.
+
+    The server rewrites some expressions when they are restored, so that a copy's schema may differ from its dump's.
     """
     return _hash(f"{name} {value}" for name, value in sorted(schema.objects.items()))
 
 
 def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[dict[str, str]]:
-    """Each object that is not the same, and how it differs."""
+    """Yield each object that differs, and how."""
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
             change = "changed" if name in before and name in now else "missing" if name in before else "new"
@@ -148,7 +149,7 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> Iterable[d
 
 
 def in_words(different: Sequence[Mapping[str, str]]) -> str:
-    """How many objects differ, and the first of them."""
+    """Report how many objects differ, and the first of them."""
     shown = [f"{line['object']}: {line['change']}" for line in different[:SHOWN_OBJECTS]]
     more = [f"and {len(different) - SHOWN_OBJECTS} more"] if len(different) > SHOWN_OBJECTS else []
     return f"{len(different)} object{'s differ' if len(different) > 1 else ' differs'} ({'; '.join(shown + more)})"
@@ -163,15 +164,15 @@ def _parsed(finished: Finished, what: str) -> Schema:
 
 
 def parsed(text: str) -> Schema:
-    """The objects of a script of pg_dump; those of one type and name count together."""
+    """Parse the objects of a script of pg_dump; those of one type and name are hashed together."""
     objects: dict[str, list[str]] = defaultdict(list)
     created = CREATED_DATABASE.search(text)
     for heading, statements in _entries(text):
         kind, name = heading.kind, heading.name
         if kind == "STATISTICS DATA":
-            continue  # of the rows, and not of the schema
+            continue  # it describes rows, not the schema
         if kind == "ACL":
-            # Nobody can tell in which order rights were granted.
+            # The order in which rights were granted cannot be determined.
             statements = "\n".join(sorted(statements.splitlines()))
         if created and (kind in OF_DATABASE or (kind in ABOUT and name.startswith("DATABASE "))):
             # A copy is the same database under another name.
@@ -191,7 +192,7 @@ class _Heading(NamedTuple):
 
 
 def _heading(line: str) -> _Heading | None:
-    """Of what follows `Name: `; others choose names, so that each part is looked for once, from the end."""
+    """Parse what follows `Name: `; a name may contain anything, so each part is searched for once, from the end."""
     line, owned, owner = line.rpartition("; Owner: ")
     line, placed, schema = line.rpartition("; Schema: ")
     name, typed, kind = line.rpartition("; Type: ")

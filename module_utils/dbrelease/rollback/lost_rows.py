@@ -1,4 +1,4 @@
-"""Rows that are about to be lost: saved to a file first, with a script to put them back."""
+"""Save rows that are about to be lost to a file, with a script that puts them back."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from ..postgres.catalog import equal_operators, find_relation, quoted_part
 from ..postgres.could_not_run import advised
 from ..postgres.session import Row, as_declared, select, server_reason, strip_terminator
 
-# What INSERT takes: no generated column.
+# The columns that INSERT accepts: none that is generated.
 INSERTABLE = """
 SELECT a.attname::text AS name, c.relkind = 'p' AS partitioned
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
 WHERE c.oid = %s AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
 """
-# With -1 a type without its length stays one: char(n) is bpchar, and not char(1), which NULL would make of it.
+# With -1 char(n) becomes bpchar, a type without a length; with NULL it would become char(1).
 TYPES = """
 SELECT format_type(oid, -1) AS type
 FROM unnest(%s::oid[]) WITH ORDINALITY AS wanted (oid, place) ORDER BY place
 """
-# ON CONFLICT refuses a table of which a constraint may be checked late: its indexes, with the columns that are unique.
+# ON CONFLICT rejects a table with a deferrable constraint. Of such a table: its indexes, with their unique columns.
 LATE = """
 SELECT array(
   SELECT a.attname::text FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS place
@@ -45,15 +45,16 @@ WHERE i.indrelid = %s
   AND EXISTS (SELECT FROM pg_index late WHERE late.indrelid = i.indrelid AND NOT late.indimmediate)
 ORDER BY i.indexrelid
 """
-# Of a row of lost_rows: that it is in the table. As text, for some types know no equality.
+# Whether the table has a row of lost_rows. Compared as text, because some types have no equality operator.
 IS_THERE = "EXISTS (SELECT FROM {table} AS now WHERE ROW({columns_now})::text = ROW({columns_lost})::text)"
 
 HEAD = """\
--- {rows} of {table} that the run {run_id} took away; {file} holds the same.
+-- {rows} of {table} that run {run_id} removed; {file} contains the same.
 -- This puts them back, all or none: psql -X -f {script}
--- A row that is there again, value for value, is left out. One of which only the unique values are there stops the
--- script; so does one that the table refuses (its columns or what it refers to are gone), with the server's own words.
--- Then nothing is changed. A sequence that a column owns is set as far as the rows, which only its owner may do.
+-- A row that the table already has, with the same values, is skipped. The script stops, and changes nothing, where the
+-- table has a different row with the same unique values, or rejects a row (for example, a column or a row that it
+-- refers to is missing); the server's message gives the reason. A sequence that a column owns is advanced as far as
+-- the rows; only its owner may do that.
 \\set ON_ERROR_STOP on
 SET client_encoding = '{encoding}';
 BEGIN;
@@ -78,7 +79,7 @@ BEGIN
 {sequences}
     DELETE FROM lost_rows WHERE {is_there};
     GET DIAGNOSTICS replay_there = ROW_COUNT;
-    -- What the database does by itself as rows are written finds names as in any session of this role.
+    -- Triggers, defaults and the like resolve names as in any session of this role.
     PERFORM set_config('search_path', current_setting('dbrelease.path'), true);
     INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE
     SELECT {columns} FROM pg_temp.lost_rows {unless_there};
@@ -87,20 +88,20 @@ BEGIN
     PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     replay_differing := {rows} - replay_there - replay_written;
     IF replay_differing <> 0 THEN
-        RAISE EXCEPTION 'No row was put back: of % the unique values are there, in rows that differ from them',
+        RAISE EXCEPTION 'No row was put back: the table has different rows with the unique values of % of them',
             replay_differing
-            USING DETAIL = 'Such a one is ' || (SELECT lost_rows::text FROM lost_rows WHERE NOT {is_there} LIMIT 1),
-                  HINT = 'Nothing was changed. Delete what is there in their place, or take them out of this script.';
+            USING DETAIL = 'One of them is ' || (SELECT lost_rows::text FROM lost_rows WHERE NOT {is_there} LIMIT 1),
+                  HINT = 'Nothing was changed. Delete the rows in their place, or remove them from this script.';
     END IF;
-    RAISE NOTICE '% rows were put back, and % left out that are there already', replay_written, replay_there;
+    RAISE NOTICE '% rows were put back, and % skipped because the table already has them', replay_written, replay_there;
 END
 $replay$;
 COMMIT;
 """
 
-# A sequence that a column owns is set as far as the rows that were saved, by its own steps, and never back. From ALTER
-# SEQUENCE to the end nobody else takes a value of it, and without the rows it is where it was. It comes before them, as
-# who has taken a value, and is waited for, may be about to write one of them.
+# Advance a sequence that a column owns as far as the saved rows, in its own steps, and never back. ALTER SEQUENCE locks
+# it against other sessions until the end, and makes setval part of the transaction. It comes before the rows, because
+# a session that has taken a value, and is awaited here, may be about to write one of them.
 SEQUENCES = """\
     FOR replay_key IN
         SELECT s.seqrelid::regclass AS sequence, s.seqincrement AS step,
@@ -125,7 +126,7 @@ SEQUENCES = """\
 
 
 class Saved(TypedDict):
-    """Where the rows are, where the script is (both empty where there was no row), how many, and the file's hash."""
+    """The paths of the rows and of the script (empty if there was no row), the number of rows, and the file's hash."""
 
     path: str
     replay: str
@@ -138,7 +139,7 @@ NOTHING = Saved(path="", replay="", rows=0, sha256="")
 
 @contextmanager
 def all_or_none() -> Iterator[list[Saved]]:
-    """For what is saved one after the other: where not all of it could be, no file of it stays."""
+    """Collect what is saved; if anything fails, remove every file of it."""
     saved: list[Saved] = []
     try:
         yield saved
@@ -149,17 +150,18 @@ def all_or_none() -> Iterator[list[Saved]]:
 
 
 def save_rows(cursor: Cursor, select_sql: str, table: str, directory: str | Path, run_id: str, name: str) -> Saved:
-    """Write what `select_sql` gives of `table` to `<name>_<stamp>.tsv`, and `<name>_<stamp>_replay.sql` beside it.
+    """Write the rows of `select_sql` to `<name>_<stamp>.tsv`, and `<name>_<stamp>_replay.sql` beside it.
 
-    Both are whole, fsynced and mode 0600, or absent (ReleaseError). The first line of the file names the columns; the
-    rest is COPY's text format. The script holds the rows too, so that it can be sent to psql in a container. The rows
-    are those that the cursor's transaction sees: they must be the ones that are lost afterwards.
+    The query returns rows of `table`. Both files are complete, synced and mode 0600, or absent (ReleaseError). The
+    first line of the rows' file names the columns; the rest is COPY's text format. The script contains the rows too, so
+    that it can be sent to psql in a container. The rows are those visible to the cursor's transaction: they must be
+    the ones that are lost afterwards.
     """
     path = unused(Path(directory) / f"{name}_{stamp(run_id)}.tsv", run_id)
     script = path.with_name(f"{path.stem}_replay.sql")
     parts = [temporary_name(path, run_id), temporary_name(script, run_id)]
     try:
-        for part in parts:  # only this run writes under this name: what is there was left when it was killed
+        for part in parts:  # only this run uses this name: what exists was left when it was killed
             part.unlink(missing_ok=True)
         columns, types = _columns(cursor, select_sql)
         rows, digest = _write(parts[0], lambda file: _copy_rows(cursor, select_sql, columns, file))
@@ -192,7 +194,7 @@ def _remove(path: Path) -> None:
 
 
 def _columns(cursor: Cursor, select_sql: str) -> tuple[list[str], list[str]]:
-    """The names and the types of what the query gives."""
+    """Return the names and the types of the query's columns."""
     with as_declared(cursor):
         cursor.execute(f"SELECT * FROM (\n{strip_terminator(select_sql)}\n) AS lost LIMIT 0")
     described = cursor.description or ()
@@ -201,7 +203,7 @@ def _columns(cursor: Cursor, select_sql: str) -> tuple[list[str], list[str]]:
 
 
 def _write(path: Path, fill: Callable[[IO[bytes]], int]) -> tuple[int, str]:
-    """A new file on disk; what `fill` returned, and its hash."""
+    """Create a file and sync it; return what `fill` returned, and the file's hash."""
     with os.fdopen(create_private(path), "w+b") as file:
         filled = fill(file)
         file.flush()
@@ -218,7 +220,7 @@ def _copy_rows(cursor: Cursor, select_sql: str, columns: list[str], file: IO[byt
 
 
 def _encoded(cursor: Cursor, text: str) -> bytes:
-    """As COPY writes the rows, and as the script says that it is written."""
+    """Encode text as COPY encodes the rows, which is the encoding that the script declares."""
     return text.encode(encodings[cursor.connection.encoding])
 
 
@@ -249,7 +251,7 @@ def _tail(cursor: Cursor, table: str, columns: list[str], rows: int) -> str:
     insertable = {row["name"]: row["partitioned"] for row in select(cursor, INSERTABLE, (oid,))}
     kept = [quoted_part(column) for column in columns if column in insertable]
     if not kept:
-        raise ReleaseError(f"Saving rows of {table} failed (the query gives none of its columns): correct the query.")
+        raise ReleaseError(f"Saving rows of {table} failed (the query returns none of its columns): correct the query.")
     late = select(cursor, LATE, (oid,))
     only = "" if any(insertable.values()) else "ONLY "
     keys = [key for key in late if key["columns"] and {*key["columns"]} <= {*columns}]
@@ -273,7 +275,7 @@ def _literal(cursor: Cursor, text: str) -> str:
 
 
 def _absent(cursor: Cursor, oid: int, table: str, key: Row) -> str:
-    """Of a row of lost_rows: that the table itself has none with the same values in a unique constraint."""
+    """The condition that the table itself has no row with the unique values of the row of lost_rows."""
     equal = equal_operators(cursor, oid, key["columns"])
     same = " AND ".join(
         f"now.{quoted_part(column)} {equal[column].as_string(cursor)} lost_rows.{quoted_part(column)}"

@@ -158,10 +158,10 @@ def test_by_psql_it_tells_how_many_and_fails_where_others_are_in_their_place(
     replaced = content(session)
     red = psql(database, saved["replay"])
     assert (red.returncode, content(session)) == (3, replaced)
-    assert "of 1 the unique values are there" in red.stderr and "Nothing was changed." in red.stderr
+    assert "unique values of 1 of them" in red.stderr and "Nothing was changed." in red.stderr
     with session.cursor() as cursor:
         cursor.execute("DELETE FROM order_items WHERE id = 1")
-    for told in ("2 rows were put back, and 0 left out", "0 rows were put back, and 2 left out"):
+    for told in ("2 rows were put back, and 0 skipped", "0 rows were put back, and 2 skipped"):
         back = psql(database, saved["replay"])
         assert (back.returncode, content(session)) == (0, before) and told in back.stderr
 
