@@ -132,6 +132,13 @@ problems:
   elements: dict
   returned: always
   sample: [{sentence: "The services run: cache is stopped.", remedy: "Start it, and rerun the playbook."}]
+open_points:
+  description:
+    - What a successful run could not decide and somebody has to do, in the form of RV(problems), from each
+      inconclusive claim that has a remedy. Empty where the run did not end as requested.
+  type: list
+  elements: dict
+  returned: always
 report:
   description:
     - The report on the controller, C(report.html); where that could not be rendered, another file of the evidence. The
@@ -188,7 +195,7 @@ from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, ru
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.report.files import RENDERERS, is_written, write_evidence
 from ansible.module_utils.dbrelease.report.model import Model, build, evidence_proof
-from ansible.module_utils.dbrelease.report.problems import problems_of, summary_of
+from ansible.module_utils.dbrelease.report.problems import open_points_of, problems_of, summary_of
 from ansible.module_utils.dbrelease.runs.holder import alone, release
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
@@ -240,6 +247,7 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "headline": model["headline"],
         "summary": summary_of(model),
         "problems": problems_of(model),
+        "open_points": open_points_of(model),
         "report": "",
         "run_id": run.run_id,
         "directory": str(run.directory),

@@ -24,8 +24,8 @@ type: aggregate
 author: The authors of dbrelease
 short_description: The last lines on the terminal are the verdict
 description:
-  - After the recap it prints for each target the outcome, each problem with what to do, the path of the report on the
-    controller, and the ways back. The worst target is the first.
+  - After the recap it prints for each target the outcome, each problem with what to do, what a successful run left
+    open, the path of the report on the controller, and the ways back. The worst target is the first.
   - It prints what the module M(evidence) returns. Of a target without evidence it prints the messages of the first and
     of the last task that failed there.
   - It is silent where C(stdout_callback) writes for programs, such as C(json), C(jsonl), C(oneline) and that of
@@ -188,6 +188,8 @@ def block(target: Target) -> Iterator[str]:
     for number, problem in enumerate(problems, start=1):
         label = "Problem" if len(problems) == 1 else f"Problem {number}"
         yield f"{label}: {problem['sentence']} {problem['remedy']}".rstrip()
+    for point in bounded(evidence.get("open_points")):
+        yield f"Open: {point['sentence']} {point['remedy']}".rstrip()
     if report := shortened(evidence.get("report")):
         yield f"Report: {near(report)}"
     for way in ways_of(evidence):

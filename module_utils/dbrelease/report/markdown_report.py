@@ -9,6 +9,7 @@ from typing import Any
 from ..core.markdown import block, code, duration, table, text
 from .model import Model
 from .next_actions import no_way_back
+from .problems import open_points_of
 
 SAMPLE_ROWS = 5
 MARKS = {"pass": "✔", "proved": "✔", "passed": "✔", "fail": "✘", "failed": "✘", "refused": "✘", "interrupted": "✘"}
@@ -31,7 +32,19 @@ OUTCOME_WORDS = {
 
 def as_markdown(model: Model) -> str:
     """The whole report, the verdict first."""
-    parts = (_verdict, _way_back, _checklist, _timeline, _monitoring, _migration, _backup, _baseline, _checks, _files)
+    parts = (
+        _verdict,
+        _open,
+        _way_back,
+        _checklist,
+        _timeline,
+        _monitoring,
+        _migration,
+        _backup,
+        _baseline,
+        _checks,
+        _files,
+    )
     return "\n".join(line for part in parts for line in (*part(model), "")).rstrip() + "\n"
 
 
@@ -60,6 +73,16 @@ def _verdict(model: Model) -> Iterator[str]:
         *([("Deployed before", f"{text(earlier['at'])} by run {text(earlier['run_id'])}")] if earlier else ()),
     ]
     yield from table(("", ""), rows)
+
+
+def _open(model: Model) -> Iterator[str]:
+    points = open_points_of(model)
+    if not points:
+        return
+    yield "## Open"
+    yield ""
+    for point in points:
+        yield f"- {text(point['sentence'])} {text(point['remedy'])}"
 
 
 def _way_back(model: Model) -> Iterator[str]:

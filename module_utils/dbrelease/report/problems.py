@@ -31,6 +31,14 @@ def problems_of(model: Mapping[str, Any]) -> list[Problem]:
     return bounded([*first, *map(_problem, own + others)])
 
 
+def open_points_of(model: Mapping[str, Any]) -> list[Problem]:
+    """What a successful run could not decide and somebody has to do: an inconclusive claim with a remedy."""
+    if not model["succeeded"]:
+        return []
+    undecided = [proof for proof in model["proofs"] if proof["status"] == "inconclusive" and proof["remedy"]]
+    return bounded([{"sentence": _undecided(proof), "remedy": proof["remedy"]} for proof in undecided])
+
+
 def summary_of(model: Mapping[str, Any]) -> str:
     """The headline without its cause, which is the first problem; the whole headline where it has no cause."""
     headline, cause = str(model["headline"]), model["cause"]
@@ -78,3 +86,7 @@ def shortened(text: Any) -> str:
 
 def _problem(proof: Mapping[str, Any]) -> Problem:
     return {"sentence": failure_of(proof), "remedy": proof["remedy"]}
+
+
+def _undecided(proof: Mapping[str, Any]) -> str:
+    return f"“{proof['title']}” is inconclusive: {proof['detail']}".removesuffix(": ")

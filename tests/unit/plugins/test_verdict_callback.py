@@ -97,6 +97,15 @@ def test_a_refusal_has_every_problem_the_report_and_the_way_back(callback: Any) 
     ]
 
 
+def test_what_a_success_left_open_is_on_the_screen(callback: Any) -> None:
+    callback.v2_runner_on_ok(of("a", "evidence", **{**DEPLOYED, "open_points": [LOGIN], "report": ""}))
+    assert shown(callback)[1:] == [
+        "a: deployed",
+        "  It was deployed.",
+        "  Open: The database can be reached: the password is wrong. Set db_password.",
+    ]
+
+
 def test_the_worst_target_is_the_first(callback: Any) -> None:
     for name, outcome in {"a": "deployed", "b": "refused", "c": "failed"}.items():
         given = {**(DEPLOYED if outcome == "deployed" else REFUSED), "outcome": outcome}

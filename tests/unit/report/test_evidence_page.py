@@ -104,6 +104,19 @@ def test_the_verdict_comes_first_and_the_cause_next(run: Run) -> None:
     assert places == sorted(places)
 
 
+def test_what_a_success_left_open_precedes_the_way_back(run: Run) -> None:
+    left = {
+        **model_of("deployed", run)["proofs"][0],
+        "status": "inconclusive",
+        "detail": "It is <there>.",
+        "remedy": "Go.",
+    }
+    page = report_of("deployed", run, proofs=[left])
+    assert "is inconclusive: It is &lt;there&gt;. Go.</p>" in page
+    assert page.index('id="open"') < page.index('id="way-back"')
+    assert 'id="open"' not in report_of("failed_verification", run, proofs=[left])
+
+
 def test_of_claims_of_one_name_the_one_that_does_not_hold_is_linked() -> None:
     proofs = [{"name": "a", "status": status} for status in ("pass", "fail", "pass")]
     assert anchors(proofs) == {"a": {"anchor": "claim-2", "status": "fail"}}

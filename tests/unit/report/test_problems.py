@@ -8,8 +8,9 @@ import pytest
 from ansible.module_utils.dbrelease.core.journal import Run
 from ansible.module_utils.dbrelease.core.plain_text import is_printable
 from ansible.module_utils.dbrelease.core.proof import named
+from ansible.module_utils.dbrelease.report.markdown_report import as_markdown
 from ansible.module_utils.dbrelease.report.model import Model, build
-from ansible.module_utils.dbrelease.report.problems import bounded, problems_of, summary_of
+from ansible.module_utils.dbrelease.report.problems import bounded, open_points_of, problems_of, summary_of
 from evidence_lines import HOSTILE, RELEASE, Event, closed, proof
 
 RUN = Run("20260102T030405Z-abcdef", "orders", "test", "deploy", "/srv/state")
@@ -37,6 +38,30 @@ def test_a_refused_preflight_names_every_problem() -> None:
         "“Claim preflight.services” failed: cache is stopped. Start it.",
         "“Claim preflight.database” failed: The password is wrong. Set db_password.",
     ]
+
+
+def test_a_success_names_what_is_left_to_do() -> None:
+    left = proof(
+        "settled.payload", "inconclusive", detail="The next start applies it again.", remedy="Remove its files."
+    )
+    unwatched = proof("monitor.queue", "inconclusive", detail="Only 5 s were watched.", remedy="")
+    events = [
+        *closed("settled", "passed", proofs=[left, unwatched]),
+        *closed("verify", "passed"),
+        *closed("run", "passed"),
+    ]
+    model = modelled(events)
+    deployed: Any = {**model, "succeeded": True}
+    assert open_points_of(deployed) == [
+        {
+            "sentence": "“Claim settled.payload” is inconclusive: The next start applies it again.",
+            "remedy": "Remove its files.",
+        }
+    ]
+    assert "is inconclusive: The next start applies it again. Remove its files." in as_markdown(deployed)
+    failed: Any = {**model, "succeeded": False}
+    assert open_points_of(failed) == []
+    assert "## Open" not in as_markdown(failed)
 
 
 def test_the_first_cause_comes_first_and_others_follow() -> None:
