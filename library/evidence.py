@@ -135,7 +135,8 @@ problems:
 open_points:
   description:
     - What a successful run could not decide and somebody has to do, in the form of RV(problems), from each
-      inconclusive claim that has a remedy. Empty where the run did not end as requested.
+      inconclusive claim that has a remedy. Of a release that failed and was taken back, those on what the way back
+      left; empty after any other failure.
   type: list
   elements: dict
   returned: always

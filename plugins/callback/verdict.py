@@ -24,7 +24,7 @@ type: aggregate
 author: The authors of dbrelease
 short_description: The last lines on the terminal are the verdict
 description:
-  - After the recap it prints for each target the outcome, each problem with what to do, what a successful run left
+  - After the recap it prints for each target the outcome, each problem with what to do, what is left
     open, the path of the report on the controller, and the ways back. The worst target is the first.
   - It prints what the module M(evidence) returns. Of a target without evidence it prints the messages of the first and
     of the last task that failed there.

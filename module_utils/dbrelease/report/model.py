@@ -11,8 +11,9 @@ from datetime import datetime
 from fnmatch import fnmatchcase
 from typing import Any, TypedDict
 
+from ..core.advice import after_way_back
 from ..core.journal import Run
-from ..core.outcome import given_up_at, judge, task_failure
+from ..core.outcome import TAKEN_BACK, given_up_at, judge, task_failure
 from ..core.plain_text import printable
 from ..core.proof import Proof
 from ..core.stages import Line, Stage, change_begun, stages_of, upgrade_begun
@@ -100,6 +101,8 @@ def build(
     )
     started_at, ended_at = _span(own)
     proofs = _proofs(stages)
+    if verdict.outcome in TAKEN_BACK:
+        proofs = [after_way_back(proof) for proof in proofs]
     records = [_record(stage) for stage in stages]
     if written:
         records.append(StageRecord(step="report", status="passed", started_at=ended_at, duration_ms=None, message=""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..core.outcome import TAKEN_BACK
 from ..core.proof import failure_of, not_run
 from ..core.stages import one_line
 
@@ -12,6 +13,7 @@ Problem = dict[str, str]
 PROBLEMS_AT_MOST, LENGTH_AT_MOST = 20, 2_000
 # The message of a refusal by guards has all reasons, also those without a claim; the step `hold` repeats them.
 SAID_BY_MESSAGE = ("guards",)
+LEFT_BY = "settled"  # the last step of a way back
 
 
 def problems_of(model: Mapping[str, Any]) -> list[Problem]:
@@ -32,11 +34,18 @@ def problems_of(model: Mapping[str, Any]) -> list[Problem]:
 
 
 def open_points_of(model: Mapping[str, Any]) -> list[Problem]:
-    """What a successful run could not decide and somebody has to do: an inconclusive claim with a remedy."""
-    if not model["succeeded"]:
+    """What a run could not decide and somebody has to do: each inconclusive claim with a remedy.
+
+    Of a release that failed and was taken back, these are the claims on what the way back left.
+    """
+    if not model["succeeded"] and model["outcome"] not in TAKEN_BACK:
         return []
-    undecided = [proof for proof in model["proofs"] if proof["status"] == "inconclusive" and proof["remedy"]]
-    return bounded([{"sentence": _undecided(proof), "remedy": proof["remedy"]} for proof in undecided])
+    undecided = [
+        {"sentence": _undecided(proof), "remedy": proof["remedy"]}
+        for proof in model["proofs"]
+        if proof["status"] == "inconclusive" and proof["remedy"] and (model["succeeded"] or proof["step"] == LEFT_BY)
+    ]
+    return bounded(undecided)
 
 
 def summary_of(model: Mapping[str, Any]) -> str:

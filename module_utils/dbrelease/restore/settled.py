@@ -31,7 +31,7 @@ STEP = "settled"
 SWAP_STEP = "restore.swap"
 REVISION_PROOF, STRUCTURE_PROOF, PAYLOAD_PROOF = "settled.revision", "settled.structure", "settled.payload"
 APPLICATION = "dbrelease settled"
-AGAIN = "rerun the playbook with `-e remove_payload=true`, which removes the release's files"
+AGAIN = "run the rollback playbook with `-e remove_payload=true`, which removes the release's files"
 # How long to wait for a program that migrates to end, once every container is healthy.
 MIGRATING_S = 60.0
 POLL_S = 0.25

@@ -59,9 +59,26 @@ def test_a_success_names_what_is_left_to_do() -> None:
         }
     ]
     assert "is inconclusive: The next start applies it again. Remove its files." in as_markdown(deployed)
-    failed: Any = {**model, "succeeded": False}
+    taken_back: Any = {**deployed, "succeeded": False, "outcome": "rolled_back"}
+    other = proof("backup.restorable", "inconclusive", detail="Not restored.", remedy="Restore it.")
+    taken_back["proofs"] = [*taken_back["proofs"], {**other, "step": "backup"}]
+    assert open_points_of(taken_back) == open_points_of(deployed)
+    failed: Any = {**model, "succeeded": False, "outcome": "failed"}
     assert open_points_of(failed) == []
     assert "## Open" not in as_markdown(failed)
+
+
+def test_what_was_taken_back_is_not_to_be_repaired() -> None:
+    check = proof(
+        "checks.counts", "fail", detail="3 rows are missing.", remedy="`reconcile.yml` reports and repairs it."
+    )
+    red = [*closed("checks", "passed", proofs=[check]), *closed("verify", "failed", message="1) It is red.")]
+    (held,) = [one["remedy"] for one in problems_of(modelled(red)) if "counts" in one["sentence"]]
+    assert held == "`reconcile.yml` reports and repairs it."
+    model = modelled([*red, *closed("rolled_back", "passed")])
+    assert model["outcome"] == "rolled_back"
+    (after,) = [one["remedy"] for one in problems_of(model) if "counts" in one["sentence"]]
+    assert after == "It was taken back: remove the cause before you deploy it again."
 
 
 def test_the_first_cause_comes_first_and_others_follow() -> None:

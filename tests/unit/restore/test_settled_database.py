@@ -108,7 +108,10 @@ def test_what_the_next_start_would_apply_is_reported_and_removed_where_that_is_a
     assert claims(result) == {"revision": "pass", "structure": "pass", "payload": "inconclusive"}
     proof = proof_of(result, "payload")
     assert str(path) in proof["detail"] and f"end at {NEW}" in proof["detail"]
-    assert "remove_payload=true" in proof["remedy"] and (result["changed"], path.exists()) == (False, True)
+    assert "run the rollback playbook with `-e remove_payload=true`" in proof["remedy"] and (
+        result["changed"],
+        path.exists(),
+    ) == (False, True)
     planned = read(check_mode=True, remove_payload=True)
     assert (planned["changed"], planned["removed"], path.exists()) == (True, [str(path)], True)
     removed = read(remove_payload=True)
