@@ -6,6 +6,7 @@ import os
 import re
 import select
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -19,7 +20,6 @@ import docker
 import docker.errors
 from docker.context import ContextAPI
 from docker.context.config import get_current_context_name
-from docker.utils.socket import frames_iter
 
 from ..core.errors import ReleaseError
 
@@ -42,6 +42,7 @@ exec timeout -k "$@"
 LATE_S = 20
 TIMEOUT_STATUSES = (124, 137)
 STDOUT_STREAM = 1
+FRAME_HEAD = struct.Struct(">BxxxL")  # which stream, and how many bytes of it follow
 
 Consumer = Callable[[bytes], None]
 
@@ -168,7 +169,7 @@ class ContainerCommands:
             raw.settimeout(None)
             with _hanging_up(raw, timeout_s + KILL_GRACE_S + LATE_S) as hung_up:
                 feeder = _feed_in_background(raw, stdin) if stdin is not None else None
-                for kind, data in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+                for kind, data in _frames(stream):
                     (output.out if kind == STDOUT_STREAM else output.err)(data)
                 if feeder is not None:
                     feeder.join()
@@ -359,6 +360,20 @@ def _drain(stream: IO[bytes], consume: Consumer, until: float) -> bool:
             return True
         consume(data)
     return False
+
+
+def _frames(stream: Any) -> Iterator[tuple[int, bytes]]:
+    """Every piece of output with the number of its stream.
+
+    The SDK's own reader takes them from the socket. On a busy machine the first ones arrive together with the head of
+    the answer, and are in the buffer of its reader by then: they would be lost (docker-py issue 3332).
+    """
+    reader = stream._response.raw._fp.fp
+    while len(head := reader.read(FRAME_HEAD.size)) == FRAME_HEAD.size:
+        kind, left = FRAME_HEAD.unpack(head)
+        while left and (data := reader.read(min(left, CHUNK))):
+            left -= len(data)
+            yield kind, data
 
 
 @contextmanager
