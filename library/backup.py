@@ -7,19 +7,19 @@ DOCUMENTATION = r"""
 module: backup
 short_description: The baseline and the backup of a database, taken at one instant
 description:
-  - Exports one snapshot, and on it reads the baseline (identity, revision, rows and fingerprint of every table, the
-    release's observations) while C(pg_dump) streams the same instant to the state directory. Writers go on.
-  - The dump gets its name only after all of it was read back from disk and decoded by C(pg_restore), and its sha256 was
-    found unchanged. The manifest is written last. A dump without a manifest is no backup.
-  - Files are written with mode 0600, folders with mode 0700. No file is ever overwritten.
-  - After any failure nothing is left that looks like a backup, and no server session of C(pg_dump).
+  - Exports one snapshot, and reads the baseline from it (identity, revision, rows and fingerprint of every table, the
+    release's observations) while C(pg_dump) streams the same instant to the state directory. Writers are not blocked.
+  - The dump gets its name only after it was read back from disk completely and decoded by C(pg_restore), with an
+    unchanged sha256. The manifest is written last. A dump without a manifest is no backup.
+  - Files are created with mode 0600, folders with mode 0700. No file is ever overwritten.
+  - After a failure no file is left that could be mistaken for a backup, and no server session of C(pg_dump).
   - Files in the state directory are C(backup_before_<label>_<stamp>.dump),
     C(backup_before_<label>_<stamp>.manifest.json), C(pre_migration_state_<stamp>.json) and
     C(pre_migration_state_<stamp>.txt).
 extends_documentation_fragment: [login, run, db_container]
 options:
   label:
-    description: The release as it stands in the names of files.
+    description: The release, as written in the names of files.
     type: str
     required: true
   observations:
@@ -41,7 +41,7 @@ options:
         type: str
         required: true
   timeout_seconds:
-    description: Longest time for the dump, and again for decoding it, in seconds.
+    description: The time limit of the dump, and of decoding it, in seconds each.
     type: int
     default: 3600
 attributes:
@@ -75,12 +75,12 @@ RETURN = r"""
 proofs:
   description:
     - C(baseline.documented), C(backup.saved), C(backup.decoded), and C(backup.restorable), which is V(inconclusive)
-      until a restore was done; V(skipped) in check mode.
+      until the backup has been restored; V(skipped) in check mode.
   type: list
   elements: dict
   returned: always
 message:
-  description: One sentence for each proof that failed; empty if all hold.
+  description: One sentence for each proof that failed; empty if none failed.
   type: str
   returned: always
 dump:
@@ -88,15 +88,15 @@ dump:
   type: str
   returned: always
 manifest:
-  description: Its manifest.
+  description: Path of its manifest.
   type: str
   returned: always
 files:
-  description: The baseline, C(json) in full and C(txt) for people.
+  description: Paths of the baseline, C(json) in full and C(txt) for people.
   type: dict
   returned: always
 sha256:
-  description: Of the dump; empty in check mode.
+  description: The sha256 of the dump; empty in check mode.
   type: str
   returned: always
 bytes:
@@ -104,7 +104,7 @@ bytes:
   type: int
   returned: always
 duration_ms:
-  description: Time for the dump, in milliseconds; 0 where none was taken.
+  description: Time for the dump, in milliseconds; 0 if none was taken.
   type: int
   returned: always
 tool_version:
@@ -112,7 +112,7 @@ tool_version:
   type: str
   returned: always
 server_version:
-  description: Of the database server.
+  description: The version of the database server.
   type: str
   returned: always
 decoded:
@@ -121,7 +121,7 @@ decoded:
   returned: always
 baseline:
   description:
-    - C(system_identifier) (null where the role may not ask), C(database), C(database_oid), C(database_bytes),
+    - C(system_identifier) (null if the role may not read it), C(database), C(database_oid), C(database_bytes),
       C(server_version), C(xid); in run mode also C(taken_at), C(revision), C(observations), C(table_count) and
       C(row_count). The state of each table is in the files and the journal.
   type: dict
@@ -156,7 +156,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Take both; in check mode say what would be taken."""
+    """Take both; in check mode report what would be taken."""
     return back_up(params, check_mode)
 
 

@@ -9,20 +9,20 @@ short_description: Save the rows that a rollback will lose, with a script to put
 description:
   - Writes for each table C(lost_rows_<table>_<stamp>.tsv), in the text format of COPY, and beside it the script
     C(lost_rows_<table>_<stamp>_replay.sql), all of one instant of the database, with mode 0600 and synced to disk. The
-    script also sets each sequence that a column of the table owns, as far as the rows, and never back.
+    script also advances each sequence that a column of the table owns as far as the rows, and never moves it back.
   - Refuses, and leaves no file, unless there are exactly O(expected) rows, or while a transaction that wrote to their
     table, or to a partition of it, is still open.
   - A second call in the same run writes nothing. Journals the step V(lost_rows) with the files and their sha256.
 extends_documentation_fragment: [login, run]
 options:
   losses:
-    description: The tables and their rows.
+    description: The tables, and which of their rows will be lost.
     type: list
     elements: dict
     required: true
     suboptions:
       table:
-        description: The table.
+        description: Name of the table.
         type: str
         required: true
       key:
@@ -112,7 +112,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Save, or say what would be saved."""
+    """Save, or report what would be saved."""
     return save_lost_rows(params, check_mode)
 
 

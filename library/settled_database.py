@@ -1,31 +1,31 @@
 #!/usr/bin/python
-"""Whether the database stays as a run left it, now that the application runs."""
+"""Check that the database is still as a run left it, with the application running."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: settled_database
-short_description: Whether the database stays as a run left it, now that the application runs
+short_description: Check that the database is still as a run left it, with the application running
 description:
-  - Waits until the application's containers are healthy and no program that migrates is running in them, at most a
-    minute longer. Then it reads the revision and the structure again, and compares them with what this run left, by its
-    own lines in the journal.
-  - It compares the heads of the backend's migrations with the revision, and names the release's files that are still
+  - Waits until the application's containers are healthy and, at most a minute longer, until no program that migrates is
+    running in them. Then it reads the revision and the structure again, and compares them with what this run left,
+    according to its own lines in the journal.
+  - Compares the heads of the backend's migrations with the revision, and names the release's files that still exist
     there, and the containers whose entrypoint or command mentions a migration.
-  - A red claim is a fact, not a failure. Journals the step V(settled).
+  - A failed proof does not fail the module. Journals the step V(settled).
 extends_documentation_fragment: [login, run, backend, db_container]
 options:
   revision:
-    description: The revision at which the run left the database, where its journal does not say so itself.
+    description: The revision at which the run left the database, if its journal does not record it.
     type: str
     default: ""
   containers:
-    description: The application's containers. Those that do not run are not waited for; empty names are left out.
+    description: The application's containers. Those that are not running are not awaited; empty names are ignored.
     type: list
     elements: str
     default: []
   healthy_seconds:
-    description: How long the containers may take to be healthy.
+    description: How long to wait for the containers to be healthy, in seconds.
     type: int
     default: 120
   workdir:
@@ -43,7 +43,7 @@ options:
     elements: dict
     default: []
   remove_payload:
-    description: Whether to remove them first. A file with another sha256 is not the release's, and is left.
+    description: Whether to remove them first. A file with another sha256 is not the release's, and is kept.
     type: bool
     default: false
 attributes:
@@ -80,12 +80,13 @@ removed:
   returned: always
 proofs:
   description:
-    - The claims C(settled.revision), C(settled.structure) and C(settled.payload); C(settled.programs) where one runs.
+    - The proofs C(settled.revision), C(settled.structure) and C(settled.payload); also C(settled.programs) if a
+      program that migrates is still running.
   type: list
   elements: dict
   returned: always
 message:
-  description: One sentence for each claim that does not hold.
+  description: One sentence for each proof that failed.
   type: str
   returned: always
 """
@@ -119,12 +120,12 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Read; remove files only where that is asked for."""
+    """Read; remove files only if requested."""
     return settled(params, check_mode)
 
 
 def main() -> None:
-    """Ansible's way in."""
+    """Run the module."""
     run_module(OPTIONS, act)
 
 

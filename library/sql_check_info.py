@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Judge declared SQL checks on a live database, without being able to write."""
+"""Judge declared SQL checks on a live database, in a read-only transaction."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ short_description: Judge declared SQL checks on a live database
 description:
   - Runs every check in one transaction that is REPEATABLE READ and READ ONLY and is always rolled back, so that all of
     them describe the same instant.
-  - The text of a check reaches the server as a value, which the server plans read-only. A check that would write is
-    refused by the server and is a failed proof. So is one that names a function which reaches beyond the database (its
-    server's files, other servers, other sessions), and any where it could call what a role made that is not trusted.
-  - A check that is red, broken, forbidden or too slow is a failed proof and never a failed module, and it hides no
-    other check. Fails only if the database cannot be asked, or the journal cannot be written.
-  - The journal of O(run) knows at which instant a check was proved, right after the release was finalized or brought
-    in line. Of such a check, rows that break it now and were written since (O(checks[].written_in)) are drift, as the
-    application's old code makes it. Where all of them are, O(drift) is the proof's status, and it says how many they
-    are; where one is not, it is red. A check that cannot run is red all the same.
+  - The text of a check is sent to the server as a value, which the server plans read-only. A check that would write is
+    refused by the server, and its proof fails. So does the proof of one that names a function which acts beyond the
+    database (its server's files, other servers, other sessions), or that could call what an untrusted role made.
+  - A check that fails, is invalid, forbidden or too slow never fails the module, and does not hide another check. The
+    module fails only if the database cannot be queried, or the journal cannot be written.
+  - The journal of O(run) records at which instant a check was proved, directly after the release was finalized or
+    reconciled. Of such a check, rows that break it now and were written since (O(checks[].written_in)) are drift, as
+    the application's old code causes it. If all of them are drift, O(drift) is the proof's status, and the proof
+    reports their number; if one is not, the proof fails. A check that cannot run is never drift.
 extends_documentation_fragment: [login, run]
 options:
   checks:
@@ -35,7 +35,7 @@ options:
         type: str
         required: true
       violations:
-        description: A SELECT of the rows that break the claim, so that none may come.
+        description: A SELECT of the rows that break the claim; it must return none.
         type: str
       equal:
         description:
@@ -43,15 +43,15 @@ options:
           - The server compares them. Numbers are equal as numbers, and null equals null.
         type: str
       written_in:
-        description: The column of O(checks[].violations) that holds the C(xmin) of the row that the application writes.
+        description: The column of O(checks[].violations) with the C(xmin) of the row that the application writes.
         type: str
       follows:
-        description: Checks whose rows make the difference of O(checks[].equal); where those are all drift, it is.
+        description: Checks whose rows cause the difference of O(checks[].equal); if all of those are drift, it is.
         type: list
         elements: str
         default: []
   drift:
-    description: The status of a check that nothing breaks but drift.
+    description: The status of a check that only drift breaks.
     type: str
     choices: [inconclusive, fail]
     default: inconclusive
@@ -60,18 +60,18 @@ options:
     type: int
     default: 60000
   sample_size:
-    description: How many of the rows that break a claim are shown.
+    description: The most rows that are shown of those that break a claim.
     type: int
     default: 5
   reconcile_command:
     description:
-      - What the remedy of a red check that could run tells the operator to type.
+      - The command that the remedy of a failed check recommends, if the check could run.
       - C({environment}) in it stands for the environment of O(run).
     type: str
     default: ""
 attributes:
   check_mode:
-    description: Reads only, so that it does the same; the journal is not written.
+    description: Does the same, because it only reads; the journal is not written.
     support: full
   diff_mode:
     description: Nothing is changed.
@@ -100,7 +100,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 proofs:
-  description: One proof for each check, in their order. Its C(sample) holds some of the rows that break the claim.
+  description: One proof for each check, in their order. Its C(sample) has some of the rows that break the claim.
   returned: always
   type: list
   elements: dict
@@ -120,7 +120,7 @@ message:
   returned: always
   type: str
 held:
-  description: Of the failed proofs, the names of those that held when they were proved, after the migration.
+  description: Of the failed proofs, the names of those that passed when they were proved, after the migration.
   returned: always
   type: list
   elements: str

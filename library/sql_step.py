@@ -8,19 +8,19 @@ module: sql_step
 short_description: Run declared, idempotent SQL steps, each in a transaction of its own
 description:
   - Runs the steps in their order. Before each, its C(pending) query counts what is left to do; a step with nothing
-    pending is not run. So a run that was killed is continued by running again.
+    pending is not run. So a rerun continues one that was killed.
   - A step runs in one REPEATABLE READ transaction with a short lock timeout. Afterwards, in the same transaction,
     C(pending) must count 0.
-  - A step that C(proves) checks has those run in its transaction instead, so that what it wrote and what the checks
-    see are of one instant while other sessions go on writing. It is committed only if all of them hold. With nothing
-    pending its checks are run alone.
-  - A step with C(batch_rows) changes at most so many rows in one transaction, so that nobody waits longer for them, and
-    is repeated until it changes fewer; only the last one proves. Its text reads the number from the setting
-    C(dbrelease.batch_rows), which is empty where somebody runs it by hand.
+  - A step that C(proves) checks has those run in its transaction instead, so that the checks
+    read what it wrote at one instant, while other sessions write. It is committed only if all of them pass. With
+    nothing pending only its checks are run.
+  - A step with C(batch_rows) changes at most so many rows in one transaction, so that other sessions wait only briefly,
+    and is repeated until it changes fewer; only the last transaction proves. Its text reads the number from the setting
+    C(dbrelease.batch_rows), which is empty if the text is run manually.
   - An attempt that meets a lock, a serialization failure or a deadlock (SQLSTATE 55P03, 40001, 40P01) is repeated after
-    a growing pause, slept outside any transaction. Giving up names the sessions that stood in the way.
+    a growing pause, outside any transaction. The failure after the last attempt names the sessions that blocked it.
   - What cannot run in a transaction, like CREATE INDEX CONCURRENTLY or VACUUM, is not supported. A step whose text
-    holds BEGIN, COMMIT or ROLLBACK fails.
+    contains BEGIN, COMMIT or ROLLBACK fails.
   - Fails at the first step that fails, with the proofs of all. Journals the step V(finalize).
 extends_documentation_fragment: [login, run, lock, services]
 options:
@@ -35,7 +35,7 @@ options:
         type: str
         required: true
       title:
-        description: What it does, as an order.
+        description: What it does, in the imperative.
         type: str
         required: true
       sql:
@@ -43,24 +43,24 @@ options:
         type: str
         required: true
       pending:
-        description: A SELECT of one whole number, what is left to do. It cannot write.
+        description: A SELECT of one integer, the amount of work that is left. It cannot write.
         type: str
         required: true
       proves:
-        description: Names of O(checks) that must hold before the step is committed.
+        description: Names of O(checks) that must pass before the step is committed.
         type: list
         elements: str
         default: []
       batch_rows:
-        description: The most rows that it changes at once. Without it all.
+        description: The most rows that one transaction changes. By default all.
         type: int
       guarded_by:
-        description: Names of O(services.guards). While one of them fails, or none can be decided, the step is not run.
+        description: Names of O(services.guards). While one of them fails, or all are inconclusive, the step is not run.
         type: list
         elements: str
         default: []
       file:
-        description: Where in the release O(steps[].sql) came from. Not read here.
+        description: The file of the release that contains O(steps[].sql). Not read here.
         type: str
   checks:
     description: The release's declared checks. Only those that a step proves are run.
@@ -103,8 +103,8 @@ EXAMPLES = r"""
 RETURN = r"""
 steps:
   description:
-    - What each step did, in their order. C(name), C(changed), C(pending) (counted before; null where check mode could
-      not count because the migration has yet to make it), C(rows) (of the last statement), C(attempts) and
+    - What each step did, in their order. C(name), C(changed), C(pending) (counted before; null if check mode could not
+      count, because the migration has not created the objects yet), C(rows) (of the last statement), C(attempts) and
       C(duration_ms).
   type: list
   elements: dict
@@ -112,12 +112,12 @@ steps:
   sample: [{name: analyze, changed: true, pending: 1, rows: 0, attempts: 1, duration_ms: 12}]
 proven:
   description:
-    - By name, at which instant a check held when a step was committed (C(database), C(snapshot), C(transaction)).
-    - M(sql_check_info) finds it in the journal, and calls drift what the application has written since.
+    - By name, the instant at which a check passed when a step was committed (C(database), C(snapshot), C(transaction)).
+    - M(sql_check_info) reads it from the journal, and reports what the application has written since as drift.
   type: dict
   returned: always
 unproven:
-  description: The names of the checks by which a step failed, as what it must prove does not hold; else empty.
+  description: The names of the checks that a step must prove and that failed; else empty.
   type: list
   elements: str
   returned: always
@@ -188,7 +188,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Run the steps, or say which would run."""
+    """Run the steps, or report which would run."""
     work = Work.of(params, check_mode)
     with work.journal.step("finalize") as step, work.alone_on_database():
         return finalize(
