@@ -58,7 +58,7 @@ def test_it_rolls_back_by_itself_and_names_the_first_cause(psql: Psql, releases:
     run = play("deploy_8_1a.yml", "-e", releases())
     assert run.status != 0
     assert run.evidence["outcome"] == "rolled_back", run.evidence["headline"]
-    assert "was rolled back: A claim that never holds: 1 row breaks it." in run.evidence["headline"]
+    assert "was rolled back: “A claim that never holds” failed: 1 row breaks it." in run.evidence["headline"]
     assert psql.fingerprint() == before
     steps = [line["step"] for line in journal() if line["event"] == "passed"]
     assert (steps.count("downgrade"), steps.count("rolled_back")) == (1, 1)
