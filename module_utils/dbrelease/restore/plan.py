@@ -1,4 +1,4 @@
-"""What a restore and a swap work with: built once from the options of their modules, and passed as one value."""
+"""The input of a restore and of a swap: built once from the options of their modules, and passed as one value."""
 
 from __future__ import annotations
 
@@ -58,18 +58,18 @@ class CopyTarget:
 
     @property
     def application_name(self) -> str:
-        """Of pg_restore's sessions."""
+        """The name of pg_restore's sessions."""
         return f"dbrelease-restore-{self.run_id}"[:63]
 
     @property
     def comparing_name(self) -> str:
-        """Of the sessions that compare."""
+        """The name of the sessions that compare."""
         return f"dbrelease-compare-{self.run_id}"[:63]
 
 
 @dataclass(frozen=True)
 class RestorePlan:
-    """The run, the database, and what the operator wants; `maintenance` is another database of the same server."""
+    """The run, the database, and what the operator requested; `maintenance` is another database of the same server."""
 
     work: Work
     maintenance: Login
@@ -84,9 +84,9 @@ class RestorePlan:
 
     @classmethod
     def of(cls, params: Mapping[str, Any], check_mode: bool) -> RestorePlan:
-        """From the options of restored_database, or of database_swap, which knows no backup."""
+        """From the options of restored_database, or of database_swap, which uses no backup."""
         work = Work.of(params, check_mode)
-        asked = {"label": "label", "backup": "backup", "jobs": "jobs", "timeout_s": "timeout_seconds"}
+        optional = {"label": "label", "backup": "backup", "jobs": "jobs", "timeout_s": "timeout_seconds"}
         return cls(
             work,
             work.login.to(params["maintenance_db"]),
@@ -94,7 +94,7 @@ class RestorePlan:
             params["unknown_backup"],
             SwapOptions.of(params["swap"]),
             swaps=params.get("state") == "live",
-            **{name: params[option] for name, option in asked.items() if option in params},
+            **{name: params[option] for name, option in optional.items() if option in params},
         )
 
     @property
@@ -104,7 +104,7 @@ class RestorePlan:
 
     @property
     def journal(self) -> Journal:
-        """Of the run."""
+        """The journal of the run."""
         return self.work.journal
 
     @property
@@ -114,7 +114,7 @@ class RestorePlan:
 
     @property
     def login(self) -> Login:
-        """Of the live database."""
+        """The login of the live database."""
         return self.work.login
 
     @property
@@ -139,7 +139,7 @@ class RestorePlan:
         return self.swap.drop_command.replace("{database}", quote(self.kept))
 
     def lock(self) -> NameLock:
-        """The lock of the live database's name, yet to be taken."""
+        """Return the lock of the live database's name, which is not taken yet."""
         return NameLock(self.maintenance, self.database, self.run)
 
     def place(self) -> CopyTarget:
@@ -151,7 +151,7 @@ class RestorePlan:
         )
 
     def maintenance_again(self) -> Login:
-        """Where the server is now: a container may have got another address."""
+        """The server's address now: a container may have a new one."""
         if self.container:
             with suppress(ReleaseError):
                 found = inspect_target({DATABASE_SERVICE: self.container}, None, None)

@@ -1,4 +1,4 @@
-"""What a dump without --create loses: owner, ACL, comment and settings of the database, re-applied and read back."""
+"""Apply what a dump without --create omits, and read it back: a database's owner, ACL, comment and settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..core.proof import Proof
 from ..postgres.session import Row, select
 
 SETTINGS_PROOF = "restore.settings"
-# Settings that hold a list of names, each quoted by itself (the server's GUC_LIST_QUOTE).
+# Settings whose value is a list of names that are quoted separately (the server's GUC_LIST_QUOTE).
 LISTS = (
     "local_preload_libraries",
     "search_path",
@@ -22,8 +22,8 @@ LISTS = (
     "temp_tablespaces",
     "unix_socket_directories",
 )
-# A setting of an extension has a dot in its name, and may be anything. Not everyone sees every setting, and the view
-# pg_settings lacks some (role).
+# A setting of an extension has a dot in its name, and any such name is valid. Not every role may read every setting,
+# and the view pg_settings lacks some (role).
 UNKNOWN = """
 SELECT line FROM unnest(%s::text[]) AS line
 WHERE split_part(line, '=', 1) !~ '[.]' AND CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE')
@@ -49,7 +49,7 @@ COMPARED = (
 
 
 def create_statement(name: str, settings: Mapping[str, Any], major: int, tablespaces: Sequence[str]) -> sql.Composed:
-    """CREATE DATABASE from template0 as the backed-up one was created."""
+    """Return CREATE DATABASE from template0, with the properties of the backed-up database."""
     parts: list[sql.Composable] = [
         sql.SQL("CREATE DATABASE {} TEMPLATE template0 OWNER {} ENCODING {} LC_COLLATE {} LC_CTYPE {}").format(
             sql.Identifier(name),
@@ -78,9 +78,9 @@ def create_statement(name: str, settings: Mapping[str, Any], major: int, tablesp
 def create_closed(
     cursor: Cursor, name: str, settings: Mapping[str, Any], major: int, tablespaces: Sequence[str]
 ) -> None:
-    """Create it so that no role may connect but its owner, who may act as that, and superusers.
+    """Create it so that only its owner, roles that may act as the owner, and superusers may connect.
 
-    Whoever owns a table of the backup could change, or hold, that of the copy while it is filled and compared.
+    The owner of a table could otherwise change or lock its copy while the database is filled and compared.
     """
     created = create_statement(name, settings, major, tablespaces)
     cursor.execute(sql.SQL("{} ALLOW_CONNECTIONS false").format(created))
@@ -89,10 +89,10 @@ def create_closed(
 
 
 def apply_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> None:
-    """Everything but the owner, which the database was created with, and what apply_session_settings() does."""
+    """Apply all but the owner, which CREATE DATABASE has set, and what apply_session_settings() applies."""
     database = sql.Identifier(name)
     if settings.get("acl") is None:
-        # As the server has it where nobody has granted anything.
+        # The server's default, before any grant.
         cursor.execute(sql.SQL("GRANT CONNECT, TEMPORARY ON DATABASE {} TO PUBLIC").format(database))
     else:
         cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
@@ -115,7 +115,7 @@ def apply_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> No
 
 
 def apply_session_settings(cursor: Cursor, name: str, settings: Mapping[str, Any]) -> None:
-    """What each session begins with, which says how some values are read and written: money, regclass."""
+    """Apply the settings of every session, which decide how some values are read and written: money, regclass."""
     database, (known, _) = sql.Identifier(name), of_this_server(cursor, settings)
     for line in known["database_settings"]:
         cursor.execute(sql.SQL("ALTER DATABASE {} SET {}").format(database, setting(line)))
@@ -127,7 +127,7 @@ def apply_session_settings(cursor: Cursor, name: str, settings: Mapping[str, Any
 
 
 def of_this_server(cursor: Cursor, settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The same without the lines (`name=value`) of which this server, a newer one, has no setting; and those lines."""
+    """Return the settings without the lines (`name=value`) that this newer server does not know; and those lines."""
     of_database, of_roles = settings.get("database_settings") or [], settings.get("role_settings") or {}
     lines = [*of_database, *(line for some in of_roles.values() for line in some)]
     unknown = [row["line"] for row in select(cursor, UNKNOWN, (lines,))]
@@ -141,7 +141,7 @@ def of_this_server(cursor: Cursor, settings: Mapping[str, Any]) -> tuple[dict[st
 
 
 def setting(line: str) -> sql.Composed:
-    """`name = value` of a line of the catalog (`search_path="$user", public`)."""
+    """Return `name = value` as SQL, of a line of the catalog (`search_path="$user", public`)."""
     name, _, value = line.partition("=")
     values = [value]
     if name.lower() in LISTS:
@@ -153,9 +153,9 @@ def setting(line: str) -> sql.Composed:
 
 
 def exploded(cursor: Cursor, acl: Sequence[str] | None, owner: str = "") -> list[Row]:
-    """An ACL's grants, one privilege each; the grantor is left out, because the owner grants again.
+    """List an ACL's grants, one privilege each, without the grantor, because the owner grants them again.
 
-    Without an ACL they are those that the server gives by itself.
+    Without an ACL they are the server's defaults.
     """
     return select(
         cursor,
@@ -170,15 +170,18 @@ def exploded(cursor: Cursor, acl: Sequence[str] | None, owner: str = "") -> list
 def prove_settings(
     cursor: Cursor, backed_up: Mapping[str, Any], seen: Mapping[str, Any], left_out: Sequence[str] = ()
 ) -> Proof:
-    """Equal in everything that the manifest knows and this server can have; left_out: what else is told."""
+    """Compare all that the manifest records and this server supports; left_out: what else to report as left out."""
     expected, unknown = of_this_server(cursor, backed_up)
-    told = [*(f"the setting {line.partition('=')[0]}, which this server does not have" for line in unknown), *left_out]
+    omitted = [
+        *(f"the setting {line.partition('=')[0]}, which this server does not have" for line in unknown),
+        *left_out,
+    ]
     unread = expected.get("large_objects") and None in (
         expected.get(LARGE_OBJECTS_HELD, ""),
         seen.get(LARGE_OBJECTS_HELD, ""),
     )
     if unread:
-        told.append(f"what its {expected['large_objects']} large objects hold, which the user may not read")
+        omitted.append(f"the content of its {expected['large_objects']} large objects, which the user may not read")
     differing: dict[str, Any] = {
         key: {"expected": _comparable(expected, key), "observed": _comparable(seen, key)}
         for key in COMPARED
@@ -198,16 +201,16 @@ def prove_settings(
         expected={key: expected.get(key) for key in ("owner", "encoding", "collate", "ctype")},
         observed=differing or "equal",
         detail=(f"Different: {', '.join(differing)}." if differing else "Applied, and read back equal.")
-        + (f" Left out: {'; '.join(told)}." if told else ""),
+        + (f" Left out: {'; '.join(omitted)}." if omitted else ""),
     )
 
 
 def _comparable(settings: Mapping[str, Any], key: str) -> Any:
     value = settings.get(key)
     if key == "locale_provider":
-        return value or "c"  # 14 knows no other, and does not name it
+        return value or "c"  # version 14 has no other provider, and does not name it
     if key == "locale" and value is not None and settings.get("locale_provider") == "i":
-        # 15 keeps it as it was given, later servers as a language tag: de_DE@collation=phonebook, de-DE-u-co-phonebk.
+        # Version 15 keeps it as given, later ones as a language tag: de_DE@collation=phonebook, de-DE-u-co-phonebk.
         return re.split("@|-u-", value)[0].replace("_", "-").lower()
     if isinstance(value, Mapping):
         return {key: sorted(lines) for key, lines in value.items()}

@@ -1,4 +1,4 @@
-"""After the application has started: whether the database is still as the run left it, and what would change that."""
+"""Check, with the application started, that the database is as the run left it, and what would change that."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SWAP_STEP = "restore.swap"
 REVISION_PROOF, STRUCTURE_PROOF, PAYLOAD_PROOF = "settled.revision", "settled.structure", "settled.payload"
 APPLICATION = "dbrelease settled"
 AGAIN = "run the rollback playbook with `-e remove_payload=true`, which removes the release's files"
-# How long to wait for a program that migrates to end, once every container is healthy.
+# How long to wait until a program that migrates has ended, when every container is healthy.
 MIGRATING_S = 60.0
 POLL_S = 0.25
 SHOWN_CHARACTERS = 120
@@ -42,7 +42,7 @@ MIGRATES = re.compile(r"\balembic\b|\bmigrat(?:e|ion|ions|or)\b(?!/)|\bupgrade\s
 
 @dataclass(frozen=True)
 class Left:
-    """The revisions and the catalog of a database; or why that could not be read."""
+    """The revisions and the catalog of a database; or why the catalog could not be read."""
 
     revisions: list[str]
     catalog: Schema | None
@@ -54,7 +54,7 @@ class Left:
 
 
 def read_left(login: Login, bookkeeping_table: str, db_container: str | None) -> Left:
-    """Raises ReleaseError where the database does not answer, but not where pg_dump may not read an object."""
+    """Read both; raises ReleaseError if the database does not answer, but not if the catalog cannot be read."""
     try:
         with (
             closing(connect(login, APPLICATION)) as connection,
@@ -99,7 +99,7 @@ def settled(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 
 
 def _expected(journal: Journal, revision: str) -> Left:
-    """What this run left, by its journal: what was swapped in, or what was compared with the baseline."""
+    """What this run left, by its journal: the database that was swapped in, or that was compared with the baseline."""
     catalog, revisions = None, [revision] if revision else []
     for line in journal.read():
         if line["run_id"] != journal.run.run_id or line["event"] not in ("passed", "failed"):
@@ -120,7 +120,7 @@ def _remove(work: Work, container: str, files: Sequence[PayloadFile]) -> list[st
 
 
 def still_there(container: str, files: Sequence[PayloadFile]) -> list[str]:
-    """The destinations that hold the release's own file; a file with other content is not the release's."""
+    """The destinations that contain the release's own file; a file with other content is not the release's."""
     sums = sums_of(commands_in(container or None, user=ROOT), [item.destination for item in files])
     return [item.destination for item in files if sums[item.destination] == item.sha256]
 
@@ -130,7 +130,7 @@ def _running(containers: Sequence[str]) -> list[str]:
 
 
 def _wait(containers: Sequence[str], healthy_s: int) -> dict[str, str]:
-    """Until all are healthy and no program in them migrates; at the deadline the programs that still do."""
+    """Wait until all are healthy and no program in them migrates; return those that still do at the deadline."""
     if not containers:
         return {}
     lifecycle.wait_until_healthy(containers, lifecycle.Limits(0, healthy_s))
@@ -149,10 +149,10 @@ def _migrating(containers: Sequence[str]) -> dict[str, str]:
     try:
         for name in containers:
             try:
-                seen = client.api.top(name, ps_args="-eo pid,ppid,args")
+                listed = client.api.top(name, ps_args="-eo pid,ppid,args")
             except docker.errors.APIError:
-                continue  # it stopped meanwhile, or is an engine that lists no programs
-            if program := migrating_program([row[:3] for row in seen["Processes"]]):
+                continue  # the container has stopped, or the engine lists no programs
+            if program := migrating_program([row[:3] for row in listed["Processes"]]):
                 found[name] = program
     finally:
         client.close()
@@ -160,10 +160,10 @@ def _migrating(containers: Sequence[str]) -> dict[str, str]:
 
 
 def migrating_program(rows: Sequence[Sequence[str]]) -> str:
-    """Of pid, parent and command line: one that migrates.
+    """Find a program that migrates, by pid, parent and command line.
 
     A shell that starts a server after the migration still has the migration in its command line: the first program
-    of a container counts only while it has started nothing else.
+    of a container counts only while it has started no other.
     """
     pids = {row[0] for row in rows}
     parents = {row[1] for row in rows}
@@ -205,8 +205,8 @@ def _revision(expected: Left, now: Left, starts: Mapping[str, str]) -> Proof:
         "fail",
         expected=expected.revisions,
         observed=now.revisions,
-        detail=f"The run left it at {_named(expected.revisions)}, and it is at {_named(now.revisions)} again: "
-        f"something migrated it after the application had started{why}.",
+        detail=f"The run left it at {_named(expected.revisions)}, but it is at {_named(now.revisions)}: "
+        f"it was migrated after the application had started{why}.",
         remedy=f"Change the command of that container, or {AGAIN} first.",
     )
 
@@ -214,9 +214,7 @@ def _revision(expected: Left, now: Left, starts: Mapping[str, str]) -> Proof:
 def _structure(expected: Left, now: Left) -> Proof:
     title = "With the application running, the structure is still the one that the run left"
     if expected.catalog is None:
-        return Proof(
-            STRUCTURE_PROOF, title, "skipped", detail="The run changed no structure that it could compare with."
-        )
+        return Proof(STRUCTURE_PROOF, title, "skipped", detail="The run recorded no structure to compare with.")
     if now.catalog is None:
         detail = f"It could not be read: {now.unread}"
         return Proof(STRUCTURE_PROOF, title, "inconclusive", detail=detail)
@@ -243,11 +241,11 @@ def _payload(
     *,
     planned: bool,
 ) -> Proof:
-    """Whether the backend's migrations end where the database is; if not, its next start may go on from there."""
+    """Check that the backend's migrations end at the database's revision; if not, its next start may migrate it."""
     title = "Nothing in the backend applies the release again"
     container = params["backend_container"]
     if container and service_of(container, inspect({"one": container})["one"]).status != "running":
-        detail = f"Container {container} does not run, so its files were not read."
+        detail = f"Container {container} is not running, so its files were not read."
         return Proof(PAYLOAD_PROOF, title, "skipped", detail=detail)
     if planned and removed:
         return Proof(PAYLOAD_PROOF, title, "skipped", detail=f"Planned: {', '.join(removed)} would be removed.")
@@ -260,7 +258,7 @@ def _payload(
     said = [f"Removed from {commands.place}: {', '.join(removed)}."] if removed else []
     facts = {"left": left, "heads": heads, "removed": list(removed)}
     if not unread and heads == now.revisions:
-        said.append(f"The migrations in {commands.place} end at {_named(heads)}, where the database is.")
+        said.append(f"The migrations in {commands.place} end at {_named(heads)}, the revision of the database.")
         return Proof(PAYLOAD_PROOF, title, "pass", observed=facts, detail=" ".join(said))
     if left:
         said.append(f"Files of the release are still in {commands.place}: {', '.join(left)}.")
@@ -281,8 +279,8 @@ def _still_migrating(found: Mapping[str, str]) -> Proof:
         "No program that migrates is running any more",
         "inconclusive",
         observed=dict(found),
-        detail=f"After {MIGRATING_S:g} s one still runs: {named}. What it did later was not observed.",
-        remedy="Wait until it ends, and read the database's revision again.",
+        detail=f"After {MIGRATING_S:g} s a program is still running: {named}. What it did later was not observed.",
+        remedy="Wait until it ends, and check the database's revision.",
     )
 
 

@@ -59,7 +59,7 @@ def test_rows_written_since_are_saved_and_said_to_be_in_no_script(world: World) 
     assert (counts["new"], counts["changed"], counts["deleted"]) == (1, 0, 1)
     (rows,) = [proof for proof in swapped["proofs"] if proof["name"] == "restore.rows_saved"]
     assert rows["status"] == "inconclusive"
-    assert '"public.coats". Write them by hand.' in rows["detail"]
+    assert '"public.coats". Write them manually.' in rows["detail"]
 
 
 PART = "CREATE TABLE u PARTITION OF t"

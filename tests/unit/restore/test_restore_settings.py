@@ -165,9 +165,9 @@ def test_large_objects_that_may_not_be_read_leave_it_undecided(world: World) -> 
             for proof in [*result["proofs"], *result["swap"]["proofs"]]
         }
         assert told["restore.settings"][0] == "inconclusive"
-        assert "what its 1 large objects hold, which the user may not read" in told["restore.settings"][1]
+        assert "the content of its 1 large objects, which the user may not read" in told["restore.settings"][1]
         assert told["restore.rows_saved"][0] == "inconclusive"
-        assert "what 1 large objects hold, which this user may not read" in told["restore.rows_saved"][1]
+        assert "the content of 1 large objects, which this user may not read" in told["restore.rows_saved"][1]
         assert world.execute("SELECT convert_from(lo_get(4711), 'UTF8')") == [("old",)]
     finally:
         world.execute(f"ALTER DATABASE {world.login.database} OWNER TO CURRENT_USER")

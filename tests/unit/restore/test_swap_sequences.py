@@ -74,7 +74,7 @@ LEFT = {
 @pytest.mark.parametrize(("before", "done"), LEFT.values(), ids=LEFT.keys())
 def test_one_that_cannot_be_advanced_is_named(world: World, before: str, done: str) -> None:
     result, _ = world.written_since(before, done + WRITTEN)
-    assert "Behind those, and may give out keys again: public.s." in proof_of(result)
+    assert "Behind those values, and may return used keys again: public.s." in proof_of(result)
 
 
 def test_rows_written_after_the_swap_and_the_saved_ones_are_all_there(world: World) -> None:

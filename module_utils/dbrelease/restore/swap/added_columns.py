@@ -1,4 +1,4 @@
-"""Columns that only the live database has: their values are in no row that can be replayed, and are counted."""
+"""Count the values of columns that only the live database has, which cannot be replayed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .replay_sql import qualified
 
 @dataclass(frozen=True)
 class Columns:
-    """Those of one table that hold a value that was given to them, and in how many rows."""
+    """The columns of one table with a value other than their default, and the number of such rows."""
 
     names: tuple[str, ...]
     rows: int
 
 
 def only_live(cursor: Cursor, live: Table, other: Table) -> Columns | None:
-    """What the live table holds beyond the columns of the other one; None where that is nothing."""
+    """Count what the live table has beyond the columns of the other one; None if there is nothing."""
     names = [name for name in live.columns if name not in other.columns and name not in live.generated]
     if not names:
         return None

@@ -1,4 +1,4 @@
-"""Rows that only the live database has, saved as lines of JSON with a script that writes them again."""
+"""Save rows that only the live database has as lines of JSON, with a script that writes them again."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ from .replay_sql import (
 from .row_diff import Difference
 
 ROWS_AT_ONCE = 500
-SPOOL = f"{REPLAY}.tmp"  # without a name as soon as it is open
+SPOOL = f"{REPLAY}.tmp"  # unlinked as soon as it is open
 
 
 @dataclass
 class Counts:
-    """Of one table; `known` is false where the other database has no such table."""
+    """The numbers of one table's rows; `known` is false if the other database has no such table."""
 
     new: int = 0
     changed: int = 0
@@ -55,18 +55,18 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """Rows that are not the same."""
+        """The number of rows that differ."""
         return self.new + self.changed + self.deleted
 
 
 @dataclass
 class Saved:
-    """What was saved, and where; `directory` is empty where there was nothing to save.
+    """What was saved, and where; `directory` is empty if there was nothing to save.
 
-    large_objects: they are no rows of a table, and are not saved.
-    columns: of each table those that the other database lacks, where they hold values: they are not replayed.
-    not_replayed: the tables whose owners are not trusted, the rows of which are in no script.
-    moved: those whose rows a restore moves among partitions, the rows of which are in no script either.
+    large_objects: counted only; they are not rows of a table, and are not saved.
+    columns: by table, the columns with values that the other database lacks; they are not replayed.
+    not_replayed: the tables whose owners are not trusted; their rows are not in the script.
+    moved: the tables whose rows a restore moves among partitions; their rows are not in the script.
     """
 
     directory: str = ""
@@ -78,7 +78,7 @@ class Saved:
 
     @property
     def rows(self) -> int:
-        """Of all tables."""
+        """The number of rows of all tables."""
         return sum(counts.total for counts in self.tables.values())
 
     def facts(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class Saved:
 
 
 class RowArchive:
-    """The folder of one run's saved rows; it is made only when there is something to save."""
+    """The folder of one run's saved rows; it is created only when there is something to save."""
 
     def __init__(self, directory: Path) -> None:
         self.saved = Saved()
@@ -106,19 +106,19 @@ class RowArchive:
         self._copies: dict[str, IO[str]] = {}
 
     def close(self) -> None:
-        """Let go of the files. What is kept was synced; on a full disk the rest fails again, and would hide why."""
+        """Close the files. What is kept was synced; on a full disk the rest fails again, and would hide the cause."""
         with suppress(OSError):
             self._files.close()
 
     def discard(self) -> None:
-        """Nothing is kept: what only the live database has is still in it."""
+        """Remove all that was saved: the live database still has it."""
         self.close()
         if self.saved.directory:
             rmtree(self.saved.directory, ignore_errors=True)
             self.saved = Saved()
 
     def copy(self, cursor: Cursor, table: Table) -> int:
-        """The rows of a table that the other database lacks, as CSV, in place of an earlier copy; how many they are."""
+        """Save a table that the other database lacks as CSV, replacing an earlier copy; return its number of rows."""
         file = self._copies.get(table.key)
         if file is None:
             file = self._copies[table.key] = self._open(table.key, ".csv")
@@ -134,22 +134,22 @@ class RowArchive:
         return int(cursor.rowcount)
 
     def note_copied(self, table: Table, rows: int) -> None:
-        """Count the rows of a table that was copied, and say in the script how they can be read."""
+        """Count the rows of a table that was copied, and write in the script how to load them."""
         self.saved.tables[table.key] = Counts(new=rows, known=False)
         if table.key not in self._copies:
             return
         columns = ", ".join(map(quoted_part, given(table, table.columns)))
         path = literal(self._copies[table.key].name)
         self.note(
-            f"{table.key}: the database that takes its place has no such table. Where it is made again:\n"
+            f"{table.key}: the database that takes its place has no such table. When it exists again:\n"
             f"\\copy {qualified(table.schema, table.name)} ({columns}) FROM {path} "
             "WITH (FORMAT csv, HEADER, ENCODING 'UTF8')"
         )
 
     def keep(self, pair: Pair, found: Iterable[Difference], state: str, *, replay: bool) -> None:
-        """A table that both databases have; its rows are in the script only if they are to be replayed.
+        """Save the rows of a table that both databases have, and write them to the script if `replay`.
 
-        state: the expression that hashes a row of the other database, as the differences tell it.
+        state: the expression that hashes a row of the other database, as in the differences.
         """
         counts = self.saved.tables.setdefault(pair.live.key, Counts())
         number = self._planned + 1
@@ -177,18 +177,18 @@ class RowArchive:
             _sync(file)
 
     def note(self, text: str) -> None:
-        """A comment in the script."""
+        """Write a comment in the script."""
         self._stage("".join(f"-- {line}\n" for line in text.splitlines()))
 
     def finish(self, header: str) -> Saved:
-        """Write the script, one transaction: rows that are gone, the others, those gone that were in use till then."""
+        """Write the script, one transaction: unused deleted rows, the others, deleted rows in use until then."""
         if self.saved.directory:
             with _let_go(self._create(REPLAY)) as script:
                 _write(script, f"{header}\\set ON_ERROR_STOP on\nBEGIN READ WRITE;\n{PINNED}{beginning()}")
                 for text in _read_back(self._staging) if self._staging else ():
                     _write(script, text)
                 _write(script, held_statement())
-                # Children are inserted after their parents, so they go before them.
+                # Children are inserted after their parents, so they are deleted before them.
                 _write(script, "".join([*reversed(self._early_deletes), *self._writes, *reversed(self._deletes)]))
                 _write(script, f"{ENDING}COMMIT;\n")
                 _sync(script)
@@ -196,7 +196,7 @@ class RowArchive:
         return self.saved
 
     def _plan(self, pair: Pair, number: int) -> None:
-        """Places for the rows of a table, and what becomes of them; a new row without a value needs none."""
+        """Stage the rows of a table, and plan their writes and deletes; a new row without a value needs no staging."""
         self._planned = number
         self._stage(staging_statements(pair, number))
         if given(pair.live, pair.columns):
@@ -211,7 +211,7 @@ class RowArchive:
         _write(self._staging, text)
 
     def _spool(self) -> IO[str]:
-        """A file of the folder that has no name any more."""
+        """Create a file in the folder and unlink it."""
         self._make_directory()
         spool = self._create(SPOOL)
         (self._directory / SPOOL).unlink()
@@ -233,7 +233,7 @@ class RowArchive:
     def _create(self, name: str) -> IO[str]:
         path = self._directory / name
         try:
-            # By an opener it knows its name. Without newline="" it would be read back with other line ends.
+            # With an opener the file knows its name. Without newline="" it would be read back with other line ends.
             return self._files.enter_context(
                 open(path, "w+", encoding="utf-8", newline="", opener=lambda *_: create_private(path))
             )
@@ -252,7 +252,7 @@ class RowArchive:
 
 @contextmanager
 def _let_go(file: IO[str]) -> Iterator[IO[str]]:
-    """Close one that was synced, or where something failed, as Keeper.close() does."""
+    """Close a file that was synced, or after a failure, as RowArchive.close() does."""
     try:
         yield file
     finally:
@@ -269,7 +269,7 @@ def _write(file: IO[str], text: str) -> None:
 
 def _read_back(spool: IO[str]) -> Iterator[str]:
     try:
-        spool.seek(0)  # writes what it holds back
+        spool.seek(0)  # flushes the buffer
     except OSError as error:
         raise write_failure(Path(spool.name), error) from error
     while text := spool.read(CHUNK):

@@ -1,4 +1,4 @@
-"""The live database against the one that takes its place: prepared beforehand, exact once the application stopped."""
+"""Compare the live database with the incoming one: prepared while the application runs, exact after its stop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LOCK_DEADLINE_S = 30.0
 APPLICATION = "dbrelease rows"
 CHANGING = (
     f"Saving the rows written since the backup failed (another session kept changing tables for "
-    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; end that session, and rerun the playbook."
+    f"{LOCK_DEADLINE_S:.0f} s): nothing was swapped; terminate that session, and rerun the playbook."
 )
 DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
 CANCEL_WRAPAROUND = """
@@ -51,9 +51,9 @@ WHERE datname = %s AND backend_type = 'autovacuum worker' AND query LIKE '%%(to 
 
 
 class Comparison:
-    """Two sessions, and what both databases hold; `save` makes the live one hold still and looks at what was written.
+    """Two sessions, and the content of both databases; `save` locks the live one and reads what was written.
 
-    there: what each table of the incoming database holds.
+    there: the state of each table of the incoming database.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Comparison:
         self._sums: dict[str, tuple[Pair, Sums]] = {}
         self._of_strangers: frozenset[str] = frozenset()
         self.pid: int = live.get_backend_pid()
-        # Of the live database, as far as save() found them.
+        # Of the live database; read by save().
         self.sequences: dict[str, Position] = {}
         with _cursor(other) as cursor:
             self._known = read_shapes(cursor)
@@ -77,12 +77,12 @@ class Comparison:
                 self._sums_of(table)
 
     def close(self) -> None:
-        """End both sessions, and with the live one its locks."""
+        """Close both sessions, and release the locks."""
         self._live.close()
         self._other.close()
 
     def save(self, maintenance: Login, header: str) -> Saved:
-        """Save every row that the incoming database does not hold; the live one is held still until close()."""
+        """Save every row that the incoming database lacks; the live one is locked against writers until close()."""
         try:
             tables = self._hold_still(maintenance)
             with closing(self._keeper) as keeper, _cursor(self._live) as cursor:
@@ -102,16 +102,16 @@ class Comparison:
         except UnicodeDecodeError as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed (text of the database is no valid {error.encoding}, "
-                "as SQL_ASCII allows): nothing was swapped; restore this database by hand, with pg_restore."
+                "as SQL_ASCII allows): nothing was swapped; restore this database manually with pg_restore."
             ) from error
 
     def _hold_still(self, maintenance: Login) -> dict[str, Table]:
-        """Lock every table against writers; sessions that block this are ended, as the swap ends them anyway."""
+        """Lock every table against writers; sessions that block this are terminated, as the swap does later anyway."""
         deadline, timeout_ms = time.monotonic() + LOCK_DEADLINE_S, LOCK_TIMEOUT_MS
         while True:
             with _cursor(self._live) as cursor:
                 try:
-                    # Whatever the database's default is: what is committed while the lock is waited for must be seen.
+                    # Regardless of the database's default: commits while the lock is awaited must be visible.
                     cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
                     limit_statements(cursor, 0, lock_timeout=timeout_ms)
                     tables = read_shapes(cursor)
@@ -119,7 +119,7 @@ class Comparison:
                         names = sql.SQL(", ").join(table.source for table in tables.values())
                         cursor.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(names))
                     cursor.execute("SET LOCAL row_security = off")
-                    # A session that was waited for may have created a table that is not locked, or a column.
+                    # A session that was awaited may have created a table, which is not locked, or a column.
                     if read_shapes(cursor) == tables:
                         return tables
                     cursor.execute("ROLLBACK")
@@ -130,7 +130,7 @@ class Comparison:
                     if self._live.closed or error.pgcode not in RETRYABLE or time.monotonic() > deadline:
                         raise
                     cursor.execute("ROLLBACK")
-                    # The server cancels an autovacuum only for a session that has waited that long.
+                    # The server cancels an autovacuum only for a session that has waited for this time.
                     cursor.execute(DEADLOCK_TIMEOUT)
                     (server,) = map(dict, cursor.fetchall())
                     timeout_ms = LOCK_TIMEOUT_MS + server["ms"]
@@ -140,12 +140,12 @@ class Comparison:
         database = self._live.info.dbname
         with session(maintenance, APPLICATION) as cursor:
             end_sessions_in(cursor, [database], spared=self.pid)
-            # The server never cancels this one for a waiting session, and not every role may.
+            # The server never cancels this autovacuum for a waiting session, and not every role may.
             with suppress(psycopg2.Error):
                 cursor.execute(CANCEL_WRAPAROUND, (database,))
 
     def _sums_of(self, table: Table) -> tuple[Pair, Sums]:
-        """Of the incoming database, which does not change: read once."""
+        """Return the sums of the incoming database, which does not change: they are read once."""
         both = pair(table, self._known[table.key])
         found = self._sums.get(table.key)
         if found is None or found[0] != both:
@@ -162,14 +162,14 @@ class Comparison:
         both, there = self._sums_of(table)
         buckets = differing(sums(cursor, both), there)
         if buckets:
-            # The revision is the schema's, which is not replayed.
+            # The revision belongs to the schema, which is not replayed.
             replay = self._bookkeeping not in (table.name, table.key)
             said = "" if replay else ": of the schema, not replayed"
             if replay and table.partitioned:
                 replay, said = False, ": its rows lie in other partitions after a restore, not replayed"
                 keeper.saved.moved.append(table.key)
             if replay and table.key in self._of_strangers:
-                # Whoever runs the script would check them as their owner demands, and so run what that role wrote.
+                # The role that runs the script would execute the owner's code, for example in a constraint.
                 replay, said = False, ": of a role that is not trusted, not replayed"
                 keeper.saved.not_replayed.append(table.key)
             keeper.note(f"{table.key}{said}")
@@ -179,7 +179,7 @@ class Comparison:
                 read_table(other, lambda: keeper.keep(both, found(), state, replay=replay))
 
     def _tables_of_strangers(self, cursor: Cursor) -> frozenset[str]:
-        """Of the live database; who may write the revision is known in one of both, though the other were broken."""
+        """The live database's; both are asked which roles may write the revision, as one of them may be broken."""
         with _cursor(self._other) as other:
             trusted = [*trusted_roles(cursor, self._live.info.dbname), *trusted_roles(other, self._other.info.dbname)]
         return frozenset(tables_of_strangers(cursor, trusted))
@@ -192,12 +192,12 @@ class Comparison:
 def prepare(
     live: Login, incoming: Login, bookkeeping: str, looking: LiveScan, there: Mapping[str, State] | None
 ) -> Comparison:
-    """Look at both before the application is stopped: the longer part of the comparison. `there`: None if not known."""
+    """Read both before the application is stopped: the longer part of the comparison. `there`: None if unknown."""
     opened: list[Connection] = []
     try:
         opened += [connect(live, APPLICATION), connect(incoming, APPLICATION)]
         with _cursor(opened[1]) as cursor:
-            # One transaction for all that is asked of it: postgres/fingerprints.py needs savepoints.
+            # One transaction for all queries: postgres/fingerprints.py needs savepoints.
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             limit_statements(cursor, 0, lock_timeout=round(LOCK_DEADLINE_S * 1000))
             cursor.execute("SET LOCAL row_security = off")

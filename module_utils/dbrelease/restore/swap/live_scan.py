@@ -1,6 +1,6 @@
-"""The live database while the application still runs: what it holds, and the rows of tables that the other one lacks.
+"""Read the live database while the application still runs, and save the rows of tables that the other one lacks.
 
-It is the longer part of saving rows. Once nobody writes any more, only what was written since is looked at again.
+It is the longer part of saving rows. When writers are locked out, only tables written since are read again.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from .archive import RowArchive
 APPLICATION = "dbrelease look"
 LOCK_TIMEOUT_MS = 500
 HORIZON = "SELECT pg_snapshot_xmin(pg_current_snapshot())::xid::text AS horizon"
-# A row written after the look is of a transaction that had not ended by then. One that is gone is missing in the count.
+# A row written after the scan is of a transaction that had not ended by then. A deleted row changes the count.
 SINCE = "SELECT count(*) AS rows, count(*) FILTER (WHERE age(xmin) <= age({}::xid)) AS written FROM {}"
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A table that the other database lacks, whose rows were copied: a hash of them would say nothing more."""
+    """A table that the other database lacks, whose rows were copied: a hash of them would add nothing."""
 
     rows: int
     columns: tuple[str, ...]
@@ -42,10 +42,10 @@ class Copied:
 
 @dataclass(frozen=True)
 class Observation:
-    """What each table held at one instant; `horizon` is the oldest transaction that had not ended by then.
+    """The content of each table at one instant; `horizon` is the oldest transaction that had not ended by then.
 
-    states: of the tables that the other database has too; copied: of those that it lacks. In neither is a table that
-    somebody held: it is read when the sessions were ended.
+    states: of the tables that the other database has too; copied: of those that it lacks. A table that another session
+    had locked is in neither: it is read when the sessions have been terminated.
     """
 
     horizon: str
@@ -53,11 +53,11 @@ class Observation:
     copied: Mapping[str, Copied]
 
     def is_unchanged(self, cursor: Cursor, table: Table) -> bool:
-        """Whether a table holds what it held; call it only while nobody writes. The cursor gives rows as mappings."""
+        """Whether a table is unchanged; call it only while writers are locked out. The cursor returns mappings."""
         before = self.states.get(table.key) or self.copied.get(table.key)
         if before is None or before.columns != table.columns:
             return False
-        # No parameter: a percent sign in a name would be taken for the place of one.
+        # No parameter, because a percent sign in a name would be read as a placeholder.
         cursor.execute(sql.SQL(SINCE).format(sql.Literal(self.horizon), table.source))
         (now,) = map(dict, cursor.fetchall())
         return (now["rows"], now["written"]) == (before.rows, 0)
@@ -78,10 +78,10 @@ def take_look(connection: Connection, known: Collection[str], keeper: RowArchive
 
 
 def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
-    """None where another session locks it, or has dropped it since."""
+    """Copy a table; None if another session has locked it, or has dropped it since."""
 
     def read() -> Copied:
-        # It also locks the table and its indexes for the copy.
+        # This also locks the table and its indexes for the copy.
         cursor.execute(sql.SQL("SELECT EXISTS (SELECT FROM {}) AS filled").format(table.source))
         (found,) = map(dict, cursor.fetchall())
         return Copied(keeper.copy(cursor, table) if found["filled"] else 0, table.columns)
@@ -93,7 +93,7 @@ def _copy(cursor: Cursor, table: Table, keeper: RowArchive) -> Copied | None:
 
 
 class LiveScan:
-    """A scan beside other work, in a session and a thread of its own."""
+    """A scan in parallel to other work, in its own session and thread."""
 
     def __init__(self, keeper: RowArchive) -> None:
         self.keeper = keeper
@@ -103,13 +103,13 @@ class LiveScan:
         self._thread: threading.Thread | None = None
 
     def begin(self, live: Login, known: Collection[str]) -> None:
-        """Begin it; ends in finish() or cancel()."""
+        """Start it; end it with finish() or cancel()."""
         self._connection = connect(live, APPLICATION)
         self._thread = threading.Thread(target=self._run, args=(self._connection, known), daemon=True)
         self._thread.start()
 
     def finish(self) -> None:
-        """Wait for it; raises ReleaseError where it failed."""
+        """Wait for it; raises ReleaseError if it failed."""
         if self._thread is None:
             return
         self._thread.join()
@@ -122,9 +122,9 @@ class LiveScan:
             raise self._error
 
     def cancel(self) -> None:
-        """End it, and leave no file of it."""
+        """Stop it, and leave no file of it."""
         if self._connection is not None and self._thread is not None and self._thread.is_alive():
-            # Where the server is gone, so is the look; and that is not what broke first.
+            # If the server has stopped, the scan has too; and that failure would hide the first one.
             with suppress(psycopg2.Error):
                 self._connection.cancel()
             self._thread.join()
@@ -134,7 +134,7 @@ class LiveScan:
         try:
             with closing(connection):
                 with connection.cursor() as cursor:
-                    # The work beside it is what is waited for: one processor is left to it.
+                    # The run waits for the other work, so one processor is left to that.
                     cursor.execute("SET max_parallel_workers_per_gather = 0")
                 self.look = take_look(connection, known, self.keeper)
         except (psycopg2.Error, ReleaseError) as error:

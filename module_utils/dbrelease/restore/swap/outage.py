@@ -17,18 +17,18 @@ from ..plan import RestorePlan
 
 
 def unstarted(journal: Journal, containers: Collection[str]) -> list[str]:
-    """Those of the containers that the newest swap stopped and could not start again."""
+    """The containers, of these, that the newest swap stopped and could not start again."""
     return [name for name in never_started(journal.read()) if name in containers]
 
 
 class AppOutage:
-    """Stops those of `named` that run, or that the newest swap could not start; end() starts them again."""
+    """Stop those of `named` that run, or that the newest swap could not start; end() starts them again."""
 
     def __init__(self, journal: Journal, named: Sequence[str], limits: Limits, maintenance_db: str) -> None:
         self._unstarted = unstarted(journal, named)
         stopped = list(dict.fromkeys([*services.running(named), *self._unstarted]))
         facts = {"stop_seconds": services.stop_seconds(stopped, limits), "maintenance_db": maintenance_db}
-        # On disk before the first one is stopped, for the run that follows a kill.
+        # Written before the first one is stopped, for the run that follows a kill.
         self.stopping = Stopping.of(journal.append(SERVICES_STEP, "started", {"containers": stopped, **facts}))
         self._journal, self._named, self._limits = journal, named, limits
         self._begun = time.monotonic()
@@ -36,19 +36,19 @@ class AppOutage:
         self._stopped_at: datetime | None = None
 
     def stop(self) -> None:
-        """Stop all at once; raises ReleaseError where one does not stop."""
+        """Stop all at once; raises ReleaseError if one does not stop."""
         services.stop(self.stopping.containers, self._limits)
         self._stopped_at = utc_now()
-        # What an earlier swap had stopped has a status from then.
+        # One that an earlier swap had stopped has a status from then.
         self._killed = services.killed([name for name in self.stopping.containers if name not in self._unstarted])
 
     def end(self, failure: BaseException | None) -> Proof | None:
-        """Start them and wait for them. Where that fails it raises, or answers None so as not to hide the failure."""
+        """Start them and wait for them. If that fails, raise, or return None so as not to hide `failure`."""
         stopped = self.stopping.containers
         restarted: list[str] = []
         try:
             if self._stopped_at:
-                # Of a failure to read them nothing follows: they are started in any case.
+                # A failure to read this changes nothing: they are started in any case.
                 with suppress(ReleaseError):
                     restarted = services.started_by_others(stopped, self._stopped_at)
             services.start(self.stopping)
@@ -67,9 +67,9 @@ class AppOutage:
 
 
 def start_left(plan: RestorePlan) -> list[Proof]:
-    """Start what the newest swap could not: where there is nothing more to swap, nothing else would.
+    """Start what the newest swap could not; without another swap nothing else would start it.
 
-    Returns the proof, or none where every container was started. Raises ReleaseError where it cannot be started.
+    Returns the proof, or none if every container was started. Raises ReleaseError if one cannot be started.
     """
     left = unstarted(plan.journal, plan.swap.containers)
     if not left:

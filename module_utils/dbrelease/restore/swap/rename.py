@@ -1,4 +1,4 @@
-"""Two databases change their names in one transaction, with no session in either; then both take connections."""
+"""Rename two databases in one transaction, with no session in either, and allow connections again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ APPLICATION = "dbrelease swap"
 
 @dataclass(frozen=True)
 class Names:
-    """`incoming` becomes `live`, and what was `live` is kept as `kept`; empty where there is no live database."""
+    """`incoming` becomes `live`, and the previous `live` becomes `kept`, which is empty without a live database."""
 
     live: str
     incoming: str
@@ -34,11 +34,11 @@ class Names:
 def exchange(
     maintenance: Login, names: Names, reading: int | None, release: Callable[[], None], again: Callable[[], Login]
 ) -> None:
-    """Close both, end every session, rename both and open them, the last three in one transaction.
+    """Forbid connections, terminate every session, and, in one transaction, rename both and allow connections.
 
-    `reading` is the session that still holds the live database's tables against writers; `release` ends it, after every
-    other session was ended; `again` says where the server is if its container got another address. On any failure both
-    have their old names, and connections are allowed again.
+    `reading` is the session that still locks the live database's tables against writers; `release` ends it after every
+    other session was terminated; `again` returns the server's address, which its container may have changed. On any
+    failure both have their previous names, and connections are allowed again.
     """
     old = [name for name in (names.live if names.kept else "", names.incoming) if name]
     try:
@@ -65,7 +65,7 @@ def exchange(
 
 
 def is_exchanged(maintenance: Login, names: Names) -> bool | None:
-    """Whether the databases have their new names; None where the server does not answer."""
+    """Whether the databases have their new names; None if the server does not answer."""
     try:
         with session(maintenance, APPLICATION) as cursor:
             asked = "SELECT datname FROM pg_database WHERE datname IN %s"
@@ -76,8 +76,8 @@ def is_exchanged(maintenance: Login, names: Names) -> bool | None:
 
 
 def _rename(cursor: Cursor, names: Names) -> None:
-    """Connections are allowed by the same commit: no moment is left at which a kill could leave them forbidden."""
-    # A rename waits for a session that is just starting; it must not wait forever.
+    """Rename, and allow connections by the same commit, so that a kill cannot leave them forbidden after it."""
+    # A rename waits for a session that is starting; it must not wait forever.
     cursor.execute("SET LOCAL lock_timeout = '10s'")
     rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
     opened = [names.live]
@@ -90,14 +90,14 @@ def _rename(cursor: Cursor, names: Names) -> None:
 
 
 def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | None = None) -> None:
-    """End every session in these databases but one, and wait for their end; raises ReleaseError, which names them."""
+    """Terminate every session in these databases but one, and wait; raises ReleaseError, which names the others."""
     deadline = time.monotonic() + END_DEADLINE_S
     while True:
         left = select(
             cursor,
             'SELECT pid, usename AS "user", application_name AS application, pg_terminate_backend(pid) AS asked '
             "FROM pg_stat_activity WHERE datname = ANY(%s) AND pid <> pg_backend_pid() AND pid IS DISTINCT FROM %s "
-            # Not every role may end these, and the rename ends them itself.
+            # Not every role may terminate these, and the rename does.
             "AND backend_type IS DISTINCT FROM 'autovacuum worker'",
             (list(databases), spared),
         )
@@ -108,14 +108,14 @@ def end_sessions_in(cursor: Cursor, databases: Sequence[str], *, spared: int | N
                 f"pid {row['pid']} of {quoted_text(row['user'])} ({quoted_text(row['application'])})" for row in left
             )
             raise ReleaseError(
-                f"Ending the sessions in {', '.join(databases)} failed within {END_DEADLINE_S:.0f} s ({said}): "
-                "end them, and rerun the playbook."
+                f"Terminating the sessions in {', '.join(databases)} failed within {END_DEADLINE_S:.0f} s ({said}): "
+                "terminate them, and rerun the playbook."
             )
         time.sleep(POLL_S)
 
 
 def allow_connections(maintenance: Login, databases: Sequence[str], again: Callable[[], Login]) -> None:
-    """Allow connections to those of these that exist; repeated until the server answers, or the deadline."""
+    """Allow connections to those that exist; retry until the server answers, or the deadline."""
     deadline = time.monotonic() + REOPEN_DEADLINE_S
     login = maintenance
     while True:

@@ -1,4 +1,4 @@
-"""The procedures of a replay script that hold the tables still, and look before and after it writes."""
+"""The procedures of a replay script that lock the tables, and check them before and after it writes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from .replay_names import CHANGED, CHECK, DELETED, HOLD, NEW, PLACE, PLAN, RELEA
 REPLAY_HOLD_SQL = rf"""
 CREATE TEMPORARY TABLE dbrelease_held (statement text) ON COMMIT DROP;
 CREATE TEMPORARY TABLE dbrelease_planned (number int, target regclass, same text,
-  -- Of a table whose rows a key tells apart; of another one texts, all that tells its rows apart.
+  -- The columns of `key` to `wanted` are for a table with a key; `texts` identifies the rows of one without.
   key text[], named text, there text, wanted text, texts text,
-  -- Whether every column is staged that takes a value.
+  -- Whether every column that takes a value is staged.
   whole bool) ON COMMIT DROP;
 
--- Whether rows of the table wait with a value of that column.
+-- Whether the staged rows of the table have that column.
 CREATE OR REPLACE FUNCTION {STAGED}(nth int, name name) RETURNS bool LANGUAGE sql AS $$
   SELECT EXISTS (SELECT FROM pg_attribute AS s
     WHERE s.attrelid = to_regclass('{CHANGED}' || nth) AND s.attnum > 0 AND s.attname = $2)
 $$;
 
--- A table that is written to; state hashes a row of it, and is NULL where no key tells them apart.
+-- Plan a table that is written to; state hashes a row of it, and is NULL for a table without a key.
 CREATE OR REPLACE PROCEDURE {PLAN}(target regclass, number int, key text[], state text) LANGUAGE plpgsql AS $$
 DECLARE
   same text;
-  -- Some types know no equality.
+  -- Some types have no equality operator.
   texts text := format('ARRAY[%s]::text[]', (SELECT string_agg(format(
     'CASE WHEN now.%1$I IS DISTINCT FROM NULL THEN concat(now.%1$I) END COLLATE "C"', name), ', ')
     FROM unnest(key) AS name));
@@ -32,7 +32,7 @@ BEGIN
     VALUES (number, target, texts || ' = saved.texts', texts, false);
     RETURN;
   END IF;
-  -- By the operators of the key's index: a type may have another one of the same name, or be in another schema.
+  -- By the operators of the key's index: a type may have another one of the same name, or in another schema.
   SELECT string_agg(format('now.%1$I%3$s OPERATOR(%2$s) saved.%1$I%3$s', name, coalesce(equal, 'pg_catalog.='), base),
     ' AND ')
   INTO same FROM unnest(key) AS name LEFT JOIN LATERAL (
@@ -55,7 +55,7 @@ BEGIN
       AND a.attgenerated = '' AND NOT {STAGED}(number, a.attname)));
 END $$;
 
--- Whether a row of the table that goes may stand in the way of one that has another key.
+-- Whether a deleted row of the table may conflict with one that has another key.
 CREATE OR REPLACE FUNCTION {STANDS}(nth int) RETURNS bool LANGUAGE plpgsql AS $$
 DECLARE
   stands bool;
@@ -65,10 +65,11 @@ BEGIN
     WHERE p.number = nth AND p.key IS NOT NULL AND NOT i.indisprimary AND (i.indisunique OR i.indisexclusion));
 END $$;
 
--- A query for the rows that the server would delete or change by itself along with some of this table, and what these
--- refer to; not those that are written anew, or deleted, anyhow. NULL where it never does.
--- delete: what goes; update: what gets another key; early: what goes before others are written, so that what goes along
--- is lost but for what is staged of it; alone: the same, and nothing may go along.
+-- A query for the rows that the server would delete or change automatically along with rows of this table, and for what
+-- these refer to; without those that the script writes or deletes anyway. NULL if the server never does.
+-- delete: rows are deleted; update: they get another key; early: they are deleted before others are written, so that
+-- what is deleted along with them is lost except for what is staged of it; alone: the same, and nothing may be deleted
+-- along with them.
 CREATE OR REPLACE FUNCTION {USES}(nth int, deed text) RETURNS text LANGUAGE sql AS $$
   SELECT string_agg(format('SELECT gone.{PLACE}, %1$L AS child FROM ('
       'SELECT now.*, saved.ctid AS {PLACE} FROM ONLY %2$s AS now JOIN %3$s%4$s AS saved ON %5$s%6$s) AS gone '
@@ -94,7 +95,7 @@ CREATE OR REPLACE FUNCTION {USES}(nth int, deed text) RETURNS text LANGUAGE sql 
       p.number, p.target::oid, p.same), '') AS replayed
     FROM pg_temp.dbrelease_planned AS p CROSS JOIN (VALUES ('{DELETED}'), ('{CHANGED}')) AS places(place)
     WHERE (p.target = f.conrelid OR p.target IN (SELECT relid FROM pg_partition_tree(f.conrelid))) AND deed <> 'alone'
-      -- A changed one refers to something else by then, if what it refers with is written.
+      -- A changed row refers to another one by then, if its referring columns are written.
       AND (place = '{DELETED}' OR p.whole OR (deed <> 'early' AND p.key IS NOT NULL AND NOT EXISTS (
         SELECT FROM unnest(f.conkey) AS part JOIN pg_attribute AS a ON a.attrelid = f.conrelid AND a.attnum = part
         WHERE NOT {STAGED}(p.number, a.attname))))) AS known
@@ -102,9 +103,8 @@ CREATE OR REPLACE FUNCTION {USES}(nth int, deed text) RETURNS text LANGUAGE sql 
     ELSE f.confdeltype IN ('c', 'n', 'd') END
 $$;
 
--- Nobody else writes to these tables until the end, and what the database does by itself as one writes to them holds
--- still: the saved rows are what came of it. Foreign keys stay; those that no order of writing satisfies are checked at
--- the end.
+-- Until the end no other session writes to these tables, and their triggers and rules are disabled, because the saved
+-- rows already contain the results. Foreign keys stay; those that no order of writing satisfies are checked at the end.
 CREATE OR REPLACE PROCEDURE {HOLD}(deadline interval) LANGUAGE plpgsql AS $$
 DECLARE
   tables regclass[] := (SELECT array_agg(target ORDER BY number) FROM pg_temp.dbrelease_planned);
@@ -112,7 +112,7 @@ DECLARE
   held record;
   holders text;
 BEGIN
-  -- Whoever wants to write waits behind this, so that it never waits for long.
+  -- Other writers queue behind this lock, so it never waits for long.
   PERFORM set_config('lock_timeout', '500ms', true);
   LOOP
     BEGIN
@@ -149,7 +149,7 @@ BEGIN
           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
         RAISE EXCEPTION USING ERRCODE = 'lock_not_available', MESSAGE = format(
           'Replaying was refused (for %s s other sessions locked its tables: %s), and nothing was changed: wait for '
-          'these sessions or end them, and run it again.', extract(epoch FROM deadline)::int,
+          'these sessions or terminate them, and run the script again.', extract(epoch FROM deadline)::int,
           coalesce(holders, 'they have just released them'));
       END IF;
     END;
@@ -158,11 +158,11 @@ BEGIN
   PERFORM set_config('lock_timeout', '5s', true);
 EXCEPTION WHEN insufficient_privilege THEN
   RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = format(
-    'Replaying was refused (%s), and nothing was changed: run this as the owner of the tables, as their triggers and '
-    'rules must not act meanwhile.', SQLERRM);
+    'Replaying was refused (%s), and nothing was changed: run this as the owner of the tables, because their triggers '
+    'and rules must be disabled meanwhile.', SQLERRM);
 END $$;
 
--- Each is again what it was.
+-- Restore each to its previous state.
 CREATE OR REPLACE PROCEDURE {RELEASE}() LANGUAGE plpgsql AS $$
 DECLARE
   held record;
@@ -172,8 +172,8 @@ BEGIN
   END LOOP;
 END $$;
 
--- What is there must be what was there as the rows were saved, or have been written by this already; and nobody may
--- have referred since to what goes or gets another key: the server would delete or change that along with it.
+-- The rows in the tables must be those that were there when the rows were saved, or already be written by this script;
+-- and no new row may refer to one that is deleted or gets another key: the server would delete or change it as well.
 CREATE OR REPLACE PROCEDURE {CHECK}() LANGUAGE plpgsql AS $$
 DECLARE
   plan record;
@@ -181,7 +181,7 @@ DECLARE
   uses text;
 BEGIN
   FOR plan IN SELECT * FROM pg_temp.dbrelease_planned WHERE key IS NOT NULL ORDER BY number LOOP
-    -- A key that its type calls equal to another one, as of text that ignores case: not gone and new, but changed.
+    -- A key that its type compares as equal to another one, such as text that ignores case: the row was changed.
     EXECUTE format('UPDATE {NEW}%1$s AS saved SET {STATE} = now.{STATE} FROM {DELETED}%1$s AS now WHERE %2$s',
       plan.number, plan.same);
     EXECUTE format('DELETE FROM {DELETED}%1$s AS saved USING {NEW}%1$s AS now WHERE %2$s', plan.number, plan.same);
@@ -195,7 +195,7 @@ BEGIN
     IF met.rows > 0 THEN
       RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (of %s saved rows, such as (%s)=(%s), the row '
         'there was written or deleted since, or is another one), and nothing was changed: compare them, and write '
-        'these by hand.', plan.target, met.rows, array_to_string(plan.key, ', '), met.key);
+        'these manually.', plan.target, met.rows, array_to_string(plan.key, ', '), met.key);
     END IF;
   END LOOP;
   FOR plan IN SELECT p.*, deed, staged FROM pg_temp.dbrelease_planned AS p
@@ -204,20 +204,20 @@ BEGIN
   LOOP
     uses := {USES}(plan.number, plan.deed);
     CONTINUE WHEN uses IS NULL;
-    -- Who has referred to one of them and has not committed is waited for, and nobody else can from now on.
+    -- Wait for transactions that refer to one of them and have not committed; no other can from now on.
     EXECUTE format('SELECT count(*) FROM (SELECT FROM ONLY %s AS now JOIN %s%s AS saved ON %s FOR UPDATE OF now)'
       ' AS held', plan.target, plan.staged, plan.number, plan.same);
     EXECUTE format('SELECT count(*) AS rows, min(child) AS child FROM (%s) AS used', uses) INTO met;
     IF met.rows > 0 THEN
       RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (%s rows of %s refer to rows that it would %s, '
         'and would be deleted or changed with them, but are not among the saved ones), and nothing was changed: let '
-        'them refer to others, or write these by hand.', plan.target, met.rows, met.child,
+        'them refer to others, or write these manually.', plan.target, met.rows, met.child,
         CASE plan.deed WHEN 'delete' THEN 'delete' ELSE 'give another key' END);
     END IF;
   END LOOP;
 END $$;
 
--- Whatever else came in between, each row is at the end what was saved.
+-- At the end each row must be what was saved.
 CREATE OR REPLACE PROCEDURE {VERIFY}() LANGUAGE plpgsql AS $$
 DECLARE
   plan record;
@@ -230,7 +230,7 @@ BEGIN
       plan.named, plan.number, plan.there, plan.wanted) INTO met;
     IF met.rows > 0 THEN
       RAISE EXCEPTION USING MESSAGE = format('Replaying %s was refused (%s rows, such as (%s)=(%s), would not become '
-        'what was saved), and nothing was changed: write these by hand.',
+        'what was saved), and nothing was changed: write these manually.',
         plan.target, met.rows, array_to_string(plan.key, ', '), met.key);
     END IF;
   END LOOP;

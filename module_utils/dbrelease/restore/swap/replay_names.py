@@ -1,9 +1,9 @@
-"""The fixed part of a replay script: names of what it makes in its own session."""
+"""The fixed part of a replay script: names of what it creates in its own session."""
 
 from __future__ import annotations
 
-# Where the rows of a table wait; its number follows. Beside each is the hash of what was in its place as it was saved.
-# In statements `saved` is such a row, and `now` the one of its key that is in the table.
+# The staging tables for a table's rows; its number follows. Beside each row is the hash of the row that it replaces, as
+# of when it was saved. In statements `saved` is such a row, and `now` the row of the table with the same key.
 CHANGED = "pg_temp.dbrelease_changed_"
 NEW = "pg_temp.dbrelease_new_"
 DELETED = "pg_temp.dbrelease_deleted_"

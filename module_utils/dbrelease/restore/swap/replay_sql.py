@@ -1,4 +1,4 @@
-"""The statements of a replay script: rows that are new, changed or gone, written with every value as text."""
+"""The statements of a replay script: new, changed and deleted rows, with every value as text."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from .replay_names import CHANGED, CHECK, DELETE, DELETE_EQUAL, DELETED, HOLD, N
 from .replay_write_sql import REPLAY_WRITE_SQL
 from .row_diff import Difference
 
-# A policy on rows would leave some out without a word: with row_security off it is an error.
+# A policy on rows would omit some silently: with row_security off this is an error.
 SETTINGS = {
     **SESSION_SETTINGS,
     "standard_conforming_strings": "on",
     "client_encoding": "UTF8",
     "row_security": "off",
 }
-# Before anything is looked for: whoever runs the script calls nobody's functions and operators but the server's.
+# Before any name is resolved: the script must call only the server's own functions and operators.
 PINNED = f"SET LOCAL {PATH} = {OWN_SETTINGS[PATH]};\n"
-# An older server does not know each of the timeouts, and only a superuser may set this role, even to its own value:
+# An older server does not have each of the timeouts, and only a superuser may set this role, even to its current value:
 # both are set from the catalog.
 REPLICA = "session_replication_role"
 NOT_REPLAYED = (*LOST_CLIENT, *TIMEOUTS, REPLICA, "default_transaction_read_only")
 HOLD_DEADLINE = "30 s"
-# A table that waits for a check cannot be altered.
+# A table with a pending check cannot be altered.
 ENDING = f"SET CONSTRAINTS ALL IMMEDIATE;\nCALL {VERIFY}();\nCALL {RELEASE}();\n"
 
 
 def beginning() -> str:
-    """How the transaction begins; after it come the rows that wait, `held_statement`, what is written, and `ENDING`."""
+    """The start of the transaction; then follow the staged rows, `held_statement`, the writes, and `ENDING`."""
     settings = "".join(
         f"SET LOCAL {name} = {literal(value)};\n" for name, value in SETTINGS.items() if name not in NOT_REPLAYED
     )
     timeouts = f"SELECT set_config(name, '0', true) FROM pg_settings WHERE name = ANY ({array(TIMEOUTS)});\n"
-    # Whoever may not leave that role is refused by the server: rows would be written unchecked.
+    # The server refuses a role that may not change this setting: its rows would be written unchecked.
     checked = literal(SETTINGS[REPLICA])
     origin = (
         f"SELECT set_config(name, {checked}, true) FROM pg_settings"
         f" WHERE name = {literal(REPLICA)} AND setting <> {checked};\n"
     )
-    # Rows that refer to one another can only be written before that is checked.
+    # Rows that refer to one another can be written only before the constraint is checked.
     return f"{settings}{timeouts}{origin}SET CONSTRAINTS ALL DEFERRED;\n{REPLAY_HOLD_SQL}{REPLAY_WRITE_SQL}"
 
 
 def held_statement() -> str:
-    """Hold the planned tables, and refuse what was written since, before anything is."""
+    """Lock the planned tables, and refuse if they were written to since, before the first write."""
     return f"CALL {HOLD}({literal(HOLD_DEADLINE)});\nCALL {CHECK}();\n"
 
 
 def given(table: Table, columns: Sequence[str]) -> list[str]:
-    """Those of the columns that take a value."""
+    """The columns, of these, that take a value."""
     return [column for column in columns if column not in table.generated]
 
 
 def staging_statements(pair: Pair, number: int) -> str:
-    """Places for rows of this table, with its types but without what it demands of a row, or computes of one."""
+    """Create staging tables for this table's rows, with its types but without constraints and generated columns."""
     table = qualified(pair.live.schema, pair.live.name)
     places = [(f"{NEW}{number}", pair.columns)] if pair.keyed or given(pair.live, pair.columns) else []
     if pair.keyed:
@@ -71,7 +71,7 @@ def staging_statements(pair: Pair, number: int) -> str:
 
 
 def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str:
-    """Rows of one kind that wait; without a key each that is written is a new one."""
+    """Stage rows of one kind; without a key each written row is a new one."""
     if rows[0].change == "deleted" and not pair.keyed:
         texts = ",\n".join(f"({array(row.values)})" for row in rows)
         return f"INSERT INTO {DELETED}{number} (texts) VALUES\n{texts};\n"
@@ -88,13 +88,13 @@ def insert_statement(pair: Pair, rows: Sequence[Difference], number: int) -> str
 
 
 def plan_statement(pair: Pair, number: int, state: str) -> str:
-    """How rows of a table are found again; state: the expression that hashes one where a key tells them apart."""
+    """Plan how a table's rows are found; state: the expression that hashes a row of a table with a key."""
     hashed = literal(state if pair.keyed else None)
     return f"CALL {PLAN}({_target(pair)}, {number}, {array(pair.key)}, {hashed});\n"
 
 
 def write_statement(pair: Pair, number: int) -> str:
-    """Write the rows that wait."""
+    """Write the staged rows."""
     if pair.keyed:
         return f"CALL {WRITE}({number});\n"
     table = qualified(pair.live.schema, pair.live.name)
@@ -103,9 +103,9 @@ def write_statement(pair: Pair, number: int) -> str:
 
 
 def delete_statement(pair: Pair, number: int, *, early: bool = False) -> str:
-    """Rows that are gone; early, where a new row may need their place: those that others still refer to go at the end.
+    """Delete rows; early, where a new row may need their place: those still referred to are deleted at the end.
 
-    ONLY: a table that inherits may have a row of the same key, which is its own.
+    ONLY: a table that inherits may have its own row with the same key.
     """
     if not pair.keyed:
         return f"CALL {DELETE_EQUAL}({number});\n"
@@ -117,15 +117,15 @@ def _target(pair: Pair) -> str:
 
 
 def qualified(schema: str, name: str) -> str:
-    """The name of a table or a sequence as SQL."""
+    """Return the name of a table or a sequence as SQL."""
     return f"{quoted_part(schema)}.{quoted_part(name)}"
 
 
 def array(values: Iterable[str | None]) -> str:
-    """Texts as SQL."""
+    """Return texts as SQL."""
     return f"ARRAY[{', '.join(map(literal, values))}]::text[]"
 
 
 def literal(value: str | None) -> str:
-    """A value as SQL; the script sets standard_conforming_strings."""
+    """Return a value as SQL; the script sets standard_conforming_strings."""
     return "NULL" if value is None else "'" + value.replace("'", "''") + "'"

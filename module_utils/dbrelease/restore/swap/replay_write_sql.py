@@ -1,12 +1,12 @@
-"""The procedures of a replay script that write and delete rows; they ask the catalog of the database they run in."""
+"""The procedures of a replay script that write and delete rows; they read the catalog of their own database."""
 
 from __future__ import annotations
 
 from .replay_names import CHANGED, DELETE, DELETE_EQUAL, DELETED, NEW, PLACE, STAGED, STANDS, USES, WRITE
 
 REPLAY_WRITE_SQL = rf"""
--- Rows of one table in one statement, at whose end a foreign key is checked: changed ones become what they were, new
--- ones never overwrite.
+-- Write the rows of one table in one statement, at whose end a foreign key is checked: changed rows get their saved
+-- values, new rows never overwrite.
 CREATE OR REPLACE PROCEDURE {WRITE}(nth int) LANGUAGE plpgsql AS $$
 DECLARE
   target regclass;
@@ -27,7 +27,7 @@ BEGIN
          string_agg(format(', now.%I', a.attname), '') FILTER (WHERE NOT saved) AS other_values,
          string_agg(format('%1$I = saved.%1$I', a.attname), ', ')
            FILTER (WHERE saved AND a.attidentity <> 'a') AS assigned,
-         -- Values that must be unique, that can be taken away meanwhile, and that no other row refers to.
+         -- Unique values that can be NULL meanwhile, and that no other row refers to.
          string_agg(format('%I = NULL', a.attname), ', ') FILTER (WHERE saved AND NOT a.attnotnull
            AND EXISTS (SELECT FROM pg_index AS i WHERE i.indrelid = target AND (i.indisunique OR i.indisexclusion)
                        AND a.attnum = ANY (i.indkey))
@@ -37,9 +37,9 @@ BEGIN
   FROM pg_attribute AS a CROSS JOIN LATERAL (SELECT {STAGED}(nth, a.attname) AS saved) AS known
   WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '';
 
-  -- A table that was empty has no statistics, and would be looked through for each of the rows.
+  -- A table that was empty has no statistics, and would be scanned for each of the rows.
   PERFORM set_config('enable_nestloop', CASE WHEN pg_relation_size(target) < 1000000 THEN 'off' ELSE 'on' END, true);
-  -- What must be done first is counted by what comes after it.
+  -- The second part counts the first one, which therefore runs first.
   in_place := 'WITH written AS (' || coalesce(format('UPDATE ONLY %s AS now SET ', target) || columns.assigned
     || format(' FROM %s AS saved WHERE %s RETURNING 1', changed, same), 'SELECT 1')
     || format(') INSERT INTO %s (%s) OVERRIDING SYSTEM VALUE SELECT %s FROM (TABLE %s UNION ALL TABLE %s)'
@@ -49,10 +49,10 @@ BEGIN
     EXECUTE in_place;
     RETURN;
   EXCEPTION WHEN unique_violation OR exclusion_violation THEN
-    NULL;  -- Rows may have handed on a value among themselves, so that there is no order to update them in.
+    NULL;  -- Rows may have exchanged unique values, so that no order of updates works.
   END;
   IF NOT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = target AND confdeltype <> 'a') THEN
-    -- Nothing is done to the rows that refer to them as they are taken out and come again.
+    -- Rows that refer to them do not change while they are deleted and inserted.
     EXECUTE format('WITH gone AS (DELETE FROM ONLY %s AS now USING %s AS saved WHERE %s RETURNING now.*), ',
       target, changed, same)
       || format('back AS (INSERT INTO %s (%s%s) OVERRIDING SYSTEM VALUE SELECT %s%s FROM %s AS saved'
@@ -71,12 +71,12 @@ EXCEPTION WHEN unique_violation OR exclusion_violation THEN
   GET STACKED DIAGNOSTICS detail = PG_EXCEPTION_DETAIL;
   RAISE EXCEPTION USING ERRCODE = SQLSTATE, DETAIL = detail, MESSAGE = format(
     'Replaying %s was refused (%s), and nothing was changed: a row that was written since has that value, or '
-    'another of the saved rows has it, and cannot be taken out meanwhile without those that refer to it; write them by '
-    'hand.',
+    'another of the saved rows has it, and cannot be deleted meanwhile without those that refer to it; write them '
+    'manually.',
     target, SQLERRM);
 END $$;
 
--- Rows that are gone.
+-- Delete rows.
 CREATE OR REPLACE PROCEDURE {DELETE}(nth int, early bool) LANGUAGE plpgsql AS $$
 DECLARE
   plan record;
@@ -93,7 +93,7 @@ BEGIN
   ELSIF NOT {STANDS}(nth) THEN
     RETURN;
   END IF;
-  -- What goes along may take others along, which nobody writes anew.
+  -- A row that is deleted along may delete or change others along, which the script does not write.
   IF EXISTS (SELECT FROM pg_constraint AS x JOIN pg_constraint AS y ON y.confrelid = x.conrelid
              WHERE x.confrelid = plan.target AND x.confdeltype = 'c' AND y.confdeltype IN ('c', 'n', 'd')) THEN
     deed := 'alone';
@@ -107,15 +107,15 @@ BEGIN
         EXECUTE statement || ' AND saved.ctid = $1' USING free.place;
         done := done + 1;
       EXCEPTION WHEN foreign_key_violation OR restrict_violation THEN
-        NULL;  -- It goes at the end.
+        NULL;  -- It is deleted at the end.
       END;
     END LOOP;
-    -- Of a tree the leaves first.
+    -- In a tree the leaves are deleted first.
     EXIT WHEN done = 0 OR deed = 'early';
   END LOOP;
 END $$;
 
--- Rows of a table without a key: of those that are equal to one of them as many as were, whichever.
+-- Delete rows of a table without a key: as many of the equal rows as were deleted, whichever.
 CREATE OR REPLACE PROCEDURE {DELETE_EQUAL}(nth int) LANGUAGE plpgsql AS $$
 DECLARE
   plan record;

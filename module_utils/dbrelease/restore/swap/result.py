@@ -24,16 +24,16 @@ TITLES = {
 def header(names: Names, run: Run) -> str:
     """Comments that explain the script."""
     return (
-        f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not hold.\n"
+        f"-- Rows of the database {names.live} that {names.incoming}, which took its place, does not have.\n"
         f"-- Saved {utc_now().isoformat(timespec='seconds')} by run {run.run_id}, with the application stopped.\n"
-        "-- Run it as the owner of the tables. Their triggers and rules do not act meanwhile; it writes all or none.\n"
-        "-- It is refused where a row with the same key was written since; without a key that cannot be checked.\n"
+        "-- Run it as the owner of the tables. It disables their triggers and rules meanwhile; it writes all or none.\n"
+        "-- It refuses if a row with the same key was written since; without a key this cannot be checked.\n"
         f"-- Read it before you run it: psql --dbname={names.live} --file={REPLAY}\n"
     )
 
 
 def rows_proof(saved: Saved) -> Proof:
-    """The rows saved of each table, and what could not be saved."""
+    """The saved rows of each table, and what could not be saved."""
     facts = saved.facts()
     counted = "; ".join(
         f"{table}: {counts['new']} new, {counts['changed']} changed, {counts['deleted']} deleted"
@@ -43,14 +43,14 @@ def rows_proof(saved: Saved) -> Proof:
     detail = f"{counted}: {saved.directory}." if saved.rows else "There are none."
     left = [
         f"values of {table} in {', '.join(found.names)} ({found.rows} row{'' if found.rows == 1 else 's'}), "
-        "which the database that takes its place has no column for"
+        "for which the database that takes its place has no column"
         for table, found in saved.columns.items()
     ]
     if saved.large_objects.differing:
         left.append(f"{saved.large_objects.differing} large objects that differ")
     if saved.large_objects.unread:
         left.append(
-            f"what {saved.large_objects.unread} large objects hold, which this user may not read, if they differ"
+            f"the content of {saved.large_objects.unread} large objects, which this user may not read, if it differs"
         )
     if left:
         detail += f" Only in the database that was replaced: {'; '.join(left)}."
@@ -63,7 +63,7 @@ def rows_proof(saved: Saved) -> Proof:
     if saved.moved:
         detail += (
             " Saved and not in the script, as a restore moves them among partitions: rows of "
-            f"{', '.join(map(quoted_text, saved.moved[:SHOWN]))}. Write them by hand."
+            f"{', '.join(map(quoted_text, saved.moved[:SHOWN]))}. Write them manually."
         )
     return Proof(
         ROWS_PROOF,
@@ -81,7 +81,7 @@ def swapped_proof(names: Names, swap_back: str, drop: str, advanced: Advance, du
     count = len(advanced.steps)
     moved = f" {count} sequence{' was' if count == 1 else 's were'} set as far as the replaced one's." if count else ""
     if advanced.left:
-        moved += f" Behind those, and may give out keys again: {', '.join(advanced.left)}."
+        moved += f" Behind those values, and may return used keys again: {', '.join(advanced.left)}."
     kept = f" The previous database is kept as {names.kept}.{way}" if names.kept else " There was no previous database."
     return Proof(
         SWAPPED_PROOF,

@@ -1,4 +1,4 @@
-"""Which rows the live database has otherwise than another one: sums of hashes find the few that must be looked at."""
+"""Find the rows in which two databases differ: sums of hashes select the few that must be read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...postgres.fingerprints import row_hash, text_of
 from ...postgres.session import Connection
 from ...postgres.table_shape import Pair
 
-# Rows are spread over so many sums; a written row makes one of them differ, and only its rows are then fetched.
+# Rows are spread over this many sums; a written row changes one of them, and only the rows of that one are fetched.
 BUCKETS = 4096
 FETCH = 2000
 
@@ -25,9 +25,9 @@ Sums = dict[int, tuple[int, str]]
 
 @dataclass(frozen=True)
 class Difference:
-    """One row: `values` are those of the live table's columns, or of the key alone where the row was deleted.
+    """One row: `values` are those of the live table's columns, or of the key alone if the row was deleted.
 
-    state: the hash of the row that the other database has in its place, None where it has none.
+    state: the hash of the row that the other database has in its place, None if it has none.
     """
 
     change: Change
@@ -36,7 +36,7 @@ class Difference:
 
 
 def sums(cursor: Cursor, pair: Pair) -> Sums:
-    """For each bucket its number of rows and the sum of their hashes."""
+    """Return each bucket's number of rows and the sum of their hashes."""
     key, row = _hashes(cursor, pair)
     cursor.execute(
         sql.SQL(
@@ -48,15 +48,15 @@ def sums(cursor: Cursor, pair: Pair) -> Sums:
 
 
 def differing(live: Sums, other: Sums) -> list[int]:
-    """Buckets whose rows are not the same."""
+    """Return the buckets whose rows differ."""
     return sorted(bucket for bucket in live.keys() | other.keys() if live.get(bucket) != other.get(bucket))
 
 
 def differences(
     live: Connection, live_cursor: Cursor, other_cursor: Cursor, pair: Pair, buckets: Sequence[int]
 ) -> Iterator[Difference]:
-    """Each row of these buckets that the live table has anew, has otherwise, or lacks."""
-    # No parameter: a percent sign in a name would be taken for the place of one.
+    """Yield each row of these buckets that is new or changed in the live table, or deleted from it."""
+    # No parameter, because a percent sign in a name would be read as a placeholder.
     chosen = sql.Literal(list(buckets))
     key_hash, row_hash = _hashes(other_cursor, pair)
     other_cursor.execute(
@@ -97,13 +97,13 @@ def differences(
 
 
 def state_expression(cursor: Cursor, pair: Pair) -> sql.Composed:
-    """What hashes a row of the table in the cursor's database, as far as one can write it."""
+    """Return the expression that hashes a row in the cursor's database, without generated columns."""
     columns = [column for column in pair.columns if column not in pair.live.generated]
     return row_hash(cursor, pair.live.schema, pair.live.name, columns, by_text=pair.retyped)
 
 
 def _hashes(cursor: Cursor, pair: Pair) -> tuple[sql.Composed, sql.Composed]:
-    """Of the key and of the whole row, but for what is computed of it."""
+    """Return the hashes of the key and of the whole row, without generated columns."""
     row = state_expression(cursor, pair)
     if not pair.keyed:
         return row, row

@@ -1,4 +1,4 @@
-"""Sequences of the database that comes in, set as far as the live one's: no key is given out a second time."""
+"""Advance the incoming database's sequences as far as the live one's, so that no key is returned twice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bool[]) AS wanted (schema,
 
 @dataclass(frozen=True)
 class Position:
-    """Where a sequence is: `last` was given out already if it `is_called`, and is the next value otherwise."""
+    """The position of a sequence: `last` was returned already if it `is_called`, and is the next value otherwise."""
 
     schema: str
     name: str
@@ -43,13 +43,13 @@ class Position:
 
     @property
     def next(self) -> int:
-        """The value that comes next, whether or not it is beyond the bounds."""
+        """The next value, even if it is beyond the bounds."""
         return self.last + self.step * self.is_called
 
 
 @dataclass
 class Advance:
-    """What becomes of them: where each is set to, and which stay behind, since the live one's value is beyond them."""
+    """The positions to set, and the sequences left behind: the live value is out of their bounds or direction."""
 
     steps: list[Position] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
@@ -60,7 +60,7 @@ class Advance:
 
 
 def plan(live: Mapping[str, Position], incoming: Mapping[str, Position]) -> Advance:
-    """By name; one that only one database has stays as it is. One that goes round goes on where the live one is."""
+    """Compare by name; one that only one database has is unchanged. One that cycles continues at the live position."""
     advance = Advance()
     for key, there in incoming.items():
         now = live.get(key)
@@ -80,7 +80,7 @@ def _is_behind(there: Position, now: Position) -> bool:
 
 
 def read_sequences(cursor: Cursor) -> dict[str, Position]:
-    """Every sequence of the database by `schema.sequence`. The cursor gives rows as mappings."""
+    """Read every sequence of the database, by `schema.sequence`. The cursor returns mappings."""
     rows = {(row["schema"], row["name"]): row for row in select(cursor, SEQUENCES)}
     return {
         table_key(*name): Position(**rows[name], last=value.last, is_called=value.is_called)
@@ -89,7 +89,7 @@ def read_sequences(cursor: Cursor) -> dict[str, Position]:
 
 
 def advance(incoming: Login, live: Mapping[str, Position]) -> Advance:
-    """Set those that are behind; raises ReleaseError. Call it while nobody writes to the live database."""
+    """Set those that are behind; raises ReleaseError. Call it while writers of the live database are locked out."""
     try:
         with session(incoming, APPLICATION) as cursor:
             planned = plan(live, read_sequences(cursor))

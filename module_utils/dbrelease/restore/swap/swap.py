@@ -1,4 +1,4 @@
-"""One database takes the place of the live one: application stopped, rows saved, both renamed, application started."""
+"""Replace the live database: stop the application, save rows, rename both databases, start the application."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NOT_KNOWN = (
 
 @dataclass(frozen=True)
 class Exchange:
-    """One swap; a copy is worth nothing after a failure, a database that was put aside before is kept.
+    """One swap; after a failure a restored copy is dropped, a database that a swap has put aside is kept.
 
     looking: a scan of the live database; there: the known state of each table of the incoming one.
     """
@@ -59,12 +59,12 @@ class Exchange:
 
     @property
     def incoming(self) -> Login:
-        """The database that comes in."""
+        """The login of the incoming database."""
         return self.plan.login.to(self.names.incoming)
 
     @property
     def copy(self) -> str:
-        """The run that made what comes in, where that is a restored copy; else empty."""
+        """The run that made the incoming database, if it is a restored copy; else empty."""
         return copied_by(self.names.incoming, self.plan.database) or ""
 
 
@@ -85,7 +85,7 @@ def live_scan_of(run: Run) -> LiveScan:
 
 
 def swap(plan: RestorePlan, database: str) -> dict[str, Any]:
-    """`database` takes the place of the live one; returns what the module of that name returns."""
+    """Put `database` in the place of the live one; return the result of the module database_swap."""
     with closing(plan.lock()) as lock:
         return swap_in(plan, database, lock)
 
@@ -97,7 +97,7 @@ def swap_in(
     looking: LiveScan | None = None,
     there: Mapping[str, State] | None = None,
 ) -> dict[str, Any]:
-    """The same, with the lock of the live database's name, which may be taken already.
+    """Do the same with the lock of the live database's name, which may be taken already.
 
     looking: a finished scan of the live database; there: the known state of each table of `database`.
     """
@@ -119,15 +119,15 @@ def swap_in(
         if plan.check_mode:
             return _as_result(one, SwapResult(planned()), changed=True)
         one = replace(one, left=read_left(one.incoming, plan.login.version_table, plan.container))
-        # Before the guardian begins, which puts them back where this process is killed before the exchange.
+        # Before the guardian starts, which puts them back if this process is killed before the exchange.
         with plan.work.alone_on_target():
             one.removed.remove(still_there(options.backend, options.remove_payload))
-        # The guardian shares the claim and the lock, so that no other run begins before it has repaired; and no other
+        # The guardian shares the claim and the lock, so that no other run begins before it has repaired; but no other
         # session and no thread.
         with plan.work.alone_on_target(), guarded(lambda: repair(one)), ending_in_order():
             _swap(one, done)
     except BaseException as error:
-        # Without the lock nothing was begun, and what it would undo is another run's.
+        # Without the lock nothing was begun, and what this would undo belongs to another run.
         if done.swapped is False:
             one.removed.put_back()
         if lock.held and not done.swapped:
@@ -147,14 +147,14 @@ def swap_in(
 
 
 def _is_known(one: Exchange) -> bool:
-    """Whether a run of this target's journal made, or put aside, what comes in."""
+    """Whether a run in this target's journal made the incoming database, or put it aside."""
     runs = {one.plan.run.run_id, *runs_of(one.plan.journal.read())}
     database, incoming = one.plan.database, one.names.incoming
     return any(incoming in (copy_name(database, run_id), kept_name(database, run_id)) for run_id in runs)
 
 
 def _checked(one: Exchange) -> Exchange:
-    """Refuse names that are not this database's; where there is no live database nothing is kept."""
+    """Refuse names that do not belong to this database; without a live database nothing is kept."""
     plan, names, database = one.plan, one.names, one.plan.database
     check_maintenance(f"Swapping {names.incoming} in", plan.maintenance, database, names.incoming)
     reason, advice = "", "see `psql --list`"
@@ -194,20 +194,20 @@ def _swap(one: Exchange, done: SwapResult) -> None:
     failure: BaseException | None = None
     try:
         away.stop()
-        # From here on every session in the database is ended: none may be another run's.
+        # From here on every session in the database is terminated: none may belong to another run.
         one.lock.take()
         _exchange(one, comparison, done)
     except BaseException as error:
         failure = error
         if done.swapped is False:
-            # Before the containers start: they would not find the revision that the database is at.
+            # Before the containers start: without the files they would not find the database's revision.
             with suppress(ReleaseError):
                 one.removed.put_back()
         raise
     finally:
         if comparison is not None:
             comparison.close()
-        # In every outcome; a failure to start does not hide an earlier one.
+        # In every outcome; a failure to start them does not hide an earlier one.
         if proof := away.end(failure):
             done.proofs.append(proof)
             done.away_ms, done.started = proof.duration_ms, away.stopping.containers
@@ -250,7 +250,7 @@ def _exchange(one: Exchange, comparison: Comparison | None, done: SwapResult) ->
 
 
 def repair(one: Exchange) -> None:
-    """For the guardian of a killed swap: connections are allowed, the containers run; the next run does the rest."""
+    """Repair after a killed swap: allow connections and start the containers; the next run does the rest."""
     plan, journal, names = one.plan, one.plan.journal, one.names
     allow_connections(plan.maintenance, [names.live, names.incoming, names.kept], plan.maintenance_again)
     last = [line for line in journal.read() if line["run_id"] == plan.run.run_id and line["step"] == SERVICES_STEP]
