@@ -478,7 +478,7 @@ def test_no_form_is_in_anything_that_a_run_leaves(played: Callable[..., tuple[st
     text, _ = played(CANARY, forms, fails=fails)
     assert leaks(text) == []
     assert "s3cr3t-t0ken" not in text
-    assert ("RuntimeError" if fails else "2) Shown: 1 row breaks it") in text
+    assert ("RuntimeError" if fails else "2) “Shown” failed: 1 row breaks it") in text
 
 
 def test_a_password_that_is_a_common_word_breaks_nothing(played: Callable[..., tuple[str, Path]]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 
 import psycopg2
-from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.postgres.session import Login, Session
 from own_sessions import connect
 
 PATIENCE_S = 60
@@ -22,6 +22,17 @@ def until(condition: Callable[[], object], what: str, seconds: float = PATIENCE_
         time.sleep(PAUSE_S)
 
 
+def _connected(login: Login) -> Session:
+    """A session; on a busy machine a short limit may end it before its first statement."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return connect(login, "tests")
+        except psycopg2.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+
+
 def until_an_idle_session_is_ended(login: Login, *, in_transaction: bool = False) -> None:
     """Return when the server has ended a session for having been idle.
 
@@ -31,7 +42,7 @@ def until_an_idle_session_is_ended(login: Login, *, in_transaction: bool = False
         host=login.host, port=login.port, user=login.user, password=login.password, dbname=login.database
     )
     idle.autocommit = True
-    with closing(idle), closing(connect(login, "tests")) as session, session.cursor() as cursor:
+    with closing(idle), closing(_connected(login)) as session, session.cursor() as cursor:
         cursor.execute("SET idle_session_timeout = 0")
         if in_transaction:
             idle.cursor().execute("BEGIN")

@@ -51,14 +51,13 @@ def plan_statements(connection: Connection, demands: Demands, database: Database
             planned = [_undecided_by_type(proof, types) for proof in planned]
             return [*observations, *(_with_the_bare_name(proof, stand_ins) for proof in planned)]
     except psycopg2.Error as error:
-        otherwise = (
-            "check that db_user may create tables and temporary tables in this database, and check the server's log"
+        advice = advised(
+            error,
+            "check that db_user may create tables and temporary tables in this database, and check the server's log.",
         )
         if isinstance(error, psycopg2.errors.LockNotAvailable):
-            otherwise = "another session has locked a table that the release alters"
-        raise ReleaseError(
-            f"Planning the declared queries failed ({server_reason(error)}): {advised(error, f'{otherwise}.')}"
-        ) from error
+            advice = f"another session has locked a table that the release alters; {advice}"
+        raise ReleaseError(f"Planning the declared queries failed ({server_reason(error)}): {advice}") from error
 
 
 def _plan_queries(cursor: Cursor, queries: Sequence[Statement]) -> list[Proof]:

@@ -1027,16 +1027,16 @@ def test_password_is_nowhere(
 
 # What somebody has set for the application's short statements, and what a migration needs.
 SET_FOR_THE_ROLE = {
-    "statement_timeout": "50ms",
-    "idle_in_transaction_session_timeout": "50ms",
+    "statement_timeout": "400ms",
+    "idle_in_transaction_session_timeout": "400ms",
     "default_transaction_isolation": "serializable",
     "default_transaction_read_only": "on",
     "max_parallel_workers_per_gather": "8",
 }
 SLOW = """
     op.execute("CREATE TABLE order_items AS SELECT current_setting('transaction_isolation') AS isolation,"
-               " current_setting('max_parallel_workers_per_gather') AS workers, pg_sleep(0.2)::text AS slept")
-    import time; time.sleep(0.2)
+               " current_setting('max_parallel_workers_per_gather') AS workers, pg_sleep(0.6)::text AS slept")
+    import time; time.sleep(0.6)
 """
 
 

@@ -174,7 +174,7 @@ def test_a_copy_that_differs_from_the_baseline_is_no_proof(shop: Shop, monkeypat
 
     monkeypatch.setattr(act, "make_copy", another)
     with pytest.raises(
-        ReleaseError, match=r"The restored copy equals the baseline: Different: public\.orders"
+        ReleaseError, match=r"“The restored copy equals the baseline” failed: Different: public\.orders"
     ) as caught:
         shop.rehearse()
 

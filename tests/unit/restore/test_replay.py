@@ -279,7 +279,7 @@ def test_text_of_no_known_encoding_is_one_sentence(server: Login, run_parameters
         world.back_up()
         world.execute("INSERT INTO plain VALUES (1, E'\\xe9')")
         with pytest.raises(
-            ReleaseError, match=r"text of the database is no valid ascii, as SQL_ASCII allows\): nothing was swapped"
+            ReleaseError, match=r"text of the database is no valid UTF8, as SQL_ASCII allows\): nothing was swapped"
         ):
             world.restore(state="live")
         assert world.databases() == {name: True}

@@ -73,7 +73,7 @@ def test_a_red_claim_hides_no_other_and_ends_the_stage_as_failed(
         cursor.execute(f"{ORDER}; UPDATE alembic_version SET version_num = 'a1'")
     with pytest.raises(ReleaseError) as raised:
         act({**params, "checks": CHECKS, "structure": STRUCTURE}, False)
-    assert "1) " in raised.value.message and "2) There is no order: 1 row breaks it." in raised.value.message
+    assert "1) " in raised.value.message and "2) “There is no order” failed: 1 row breaks it." in raised.value.message
     assert [p["name"] for p in raised.value.facts["proofs"] if p["status"] == "fail"] == [PROOFS[0], "checks.no_order"]
     assert events(params)[-1] == ("verify", "failed")
 

@@ -8,6 +8,7 @@ from contextlib import closing, suppress
 from functools import partial
 
 import psycopg2
+import psycopg2.errors
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
@@ -94,15 +95,15 @@ class Comparison:
                 keeper.saved.large_objects = compare_large_objects(self._large_objects, read_large_objects(cursor))
                 self.sequences = read_sequences(cursor)
                 return keeper.finish(header)
+        except (psycopg2.errors.CharacterNotInRepertoire, UnicodeDecodeError) as error:
+            raise ReleaseError(
+                "Saving the rows written since the backup failed (text of the database is no valid UTF8, as SQL_ASCII "
+                "allows): nothing was swapped; restore this database manually with pg_restore."
+            ) from error
         except psycopg2.Error as error:
             raise ReleaseError(
                 f"Saving the rows written since the backup failed ({server_reason(error)}): nothing was swapped; "
                 f"{advised(error, 'remove the cause, and rerun the playbook.')}"
-            ) from error
-        except UnicodeDecodeError as error:
-            raise ReleaseError(
-                f"Saving the rows written since the backup failed (text of the database is no valid {error.encoding}, "
-                "as SQL_ASCII allows): nothing was swapped; restore this database manually with pg_restore."
             ) from error
 
     def _hold_still(self, maintenance: Login) -> dict[str, Table]:
