@@ -172,6 +172,7 @@ class ContainerCommands:
                 for kind, data in _frames(stream):
                     (output.out if kind == STDOUT_STREAM else output.err)(data)
                 if feeder is not None:
+                    _hang_up(raw)  # the program has ended; the engine would hold back what it did not read
                     feeder.join()
             if hung_up.is_set():
                 raise ReleaseError(
@@ -182,7 +183,7 @@ class ContainerCommands:
             status = _settled_exit_status(api, execution)
         except (docker.errors.DockerException, OSError) as error:
             raise ReleaseError(
-                f"Running {argv[0]} in {self.place} failed ({_docker_reason(error)}): "
+                f"Running {argv[0]} in {self.place} failed ({engine_reason(error)}): "
                 "check with `docker ps` that the container is running."
             ) from error
         return output.finished(argv, status, begun, timeout_s)
@@ -278,7 +279,7 @@ def docker_client() -> docker.DockerClient:
     except docker.errors.DockerException as error:
         by = f" by the Docker context {name}" if name else ""
         raise ReleaseError(
-            f"Reaching the container engine on the target{by} failed ({_docker_reason(error)}): "
+            f"Reaching the container engine on the target{by} failed ({engine_reason(error)}): "
             "start it, or give the deploying user access to its socket."
         ) from error
 
@@ -383,8 +384,7 @@ def _hanging_up(raw: Any, after_s: float) -> Iterator[threading.Event]:
 
     def hang_up() -> None:
         hung_up.set()
-        with suppress(OSError):
-            raw.shutdown(socket.SHUT_RDWR)
+        _hang_up(raw)
 
     timer = threading.Timer(after_s, hang_up)
     timer.daemon = True
@@ -410,6 +410,11 @@ def _feed_in_background(raw: Any, stdin: IO[bytes]) -> threading.Thread:
     return thread
 
 
+def _hang_up(raw: Any) -> None:
+    with suppress(OSError):
+        raw.shutdown(socket.SHUT_RDWR)
+
+
 def _half_close(raw: Any) -> None:
     with suppress(OSError):
         raw.shutdown(socket.SHUT_WR)
@@ -428,7 +433,8 @@ def _settled_exit_status(api: Any, execution: str) -> int:
     )
 
 
-def _docker_reason(error: Exception) -> str:
+def engine_reason(error: object) -> str:
+    """What the engine says of an error, on one line."""
     explanation = getattr(error, "explanation", None)
     return " ".join(str(explanation or error).split())
 

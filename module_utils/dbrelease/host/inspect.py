@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -80,19 +81,27 @@ def inspect(containers: Mapping[str, str]) -> dict[str, Attributes | None]:
     """Read the engine's attributes of each container, None for one that does not exist."""
     if not containers:
         return {}
+    with _asking("Inspecting containers by the container engine") as client:
+        return {service: inspect_one(client, container) for service, container in containers.items()}
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[docker.DockerClient]:
+    """The target's engine while the block runs; raises ReleaseError where it does not answer."""
     client = docker_client()
     try:
-        return {service: _inspect_one(client, container) for service, container in containers.items()}
+        yield client
     except (docker.errors.DockerException, OSError) as error:
         raise ReleaseError(
-            f"Inspecting containers by the container engine on the target failed ({' '.join(str(error).split())}): "
+            f"{what} on the target failed ({' '.join(str(error).split())}): "
             "check that the deploying user can run `docker ps` there."
         ) from error
     finally:
         client.close()
 
 
-def _inspect_one(client: docker.DockerClient, container: str) -> Attributes | None:
+def inspect_one(client: docker.DockerClient, container: str) -> Attributes | None:
+    """The engine's attributes of a container by its name or id; None for one that does not exist."""
     try:
         attributes: Attributes = client.api.inspect_container(container)
     except docker.errors.NotFound:
@@ -113,16 +122,8 @@ def replicas(container: str, *, stopped: bool = True) -> list[str]:
     keys = next((keys for keys in SERVICE_LABELS if all(labels.get(key) for key in keys)), ())
     if attributes is None or not keys or labels.get(ONE_OFF) == "True":
         return [container]
-    client = docker_client()
-    try:
+    with _asking(f"Listing the containers of the service of {container}") as client:
         found = client.api.containers(all=True, filters={"label": [f"{key}={labels[key]}" for key in keys]})
-    except (docker.errors.DockerException, OSError) as error:
-        raise ReleaseError(
-            f"Listing the containers of the service of {container} failed ({' '.join(str(error).split())}): check that "
-            "the deploying user can run `docker ps` on the target."
-        ) from error
-    finally:
-        client.close()
     others = [
         one["Names"][0].removeprefix("/")
         for one in found

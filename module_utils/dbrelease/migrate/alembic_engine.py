@@ -13,7 +13,7 @@ from ..core.proof import Proof
 from ..host.commands import Commands, Finished, missing_program
 from ..host.orphan_programs import end_programs
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch
-from ..postgres.revision import _asking
+from ..postgres.revision import asking
 from ..postgres.session import LOST_CLIENT_OPTIONS, NO_WORKERS, TIMEOUTS, TRANSACTIONS, Login, Row, select
 from .alembic import libpq_options
 from .env_py import let_it_write
@@ -100,7 +100,7 @@ class Alembic:
 
 def unlimited(login: Login) -> dict[str, str]:
     """Settings without timeouts, only those that the server knows: it refuses a session with an unknown setting."""
-    with _asking(login, "dbrelease timeouts") as cursor:
+    with asking(login, "dbrelease timeouts") as cursor:
         found = select(cursor, "SELECT name FROM pg_settings WHERE name = ANY (%s) ORDER BY 1", (list(TIMEOUTS),))
     return {row["name"]: "0" for row in found}
 

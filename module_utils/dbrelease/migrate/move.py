@@ -15,7 +15,7 @@ from ..core.proof import Proof
 from ..postgres.fingerprints import position, write_counters
 from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
-from ..postgres.revision import _asking, revisions_or_none
+from ..postgres.revision import asking, revisions_or_none
 from ..postgres.session import Login, Row, select
 from ..postgres.terminate import end_sessions
 from ..postgres.writers import WriterWatch
@@ -153,7 +153,7 @@ def with_invalid_indexes(proof: Proof, login: Login) -> Proof:
 
 def read_counters(login: Login) -> Row:
     """Read the write counters of the database, in a session of its own."""
-    with _asking(login, "dbrelease counters") as cursor:
+    with asking(login, "dbrelease counters") as cursor:
         if cursor.connection.server_version < TELLS_AT_ONCE:
             time.sleep(LATE_S)
         return write_counters(cursor)
@@ -170,7 +170,7 @@ class Position:
 
 def read_position(login: Login) -> Position:
     """Read the current position; read early, the wait before a move passes during other work."""
-    with _asking(login, "dbrelease counters") as cursor:
+    with asking(login, "dbrelease counters") as cursor:
         row = position(cursor)
         others = select(cursor, OTHERS)[0]["sessions"]
         return Position(row, time.monotonic(), others > 0 or cursor.connection.server_version < TELLS_AT_ONCE)
@@ -186,5 +186,5 @@ def read_counters_before(login: Login, first: Position | None = None) -> Row:
         first = read_position(login)
     if first.late:
         time.sleep(max(0.0, first.moment + LATE_S - time.monotonic()))
-    with _asking(login, "dbrelease counters") as cursor:
+    with asking(login, "dbrelease counters") as cursor:
         return {**write_counters(cursor), "since": first.row["xid"], "running": first.row["running"]}

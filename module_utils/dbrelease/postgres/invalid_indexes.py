@@ -8,7 +8,7 @@ import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
-from .revision import _asking
+from .revision import asking
 from .session import Login, Row, select
 
 # One that is being built now is not valid yet; one of a partitioned table is not until each partition has its own.
@@ -36,7 +36,7 @@ def read_invalid(cursor: Cursor, tables: Sequence[int] | None = None) -> list[Ro
 def left_invalid(login: Login) -> list[Row]:
     """Those of a database that can be asked, in a session of its own."""
     try:
-        with _asking(login, "dbrelease indexes") as cursor:
+        with asking(login, "dbrelease indexes") as cursor:
             return read_invalid(cursor)
     except (ReleaseError, psycopg2.Error):
         return []

@@ -51,7 +51,7 @@ def _select_revisions(schema: str, table: str) -> sql.Composed:
 
 def read_revisions(login: Login, table: str) -> list[str]:
     """The database's revisions; raises ReleaseError where it does not answer."""
-    with _asking(login, "dbrelease revision") as cursor:
+    with asking(login, "dbrelease revision") as cursor:
         return database_revisions(cursor, table)
 
 
@@ -68,7 +68,8 @@ def revisions_or_none(login: Login, table: str, patience_s: float = 0.0) -> list
 
 
 @contextmanager
-def _asking(login: Login, application: str) -> Iterator[RealDictCursor]:
+def asking(login: Login, application: str) -> Iterator[RealDictCursor]:
+    """A read-only session of its own for some questions, whose rows are mappings."""
     with (
         closing(connect(login, application, read_only=True)) as connection,
         connection.cursor(cursor_factory=RealDictCursor) as cursor,

@@ -18,8 +18,8 @@ from ..core.display import last_words
 from ..core.errors import ReleaseError
 from ..core.journal import Run
 from ..core.redaction import Secret, learn
-from ..host.commands import docker_client
-from ..host.inspect import POSTGRES_PORT, network_hosts
+from ..host.commands import docker_client, engine_reason
+from ..host.inspect import POSTGRES_PORT, inspect_one, network_hosts
 from ..postgres.session import Login, connect
 from .recipe import Limits, LiveServer, command_of, environment_for, refused
 
@@ -66,8 +66,8 @@ def remove_left(run: Run) -> list[str]:
         _remove(client, [one["Id"] for one in found], networks)
     except (docker.errors.DockerException, OSError) as error:
         raise ReleaseError(
-            f"Removing what an earlier rehearsal left failed ({_reason(error)}): check that the deploying user can run "
-            "`docker ps`, and rerun the playbook."
+            f"Removing what an earlier rehearsal left failed ({engine_reason(error)}): check that the deploying user "
+            "can run `docker ps`, and rerun the playbook."
         ) from error
     finally:
         client.close()
@@ -109,7 +109,7 @@ def throwaway_server(run: Run, image: str, live: LiveServer, limits: Limits) -> 
             client.api.start(created)
             login = _wait(client, created, live.superuser, password, limits, lines)
         except (docker.errors.DockerException, OSError) as error:
-            raise refused(f"a container of the image {image} could not be started: {_reason(error)}") from error
+            raise refused(f"a container of the image {image} could not be started: {engine_reason(error)}") from error
         yield ThrowawayServer(name, name, login, round((time.monotonic() - begun) * 1000))
     finally:
         try:
@@ -138,7 +138,7 @@ def _wait(
     """The login, once the server accepts it; raises a refusal where the container ends, or the time is up."""
     deadline, cause = time.monotonic() + limits.start_s, "it has no address"
     while time.monotonic() < deadline:
-        attributes = _inspected(client, container)
+        attributes = inspect_one(client, container)
         if attributes is None or not attributes["State"]["Running"]:
             raise refused(f"a server of the live database's image ended while it started{_printed(lines, password)}")
         for host in network_hosts(attributes):
@@ -154,14 +154,6 @@ def _wait(
         f"a server of the live database's image did not accept a session from the target within {limits.start_s} s: "
         f"{cause.rstrip('.')}{_printed(lines, password)}"
     )
-
-
-def _inspected(client: docker.DockerClient, container: str) -> dict[str, Any] | None:
-    try:
-        attributes: dict[str, Any] = client.api.inspect_container(container)
-    except docker.errors.NotFound:
-        return None
-    return attributes
 
 
 def _printed(lines: deque[str], password: str) -> str:
@@ -180,11 +172,12 @@ def _remove(client: docker.DockerClient, containers: list[str], networks: list[s
         except docker.errors.APIError as error:
             failed = error
         deadline = time.monotonic() + GONE_S
-        while _inspected(client, container) is not None:
+        while inspect_one(client, container) is not None:
             if time.monotonic() > deadline:
                 raise ReleaseError(
-                    f"Removing the container {container} of a rehearsal failed ({_reason(failed or 'it still exists')})"
-                    f": remove it with `docker rm --force --volumes {container}`."
+                    f"Removing the container {container} of a rehearsal failed "
+                    f"({engine_reason(failed or 'it still exists')}): "
+                    f"remove it with `docker rm --force --volumes {container}`."
                 ) from failed
             time.sleep(POLL_S)
     for network in networks:
@@ -195,10 +188,6 @@ def _remove(client: docker.DockerClient, containers: list[str], networks: list[s
                 if error.status_code == 404:
                     continue
                 raise ReleaseError(
-                    f"Removing the network {network} of a rehearsal failed ({_reason(error)}): remove it with "
+                    f"Removing the network {network} of a rehearsal failed ({engine_reason(error)}): remove it with "
                     f"`docker network rm {network}`."
                 ) from error
-
-
-def _reason(error: object) -> str:
-    return " ".join(str(getattr(error, "explanation", None) or error).split())
