@@ -12,7 +12,15 @@ from typing import Any
 
 Shape = Any
 EACH = "*"
-WORDS = {str: "a text", int: "a whole number", bool: "true or false", list: "a list", dict: "an object", None: "null"}
+WORDS = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    None: "null",
+}
 
 
 def fits(value: Any, shape: Shape) -> bool:
