@@ -81,6 +81,7 @@ class TableWait:
     """The longest time that a writer and a reader waited for one table; None where no probe observed it.
 
     rows: how many times a row of the table was tried. A table in which none was found is observed by its lock alone.
+    gap_ms: the longest time between two requests of the writer; a wait that is no longer may have been missed.
     finished: false where the wait went on when the observation ended, so that it is at least this long.
     """
 
@@ -90,6 +91,7 @@ class TableWait:
     writer: Fault | None = None
     reader: Fault | None = None
     rows: int = 0
+    gap_ms: float = 0.0
     finished: bool = True
 
 

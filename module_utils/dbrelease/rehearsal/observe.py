@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -170,6 +171,7 @@ class _Observer:
         self.problems: list[str] = []
         self.probes: list[tuple[Probe, Probe]] = []
         self.log: StatementLog | None = None
+        self.logged = False
         self.samples = _Samples()
         self._declared = tables
         self._session = connect(login, APPLICATION_NAME)
@@ -187,15 +189,16 @@ class _Observer:
         self.pids = {probe.pid for pair in self.probes for probe in pair}
         (self.figures,) = select(self._cursor, FIGURES)
         self.samples.last_ms = self.figures["now"]
+        self.began_s = self.ended_s = time.monotonic()
         for probe in self._all_probes():
             probe.start()
         self._sampler.start()
 
     def end(self) -> Observation:
         """Stop, read what is there after, and compare."""
+        self.ended_s = time.monotonic()
         self._stopping.set()
         self._sampler.join()
-        ended_ms = self.samples.last_ms
         for probe in self._all_probes():
             probe.stop(0)
         for probe in self._all_probes():
@@ -207,7 +210,7 @@ class _Observer:
             self.problems.append(f"Reading the catalog afterwards failed: {server_reason(error)}.")
             figures, after = self.figures, self.before
         ran = self._statements()
-        return _Account(self, ran, after, figures, ended_ms).observation()
+        return _Account(self, ran, after, figures).observation()
 
     def close(self) -> None:
         """Close the sessions, and let the server log as before."""
@@ -332,6 +335,7 @@ class _Observer:
         own = {self._session.info.backend_pid, *self.pids}
         try:
             logged = self.log.read(self.login.database, self.application, own)
+            self.logged = True
         except UnreadableError as error:
             self.problems.append(
                 f"The server's log could not be read, because {error}: statements that are shorter than the largest "
@@ -345,11 +349,9 @@ class _Observer:
 class _Account:
     """One observation out of samples, log, probes and catalog."""
 
-    def __init__(
-        self, observer: _Observer, ran: list[_Ran], after: CatalogState, figures: Row, ended_ms: float
-    ) -> None:
+    def __init__(self, observer: _Observer, ran: list[_Ran], after: CatalogState, figures: Row) -> None:
         self.observer, self.samples = observer, observer.samples
-        self.ran, self.after, self.figures, self.ended_ms = ran, after, figures, ended_ms
+        self.ran, self.after, self.figures = ran, after, figures
         self.began_ms: float = observer.figures["now"]
         self.migration = {one.pid for one in ran}
         self.numbers = {id(one): number for number, one in enumerate(ran, start=1)}
@@ -361,7 +363,7 @@ class _Account:
         waits = tuple(self._wait(writer, reader) for writer, reader in self.observer.probes)
         statements = self._kept(self._statements(), waits)
         return Observation(
-            duration_ms=_round(self.ended_ms - self.began_ms),
+            duration_ms=_round((self.observer.ended_s - self.observer.began_s) * 1000),
             largest_gap_ms=_round(self.samples.largest_gap_ms),
             samples=self.samples.count,
             statements=statements,
@@ -429,7 +431,9 @@ class _Account:
             and one.tag not in CONTROL
         ]
         if len(running) < 2:
-            return (running[0] if running else None), True
+            # Without the log a short statement in front of this one may have been missed.
+            certain = bool(running) and (self.observer.logged or running[0].begin_ms <= held.before_ms)
+            return (running[0] if running else None), certain
         # Only to choose among those of one gap, and it is said that it is a choice.
         relation = self.observer.before.relations.get(held.oid)
         named = [one for one in running if relation and relation["name"] in one.text]
@@ -449,6 +453,7 @@ class _Account:
             writer=self._fault(writer),
             reader=self._fault(reader),
             rows=writer.rows,
+            gap_ms=_round(max(writer.largest_gap_ms, 0.0)),
             finished=all(probe.longest is None or probe.longest.finished for probe in (writer, reader)),
         )
 

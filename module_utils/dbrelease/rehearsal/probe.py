@@ -92,14 +92,15 @@ class Probe(threading.Thread):
         self.oid, self.mode = oid, mode
         self.waits: list[Wait] = []
         self.longest: Wait | None = None
-        self.rows = self.rounds = 0
+        self.rows = 0
+        self.largest_gap_ms = 0.0
         self.problem = ""
         self._name, self._stopping = name, threading.Event()
         self._row: Wait | None = None
         self._row_place, self._pages = "", 0
         # A wait for an index, over several attempts.
         self._index: Wait | None = None
-        self._offset_ms = 0.0
+        self._offset_ms = self._answered_ms = 0.0
 
     def run(self) -> None:
         """Request the locks until stop() is called."""
@@ -108,8 +109,8 @@ class Probe(threading.Thread):
                 cursor.execute(SETTINGS)
                 cursor.execute("SELECT extract(epoch FROM clock_timestamp())::float8 * 1000")
                 self._offset_ms = cursor.fetchall()[0][0] - time.monotonic() * 1000
+                self._answered_ms = self._now()
                 while not self._stopping.is_set() and self._round(cursor):
-                    self.rounds += 1
                     self._stopping.wait(PAUSE_S)
         except psycopg2.Error as error:
             self.problem = f"its probe ended early: {server_reason(error)}"
@@ -145,6 +146,9 @@ class Probe(threading.Thread):
             self._keep(Wait(begun, self._now()))
             return self._found_again(cursor)
         ((received, answered, self._pages, place, xmax, taken),) = cursor.fetchall()
+        if self._index is None:
+            self.largest_gap_ms = max(self.largest_gap_ms, received - self._answered_ms)
+        self._answered_ms = answered
         if self._index is not None:
             received, self._index = self._index.begin_ms, None
         self._keep(Wait(received, answered))

@@ -205,16 +205,27 @@ def test_another_session_is_not_the_migrations_fault(migration: Migration) -> No
 
 
 def test_two_statements_are_named_the_one_that_locks_and_the_one_that_lasts(migration: Migration) -> None:
+    locks = "DO $$BEGIN CREATE TABLE items (order_id int REFERENCES orders); PERFORM pg_sleep(0.3); END$$"
     with observing(migration.login, ["orders"]) as seen:
-        migration.execute("BEGIN", "CREATE TABLE items (order_id int REFERENCES orders)", "SELECT pg_sleep(0.3)")
-        migration.execute("COMMIT")
+        migration.execute("BEGIN", locks, "SELECT pg_sleep(0.6)", "COMMIT")
     fault = of(seen.observation, "orders").writer
     assert fault is not None
     named = [seen.observation.statement(number) for number in (fault.statement, fault.through)]
-    assert [one and one.text[:12] for one in named] == ["CREATE TABLE", "SELECT pg_sl"]
+    assert [one and one.text for one in named] == [locks, "SELECT pg_sleep(0.6)"]
     assert [(one.kind, one.on, one.valid) for one in seen.observation.changes] == [
         ("foreign_key", "public.items", True)
     ]
+
+
+def test_a_statement_that_may_have_been_missed_makes_the_one_at_fault_uncertain(
+    migration: Migration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observe, "PAUSE_S", 0.2)
+    with observing(migration.login, ["orders"]) as seen:
+        migration.execute("BEGIN", "LOCK TABLE orders IN SHARE MODE", "SELECT 1", "SELECT pg_sleep(0.5)", "COMMIT")
+    fault = of(seen.observation, "orders").writer
+    assert fault is not None
+    assert (fault.mode, fault.certain) == ("SHARE", False)
 
 
 def test_a_migration_that_locks_rows_and_then_the_table_meets_no_deadlock(migration: Migration) -> None:
@@ -364,7 +375,7 @@ def test_what_could_not_be_observed_is_said(migration: Migration, monkeypatch: p
 
 
 def test_a_migration_that_fails_is_observed_too(migration: Migration) -> None:
-    with pytest.raises(Exception, match="no such"), observing(migration.login, ["orders"]) as seen:
+    with pytest.raises(Exception, match="no_such"), observing(migration.login, ["orders"]) as seen:
         migration.execute("DROP TABLE no_such")
     assert seen.observation.duration_ms > 0
     assert left(migration.watch) == []
