@@ -31,11 +31,11 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     Without them, its destinations are not confined.
 
     Omitted lists are empty, an omitted `migration.success_pattern` is empty text, `migration.version_table` is
-    Alembic's own, `migration.container` is backend; `api` stays omitted. Each payload item has its `sha256` and
-    absolute `path`, each finalize step its `sql`; `migration.revision_files` has the name and content of each
-    revision of the payload, for a preview where Alembic does not have it yet. `rollback` has the list `guards`, and in
-    `script` the content of its `sql` file; both are empty where `rollback` is omitted, and so are
-    `tables.altered` and `tables.audit`.
+    Alembic's own, `migration.container` is backend, `migration.budget` has no key; `api` stays omitted. Each
+    payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` has
+    the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
+    `rollback` has the list `guards`, and in `script` the content of its `sql` file; both are empty where `rollback`
+    is omitted, and so are `tables.altered` and `tables.audit`.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -115,7 +115,7 @@ def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
 
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
     left_out = {"payload": [], "finalize": [], "environment": [], "success_pattern": "", "version_table": VERSION_TABLE}
-    migration = {**left_out, "container": BACKEND, **release["migration"]}
+    migration = {**left_out, "container": BACKEND, "budget": {}, **release["migration"]}
     for item in migration["payload"]:
         sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
         item |= {"path": str(place_of(directory, item["source"])), "sha256": sha256}
