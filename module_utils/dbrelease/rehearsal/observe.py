@@ -41,7 +41,8 @@ from .probe import Probe, Wait
 from .statement_log import Logged, StatementLog, UnreadableError
 
 APPLICATION_NAME = "dbrelease observe"
-PAUSE_S = 0.003
+# Between samples; the longer one while nothing begins, ends or is locked, so that the migration keeps the processor.
+PAUSE_S, LONGEST_PAUSE_S = 0.003, 0.012
 STOP_S = 2.0
 PROBED_AT_MOST = 16
 KEPT_STATEMENTS = 200
@@ -52,19 +53,22 @@ FAULTLESS_MS = 20.0
 CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "START TRANSACTION", "SAVEPOINT", "RELEASE", "SET", "SHOW"})
 HIDDEN = "<insufficient privilege>"
 
+# Prepared: planning it each time takes longer than executing it.
 SAMPLE = """
+PREPARE dbrelease_sample (oid, int[]) AS
 WITH locks AS MATERIALIZED (
   SELECT pid, json_agg(json_build_array(relation::int8, mode, granted)) AS held FROM pg_locks
-  WHERE locktype = 'relation' AND database = %(database)s AND relation >= 16384 GROUP BY pid)
+  WHERE locktype = 'relation' AND database = $1 AND relation >= 16384 GROUP BY pid)
 SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS now, a.pid, a.application_name AS application,
        a.state, a.query, extract(epoch FROM a.query_start)::float8 * 1000 AS query_start,
        extract(epoch FROM a.state_change)::float8 * 1000 AS state_change,
        a.backend_xid::text AS xid, a.wait_event_type = 'Lock' AS waiting, locks.held,
-       CASE WHEN a.pid = ANY (%(probes)s) AND a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid) END AS blockers
+       CASE WHEN a.pid = ANY ($2) AND a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid) END AS blockers
 FROM pg_stat_activity a LEFT JOIN locks USING (pid)
-WHERE a.datid = %(database)s AND a.pid <> pg_backend_pid()
+WHERE a.datid = $1 AND a.pid <> pg_backend_pid()
   AND coalesce(a.backend_type, 'client backend') = 'client backend'
 """
+TAKE_SAMPLE = "EXECUTE dbrelease_sample (%(database)s, %(probes)s)"
 NOW = "SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS now"
 # Only the database's own figures: an aggregate of the cluster would have those of others.
 FIGURES = """
@@ -258,13 +262,17 @@ class _Observer:
 
     def _sample_on(self) -> None:
         given = {"database": self.figures["database"], "probes": list(self.pids)}
+        pause, known = PAUSE_S, (0, 0)
         try:
+            self._cursor.execute(SAMPLE)
             while True:
                 last = self._stopping.is_set()
-                self._note(select(self._cursor, SAMPLE, given))
+                self._note(select(self._cursor, TAKE_SAMPLE, given))
                 if last:
                     return
-                self._stopping.wait(PAUSE_S)
+                before, known = known, (len(self.samples.ran), len(self.samples.held))
+                pause = PAUSE_S if known != before else min(pause * 1.1, LONGEST_PAUSE_S)
+                self._stopping.wait(pause)
         except psycopg2.Error as error:
             self.problems.append(f"The sampler ended early: {server_reason(error)}.")
 

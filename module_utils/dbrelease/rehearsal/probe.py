@@ -23,7 +23,7 @@ from ..postgres.session import Login, connect, server_reason
 from .observation import READER_MODE, WRITER_MODE
 
 APPLICATION_NAME = "dbrelease probe"
-PAUSE_S = 0.005
+PAUSE_S = {WRITER_MODE: 0.006, READER_MODE: 0.012}
 INDEX_WAIT_MS = 50
 # A wait that is shorter is that of any statement on a busy server.
 WORTH_KEEPING_MS = 5.0
@@ -111,7 +111,7 @@ class Probe(threading.Thread):
                 self._offset_ms = cursor.fetchall()[0][0] - time.monotonic() * 1000
                 self._answered_ms = self._now()
                 while not self._stopping.is_set() and self._round(cursor):
-                    self._stopping.wait(PAUSE_S)
+                    self._stopping.wait(PAUSE_S[self.mode])
         except psycopg2.Error as error:
             self.problem = f"its probe ended early: {server_reason(error)}"
         finally:

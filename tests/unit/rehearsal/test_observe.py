@@ -221,6 +221,7 @@ def test_a_statement_that_may_have_been_missed_makes_the_one_at_fault_uncertain(
     migration: Migration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(observe, "PAUSE_S", 0.2)
+    monkeypatch.setattr(observe, "LONGEST_PAUSE_S", 0.2)
     with observing(migration.login, ["orders"]) as seen:
         migration.execute("BEGIN", "LOCK TABLE orders IN SHARE MODE", "SELECT 1", "SELECT pg_sleep(0.5)", "COMMIT")
     fault = of(seen.observation, "orders").writer
