@@ -150,6 +150,14 @@ lock_waits:
   type: list
   elements: dict
   returned: always
+ended_sessions:
+  description:
+    - The sessions that blocked, and that were ended because O(lock.blockers) allows it. As RV(lock_waits), with
+      C(action) (V(terminated), or V(canceled) for the work of an autovacuum), C(idle_seconds), and C(ended), whether
+      the session was observed to have ended.
+  type: list
+  elements: dict
+  returned: always
 started_at:
   description: When Alembic was started, UTC, ISO 8601; empty if it was not.
   type: str

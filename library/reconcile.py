@@ -147,6 +147,14 @@ lock_waits:
   type: list
   elements: dict
   returned: always
+ended_sessions:
+  description:
+    - The sessions that blocked, and that were ended because O(lock.blockers) allows it. As RV(lock_waits), with
+      C(action) (V(terminated), or V(canceled) for the work of an autovacuum), C(idle_seconds), and C(ended), whether
+      the session was observed to have ended.
+  type: list
+  elements: dict
+  returned: always
 proofs:
   description:
     - C(reconcile.<table>.leftover) for each table where the state is V(before), else C(reconcile.<foreign key>),

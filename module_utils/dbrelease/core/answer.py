@@ -25,7 +25,7 @@ ALWAYS = {"changed": "bool", "failed": "bool", "msg": "str", "refused": "bool", 
 ON_FAILURE = {
     **{"sqlstate": "str", "table": "str", "observation": "str"},
     **{"attempts": "int", "rows_lost": "int", "could_not_run": "bool"},
-    **{"lock_waits": "list", "revisions": "list", "proofs": "list"},
+    **{"lock_waits": "list", "ended_sessions": "list", "revisions": "list", "proofs": "list"},
 }
 # Of an answer that is no JSON, Ansible itself makes this.
 UNREADABLE = {"module_stdout": "str", "module_stderr": "str", "rc": "raw"}

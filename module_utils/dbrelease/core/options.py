@@ -50,6 +50,15 @@ LOCK_OPTIONS: Options = {
             "timeout_ms": {"type": "int", "default": 500},
             "attempts": {"type": "int", "default": 10},
             "deadline_seconds": {"type": "int", "default": 120},
+            "blockers": {
+                "type": "dict",
+                "default": {},
+                "options": {
+                    "wait": {"type": "bool", "default": False},
+                    "cancel_autovacuum": {"type": "bool", "default": False},
+                    "end_idle_in_transaction": {"type": "int", "default": 0},
+                },
+            },
         },
     },
 }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..postgres.proof_instant import Instant
 from ..postgres.session import Connection, Login, Row, connect
 from .step_guards import StepGuards
 from .steps import Attempt, Step, attempt_step, check_alone, count_pending
+
+BLOCKERS_PROOF = "migrate.finalize_blockers"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class Finalized:
     unproven: list[str] = field(default_factory=list)
     would_run: list[str] = field(default_factory=list)
     lock_waits: list[Row] = field(default_factory=list)
+    ended_sessions: list[Row] = field(default_factory=list)
     transactions: list[int] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -55,6 +59,7 @@ class Finalized:
             "unproven": self.unproven,
             "would_run": self.would_run,
             "lock_waits": self.lock_waits,
+            "ended_sessions": self.ended_sessions,
         }
 
 
@@ -74,7 +79,7 @@ class Finalizer:
         done = Finalized()
         connection = connect(self.login, self.application_name)
         try:
-            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
+            with watch_blockers(self.login, self.application_name, limits=self.limits.only_reading) as watch:
                 done.lock_waits = watch.seen
                 for step in steps:
                     self._chosen(step)
@@ -98,8 +103,7 @@ class Finalizer:
             self._chosen(step)
         connection = connect(self.login, self.application_name)
         try:
-            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
-                done.lock_waits = watch.seen
+            with self._watched(done) as watch:
                 for number, step in enumerate(steps):
                     try:
                         self._run_step(connection, step, watch, done)
@@ -118,6 +122,17 @@ class Finalizer:
                         raise
         finally:
             connection.close()
+
+    @contextmanager
+    def _watched(self, done: Finalized) -> Iterator[LockWatch]:
+        """What the watch did to sessions that blocked is known, and proved, once it has ended."""
+        watch = LockWatch()
+        try:
+            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
+                done.lock_waits, done.ended_sessions = watch.seen, watch.acts.rows
+                yield watch
+        finally:
+            done.proofs.extend(watch.acts.proofs(BLOCKERS_PROOF))
 
     def _chosen(self, step: Step) -> list[Mapping[str, Any]]:
         declared = {check["name"]: check for check in self.checks}

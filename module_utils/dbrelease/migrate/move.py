@@ -22,6 +22,7 @@ from ..postgres.writers import WriterWatch
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge
 
+BLOCKERS_PROOF = "migrate.blockers"
 # A server restarts all its processes when one was killed, and accepts connections once it has recovered.
 RECOVERY_S = 15.0
 # What remains of the time limit must suffice to begin an attempt.
@@ -91,6 +92,7 @@ class Moved:
     lock_waits: list[Row]
     before: Row
     after: Row | None
+    ended_sessions: list[Row]  # what the release allows to do to sessions that blocked
     writers: Row  # whose transactions those of that time were, from WriterWatch.facts()
     made_when_started: list[str]  # before the migration, as pg_dump names it
 
@@ -138,9 +140,10 @@ def migrate(task: Task, engine: Engine, first: Position | None = None) -> Moved:
     revisions = revisions_or_none(login, task.table, RECOVERY_S)
     outcome = replace(ended, revisions=revisions, duration_ms=duration_ms)
     proofs = [with_invalid_indexes(judge(move, outcome), login), *engine.proofs(), task.log.close()]
+    proofs += watch.acts.proofs(BLOCKERS_PROOF)
     after = read_counters(login) if revisions is not None else None
-    seen, facts = list(watch.seen), writers.facts()
-    return Moved(proofs, revisions, started_at, duration_ms, attempts, seen, before, after, facts, made)
+    seen, acts, facts = list(watch.seen), list(watch.acts.rows), writers.facts()
+    return Moved(proofs, revisions, started_at, duration_ms, attempts, seen, before, after, acts, facts, made)
 
 
 def with_invalid_indexes(proof: Proof, login: Login) -> Proof:

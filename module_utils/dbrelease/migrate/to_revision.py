@@ -33,6 +33,8 @@ from .reads_only import prove as prove_reads_only
 from .role import settings_for
 from .sql_engine import Script
 
+MOVED = ("attempts", "lock_waits", "ended_sessions", "started_at", "duration_ms")
+
 
 def bring_to_revision(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the module: `changed` is true where the database was migrated, or in check mode would be."""
@@ -156,7 +158,7 @@ def _move(
             "changed": moved.revisions != [move.from_revision],
             "log": str(log.path),
             "revisions_after": moved.revisions,
-            **{key: getattr(moved, key) for key in ("attempts", "lock_waits", "started_at", "duration_ms")},
+            **{key: getattr(moved, key) for key in MOVED},
         }
         answer = _as_result(result, move, [*result["proofs"], *proofs])
         if answer["message"]:
@@ -175,7 +177,16 @@ class _Failed(ReleaseError):
     """The move failed: all facts go into the result; the journal already has them."""
 
     def __init__(self, answer: dict[str, Any], *, refused: bool) -> None:
-        kept = ("changed", "proofs", "revisions_before", "revisions_after", "log", "attempts", "lock_waits")
+        kept = (
+            "changed",
+            "proofs",
+            "revisions_before",
+            "revisions_after",
+            "log",
+            "attempts",
+            "lock_waits",
+            "ended_sessions",
+        )
         super().__init__(answer["message"], refused=refused, **{key: answer[key] for key in kept})
 
 
@@ -191,7 +202,7 @@ def _file(run: Run, label: str, suffix: str) -> Path:
 
 
 def _facts(moved: Moved) -> dict[str, Any]:
-    keys = ("started_at", "duration_ms", "attempts", "lock_waits", "revisions", "before", "after", "writers")
+    keys = (*MOVED, "revisions", "before", "after", "writers")
     made = {MADE_WHEN_STARTED: moved.made_when_started} if moved.made_when_started else {}
     return {key: getattr(moved, key) for key in keys} | made
 
@@ -203,6 +214,7 @@ def _empty(move: Move) -> dict[str, Any]:
         "revision": move.revision,
         "attempts": 0,
         "lock_waits": [],
+        "ended_sessions": [],
         "started_at": "",
         "duration_ms": 0,
         "log": "",

@@ -8,7 +8,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 import psycopg2
@@ -17,6 +18,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
 from ..core.errors import ReleaseError
+from .blocker_policy import IS_AUTOVACUUM, SIGNALS, Acts, BlockerPolicy
 from .declared_sql import limit_statements
 from .session import Connection, Login, Row, connect, select, server_reason, transaction
 from .trusted_roles import quoted_text, trusted_roles
@@ -45,29 +47,17 @@ ORDER BY 1
 """
 
 # The server cancels an ordinary autovacuum for a session that has waited for its lock for deadlock_timeout, and for
-# none that stops sooner. The watch does the same at once, where its role may: writers wait behind that session. Where
-# it may not, the next attempt waits for the server, unless its deadlock_timeout is longer than this.
+# none that stops sooner. The watch does the same at once, where that is declared and its role may: writers wait behind
+# that session. Else the next attempt waits for the server, unless its deadlock_timeout is longer than this.
 LONGEST_DEADLOCK_TIMEOUT_MS = 2_000
 MARGIN_MS = 500
 # Before this version a server does not report since when a session waits, so that no wait could be ended in time.
 SAYS_SINCE_WHEN = 140000
 WRAPAROUND = "(to prevent wraparound)"
-# A role that may not see other sessions sees only that an autovacuum worker has a database and no user.
-IS_AUTOVACUUM = """
-(coalesce(a.backend_type, 'autovacuum worker') = 'autovacuum worker' AND a.usesysid IS NULL AND a.datid IS NOT NULL
- AND coalesce(a.query, '') NOT LIKE '%%(to prevent wraparound)')
-"""
 DEADLOCK_TIMEOUT = "SELECT setting::int AS ms FROM pg_settings WHERE name = 'deadlock_timeout'"
 AT_WORK = f"""
 SELECT EXISTS (SELECT FROM pg_stat_activity a
                WHERE a.datname = current_database() AND a.pid <> pg_backend_pid() AND {IS_AUTOVACUUM}) AS found
-"""
-MAY_CANCEL = """
-SELECT current_setting('is_superuser') = 'on' OR coalesce(
-  (SELECT pg_has_role(oid, 'USAGE') FROM pg_roles WHERE rolname = 'pg_signal_autovacuum_worker'), false) AS found
-"""
-CANCEL = f"""
-SELECT pg_cancel_backend(a.pid) FROM pg_stat_activity a WHERE a.pid = ANY (%s::int[]) AND {IS_AUTOVACUUM}
 """
 YIELDING = f"""
 SELECT coalesce(bool_and(coalesce({IS_AUTOVACUUM}, false)), false) AS found
@@ -104,29 +94,37 @@ class ContendedError(Exception):
 
 @dataclass(frozen=True)
 class LockLimits:
-    """How long one attempt may wait, how many there may be, and when the last may begin."""
+    """How long one attempt may wait, how many there may be, when the last may begin, and what blockers are met with."""
 
     timeout_ms: int = 500
     attempts: int = 10
     deadline_seconds: float = 120
+    blockers: BlockerPolicy = field(default_factory=BlockerPolicy)
 
     @classmethod
     def of(cls, lock: Mapping[str, Any] | None) -> LockLimits:
         """From a release's `lock`; an omitted value keeps its default."""
-        return cls(**{key: value for key, value in (lock or {}).items() if value is not None})
+        given = {key: value for key, value in (lock or {}).items() if value is not None}
+        return cls(**{**given, "blockers": BlockerPolicy.of(given.get("blockers"))})
+
+    @property
+    def only_reading(self) -> LockLimits:
+        """The same limits, where nothing may be done to another session."""
+        return replace(self, blockers=BlockerPolicy())
 
 
 @dataclass
 class LockWatch:
     """The sessions that blocked: each once.
 
-    may_cancel: an autovacuum that blocks is cancelled at once. patient: where it may not be, an autovacuum blocks, or
-    did, so that the next attempt may wait until the server cancels it; any other session is then waited for no longer
-    than usual. yielding: nothing else blocks this attempt. cancelled: this attempt waited for another session for too
-    long, and was cancelled.
+    may_cancel: an autovacuum that blocks is cancelled at once. patient: where it is not, an autovacuum blocks, or did,
+    so that the next attempt may wait until the server cancels it; any other session is then waited for no longer than
+    usual. yielding: nothing else blocks this attempt. cancelled: this attempt waited for another session for too long,
+    and was cancelled. acts: what was done to sessions that blocked.
     """
 
     seen: list[Row] = field(default_factory=list)
+    acts: Acts = field(default_factory=lambda: Acts(BlockerPolicy()))
     deadlock_timeout_ms: int = 0
     may_cancel: bool = False
     patient: bool = False
@@ -197,10 +195,11 @@ def watch_blockers(
     """Check every 50 ms, from a separate session, which sessions block those of this name; `.seen` has the result.
 
     also: called at each check, with the present blockers.
-    limits: of attempts that take their `timeout_ms` from the watch, and may be patient.
-    It only informs: where it cannot check, it stays empty, and no attempt is patient.
+    limits: of attempts that take their `timeout_ms` from the watch, and may be patient. What they declare is done to
+    the sessions that block.
+    Where it cannot check, it stays empty, does nothing, and no attempt is patient.
     """
-    watch = LockWatch()
+    watch = LockWatch(acts=Acts(limits.blockers if limits else BlockerPolicy()))
     ready, ended = threading.Event(), threading.Event()
     trusted: list[int] = []
 
@@ -212,10 +211,8 @@ def watch_blockers(
         if also:
             also(cursor, found)
         if found and limits:
-            blocking = [row["pid"] for row in found]
-            if watch.may_cancel:
-                cursor.execute(CANCEL, (blocking,))
-            watch.yielding = select(cursor, YIELDING, (blocking,))[0]["found"]
+            watch.acts.act(cursor, found, application_name, trusted, may_cancel=watch.may_cancel)
+            watch.yielding = select(cursor, YIELDING, ([row["pid"] for row in found],))[0]["found"]
             if watch.patient and not watch.yielding:
                 overdue = [
                     row["pid"] for row in select(cursor, OVERDUE, (application_name, trusted, limits.timeout_ms))
@@ -227,12 +224,15 @@ def watch_blockers(
                     watch.cancelled = before  # another role's session, which its own lock_timeout ends
 
     def begin(cursor: Cursor) -> None:
-        watch.may_cancel = bool(limits) and select(cursor, MAY_CANCEL)[0]["found"]
+        if limits and limits.blockers.cancel_autovacuum:
+            may = select(cursor, SIGNALS)[0]
+            watch.may_cancel = may["superuser"] or may["vacuums"]
         if limits and cursor.connection.server_version >= SAYS_SINCE_WHEN:
             watch.deadlock_timeout_ms = select(cursor, DEADLOCK_TIMEOUT)[0]["ms"]
             watch.patient = not watch.may_cancel and select(cursor, AT_WORK)[0]["found"]
 
-    thread = threading.Thread(target=_poll, args=(login, begin, look, ready, ended), daemon=True)
+    poll = (login, begin, look, watch.acts.confirm, ready, ended)
+    thread = threading.Thread(target=_poll, args=poll, daemon=True)
     thread.start()
     ready.wait(READY_S)
     try:
@@ -246,6 +246,7 @@ def _poll(
     login: Login,
     begin: Callable[[Cursor], None],
     look: Callable[[Cursor], None],
+    confirm: Callable[[Cursor], bool],
     ready: threading.Event,
     ended: threading.Event,
 ) -> None:
@@ -266,6 +267,9 @@ def _poll(
                     look(cursor)
             # What happened after the last check counts, too.
             look(cursor)
+            deadline = time.monotonic() + READY_S
+            while not confirm(cursor) and time.monotonic() < deadline:
+                time.sleep(POLL_S)
     except psycopg2.Error:
         return
     finally:
@@ -287,7 +291,8 @@ def retrying(
     Raises ReleaseError, naming the blockers, once the attempts or the deadline are used up.
     """
     begun = time.monotonic()
-    for number in range(1, limits.attempts + 1):
+    waits = limits.blockers.wait and limits.attempts > 0
+    for number in count(1) if waits else range(1, limits.attempts + 1):
         watch.begin()
         try:
             return Retried(attempt(), number)
@@ -297,15 +302,23 @@ def retrying(
             watch.gave_up()
             next_pause = pause_before(number + 1)
             elapsed = time.monotonic() - begun
-            if number == limits.attempts or elapsed + next_pause > limits.deadline_seconds:
+            if (number == limits.attempts and not waits) or elapsed + next_pause > limits.deadline_seconds:
                 raise ReleaseError(
                     f"{what} stopped after {number} attempt{'s' if number > 1 else ''} in {elapsed:.1f} s ({error}): "
-                    f"{describe(watch.seen)}; {_advice(watch.seen)}, and rerun the playbook.",
+                    f"{describe(watch.seen)}; {_advice(watch.seen)}, and rerun the playbook.{_denied(watch)}",
                     lock_waits=watch.seen,
+                    ended_sessions=watch.acts.rows,
                     attempts=number,
                 ) from error
             pause(next_pause)
     raise ReleaseError(f"{what} was not attempted: set lock.attempts to 1 or more.")
+
+
+def _denied(watch: LockWatch) -> str:
+    if not watch.acts.denied:
+        return ""
+    pids = ", ".join(map(str, sorted(watch.acts.denied)))
+    return f" The release allows to terminate pid {pids}, but db_user may not: grant it pg_signal_backend."
 
 
 def _advice(seen: Sequence[Row]) -> str:

@@ -11,6 +11,7 @@ from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
+from ..postgres.blocker_policy import SIGNALS
 from ..postgres.catalog import find_table, quoted, resolved, written
 from ..postgres.commit_wait import endless_commit
 from ..postgres.could_not_run import advised
@@ -243,6 +244,7 @@ def read_database(connection: Connection, demands: Demands) -> Database:
             settings=_read(connection, lambda cursor: select(cursor, SETTINGS, {"table": _bookkeeping(cursor)})),
             expiring=_read(connection, lambda cursor: select(cursor, EXPIRING, {"table": _bookkeeping(cursor)})),
             resources=_read(connection, lambda cursor: select(cursor, RESOURCES)[0]),
+            signals=_read(connection, lambda cursor: select(cursor, SIGNALS)[0]),
             open_schemas=open_schemas,
             obstacles=_obstacles(connection),
             locks=Locks(**_read(connection, lambda cursor: select(cursor, LOCKS))[0]),

@@ -101,6 +101,8 @@ class Database:
     early_indexes: list[str] = field(default_factory=list)
     settings: list[Row] = field(default_factory=list)
     resources: Mapping[str, int] = field(default_factory=dict)
+    # What db_user may do to sessions of other roles: superuser, vacuums, sessions, states.
+    signals: Mapping[str, bool] = field(default_factory=dict)
     open_schemas: list[Row] = field(default_factory=list)
     obstacles: Obstacles = field(default_factory=Obstacles)
     locks: Locks = field(default_factory=Locks)

@@ -19,7 +19,7 @@ from ..release.requirements import Demands
 from .gather import Target, gather, settle
 from .judge import is_begun, judge, state_of, summary
 from .places import read_state_dir
-from .rules_server import resources
+from .rules_server import blockers, resources
 from .unreconciled import has_wrong_key, is_cut_short
 from .way_back import way_back
 
@@ -50,7 +50,7 @@ def preflight(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             and is_cut_short(lines, run.release, run.environment)
             and has_wrong_key(Login.of(params), (params["release"].get("tables") or {}).get("created") or {})
         )
-        proofs.append(resources(facts))
+        proofs += [*blockers(demands, facts), resources(facts)]
         proofs.append(
             way_back(
                 params["release"],

@@ -18,6 +18,7 @@ OVERRIDDEN = (
     *("default_transaction_deferrable", "max_parallel_workers_per_gather", "max_parallel_maintenance_workers"),
 )
 DISABLES_TRIGGERS = "session_replication_role"
+BLOCKERS, BLOCKERS_TITLE = "preflight.blockers", "db_user may do what the release declares about sessions that block it"
 RESOURCES, RESOURCES_TITLE = "preflight.resources", "The server's resources for large queries are known"
 SMALL_SHARED_MEMORY = 64 << 20
 
@@ -87,6 +88,33 @@ def settings(demands: Demands, facts: Facts, seen: Database) -> Proof:
     said = [f"Overridden for the migration and for checks: {', '.join(ours)}."] if ours else []
     said += [f"In effect for the migration: {', '.join(theirs)}."] if theirs else []
     return holds("settings", " ".join(said), observed=len(rows))
+
+
+def blockers(demands: Demands, facts: Facts) -> list[Proof]:
+    """Report what `migration.blockers` declares and db_user may not do; it is no reason to refuse."""
+    seen, declared = facts.database, demands.blockers
+    idle_s, vacuum = declared.get("end_idle_in_transaction"), declared.get("cancel_autovacuum")
+    if isinstance(seen, Unseen) or not (idle_s or vacuum):
+        return []
+    may = seen.signals
+    said, advice = [], []
+    if vacuum and not (may.get("superuser") or may.get("vacuums")):
+        said.append("An autovacuum that blocks is canceled by the server, after deadlock_timeout.")
+    missing = [
+        role
+        for role, right in (("pg_signal_backend", "sessions"), ("pg_read_all_stats", "states"))
+        if idle_s and not (may.get("superuser") or may.get(right))
+    ]
+    if missing:
+        said.append(
+            f"db_user may terminate an idle session that blocks only if it is one of its own role, or of a role of "
+            f"which it is a member; of others only with {' and '.join(missing)}."
+        )
+        advice.append(f"Grant {', '.join(missing)} to db_user, or expect that the release stops at such a session.")
+    elif idle_s and not may.get("superuser"):
+        said.append("db_user may not terminate a superuser's session.")
+    status: Status = "inconclusive" if missing else "pass"
+    return [Proof(BLOCKERS, BLOCKERS_TITLE, status, declared, may, " ".join(said), " ".join(advice))]
 
 
 def resources(facts: Facts) -> Proof:

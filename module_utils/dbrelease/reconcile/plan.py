@@ -42,6 +42,7 @@ class Reconciled:
     statements: list[str] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
     lock_waits: list[Row] = field(default_factory=list)
+    ended_sessions: list[Row] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """For the journal and the module's result."""
@@ -52,6 +53,7 @@ class Reconciled:
             "saved": [dict(saved) for saved in self.saved],
             "proven": self.rows.facts()["proven"],
             "lock_waits": [*self.lock_waits, *self.rows.lock_waits],
+            "ended_sessions": [*self.ended_sessions, *self.rows.ended_sessions],
         }
 
     @property

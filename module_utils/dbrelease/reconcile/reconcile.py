@@ -18,7 +18,7 @@ from ..migrate.finalize import Finalizer
 from ..migrate.steps import Step
 from ..postgres.catalog import read_catalog, read_revisions
 from ..postgres.foreign_keys import ForeignKey, demand_rebuildable, plan
-from ..postgres.lock_retry import LockLimits, PatientSession, watch_blockers
+from ..postgres.lock_retry import LockLimits, LockWatch, PatientSession, watch_blockers
 from ..postgres.orphan_table import Leftover, diagnose, is_unchanged, refusal
 from ..postgres.session import Login, Row, as_declared, connect
 from ..postgres.taken_names import FREE_THEM, in_words, names_needed, read_taken
@@ -28,6 +28,7 @@ from .orphan_drop import Dropping, limit_statement
 from .plan import Reconciled, Wanted
 
 APPLICATION = "dbrelease reconcile"
+BLOCKERS_PROOF = "reconcile.blockers"
 FOREIGN_KEY_VIOLATION = "23503"
 NOT_OURS = (
     "Reconcile adds and removes only rows that the release itself writes: correct or delete each of these rows, and "
@@ -281,11 +282,11 @@ def reconcile(
     check_mode: bool,
 ) -> dict[str, Any]:
     """The module's full result; a failure has the same facts."""
-    done = Reconciled()
+    done, watch = Reconciled(), LockWatch()
     connection = connect(login, APPLICATION)
     try:
-        with watch_blockers(login, APPLICATION, limits=limits) as watch:
-            done.lock_waits = watch.seen
+        with watch_blockers(login, APPLICATION, limits=limits.only_reading if check_mode else limits) as watch:
+            done.lock_waits, done.ended_sessions = watch.seen, watch.acts.rows
             session = PatientSession(connection, limits, watch)
             Reconciler(login, run, wanted, accept_loss, check_mode, done, session).reconcile()
     except ReleaseError as error:
@@ -293,6 +294,7 @@ def reconcile(
         raise
     finally:
         connection.close()
+        done.proofs += watch.acts.proofs(BLOCKERS_PROOF)
         journal_step.prove(*done.all_proofs)
         journal_step.facts.update(done.facts())
     proofs = [proof.as_dict() for proof in done.all_proofs]

@@ -35,7 +35,8 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` has
     the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
     `rollback` has the list `guards`, and in `script` the content of its `sql` file; both are empty where `rollback`
-    is omitted, and so are `tables.altered` and `tables.audit`.
+    is omitted, and so are `tables.altered` and `tables.audit`. `migration.lock` has the declared `blockers` as a
+    mapping.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -113,9 +114,18 @@ def _unreadable(directory: Path, name: str, reason: str) -> ReleaseError:
     )
 
 
+def _blockers(declared: str | dict[str, Any] | None) -> dict[str, Any]:
+    """`migration.blockers`, a word or a mapping, as the mapping that modules take; give_up is all of it false."""
+    given = {declared: True} if isinstance(declared, str) else declared or {}
+    return {"wait": False, "cancel_autovacuum": False, "end_idle_in_transaction": 0} | {
+        key: value for key, value in given.items() if key != "give_up"
+    }
+
+
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
     left_out = {"payload": [], "finalize": [], "environment": [], "success_pattern": "", "version_table": VERSION_TABLE}
     migration = {**left_out, "container": BACKEND, "budget": {}, **release["migration"]}
+    migration["lock"] = {**migration["lock"], "blockers": _blockers(migration.get("blockers"))}
     for item in migration["payload"]:
         sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
         item |= {"path": str(place_of(directory, item["source"])), "sha256": sha256}

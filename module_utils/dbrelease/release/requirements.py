@@ -96,6 +96,7 @@ class Demands:
     version_table: str = VERSION_TABLE
     revision_texts: tuple[str, ...] | None = None
     lock_timeout_ms: int = DEFAULT_LOCK_TIMEOUT_MS
+    blockers: Mapping[str, Any] = field(default_factory=dict)
     rollback_sql: bool = False
     role: str = ""
     container: str = "backend"
@@ -151,6 +152,7 @@ class Demands:
             version_table=migration.get("version_table") or VERSION_TABLE,
             revision_texts=None if revisions is None else tuple(str(file["content"]) for file in revisions),
             lock_timeout_ms=int((migration.get("lock") or {}).get("timeout_ms", DEFAULT_LOCK_TIMEOUT_MS)),
+            blockers=(migration.get("lock") or {}).get("blockers") or {},
             rollback_sql=bool((release.get("rollback") or {}).get("sql")),
             role=migration.get("role") or "",
             container=migration.get("container") or "backend",

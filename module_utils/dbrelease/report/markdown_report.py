@@ -167,6 +167,8 @@ def _migration(model: Model) -> Iterator[str]:
     yield from _listed("Migration", model["migration"], names)
     for wait in (model["migration"] or {}).get("lock_waits", ()):
         yield f"- Waited for a lock: {code(wait)}"
+    for session in (model["migration"] or {}).get("ended_sessions", ()):
+        yield f"- Ended a session that blocked: {code(session)}"
     for step in (model["migration"] or {}).get("finalize", ()):
         done = "done" if step["changed"] else "nothing to do"
         yield f"- Afterwards {code(step['name'])}: {done}, {duration(step['duration_ms'])}"

@@ -45,6 +45,10 @@ def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
     return {
         **_pick(moved, "from_revision", "to_revision", "started_at", "duration_ms", "attempts", "log"),
         "lock_waits": list(moved.get("lock_waits") or ()),
+        "ended_sessions": [
+            *(moved.get("ended_sessions") or ()),
+            *(facts.get("finalize", {}).get("ended_sessions") or ()),
+        ],
         "preview": facts.get("preview", {}).get("path"),
         "finalize": [
             _pick(step, "name", "changed", "rows", "duration_ms")

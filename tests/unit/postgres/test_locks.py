@@ -17,7 +17,7 @@ import psycopg2.errors
 import psycopg2.extras
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
-from ansible.module_utils.dbrelease.postgres import lock_retry
+from ansible.module_utils.dbrelease.postgres.blocker_policy import BlockerPolicy
 from ansible.module_utils.dbrelease.postgres.declared_sql import limit_statements
 from ansible.module_utils.dbrelease.postgres.lock_retry import (
     ContendedError,
@@ -236,15 +236,10 @@ def locking(connection: Any, watch: LockWatch, table: str, limits: LockLimits = 
     return attempt
 
 
-@pytest.fixture
-def _may_not_cancel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a role that is no superuser."""
-    monkeypatch.setattr(lock_retry, "MAY_CANCEL", "SELECT false AS found")
-
-
 def test_an_autovacuum_that_blocks_is_cancelled_before_writers_wait_for_long(database: Login, vacuumed: str) -> None:
     # Shorter than deadlock_timeout: the server itself cancels nothing for it.
-    limits = LockLimits(timeout_ms=900, attempts=3, deadline_seconds=30)
+    policy = BlockerPolicy(cancel_autovacuum=True)
+    limits = LockLimits(timeout_ms=900, attempts=3, deadline_seconds=30, blockers=policy)
     with (
         closing(connect(database, "dbrelease waits")) as connection,
         watch_blockers(database, "dbrelease waits", limits=limits) as watch,
@@ -253,10 +248,14 @@ def test_an_autovacuum_that_blocks_is_cancelled_before_writers_wait_for_long(dat
         done = retrying(locking(connection, watch, vacuumed, limits), limits, what="Locking", watch=watch)
     assert done.attempts == 1
     assert any("autovacuum" in row["application"] for row in watch.seen)
+    (proof,) = watch.acts.proofs("migrate.blockers")
+    assert (proof.status, {row["action"] for row in watch.acts.rows}) == ("pass", {"canceled"})
+    assert "autovacuum worker" in proof.detail and "was canceled" in proof.detail
 
 
-@pytest.mark.usefixtures("_may_not_cancel")
-def test_an_autovacuum_gives_way_to_a_session_that_waits_for_it(database: Login, vacuumed: str) -> None:
+def test_an_autovacuum_gives_way_to_a_session_that_waits_for_it_where_nothing_is_declared(
+    database: Login, vacuumed: str
+) -> None:
     with (
         closing(connect(database, "dbrelease waits")) as connection,
         watch_blockers(database, "dbrelease waits", limits=LIMITS) as watch,
@@ -265,9 +264,9 @@ def test_an_autovacuum_gives_way_to_a_session_that_waits_for_it(database: Login,
         done = retrying(locking(connection, watch, vacuumed), LIMITS, what="Locking", watch=watch)
     assert done.attempts <= 2 and time.monotonic() - begun < 5
     assert any("autovacuum" in row["application"] for row in watch.seen)
+    assert not watch.acts.rows, "the server canceled it: no session of ours did"
 
 
-@pytest.mark.usefixtures("_may_not_cancel")
 def test_no_other_session_is_waited_for_so_long(database: Login, vacuumed: str, session: Any) -> None:
     with session.cursor() as cursor:
         cursor.execute(f"BEGIN; LOCK TABLE {vacuumed} IN ROW EXCLUSIVE MODE")

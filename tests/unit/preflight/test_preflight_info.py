@@ -1041,6 +1041,14 @@ def test_what_is_set_and_what_the_server_has_is_reported(world: World) -> None:
     assert found["observed"]["temp_file_limit_kb"] == 1 << 20 and "Raise temp_file_limit" in found["remedy"]
 
 
+def test_what_db_user_may_not_do_about_blockers_is_reported(world: World) -> None:
+    assert "preflight.blockers" not in {proof["name"] for proof in world.look()["proofs"]}, "nothing is declared"
+    blockers = {"wait": False, "cancel_autovacuum": True, "end_idle_in_transaction": 60}
+    world.release["migration"]["lock"] = {**world.release["migration"].get("lock", {}), "blockers": blockers}
+    (proof,) = [proof for proof in world.look()["proofs"] if proof["name"] == "preflight.blockers"]
+    assert (proof["status"], proof["detail"]) == ("pass", "")
+
+
 def test_a_vacuum_against_wraparound_is_named_before_anything_is_touched(world: World) -> None:
     world.sql("INSERT INTO orders (id, title) SELECT i, repeat('x', 500) FROM generate_series(10001, 13000) i")
     world.sql(

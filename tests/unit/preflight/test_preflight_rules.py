@@ -24,6 +24,7 @@ from ansible.module_utils.dbrelease.preflight.facts import (
     Unseen,
 )
 from ansible.module_utils.dbrelease.preflight.judge import RULES, is_begun, judge, state_of, summary
+from ansible.module_utils.dbrelease.preflight.rules_server import blockers
 from ansible.module_utils.dbrelease.preflight.rules_target import migration_role, session_settings
 from ansible.module_utils.dbrelease.preflight.unreconciled import is_cut_short
 from ansible.module_utils.dbrelease.preflight.verdicts import TITLES
@@ -453,3 +454,24 @@ def test_a_reconcile_is_cut_short_until_one_passes(events: list[tuple[str, str]]
 def test_only_what_is_there_can_be_unfinished() -> None:
     for facts, expected in ((HEALTHY, "ready"), (DEPLOYED, "unfinished")):
         assert state_of(DEMANDS, facts, judge(DEMANDS, facts), begun=True) == expected
+
+
+@pytest.mark.parametrize(
+    ("declared", "may", "status", "said"),
+    [
+        ({"end_idle_in_transaction": 60}, {}, "inconclusive", "only with pg_signal_backend and pg_read_all_stats."),
+        ({"end_idle_in_transaction": 60}, {"sessions": True}, "inconclusive", "only with pg_read_all_stats."),
+        ({"end_idle_in_transaction": 60}, {"sessions": True, "states": True}, "pass", "a superuser's session."),
+        ({"cancel_autovacuum": True}, {}, "pass", "is canceled by the server, after deadlock_timeout."),
+        ({"cancel_autovacuum": True, "end_idle_in_transaction": 9}, {"superuser": True}, "pass", ""),
+    ],
+)
+def test_what_db_user_may_not_do_about_blockers(declared: Any, may: Any, status: str, said: str) -> None:
+    facts = replace(HEALTHY, database=replace(SEEN, signals=may))
+    (proof,) = blockers(replace(DEMANDS, blockers=declared), facts)
+    assert proof.status == status and proof.detail.endswith(said)
+    assert bool(proof.remedy) == (status == "inconclusive")
+
+
+def test_where_nothing_may_be_done_about_blockers_no_right_is_needed() -> None:
+    assert blockers(DEMANDS, HEALTHY) == []

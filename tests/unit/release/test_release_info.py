@@ -123,6 +123,42 @@ def test_all_problems_of_both_files_show_at_once(folder: Path) -> None:
     ]
 
 
+NOTHING = {"wait": False, "cancel_autovacuum": False, "end_idle_in_transaction": 0}
+BLOCKERS: list[tuple[Any, dict[str, Any]]] = [
+    (REMOVED, {}),
+    ("give_up", {}),
+    ("wait", {"wait": True}),
+    ("cancel_autovacuum", {"cancel_autovacuum": True}),
+    ({"end_idle_in_transaction": 60}, {"end_idle_in_transaction": 60}),
+    (
+        {"wait": True, "cancel_autovacuum": True, "end_idle_in_transaction": 5},
+        {"wait": True, "cancel_autovacuum": True, "end_idle_in_transaction": 5},
+    ),
+]
+
+
+@pytest.mark.parametrize(("declared", "read"), BLOCKERS)
+def test_what_may_be_done_to_blockers_is_declared(folder: Path, declared: Any, read: dict[str, Any]) -> None:
+    if declared is not REMOVED:
+        change(folder, "release.migration.blockers", declared)
+    assert load(folder, SCHEMAS)["migration"]["lock"]["blockers"] == {**NOTHING, **read}
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ("kill_all", "blockers: expected one of wait, give_up, cancel_autovacuum, found `kill_all`"),
+        ({"end_idle_in_transaction": 0}, "end_idle_in_transaction: expected a whole number from 1 to 86400, found 0"),
+        ({"kill": True}, "an unknown key"),
+        (5, "blockers: expected wait, give_up, cancel_autovacuum, or a mapping"),
+    ],
+)
+def test_nothing_else_may_be_done_to_blockers(folder: Path, declared: Any, expected: str) -> None:
+    change(folder, "release.migration.blockers", declared)
+    (said,) = refusal(folder)
+    assert expected in said
+
+
 def without_a_release_file(folder: Path) -> None:
     (folder / "release.yml").unlink()
 
