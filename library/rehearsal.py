@@ -20,8 +20,20 @@ description:
   - The live database is only read, in read-only sessions.
   - The server runs without fsync and with limits of its own, so the measured time is not that of a restore on the live
     server.
-extends_documentation_fragment: [login, run, db_container]
+extends_documentation_fragment: [login, run, db_container, backend, environment, services]
 options:
+  release:
+    description:
+      - The release as M(release_info) returns it. The action of this module adds the content of its files. Without it
+        only the backup is proved.
+      - Containers of the images of O(backend_container) and of the service C(backend) are started in the internal
+        network, with the environment of the running ones and a copy of their working folder, of what is mounted in them
+        and of the release's files. The throwaway server has the names of the live one there.
+      - Alembic upgrades the copy, the declared steps run, everything that the release declares is verified, Alembic
+        downgrades the copy, which must then be what it was, and upgrades it again. On the downgraded and on the
+        upgraded copy the application answers the declared API.
+      - Inconclusive with O(rehearsal=same_server), and where Alembic runs on the target itself.
+    type: dict
   rehearsal:
     description:
       - Where to restore. V(container) needs a container of the database, and its engine.
@@ -89,6 +101,9 @@ proofs:
   description:
     - C(restore.backup), C(rehearse.restored), C(rehearse.settings), C(rehearse.sequences), and C(backup.restorable),
       which the backup itself leaves inconclusive. Returned also where one failed.
+    - With O(release) also C(rehearse.upgrade), C(rehearse.finalize), C(rehearse.verified), C(rehearse.untouched),
+      C(rehearse.guards), C(rehearse.downgrade), C(rehearse.back), C(rehearse.api_downgraded), C(rehearse.upgrade_again)
+      and C(rehearse.api_upgraded).
   type: list
   elements: dict
   returned: always
@@ -112,12 +127,32 @@ restore_ms:
   description: How long restoring and comparing took, in milliseconds.
   type: int
   returned: always
+upgrade_ms:
+  description: How long Alembic's upgrade took on the copy, in milliseconds; 0 where it did not run.
+  type: int
+  returned: always
+finalize_ms:
+  description: How long the steps after the upgrade took on the copy, in milliseconds.
+  type: int
+  returned: always
+downgrade_ms:
+  description: How long Alembic's downgrade took on the copy, in milliseconds.
+  type: int
+  returned: always
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from ansible.module_utils.dbrelease.core.options import DB_CONTAINER_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.options import (
+    BACKEND_OPTIONS,
+    DB_CONTAINER_OPTIONS,
+    ENVIRONMENT_OPTIONS,
+    LOGIN_OPTIONS,
+    RUN_OPTIONS,
+    SERVICES_OPTIONS,
+    Options,
+)
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.rehearsal.rehearse import RehearsalPlan, rehearse
 
@@ -125,6 +160,10 @@ OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     **DB_CONTAINER_OPTIONS,
+    **BACKEND_OPTIONS,
+    **ENVIRONMENT_OPTIONS,
+    **SERVICES_OPTIONS,
+    "release": {"type": "dict"},
     "rehearsal": {"type": "str", "choices": ["container", "same_server"], "default": "container"},
     "label": {"type": "str", "required": True},
     "cpus": {"type": "float", "default": 1.0},

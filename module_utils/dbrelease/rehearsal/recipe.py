@@ -16,6 +16,7 @@ from ..postgres.session import select
 COPIED = (
     *("shared_preload_libraries", "max_locks_per_transaction", "max_connections", "lc_monetary", "lc_numeric"),
     *("lc_time", "default_text_search_config", "TimeZone"),
+    "port",  # the application's settings name it
 )
 # What a crash would lose is thrown away in any case. A failing statement may contain a verifier of a password.
 OWN = {"fsync": "off", "full_page_writes": "off", "log_min_error_statement": "panic"}

@@ -1,4 +1,4 @@
-"""Rehearse on the backup just taken: restore it into a throwaway server, compare it with its baseline, remove it."""
+"""Rehearse on the backup just taken: restore it, compare it with its baseline, and rehearse the release there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg2 import sql
 
 from ..backup import manifest
 from ..core.errors import ReleaseError
-from ..core.journal import Journal, Run, utc_now
+from ..core.journal import Journal, Run, Step, utc_now
 from ..core.proof import Proof, sentence
 from ..core.restore_names import copy_name
 from ..core.signals import ending_in_order
@@ -29,11 +29,15 @@ from ..restore.settings import SETTINGS_PROOF
 from ..restore.source import Backup, Demand, find_backup, read_backup, verify_backup
 from ..runs.database_lock import NameLock
 from ..runs.work import Work
+from .application import aliases_of
+from .change import TITLES as CHANGE_TITLES
 from .recipe import Limits, LiveServer, read_live, refused
+from .release import ReleasePlan, rehearse_release
 from .roles import Roles, create_roles, read_roles
 from .server import ThrowawayServer, remove_left, throwaway_server
 
 STEP = "rehearse"
+TIMES = ("start_ms", "restore_ms", "upgrade_ms", "finalize_ms", "downgrade_ms")
 RESTORED_PROOF, SAME_SETTINGS_PROOF = "rehearse.restored", "rehearse.settings"
 SEQUENCES_PROOF, BACKUP_PROOF = "rehearse.sequences", "backup.restorable"
 RENAMED = {VERIFIED_PROOF: RESTORED_PROOF, SETTINGS_PROOF: SAME_SETTINGS_PROOF}
@@ -50,7 +54,7 @@ Place = Literal["container", "same_server"]
 
 @dataclass(frozen=True)
 class RehearsalPlan:
-    """The run, the live database's container, and where to rehearse."""
+    """The run, the live database's container, where to rehearse, and the release; None: the backup alone."""
 
     work: Work
     container: str
@@ -60,6 +64,7 @@ class RehearsalPlan:
     maintenance_db: str
     jobs: int
     timeout_s: int
+    release: ReleasePlan | None = None
 
     @classmethod
     def of(cls, params: Mapping[str, Any], check_mode: bool) -> RehearsalPlan:
@@ -74,6 +79,7 @@ class RehearsalPlan:
             params["maintenance_db"],
             params["jobs"],
             params["timeout_seconds"],
+            ReleasePlan.of(params) if params["release"] else None,
         )
 
     @property
@@ -94,15 +100,19 @@ class _Ready:
     target: CopyTarget
     journal: Journal
     start_ms: int = 0
+    superuser: Login | None = None  # of a throwaway server, in which the release can be rehearsed
 
 
 def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
     """The module's act; raises ReleaseError where a proof fails, or a refusal where it cannot begin."""
     if plan.work.check_mode:
-        proofs = [Proof(name, title, "skipped", detail="Planned.") for name, title in TITLES.items()]
-        return _as_result(plan, None, proofs, changed=True)
+        titles = TITLES | (CHANGE_TITLES if plan.release else {})
+        planned = [Proof(name, title, "skipped", detail="Planned.").as_dict() for name, title in titles.items()]
+        return _as_result(plan, {"proofs": planned}, changed=True)
     with plan.work.journal.step(STEP) as step, plan.work.alone_on_target(), ending_in_order():
         backup, proofs = _backup(plan)
+        facts = step.facts
+        facts.update(rehearsal=plan.place, dump=str(backup.path), sha256=backup.content["sha256"])
         with PLACES[plan.place](plan, backup) as ready:
             begun = time.monotonic()
             copy = make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext())
@@ -111,22 +121,22 @@ def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
             if not sentence(proof.as_dict() for proof in compared):
                 compared.append(_sequences(ready.target.login, backup))
             compared.append(_restorable(plan, compared, restore_ms))
-        proofs += compared
-        facts = {
-            "rehearsal": plan.place,
-            "dump": str(backup.path),
-            "sha256": backup.content["sha256"],
-            "start_ms": ready.start_ms,
-            "restore_ms": restore_ms,
-            "rehearsed": [f"its backup was restored into {WHERE[plan.place]} and equals the baseline"],
-        }
-        step.facts.update(facts)
-        step.prove(*proofs)
-        listed = [proof.as_dict() for proof in proofs]
-        if message := sentence(listed):
-            raise ReleaseError(message, proofs=listed)
-        step.facts.update(_mark(plan, backup, restore_ms, copy.schema_sha256))
-    return _as_result(plan, facts, proofs, changed=True)
+            step.prove(*proofs, *compared)
+            facts.update(start_ms=ready.start_ms, restore_ms=restore_ms)
+            facts["rehearsed"] = [f"its backup was restored into {WHERE[plan.place]} and equals the baseline"]
+            _demand(step)
+            facts.update(_mark(plan, backup, restore_ms, copy.schema_sha256))
+            if plan.release is not None:
+                released = rehearse_release(plan.release, plan.work, ready.target, ready.superuser, plan.limits)
+                facts.update(released.facts)
+                step.prove(*released.proofs)
+        _demand(step)
+    return _as_result(plan, facts, changed=True)
+
+
+def _demand(step: Step) -> None:
+    if message := sentence(step.facts["proofs"]):
+        raise ReleaseError(message, proofs=step.facts["proofs"])
 
 
 def _backup(plan: RehearsalPlan) -> tuple[Backup, list[Proof]]:
@@ -146,12 +156,14 @@ def _in_container(plan: RehearsalPlan, backup: Backup) -> Iterator[_Ready]:
         raise refused(f"there is no container {plan.container}", "correct db_container in the inventory")
     remove_left(plan.run)
     live, roles = _read_live(plan.work.login, plan.run)
-    with throwaway_server(plan.run, attributes["Image"], live, plan.limits) as server:
+    application = plan.release.application if plan.release else None
+    aliases = aliases_of(attributes, application)
+    with throwaway_server(plan.run, attributes["Image"], live, plan.limits, aliases) as server:
         target = _target(plan, server)
         _prepare(target, live, roles, plan.work.login)
         _check(target, backup)
         # A copy that cannot be dropped is removed with its server, and is no task of the next run.
-        yield _Ready(target, Journal(plan.run, dry=True), server.start_ms)
+        yield _Ready(target, Journal(plan.run, dry=True), server.start_ms, server.login)
 
 
 def _target(plan: RehearsalPlan, server: ThrowawayServer) -> CopyTarget:
@@ -275,16 +287,14 @@ def _mark(plan: RehearsalPlan, backup: Backup, restore_ms: int, schema_sha256: s
     return {}
 
 
-def _as_result(
-    plan: RehearsalPlan, facts: Mapping[str, Any] | None, proofs: list[Proof], *, changed: bool
-) -> dict[str, Any]:
-    known = facts or {}
+def _as_result(plan: RehearsalPlan, facts: Mapping[str, Any], *, changed: bool) -> dict[str, Any]:
     return {
         "changed": changed,
         "rehearsal": plan.place,
-        "dump": known.get("dump", ""),
-        "start_ms": known.get("start_ms", 0),
-        "restore_ms": known.get("restore_ms", 0),
-        "proofs": [proof.as_dict() for proof in proofs],
+        "dump": facts.get("dump", ""),
+        **{
+            name: facts.get(name, 0) for name in ("start_ms", "restore_ms", "upgrade_ms", "finalize_ms", "downgrade_ms")
+        },
+        "proofs": facts["proofs"],
         "message": "",
     }

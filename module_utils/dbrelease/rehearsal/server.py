@@ -6,9 +6,9 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import docker
@@ -63,7 +63,7 @@ def remove_left(run: Run) -> list[str]:
         found = client.api.containers(all=True, filters=filters)
         names = [one["Names"][0].removeprefix("/") for one in found if one["Names"]]
         networks = [one["Name"] for one in client.api.networks(filters=filters)]
-        _remove(client, [one["Id"] for one in found], networks)
+        remove(client, [one["Id"] for one in found], networks)
     except (docker.errors.DockerException, OSError) as error:
         raise ReleaseError(
             f"Removing what an earlier rehearsal left failed ({engine_reason(error)}): check that the deploying user "
@@ -74,11 +74,54 @@ def remove_left(run: Run) -> list[str]:
     return sorted({*names, *networks})
 
 
+def create_container(
+    client: docker.DockerClient,
+    run: Run,
+    name: str,
+    image: str,
+    entrypoint: Sequence[str],
+    environment: Mapping[str, str] | Sequence[str],
+    limits: Limits,
+    *,
+    aliases: Sequence[str] = (),
+    user: str = "",
+    workdir: str | None = None,
+) -> str:
+    """Create a throwaway container in the run's network, and in no other, and return its id; it is not started."""
+    network = name_of(run)
+    api = client.api
+    return str(
+        api.create_container(
+            image,
+            name=name,
+            command=[],
+            entrypoint=list(entrypoint),
+            environment=environment,
+            labels=labels_of(run),
+            user=user or None,
+            working_dir=workdir,
+            networking_config=api.create_networking_config(
+                {network: api.create_endpoint_config(aliases=list(aliases))}
+            ),
+            host_config=api.create_host_config(
+                auto_remove=True,
+                network_mode=network,
+                nano_cpus=round(limits.cpus * 1e9),
+                mem_limit=limits.memory_bytes,
+                shm_size=min(SHARED_MEMORY_BYTES, limits.memory_bytes // 2),
+            ),
+        )["Id"]
+    )
+
+
 @contextmanager
-def throwaway_server(run: Run, image: str, live: LiveServer, limits: Limits) -> Iterator[ThrowawayServer]:
+def throwaway_server(
+    run: Run, image: str, live: LiveServer, limits: Limits, aliases: Sequence[str] = ()
+) -> Iterator[ThrowawayServer]:
     """A server of that image while the block runs; raises a refusal where it does not start.
 
     image: the id of the live container's image, which exists on the target as long as that container does.
+    aliases: the names under which other containers of its network find it.
     """
     client = docker_client()
     name, begun = name_of(run), time.monotonic()
@@ -90,35 +133,23 @@ def throwaway_server(run: Run, image: str, live: LiveServer, limits: Limits) -> 
             client.api.create_network(name, driver="bridge", internal=True, labels=labels_of(run))
             password = secrets.token_urlsafe(24)
             learn([Secret(password, live.superuser)])
-            created = client.api.create_container(
-                image,
-                name=name,
-                command=[],
-                entrypoint=argv,
-                environment=environment_for(live.superuser, password),
-                labels=labels_of(run),
-                host_config=client.api.create_host_config(
-                    auto_remove=True,
-                    network_mode=name,
-                    nano_cpus=round(limits.cpus * 1e9),
-                    mem_limit=limits.memory_bytes,
-                    shm_size=min(SHARED_MEMORY_BYTES, limits.memory_bytes // 2),
-                ),
-            )["Id"]
-            lines = _output_of(client, created)
+            environment = environment_for(live.superuser, password)
+            created = create_container(client, run, name, image, argv, environment, limits, aliases=aliases)
+            lines = output_of(client, created)
             client.api.start(created)
-            login = _wait(client, created, live.superuser, password, limits, lines)
+            port = int(live.settings.get("port") or POSTGRES_PORT)
+            login = _wait(client, created, Login("", port, live.superuser, MAINTENANCE, password), limits, lines)
         except (docker.errors.DockerException, OSError) as error:
             raise refused(f"a container of the image {image} could not be started: {engine_reason(error)}") from error
         yield ThrowawayServer(name, name, login, round((time.monotonic() - begun) * 1000))
     finally:
         try:
-            _remove(client, [name], [name])
+            remove(client, [name], [name])
         finally:
             client.close()
 
 
-def _output_of(client: docker.DockerClient, container: str) -> deque[str]:
+def output_of(client: docker.DockerClient, container: str) -> deque[str]:
     """What the container prints; the engine removes a container that ends, and its log with it."""
     lines: deque[str] = deque(maxlen=LOG_LINES)
     stream = client.api.attach(container, stdout=True, stderr=True, stream=True, logs=True)
@@ -132,17 +163,17 @@ def _output_of(client: docker.DockerClient, container: str) -> deque[str]:
     return lines
 
 
-def _wait(
-    client: docker.DockerClient, container: str, superuser: str, password: str, limits: Limits, lines: deque[str]
-) -> Login:
+def _wait(client: docker.DockerClient, container: str, given: Login, limits: Limits, lines: deque[str]) -> Login:
     """The login, once the server accepts it; raises a refusal where the container ends, or the time is up."""
     deadline, cause = time.monotonic() + limits.start_s, "it has no address"
     while time.monotonic() < deadline:
         attributes = inspect_one(client, container)
         if attributes is None or not attributes["State"]["Running"]:
-            raise refused(f"a server of the live database's image ended while it started{_printed(lines, password)}")
+            raise refused(
+                f"a server of the live database's image ended while it started{printed(lines, given.password)}"
+            )
         for host in network_hosts(attributes):
-            login = Login(host, POSTGRES_PORT, superuser, MAINTENANCE, password, ssl_mode="disable")
+            login = replace(given, host=host, ssl_mode="disable")
             try:
                 connect(login, "dbrelease rehearsal").close()
             except ReleaseError as error:
@@ -152,16 +183,17 @@ def _wait(
         time.sleep(POLL_S)
     raise refused(
         f"a server of the live database's image did not accept a session from the target within {limits.start_s} s: "
-        f"{cause.rstrip('.')}{_printed(lines, password)}"
+        f"{cause.rstrip('.')}{printed(lines, given.password)}"
     )
 
 
-def _printed(lines: deque[str], password: str) -> str:
+def printed(lines: deque[str], password: str | None) -> str:
+    """What a container printed last, as the end of a sentence."""
     text = last_words("\n".join(lines), 300, password)
     return f"; it printed: {text.rstrip('.:')}" if text else ""
 
 
-def _remove(client: docker.DockerClient, containers: list[str], networks: list[str]) -> None:
+def remove(client: docker.DockerClient, containers: list[str], networks: list[str]) -> None:
     """Remove them with their anonymous volumes; the engine may be removing a container that has just ended."""
     failed = None
     for container in containers:

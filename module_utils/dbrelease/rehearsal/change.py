@@ -1,0 +1,362 @@
+"""The release rehearsed on a restored copy: upgrade, verify, downgrade, and upgrade again, by the application's image.
+
+Each act is a claim. What follows a claim that failed is skipped, as it would show nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..backup.schema_text import Schema, catalog_of, differences, in_words
+from ..core.errors import ReleaseError
+from ..core.files import unused, write_failure
+from ..core.journal import Run, Step, stamp
+from ..core.proof import Proof, Status, failure_of, failures, not_run
+from ..host.commands import Commands
+from ..migrate.alembic import current_with
+from ..migrate.alembic_engine import Alembic, session_environment
+from ..migrate.alembic_probe import PROBE_SETTINGS
+from ..migrate.finalize import finalize
+from ..migrate.log import MigrationLog
+from ..migrate.move import Moved, Task, migrate
+from ..migrate.outcome import UPGRADE_PROOF, Direction, Move
+from ..migrate.role import settings_for
+from ..postgres.catalog import read_back
+from ..postgres.declared_checks import read_checks
+from ..postgres.fingerprints import position, read_tables
+from ..postgres.lock_retry import LockLimits
+from ..postgres.session import Login, connect, transaction
+from ..release.guard_kinds import KINDS_OF_DATABASE, kind_of
+from ..restore.compare import compare as compare_rows
+from ..restore.plan import CopyTarget
+from ..rollback.in_database import evaluate
+from ..verify.plans import read_plans
+from ..verify.scenarios import Limits, play_scenarios
+from ..verify.write_attribution import Memory, compare
+from .application import unreachable
+
+NAME = "dbrelease rehearsal"
+STATEMENT_MS, LOCK_MS, SAMPLE_SIZE, SETTLE_S = 300_000, 5_000, 5, 2.0
+TITLES = {
+    "rehearse.upgrade": "The upgrade runs on the copy",
+    "rehearse.finalize": "The steps after the upgrade run on the copy",
+    "rehearse.verified": "All that the release declares is true on the upgraded copy",
+    "rehearse.untouched": "The upgrade leaves the other tables of the copy as they were",
+    "rehearse.guards": "Right after the upgrade the guards of the database allow a rollback",
+    "rehearse.downgrade": "The downgrade runs on the copy",
+    "rehearse.back": "The downgraded copy is what it was before the upgrade",
+    "rehearse.upgrade_again": "A second upgrade gives what the first one gave",
+}
+ADVICE = "The live database was only read. Correct the release, and rehearse again."
+Observing = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is rehearsed: how a release changes the database, and what it says is true afterwards."""
+
+    command: Sequence[str]
+    from_revision: str
+    to_revision: str
+    lock: Mapping[str, Any]
+    timeout_s: int
+    success_pattern: str
+    finalize: Sequence[Mapping[str, Any]]
+    tables: Mapping[str, Any]
+    checks: Sequence[Mapping[str, Any]]
+    scenarios: Sequence[Mapping[str, Any]]
+    plans: Sequence[Mapping[str, Any]]
+    guards: Sequence[Mapping[str, Any]]
+    services: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, release: Mapping[str, Any], services: Mapping[str, Any]) -> Change:
+        """From the release as release_info returns it."""
+        migration, rollback = release["migration"], release.get("rollback") or {}
+        return cls(
+            migration["command"],
+            migration["from_revision"],
+            migration["to_revision"],
+            migration.get("lock") or {},
+            migration["timeout_seconds"],
+            migration.get("success_pattern") or "",
+            migration.get("finalize") or [],
+            release["tables"],
+            release.get("checks") or [],
+            release.get("scenarios") or [],
+            release.get("plans") or [],
+            rollback.get("guards") or [],
+            services,
+        )
+
+
+@dataclass(frozen=True)
+class _State:
+    """A database at one moment: its catalog, its tables, and its transaction position."""
+
+    catalog: Schema
+    tables: dict[str, Any]
+    xid: int
+
+
+class _StopError(Exception):
+    """The rest would show nothing; callers never receive it."""
+
+
+@dataclass
+class Rehearsal:
+    """The acts on one copy, in their order; `proofs` and `facts` are what they observed.
+
+    login: as db_user, like the acts on the live database. observing: what is to be observed while the upgrade runs.
+    between: what else is claimed of the upgraded copy, and of the downgraded one.
+    """
+
+    change: Change
+    run: Run
+    copy: CopyTarget
+    login: Login
+    commands: Commands
+    observing: Observing = nullcontext
+    proofs: list[Proof] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def probe(self) -> None:
+        """Start Alembic once, as a migration does: it finds the copy, at the revision of the backup; else a refusal."""
+        # Without the read-only setting: what env.py makes whenever it starts is there before the first comparison.
+        settings = {name: value for name, value in PROBE_SETTINGS.items() if name != "default_transaction_read_only"}
+        limits = LockLimits.of(self.change.lock)
+        try:
+            given = session_environment(self.commands, f"dbrelease-probe-{self.run.run_id}"[:63], limits, settings)
+            current = current_with(self.commands, self.change.command, given)
+        except ReleaseError as error:
+            raise unreachable(error) from error
+        if current.revisions != [self.change.from_revision]:
+            at = " and ".join(current.revisions) or "no revision"
+            raise unreachable(ReleaseError(f"it reads {at}, and the backup is at {self.change.from_revision}"))
+
+    def play(self, upgraded: Callable[[], list[Proof]], downgraded: Callable[[], list[Proof]]) -> None:
+        """Everything, in this order; upgraded and downgraded: what else is observed on the copy then."""
+        try:
+            before = self._state()
+            moved = self._upgrade()
+            self._verify()
+            self._demand(self._untouched(before, moved))
+            first = self._state()
+            settings = self._guards()
+            self._downgrade(settings)
+            self._demand(self._back(before))
+            written = self._written(before, downgraded())
+            self._upgrade(again=True)
+            self._demand(self._same(first, self._state(), written))
+            self._demand(*upgraded())
+        except _StopError:
+            pass
+        shown = {proof.name for proof in self.proofs}
+        self.proofs += [
+            Proof(name, title, "skipped", detail="Not reached.") for name, title in TITLES.items() if name not in shown
+        ]
+
+    def _demand(self, *proofs: Proof) -> None:
+        self.proofs += proofs
+        if any(proof.status == "fail" or proof.could_not_run for proof in proofs):
+            raise _StopError
+
+    def _state(self) -> _State:
+        catalog = catalog_of(self.copy.login, self.copy.commands, NAME, inside=self.copy.inside)
+        with (
+            closing(connect(self.copy.login, NAME)) as connection,
+            transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
+        ):
+            return _State(catalog, read_tables(cursor), position(cursor)["xid"])
+
+    def _move(self, direction: Direction, settings: Mapping[str, str]) -> tuple[Moved, Proof]:
+        change = self.change
+        ends = (change.from_revision, change.to_revision)
+        upgrades = direction == "upgrade"
+        move = Move(direction, *(ends if upgrades else ends[::-1]), change.success_pattern if upgrades else None)
+        path = unused(Path(self.run.state_dir) / f"rehearsal_log_{stamp(self.run.run_id)}.log", self.run.run_id)
+        try:
+            log = MigrationLog(path, self.login.password)
+        except OSError as error:
+            raise write_failure(path, error) from error
+        limits = LockLimits.of(change.lock)
+        task = Task(
+            move, self.copy.login, self.login.version_table, limits, change.timeout_s, self.run, log, dict(settings)
+        )
+        moved = migrate(task, Alembic(task, self.commands, change.command))
+        (proof,) = (one for one in moved.proofs if one.name == UPGRADE_PROOF)
+        return moved, proof
+
+    def _upgrade(self, *, again: bool = False) -> Moved:
+        settings = {}
+        if self.change.finalize:
+            settings = settings_for(self.login, self.commands, self.change.command, self.login.version_table)
+        with nullcontext() if again else self.observing():
+            moved, proof = self._move("upgrade", settings)
+            if not again:
+                self.facts["upgrade_ms"] = moved.duration_ms
+                self._demand(_named("rehearse.upgrade", proof))
+            elif proof.status == "fail":
+                self._demand(_named("rehearse.upgrade_again", proof))
+            self._finalize(again=again)
+        return moved
+
+    def _finalize(self, *, again: bool) -> None:
+        name = "rehearse.upgrade_again" if again else "rehearse.finalize"
+        step = Step()
+        try:
+            finalize(
+                self.login,
+                self.change.finalize,
+                self.change.checks,
+                self.change.lock,
+                {**self.change.services, "guards": self.change.guards},
+                "dbrelease rehearsal finalize",
+                step,
+                check_mode=False,
+            )
+        except ReleaseError as error:
+            self._demand(_failed(name, error.message))
+        if not again:
+            self.facts["finalize_ms"] = sum(one["duration_ms"] for one in step.facts["steps"])
+            count = len(self.change.finalize)
+            detail = f"{count} {'step' if count == 1 else 'steps'} ran." if count else "The release has none."
+            self._demand(Proof(name, TITLES[name], "pass", detail=detail))
+
+    def _verify(self) -> None:
+        change, login = self.change, self.login
+        proofs = read_back(login, change.tables, change.to_revision, login.version_table)
+        checked, _ = read_checks(
+            login, change.checks, proved={}, drift="fail", statement_timeout_ms=STATEMENT_MS, sample_size=SAMPLE_SIZE
+        )
+        proofs += checked
+        proofs += play_scenarios(login, change.scenarios, Limits(STATEMENT_MS, LOCK_MS))
+        proofs += read_plans(login, change.plans, STATEMENT_MS)
+        self._demand(_summary("rehearse.verified", proofs))
+
+    def _untouched(self, before: _State, moved: Moved) -> Proof:
+        tables = self.change.tables
+        upgrade = {key: getattr(moved, key) for key in ("before", "after", "writers")}
+        proofs = compare(
+            self.login,
+            Memory.of({"tables": before.tables, "xid": before.xid}, upgrade),
+            except_tables=list(tables["created"]),
+            altered_tables=list(tables["altered"]),
+            bookkeeping_tables=[self.login.version_table],
+            settle_seconds=SETTLE_S,
+            audit_tables=tables.get("audit") or (),
+        )
+        return _summary("rehearse.untouched", proofs)
+
+    def _guards(self) -> dict[str, str]:
+        """Count what a rollback would lose, and return the settings by which the downgrade knows of that count."""
+        guards = [guard for guard in self.change.guards if kind_of(guard) in KINDS_OF_DATABASE]
+        looked = evaluate(self.login, guards, self.login.version_table, STATEMENT_MS)
+        red = [f"“{guard['title']}”: {seen.detail}" for guard, seen in looked.guards if seen.status != "pass"]
+        name = "rehearse.guards"
+        self._demand(
+            Proof(
+                name,
+                TITLES[name],
+                "inconclusive" if red else "pass",
+                detail=f"A rollback would be refused: {' '.join(red)}" if red else f"{len(guards)} were checked.",
+                remedy="Without these, the way back is the restore." if red else "",
+            )
+        )
+        return looked.session_settings
+
+    def _downgrade(self, settings: Mapping[str, str]) -> None:
+        moved, proof = self._move("downgrade", settings)
+        self.facts["downgrade_ms"] = moved.duration_ms
+        self._demand(_named("rehearse.downgrade", proof))
+
+    def _back(self, before: _State) -> Proof:
+        now = self._state()
+        changed = [*differences(before.catalog.objects, now.catalog.objects)]
+        rows = compare_rows({"tables": before.tables}, now.tables)
+        audit = set(self.change.tables.get("audit") or ())
+        others = [
+            line for line in rows.sample if line["table"] not in audit and line["table"].partition(".")[2] not in audit
+        ]
+        name = "rehearse.back"
+        if changed or others:
+            said = [f"the catalog has {in_words(changed)}"] if changed else []
+            said += [f"the rows differ in {', '.join(line['table'] for line in others)}"] if others else []
+            return Proof(
+                name,
+                TITLES[name],
+                "fail",
+                detail=f"After the downgrade {' and '.join(said)}.",
+                remedy=ADVICE,
+                sample=[*changed[:SAMPLE_SIZE], *others],
+            )
+        detail = f"{len(now.catalog.objects)} objects and the rows of {len(now.tables)} tables are the same."
+        return Proof(name, TITLES[name], "pass", detail=detail)
+
+    def _written(self, before: _State, observed: Sequence[Proof]) -> list[str]:
+        """The tables that the application wrote to while it ran on the downgraded copy."""
+        self._demand(*observed)
+        now = self._state() if observed else before
+        changed = [*differences(before.catalog.objects, now.catalog.objects)]
+        name = "rehearse.upgrade_again"
+        if changed:
+            detail = f"The application changes the database when it starts: the catalog has {in_words(changed)}."
+            self._demand(Proof(name, TITLES[name], "inconclusive", detail=detail, sample=changed[:SAMPLE_SIZE]))
+            raise _StopError
+        return [name for name, table in before.tables.items() if now.tables[name] != table]
+
+    def _same(self, first: _State, second: _State, written: Sequence[str]) -> Proof:
+        """Values like a moment or a random key may differ; the number of rows may not, unless the application wrote."""
+        changed = [*differences(first.catalog.objects, second.catalog.objects)]
+        counts = ({name: table["rows"] for name, table in state.tables.items()} for state in (first, second))
+        one, other = counts
+        rows = sorted(name for name in {*one, *other} - {*written} if one.get(name) != other.get(name))
+        name = "rehearse.upgrade_again"
+        if changed or rows:
+            said = [f"the catalog has {in_words(changed)}"] if changed else []
+            said += [f"the number of rows differs in {', '.join(rows)}"] if rows else []
+            return Proof(
+                name,
+                TITLES[name],
+                "fail",
+                detail=f"After the second upgrade {' and '.join(said)}.",
+                remedy=ADVICE,
+                sample=changed[:SAMPLE_SIZE],
+            )
+        return Proof(
+            name, TITLES[name], "pass", detail="The catalog and the number of rows of each table are the same."
+        )
+
+
+def _named(name: str, proof: Proof) -> Proof:
+    remedy = ADVICE if proof.status == "fail" else proof.remedy
+    return replace(proof, name=name, title=TITLES[name], remedy=remedy)
+
+
+def _failed(name: str, message: str) -> Proof:
+    return Proof(name, TITLES[name], "fail", detail=message, remedy=ADVICE)
+
+
+def _summary(name: str, proofs: Sequence[Proof]) -> Proof:
+    """One claim for many: the report has each of them of the live database."""
+    lines = [proof.as_dict() for proof in proofs]
+    red, unknown = failures(lines), not_run(lines)
+    counts = {status: sum(proof.status == status for proof in proofs) for status in ("pass", "fail", "inconclusive")}
+    said = f"{counts['pass']} passed, {counts['fail']} failed, {counts['inconclusive']} inconclusive."
+    details = " ".join(f"{failure_of(line)}" for line in [*red, *unknown])
+    status: Status = "fail" if red else "inconclusive" if unknown else "pass"
+    return Proof(
+        name,
+        TITLES[name],
+        status,
+        expected={"claims": len(proofs)},
+        observed=counts,
+        detail=f"{said} {details}".rstrip(),
+        remedy=ADVICE if red else "Rehearse again." if unknown else "",
+        could_not_run=bool(unknown) and not red,
+        duration_ms=sum(proof.duration_ms for proof in proofs),
+    )
