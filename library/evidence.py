@@ -140,6 +140,11 @@ open_points:
   type: list
   elements: dict
   returned: always
+warnings:
+  description: What the operator has left out of a run that changed the database, such as its rehearsal; else empty.
+  type: list
+  elements: str
+  returned: always
 report:
   description:
     - The report on the controller, C(report.html); where that could not be rendered, another file of the evidence. The
@@ -196,7 +201,7 @@ from ansible.module_utils.dbrelease.core.options import RUN_OPTIONS, Options, ru
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.report.files import RENDERERS, is_written, write_evidence
 from ansible.module_utils.dbrelease.report.model import Model, build, evidence_proof
-from ansible.module_utils.dbrelease.report.problems import open_points_of, problems_of, summary_of
+from ansible.module_utils.dbrelease.report.problems import open_points_of, problems_of, summary_of, warnings_of
 from ansible.module_utils.dbrelease.runs.holder import alone, release
 
 OUTCOMES = ["deployed", "already_deployed", "rolled_back", "restored", "planned", "refused", "failed"]
@@ -249,6 +254,7 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         "summary": summary_of(model),
         "problems": problems_of(model),
         "open_points": open_points_of(model),
+        "warnings": warnings_of(model),
         "report": "",
         "run_id": run.run_id,
         "directory": str(run.directory),

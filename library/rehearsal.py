@@ -39,8 +39,9 @@ options:
       - Where to restore. V(container) needs a container of the database, and its engine.
       - V(same_server) restores into a temporary database beside the live one, which needs a role that may create
         databases, and drops it afterwards. It uses room, memory and processors of the live server.
+      - V(off) rehearses nothing, and the report warns of it.
     type: str
-    choices: [container, same_server]
+    choices: [container, same_server, "off"]
     default: container
   label:
     description: The release as it is written in the names of files.
@@ -164,7 +165,7 @@ OPTIONS: Options = {
     **ENVIRONMENT_OPTIONS,
     **SERVICES_OPTIONS,
     "release": {"type": "dict"},
-    "rehearsal": {"type": "str", "choices": ["container", "same_server"], "default": "container"},
+    "rehearsal": {"type": "str", "choices": ["container", "same_server", "off"], "default": "container"},
     "label": {"type": "str", "required": True},
     "cpus": {"type": "float", "default": 1.0},
     "memory_mib": {"type": "int", "default": 1024},
@@ -177,7 +178,7 @@ OPTIONS: Options = {
 
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Restore, compare, and remove; in check mode do nothing."""
+    """Restore, compare, rehearse, and remove; in check mode do nothing."""
     return rehearse(RehearsalPlan.of(params, check_mode))
 
 

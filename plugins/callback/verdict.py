@@ -37,6 +37,7 @@ requirements:
 # The worst first; a run without evidence is worse than any with it.
 WORST_FIRST = ("failed", "refused", "rolled_back", "restored", "planned")
 WAYS_AT_MOST = 10
+WARNING = "Warning: "
 UNKNOWN = "There is no report of this run."
 STOPPED = "This target stopped because another target of the play failed."
 
@@ -151,7 +152,8 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             first, *lines = block(target)
             self._display.display(first, color=colour)
             for line in lines:
-                self._display.display(f"  {line}")
+                warns = line.startswith(WARNING)
+                self._display.display(f"  {line}", **({"color": constants.COLOR_ERROR} if warns else {}))
 
 
 def ended(play: Mapping[str, Target], stats: Any) -> Iterator[Target]:
@@ -188,6 +190,9 @@ def block(target: Target) -> Iterator[str]:
     for number, problem in enumerate(problems, start=1):
         label = "Problem" if len(problems) == 1 else f"Problem {number}"
         yield f"{label}: {problem['sentence']} {problem['remedy']}".rstrip()
+    warnings = evidence.get("warnings")
+    for warning in warnings if isinstance(warnings, list) else ():
+        yield f"{WARNING}{shortened(warning)}"
     for point in bounded(evidence.get("open_points")):
         yield f"Open: {point['sentence']} {point['remedy']}".rstrip()
     if report := shortened(evidence.get("report")):

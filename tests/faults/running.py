@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
-from outside import ARTIFACTS, ROOT, STATE, descendants, docker, patient
+from outside import ARTIFACTS, ROOT, STATE, UNREHEARSED, descendants, docker, patient
 
 LONGEST_RUN_S = 400
 
@@ -39,9 +39,11 @@ class Running:
 
     def __post_init__(self) -> None:
         self.before = len(lines())
+        name = f"{self.playbook}_8_1a.yml"
+        given = [*UNREHEARSED.get(name, ()), *patient(), *self.arguments]
         self.output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - read when the run has ended
         self.process = subprocess.Popen(
-            ["ansible-playbook", f"{self.playbook}_8_1a.yml", "-i", "staging", *patient(), *self.arguments],
+            ["ansible-playbook", name, "-i", "staging", *given],
             cwd=ROOT,
             env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **self.environment},
             stdin=subprocess.DEVNULL,

@@ -22,7 +22,10 @@ COPIED = (
 OWN = {"fsync": "off", "full_page_writes": "off", "log_min_error_statement": "panic"}
 KILL_AFTER_S = 10
 BOOTSTRAP_ROLE = 10
-ADVICE = "correct that, or rehearse in a database beside the live one with -e rehearsal=same_server"
+ADVICE = (
+    "correct that, or prove the backup alone in a database beside the live one with -e rehearsal=same_server, or go on "
+    "without a rehearsal with -e rehearsal=off"
+)
 SETTINGS = """
 SELECT (SELECT rolname FROM pg_roles WHERE oid = %(bootstrap)s) AS superuser,
        (SELECT json_object_agg(name, setting) FROM pg_settings WHERE name = ANY (%(names)s)) AS settings,

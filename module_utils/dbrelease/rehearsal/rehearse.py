@@ -48,8 +48,9 @@ TITLES = {
     BACKUP_PROOF: "The backup can be restored",
 }
 NO_WAY_BACK = "This backup is no way back: take another one, and rehearse again."
+OFF = "The release was not rehearsed on a restored copy of the database (rehearsal=off)."
 WHERE = {"container": "a throwaway server", "same_server": "a temporary database beside the live one"}
-Place = Literal["container", "same_server"]
+Place = Literal["container", "same_server", "off"]
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,9 @@ class _Ready:
 
 def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
     """The module's act; raises ReleaseError where a proof fails, or a refusal where it cannot begin."""
+    if plan.place == "off":
+        plan.work.journal.append(STEP, "skipped", {"message": OFF})
+        return _as_result(plan, {"proofs": []}, changed=False)
     if plan.work.check_mode:
         titles = TITLES | (CHANGE_TITLES if plan.release else {})
         planned = [Proof(name, title, "skipped", detail="Planned.").as_dict() for name, title in titles.items()]
@@ -136,7 +140,7 @@ def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
 
 def _demand(step: Step) -> None:
     if message := sentence(step.facts["proofs"]):
-        raise ReleaseError(message, proofs=step.facts["proofs"])
+        raise ReleaseError(message, refused=True, proofs=step.facts["proofs"])
 
 
 def _backup(plan: RehearsalPlan) -> tuple[Backup, list[Proof]]:

@@ -6,7 +6,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -80,7 +80,7 @@ def create_container(
     name: str,
     image: str,
     entrypoint: Sequence[str],
-    environment: Mapping[str, str] | Sequence[str],
+    environment: dict[str, str] | list[str],
     limits: Limits,
     *,
     aliases: Sequence[str] = (),
@@ -100,9 +100,7 @@ def create_container(
             labels=labels_of(run),
             user=user or None,
             working_dir=workdir,
-            networking_config=api.create_networking_config(
-                {network: api.create_endpoint_config(aliases=list(aliases))}
-            ),
+            networking_config={"EndpointsConfig": {network: {"Aliases": list(aliases)}}},
             host_config=api.create_host_config(
                 auto_remove=True,
                 network_mode=network,

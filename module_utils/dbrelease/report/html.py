@@ -16,7 +16,7 @@ from ..core.plain_text import printable_parts
 from .charts import SERIES_AT_MOST, color, draw, is_logarithmic
 from .markdown_report import OUTCOME_WORDS
 from .next_actions import no_way_back
-from .problems import open_points_of
+from .problems import open_points_of, warnings_of
 from .series import Chart, latency_charts, lock_charts, monitoring_charts, row_charts, row_counts, samples_of
 
 TEMPLATE = "report.html.j2"
@@ -59,6 +59,7 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
         anchors=anchors(clean["proofs"]),
         no_way_back=no_way_back(clean),
         open_points=open_points_of(clean),
+        warnings=warnings_of(clean),
         timeline=timeline(clean),
         latency=[drawn(chart) for chart in latency_charts(clean["api"])],
         rows=rows,

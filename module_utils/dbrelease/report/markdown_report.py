@@ -9,7 +9,7 @@ from typing import Any
 from ..core.markdown import block, code, duration, table, text
 from .model import Model
 from .next_actions import no_way_back
-from .problems import open_points_of
+from .problems import open_points_of, warnings_of
 
 SAMPLE_ROWS = 5
 MARKS = {"pass": "✔", "proved": "✔", "passed": "✔", "fail": "✘", "failed": "✘", "refused": "✘", "interrupted": "✘"}
@@ -76,11 +76,13 @@ def _verdict(model: Model) -> Iterator[str]:
 
 
 def _open(model: Model) -> Iterator[str]:
-    points = open_points_of(model)
-    if not points:
+    points, warnings = open_points_of(model), warnings_of(model)
+    if not points and not warnings:
         return
     yield "## Open"
     yield ""
+    for warning in warnings:
+        yield f"- **Warning:** {text(warning)}"
     for point in points:
         yield f"- {text(point['sentence'])} {text(point['remedy'])}"
 

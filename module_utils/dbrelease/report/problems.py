@@ -40,12 +40,24 @@ def open_points_of(model: Mapping[str, Any]) -> list[Problem]:
     """
     if not model["succeeded"] and model["outcome"] not in TAKEN_BACK:
         return []
+    proofs = model["proofs"]
     undecided = [
         {"sentence": _undecided(proof), "remedy": proof["remedy"]}
-        for proof in model["proofs"]
-        if proof["status"] == "inconclusive" and proof["remedy"] and (model["succeeded"] or proof["step"] == LEFT_BY)
+        for place, proof in enumerate(proofs)
+        if proof["status"] == "inconclusive"
+        and proof["remedy"]
+        and (model["succeeded"] or proof["step"] == LEFT_BY)
+        and not any(later["name"] == proof["name"] and later["status"] == "pass" for later in proofs[place + 1 :])
     ]
     return bounded(undecided)
+
+
+def warnings_of(model: Mapping[str, Any]) -> list[str]:
+    """What the operator has left out of a run that changed the database, in red on the terminal and in the report."""
+    if not model["upgrade_begun"]:
+        return []
+    skipped = [stage for stage in model["stages"] if stage["step"] == "rehearse" and stage["status"] == "skipped"]
+    return [shortened(stage["message"]) for stage in skipped]
 
 
 def summary_of(model: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ TABLE = "drawing_project_associations"
 MISSING = "checks.no_missing_association"
 LONGEST_ACCEPTABLE_WRITE_S = 5.0  # of a request, on a machine that has much to do; bench/ measures the database's share
 SEEDED = "title NOT LIKE 'live %'"  # what no client writes
+REHEARSED = ("-e", "rehearsal=container")
 WATCH = ("-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
 
 
@@ -29,7 +30,7 @@ WATCH = ("-e", "monitor_watch_seconds=2", "-e", "monitor_interval_seconds=1")
 def live() -> tuple[Playbook, Client]:
     """The deploy, and who wrote meanwhile."""
     with writing() as client:
-        run = play("deploy_8_1a.yml", *patient(), *WATCH)
+        run = play("deploy_8_1a.yml", *patient(), *WATCH, *REHEARSED)
     return run, client
 
 
@@ -40,7 +41,7 @@ def again(live: tuple[Playbook, Client], psql: Psql, tmp_path_factory: pytest.Te
         client.until_acknowledged(4)
     assert client.errors == []
     with canary(psql, tmp_path_factory.mktemp("canary")) as verbosely:
-        return play("deploy_8_1a.yml", *patient(), *WATCH, *verbosely)
+        return play("deploy_8_1a.yml", *patient(), *WATCH, *REHEARSED, *verbosely)
 
 
 def verdicts(evidence: dict[str, Any]) -> dict[str, str]:

@@ -1,0 +1,272 @@
+"""A release on a copy: a real Alembic project, and each act that may show the release to be wrong."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from ansible.module_utils.dbrelease.core.errors import ReleaseError
+from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.core.proof import Proof
+from ansible.module_utils.dbrelease.host.commands import HostCommands
+from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.rehearsal.change import TITLES, Change, Rehearsal
+from ansible.module_utils.dbrelease.restore.plan import CopyTarget
+from own_sessions import connect
+from shared_database import database, emptied
+
+__all__ = ["database", "emptied"]
+
+FIRST, SECOND = "aaaa00000001", "bbbb00000002"
+COMMAND = [sys.executable, "-m", "alembic"]
+ENV = """
+import os
+from alembic import context
+from sqlalchemy import create_engine, pool
+with create_engine(os.environ["TEST_DATABASE_URL"], poolclass=pool.NullPool).connect() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+REVISION = """
+from alembic import op
+revision, down_revision = "{revision}", {down}
+
+def upgrade():
+    op.execute({up!r})
+
+def downgrade():
+    op.execute({back!r})
+"""
+SCHEMA = f"""
+CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+INSERT INTO alembic_version VALUES ('{FIRST}');
+CREATE SEQUENCE tickets;
+CREATE TABLE orders (id int PRIMARY KEY, title text NOT NULL);
+INSERT INTO orders SELECT n, 'order ' || n FROM generate_series(1, 20) n;
+"""
+CREATE = "CREATE TABLE order_items (order_id int NOT NULL); INSERT INTO order_items SELECT id FROM orders"
+DROP = "DROP TABLE order_items"
+ANALYZE = {
+    "name": "analyze",
+    "title": "Gather the planner's statistics",
+    "sql": "ANALYZE order_items",
+    "pending": "SELECT count(*) FROM pg_class WHERE oid = to_regclass('order_items') AND reltuples < 0",
+}
+CHECK = {
+    "name": "each_has_an_item",
+    "title": "Each order has an item",
+    "violations": "SELECT id FROM orders o WHERE NOT EXISTS (SELECT FROM order_items i WHERE i.order_id = o.id)",
+}
+NO_STRANGER = {
+    "name": "no_item_lost",
+    "title": "No item that only the new table knows",
+    "losses": {
+        "table": "order_items",
+        "key": ["order_id"],
+        "rows": "SELECT order_id FROM order_items i WHERE NOT EXISTS (SELECT FROM orders o WHERE o.id = i.order_id)",
+    },
+    "road": "Keep the release.",
+}
+SERVICES: dict[str, Any] = {"containers": {}, "api_base_url": "", "api_ca_file": "", "timeout_seconds": 1}
+
+
+@dataclass
+class Case:
+    """A release, and how each act on the copy ends; what is not named passes."""
+
+    up: str = CREATE
+    back: str = DROP
+    finalize: list[dict[str, Any]] = field(default_factory=lambda: [ANALYZE])
+    checks: list[dict[str, Any]] = field(default_factory=lambda: [CHECK])
+    guards: list[dict[str, Any]] = field(default_factory=lambda: [NO_STRANGER])
+    audit: tuple[str, ...] = ()
+    meanwhile: str = ""  # what the application does while it runs on the downgraded copy
+    ends: dict[str, str] = field(default_factory=dict)
+    says: str = ""
+
+
+ACTS = list(TITLES)
+
+
+def stops_at(name: str, status: str = "fail") -> dict[str, str]:
+    """The act that ends so, and the later ones, which are not reached."""
+    later = ACTS[ACTS.index(f"rehearse.{name}") + 1 :]
+    return {f"rehearse.{name}": status, **dict.fromkeys(later, "skipped")}
+
+
+CASES = {
+    "a good release": Case(),
+    "without steps, checks and guards": Case(finalize=[], checks=[], guards=[]),
+    "the upgrade fails": Case(
+        "CREATE TABLE orders ()", ends=stops_at("upgrade"), says='relation "orders" already exists'
+    ),
+    "a step after the upgrade fails": Case(
+        finalize=[{**ANALYZE, "sql": "SELECT 1 / (SELECT count(*) FROM orders WHERE id < 0)"}],
+        ends=stops_at("finalize"),
+        says="division by zero",
+    ),
+    "a declared check is red": Case(
+        "CREATE TABLE order_items (order_id int NOT NULL)", ends=stops_at("verified"), says="Each order has an item"
+    ),
+    "the structure is another": Case(
+        f"{CREATE}; ALTER TABLE order_items RENAME order_id TO id",
+        checks=[],
+        ends=stops_at("verified"),
+        says="order_id",
+    ),
+    "another table's row is changed": Case(
+        f"{CREATE}; UPDATE orders SET title = 'x' WHERE id = 3",
+        back=f"{DROP}; UPDATE orders SET title = 'order 3' WHERE id = 3",
+        ends=stops_at("untouched"),
+        says="orders",
+    ),
+    "a guard refuses right after the upgrade": Case(
+        f"{CREATE}; INSERT INTO order_items VALUES (99)",
+        ends={"rehearse.guards": "inconclusive"},
+        says="A rollback would be refused: “No item that only the new table knows”",
+    ),
+    "the downgrade fails": Case(back="DROP TABLE no_such_table", ends=stops_at("downgrade"), says="no_such_table"),
+    "the downgrade leaves a table": Case(
+        back="ALTER TABLE order_items RENAME TO old_items", ends=stops_at("back"), says="TABLE public.old_items: new"
+    ),
+    "the downgrade leaves a comment": Case(
+        f"{CREATE}; COMMENT ON TABLE orders IS 'with items'", ends=stops_at("back"), says="orders: new"
+    ),
+    "the downgrade deletes a row": Case(
+        back=f"{DROP}; DELETE FROM orders WHERE id = 7", ends=stops_at("back"), says="the rows differ in public.orders"
+    ),
+    "a second upgrade gives other rows": Case(
+        "CREATE TABLE order_items (order_id int NOT NULL);"
+        "INSERT INTO order_items SELECT id FROM orders, generate_series(1, nextval('tickets')::int)",
+        ends={"rehearse.upgrade_again": "fail"},
+        says="the number of rows differs in public.order_items",
+    ),
+    "a second upgrade fails": Case(
+        f"{CREATE}; SELECT 1 / (2 - nextval('tickets'))",
+        ends={"rehearse.upgrade_again": "fail"},
+        says="division by zero",
+    ),
+    "the application writes while it answers": Case(
+        meanwhile="INSERT INTO orders VALUES (21, 'order 21')",
+        ends={"rehearse.upgrade_again": "inconclusive"},
+        says="The application wrote to public.orders while it ran on the copy",
+    ),
+    "the application writes elsewhere while it answers": Case(
+        "CREATE TABLE order_items (order_id int NOT NULL); INSERT INTO order_items SELECT id FROM orders WHERE id < 21",
+        meanwhile="UPDATE orders SET title = 'x'",
+    ),
+    "the application changes the schema when it starts": Case(
+        meanwhile="ALTER TABLE orders ADD note text",
+        ends={"rehearse.upgrade_again": "inconclusive"},
+        says="The application changes the database when it starts",
+    ),
+    "rows of an audit table stay after the downgrade": Case(
+        f"{CREATE}; INSERT INTO audit VALUES ('up')",
+        back=f"{DROP}; INSERT INTO audit VALUES ('down')",
+        audit=("audit",),
+    ),
+}
+
+Make = Callable[[Case], Rehearsal]
+
+
+@pytest.fixture
+def make(tmp_path: Path, database: Login, run_parameters: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Makes the rehearsal of a release whose copy is at the first revision."""
+    password = quote(database.password or "", safe="")
+    monkeypatch.setenv(
+        "TEST_DATABASE_URL",
+        f"postgresql+psycopg2://{database.user}:{password}@{database.host}:{database.port}/{database.database}",
+    )
+
+    def made(case: Case) -> Rehearsal:
+        folder = tmp_path / "application"
+        (folder / "migrations/versions").mkdir(parents=True)
+        (folder / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n")
+        (folder / "migrations/env.py").write_text(ENV)
+        revisions = {"first": (FIRST, None, "SELECT 1", "SELECT 1"), "second": (SECOND, FIRST, case.up, case.back)}
+        for name, (revision, down, up, back) in revisions.items():
+            text = REVISION.format(revision=revision, down=repr(down), up=up, back=back)
+            (folder / f"migrations/versions/{name}.py").write_text(text)
+        play(database, SCHEMA + "".join(f"CREATE TABLE {name} (what text);" for name in case.audit))
+        run = Run(**run_parameters)
+        Path(run.state_dir).mkdir(mode=0o700)
+        columns = {"order_id": {"type": "integer", "nullable": False}}
+        change = Change(
+            COMMAND,
+            FIRST,
+            SECOND,
+            {"timeout_ms": 500, "attempts": 2, "deadline_seconds": 30},
+            60,
+            "",
+            case.finalize,
+            {
+                "existing": {},
+                "created": {"order_items": {"columns": columns, "indexes": {}, "constraints": {}}},
+                "altered": {},
+                "audit": list(case.audit),
+            },
+            case.checks,
+            [],
+            [],
+            case.guards,
+            SERVICES,
+        )
+        commands = HostCommands(str(folder))
+        copy = CopyTarget(database, database.to("postgres"), HostCommands(), False, run.run_id, 1, 60)
+        return Rehearsal(change, run, copy, replace(database, version_table="alembic_version"), commands)
+
+    return made
+
+
+def play(login: Login, sql: str) -> None:
+    with closing(connect(login, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(sql)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_each_act_that_shows_the_release_to_be_wrong_ends_the_rehearsal(
+    case: Case, make: Make, database: Login
+) -> None:
+    def downgraded() -> list[Proof]:
+        if case.meanwhile:
+            play(database, case.meanwhile)
+        return [Proof("rehearse.api_downgraded", "", "pass")] if case.meanwhile else []
+
+    rehearsal = make(case)
+    rehearsal.probe()
+    rehearsal.play(lambda: [], downgraded)
+
+    seen = {proof.name: proof.status for proof in rehearsal.proofs if proof.name in TITLES}
+    assert seen == {**dict.fromkeys(TITLES, "pass"), **case.ends}
+    assert list(seen) == ACTS
+    if case.says:
+        assert case.says in " ".join(proof.detail for proof in rehearsal.proofs if proof.status != "skipped")
+
+
+def test_an_application_that_reads_another_revision_is_refused(make: Make, database: Login) -> None:
+    rehearsal = make(Case())
+    play(database, "UPDATE alembic_version SET version_num = 'bbbb00000002'")
+
+    with pytest.raises(ReleaseError, match=f"it reads {SECOND}, and the backup is at {FIRST}") as caught:
+        rehearsal.probe()
+
+    assert caught.value.refused
+
+
+def test_an_application_that_does_not_find_the_copy_is_refused(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    rehearsal = make(Case())
+    monkeypatch.setenv("TEST_DATABASE_URL", "postgresql+psycopg2://nobody:x@127.0.0.1:1/nowhere")
+
+    with pytest.raises(ReleaseError, match=r"did not reach the copy by its own settings.*Connection refused") as caught:
+        rehearsal.probe()
+
+    assert caught.value.refused
+    assert "-e rehearsal=off" in caught.value.message
