@@ -5,8 +5,8 @@ Each act is a claim. What follows a claim that failed is skipped, as it would sh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,12 @@ from ..verify.plans import read_plans
 from ..verify.scenarios import Limits, play_scenarios
 from ..verify.write_attribution import Memory, compare
 from .application import unreachable
+from .budget import forecast, judge
+from .observe import observing
 
 NAME = "dbrelease rehearsal"
+# A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
+DEFAULT_BUDGET = {"write_wait_ms": 1000}
 STATEMENT_MS, LOCK_MS, SAMPLE_SIZE, SETTLE_S = 300_000, 5_000, 5, 2.0
 TITLES = {
     "rehearse.upgrade": "The upgrade runs on the copy",
@@ -53,7 +57,6 @@ TITLES = {
     "rehearse.upgrade_again": "A second upgrade gives what the first one gave",
 }
 ADVICE = "The live database was only read. Correct the release, and rehearse again."
-Observing = Callable[[], AbstractContextManager[Any]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Change:
     lock: Mapping[str, Any]
     timeout_s: int
     success_pattern: str
+    budget: Mapping[str, Any]
     finalize: Sequence[Mapping[str, Any]]
     tables: Mapping[str, Any]
     checks: Sequence[Mapping[str, Any]]
@@ -85,6 +89,7 @@ class Change:
             migration.get("lock") or {},
             migration["timeout_seconds"],
             migration.get("success_pattern") or "",
+            {**DEFAULT_BUDGET, **(migration.get("budget") or {})},
             migration.get("finalize") or [],
             release["tables"],
             release.get("checks") or [],
@@ -112,8 +117,8 @@ class _StopError(Exception):
 class Rehearsal:
     """The acts on one copy, in their order; `proofs` and `facts` are what they observed.
 
-    login: as db_user, like the acts on the live database. observing: what is to be observed while the upgrade runs.
-    between: what else is claimed of the upgraded copy, and of the downgraded one.
+    login: as db_user, like the acts on the live database. own_server: the server is a throwaway one, so that its log
+    may be read.
     """
 
     change: Change
@@ -121,7 +126,8 @@ class Rehearsal:
     copy: CopyTarget
     login: Login
     commands: Commands
-    observing: Observing = nullcontext
+    own_server: bool = False
+    named: bool = False
     proofs: list[Proof] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -135,6 +141,7 @@ class Rehearsal:
             current = current_with(self.commands, self.change.command, given)
         except ReleaseError as error:
             raise unreachable(error) from error
+        self.named = current.session is not None and "application_name" not in current.session.lacks(limits.timeout_ms)
         if current.revisions != [self.change.from_revision]:
             at = " and ".join(current.revisions) or "no revision"
             raise unreachable(ReleaseError(f"it reads {at}, and the backup is at {self.change.from_revision}"))
@@ -196,7 +203,7 @@ class Rehearsal:
         settings = {}
         if self.change.finalize:
             settings = settings_for(self.login, self.commands, self.change.command, self.login.version_table)
-        with nullcontext() if again else self.observing():
+        with nullcontext() if again else self._observed():
             moved, proof = self._move("upgrade", settings)
             if not again:
                 self.facts["upgrade_ms"] = moved.duration_ms
@@ -205,6 +212,21 @@ class Rehearsal:
                 self._demand(_named("rehearse.upgrade_again", proof))
             self._finalize(again=again)
         return moved
+
+    @contextmanager
+    def _observed(self) -> Iterator[None]:
+        """Observe what the sessions of the block do to others, and hold it against the budget."""
+        tables = [*self.change.tables["existing"], *self.change.tables["altered"]]
+        name = self._session_name("upgrade") if self.named else ""
+        with observing(
+            self.copy.login, list(dict.fromkeys(tables)), application_name=name, own_server=self.own_server
+        ) as seen:
+            yield
+        self.facts.update(observation=seen.observation.as_dict(), forecast=forecast(seen.observation))
+        self._demand(*judge(seen.observation, self.change.budget))
+
+    def _session_name(self, direction: Direction) -> str:
+        return f"dbrelease-{direction}-{self.run.run_id}"[:63]
 
     def _finalize(self, *, again: bool) -> None:
         name = "rehearse.upgrade_again" if again else "rehearse.finalize"
@@ -216,7 +238,7 @@ class Rehearsal:
                 self.change.checks,
                 self.change.lock,
                 {**self.change.services, "guards": self.change.guards},
-                "dbrelease rehearsal finalize",
+                self._session_name("upgrade"),  # that of the upgrade, with which it is observed
                 step,
                 check_mode=False,
             )

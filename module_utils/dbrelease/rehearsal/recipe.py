@@ -10,6 +10,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
 from ..postgres.session import select
+from .statement_log import START_SETTINGS
 
 # On which an extension, a lock table or the text of a value depends. Sizes of memory are not copied: they are those of
 # the live machine.
@@ -19,7 +20,7 @@ COPIED = (
     "port",  # the application's settings name it
 )
 # What a crash would lose is thrown away in any case. A failing statement may contain a verifier of a password.
-OWN = {"fsync": "off", "full_page_writes": "off", "log_min_error_statement": "panic"}
+OWN = {"fsync": "off", "full_page_writes": "off", "log_min_error_statement": "panic", **START_SETTINGS}
 KILL_AFTER_S = 10
 BOOTSTRAP_ROLE = 10
 ADVICE = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -81,7 +80,7 @@ def rehearse_release(
     run = work.run
     recipe = Recipe.of(run, plan.migrator, limits)
     with rehearsing(recipe, "alembic", plan.payload, superuser, environment=plan.environment) as alembic:
-        rehearsal = Rehearsal(plan.change, run, copy, _as_user(copy, work.login), alembic.commands, nullcontext)
+        rehearsal = Rehearsal(plan.change, run, copy, _as_user(copy, work.login), alembic.commands, own_server=True)
         rehearsal.probe()
         asked = _AskedApi(plan, work, superuser, limits)
         rehearsal.play(asked.upgraded, asked.downgraded)

@@ -87,6 +87,7 @@ class Case:
     checks: list[dict[str, Any]] = field(default_factory=lambda: [CHECK])
     guards: list[dict[str, Any]] = field(default_factory=lambda: [NO_STRANGER])
     audit: tuple[str, ...] = ()
+    budget: dict[str, float] = field(default_factory=lambda: {"write_wait_ms": 5000})
     meanwhile: str = ""  # what the application does while it runs on the downgraded copy
     ends: dict[str, str] = field(default_factory=dict)
     says: str = ""
@@ -111,6 +112,12 @@ CASES = {
         finalize=[{**ANALYZE, "sql": "SELECT 1 / (SELECT count(*) FROM orders WHERE id < 0)"}],
         ends=stops_at("finalize"),
         says="division by zero",
+    ),
+    "a writer waits for longer than the budget allows": Case(
+        f"{CREATE}; LOCK TABLE orders IN SHARE MODE; SELECT pg_sleep(0.5)",
+        budget={"write_wait_ms": 100},
+        ends={"rehearse.budget.write_wait": "fail", **stops_at("verified", "skipped")},
+        says="for the SHARE lock that “CREATE TABLE order_items",
     ),
     "a declared check is red": Case(
         "CREATE TABLE order_items (order_id int NOT NULL)", ends=stops_at("verified"), says="Each order has an item"
@@ -206,9 +213,10 @@ def make(tmp_path: Path, database: Login, run_parameters: dict[str, Any], monkey
             {"timeout_ms": 500, "attempts": 2, "deadline_seconds": 30},
             60,
             "",
+            case.budget,
             case.finalize,
             {
-                "existing": {},
+                "existing": {"orders": ["id", "title"]},
                 "created": {"order_items": {"columns": columns, "indexes": {}, "constraints": {}}},
                 "altered": {},
                 "audit": list(case.audit),
@@ -244,9 +252,8 @@ def test_each_act_that_shows_the_release_to_be_wrong_ends_the_rehearsal(
     rehearsal.probe()
     rehearsal.play(lambda: [], downgraded)
 
-    seen = {proof.name: proof.status for proof in rehearsal.proofs if proof.name in TITLES}
+    seen = {proof.name: proof.status for proof in rehearsal.proofs if proof.name in TITLES or proof.status == "fail"}
     assert seen == {**dict.fromkeys(TITLES, "pass"), **case.ends}
-    assert list(seen) == ACTS
     if case.says:
         assert case.says in " ".join(proof.detail for proof in rehearsal.proofs if proof.status != "skipped")
 
