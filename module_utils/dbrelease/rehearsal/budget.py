@@ -233,7 +233,7 @@ def _write_wait(observation: Observation, limit: float | None) -> _Verdict:
     if limit is None:
         return _Verdict("skipped", observed, f"No budget is declared; {_wait(observation, worst)}")
     over = [one for one in waited if one.ms > limit]
-    ours = [one for one in over if one.fault is None or one.fault.by_migration]
+    ours = [one for one in over if one.fault and one.fault.by_migration]
     if ours:
         worst = ours[0]
         detail = f"{_wait(observation, worst)} The budget is {_time(limit)}."
@@ -250,11 +250,14 @@ def _write_wait(observation: Observation, limit: float | None) -> _Verdict:
         )
     if over:
         names = sorted({one.fault.other for one in over if one.fault})
+        cause = (
+            f"Another session blocked it: {', '.join(names)}." if names else "No lock that was observed explains it."
+        )
         return _Verdict(
             "inconclusive",
             observed,
-            f"{_wait(observation, worst)} Not the migration blocked it, but {', '.join(names)}, so that "
-            "a wait for the migration could have been missed.",
+            f"{_wait(observation, worst)} The budget is {_time(limit)}. {cause} A wait for the migration may have been "
+            "missed meanwhile.",
         )
     unsure = [wait.table for wait in observation.waits if wait.writer_ms is None or wait.gap_ms > limit]
     if unsure:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -115,6 +116,15 @@ class _Held:
 
 
 @dataclass
+class _Blocked:
+    """A probe that waited for a lock: from which sample to which, and how many of them met which session before it."""
+
+    first_ms: float
+    last_ms: float
+    pids: Counter[int] = field(default_factory=Counter)
+
+
+@dataclass
 class _Samples:
     """What the sampler collected, by the server's clock in ms."""
 
@@ -123,7 +133,7 @@ class _Samples:
     largest_gap_ms: float = 0.0
     ran: list[_Ran] = field(default_factory=list)
     held: list[_Held] = field(default_factory=list)
-    blocked: list[tuple[float, int, list[int]]] = field(default_factory=list)
+    blocked: dict[int, list[_Blocked]] = field(default_factory=dict)
     applications: dict[int, str] = field(default_factory=dict)
     transactions: set[tuple[int, str]] = field(default_factory=set)
     hidden: bool = False
@@ -284,7 +294,7 @@ class _Observer:
         present: set[tuple[int, int, str]] = set()
         for row in rows:
             if row["blockers"]:
-                samples.blocked.append((now, row["pid"], row["blockers"]))
+                self._note_blocked(row["pid"], row["blockers"], before, now)
             if row["application"] in (PROBE_NAME, APPLICATION_NAME):
                 continue
             samples.applications[row["pid"]] = row["application"]
@@ -298,6 +308,13 @@ class _Observer:
         samples.count += 1
         samples.largest_gap_ms = max(samples.largest_gap_ms, gap)
         samples.last_ms = now
+
+    def _note_blocked(self, pid: int, blockers: list[int], before: float, now: float) -> None:
+        known = self.samples.blocked.setdefault(pid, [])
+        if not known or known[-1].last_ms != before:
+            known.append(_Blocked(now, now))
+        known[-1].last_ms = now
+        known[-1].pids.update(blockers)
 
     def _note_statement(self, row: Row, gap: float, now: float) -> None:
         samples, pid = self.samples, row["pid"]
@@ -364,6 +381,14 @@ class _Account:
         self.migration = {one.pid for one in ran}
         self.numbers = {id(one): number for number, one in enumerate(ran, start=1)}
         self.problems = observer.problems
+        self.by_pid: dict[int, list[_Ran]] = {}
+        for one in ran:
+            self.by_pid.setdefault(one.pid, []).append(one)
+        if not ran:
+            named = f" named {observer.application}" if observer.application else ""
+            self.problems.append(
+                f"No statement of a session{named} was observed, so that no wait can be ascribed to the migration."
+            )
 
     def observation(self) -> Observation:
         """The result, for the journal."""
@@ -432,11 +457,8 @@ class _Account:
         """The statement that took a lock, and whether no other one can have."""
         running = [
             one
-            for one in self.ran
-            if one.pid == held.pid
-            and one.begin_ms <= held.first_ms + CLOCK_MS
-            and one.end_ms >= held.before_ms - CLOCK_MS
-            and one.tag not in CONTROL
+            for one in self._running(held.pid, held.before_ms - CLOCK_MS, held.first_ms + CLOCK_MS)
+            if one.tag not in CONTROL
         ]
         if len(running) < 2:
             # Without the log a short statement in front of this one may have been missed.
@@ -446,6 +468,15 @@ class _Account:
         relation = self.observer.before.relations.get(held.oid)
         named = [one for one in running if relation and relation["name"] in one.text]
         return (named or running)[0], False
+
+    def _running(self, pid: int, begin_ms: float, end_ms: float) -> list[_Ran]:
+        """The session's statements that ran between the two moments, in their order."""
+        ran = self.by_pid.get(pid, [])
+        last = bisect_right(ran, end_ms, key=lambda one: one.begin_ms)
+        first = last
+        while first and ran[first - 1].end_ms >= begin_ms:
+            first -= 1
+        return ran[first:last]
 
     def _wait(self, writer: Probe, reader: Probe) -> TableWait:
         table = self.observer.before.name(writer.oid)
@@ -471,21 +502,31 @@ class _Account:
         if wait is None or wait.duration_ms < FAULTLESS_MS:
             return None
         pids = Counter(wait.holders) if wait.row else self._blockers(probe, wait)
+        if wait.row and not pids:
+            # Whoever had changed the row had ended when that was asked.
+            pids.update(held.pid for held in self.samples.held if self._meets(held, probe.oid, wait))
         ours = [pid for pid, _ in pids.most_common() if pid in self.migration]
         if not ours:
             if pids:
                 names = sorted({self.samples.applications.get(pid) or "a session without a name" for pid in pids})
                 return Fault(by_migration=False, other=", ".join(names))
-            return self._fault_by_time(probe, wait)
+            return self._fault_by_time(probe, wait) if not wait.row else Fault(by_migration=False, other="unknown")
         if wait.row:
             return self._row_fault(ours[0], wait)
         return self._lock_fault(ours, probe, wait)
 
+    def _meets(self, held: _Held, oid: int, wait: Wait) -> bool:
+        """Whether the session had the table locked for changes when the wait began."""
+        margin = self.samples.largest_gap_ms
+        changing = held.mode == WRITER_MODE or held.mode in CONFLICTS[WRITER_MODE]
+        began = held.first_ms - margin <= wait.begin_ms <= held.last_ms + margin
+        return held.oid == oid and changing and began
+
     def _blockers(self, probe: Probe, wait: Wait) -> Counter[int]:
         found: Counter[int] = Counter()
-        for now, pid, blockers in self.samples.blocked:
-            if pid == probe.pid and wait.begin_ms <= now <= wait.end_ms + CLOCK_MS:
-                found.update(blockers)
+        for one in self.samples.blocked.get(probe.pid, ()):
+            if one.first_ms <= wait.end_ms + CLOCK_MS and one.last_ms >= wait.begin_ms:
+                found += one.pids
         return found
 
     def _fault_by_time(self, probe: Probe, wait: Wait) -> Fault | None:
@@ -517,19 +558,21 @@ class _Account:
         )
 
     def _row_fault(self, pid: int, wait: Wait) -> Fault:
+        ran = self.by_pid.get(pid, [])
         begun = [
             one
-            for one in self.ran
-            if one.pid == pid and one.begin_ms <= wait.begin_ms + CLOCK_MS and one.tag not in CONTROL
+            for one in ran[: bisect_right(ran, wait.begin_ms + CLOCK_MS, key=lambda one: one.begin_ms)]
+            if one.tag not in CONTROL
         ]
         statement = self.numbers[id(begun[-1])] if begun else None
-        running = bool(begun) and begun[-1].end_ms >= wait.begin_ms - CLOCK_MS
+        running = bool(begun and wait.holders) and begun[-1].end_ms >= wait.begin_ms - CLOCK_MS
         return Fault(ROW_LOCK, statement=statement, through=self._through(pid, wait), certain=running)
 
     def _through(self, pid: int, wait: Wait) -> int | None:
         """The statement of the session that ran longest during the wait."""
         overlaps = [
-            (min(one.end_ms, wait.end_ms) - max(one.begin_ms, wait.begin_ms), one) for one in self.ran if one.pid == pid
+            (min(one.end_ms, wait.end_ms) - max(one.begin_ms, wait.begin_ms), one)
+            for one in self._running(pid, wait.begin_ms, wait.end_ms)
         ]
         longest = max(overlaps, key=lambda pair: pair[0], default=None)
         return self.numbers[id(longest[1])] if longest and longest[0] > 0 else None
@@ -546,14 +589,16 @@ def merged(ran: Sequence[_Ran], logged: Iterable[Logged]) -> list[_Ran]:
         session.append(_Ran(entry.pid, begin, max(begin, entry.end_ms), entry.text, entry.tag))
         found.append(session[-1])
     for sampled in ran:
-        same = [
-            one
-            for one in by_pid.get(sampled.pid, ())
-            if one.begin_ms - CLOCK_MS <= sampled.begin_ms <= one.end_ms + CLOCK_MS
-            and one.text.lstrip().startswith(sampled.text.strip()[:KEPT_CHARACTERS])
-        ]
-        if same:
-            same[0].lock_wait_ms += sampled.lock_wait_ms
+        session = by_pid.get(sampled.pid, [])
+        place = bisect_right(session, sampled.begin_ms + CLOCK_MS, key=lambda one: one.begin_ms)
+        text = sampled.text.strip()[:KEPT_CHARACTERS]
+        for one in reversed(session[:place]):
+            if one.end_ms < sampled.begin_ms - CLOCK_MS:
+                found.append(replace(sampled, tag=tag_of(sampled.text)))
+                break
+            if one.text.lstrip().startswith(text):
+                one.lock_wait_ms += sampled.lock_wait_ms
+                break
         else:
             found.append(replace(sampled, tag=tag_of(sampled.text)))
     return sorted(found, key=lambda one: one.begin_ms)
@@ -592,7 +637,8 @@ def _words(mode: str) -> str:
 
 
 def _bounded(text: str) -> str:
-    plain = printable(masked_sql(text))
+    # Masked before it is cut: half a secret would not be recognized.
+    plain = printable(masked_sql(text[: 4 * KEPT_CHARACTERS]))
     return plain if len(plain) <= KEPT_CHARACTERS else plain[: KEPT_CHARACTERS - 1] + "…"
 
 

@@ -32,6 +32,8 @@ SETTINGS = {
 DEADLINE_S = 10.0
 POLL_S = 0.02
 CHUNK = 1 << 20
+BYTES_AT_MOST = 64 << 20
+KEPT_CHARACTERS = 4_000
 FILE = "SELECT pg_current_logfile('csvlog')"
 SIZE = "SELECT size FROM pg_stat_file(%s)"
 PART = "SELECT pg_read_binary_file(%s, %s, %s)"
@@ -85,10 +87,12 @@ class StatementLog:
     def read(self, database: str, application: str, own: set[int]) -> list[Logged]:
         """The statements of that database, and of that application if one is named, without those of these sessions."""
         marker = f"dbrelease end {time.monotonic_ns()}"
-        data = bytearray()
+        data, begun = bytearray(), self._offset
 
         def complete() -> bool:
             size = self._size()
+            if size - begun > BYTES_AT_MOST:
+                raise UnreadableError(f"its log has grown by more than {BYTES_AT_MOST >> 20} MiB")
             while self._offset < size:
                 self._cursor.execute(PART, (self._file, self._offset, CHUNK))
                 ((part,),) = self._cursor.fetchall()
@@ -138,6 +142,8 @@ class StatementLog:
 def parsed(text: str, database: str, application: str, own: set[int]) -> Iterator[Logged]:
     """The statements of a log in CSV; in the extended protocol parsing and binding belong to the execution."""
     prepared: dict[int, float] = {}
+    # The reader's own limit is shorter than a long statement.
+    csv.field_size_limit(BYTES_AT_MOST)
     for row in csv.reader(io.StringIO(text, newline="")):
         if len(row) <= APPLICATION or row[DATABASE] != database or not row[PROCESS].isdigit():
             continue
@@ -150,7 +156,7 @@ def parsed(text: str, database: str, application: str, own: set[int]) -> Iterato
             prepared.setdefault(pid, begin)
             continue
         begin = min(begin, prepared.pop(pid, begin))
-        yield Logged(pid, begin, end, row[TAG], found["text"], row[XID] if row[XID] != "0" else "")
+        yield Logged(pid, begin, end, row[TAG], found["text"][:KEPT_CHARACTERS], row[XID] if row[XID] != "0" else "")
 
 
 def _moment(text: str) -> float:

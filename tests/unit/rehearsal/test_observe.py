@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 import pytest
+from ansible.module_utils.dbrelease.core.redaction import Secret, forget, learn
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
 from ansible.module_utils.dbrelease.rehearsal import observe
 from ansible.module_utils.dbrelease.rehearsal.observation import Observation, TableWait
@@ -375,6 +376,27 @@ def test_what_could_not_be_observed_is_said(migration: Migration, monkeypatch: p
         assert part in said
 
 
+def test_a_migration_whose_sessions_have_another_name_is_not_taken_for_one_that_did_nothing(
+    migration: Migration,
+) -> None:
+    with observing(migration.login, ["orders"], application_name="another") as seen:
+        migration.execute("CREATE INDEX ON orders (amount)")
+    assert "No statement of a session named another was observed" in " ".join(seen.observation.not_observed)
+    assert seen.observation.statements == ()
+
+
+def test_no_secret_and_no_long_text_is_kept(migration: Migration) -> None:
+    learn([Secret("s3cret-of-the-test", "app")])
+    try:
+        with observing(migration.login, ["orders"]) as seen:
+            migration.execute(f"SELECT pg_sleep(0.1), 's3cret-of-the-test', '{'x' * 5000}'")
+    finally:
+        forget()
+    (statement,) = seen.observation.statements
+    assert "s3cret" not in json.dumps(seen.observation.as_dict())
+    assert len(statement.text) <= 500
+
+
 def test_a_migration_that_fails_is_observed_too(migration: Migration) -> None:
     with pytest.raises(Exception, match="no_such"), observing(migration.login, ["orders"]) as seen:
         migration.execute("DROP TABLE no_such")
@@ -426,6 +448,12 @@ def test_the_servers_log_names_each_statement_its_command_and_its_time() -> None
     assert found[0].text == 'CREATE TABLE "a b" (\n  id int)'
     assert (found[0].xid, found[1].xid) == ("801", "")
     assert [one.pid for one in parsed(LOG, "shop", "", {7})] == [9]
+
+
+def test_a_long_statement_of_the_log_is_read() -> None:
+    (_, second) = parsed(LOG.replace("INSERT INTO a", f"INSERT INTO a /*{'x' * 300_000}*/"), "shop", "migration", set())
+    assert second.text.startswith("INSERT INTO a")
+    assert len(second.text) < 5_000
 
 
 def test_a_statement_that_was_sampled_and_logged_is_one_and_one_that_failed_is_kept() -> None:
