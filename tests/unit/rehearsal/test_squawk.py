@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible.module_utils.dbrelease.rehearsal import squawk as linter
 from ansible.module_utils.dbrelease.rehearsal.squawk import squawk
 
 # As squawk 2.70.0 prints it.
@@ -28,7 +28,7 @@ TIMEOUT = {**INDEX, "line": 0, "rule_name": "require-lock-timeout", "message": "
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program of that name beside the Python that runs."""
-    monkeypatch.setattr(linter.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     return tmp_path / "squawk"
 
