@@ -67,6 +67,28 @@ options:
     type: list
     elements: dict
     default: []
+  throttle:
+    description:
+      - When a step with O(steps[].batch_rows) pauses before a batch. The limits are checked between two batches, at
+        most once a second; a step without batches is not paused.
+    type: dict
+    suboptions:
+      lag_seconds:
+        description: A standby lags by more than this, or a standby that was connected is no longer.
+        type: float
+      latency_ms:
+        description: The median of three answers of an endpoint of O(api) takes longer, or it does not answer.
+        type: float
+      pause_seconds:
+        description:
+          - The longest time of all pauses together. Then the step stops between two batches; its proof is inconclusive,
+            and a rerun continues.
+        type: float
+        default: 600
+  api:
+    description: The release's C(api); the paths of its C(endpoints) are requested for O(throttle.latency_ms).
+    type: dict
+    default: {}
   application_name:
     description: The name of its session on the server.
     type: str
@@ -141,8 +163,18 @@ ended_sessions:
   type: list
   elements: dict
   returned: always
+pauses:
+  description:
+    - The pauses by O(throttle). C(step), C(cause), C(started_at) (UTC, ISO 8601), C(duration_ms), and C(resumed),
+      whether the step continued.
+  type: list
+  elements: dict
+  returned: always
 proofs:
-  description: One proof per step, C(migrate.finalize.<name>), and one per check that a step proves, C(checks.<name>).
+  description:
+    - One proof per step, C(migrate.finalize.<name>), and one per check that a step proves, C(checks.<name>).
+    - C(migrate.finalize_blockers) where sessions were ended, and C(migrate.throttle) where the limits of O(throttle)
+      were checked.
   type: list
   elements: dict
   returned: always
@@ -191,6 +223,15 @@ OPTIONS: Options = {
         },
     },
     "checks": {"type": "list", "elements": "dict", "default": []},
+    "throttle": {
+        "type": "dict",
+        "options": {
+            "lag_seconds": {"type": "float"},
+            "latency_ms": {"type": "float"},
+            "pause_seconds": {"type": "float", "default": 600},
+        },
+    },
+    "api": {"type": "dict", "default": {}},
     "application_name": {"type": "str", "default": "dbrelease finalize"},
 }
 
@@ -204,6 +245,8 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             params["steps"],
             params["checks"],
             params["lock"],
+            params.get("throttle"),
+            params.get("api") or {},
             params["services"],
             params["application_name"],
             step,

@@ -18,6 +18,7 @@ from ..postgres.proof_instant import Instant
 from ..postgres.session import Connection, Login, Row, connect
 from .step_guards import StepGuards
 from .steps import Attempt, Step, attempt_step, check_alone, count_pending
+from .throttle import Throttle
 
 BLOCKERS_PROOF = "migrate.finalize_blockers"
 
@@ -49,6 +50,7 @@ class Finalized:
     would_run: list[str] = field(default_factory=list)
     lock_waits: list[Row] = field(default_factory=list)
     ended_sessions: list[Row] = field(default_factory=list)
+    pauses: list[Row] = field(default_factory=list)
     transactions: list[int] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
@@ -60,6 +62,7 @@ class Finalized:
             "would_run": self.would_run,
             "lock_waits": self.lock_waits,
             "ended_sessions": self.ended_sessions,
+            "pauses": self.pauses,
         }
 
 
@@ -72,6 +75,7 @@ class Finalizer:
     limits: LockLimits
     guards: StepGuards
     checks: Sequence[Mapping[str, Any]] = ()
+    throttle: Throttle = field(default_factory=Throttle)
     keep_unproven: bool = False  # a step whose checks fail is committed, and the proofs report them
 
     def plan(self, steps: Sequence[Step]) -> Finalized:
@@ -132,7 +136,8 @@ class Finalizer:
                 done.lock_waits, done.ended_sessions = watch.seen, watch.acts.rows
                 yield watch
         finally:
-            done.proofs.extend(watch.acts.proofs(BLOCKERS_PROOF))
+            done.proofs.extend([*watch.acts.proofs(BLOCKERS_PROOF), *self.throttle.proofs()])
+            done.pauses = list(self.throttle.pauses)
 
     def _chosen(self, step: Step) -> list[Mapping[str, Any]]:
         declared = {check["name"]: check for check in self.checks}
@@ -197,6 +202,8 @@ class Finalizer:
         rows = attempts = 0
         # Rows that others write meanwhile need further batches; more than twice as many would never end.
         for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
+            if step.batch_rows:
+                self.throttle.before_batch(connection, step.name)
             retried = retrying(
                 lambda: attempt_step(connection, step, checks, self._waits(watch), keep_unproven=self.keep_unproven),
                 self.limits,
@@ -242,6 +249,8 @@ def finalize(
     steps: Sequence[Mapping[str, Any]],
     checks: Sequence[Mapping[str, Any]],
     lock: Mapping[str, Any],
+    throttle: Mapping[str, Any] | None,
+    api: Mapping[str, Any],
     services: Mapping[str, Any],
     application_name: str,
     journal_step: JournalStep,
@@ -250,7 +259,8 @@ def finalize(
 ) -> dict[str, Any]:
     """Return the module's result; a failure has the same facts."""
     declared = [Step.of(step) for step in steps]
-    finalizer = Finalizer(login, application_name, LockLimits.of(lock), StepGuards.of(services), checks)
+    paced = Throttle.of(throttle, api, services)
+    finalizer = Finalizer(login, application_name, LockLimits.of(lock), StepGuards.of(services), checks, paced)
     done = Finalized()
     try:
         if check_mode:

@@ -31,12 +31,12 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     Without them, its destinations are not confined.
 
     Omitted lists are empty, an omitted `migration.success_pattern` is empty text, `migration.version_table` is
-    Alembic's own, `migration.container` is backend, `migration.budget` has no key; `api` stays omitted. Each
-    payload item has its `sha256` and absolute `path`, each finalize step its `sql`; `migration.revision_files` has
-    the name and content of each revision of the payload, for a preview where Alembic does not have it yet.
-    `rollback` has the list `guards`, and in `script` the content of its `sql` file; both are empty where `rollback`
-    is omitted, and so are `tables.altered` and `tables.audit`. `migration.lock` has the declared `blockers` as a
-    mapping.
+    Alembic's own, `migration.container` is backend, `migration.budget` and `migration.throttle` have no key; `api`
+    stays omitted. Each payload item has its `sha256` and absolute `path`, each finalize step its `sql`;
+    `migration.revision_files` has the name and content of each revision of the payload, for a preview where Alembic
+    does not have it yet. `rollback` has the list `guards`, and in `script` the content of its `sql` file; both are
+    empty where `rollback` is omitted, and so are `tables.altered` and `tables.audit`. `migration.lock` has the declared
+    `blockers` as a mapping.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -124,7 +124,7 @@ def _blockers(declared: str | dict[str, Any] | None) -> dict[str, Any]:
 
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
     left_out = {"payload": [], "finalize": [], "environment": [], "success_pattern": "", "version_table": VERSION_TABLE}
-    migration = {**left_out, "container": BACKEND, "budget": {}, **release["migration"]}
+    migration = {**left_out, "container": BACKEND, "budget": {}, "throttle": {}, **release["migration"]}
     migration["lock"] = {**migration["lock"], "blockers": _blockers(migration.get("blockers"))}
     for item in migration["payload"]:
         sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()

@@ -244,6 +244,22 @@ def monitoring_names_what_exists(parts: Parts) -> Iterator[Problem]:
         yield parts.in_release("monitoring.latency", "nothing, because the release declares no api", "a mapping")
 
 
+def throttle_has_what_it_checks(parts: Parts) -> Iterator[Problem]:
+    """It pauses between the batches of a step, and reads endpoints that are declared."""
+    migration = mapping(parts.release, "migration")
+    throttle = mapping(migration, "throttle")
+    if not throttle:
+        return
+    if not {"lag_seconds", "latency_ms"} & throttle.keys():
+        yield parts.in_release("migration.throttle", "lag_seconds or latency_ms", "neither")
+    if not any("batch_rows" in step for step in items(migration, "finalize")):
+        yield parts.in_release("migration.throttle", "nothing, because no step of finalize has batch_rows", "a mapping")
+    if "latency_ms" in throttle and not items(mapping(parts.release, "api"), "endpoints"):
+        yield parts.in_release(
+            "migration.throttle.latency_ms", "nothing, because the release declares no endpoint in api", "a number"
+        )
+
+
 RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     folder_is_named_like_the_release,
     revisions_differ,
@@ -263,4 +279,5 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     plans_name_known_tables,
     scenario_values_are_saved_first,
     monitoring_names_what_exists,
+    throttle_has_what_it_checks,
 )

@@ -159,6 +159,30 @@ def test_nothing_else_may_be_done_to_blockers(folder: Path, declared: Any, expec
     assert expected in said
 
 
+THROTTLED = {"lag_seconds": 10, "pause_seconds": 300}
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        ({"pause_seconds": 5}, "migration.throttle: expected lag_seconds or latency_ms, found neither"),
+        ({"lag_seconds": 0}, "migration.throttle.lag_seconds: expected"),
+        ({"lag_second": 1}, "an unknown key (did you mean"),
+        (THROTTLED, "migration.throttle: expected nothing, because no step of finalize has batch_rows"),
+    ],
+)
+def test_a_throttle_declares_what_it_checks(folder: Path, declared: Any, expected: str) -> None:
+    change(folder, "release.migration.throttle", declared)
+    assert any(expected in said for said in refusal(folder))
+
+
+def test_a_throttle_is_read_with_its_release(folder: Path) -> None:
+    assert load(folder, SCHEMAS)["migration"]["throttle"] == {}
+    change(folder, "release.migration.throttle", THROTTLED)
+    change(folder, "release.migration.finalize.0.batch_rows", 100)
+    assert load(folder, SCHEMAS)["migration"]["throttle"] == THROTTLED
+
+
 def without_a_release_file(folder: Path) -> None:
     (folder / "release.yml").unlink()
 
