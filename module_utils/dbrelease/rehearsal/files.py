@@ -100,6 +100,8 @@ def _filter(stream: IO[bytes], kept: tarfile.TarFile, parent: str, hidden: Seque
                 continue
             if not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
                 continue
+            if ".." in path.parts:
+                return "it has a name that leads out of it"
             total, count = total + entry.size, count + 1
             if total > BYTES_AT_MOST or count > FILES_AT_MOST:
                 return f"it has more than {BYTES_AT_MOST >> 20} MiB or {FILES_AT_MOST} files"
