@@ -16,7 +16,7 @@ from ansible.module_utils.dbrelease.postgres.session import Login
 from outside import POSTGRES, ROOT, STATE, docker
 from own_sessions import connect
 
-from faults.moments import sessions
+from faults.moments import sessions, throwaway_containers
 from faults.running import Running, kill_all, programs, server_process, until
 from faults.surroundings import wait_until_healthy
 
@@ -56,6 +56,14 @@ def task_given_up(run: Running, login: Login) -> Iterator[None]:
     """The controller no longer waits for the module, which works on."""
     until(lambda: run.has("playbook", "failed"), run, "a task that was given up")
     assert run.module(), "no module works any more"
+    yield
+
+
+@contextmanager
+def throwaway_server_killed(run: Running, login: Login) -> Iterator[None]:
+    """The server of the rehearsal ends, as where its memory is used up."""
+    for name in throwaway_containers(""):
+        docker("kill", name)
     yield
 
 

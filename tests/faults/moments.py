@@ -11,9 +11,12 @@ from typing import Protocol
 
 import psycopg2
 from ansible.module_utils.dbrelease.postgres.session import Login
+from outside import docker
 from own_sessions import connect
 
 from faults.running import Running, programs, until
+
+RUN_ID_LENGTH = len("20261201t060243z-bd32dd")
 
 
 class Moment(Protocol):
@@ -89,6 +92,19 @@ class Paused:
 
 
 @dataclass(frozen=True)
+class Rehearsing:
+    """A throwaway container of a rehearsal is running: the server, or what has this end of its name."""
+
+    what: str
+
+    @contextmanager
+    def reached(self, run: Running, login: Login) -> Iterator[None]:
+        """See Moment."""
+        until(lambda: throwaway_containers(self.what), run, f"a container of a rehearsal, {self.what or 'its server'}")
+        yield
+
+
+@dataclass(frozen=True)
 class Held:
     """A session of the run waits for a lock, which somebody takes after a step has begun, and keeps until the fault
     is there: the stage stands still in its middle."""
@@ -109,6 +125,12 @@ class Held:
             yield
             with suppress(psycopg2.Error):
                 holder.rollback()
+
+
+def throwaway_containers(end: str) -> list[str]:
+    """The running containers of rehearsals whose name is that of their run with this end."""
+    names = docker("ps", "--filter", "label=dbrelease.rehearsal.run", "--format", "{{.Names}}").split()
+    return [name for name in names if name.removeprefix("dbrelease_rehearsal_")[RUN_ID_LENGTH:] == end]
 
 
 def stop(container: str, program: str, option: str) -> list[int]:

@@ -11,7 +11,7 @@ from outside import BACKEND, POSTGRES
 
 from faults import injections as faults
 from faults import surroundings
-from faults.moments import AtOnce, Held, Moment, Paused, StandingStill, Step
+from faults.moments import AtOnce, Held, Moment, Paused, Rehearsing, StandingStill, Step
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Row:
     following: str = ""  # the playbook of the next run; by default the same
     lasts_s: float | None = None  # when the fault is taken away; None: after the run's end
     environment: Mapping[str, str] = field(default_factory=dict)  # of the run that the fault hits
+    arguments: tuple[str, ...] = ()  # of that run
     place: Callable[[], AbstractContextManager[None]] = nullcontext
     down: bool = False  # the application stays away until the next run: nobody is left who could start it
     quick: bool = False  # also part of `make test`
@@ -71,6 +72,11 @@ def survived(name: str, at: Moment, fault: faults.Fault, lasts_s: float | None =
     return Row(name, at, fault, "deployed", ANY, "already_deployed", lasts_s=lasts_s)
 
 
+def rehearsed(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: Any) -> Row:
+    """A deploy that is hit while it rehearses; the live database has not been touched by then."""
+    return Row(name, at, fault, ends, says, arguments=("-e", "rehearsal=container"), **more)
+
+
 def died_at(step: str) -> str:
     """What a run tells of a step whose module was killed."""
     return rf"The step {step} was interrupted"
@@ -107,6 +113,15 @@ DEPLOYS = [
         # The journal's last page may still take a line, or not.
         r"Result of the run: The (step \w+|task .+) failed: .* \(No space left on device\): make ",
         place=surroundings.small_state_directory,
+    ),
+    # The rehearsal
+    rehearsed("controller killed at rehearse", Step("rehearse"), CONTROLLER),
+    rehearsed("everything killed while the copy is restored", Rehearsing(""), EVERYTHING, quick=True),
+    rehearsed("everything killed while the copy is upgraded", Rehearsing("_alembic"), EVERYTHING),
+    rehearsed("everything killed while the application answers on the copy", Rehearsing("_old"), EVERYTHING),
+    rehearsed("module killed at rehearse", Rehearsing("_alembic"), MODULE, "failed", died_at("rehearse")),
+    rehearsed(
+        "throwaway server killed", Rehearsing("_alembic"), faults.throwaway_server_killed, "refused|failed", "rehearse"
     ),
     # The upgrade
     Row("controller killed at preview", Step("preview"), CONTROLLER),

@@ -111,7 +111,7 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
 def disturbed(row: Row) -> Ended:
     """The run, with the fault in it."""
     at = login()
-    run = Running(row.playbook, environment=row.environment)
+    run = Running(row.playbook, row.arguments, row.environment)
     try:
         with ExitStack() as fault:
             with row.at.reached(run, at):

@@ -170,7 +170,7 @@ def test_it_runs_with_the_live_files_and_settings_reaches_the_copy_and_nothing_e
         assert engine.containers.list(all=True, filters={"name": one.name}) == []
         # Nobody else comes in without a password.
         assert "trust" not in _hba_for(server.login)
-    labelled = {"label": [f"{key}={value}" for key, value in labels_of(run).items()]}
+    labelled: dict[str, Any] = {"label": [f"{key}={value}" for key, value in labels_of(run).items()]}
     assert engine.containers.list(all=True, filters=labelled) == []
 
 
@@ -186,7 +186,7 @@ def test_a_folder_that_is_too_large_is_left_out_with_the_reason(
     monkeypatch.setattr(copied_files, "FILES_AT_MOST", 2)
     target = engine.containers.create(IMAGE, ["sleep", "60"])
     try:
-        left = copy_files(engine, application.name, target.id, ["/app/migrations", "/no/such"], [])
+        left = copy_files(engine, application.name, str(target.id), ["/app/migrations", "/no/such"], [])
         with pytest.raises(docker.errors.NotFound):
             target.get_archive("/app/migrations/latest.py")
     finally:
