@@ -13,7 +13,7 @@ from psycopg2.extras import RealDictCursor
 
 from ..core.errors import ReleaseError
 from ..core.journal import utc_now
-from ..core.proof import Proof
+from ..core.proof import Proof, Status
 from ..host.http import HttpSession
 from ..postgres.session import Connection, Row, select, server_reason
 
@@ -167,7 +167,7 @@ class Throttle:
         )
         unknown = "".join(f" {text[0].upper()}{text[1:]}." for text in self.unknown)
         stopped = any(not pause["resumed"] for pause in self.pauses)
-        status = "inconclusive" if stopped or unknown else "pass"
+        status: Status = "inconclusive" if stopped or unknown else "pass"
         remedy = REMEDY if stopped else ""
         return [Proof(PROOF, TITLE, status, expected, list(self.pauses), f"{said}{unknown}", remedy)]
 
