@@ -199,6 +199,7 @@ from ansible.module_utils.dbrelease.core.options import (
     Options,
 )
 from ansible.module_utils.dbrelease.migrate.finalize import finalize
+from ansible.module_utils.dbrelease.migrate.throttle import Throttle
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.runs.work import Work
 
@@ -245,12 +246,11 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             params["steps"],
             params["checks"],
             params["lock"],
-            params.get("throttle"),
-            params.get("api") or {},
             params["services"],
             params["application_name"],
             step,
             check_mode=check_mode,
+            throttle=Throttle.of(params.get("throttle"), params.get("api") or {}, params["services"]),
         )
 
 

@@ -249,18 +249,17 @@ def finalize(
     steps: Sequence[Mapping[str, Any]],
     checks: Sequence[Mapping[str, Any]],
     lock: Mapping[str, Any],
-    throttle: Mapping[str, Any] | None,
-    api: Mapping[str, Any],
     services: Mapping[str, Any],
     application_name: str,
     journal_step: JournalStep,
     *,
     check_mode: bool,
+    throttle: Throttle | None = None,
 ) -> dict[str, Any]:
-    """Return the module's result; a failure has the same facts."""
+    """Return the module's result; a failure has the same facts. throttle: by default no step pauses."""
     declared = [Step.of(step) for step in steps]
-    paced = Throttle.of(throttle, api, services)
-    finalizer = Finalizer(login, application_name, LockLimits.of(lock), StepGuards.of(services), checks, paced)
+    limits, guards = LockLimits.of(lock), StepGuards.of(services)
+    finalizer = Finalizer(login, application_name, limits, guards, checks, throttle or Throttle())
     done = Finalized()
     try:
         if check_mode:
