@@ -39,7 +39,7 @@ from .observation import (
 )
 from .probe import APPLICATION_NAME as PROBE_NAME
 from .probe import Probe, Wait
-from .statement_log import Logged, StatementLog, UnreadableError
+from .statement_log import Logged, StatementLog, TemporaryFile, UnreadableError
 
 APPLICATION_NAME = "dbrelease observe"
 # Between samples; the longer one while nothing begins, ends or is locked, so that the migration keeps the processor.
@@ -51,6 +51,8 @@ KEPT_CHARACTERS = 500
 # The log has its moments in whole ms.
 CLOCK_MS = 3.0
 FAULTLESS_MS = 20.0
+# From this version on a session's statistics are the server's when it has ended, and not half a second later.
+COUNTS_AT_ONCE = 150000
 CONTROL = frozenset({"BEGIN", "COMMIT", "ROLLBACK", "START TRANSACTION", "SAVEPOINT", "RELEASE", "SET", "SHOW"})
 HIDDEN = "<insufficient privilege>"
 
@@ -100,6 +102,7 @@ class _Ran:
     text: str
     tag: str = ""
     lock_wait_ms: float = 0.0
+    last_ms: float = 0.0
 
 
 @dataclass
@@ -186,6 +189,7 @@ class _Observer:
         self.probes: list[tuple[Probe, Probe]] = []
         self.log: StatementLog | None = None
         self.logged = False
+        self.temporary: list[int] = []
         self.samples = _Samples()
         self._declared = tables
         self._session = connect(login, APPLICATION_NAME)
@@ -236,6 +240,11 @@ class _Observer:
         if self.log:
             self.log.close()
         self._session.close()
+
+    def may_lag(self) -> bool:
+        """Whether the statistics of the migration's sessions may not have reached the server's."""
+        connected = {pid for pid, current in self.samples.current.items() if current.last_ms == self.samples.last_ms}
+        return bool(connected) or self._session.server_version < COUNTS_AT_ONCE
 
     def _all_probes(self) -> Iterator[Probe]:
         return (probe for pair in self.probes for probe in pair)
@@ -329,6 +338,7 @@ class _Observer:
                 return
             current = samples.current[pid] = _Ran(pid, row["query_start"], row["query_start"], row["query"])
             samples.ran.append(current)
+        current.last_ms = now
         current.end_ms = now if row["state"] == "active" else max(current.begin_ms, row["state_change"])
         if row["waiting"] and row["state"] == "active":
             current.lock_wait_ms += gap
@@ -359,14 +369,16 @@ class _Observer:
             return sorted((replace(one, tag=tag_of(one.text)) for one in ran), key=lambda one: one.begin_ms)
         own = {self._session.info.backend_pid, *self.pids}
         try:
-            logged = self.log.read(self.login.database, self.application, own)
+            entries = self.log.read(self.login.database, self.application, own)
             self.logged = True
         except UnreadableError as error:
             self.problems.append(
                 f"The server's log could not be read, because {error}: statements that are shorter than the largest "
                 "gap may be missing."
             )
-            logged = []
+            entries = []
+        logged = [one for one in entries if isinstance(one, Logged)]
+        self.temporary = [one.bytes for one in entries if isinstance(one, TemporaryFile)]
         self.samples.transactions |= {(one.pid, one.xid) for one in logged if one.xid}
         return merged(ran, logged)
 
@@ -395,6 +407,7 @@ class _Account:
         before, was = self.observer.before, self.observer.figures
         waits = tuple(self._wait(writer, reader) for writer, reader in self.observer.probes)
         statements = self._kept(self._statements(), waits)
+        temporary = self._temporary()
         return Observation(
             duration_ms=_round((self.observer.ended_s - self.observer.began_s) * 1000),
             largest_gap_ms=_round(self.samples.largest_gap_ms),
@@ -406,8 +419,8 @@ class _Account:
             rewritten=tuple(rewritten(before, self.after)),
             changes=tuple(changes(before, self.after)),
             wal_bytes=self.figures["wal_bytes"] - was["wal_bytes"],
-            temp_files=self.figures["temp_files"] - was["temp_files"],
-            temp_bytes=self.figures["temp_bytes"] - was["temp_bytes"],
+            temp_files=temporary[0],
+            temp_bytes=temporary[1],
             size_bytes=self.figures["size_bytes"] - was["size_bytes"],
             not_observed=tuple(self.problems),
         )
@@ -434,6 +447,20 @@ class _Account:
             )
             for one in self.ran
         ]
+
+    def _temporary(self) -> tuple[int, int]:
+        """How many temporary files were written, and their bytes."""
+        observer = self.observer
+        if observer.logged:
+            return len(observer.temporary), sum(observer.temporary)
+        if observer.may_lag():
+            self.problems.append(
+                "The server may not have counted all temporary files: it counts those of a session when that ends."
+            )
+        return (
+            self.figures["temp_files"] - observer.figures["temp_files"],
+            self.figures["temp_bytes"] - observer.figures["temp_bytes"],
+        )
 
     def _kept(self, statements: list[Statement], waits: Iterable[TableWait]) -> tuple[Statement, ...]:
         """Those at fault, then those with locks, then the longest, in their order."""

@@ -25,6 +25,7 @@ SETTINGS = {
     "log_destination": "stderr,csvlog",
     "log_timezone": "UTC",
     "lc_messages": "C",
+    "log_temp_files": "0",
     "log_parameter_max_length": "0",
     "log_rotation_age": "0",
     "log_rotation_size": "0",
@@ -39,6 +40,7 @@ SIZE = "SELECT size FROM pg_stat_file(%s)"
 PART = "SELECT pg_read_binary_file(%s, %s, %s)"
 
 TIME, DATABASE, PROCESS, TAG, XID, MESSAGE, APPLICATION = 0, 2, 3, 7, 10, 13, 22
+_TEMPORARY = re.compile(r'temporary file: path ".*", size (?P<bytes>\d+)', re.DOTALL)
 _DURATION = re.compile(
     r"duration: (?P<ms>\d+\.\d+) ms  (?:(?P<kind>statement|parse|bind|execute)(?: [^:]*)?): (?P<text>.*)", re.DOTALL
 )
@@ -58,6 +60,13 @@ class Logged:
     tag: str
     text: str
     xid: str = ""
+
+
+@dataclass(frozen=True)
+class TemporaryFile:
+    """A temporary file that was removed, and how large it was."""
+
+    bytes: int
 
 
 class StatementLog:
@@ -84,8 +93,8 @@ class StatementLog:
                 self._cursor.execute(sql.SQL("ALTER SYSTEM RESET {}").format(sql.Identifier(name)))
             self._cursor.execute("SELECT pg_reload_conf()")
 
-    def read(self, database: str, application: str, own: set[int]) -> list[Logged]:
-        """The statements of that database, and of that application if one is named, without those of these sessions."""
+    def read(self, database: str, application: str, own: set[int]) -> list[Logged | TemporaryFile]:
+        """What sessions of that database did, and of that application if one is named; those of own are left out."""
         marker = f"dbrelease end {time.monotonic_ns()}"
         data, begun = bytearray(), self._offset
 
@@ -139,8 +148,8 @@ class StatementLog:
         return value
 
 
-def parsed(text: str, database: str, application: str, own: set[int]) -> Iterator[Logged]:
-    """The statements of a log in CSV; in the extended protocol parsing and binding belong to the execution."""
+def parsed(text: str, database: str, application: str, own: set[int]) -> Iterator[Logged | TemporaryFile]:
+    """The entries of a log in CSV; in the extended protocol parsing and binding belong to the execution."""
     prepared: dict[int, float] = {}
     # The reader's own limit is shorter than a long statement.
     csv.field_size_limit(BYTES_AT_MOST)
@@ -148,7 +157,11 @@ def parsed(text: str, database: str, application: str, own: set[int]) -> Iterato
         if len(row) <= APPLICATION or row[DATABASE] != database or not row[PROCESS].isdigit():
             continue
         pid, found = int(row[PROCESS]), _DURATION.match(row[MESSAGE])
-        if not found or pid in own or (application and row[APPLICATION] != application):
+        if pid in own or (application and row[APPLICATION] != application):
+            continue
+        if file := _TEMPORARY.match(row[MESSAGE]):
+            yield TemporaryFile(int(file["bytes"]))
+        if not found:
             continue
         end = _moment(row[TIME])
         begin = end - float(found["ms"])

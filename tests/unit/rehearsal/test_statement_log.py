@@ -62,6 +62,9 @@ def test_the_short_statement_that_locks_is_named_and_the_log_is_as_before(
         for statement in short:
             cursor.execute(statement)
         cursor.execute("INSERT INTO items SELECT %s FROM pg_sleep(0.3)", (1,))
+        cursor.execute(
+            "SET LOCAL work_mem = '64kB'; SELECT n FROM generate_series(1, 50000) n ORDER BY n DESC OFFSET 40000"
+        )
         with pytest.raises(Exception, match="no_such"):
             cursor.execute("SELECT * FROM no_such")
         cursor.execute("ROLLBACK")
@@ -70,6 +73,8 @@ def test_the_short_statement_that_locks_is_named_and_the_log_is_as_before(
     assert [text for text in texts if text.startswith("CREATE INDEX")] == short
     assert "SELECT 'earlier'" in texts
     assert observation.not_observed == ()
+    assert observation.temp_files >= 1
+    assert observation.temp_bytes > 100_000
     (wait,) = observation.waits
     assert wait.writer is not None
     named = [observation.statement(number) for number in (wait.writer.statement, wait.writer.through)]
