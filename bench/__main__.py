@@ -8,7 +8,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 
-from . import deploy, large, restore, rollback, write_wait
+from . import deploy, large, rehearsal, restore, rollback, write_wait
 from .measurement import ROOT, Measurement, stack
 
 SUITES: list[list[Measurement]] = [
@@ -17,6 +17,7 @@ SUITES: list[list[Measurement]] = [
     rollback.MEASUREMENTS,
     restore.MEASUREMENTS,
     large.MEASUREMENTS,
+    rehearsal.MEASUREMENTS,
 ]
 RESULTS = ROOT / "bench/results.json"
 
