@@ -6,10 +6,11 @@ import json
 import os
 import re
 import socket
+import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
@@ -38,6 +39,8 @@ NOT_TRUSTED = (
     "Put the authority's certificate (PEM) in a file on the target, and set api_ca_file in the inventory to that file; "
     "the system's own list and variables such as REQUESTS_CA_BUNDLE are not used."
 )
+# OpenSSL's codes of a certificate that is not valid yet or no more, and of one for another name or address.
+OUT_OF_DATE, OF_ANOTHER_NAME = (9, 10), (62, 64)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class HttpSession:
         # A login in the URL is used, but never shown.
         place = parts.netloc.rpartition("@")[2]
         self.url = parts._replace(netloc=place, query="", fragment="").geturl().rstrip("/")
-        self._timeout_s = timeout_s
+        self._timeout_s, self._ca_file = timeout_s, ca_file
         self._session = requests.Session()
         self._session.trust_env = False
         if ca_file:
@@ -117,6 +120,13 @@ class HttpSession:
                     f"Reading the API's authorities from {ca_file} on the target failed: put the file there, readable "
                     "by the deploying user, or correct api_ca_file in the inventory, and rerun the playbook."
                 )
+            try:
+                ssl.create_default_context(cafile=ca_file)
+            except (ssl.SSLError, OSError) as error:
+                raise ReleaseError(
+                    f"Reading the API's authorities from {ca_file} (api_ca_file) failed: it has no certificate in PEM "
+                    "form; put the authority's certificate there, and rerun the playbook."
+                ) from error
             self._session.verify = ca_file
         self._session.headers.update(
             {
@@ -182,7 +192,7 @@ class HttpSession:
         )
 
     def _no_answer(self, path: str, begun: float, error: Exception) -> Answer:
-        problem, remedy = explain(error, self._timeout_s)
+        problem, remedy = explain(error, self._timeout_s, self._ca_file)
         return Answer(_milliseconds_since(begun), problem=problem, remedy=remedy, url=f"{self.url}{path}")
 
     def _follow(self, url: str) -> tuple[requests.Response, str, bytes]:
@@ -249,8 +259,31 @@ def describe(body: bytes, content_type: str, place: str | None = None) -> Answer
     return Answer(0, kind=f"the JSON value {json.dumps(value)[:40]}")
 
 
-def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
-    """Describe what happened and what to do; the error's own text is not shown, because it may contain a login."""
+def _why_no_tls(chain: Sequence[BaseException], ca_file: str) -> tuple[str, str]:
+    """Describe why no TLS session came about."""
+    verification = next((cause for cause in chain if isinstance(cause, ssl.SSLCertVerificationError)), None)
+    if verification is None:
+        found = next((cause.reason for cause in chain if isinstance(cause, ssl.SSLError) and cause.reason), "")
+        reason = f" ({found.lower().replace('_', ' ')})" if found else ""
+        return f"failed: no TLS session was agreed on{reason}.", "Check the scheme and the port of the URL."
+    if verification.verify_code in OUT_OF_DATE:
+        return "failed: its certificate has expired, or is not valid yet.", "Renew it, or correct the target's clock."
+    if verification.verify_code in OF_ANOTHER_NAME:
+        return "failed: its certificate is for another host name.", "Use a name in the URL that the certificate has."
+    if ca_file:
+        return (
+            f"failed: its certificate is not trusted by the authorities in {ca_file} (api_ca_file).",
+            "Put the certificate (PEM) of the authority that signed it in that file, or correct api_ca_file in the "
+            "inventory; the system's own list is not used.",
+        )
+    return "failed: its certificate is not trusted.", NOT_TRUSTED
+
+
+def explain(error: BaseException, timeout_s: float, ca_file: str = "") -> tuple[str, str]:
+    """Describe what happened and what to do; the error's own text is not shown, because it may contain a login.
+
+    ca_file: the authorities that were trusted, instead of those that `requests` includes.
+    """
     chain = list(_causes(error))
     if any(isinstance(cause, (requests.Timeout, TimeoutError)) for cause in chain):
         remedy = "Find out what blocks the service (its log, the locks in the database), and rerun the playbook."
@@ -260,7 +293,7 @@ def explain(error: BaseException, timeout_s: float) -> tuple[str, str]:
     if any(isinstance(cause, socket.gaierror) for cause in chain):
         return "failed: the host name is unknown.", START_IT
     if any(isinstance(cause, requests.exceptions.SSLError) for cause in chain):
-        return "failed: its certificate is not trusted.", NOT_TRUSTED
+        return _why_no_tls(chain, ca_file)
     if any(isinstance(cause, requests.exceptions.ContentDecodingError) for cause in chain):
         return "returned too large an answer, or one with an invalid encoding.", "Check the log of the service."
     return f"failed: the connection broke off ({type(chain[-1]).__name__}).", START_IT

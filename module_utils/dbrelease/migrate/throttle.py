@@ -91,7 +91,7 @@ class Throttle:
             left_s = self.pause_seconds - before_s - (time.monotonic() - begun)
             if left_s <= 0:
                 raise ReleaseError(
-                    f"Step {step} stopped between two batches, after pauses of {self.paused_s:.0f} s: {cause}. "
+                    f"Step {step} stopped between two batches, after pauses of {self.paused_s:.1f} s: {cause}. "
                     f"{REMEDY}",
                     could_not_run=True,
                 )

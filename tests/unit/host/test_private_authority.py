@@ -65,6 +65,43 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         HttpSession("https://localhost:1", 5, str(tmp_path / "none.crt"))
 
 
+def _authority(folder: Path, name: str, *more: str) -> tuple[Path, Path]:
+    key, certificate = folder / "other.pem", folder / "other.crt"
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", *more]
+    subprocess.run([*argv, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return key, certificate
+
+
+def test_a_file_of_another_authority_is_named(api: tuple[str, Path], tmp_path: Path) -> None:
+    _, other = _authority(tmp_path, "another", "-days", "2")
+    with HttpSession(api[0], 5, str(other)) as session:
+        answer = session.get("/orders")
+    assert answer.problem == f"failed: its certificate is not trusted by the authorities in {other} (api_ca_file)."
+    assert "in that file, or correct api_ca_file" in answer.remedy
+
+
+def test_a_file_without_a_certificate_is_named(api: tuple[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty.crt").write_text("no certificate\n")
+    with pytest.raises(ReleaseError, match=r"empty\.crt \(api_ca_file\) failed: it has no certificate in PEM form"):
+        HttpSession(api[0], 5, str(tmp_path / "empty.crt"))
+
+
+def test_a_certificate_for_another_name_is_no_question_of_trust(api: tuple[str, Path]) -> None:
+    url, certificate = api
+    with HttpSession(url.replace("localhost", "127.0.0.1"), 5, str(certificate)) as session:
+        assert session.get("/orders").problem == "failed: its certificate is for another host name."
+
+
+def test_a_port_without_tls_is_no_question_of_trust(api: tuple[str, Path]) -> None:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    with HttpSession(f"https://localhost:{server.server_port}", 5) as session:
+        answer = session.get("/orders")
+    server.shutdown()
+    server.server_close()
+    assert answer.problem.startswith("failed: no TLS session was agreed on (") and "scheme" in answer.remedy
+
+
 def test_the_guards_of_the_way_back_trust_it_too(api: tuple[str, Path]) -> None:
     url, certificate = api
     guard = {"name": "a", "title": "A", "answers": {"path": "/orders", "keys": ["items"]}, "road": "R."}
