@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import NamedTuple
 
-from outside import STATE, Psql, docker, newest_evidence, play
+import pytest
+from outside import STATE, Psql, Releases, docker, newest_evidence, play
 
 LABEL = "label=dbrelease.rehearsal.target"
 
@@ -46,5 +48,90 @@ def test_a_rehearsal_that_cannot_start_its_server_is_refused_and_leaves_nothing(
     assert done.status != 0
     assert done.evidence["outcome"] == "refused"
     assert "Rehearsing was refused" in done.output
+    assert psql.fingerprint() == before
+    assert left() == ""
+
+
+REVISION = "migrations/f4c8a2b5e1d9_create_drawing_project_associations_junction_table.py"
+BEGIN, END = "    op.execute(BOUND_LOCK_WAITS)\n", "    op.drop_table(TABLE)\n"
+REHEARSED = ("-e", "rehearsal=container", "-e", "monitor_watch_seconds=1")
+
+
+class Point(NamedTuple):
+    """What is wrong with a release, which claim fails, and what the verdict says."""
+
+    file: str
+    old: str
+    new: str
+    claim: str
+    says: str
+
+
+def begins(sql: str) -> tuple[str, str, str]:
+    return REVISION, BEGIN, f'{BEGIN}    op.execute("{sql}")\n'
+
+
+def ends(sql: str) -> tuple[str, str, str]:
+    return REVISION, END, f'{END}    op.execute("{sql}")\n'
+
+
+TYPE = "assigned_by: {type: character varying(255), nullable: true}"
+POINTS = {
+    "the upgrade fails": Point(*begins("SELECT 1 / 0"), "rehearse.upgrade", "division by zero"),
+    "a step after it fails": Point(
+        "release.yml", "sql: ANALYZE drawing", "sql: ANALYZE no_such_drawing", "rehearse.finalize", "does not exist"
+    ),
+    "it blocks writers": Point(
+        *begins("LOCK TABLE drawings IN SHARE MODE; SELECT pg_sleep(2)"),
+        "rehearse.budget.write_wait",
+        "A writer of public.drawings waited",
+    ),
+    "what it declares is not true": Point(
+        "release.yml", TYPE, TYPE.replace("255", "254"), "rehearse.verified", "assigned_by"
+    ),
+    "it changes another table": Point(
+        *begins("UPDATE projects SET name = name || '!'"), "rehearse.untouched", "public.projects"
+    ),
+    "the downgrade fails": Point(*ends("DROP TABLE no_such_table"), "rehearse.downgrade", "no_such_table"),
+    "the downgrade is no inverse": Point(
+        *ends("COMMENT ON TABLE drawings IS 'left'"), "rehearse.back", "TABLE drawings: new"
+    ),
+}
+
+
+@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
+def test_a_deploy_whose_rehearsal_fails_is_refused_before_the_live_database_is_touched(
+    point: Point, psql: Psql
+) -> None:
+    releases, before = Releases.copied(), psql.fingerprint()
+
+    with releases.edited(point.old, point.new, point.file):
+        done = play("deploy_8_1a.yml", *releases.arguments, *REHEARSED)
+
+    assert done.status != 0
+    assert done.evidence["outcome"] == "refused", done.output
+    assert [proof["name"] for proof in done.evidence["proofs"] if proof["status"] == "fail"] == [point.claim]
+    verdict = done.output.partition("VERDICT")[2]
+    assert point.says in verdict
+    assert "the database was not changed" in verdict
+    assert psql.fingerprint() == before
+    assert psql.left_sessions() == []
+    assert left() == ""
+
+
+def test_a_deploy_whose_application_fails_on_the_new_schema_is_refused(psql: Psql) -> None:
+    """The database's own sessions set their limits; the application's do not."""
+    releases, before = Releases.copied(), psql.fingerprint()
+    limit = "ALTER DATABASE drawing_index"
+
+    with (
+        releases.edited(*begins(f"{limit} SET statement_timeout = '1ms'")[1:], REVISION),
+        releases.edited(*ends(f"{limit} RESET statement_timeout")[1:], REVISION),
+    ):
+        done = play("deploy_8_1a.yml", *releases.arguments, *REHEARSED)
+
+    assert done.evidence["outcome"] == "refused", done.output
+    failed = [proof["name"] for proof in done.evidence["proofs"] if proof["status"] == "fail"]
+    assert failed == ["rehearse.api_upgraded"]
     assert psql.fingerprint() == before
     assert left() == ""
