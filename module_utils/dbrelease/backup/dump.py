@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,18 +172,20 @@ def dump_failure(finished: Finished, commands: Commands, login: Login, timeout_s
     return ReleaseError(f"{where} with status {finished.status} ({reason}): remove the cause and rerun the playbook.")
 
 
-def verify_dump(path: Path, sha256: str, commands: Commands, timeout_s: int) -> Decoded:
+def verify_dump(
+    path: Path, sha256: str, commands: Commands, timeout_s: int, on_read: Callable[[int], object] = int
+) -> Decoded:
     """Read the file from disk through pg_restore, all of it; raises ReleaseError unless it is whole and unchanged.
 
     `pg_restore --list` would accept a truncated or a flipped file: only decoding every block finds those, and only the
-    hash finds what the decoder skips.
+    hash finds what the decoder skips. on_read: called with the number of bytes that were read so far.
     """
     try:
         file = reading(path)
     except OSError as error:
         raise ReleaseError(f"Reading {path} failed ({error.strerror}): take a new backup.") from error
     with file:
-        feed = _Feed(file)
+        feed = _Feed(file, on_read)
         try:
             finished = commands.run(["pg_restore", "--file=/dev/null"], timeout_s=timeout_s, stdin=feed.reading_end)
         finally:
@@ -213,10 +215,10 @@ def _judge_decoding(path: Path, sha256: str, feed: _Feed, finished: Finished, co
 class _Feed:
     """A pipe with the file's bytes in it, hashed on the way; hashed to the end also where the reader stops early."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, on_read: Callable[[int], object]) -> None:
         self.bytes = 0
         self.error: OSError | None = None
-        self._file = file
+        self._file, self._on_read = file, on_read
         self._hash = hashlib.sha256()
         reading, self._writing = os.pipe()
         self.reading_end = os.fdopen(reading, "rb")
@@ -240,6 +242,7 @@ class _Feed:
                 self._hash.update(data)
                 self.bytes += len(data)
                 taken = taken and self._write(data)
+                self._on_read(self.bytes)
         except OSError as error:
             self.error = error
         finally:

@@ -18,6 +18,7 @@ from ..core.errors import ReleaseError
 from ..core.files import publish, temporary_name, write_failure, write_private
 from ..core.journal import Journal, Run, Step
 from ..core.own_files import read_own
+from ..core.progress import Counter, progress_of
 from ..core.proof import Proof, Status, sentence
 from ..core.signals import ending_in_order
 from ..host.client_programs import tool_version
@@ -25,6 +26,7 @@ from ..host.commands import Commands, commands_in
 from ..postgres.admitted import not_admitted
 from ..postgres.could_not_run import advised
 from ..postgres.hash_partitions import scattered
+from ..postgres.progress_meters import DumpMeter
 from ..postgres.restorable import read_obstacles
 from ..postgres.sequences import read_values
 from ..postgres.session import connect, giving_back_locks, server_reason, transaction
@@ -97,14 +99,14 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         tool_version(commands, "pg_restore")
         temporary = temporary_name(plan.paths["path"], plan.run.run_id)
         try:
-            baseline, dumped = _take(plan, commands, temporary)
+            baseline, dumped = _take(plan, commands, temporary, step)
             result = _keep(plan, commands, tool, baseline, dumped, step)
         finally:
             temporary.unlink(missing_ok=True)
     return result
 
 
-def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseline, Dumped]:
+def _take(plan: BackupPlan, commands: Commands, temporary: Path, step: Step) -> tuple[Baseline, Dumped]:
     """Read the baseline while pg_dump runs; the snapshot's session is closed when this returns or raises."""
     # Only this run writes under this name: a file of that name was left when it was killed.
     temporary.unlink(missing_ok=True)
@@ -121,9 +123,14 @@ def _take(plan: BackupPlan, commands: Commands, temporary: Path) -> tuple[Baseli
             admission = not_admitted(plan.work.login, plan.run.run_id)
             obstacles = " ".join(filter(None, [admission, _obstacles(cursor)]))
             limits = replace(plan.dump, by_root=bool(scattered(cursor)))
-            with dumping(commands, DumpFile(temporary), snapshot, limits) as dumped_meanwhile:
-                with plan.work.journal.step("baseline") as step:
-                    baseline = _document(plan, cursor, step)
+            file = DumpFile(temporary)
+            meter = DumpMeter(plan.work.login, limits.application_name, lambda: file.bytes)
+            with (
+                progress_of(plan.run, "dump", meter, step),
+                dumping(commands, file, snapshot, limits) as dumped_meanwhile,
+            ):
+                with plan.work.journal.step("baseline") as inner:
+                    baseline = _document(plan, cursor, inner)
                 dumped = dumped_meanwhile.result()
     except psycopg2.Error as error:
         advice = advised(
@@ -180,7 +187,9 @@ def _keep(
 ) -> dict[str, Any]:
     """Decode what is on disk, then give it its name, then write the manifest."""
     path = plan.paths["path"]
-    decoded = verify_dump(dumped.path, dumped.sha256, commands, plan.timeout_s)
+    read = Counter(total=dumped.bytes)
+    with progress_of(plan.run, "decode", read, step):
+        decoded = verify_dump(dumped.path, dumped.sha256, commands, plan.timeout_s, read.advance_to)
     catalog = _catalog(plan, commands, baseline, dumped.path)
     try:
         publish(dumped.path, path)

@@ -23,6 +23,7 @@ import psycopg2
 import pytest
 import server_in_container
 from ansible.module_utils.dbrelease.backup import baseline, dump, manifest, schema_text, take
+from ansible.module_utils.dbrelease.core import progress
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.host.commands import ContainerCommands, commands_in
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
@@ -167,6 +168,19 @@ def test_backup_is_whole_private_and_described(parameters: Make, state: Path, sh
     assert recorded["files"] == result["files"]
     assert "tables" not in result["baseline"]
     assert result["baseline"]["row_count"] == 20051
+    assert left_sessions(shop) == []
+
+
+def test_its_progress_is_journaled_and_leaves_no_file(
+    parameters: Make, state: Path, shop: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY_S", 0.01)
+    module.act(parameters(), False)
+    series = journal(state)[-1]["facts"]["progress"]
+    assert {(one["step"], one["unit"]) for one in series} <= {("dump", "bytes"), ("decode", "bytes")}
+    assert [one["step"] for one in series].count("decode") == 1
+    assert series[-1]["total"] == journal(state)[-1]["facts"]["bytes"]
+    assert [name for name in names(state) if "progress" in name] == []
     assert left_sessions(shop) == []
 
 
