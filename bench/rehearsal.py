@@ -60,7 +60,7 @@ def obvious_refused() -> float:
     print(f"    {evidence['outcome']}: {proof['detail']} {proof['remedy']}", flush=True)
     if (evidence["outcome"], proof["status"]) != ("refused", "fail"):
         raise SystemExit(f"The obvious revision was not refused for its write wait:\n{json.dumps(proof)[:4000]}")
-    return max(proof["observed"].values()) / 1000
+    return float(max(proof["observed"].values())) / 1000
 
 
 def predicted(*, obvious: bool) -> tuple[float, float, float]:

@@ -32,8 +32,14 @@ options:
       - Alembic upgrades the copy, the declared steps run, everything that the release declares is verified, Alembic
         downgrades the copy, which must then be what it was, and upgrades it again. On the downgraded and on the
         upgraded copy the application answers the declared API.
+      - A release that declares no C(rollback) is only upgraded.
       - Inconclusive with O(rehearsal=same_server), and where Alembic runs on the target itself.
     type: dict
+  audit_tables:
+    description: Tables to which triggers add rows, besides those that the release names.
+    type: list
+    elements: str
+    default: []
   rehearsal:
     description:
       - Where to restore. V(container) needs a container of the database, and its engine.
@@ -165,6 +171,7 @@ OPTIONS: Options = {
     **ENVIRONMENT_OPTIONS,
     **SERVICES_OPTIONS,
     "release": {"type": "dict"},
+    "audit_tables": {"type": "list", "elements": "str", "default": []},
     "rehearsal": {"type": "str", "choices": ["container", "same_server", "off"], "default": "container"},
     "label": {"type": "str", "required": True},
     "cpus": {"type": "float", "default": 1.0},

@@ -56,6 +56,7 @@ TITLES = {
     "rehearse.back": "The downgraded copy is what it was before the upgrade",
     "rehearse.upgrade_again": "A second upgrade gives what the first one gave",
 }
+NO_ROLLBACK = "The release declares no rollback: its way back is the restore."
 ADVICE = "The live database was only read. Correct the release, and rehearse again."
 
 
@@ -77,11 +78,13 @@ class Change:
     plans: Sequence[Mapping[str, Any]]
     guards: Sequence[Mapping[str, Any]]
     services: Mapping[str, Any]
+    goes_back: bool = True  # it declares a rollback
 
     @classmethod
-    def of(cls, release: Mapping[str, Any], services: Mapping[str, Any]) -> Change:
-        """From the release as release_info returns it."""
+    def of(cls, release: Mapping[str, Any], services: Mapping[str, Any], audit: Sequence[str] = ()) -> Change:
+        """From the release as release_info returns it; audit: the audit tables of the inventory."""
         migration, rollback = release["migration"], release.get("rollback") or {}
+        tables = {**release["tables"], "audit": [*(release["tables"].get("audit") or ()), *audit]}
         return cls(
             migration["command"],
             migration["from_revision"],
@@ -91,12 +94,13 @@ class Change:
             migration.get("success_pattern") or "",
             {**DEFAULT_BUDGET, **(migration.get("budget") or {})},
             migration.get("finalize") or [],
-            release["tables"],
+            tables,
             release.get("checks") or [],
             release.get("scenarios") or [],
             release.get("plans") or [],
             rollback.get("guards") or [],
             services,
+            "rollback" in release,
         )
 
 
@@ -148,24 +152,29 @@ class Rehearsal:
 
     def play(self, upgraded: Callable[[], list[Proof]], downgraded: Callable[[], list[Proof]]) -> None:
         """Everything, in this order; upgraded and downgraded: what else is observed on the copy then."""
+        why = "Not reached."
         try:
+            if not self.change.goes_back:
+                self._demand(*downgraded())  # on the copy as it was restored
             before = self._state()
             moved = self._upgrade()
             self._verify()
             self._demand(self._untouched(before, moved))
-            first = self._state()
-            settings = self._guards()
-            self._downgrade(settings)
-            self._demand(self._back(before))
-            written = self._written(before, downgraded())
-            self._upgrade(again=True)
-            self._demand(self._same(first, self._state(), written))
+            if self.change.goes_back:
+                first = self._state()
+                settings = self._guards()
+                self._downgrade(settings)
+                self._demand(self._back(before))
+                written = self._written(before, downgraded())
+                self._upgrade(again=True)
+                self._demand(self._same(first, self._state(), written))
             self._demand(*upgraded())
+            why = NO_ROLLBACK
         except _StopError:
             pass
         shown = {proof.name for proof in self.proofs}
         self.proofs += [
-            Proof(name, title, "skipped", detail="Not reached.") for name, title in TITLES.items() if name not in shown
+            Proof(name, title, "skipped", detail=why) for name, title in TITLES.items() if name not in shown
         ]
 
     def _demand(self, *proofs: Proof) -> None:

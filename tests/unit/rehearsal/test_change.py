@@ -91,6 +91,7 @@ class Case:
     meanwhile: str = ""  # what the application does while it runs on the downgraded copy
     ends: dict[str, str] = field(default_factory=dict)
     says: str = ""
+    goes_back: bool = True
 
 
 ACTS = list(TITLES)
@@ -105,6 +106,11 @@ def stops_at(name: str, status: str = "fail") -> dict[str, str]:
 CASES = {
     "a good release": Case(),
     "without steps, checks and guards": Case(finalize=[], checks=[], guards=[]),
+    "no rollback is declared": Case(
+        back="DROP TABLE no_such_table",
+        goes_back=False,
+        ends=dict.fromkeys(("rehearse.guards", *ACTS[ACTS.index("rehearse.downgrade") :]), "skipped"),
+    ),
     "the upgrade fails": Case(
         "CREATE TABLE orders ()", ends=stops_at("upgrade"), says='relation "orders" already exists'
     ),
@@ -226,6 +232,7 @@ def make(tmp_path: Path, database: Login, run_parameters: dict[str, Any], monkey
             [],
             case.guards,
             SERVICES,
+            case.goes_back,
         )
         commands = HostCommands(str(folder))
         copy = CopyTarget(database, database.to("postgres"), HostCommands(), False, run.run_id, 1, 60)
