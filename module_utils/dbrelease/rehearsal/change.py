@@ -22,7 +22,7 @@ from ..migrate.alembic_engine import Alembic, session_environment
 from ..migrate.alembic_probe import PROBE_SETTINGS
 from ..migrate.finalize import finalize
 from ..migrate.log import MigrationLog
-from ..migrate.move import Moved, Task, migrate
+from ..migrate.move import Moved, Position, Task, migrate, read_position
 from ..migrate.outcome import UPGRADE_PROOF, Move
 from ..migrate.preview import Direction
 from ..migrate.role import settings_for
@@ -190,7 +190,9 @@ class Rehearsal:
         ):
             return _State(catalog, read_tables(cursor), position(cursor)["xid"])
 
-    def _move(self, direction: Direction, settings: Mapping[str, str]) -> tuple[Moved, Proof]:
+    def _move(
+        self, direction: Direction, settings: Mapping[str, str], first: Position | None = None
+    ) -> tuple[Moved, Proof]:
         change = self.change
         ends = (change.from_revision, change.to_revision)
         upgrades = direction == "upgrade"
@@ -204,7 +206,7 @@ class Rehearsal:
         task = Task(
             move, self.copy.login, self.login.version_table, limits, change.timeout_s, self.run, log, dict(settings)
         )
-        moved = migrate(task, Alembic(task, self.commands, change.command))
+        moved = migrate(task, Alembic(task, self.commands, change.command), first)
         (proof,) = (one for one in moved.proofs if one.name == UPGRADE_PROOF)
         return moved, proof
 
@@ -212,8 +214,10 @@ class Rehearsal:
         settings = {}
         if self.change.finalize:
             settings = settings_for(self.login, self.commands, self.change.command, self.login.version_table)
+        # Read before other sessions observe: the move would wait for what these might have written.
+        first = read_position(self.copy.login)
         with nullcontext() if again else self._observed():
-            moved, proof = self._move("upgrade", settings)
+            moved, proof = self._move("upgrade", settings, first)
             if not again:
                 self.facts["upgrade_ms"] = moved.duration_ms
                 self._demand(_named("rehearse.upgrade", proof))
