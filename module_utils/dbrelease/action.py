@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
+import copy
 import functools
 import math
 import multiprocessing
+import os
 import re
 import resource
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from ansible.template import Templar  # type: ignore[import-untyped]
 
 from .core.answer import BYTES_AT_MOST, MIB, Declared, declared, keep, shown, untrusted
 from .core.errors import ReleaseError
+from .core.journal import RUN_ID, Run
+from .core.progress_view import PLAIN_S, TERMINAL_S, Viewer, command_of
 
 LIBRARY = Path(__file__).resolve().parents[2] / "library"
 MEMORY_AT_MOST = 1024 * MIB  # more than an honest answer of the greatest size takes while it is read
@@ -43,6 +47,10 @@ FOR_PEOPLE = {
     "unixy",
     "yaml",
 }
+# Read where the plugins are loaded: Ansible's workers have no terminal.
+PROGRESS_EVERY_S = TERMINAL_S if os.isatty(1) else PLAIN_S
+# A second command may run over a copy of these connections while a module runs.
+SHARED_TRANSPORTS = ("local", "ssh")
 IMPORTS = (ast.Import, ast.ImportFrom)
 # As Ansible reports a module that ends while it is imported; what ends later has a message of ours.
 NO_PACKAGE = re.compile(r"No module named '(?P<package>[A-Za-z_][\w.]{0,62})'")
@@ -151,7 +159,7 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
         self.target = str((task_vars or {}).get("inventory_hostname", ""))
         try:
             self.refuse()
-            with bounded_memory(self._what()):
+            with bounded_memory(self._what()), self._progress():
                 answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
                 kept = keep(answer, self.declared, self._what())
                 self._demand_packages(kept, task_vars or {})
@@ -170,6 +178,26 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
     def judged(self, result: dict[str, Any]) -> dict[str, Any]:
         """The result, with the controller's own values where they decide something there."""
         return result
+
+    def _progress(self) -> AbstractContextManager[object]:
+        """Show the progress of the module while it runs, where people read the output."""
+        run = self._task.args.get("run")
+        if not (isinstance(run, Mapping) and re.fullmatch(RUN_ID, str(run.get("run_id"))) and writes_for_people()):
+            return nullcontext()
+        command = command_of(Run(str(run["run_id"]), "", "", "", str(run.get("state_dir"))))
+        if not command or self._task.check_mode or self._connection.transport not in SHARED_TRANSPORTS:
+            return nullcontext()
+        asking = copy.copy(self)
+        asking._connection = copy.copy(self._connection)
+        asking._connection.become = copy.copy(self._connection.become)  # it keeps what it waits for
+
+        def ask() -> str:
+            return str(asking._low_level_execute_command(command)["stdout"])
+
+        def show(line: str) -> None:
+            self._display.display(f"progress: [{self.target}] {line}")
+
+        return Viewer(str(run["run_id"]), ask, show, PROGRESS_EVERY_S)
 
     def _demand_packages(self, answer: dict[str, Any], task_vars: dict[str, Any]) -> None:
         """Raise ReleaseError where the module could not even begin, for want of a package."""
@@ -250,10 +278,15 @@ def _resident_bytes() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT
 
 
+def writes_for_people() -> bool:
+    """Whether the output of this playbook is for people: a program reads that of a callback not known to write so."""
+    return str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2] in FOR_PEOPLE
+
+
 def verdict_is_shown() -> bool:
     """Whether plugins/callback/verdict.py ends this playbook's output, so that the verdict need not be printed before.
 
-    It is silent beside a callback that is not known to write for people: a program reads that output.
+    It is silent where the output is for programs.
     """
     enabled = [str(name).rpartition(".")[2] for name in constants.CALLBACKS_ENABLED or ()]
-    return "verdict" in enabled and str(constants.DEFAULT_STDOUT_CALLBACK).rpartition(".")[2] in FOR_PEOPLE
+    return "verdict" in enabled and writes_for_people()

@@ -129,6 +129,7 @@ class Viewer:
         """`ask` reads the file of the target; `show` prints a line."""
         self._run_id, self._ask, self._show, self._every_s = run_id, ask, show, every_s
         self._ended = threading.Event()
+        self._showing = threading.Lock()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> Viewer:
@@ -137,8 +138,13 @@ class Viewer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Show nothing more; a target that does not answer is not waited for."""
-        self._ended.set()
+        """Show nothing more; a target that does not answer is not waited for.
+
+        But a line that is being shown is: Ansible's worker may end after this, and a thread that ends while it prints
+        would keep the lock that all workers share.
+        """
+        with self._showing:
+            self._ended.set()
 
     def _work(self) -> None:
         failures, due = 0, time.monotonic() + self._every_s
@@ -147,7 +153,8 @@ class Viewer:
             try:
                 line = line_of(self._ask(), self._run_id)
                 failures = 0
-                if line and not self._ended.is_set():
-                    self._show(line)
+                with self._showing:
+                    if line and not self._ended.is_set():
+                        self._show(line)
             except Exception:  # the connection is the module's own business
                 failures += 1
