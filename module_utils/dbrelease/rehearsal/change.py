@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import psycopg2
+
 from ..backup.schema_text import Schema, catalog_of, differences, in_words
 from ..core.errors import ReleaseError
 from ..core.files import unused, write_failure
@@ -30,7 +32,7 @@ from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
 from ..postgres.fingerprints import position, read_tables, state_of
 from ..postgres.lock_retry import LockLimits
-from ..postgres.session import Login, connect, transaction
+from ..postgres.session import Login, connect, server_reason, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, kind_of
 from ..restore.compare import compare as compare_rows
 from ..restore.plan import CopyTarget
@@ -41,6 +43,7 @@ from ..verify.write_attribution import Memory, compare
 from .application import unreachable
 from .budget import forecast, judge
 from .observe import observing
+from .recipe import refused
 
 NAME = "dbrelease rehearsal"
 # A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
@@ -172,6 +175,8 @@ class Rehearsal:
             why = NO_ROLLBACK
         except _StopError:
             pass
+        except psycopg2.Error as error:
+            raise refused(f"the copy could not be read: {server_reason(error)}") from error
         shown = {proof.name for proof in self.proofs}
         self.proofs += [
             Proof(name, title, "skipped", detail=why) for name, title in TITLES.items() if name not in shown

@@ -119,19 +119,16 @@ def test_a_deploy_whose_rehearsal_fails_is_refused_before_the_live_database_is_t
     assert left() == ""
 
 
-def test_a_deploy_whose_application_fails_on_the_new_schema_is_refused(psql: Psql) -> None:
-    """The database's own sessions set their limits; the application's do not."""
+def test_a_deploy_after_which_the_application_does_not_start_is_refused(psql: Psql) -> None:
+    """A new file hides a library of the application."""
     releases, before = Releases.copied(), psql.fingerprint()
-    limit = "ALTER DATABASE drawing_index"
 
-    with (
-        releases.edited(*begins(f"{limit} SET statement_timeout = '1ms'")[1:], REVISION),
-        releases.edited(*ends(f"{limit} RESET statement_timeout")[1:], REVISION),
-    ):
+    with releases.edited("destination: /app/migrations/rollback_phase_a.sql", "destination: /app/fastapi.py"):
         done = play("deploy_8_1a.yml", *releases.arguments, *REHEARSED)
 
     assert done.evidence["outcome"] == "refused", done.output
-    failed = [proof["name"] for proof in done.evidence["proofs"] if proof["status"] == "fail"]
-    assert failed == ["rehearse.api_upgraded"]
+    failed = [proof for proof in done.evidence["proofs"] if proof["status"] == "fail"]
+    assert [proof["name"] for proof in failed] == ["rehearse.api_upgraded"]
+    assert "its container ended while it started" in failed[0]["detail"]
     assert psql.fingerprint() == before
     assert left() == ""
