@@ -32,6 +32,9 @@ options:
       - Alembic upgrades the copy, the declared steps run, everything that the release declares is verified, Alembic
         downgrades the copy, which must then be what it was, and upgrades it again. On the downgraded and on the
         upgraded copy the application answers the declared API.
+      - The locks of the upgrade and the waits of others are observed, and held against C(migration.budget) of the release.
+      - Each declared check, and each guard that counts rows, is made to fail by one broken row of the copy, in a
+        transaction that is rolled back. One that nothing makes fail is V(inconclusive).
       - A release that declares no C(rollback) is only upgraded.
       - Inconclusive with O(rehearsal=same_server), and where Alembic runs on the target itself.
     type: dict
@@ -109,7 +112,7 @@ proofs:
     - C(restore.backup), C(rehearse.restored), C(rehearse.settings), C(rehearse.sequences), and C(backup.restorable),
       which the backup itself leaves inconclusive. Returned also where one failed.
     - With O(release) also C(rehearse.upgrade), C(rehearse.finalize), C(rehearse.verified), C(rehearse.untouched),
-      C(rehearse.guards), C(rehearse.downgrade), C(rehearse.back), C(rehearse.api_downgraded), C(rehearse.upgrade_again)
+      C(rehearse.budget.*), C(rehearse.can_fail.*), C(rehearse.guards), C(rehearse.downgrade), C(rehearse.back), C(rehearse.api_downgraded), C(rehearse.upgrade_again)
       and C(rehearse.api_upgraded).
   type: list
   elements: dict

@@ -42,12 +42,15 @@ from ..verify.scenarios import Limits, play_scenarios
 from ..verify.write_attribution import Memory, compare
 from .application import unreachable
 from .budget import forecast, judge
+from .can_fail import Declared, prove_can_fail
+from .can_fail import Limits as Breaking
 from .observe import observing
 from .recipe import refused
 
 NAME = "dbrelease rehearsal"
 # A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
 DEFAULT_BUDGET = {"write_wait_ms": 1000}
+BREAKING = Breaking(tries=200, seconds=10.0)  # for each claim
 STATEMENT_MS, LOCK_MS, SAMPLE_SIZE, SETTLE_S = 300_000, 5_000, 5, 2.0
 TITLES = {
     "rehearse.upgrade": "The upgrade runs on the copy",
@@ -124,6 +127,7 @@ class _StopError(Exception):
 class Rehearsal:
     """The acts on one copy, in their order; `proofs` and `facts` are what they observed.
 
+    live: the live database, which is only asked whether the copy is another one.
     login: as db_user, like the acts on the live database. own_server: the server is a throwaway one, so that its log
     may be read.
     """
@@ -132,6 +136,7 @@ class Rehearsal:
     run: Run
     copy: CopyTarget
     login: Login
+    live: Login
     commands: Commands
     own_server: bool = False
     named: bool = False
@@ -163,6 +168,7 @@ class Rehearsal:
             moved = self._upgrade()
             self._verify()
             self._demand(self._untouched(before, moved))
+            self.proofs += self._can_fail()
             if self.change.goes_back:
                 first = self._state()
                 settings = self._guards()
@@ -292,6 +298,14 @@ class Rehearsal:
             audit_tables=tables.get("audit") or (),
         )
         return _summary("rehearse.untouched", proofs)
+
+    def _can_fail(self) -> list[Proof]:
+        """Show that each check and guard can fail; one that cannot is no reason to refuse the release."""
+        tables = self.change.tables
+        names = dict.fromkeys([*tables["existing"], *tables["altered"], *tables["created"]])
+        declared = Declared(self.change.checks, self.change.guards, list(names))
+        proofs = prove_can_fail(self.copy.login, self.live, declared, BREAKING)
+        return [replace(proof, could_not_run=False) for proof in proofs]
 
     def _guards(self) -> dict[str, str]:
         """Count what a rollback would lose, and return the settings by which the downgrade knows of that count."""

@@ -80,7 +80,9 @@ def rehearse_release(
     run = work.run
     recipe = Recipe.of(run, plan.migrator, limits)
     with rehearsing(recipe, "alembic", plan.payload, superuser, environment=plan.environment) as alembic:
-        rehearsal = Rehearsal(plan.change, run, copy, _as_user(copy, work.login), alembic.commands, own_server=True)
+        rehearsal = Rehearsal(
+            plan.change, run, copy, _as_user(copy, work.login), work.login, alembic.commands, own_server=True
+        )
         rehearsal.probe()
         asked = _AskedApi(plan, work, superuser, limits)
         rehearsal.play(asked.upgraded, asked.downgraded)

@@ -108,6 +108,11 @@ def evaluate(login: Login, guards: Sequence[Guard], bookkeeping_table: str, stat
     return Looked(seen, settings, xids)
 
 
+def evaluate_guard(cursor: RealDictCursor, guard: Guard) -> GuardResult:
+    """Check one guard in the caller's transaction, which no other session's writes concern; raises psycopg2.Error."""
+    return KINDS[kind_of(guard)](cursor, guard, ())
+
+
 def declared_by(losses: Sequence[Mapping[str, Any]]) -> list[str]:
     """The tables whose losses the release itself declares: its downgrade does not know that others were counted."""
     return [loss["table"] for loss in losses if loss.get("rows")]
