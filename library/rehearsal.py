@@ -32,7 +32,8 @@ options:
       - Alembic upgrades the copy, the declared steps run, everything that the release declares is verified, Alembic
         downgrades the copy, which must then be what it was, and upgrades it again. On the downgraded and on the
         upgraded copy the application answers the declared API.
-      - The locks of the upgrade and the waits of others are observed, and held against C(migration.budget) of the release.
+      - The locks of the upgrade and the waits of others are observed, and held against the release's
+        C(migration.budget).
       - Each declared check, and each guard that counts rows, is made to fail by one broken row of the copy, in a
         transaction that is rolled back. One that nothing makes fail is V(inconclusive).
       - A release that declares no C(rollback) is only upgraded.
@@ -111,9 +112,9 @@ proofs:
   description:
     - C(restore.backup), C(rehearse.restored), C(rehearse.settings), C(rehearse.sequences), and C(backup.restorable),
       which the backup itself leaves inconclusive. Returned also where one failed.
-    - With O(release) also C(rehearse.upgrade), C(rehearse.finalize), C(rehearse.verified), C(rehearse.untouched),
-      C(rehearse.budget.*), C(rehearse.can_fail.*), C(rehearse.guards), C(rehearse.downgrade), C(rehearse.back), C(rehearse.api_downgraded), C(rehearse.upgrade_again)
-      and C(rehearse.api_upgraded).
+    - With O(release) also C(rehearse.upgrade), C(rehearse.finalize), C(rehearse.budget.*), C(rehearse.verified),
+      C(rehearse.untouched), C(rehearse.can_fail.*), C(rehearse.guards), C(rehearse.downgrade), C(rehearse.back),
+      C(rehearse.api_downgraded), C(rehearse.upgrade_again) and C(rehearse.api_upgraded).
   type: list
   elements: dict
   returned: always
