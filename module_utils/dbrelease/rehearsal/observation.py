@@ -11,6 +11,8 @@ from ..core.json_shape import difference
 # Of an UPDATE, and of a SELECT that only reads.
 WRITER_MODE, READER_MODE = "ROW EXCLUSIVE", "ACCESS SHARE"
 ROW_LOCK = "row lock"
+# The modes that block a writer or a reader, the weakest first.
+STRENGTH = ("SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE")
 # Which modes a session that requests this one waits for.
 CONFLICTS: Mapping[str, frozenset[str]] = {
     READER_MODE: frozenset({"ACCESS EXCLUSIVE"}),

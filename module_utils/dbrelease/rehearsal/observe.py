@@ -30,6 +30,7 @@ from .observation import (
     CONFLICTS,
     READER_MODE,
     ROW_LOCK,
+    STRENGTH,
     WRITER_MODE,
     Fault,
     Lock,
@@ -573,8 +574,14 @@ class _Account:
         ]
         if not conflicting:
             return Fault(through=self._through(pids[0], wait), certain=False)
-        # The one that spans most of the wait; of two that do, the first.
-        held = max(conflicting, key=lambda one: min(one.last_ms, wait.end_ms) - max(one.first_ms, wait.begin_ms))
+        # The one that spans most of the wait; of two that do, the first; of two that came with it, the stronger.
+        longest = max(conflicting, key=lambda one: min(one.last_ms, wait.end_ms) - max(one.first_ms, wait.begin_ms))
+        together = [
+            one
+            for one in conflicting
+            if one.pid == longest.pid and abs(one.first_ms - longest.first_ms) <= self.samples.largest_gap_ms
+        ]
+        held = max(together, key=lambda one: STRENGTH.index(one.mode))
         ran, certain = self._taken_by(held)
         return Fault(
             held.mode,
