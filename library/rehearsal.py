@@ -39,6 +39,14 @@ options:
       - A release that declares no C(rollback) is only upgraded.
       - Inconclusive with O(rehearsal=same_server), and where Alembic runs on the target itself.
     type: dict
+  required:
+    description:
+      - Refuse where a rehearsal is not possible, such as with an image whose server does not start, or an application
+        that does not find the copy by its own settings.
+      - Without it the step is skipped then, with the reason, which the report shows as a warning. A claim that was
+        observed to fail refuses in any case.
+    type: bool
+    default: false
   audit_tables:
     description: Tables to which triggers add rows, besides those that the release names.
     type: list
@@ -175,6 +183,7 @@ OPTIONS: Options = {
     **ENVIRONMENT_OPTIONS,
     **SERVICES_OPTIONS,
     "release": {"type": "dict"},
+    "required": {"type": "bool", "default": False},
     "audit_tables": {"type": "list", "elements": "str", "default": []},
     "rehearsal": {"type": "str", "choices": ["container", "same_server", "off"], "default": "container"},
     "label": {"type": "str", "required": True},

@@ -189,7 +189,8 @@ class Journal:
             self.append(name, "failed", {**step.facts, "message": f"{type(error).__name__} in {name}"})
             raise
         failed = any(proof["status"] == "fail" for proof in step.facts.get("proofs", ()))
-        self.append(name, "refused" if step.refused else "failed" if failed else "passed", step.facts)
+        ended: Event = "skipped" if step.skipped else "passed"
+        self.append(name, "refused" if step.refused else "failed" if failed else ended, step.facts)
 
 
 @dataclass
@@ -198,6 +199,12 @@ class Step:
 
     facts: dict[str, Any] = field(default_factory=dict)
     refused: bool = False
+    skipped: bool = False
+
+    def skip(self, message: str) -> None:
+        """Close the step as skipped: what it is for could not be done here, and the run goes on without it."""
+        self.skipped = True
+        self.facts["message"] = message
 
     def refuse(self) -> None:
         """Close the step as refused: nothing was begun because a rule forbids it."""

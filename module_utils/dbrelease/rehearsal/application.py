@@ -17,6 +17,7 @@ import psycopg2
 
 from ..core.errors import ReleaseError
 from ..core.journal import Run
+from ..core.redaction import learn, secrets_of
 from ..host.commands import Commands, commands_in, docker_client, engine_reason
 from ..host.inspect import Attributes, inspect, network_hosts
 from ..postgres.session import Login, select, server_reason, session
@@ -76,6 +77,8 @@ class Recipe:
         attributes = inspect({"application": container})["application"]
         if attributes is None:
             raise refused(f"there is no container {container}", "correct its name in the inventory")
+        lines = ((attributes.get("Config") or {}).get("Env")) or ()
+        learn(secrets_of({"environment": dict(line.partition("=")[::2] for line in lines)}, ["environment"]))
         return cls(run, attributes, limits, (attributes.get("Config") or {}).get("WorkingDir") or "/")
 
 
@@ -148,11 +151,12 @@ def rehearsing(
 
 def let_in(server: Login, addresses: Sequence[str]) -> None:
     """Let every role of these addresses in: the copy's roles have the live names, and not the live passwords."""
-    lines = [TRUSTED.format(address=one, bits=128 if ":" in one else 32) for one in addresses]
+    own = [TRUSTED.format(address=one, bits=128 if ":" in one else 32) for one in addresses]
     try:
         with session(server, APPLICATION_NAME) as cursor:
             (row,) = select(cursor, READ_HBA)  # first: COPY empties the file before its query is run
-            cursor.execute(WRITE_HBA.format(file=row["file"]), {"lines": [*lines, *row["lines"]]})
+            kept = [line.replace("\t", " ") for line in row["lines"] if line.strip() and not line.startswith("#")]
+            cursor.execute(WRITE_HBA.format(file=row["file"]), {"lines": [*own, *kept]})
             cursor.execute("SELECT pg_reload_conf()")
     except psycopg2.Error as error:
         raise refused(f"the throwaway server could not let the application in: {server_reason(error)}") from error

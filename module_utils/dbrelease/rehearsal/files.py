@@ -16,6 +16,7 @@ from typing import IO, cast
 import docker
 import docker.errors
 
+from ..host.commands import engine_reason
 from ..host.inspect import Attributes
 from ..release.requirements import PayloadFile
 
@@ -24,6 +25,7 @@ BYTES_AT_MOST, FILES_AT_MOST = 256 << 20, 50_000
 IN_MEMORY = 16 << 20
 CHUNK = 1 << 20
 MODE = 0o644
+PAX_NAMES = ("path", "linkpath")
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,12 @@ def copy_files(
         with tempfile.SpooledTemporaryFile(IN_MEMORY) as spooled:
             try:
                 stream, _ = client.api.get_archive(source, root, chunk_size=CHUNK)
+                with tarfile.open(fileobj=spooled, mode="w|") as kept:
+                    reason = _filter(cast(IO[bytes], _Readable(stream)), kept, str(PurePosixPath(root).parent), hidden)
             except docker.errors.NotFound:
-                left_out.append(f"{root} (it does not exist)")
-                continue
-            with tarfile.open(fileobj=spooled, mode="w|") as kept:
-                reason = _filter(cast(IO[bytes], _Readable(stream)), kept, str(PurePosixPath(root).parent), hidden)
+                reason = "it does not exist"
+            except (docker.errors.APIError, tarfile.TarError) as error:
+                reason = f"copying it failed: {engine_reason(error)}"
             if reason:
                 left_out.append(f"{root} ({reason})")
                 continue
@@ -106,6 +109,8 @@ def _filter(stream: IO[bytes], kept: tarfile.TarFile, parent: str, hidden: Seque
             if total > BYTES_AT_MOST or count > FILES_AT_MOST:
                 return f"it has more than {BYTES_AT_MOST >> 20} MiB or {FILES_AT_MOST} files"
             entry.name = str(path).lstrip("/")
+            # tarfile would write the names that these give.
+            entry.pax_headers = {key: value for key, value in entry.pax_headers.items() if key not in PAX_NAMES}
             if entry.islnk():
                 entry.linkname = str(PurePosixPath(parent) / entry.linkname).lstrip("/")
             kept.addfile(entry, archive.extractfile(entry) if entry.isreg() else None)

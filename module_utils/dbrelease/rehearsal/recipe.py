@@ -18,6 +18,7 @@ COPIED = (
     *("shared_preload_libraries", "max_locks_per_transaction", "max_connections", "lc_monetary", "lc_numeric"),
     *("lc_time", "default_text_search_config", "TimeZone"),
     "port",  # the application's settings name it
+    "cron.database_name",  # the one database in which pg_cron can be created
 )
 # What a crash would lose is thrown away in any case. A failing statement may contain a verifier of a password.
 OWN = {"fsync": "off", "full_page_writes": "off", "log_min_error_statement": "panic", **START_SETTINGS}
@@ -34,11 +35,19 @@ SELECT (SELECT rolname FROM pg_roles WHERE oid = %(bootstrap)s) AS superuser,
 """
 
 
-def refused(reason: str, advice: str = ADVICE) -> ReleaseError:
-    """The sentence for a rehearsal that is refused."""
-    return ReleaseError(
-        f"Rehearsing was refused ({reason}), and the live database was not changed: {advice}.", refused=True
-    )
+class CannotRehearseError(ReleaseError):
+    """A rehearsal is not possible here, which says nothing of the release."""
+
+    def __init__(self, reason: str, advice: str) -> None:
+        super().__init__(
+            f"Rehearsing was refused ({reason}), and the live database was not changed: {advice}.", refused=True
+        )
+        self.reason = reason
+
+
+def refused(reason: str, advice: str = ADVICE) -> CannotRehearseError:
+    """The error of a rehearsal that is not possible here."""
+    return CannotRehearseError(reason.rstrip("."), advice)
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ def command_of(image: Mapping[str, Any], live: LiveServer, limits: Limits) -> li
     if not argv:
         raise refused("the image of the database's container names no command that starts a server")
     settings = {**{name: value for name, value in live.settings.items() if value}, **OWN}
+    if "cron.database_name" in settings:
+        settings["cron.launch_active_jobs"] = "off"
     given = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
     return [*bounded(limits.lifetime_s), *argv, *given]
 

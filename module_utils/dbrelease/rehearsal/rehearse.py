@@ -31,7 +31,7 @@ from ..runs.database_lock import NameLock
 from ..runs.work import Work
 from .application import aliases_of
 from .change import TITLES as CHANGE_TITLES
-from .recipe import Limits, LiveServer, read_live, refused
+from .recipe import CannotRehearseError, Limits, LiveServer, read_live, refused
 from .release import ReleasePlan, rehearse_release
 from .roles import Roles, create_roles, read_roles
 from .server import ThrowawayServer, remove_left, throwaway_server
@@ -66,6 +66,7 @@ class RehearsalPlan:
     jobs: int
     timeout_s: int
     release: ReleasePlan | None = None
+    required: bool = True  # where a rehearsal is not possible, it is refused
 
     @classmethod
     def of(cls, params: Mapping[str, Any], check_mode: bool) -> RehearsalPlan:
@@ -81,6 +82,7 @@ class RehearsalPlan:
             params["jobs"],
             params["timeout_seconds"],
             ReleasePlan.of(params) if params["release"] else None,
+            params["required"],
         )
 
     @property
@@ -114,32 +116,41 @@ def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
         planned = [Proof(name, title, "skipped", detail="Planned.").as_dict() for name, title in titles.items()]
         return _as_result(plan, {"proofs": planned}, changed=True)
     with plan.work.journal.step(STEP) as step, plan.work.alone_on_target(), ending_in_order():
-        backup, proofs = _backup(plan)
-        facts = step.facts
-        facts.update(rehearsal=plan.place, dump=str(backup.path), sha256=backup.content["sha256"])
-        with PLACES[plan.place](plan, backup) as ready:
-            begun = time.monotonic()
-            copy = make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext())
-            restore_ms = round((time.monotonic() - begun) * 1000)
-            compared = [_renamed(proof) for proof in copy.proofs]
-            if not sentence(proof.as_dict() for proof in compared):
-                compared.append(_sequences(ready.target.login, backup))
-            compared.append(_restorable(plan, compared, restore_ms))
-            step.prove(*proofs, *compared)
-            facts.update(start_ms=ready.start_ms, restore_ms=restore_ms)
-            facts["rehearsed"] = [f"its backup was restored into {WHERE[plan.place]} and equals the baseline"]
-            _demand(step)
-            facts.update(_mark(plan, backup, restore_ms, copy.schema_sha256))
-            if plan.release is not None:
-                released = rehearse_release(plan.release, plan.work, ready.target, ready.superuser, plan.limits)
-                facts.update(released.facts)
-                step.prove(*released.proofs)
+        try:
+            _act(plan, step)
+        except CannotRehearseError as error:
+            if plan.required:
+                raise
+            step.skip(f"The release was not rehearsed on a restored copy of the database ({error.reason}).")
         _demand(step)
-    return _as_result(plan, facts, changed=True)
+    return _as_result(plan, step.facts, changed=True)
+
+
+def _act(plan: RehearsalPlan, step: Step) -> None:
+    """Fill the step with what was observed; raises ReleaseError where a claim failed, or where none can be made."""
+    facts = step.facts
+    backup, proofs = _backup(plan)
+    step.prove(*proofs)
+    facts.update(rehearsal=plan.place, dump=str(backup.path), sha256=backup.content["sha256"])
+    with PLACES[plan.place](plan, backup) as ready:
+        begun = time.monotonic()
+        copy = make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext())
+        restore_ms = round((time.monotonic() - begun) * 1000)
+        compared = [_renamed(proof) for proof in copy.proofs]
+        if not sentence(proof.as_dict() for proof in compared):
+            compared.append(_sequences(ready.target.login, backup))
+        compared.append(_restorable(plan, compared, restore_ms))
+        step.prove(*compared)
+        facts.update(start_ms=ready.start_ms, restore_ms=restore_ms)
+        facts["rehearsed"] = [f"its backup was restored into {WHERE[plan.place]} and equals the baseline"]
+        _demand(step)
+        facts.update(_mark(plan, backup, restore_ms, copy.schema_sha256))
+        if plan.release is not None:
+            rehearse_release(plan.release, plan.work, ready.target, ready.superuser, plan.limits, step)
 
 
 def _demand(step: Step) -> None:
-    if message := sentence(step.facts["proofs"]):
+    if message := sentence(step.facts.get("proofs") or ()):
         raise ReleaseError(message, refused=True, proofs=step.facts["proofs"])
 
 
@@ -186,7 +197,7 @@ def _beside(plan: RehearsalPlan, backup: Backup) -> Iterator[_Ready]:
     target = CopyTarget(copy, maintenance, commands, bool(plan.container), plan.run.run_id, plan.jobs, plan.timeout_s)
     with closing(NameLock(maintenance, plan.database, plan.run)) as lock:
         lock.take()
-        _check(target, backup)
+        _check(target, backup, beside=not plan.required)
         try:
             yield _Ready(target, plan.work.journal)
         finally:
@@ -223,11 +234,17 @@ def _prepare(target: CopyTarget, live: LiveServer, roles: Roles, login: Login) -
             raise refused(f"the throwaway server could not be prepared: {server_reason(error)}") from error
 
 
-def _check(target: CopyTarget, backup: Backup) -> None:
+def _check(target: CopyTarget, backup: Backup, *, beside: bool = False) -> None:
     """Versions, rights, roles and room; raises a refusal."""
-    with session(target.maintenance, target.application_name) as cursor:
-        server = check_server(cursor, backup, target.login.database, target.commands)
-    check_room(server, backup, target.commands, inside=target.inside)
+    try:
+        with session(target.maintenance, target.application_name) as cursor:
+            server = check_server(cursor, backup, target.login.database, target.commands)
+        room = check_room(server, backup, target.commands, inside=target.inside)
+    except ReleaseError as error:
+        raise refused(f"a copy cannot be made there: {error.message.rstrip('.')}") from error
+    if beside and room.status != "pass":
+        # A second copy on the live server's disk, of which nothing is known, may fill it.
+        raise refused(f"{room.detail.rstrip('.')}, and a copy beside the live database needs {room.expected}")
 
 
 def _major(target: CopyTarget) -> int:
@@ -299,6 +316,6 @@ def _as_result(plan: RehearsalPlan, facts: Mapping[str, Any], *, changed: bool) 
         **{
             name: facts.get(name, 0) for name in ("start_ms", "restore_ms", "upgrade_ms", "finalize_ms", "downgrade_ms")
         },
-        "proofs": facts["proofs"],
+        "proofs": facts.get("proofs") or [],
         "message": "",
     }

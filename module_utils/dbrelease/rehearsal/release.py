@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..core.journal import Step
 from ..core.proof import Proof
 from ..host.inspect import Attributes, inspect
 from ..postgres.session import Login
@@ -18,7 +19,7 @@ from .api_on_copy import Api, prove_new, prove_old
 from .application import Recipe, api_port, rehearsing
 from .change import TITLES, Change, Rehearsal
 from .files import NewFile
-from .recipe import Limits
+from .recipe import CannotRehearseError, Limits
 
 HTTP_PORTS = {"http": 80, "https": 443}
 BESIDE = "a copy beside the live database is not where the application's own settings lead"
@@ -59,35 +60,28 @@ class ReleasePlan:
         return inspect({"application": self.migrator})["application"] if self.migrator else None
 
 
-@dataclass(frozen=True)
-class Rehearsed:
-    """What was observed."""
-
-    proofs: list[Proof]
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
 def rehearse_release(
-    plan: ReleasePlan, work: Work, copy: CopyTarget, superuser: Login | None, limits: Limits
-) -> Rehearsed:
-    """Rehearse it on the copy; a claim that cannot be observed here is inconclusive, with the reason."""
+    plan: ReleasePlan, work: Work, copy: CopyTarget, superuser: Login | None, limits: Limits, step: Step
+) -> None:
+    """Rehearse it on the copy, and fill the step; a claim that cannot be observed here is inconclusive, with why."""
     if superuser is None or not plan.migrator:
-        why = BESIDE if superuser is None else ON_TARGET
-        detail = f"Not rehearsed: {why}."
-        return Rehearsed(
-            [Proof(name, title, "inconclusive", detail=detail, remedy=REMEDY) for name, title in TITLES.items()]
-        )
-    run = work.run
-    recipe = Recipe.of(run, plan.migrator, limits)
+        detail = f"Not rehearsed: {BESIDE if superuser is None else ON_TARGET}."
+        step.prove(*(Proof(*claim, "inconclusive", detail=detail, remedy=REMEDY) for claim in TITLES.items()))
+        return
+    recipe = Recipe.of(work.run, plan.migrator, limits)
     with rehearsing(recipe, "alembic", plan.payload, superuser, environment=plan.environment) as alembic:
+        if alembic.left_out:
+            step.facts["left_out"] = list(alembic.left_out)
         rehearsal = Rehearsal(
-            plan.change, run, copy, _as_user(copy, work.login), work.login, alembic.commands, own_server=True
+            plan.change, work.run, copy, _as_user(copy, work.login), work.login, alembic.commands, own_server=True
         )
-        rehearsal.probe()
-        asked = _AskedApi(plan, work, superuser, limits)
-        rehearsal.play(asked.upgraded, asked.downgraded)
-    left = {"left_out": list(alembic.left_out)} if alembic.left_out else {}
-    return Rehearsed(rehearsal.proofs, {**rehearsal.facts, **left})
+        try:
+            rehearsal.probe()
+            asked = _AskedApi(plan, work, superuser, limits)
+            rehearsal.play(asked.upgraded, asked.downgraded)
+        finally:
+            step.facts.update(rehearsal.facts)
+            step.prove(*rehearsal.proofs)
 
 
 def _as_user(copy: CopyTarget, live: Login) -> Login:
@@ -136,5 +130,8 @@ class _AskedApi:
         port = api_port(recipe.live, parts.port or HTTP_PORTS.get(parts.scheme))
         if port is None:
             return "it is unknown on which port of its container the application answers"
-        with rehearsing(recipe, what, payload, self.superuser, serves=True) as running:
-            return self._api(port).observed(running.name, running.addresses[0])
+        try:
+            with rehearsing(recipe, what, payload, self.superuser, serves=True) as running:
+                return self._api(port).observed(running.name, running.addresses[0])
+        except CannotRehearseError as error:
+            return error.reason

@@ -10,9 +10,9 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from ..core.errors import ReleaseError
 from ..postgres.session import Row, select, server_reason
 from ..restore.settings import setting
+from .recipe import refused
 
 ROLES = r"""
 SELECT rolname AS name, rolsuper AS superuser, rolinherit AS inherit, rolcreaterole AS createrole,
@@ -21,9 +21,10 @@ SELECT rolname AS name, rolsuper AS superuser, rolinherit AS inherit, rolcreater
 FROM pg_roles WHERE rolname NOT LIKE 'pg\_%' ORDER BY rolname
 """
 MEMBERS = """
-SELECT pg_get_userbyid(m.roleid) AS role, pg_get_userbyid(m.member) AS member, m.admin_option AS admin,
-       (to_jsonb(m) ->> 'inherit_option')::boolean AS inherit, (to_jsonb(m) ->> 'set_option')::boolean AS set
-FROM pg_auth_members m ORDER BY 1, 2
+SELECT pg_get_userbyid(m.roleid) AS role, pg_get_userbyid(m.member) AS member, bool_or(m.admin_option) AS admin,
+       bool_or((to_jsonb(m) ->> 'inherit_option')::boolean) AS inherit,
+       bool_or((to_jsonb(m) ->> 'set_option')::boolean) AS set
+FROM pg_auth_members m GROUP BY m.roleid, m.member ORDER BY 1, 2
 """
 MAY_READ = "SELECT has_table_privilege('pg_authid', 'SELECT') AS yes"
 VERIFIERS = "SELECT rolname AS name, rolpassword AS verifier FROM pg_authid WHERE rolpassword IS NOT NULL"
@@ -51,26 +52,31 @@ def create_roles(cursor: Cursor, roles: Roles, own: str, password_of: Mapping[st
     own: the role that exists already. password_of: known passwords, for a role whose verifier cannot be read.
     """
     try:
+        # The image's own scripts may have created some.
+        existing = {row["name"] for row in select(cursor, "SELECT rolname AS name FROM pg_roles")}
         for role in roles.roles:
             if role["name"] != own:
-                given = roles.verifiers.get(role["name"]) or password_of.get(role["name"])
-                cursor.execute(_created(role, given))
+                # A verifier may be of a method that the new server does not ask for.
+                given = password_of.get(role["name"]) or roles.verifiers.get(role["name"])
+                cursor.execute(_created(role, given, exists=role["name"] in existing))
             for line in role["settings"]:
                 cursor.execute(sql.SQL("ALTER ROLE {} SET {}").format(sql.Identifier(role["name"]), setting(line)))
         for member in roles.members:
             cursor.execute(_granted(member))
     except psycopg2.Error as error:
         # The statement may contain a verifier: only the server's first words are shown.
-        raise ReleaseError(
-            f"Creating the live server's roles in the throwaway server failed ({server_reason(error)}): rehearse in a "
-            "database beside the live one with -e rehearsal=same_server."
+        raise refused(
+            f"the live server's roles could not be created in the throwaway server: {server_reason(error)}"
         ) from error
 
 
-def _created(role: Mapping[str, Any], password: str | None) -> sql.Composed:
+def _created(role: Mapping[str, Any], password: str | None, *, exists: bool) -> sql.Composed:
     words = [word.upper() if role[word] else f"NO{word.upper()}" for word in SWITCHES]
-    statement = sql.SQL("CREATE ROLE {} {} CONNECTION LIMIT {}").format(
-        sql.Identifier(role["name"]), sql.SQL(" ".join(words)), sql.Literal(role["limit"])
+    statement = sql.SQL("{} ROLE {} {} CONNECTION LIMIT {}").format(
+        sql.SQL("ALTER" if exists else "CREATE"),
+        sql.Identifier(role["name"]),
+        sql.SQL(" ".join(words)),
+        sql.Literal(role["limit"]),
     )
     return statement + sql.SQL(" PASSWORD {}").format(sql.Literal(password)) if password else statement
 

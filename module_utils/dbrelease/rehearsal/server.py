@@ -26,7 +26,7 @@ from .recipe import Limits, LiveServer, command_of, environment_for, refused
 RUN_LABEL, TARGET_LABEL = "dbrelease.rehearsal.run", "dbrelease.rehearsal.target"
 SHARED_MEMORY_BYTES = 256 << 20
 POLL_S = 0.3
-GONE_S = 30.0
+GONE_S = 120.0
 LOG_LINES = 20
 # Exists in every cluster, whatever the live database is called.
 MAINTENANCE = "template1"
@@ -199,7 +199,7 @@ def remove(client: docker.DockerClient, containers: list[str], networks: list[st
             client.api.remove_container(container, v=True, force=True)
         except docker.errors.NotFound:
             continue
-        except docker.errors.APIError as error:
+        except (docker.errors.APIError, OSError) as error:  # a large volume may take longer than one answer
             failed = error
         deadline = time.monotonic() + GONE_S
         while inspect_one(client, container) is not None:

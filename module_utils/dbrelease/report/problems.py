@@ -56,8 +56,11 @@ def warnings_of(model: Mapping[str, Any]) -> list[str]:
     """What the operator has left out of a run that changed the database, in red on the terminal and in the report."""
     if not model["upgrade_begun"]:
         return []
-    skipped = [stage for stage in model["stages"] if stage["step"] == "rehearse" and stage["status"] == "skipped"]
-    return [shortened(stage["message"]) for stage in skipped]
+    stages = [stage for stage in model["stages"] if stage["step"] == "rehearse"]
+    said = [stage["message"] for stage in stages if stage["status"] == "skipped"]
+    claims = [proof for proof in model["proofs"] if proof["name"] == "rehearse.upgrade"]
+    said += [f"The release was not rehearsed. {one['detail']}" for one in claims if one["status"] == "inconclusive"]
+    return [shortened(text) for text in said]
 
 
 def summary_of(model: Mapping[str, Any]) -> str:

@@ -195,6 +195,20 @@ def test_a_folder_that_is_too_large_is_left_out_with_the_reason(
     assert left == ["/app/migrations (it has more than 256 MiB or 2 files)", "/no/such (it does not exist)"]
 
 
+def test_a_long_name_keeps_its_place() -> None:
+    """tarfile writes the name of a PAX header in place of the entry's own."""
+    packed, kept, name = io.BytesIO(), io.BytesIO(), f"{'é' * 60}/{'x' * 120}"
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(tarfile.TarInfo(f"app/{name}"))
+    packed.seek(0)
+    with tarfile.open(fileobj=kept, mode="w|") as archive:
+        assert copied_files._filter(packed, archive, "/usr/src", []) == ""
+
+    kept.seek(0)
+    with tarfile.open(fileobj=kept) as archive:
+        assert archive.getnames() == [f"usr/src/app/{name}"]
+
+
 def test_a_folder_with_a_name_that_leads_out_of_it_is_left_out() -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:

@@ -17,6 +17,7 @@ import pytest
 import rehearsal
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.rehearsal import rehearse as act
 from ansible.module_utils.dbrelease.rehearsal import server as server_module
@@ -82,7 +83,7 @@ class Shop:
 
     def rehearse(self, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
         given = {key: option.get("default") for key, option in rehearsal.OPTIONS.items()}
-        return rehearsal.act({**given, **self.base(), **changes}, check_mode)
+        return rehearsal.act({**given, **self.base(), "required": True, **changes}, check_mode)
 
     def manifest(self) -> dict[str, Any]:
         (path,) = self.state.glob(f"*{self.run_id.split('-')[0].replace('T', '_').rstrip('Z')}*.manifest.json")
@@ -197,6 +198,35 @@ def test_an_image_that_starts_no_server_is_refused_with_what_it_printed(
 
     assert error.value.refused
     assert "-e rehearsal=same_server" in error.value.message
+
+
+def test_where_none_is_required_a_deploy_goes_on_without_one_and_says_why(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.back_up()
+    monkeypatch.setattr(
+        "ansible.module_utils.dbrelease.rehearsal.server.environment_for", lambda *_: {"POSTGRES_USER": "keeper"}
+    )
+
+    shop.rehearse(required=False)
+
+    last = json.loads((shop.state / "journal.jsonl").read_text().splitlines()[-1])
+    assert (last["step"], last["event"]) == ("rehearse", "skipped")
+    said = last["facts"]["message"]
+    assert "The release was not rehearsed on a restored copy of the database (" in said
+    assert "ended while it started" in said
+
+
+def test_a_backup_that_fails_is_refused_also_where_no_rehearsal_is_required(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.back_up()
+    monkeypatch.setattr(act, "_sequences", lambda *_: Proof(act.SEQUENCES_PROOF, "Sequences", "fail", detail="Behind."))
+
+    with pytest.raises(ReleaseError, match="“Sequences” failed: Behind") as caught:
+        shop.rehearse(required=False)
+
+    assert caught.value.refused
 
 
 def test_a_server_that_is_too_slow_is_refused(shop: Shop) -> None:
