@@ -90,7 +90,8 @@ def prove_can_fail(copy: Login, live: Login, declared: Declared, limits: Limits 
     """Whether each check, and each guard of KINDS, fails once one row of a table that it reads is broken.
 
     copy: a database that nothing else uses; raises a refusal where it is the live one, which is only asked who it is.
-    Each claim is broken in a transaction of its own, which is rolled back; the last proof says so. No sequence moves.
+    Each claim is broken in a transaction of its own, which is rolled back; the last proof says so. No sequence moves,
+    but the server's counters of written rows count what was rolled back.
     """
     with closing(connect(live, APPLICATION, read_only=True)) as connection:
         other = _identity(connection, live)
