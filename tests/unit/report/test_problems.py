@@ -10,7 +10,7 @@ from ansible.module_utils.dbrelease.core.plain_text import is_printable
 from ansible.module_utils.dbrelease.core.proof import named
 from ansible.module_utils.dbrelease.report.markdown_report import as_markdown
 from ansible.module_utils.dbrelease.report.model import Model, build
-from ansible.module_utils.dbrelease.report.problems import bounded, open_points_of, problems_of, summary_of
+from ansible.module_utils.dbrelease.report.problems import bounded, open_points_of, problems_of, summary_of, warnings_of
 from evidence_lines import HOSTILE, RELEASE, Event, closed, proof
 
 RUN = Run("20260102T030405Z-abcdef", "orders", "test", "deploy", "/srv/state")
@@ -147,3 +147,41 @@ def test_a_problem_is_said_once() -> None:
 def test_rules_are_named() -> None:
     assert named(["preflight.services", "preflight.database"]) == "2 problems: services, database."
     assert (named(["preflight.services"]), named([])) == ("1 problem: services.", "")
+
+
+UPGRADED = [*closed("upgrade", "passed"), *closed("verify", "passed"), *closed("run", "passed")]
+NOT_REHEARSED = proof("rehearse.upgrade", "inconclusive", detail="Not rehearsed: Alembic runs on the target itself.")
+
+
+@pytest.mark.parametrize(
+    ("events", "warnings"),
+    [
+        ([*closed("rehearse", "skipped", message="Not rehearsed (off)."), *UPGRADED], ["Not rehearsed (off)."]),
+        (
+            [*closed("rehearse", "passed", proofs=[NOT_REHEARSED]), *UPGRADED],
+            ["The release was not rehearsed. Not rehearsed: Alembic runs on the target itself."],
+        ),
+        ([*closed("rehearse", "passed", proofs=[proof("rehearse.upgrade")]), *UPGRADED], []),
+        (closed("rehearse", "skipped", message="Not rehearsed (off)."), []),
+    ],
+    ids=["left out", "not possible for the release", "rehearsed", "nothing was changed"],
+)
+def test_a_run_that_changed_the_database_without_a_rehearsal_warns_of_it(
+    events: list[Event], warnings: list[str]
+) -> None:
+    model = modelled(events)
+
+    assert warnings_of(model) == warnings
+    assert ("**Warning:**" in as_markdown(model)) == bool(warnings)
+
+
+def test_a_claim_that_a_later_step_proved_is_not_open() -> None:
+    undecided = proof("backup.restorable", "inconclusive", detail="Not restored.", remedy="Restore it.")
+    proved: Any = modelled(
+        [
+            *closed("backup", "passed", proofs=[undecided]),
+            *closed("rehearse", "passed", proofs=[proof("backup.restorable")]),
+            *UPGRADED,
+        ]
+    )
+    assert open_points_of({**proved, "succeeded": True}) == []
