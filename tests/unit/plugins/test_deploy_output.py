@@ -37,7 +37,7 @@ RELEASE: dict[str, Any] = {
         "version_table": "alembic_version",
         "environment": [],
         **{"from_revision": "a", "to_revision": "b", "payload": [], "finalize": [], "lock": {}, "command": ["x"]},
-        **{"timeout_seconds": 1, "success_pattern": "", "revision_files": []},
+        **{"timeout_seconds": 1, "success_pattern": "", "revision_files": [], "throttle": {}},
     },
     "rollback": {"guards": [], "script": {}},
 }

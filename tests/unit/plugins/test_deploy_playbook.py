@@ -29,7 +29,10 @@ class ActionModule(ActionBase):
         return {"failed": end in ("failed", "unproven"), "msg": end, **facts}
 """
 ROLES = {
-    **{role: ["main"] for role in ("run", "recovery", "notify", "preflight", "baseline", "backup", "migrate")},
+    **{
+        role: ["main"]
+        for role in ("run", "recovery", "notify", "preflight", "baseline", "backup", "rehearse", "migrate")
+    },
     **{role: ["main"] for role in ("reconcile", "verify")},
     "monitor": ["plan", "main", "schedule"],
     "rollback": ["automatic"],
