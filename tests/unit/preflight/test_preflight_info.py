@@ -1041,6 +1041,20 @@ def test_what_is_set_and_what_the_server_has_is_reported(world: World) -> None:
     assert found["observed"]["temp_file_limit_kb"] == 1 << 20 and "Raise temp_file_limit" in found["remedy"]
 
 
+@pytest.mark.parametrize(("valid_for", "refused"), [("3 hours", True), ("3 days", False)])
+def test_a_password_that_expires_during_the_release_is_named(world: World, valid_for: str, refused: bool) -> None:
+    role = f"owner_{secrets.token_hex(4)}"
+    world.sql(f"CREATE ROLE {role}; ALTER TABLE alembic_version OWNER TO {role}")
+    try:
+        world.sql(f"DO $$ BEGIN EXECUTE format('ALTER ROLE {role} VALID UNTIL %L', now() + '{valid_for}'); END $$")
+        result = world.look()
+        (proof,) = [proof for proof in result["proofs"] if proof["name"] == "preflight.rights"]
+        assert (proof["status"] == "fail", result["state"] == "refused") == (refused, refused)
+        assert (f"expires within a day: that of {role} at 2" in proof["detail"]) == refused
+    finally:
+        world.sql(f"ALTER TABLE alembic_version OWNER TO CURRENT_USER; DROP ROLE {role}")
+
+
 def test_what_db_user_may_not_do_about_blockers_is_reported(world: World) -> None:
     assert "preflight.blockers" not in {proof["name"] for proof in world.look()["proofs"]}, "nothing is declared"
     blockers = {"wait": False, "cancel_autovacuum": True, "end_idle_in_transaction": 60}
