@@ -38,6 +38,7 @@ REMEDY = (
     "What was committed stays, and the database is consistent. Find out what slows the standbys or the API down, and "
     "rerun the playbook: the step continues where it stopped."
 )
+EXEMPT = "Exempt the target from the API's rate limit."
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Throttle:
     """The limits that a release declares, and what was observed; without a limit it does nothing.
 
     lag_seconds, latency_ms: the highest allowed lag of a standby, and time of an answer; 0: not checked.
-    pause_seconds: the longest time of all pauses together. unknown: what could not be measured, in words.
+    pause_seconds: the longest time of all pauses together. unknown: what could not be measured, with what to do.
     """
 
     lag_seconds: float = 0
@@ -57,7 +58,7 @@ class Throttle:
     timeout_s: float = 5
     sleep: Callable[[float], None] = time.sleep
     pauses: list[Row] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
+    unknown: dict[str, str] = field(default_factory=dict)
     checked: int = 0
     _standbys: int = 0
     _next: float = 0.0
@@ -117,10 +118,10 @@ class Throttle:
         except psycopg2.Error as error:
             if connection.closed:
                 raise
-            self._note(f"reading the lag of the standbys failed ({server_reason(error)})")
+            self._note(f"reading the lag of the standbys failed ({server_reason(error)})", "See the server's log.")
             return ""
         if any(row["state"] is None for row in standbys):
-            self._note("the lag of the standbys is hidden from db_user: grant pg_monitor to it")
+            self._note("the lag of the standbys is hidden from db_user", "Grant pg_monitor to db_user.")
         lost, self._standbys = self._standbys - len(standbys), max(self._standbys, len(standbys))
         if lost > 0:
             return f"{len(standbys)} standbys are connected, {self._standbys} were before"
@@ -131,7 +132,7 @@ class Throttle:
 
     def _latency(self) -> str:
         if not (self.paths and self.base_url):
-            self._note("the latency of the API was not measured: the inventory names no API (api_base_url)")
+            self._note("the latency of the API was not measured: the inventory names no API", "Set api_base_url.")
             return ""
         with HttpSession(self.base_url, self.timeout_s, self.ca_file) as session:
             for path in self.paths:
@@ -140,7 +141,7 @@ class Throttle:
                     answer = session.get(path)
                     if answer.says_nothing:
                         said = answer.problem.rstrip(".") or f"was answered with status {answer.status}"
-                        self._note(f"the latency of GET {path} is unknown: it {said}")
+                        self._note(f"the latency of GET {path} is unknown: it {said}", answer.remedy or EXEMPT)
                         break
                     if answer.problem:
                         return f"GET {path} {answer.problem.rstrip('.')}"
@@ -149,9 +150,8 @@ class Throttle:
                     return f"GET {path} takes {median(times):.0f} ms, above the limit of {self.latency_ms:g} ms"
         return ""
 
-    def _note(self, said: str) -> None:
-        if said not in self.unknown:
-            self.unknown.append(said)
+    def _note(self, said: str, remedy: str) -> None:
+        self.unknown[said] = remedy
 
     def proofs(self) -> list[Proof]:
         """What was observed; nothing where no limit is declared, or no batch ran."""
@@ -168,7 +168,7 @@ class Throttle:
         unknown = "".join(f" {text[0].upper()}{text[1:]}." for text in self.unknown)
         stopped = any(not pause["resumed"] for pause in self.pauses)
         status: Status = "inconclusive" if stopped or unknown else "pass"
-        remedy = REMEDY if stopped else ""
+        remedy = " ".join([*([REMEDY] if stopped else []), *dict.fromkeys(self.unknown.values())])
         return [Proof(PROOF, TITLE, status, expected, list(self.pauses), f"{said}{unknown}", remedy)]
 
 

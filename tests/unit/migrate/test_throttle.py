@@ -119,7 +119,7 @@ def test_a_lag_that_is_hidden_is_reported(params: dict[str, Any], cursor: Any, m
     monkeypatch.setattr(throttle, "STANDBYS", HIDDEN)
     result = act(params, False)
     proof = proof_of(result)
-    assert result["pauses"] == [] and proof["status"] == "inconclusive" and "grant pg_monitor" in proof["detail"]
+    assert result["pauses"] == [] and proof["status"] == "inconclusive" and "Grant pg_monitor" in proof["remedy"]
 
 
 class SlowApi:
@@ -174,7 +174,7 @@ def test_without_an_api_in_the_inventory_its_latency_is_reported_as_unknown(
 ) -> None:
     params["throttle"] = {"latency_ms": 300.0, "pause_seconds": 60.0}
     proof = proof_of(act(params, False))
-    assert proof["status"] == "inconclusive" and "names no API (api_base_url)" in proof["detail"]
+    assert proof["status"] == "inconclusive" and proof["remedy"] == "Set api_base_url."
 
 
 @pytest.mark.parametrize("declared", [None, {"pause_seconds": 60.0}])

@@ -59,7 +59,8 @@ def test_rows_written_since_are_saved_and_said_to_be_in_no_script(world: World) 
     assert (counts["new"], counts["changed"], counts["deleted"]) == (1, 0, 1)
     (rows,) = [proof for proof in swapped["proofs"] if proof["name"] == "restore.rows_saved"]
     assert rows["status"] == "inconclusive"
-    assert '"public.coats". Write them manually.' in rows["detail"]
+    assert rows["detail"].endswith('rows of "public.coats".')
+    assert rows["remedy"].startswith("Write the rows that are not in the script manually, from the files in /")
 
 
 PART = "CREATE TABLE u PARTITION OF t"

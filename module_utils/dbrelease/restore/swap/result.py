@@ -63,7 +63,14 @@ def rows_proof(saved: Saved) -> Proof:
     if saved.moved:
         detail += (
             " Saved and not in the script, as a restore moves them among partitions: rows of "
-            f"{', '.join(map(quoted_text, saved.moved[:SHOWN]))}. Write them manually."
+            f"{', '.join(map(quoted_text, saved.moved[:SHOWN]))}."
+        )
+    # A claim without a remedy is not on the terminal.
+    remedies = ["Copy what is needed from the database that was kept."] if left else []
+    if saved.not_replayed or saved.moved:
+        remedies.append(
+            f"Write the rows that are not in the script manually, from the files in {saved.directory}, or swap the "
+            "database back that was kept."
         )
     return Proof(
         ROWS_PROOF,
@@ -71,7 +78,7 @@ def rows_proof(saved: Saved) -> Proof:
         "inconclusive" if left or saved.not_replayed or saved.moved else "pass",
         observed=facts,
         detail=detail,
-        remedy="Copy what is needed from the database that was kept." if left else "",
+        remedy=" ".join(remedies),
     )
 
 
