@@ -132,6 +132,7 @@ from typing import Any
 
 from ansible.module_utils.dbrelease.core.history import SAMPLE, Before, Memory, Sample, last_sample_ns
 from ansible.module_utils.dbrelease.core.options import API_OPTIONS, LOGIN_OPTIONS, RUN_OPTIONS, Options
+from ansible.module_utils.dbrelease.core.progress import ReadBy, progress_of
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.monitor.sample import Target, line, release_tables, take
 from ansible.module_utils.dbrelease.monitor.window import Watch, exceeded
@@ -165,7 +166,8 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     work, watch = Work.of(params, check_mode), Watch.of(params["watch"])
     run, journal = work.run, work.journal
     # Here and not on the controller: a run whose modules are silent for some seconds is taken for dead.
-    time.sleep(watch.wait_s(last_sample_ns(journal.read(), run.run_id), time.time_ns()))
+    with progress_of(None if check_mode else run, "watch", ReadBy(watch.progress)):
+        time.sleep(watch.wait_s(last_sample_ns(journal.read(), run.run_id), time.time_ns()))
     lines = journal.read()
     demand_not_taken_over(run, lines)
     memory = Memory.of(lines, run)

@@ -251,6 +251,7 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             step,
             check_mode=check_mode,
             throttle=Throttle.of(params.get("throttle"), params.get("api") or {}, params["services"]),
+            run=work.run,
         )
 
 

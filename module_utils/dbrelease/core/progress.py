@@ -10,11 +10,11 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from .files import create_private, temporary_name
 from .journal import Run, Step
@@ -72,6 +72,21 @@ class Counter:
     def advance_to(self, done: int) -> None:
         """So much is done."""
         self.done = done
+
+
+class ReadBy:
+    """A meter without a session."""
+
+    def __init__(self, read: Callable[[], Reading | None]) -> None:
+        self.read = read
+
+    def close(self) -> None:
+        """See Meter.close."""
+
+
+def position_in(file: BinaryIO, total: int) -> Meter:
+    """How far a file was read, by whichever process reads it."""
+    return ReadBy(lambda: Reading(os.lseek(file.fileno(), 0, os.SEEK_CUR), total))
 
 
 @dataclass

@@ -29,8 +29,8 @@ STEPS = {
     "copy_dump": "copying the dump into the container",
     "restore": "restoring the backup",
     "compare": "comparing the copy with the backup",
-    "upgrade": "upgrading the database",
-    "downgrade": "downgrading the database",
+    "upgrade": "running the upgrade",
+    "downgrade": "running the downgrade",
     "finalize": "running a step of the release",
     "watch": "watching the release",
 }

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..core.errors import ReleaseError
+from ..core.journal import Run
 from ..core.journal import Step as JournalStep
+from ..core.progress import Counter, progress_of
 from ..core.proof import Proof, failures, not_run, sentence
 from ..postgres.could_not_run import could_not_run
 from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import LockLimits, LockWatch, retrying, watch_blockers
+from ..postgres.progress_meters import ChangeMeter
 from ..postgres.proof_instant import Instant
 from ..postgres.session import Connection, Login, Row, connect
 from .step_guards import StepGuards
@@ -77,6 +80,8 @@ class Finalizer:
     checks: Sequence[Mapping[str, Any]] = ()
     throttle: Throttle = field(default_factory=Throttle)
     keep_unproven: bool = False  # a step whose checks fail is committed, and the proofs report them
+    run_shown: Run | None = None  # whose progress is shown, and written to the step of the journal
+    journal_step: JournalStep | None = None
 
     def plan(self, steps: Sequence[Step]) -> Finalized:
         """Determine which steps would run; reads only."""
@@ -200,21 +205,27 @@ class Finalizer:
     ) -> tuple[Attempt, int]:
         """Return the step's last batch with the number of all changed rows, and the number of attempts."""
         rows = attempts = 0
-        # Rows that others write meanwhile need further batches; more than twice as many would never end.
-        for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
-            if step.batch_rows:
-                self.throttle.before_batch(connection, step.name)
-            retried = retrying(
-                lambda: attempt_step(connection, step, checks, self._waits(watch), keep_unproven=self.keep_unproven),
-                self.limits,
-                what=f"Step {step.name} ({step.title})",
-                watch=watch,
-            )
-            rows, attempts = rows + retried.value.rows, attempts + retried.attempts
-            if transaction := retried.value.instant.transaction:
-                done.transactions.append(transaction)
-            if not retried.value.more:
-                return replace(retried.value, rows=rows), attempts
+        batched = Counter(pending, "rows")
+        meter = batched if step.batch_rows else ChangeMeter(self.login, self.application_name)
+        with progress_of(self.run_shown, "finalize", meter, self.journal_step):
+            # Rows that others write meanwhile need further batches; more than twice as many would never end.
+            for _ in range(2 * pending // max(step.batch_rows, 1) + 2):
+                if step.batch_rows:
+                    self.throttle.before_batch(connection, step.name)
+                retried = retrying(
+                    lambda: attempt_step(
+                        connection, step, checks, self._waits(watch), keep_unproven=self.keep_unproven
+                    ),
+                    self.limits,
+                    what=f"Step {step.name} ({step.title})",
+                    watch=watch,
+                )
+                rows, attempts = rows + retried.value.rows, attempts + retried.attempts
+                batched.advance_to(rows)
+                if transaction := retried.value.instant.transaction:
+                    done.transactions.append(transaction)
+                if not retried.value.more:
+                    return replace(retried.value, rows=rows), attempts
         raise ReleaseError(
             f"Step {step.name} ({step.title}) changed {rows} rows in batches of {step.batch_rows}, but only {pending} "
             "were pending: its `sql` never finishes; correct it in the release file."
@@ -255,11 +266,24 @@ def finalize(
     *,
     check_mode: bool,
     throttle: Throttle | None = None,
+    run: Run | None = None,
 ) -> dict[str, Any]:
-    """Return the module's result; a failure has the same facts. throttle: by default no step pauses."""
+    """Return the module's result; a failure has the same facts. throttle: by default no step pauses.
+
+    run: the run whose progress is shown.
+    """
     declared = [Step.of(step) for step in steps]
     limits, guards = LockLimits.of(lock), StepGuards.of(services)
-    finalizer = Finalizer(login, application_name, limits, guards, checks, throttle or Throttle())
+    finalizer = Finalizer(
+        login,
+        application_name,
+        limits,
+        guards,
+        checks,
+        throttle or Throttle(),
+        run_shown=run,
+        journal_step=journal_step,
+    )
     done = Finalized()
     try:
         if check_mode:

@@ -10,11 +10,13 @@ from typing import Protocol
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
-from ..core.journal import Run, utc_now
+from ..core.journal import Run, Step, utc_now
+from ..core.progress import progress_of
 from ..core.proof import Proof
 from ..postgres.fingerprints import position, write_counters
 from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
+from ..postgres.progress_meters import ChangeMeter
 from ..postgres.revision import asking, revisions_or_none
 from ..postgres.session import Login, Row, select
 from ..postgres.terminate import end_sessions
@@ -97,8 +99,11 @@ class Moved:
     made_when_started: list[str]  # before the migration, as pg_dump names it
 
 
-def migrate(task: Task, engine: Engine, first: Position | None = None) -> Moved:
-    """Run the migration until its end is known; the proofs report what happened. first: a position read early."""
+def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: Step | None = None) -> Moved:
+    """Run the migration until its end is known; the proofs report what happened.
+
+    first: a position read early. step: of the journal, which gets the series of its progress.
+    """
     login, move = task.login, task.move
     made = engine.start()
     before = read_counters_before(login, first)
@@ -128,7 +133,10 @@ def migrate(task: Task, engine: Engine, first: Position | None = None) -> Moved:
             raise
 
     try:
-        with watch_blockers(login, task.name, look, task.limits) as watch:
+        with (
+            progress_of(task.run, move.direction, ChangeMeter(login, task.name), step),
+            watch_blockers(login, task.name, look, task.limits) as watch,
+        ):
             retrying(attempt, task.limits, what=move.title, watch=watch)
     except ReleaseError as error:
         cause = error.message

@@ -150,7 +150,7 @@ def _move(
         engine = (
             Alembic(task, commands, params["command"], starting_writes) if commands else Script(task, params["script"])
         )
-        moved = migrate(task, engine, position)
+        moved = migrate(task, engine, position, step=step)
         step.facts.update(_facts(moved))
         proofs = advised(move, moved.proofs)
         step.prove(*map(move.named, proofs))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.clock import SECOND_NS, moment, nanoseconds
 from ..core.history import Sample
+from ..core.progress import Reading
 from ..core.proof import Proof, Status
 
 TITLES = {
@@ -72,6 +74,10 @@ class Watch:
         if last_ns is None or self.is_over(last_ns):
             return 0.0
         return max(0.0, (last_ns - now_ns) / SECOND_NS + self.interval_s)
+
+    def progress(self) -> Reading:
+        """How much of it has passed."""
+        return Reading(max(0, (time.time_ns() - self.begin_ns) // SECOND_NS), self.seconds, "seconds")
 
     def samples_left(self, now_ns: int) -> int:
         """How many samples are still to be taken, the first of them immediately."""

@@ -263,6 +263,7 @@ class Rehearsal:
                 self._session_name("upgrade"),  # that of the upgrade, with which it is observed
                 step,
                 check_mode=False,
+                run=self.run,
             )
         except ReleaseError as error:
             self._demand(_failed(name, error.message))

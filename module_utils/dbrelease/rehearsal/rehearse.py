@@ -134,7 +134,7 @@ def _act(plan: RehearsalPlan, step: Step) -> None:
     facts.update(rehearsal=plan.place, dump=str(backup.path), sha256=backup.content["sha256"])
     with PLACES[plan.place](plan, backup) as ready:
         begun = time.monotonic()
-        copy = make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext())
+        copy = make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext(), step)
         restore_ms = round((time.monotonic() - begun) * 1000)
         compared = [_renamed(proof) for proof in copy.proofs]
         if not sentence(proof.as_dict() for proof in compared):

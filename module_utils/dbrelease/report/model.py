@@ -18,7 +18,7 @@ from ..core.plain_text import printable
 from ..core.proof import Proof
 from ..core.stages import Line, Stage, change_begun, stages_of, upgrade_begun
 from .next_actions import ways_back
-from .parts import backup_of, baseline_of, files_of, migration_of, monitored
+from .parts import backup_of, baseline_of, files_of, migration_of, monitored, progress_of_stages
 
 SCHEMA_VERSION = 1
 EVIDENCE_PROOF = "report.evidence"
@@ -71,6 +71,7 @@ class Model(TypedDict):
     backup: dict[str, Any] | None
     migration: dict[str, Any] | None
     monitoring: dict[str, Any] | None
+    progress: list[dict[str, Any]]
     ways_back: list[dict[str, str]]
     files: list[dict[str, str]]
 
@@ -142,6 +143,7 @@ def build(
         backup=backup_of(facts.get("backup")),
         migration=migration_of(stages),
         monitoring=monitored(lines, run, stages),
+        progress=progress_of_stages(stages),
         ways_back=ways_back(release, run, stages, verdict, lines, check_mode=check_mode),
         files=files_of(run, written, facts, stages),
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..core.history import Memory
 from ..core.journal import Run
+from ..core.progress import POINTS_AT_MOST, SERIES_AT_MOST
 from ..core.stages import Line, Stage
 
 
@@ -55,6 +57,36 @@ def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
             for step in facts.get("finalize", {}).get("steps") or ()
         ],
     }
+
+
+def progress_of_stages(stages: Sequence[Stage]) -> list[dict[str, Any]]:
+    """How far each long step was at which second of it, as its counters reported."""
+    found = []
+    for stage in stages:
+        given = stage.facts.get("progress")
+        for series in (given if isinstance(given, list) else [])[:SERIES_AT_MOST]:
+            if isinstance(series, Mapping):
+                points = series.get("points")
+                found.append(
+                    {
+                        "stage": stage.step,
+                        **{key: str(series.get(key) or "") for key in ("step", "what", "unit")},
+                        "total": _number(series.get("total")),
+                        "points": [
+                            {"second": _number(second), "done": _number(done)}
+                            for second, done in filter(_is_point, points if isinstance(points, list) else [])
+                        ][:POINTS_AT_MOST],
+                    }
+                )
+    return found
+
+
+def _is_point(point: object) -> bool:
+    return isinstance(point, list) and len(point) == 2 and None not in map(_number, point)
+
+
+def _number(value: object) -> float | int | None:
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) else None
 
 
 def files_of(

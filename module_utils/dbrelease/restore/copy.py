@@ -18,13 +18,15 @@ from ..backup.dump import tool_environment
 from ..backup.schema_text import hashed, schema_of
 from ..core.display import last_words
 from ..core.errors import ReleaseError
-from ..core.journal import Journal
+from ..core.journal import Journal, Run, Step
 from ..core.own_files import reading
+from ..core.progress import position_in, progress_of
 from ..core.proof import Proof
 from ..core.redaction import masked
 from ..core.restore_names import dump_folder
 from ..host.commands import Finished
 from ..postgres.could_not_run import advised
+from ..postgres.progress_meters import SizeMeter
 from ..postgres.session import (
     LOST_CLIENT_OPTIONS,
     NO_WORKERS,
@@ -103,23 +105,33 @@ class Copy:
 
 
 def make_copy(
-    place: CopyTarget, backup: Backup, major: int, journal: Journal, meanwhile: AbstractContextManager[None]
+    place: CopyTarget,
+    backup: Backup,
+    major: int,
+    journal: Journal,
+    meanwhile: AbstractContextManager[None],
+    step: Step | None = None,
 ) -> Copy:
     """Create, restore, apply the settings, compare; after any failure, and where a proof fails, the copy is dropped.
 
-    meanwhile: work beside pg_restore, which loads a large table with one processor.
+    meanwhile: work beside pg_restore, which loads a large table with one processor. step: of the journal, which gets
+    the series of its progress.
     """
     created = False
     try:
-        with reachable_dump(place, backup) as path:
+        with reachable_dump(place, backup, journal.run, step) as path:
             _create(place, backup, major)
             created = True
             # Rows are loaded, and compared, as the sessions of the database write and read them.
             _apply_session_settings(place, backup)
             left_out = _subscriptions(place, path)
             with meanwhile:
-                _restore(place, path, side_by_side=not backup.content.get("by_root"))
-                copy = _read(place, backup)
+                # The live database has the same rows and indexes, and what its updates have left.
+                size = SizeMeter(place.maintenance, place.login.database, backup.content.get("database_bytes"))
+                with progress_of(journal.run, "restore", size, step):
+                    _restore(place, path, side_by_side=not backup.content.get("by_root"))
+                with progress_of(journal.run, "compare"):
+                    copy = _read(place, backup)
                 copy.proofs.append(_apply_settings(place, backup, left_out))
     except BaseException as error:
         if created:
@@ -145,7 +157,9 @@ def drop_or_leave(maintenance: Login, name: str, journal: Journal, cause: BaseEx
 
 
 @contextmanager
-def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
+def reachable_dump(
+    place: CopyTarget, backup: Backup, run: Run | None = None, step: Step | None = None
+) -> Iterator[str]:
     """The dump where pg_restore can seek in it: in the container a private copy, which is removed afterwards."""
     if not place.inside:
         yield str(backup.path)
@@ -154,7 +168,10 @@ def reachable_dump(place: CopyTarget, backup: Backup) -> Iterator[str]:
     # One program, so that the deadline ends all of it.
     script = ONLY_OURS + 'umask 077; rm -rf "$1"; mkdir "$1" && exec dd of="$1/dump" bs=1M'
     try:
-        with reading(backup.path) as file:
+        with (
+            reading(backup.path) as file,
+            progress_of(run, "copy_dump", position_in(file, backup.content["bytes"]), step),
+        ):
             finished = place.commands.run(["sh", "-c", script, "sh", folder], timeout_s=place.timeout_s, stdin=file)
         if finished.status == 0:
             finished = place.commands.run(["sha256sum", f"{folder}/dump"], timeout_s=place.timeout_s)

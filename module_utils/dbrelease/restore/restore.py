@@ -89,7 +89,7 @@ def _copy(plan: RestorePlan, looking: LiveScan | None, lock: NameLock) -> tuple[
         begun = utc_now()
         step.facts.update(database=place.login.database)
         looked = _live_scan(looking, backup, plan.login) if looking and exists else nullcontext()
-        copy = make_copy(place, backup, server.major, journal, looked)
+        copy = make_copy(place, backup, server.major, journal, looked, step)
         step.facts["duration_ms"] = round((utc_now() - begun).total_seconds() * 1000)
         step.prove(*copy.proofs)
         proofs += copy.proofs

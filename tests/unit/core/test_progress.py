@@ -179,11 +179,11 @@ def answer(clock: str = "1003", **changes: Any) -> str:
         ),
         (
             answer(step="upgrade", what="growth", total=None, left_s=None),
-            "upgrading the database, growth of the database: 161.0 MB, 31.2 MB/s, 12 s so far",
+            "running the upgrade, growth of the database: 161.0 MB, 31.2 MB/s, 12 s so far",
         ),
         (
             answer(step="upgrade", what="index", unit="blocks", done=10, total=4000, rate=2.5, left_s=1596),
-            "upgrading the database, building an index: 0 % of 4,000 blocks, 2.5 blocks/s, about 26 min 36 s left",
+            "running the upgrade, building an index: 0 % of 4,000 blocks, 2.5 blocks/s, about 26 min 36 s left",
         ),
         (
             answer(step="watch", unit="seconds", done=30, total=900, rate=1, left_s=870),
