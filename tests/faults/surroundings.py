@@ -184,8 +184,9 @@ def nothing_is_left(psql: Psql, kept: set[str]) -> None:
     for container in (POSTGRES, BACKEND):
         assert not re.search("pg_dump|pg_restore|alembic", docker("top", container, "-eo", "pid,args"))
     assert docker("exec", POSTGRES, "sh", "-c", "ls /tmp | grep dbrelease || :") == ""
-    assert docker("ps", "--all", "--quiet", "--filter", "label=dbrelease.rehearsal.run") == ""
-    assert docker("network", "ls", "--quiet", "--filter", "label=dbrelease.rehearsal.run") == ""
+    ours = f"label=dbrelease.rehearsal.target={STATE}"
+    assert docker("ps", "--all", "--quiet", "--filter", ours) == ""
+    assert docker("network", "ls", "--quiet", "--filter", ours) == ""
     assert health() == ALL_WELL
     begun = {(line["run_id"], line["step"]) for line in lines() if line["event"] == "started"}
     ended = {(line["run_id"], line["step"]) for line in lines() if line["event"] in ENDED}

@@ -44,7 +44,7 @@ from .application import unreachable
 from .budget import forecast, judge
 from .can_fail import Declared, prove_can_fail
 from .can_fail import Limits as Breaking
-from .observe import observing
+from .observe import Seen, observing
 from .recipe import refused
 
 NAME = "dbrelease rehearsal"
@@ -240,11 +240,13 @@ class Rehearsal:
         """Observe what the sessions of the block do to others, and hold it against the budget."""
         tables = [*self.change.tables["existing"], *self.change.tables["altered"]]
         name = self._session_name("upgrade") if self.named else ""
-        with observing(
-            self.copy.login, list(dict.fromkeys(tables)), application_name=name, own_server=self.own_server
-        ) as seen:
-            yield
-        self.facts.update(observation=seen.observation.as_dict(), forecast=forecast(seen.observation))
+        names, seen = list(dict.fromkeys(tables)), Seen()
+        try:
+            with observing(self.copy.login, names, application_name=name, own_server=self.own_server) as seen:
+                yield
+        finally:  # also of an upgrade that failed: it may show why
+            if seen.complete:
+                self.facts.update(observation=seen.observation.as_dict(), forecast=forecast(seen.observation))
         self._demand(*judge(seen.observation, self.change.budget))
 
     def _session_name(self, direction: Direction) -> str:

@@ -152,6 +152,11 @@ class Seen:
         self._observation: Observation | None = None
 
     @property
+    def complete(self) -> bool:
+        """Whether there is an observation."""
+        return self._observation is not None
+
+    @property
     def observation(self) -> Observation:
         """What was observed; only after the block."""
         if self._observation is None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pytest
 from outside import STATE, Psql, Releases, docker, newest_evidence, play
 
-LABEL = "label=dbrelease.rehearsal.target"
+LABEL = f"label=dbrelease.rehearsal.target={STATE}"
 
 
 def left() -> str:
@@ -124,7 +124,8 @@ def test_a_deploy_after_which_the_application_does_not_start_is_refused(psql: Ps
     releases, before = Releases.copied(), psql.fingerprint()
 
     with releases.edited("destination: /app/migrations/rollback_phase_a.sql", "destination: /app/fastapi.py"):
-        done = play("deploy_8_1a.yml", *releases.arguments, *REHEARSED)
+        anywhere = ("-e", json.dumps({"payload_folders": ["/app"]}))
+        done = play("deploy_8_1a.yml", *releases.arguments, *anywhere, *REHEARSED)
 
     assert done.evidence["outcome"] == "refused", done.output
     failed = [proof for proof in done.evidence["proofs"] if proof["status"] == "fail"]
