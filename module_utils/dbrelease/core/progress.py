@@ -84,8 +84,9 @@ class ReadBy:
         """See Meter.close."""
 
 
-def position_in(file: BinaryIO, total: int) -> Meter:
+def position_in(file: BinaryIO) -> Meter:
     """How far a file was read, by whichever process reads it."""
+    total = os.fstat(file.fileno()).st_size
     return ReadBy(lambda: Reading(os.lseek(file.fileno(), 0, os.SEEK_CUR), total))
 
 

@@ -170,7 +170,7 @@ def reachable_dump(
     try:
         with (
             reading(backup.path) as file,
-            progress_of(run, "copy_dump", position_in(file, backup.content["bytes"]), step),
+            progress_of(run, "copy_dump", position_in(file), step),
         ):
             finished = place.commands.run(["sh", "-c", script, "sh", folder], timeout_s=place.timeout_s, stdin=file)
         if finished.status == 0:
