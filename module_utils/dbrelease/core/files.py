@@ -78,20 +78,23 @@ def write_private(path: Path, text: str, run_id: str) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STATE_DIR) -> None:
+def replace_private(path: Path, data: bytes, run_id: str, *, setting: str = STATE_DIR, durable: bool = True) -> None:
     """Write a complete file, fsynced, mode 0600, in place of the one that this same run may have left there.
 
     setting: the setting that names the folder, for the ReleaseError where writing fails; see create_private.
+    durable: false for a file that is worth nothing after a crash, which is not fsynced.
     """
     temporary = temporary_name(path, run_id)
     try:
         temporary.unlink(missing_ok=True)
         with os.fdopen(create_private(temporary, setting=setting), "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
-        sync_directory(path.parent)
+        if durable:
+            sync_directory(path.parent)
     except OSError as error:
         raise write_failure(path, error, setting) from error
     finally:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from .files import create_private, temporary_name
+from .files import replace_private
 from .journal import Run, Step
 
 FILE_NAME = "progress.json"  # in the state directory; the last of two runs that work at once has it
@@ -239,24 +239,13 @@ class Progress:
             self.measured.add(time.monotonic() - self._begun, reading)
 
     def _write(self, state: dict[str, Any]) -> None:
-        """Not fsynced: after a crash it is worth nothing."""
-        temporary = temporary_name(self._path, self._run.run_id)
+        """Write the state, unless the step has ended."""
         state = {"run_id": self._run.run_id, **state, "at": round(time.time(), 1)}
         with self._writing:
             if self._ended.is_set():
                 return
-            _replace(temporary, self._path, json.dumps(state).encode() + b"\n")
+            replace_private(self._path, json.dumps(state).encode() + b"\n", self._run.run_id, durable=False)
             self._written = True
-
-
-def _replace(temporary: Path, path: Path, text: bytes) -> None:
-    temporary.unlink(missing_ok=True)
-    descriptor = create_private(temporary)
-    try:
-        os.write(descriptor, text)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
 
 
 def _close(meter: Meter | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..core.files import create_private, sync_directory, write_failure
+from ..core.files import create_private, sync_directory, unused, write_failure
+from ..core.journal import Run, stamp
 from ..core.plain_text import printable
 from ..core.proof import Proof
 from ..core.redaction import masked
@@ -14,6 +15,20 @@ LOG_PROOF = "migrate.log"
 KEPT_BYTES = 1 << 20
 # A program may print endlessly, and without line breaks, until its time limit: an hour by default.
 LOG_BYTES_AT_MOST, LINE_BYTES_AT_MOST = 64 << 20, 1 << 20
+
+
+def file_of(run: Run, label: str, suffix: str) -> Path:
+    """A free path in the state directory, with the time of the run in its name."""
+    return unused(Path(run.state_dir) / f"{label}_{stamp(run.run_id)}{suffix}", run.run_id)
+
+
+def open_log(run: Run, label: str, secret: str | None) -> MigrationLog:
+    """The log of a move of this run; raises ReleaseError where it cannot be created."""
+    path = file_of(run, label, ".log")
+    try:
+        return MigrationLog(path, secret)
+    except OSError as error:
+        raise write_failure(path, error) from error
 
 
 class MigrationLog:

@@ -57,7 +57,12 @@ class Task:
     @property
     def name(self) -> str:
         """The application_name of the sessions of the move, by which they are watched and terminated."""
-        return f"dbrelease-{self.move.direction}-{self.run.run_id}"[:63]
+        return session_name(self.move.direction, self.run)
+
+
+def session_name(direction: str, run: Run) -> str:
+    """The application_name of the sessions of a run's move in this direction."""
+    return f"dbrelease-{direction}-{run.run_id}"[:63]
 
 
 class Engine(Protocol):

@@ -10,8 +10,8 @@ from typing import Any
 
 from ..core.display import facts_for_people
 from ..core.errors import ReleaseError
-from ..core.files import unused, write_failure, write_private
-from ..core.journal import Journal, Run, stamp
+from ..core.files import write_private
+from ..core.journal import Journal
 from ..core.options import environment_of, run_of
 from ..core.outcome import MADE_WHEN_STARTED, PREVIEW_READS_PROOF
 from ..core.proof import Proof, sentence
@@ -25,7 +25,7 @@ from ..postgres.session import Login
 from ..runs.exclusive import acting
 from .alembic_engine import Alembic
 from .env_py import writes_when_started
-from .log import LOG_PROOF, MigrationLog
+from .log import LOG_PROOF, file_of, open_log
 from .move import Moved, Position, Task, migrate, read_position
 from .outcome import UPGRADE_PROOF, Move, advised, already_there, check_pattern, is_needed, refuses
 from .preview import PREVIEW_PROOF, Preview, argument_words, preview
@@ -117,7 +117,7 @@ def _preview(
             read_only = [prove_reads_only(PREVIEW_READS_PROOF, state, state_of(login), started)]
         if shown.sql and not journal.dry:
             path = str(
-                _file(journal.run, f"{'migration' if move.direction == 'upgrade' else 'rollback'}_preview", ".sql")
+                file_of(journal.run, f"{'migration' if move.direction == 'upgrade' else 'rollback'}_preview", ".sql")
             )
             write_private(Path(path), shown.sql, journal.run.run_id)
         step.facts.update(path=path, sql=shown.sql)
@@ -138,7 +138,7 @@ def _move(
     # A signal ends this process at once where it waits for its own statement, which the server then cancels.
     ending = ending_in_order() if commands else nullcontext()
     with journal.step(move.direction) as step, acting(journal.run, login), ending:
-        log = _log(_file(journal.run, params["log_label"], ".log"), login)
+        log = open_log(journal.run, params["log_label"], login.password)
         step.facts.update(from_revision=move.from_revision, to_revision=move.revision, log=str(log.path))
         limits, settings = LockLimits.of(params["lock"]), params["session_settings"]
         if commands:
@@ -188,17 +188,6 @@ class _Failed(ReleaseError):
             "ended_sessions",
         )
         super().__init__(answer["message"], refused=refused, **{key: answer[key] for key in kept})
-
-
-def _log(path: Path, login: Login) -> MigrationLog:
-    try:
-        return MigrationLog(path, login.password)
-    except OSError as error:
-        raise write_failure(path, error) from error
-
-
-def _file(run: Run, label: str, suffix: str) -> Path:
-    return unused(Path(run.state_dir) / f"{label}_{stamp(run.run_id)}{suffix}", run.run_id)
 
 
 def _facts(moved: Moved) -> dict[str, Any]:

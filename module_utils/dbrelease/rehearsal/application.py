@@ -20,8 +20,9 @@ from ..core.journal import Run
 from ..core.redaction import learn, secrets_of
 from ..host.commands import Commands, commands_in, docker_client, engine_reason
 from ..host.inspect import Attributes, inspect, network_hosts
+from ..migrate.payload_copy import copy_to_container
 from ..postgres.session import Login, select, server_reason, session
-from .files import NewFile, copy_files, copy_payload, hidden_in, roots_of
+from .files import NewFile, copy_files, hidden_in, roots_of
 from .recipe import Limits, bounded, refused
 from .server import create_container, name_of, output_of, printed, remove
 
@@ -69,7 +70,6 @@ class Recipe:
     run: Run
     live: Attributes
     limits: Limits
-    workdir: str
 
     @classmethod
     def of(cls, run: Run, container: str, limits: Limits) -> Recipe:
@@ -79,7 +79,7 @@ class Recipe:
             raise refused(f"there is no container {container}", "correct its name in the inventory")
         lines = ((attributes.get("Config") or {}).get("Env")) or ()
         learn(secrets_of({"environment": dict(line.partition("=")[::2] for line in lines)}, ["environment"]))
-        return cls(run, attributes, limits, (attributes.get("Config") or {}).get("WorkingDir") or "/")
+        return cls(run, attributes, limits)
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,15 @@ def rehearsing(
                 user=config.get("User") or "",
                 workdir=config.get("WorkingDir") or None,
             )
-            roots = roots_of(recipe.live, recipe.workdir, [file.item for file in payload])
+            roots = roots_of(recipe.live, config.get("WorkingDir") or "/", [file.item for file in payload])
             hidden = hidden_in(recipe.live, recipe.run.state_dir)
             left_out = copy_files(client, recipe.live["Id"], created, roots, hidden)
-            copy_payload(client, created, payload)
+            for file in payload:
+                copy_to_container(file.item, file.content, created)
             lines = output_of(client, created)
             client.api.start(created)
             attributes: Any = client.api.inspect_container(created)
-        except (docker.errors.DockerException, OSError) as error:
+        except (docker.errors.DockerException, OSError, ReleaseError) as error:
             raise refused(
                 f"a container of the application's image {recipe.live['Image']} could not be started: "
                 f"{engine_reason(error)}"

@@ -8,23 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import psycopg2
 
 from ..backup.schema_text import Schema, catalog_of, differences, in_words
 from ..core.errors import ReleaseError
-from ..core.files import unused, write_failure
-from ..core.journal import Run, Step, stamp
+from ..core.journal import Run, Step
 from ..core.proof import Proof, Status, failure_of, failures, not_run
 from ..host.commands import Commands
 from ..migrate.alembic import current_with
 from ..migrate.alembic_engine import Alembic, session_environment
-from ..migrate.alembic_probe import PROBE_SETTINGS
+from ..migrate.alembic_probe import PROBE_SETTINGS, probe_name
 from ..migrate.finalize import finalize
-from ..migrate.log import MigrationLog
-from ..migrate.move import Moved, Position, Task, migrate, read_position
+from ..migrate.log import open_log
+from ..migrate.move import Moved, Position, Task, migrate, read_position, session_name
 from ..migrate.outcome import UPGRADE_PROOF, Move
 from ..migrate.preview import Direction
 from ..migrate.role import settings_for
@@ -149,7 +147,7 @@ class Rehearsal:
         settings = {name: value for name, value in PROBE_SETTINGS.items() if name != "default_transaction_read_only"}
         limits = LockLimits.of(self.change.lock)
         try:
-            given = session_environment(self.commands, f"dbrelease-probe-{self.run.run_id}"[:63], limits, settings)
+            given = session_environment(self.commands, probe_name(self.run.run_id), limits, settings)
             current = current_with(self.commands, self.change.command, given)
         except ReleaseError as error:
             raise unreachable(error) from error
@@ -206,11 +204,7 @@ class Rehearsal:
         ends = (change.from_revision, change.to_revision)
         upgrades = direction == "upgrade"
         move = Move(direction, *(ends if upgrades else ends[::-1]), change.success_pattern if upgrades else None)
-        path = unused(Path(self.run.state_dir) / f"rehearsal_log_{stamp(self.run.run_id)}.log", self.run.run_id)
-        try:
-            log = MigrationLog(path, self.login.password)
-        except OSError as error:
-            raise write_failure(path, error) from error
+        log = open_log(self.run, "rehearsal_log", self.login.password)
         limits = LockLimits.of(change.lock)
         task = Task(
             move, self.copy.login, self.login.version_table, limits, change.timeout_s, self.run, log, dict(settings)
@@ -239,7 +233,7 @@ class Rehearsal:
     def _observed(self) -> Iterator[None]:
         """Observe what the sessions of the block do to others, and hold it against the budget."""
         tables = [*self.change.tables["existing"], *self.change.tables["altered"]]
-        name = self._session_name("upgrade") if self.named else ""
+        name = session_name("upgrade", self.run) if self.named else ""
         names, seen = list(dict.fromkeys(tables)), Seen()
         try:
             with observing(self.copy.login, names, application_name=name, own_server=self.own_server) as seen:
@@ -248,9 +242,6 @@ class Rehearsal:
             if seen.complete:
                 self.facts.update(observation=seen.observation.as_dict(), forecast=forecast(seen.observation))
         self._demand(*judge(seen.observation, self.change.budget))
-
-    def _session_name(self, direction: Direction) -> str:
-        return f"dbrelease-{direction}-{self.run.run_id}"[:63]
 
     def _finalize(self, *, again: bool) -> None:
         name = "rehearse.upgrade_again" if again else "rehearse.finalize"
@@ -262,7 +253,7 @@ class Rehearsal:
                 self.change.checks,
                 self.change.lock,
                 {**self.change.services, "guards": self.change.guards},
-                self._session_name("upgrade"),  # that of the upgrade, with which it is observed
+                session_name("upgrade", self.run),  # that of the upgrade, with which it is observed
                 step,
                 check_mode=False,
                 run=self.run,
@@ -335,20 +326,9 @@ class Rehearsal:
         changed = [*differences(before.catalog.objects, now.catalog.objects)]
         kept = ({key: row for key, row in state.tables.items() if not self._is_audit(key)} for state in (before, now))
         others = compare_rows({"tables": next(kept)}, next(kept)).sample
-        name = "rehearse.back"
-        if changed or others:
-            said = [f"the catalog has {in_words(changed)}"] if changed else []
-            said += [f"the rows differ in {', '.join(line['table'] for line in others)}"] if others else []
-            return Proof(
-                name,
-                TITLES[name],
-                "fail",
-                detail=f"After the downgrade {' and '.join(said)}.",
-                remedy=ADVICE,
-                sample=[*changed[:SAMPLE_SIZE], *others],
-            )
-        detail = f"{len(now.catalog.objects)} objects and the rows of {len(now.tables)} tables are the same."
-        return Proof(name, TITLES[name], "pass", detail=detail)
+        rows = f"the rows differ in {', '.join(line['table'] for line in others)}" if others else ""
+        same = f"{len(now.catalog.objects)} objects and the rows of {len(now.tables)} tables are the same."
+        return _compared("rehearse.back", "the downgrade", changed, rows, same, others)
 
     def _again(self, first: _State, written: Sequence[str]) -> None:
         """Upgrade again; where the application wrote meanwhile, that may be why it fails."""
@@ -383,18 +363,24 @@ class Rehearsal:
         changed = [*differences(first.catalog.objects, second.catalog.objects)]
         one, other = ({name: table["rows"] for name, table in state.tables.items()} for state in (first, second))
         rows = sorted(key for key in {*one, *other} if one.get(key) != other.get(key) and not self._is_audit(key))
-        name = "rehearse.upgrade_again"
-        if changed or rows:
-            said = [f"the catalog has {in_words(changed)}"] if changed else []
-            said += [f"the number of rows differs in {', '.join(rows)}"] if rows else []
-            detail = f"After the second upgrade {' and '.join(said)}."
-            sample = changed[:SAMPLE_SIZE]
-            return Proof(name, TITLES[name], "fail", detail=detail, remedy=ADVICE, sample=sample)
-        detail = "The catalog and the number of rows of each table are the same."
-        return Proof(name, TITLES[name], "pass", detail=detail)
+        said = f"the number of rows differs in {', '.join(rows)}" if rows else ""
+        same = "The catalog and the number of rows of each table are the same."
+        return _compared("rehearse.upgrade_again", "the second upgrade", changed, said, same)
 
     def _is_audit(self, table: str) -> bool:
         return not {table, table.partition(".")[2]}.isdisjoint(self.change.tables.get("audit") or ())
+
+
+def _compared(
+    name: str, act: str, changed: Sequence[Any], rows: str, same: str, more: Sequence[dict[str, Any]] = ()
+) -> Proof:
+    """Whether two states are the same after an act: `changed` objects of the catalog, and how the `rows` differ."""
+    said = [*([f"the catalog has {in_words(changed)}"] if changed else []), *([rows] if rows else [])]
+    if not said:
+        return Proof(name, TITLES[name], "pass", detail=same)
+    detail = f"After {act} {' and '.join(said)}."
+    sample = [*changed[:SAMPLE_SIZE], *more]
+    return Proof(name, TITLES[name], "fail", detail=detail, remedy=ADVICE, sample=sample)
 
 
 def _named(name: str, proof: Proof) -> Proof:

@@ -5,7 +5,7 @@ Nothing is mounted there: a mounted folder could be written to, and a mounted so
 
 from __future__ import annotations
 
-import io
+import os
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,6 @@ from ..release.requirements import PayloadFile
 BYTES_AT_MOST, FILES_AT_MOST = 256 << 20, 50_000
 IN_MEMORY = 16 << 20
 CHUNK = 1 << 20
-MODE = 0o644
 PAX_NAMES = ("path", "linkpath")
 
 
@@ -49,9 +48,9 @@ def roots_of(attributes: Attributes, workdir: str, payload: Sequence[PayloadFile
 
 def hidden_in(attributes: Attributes, state_dir: str) -> list[str]:
     """Where the container sees the state directory of the runs, which has dumps and is not copied."""
-    found = []
+    own, found = PurePosixPath(os.path.realpath(state_dir)), []
     for mount in attributes.get("Mounts") or ():
-        source, own = PurePosixPath(mount.get("Source") or "/"), PurePosixPath(state_dir)
+        source = PurePosixPath(os.path.realpath(mount.get("Source") or "/"))
         if source == own or source in own.parents:
             found.append(str(PurePosixPath(mount["Destination"]) / own.relative_to(source)))
     return found
@@ -80,23 +79,10 @@ def copy_files(
     return left_out
 
 
-def copy_payload(client: docker.DockerClient, target: str, files: Sequence[NewFile]) -> None:
-    """Put the files of the release where the application expects them; raises what the SDK does."""
-    with tempfile.SpooledTemporaryFile(IN_MEMORY) as spooled:
-        with tarfile.open(fileobj=spooled, mode="w|") as archive:
-            for file in files:
-                entry = tarfile.TarInfo(file.item.destination.lstrip("/"))
-                entry.size, entry.mode = len(file.content), MODE
-                archive.addfile(entry, io.BytesIO(file.content))
-        spooled.seek(0)
-        if files:
-            client.api.put_archive(target, "/", spooled)
-
-
 def _filter(stream: IO[bytes], kept: tarfile.TarFile, parent: str, hidden: Sequence[str]) -> str:
     """Write each plain file, folder and link under its whole path; returns why the folder is left out, or nothing."""
     total = count = 0
-    with tarfile.open(fileobj=stream, mode="r|") as archive:
+    with tarfile.open(fileobj=stream, mode="r|", bufsize=CHUNK) as archive:
         for entry in archive:
             path = PurePosixPath(parent) / entry.name
             if any(path == PurePosixPath(one) or PurePosixPath(one) in path.parents for one in hidden):

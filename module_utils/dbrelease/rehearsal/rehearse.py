@@ -48,7 +48,7 @@ TITLES = {
     BACKUP_PROOF: "The backup can be restored",
 }
 NO_WAY_BACK = "This backup is no way back: take another one, and rehearse again."
-OFF = "The release was not rehearsed on a restored copy of the database (rehearsal=off)."
+NOT_REHEARSED = "The release was not rehearsed on a restored copy of the database ({})."
 WHERE = {"container": "a throwaway server", "same_server": "a temporary database beside the live one"}
 Place = Literal["container", "same_server", "off"]
 
@@ -109,7 +109,7 @@ class _Ready:
 def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
     """The module's act; raises ReleaseError where a proof fails, or a refusal where it cannot begin."""
     if plan.place == "off":
-        plan.work.journal.append(STEP, "skipped", {"message": OFF})
+        plan.work.journal.append(STEP, "skipped", {"message": NOT_REHEARSED.format("rehearsal=off")})
         return _as_result(plan, {"proofs": []}, changed=False)
     if plan.work.check_mode:
         titles = TITLES | (CHANGE_TITLES if plan.release else {})
@@ -121,7 +121,7 @@ def rehearse(plan: RehearsalPlan) -> dict[str, Any]:
         except CannotRehearseError as error:
             if plan.required:
                 raise
-            step.skip(f"The release was not rehearsed on a restored copy of the database ({error.reason}).")
+            step.skip(NOT_REHEARSED.format(error.reason))
         _demand(step)
     return _as_result(plan, step.facts, changed=True)
 
@@ -313,9 +313,7 @@ def _as_result(plan: RehearsalPlan, facts: Mapping[str, Any], *, changed: bool) 
         "changed": changed,
         "rehearsal": plan.place,
         "dump": facts.get("dump", ""),
-        **{
-            name: facts.get(name, 0) for name in ("start_ms", "restore_ms", "upgrade_ms", "finalize_ms", "downgrade_ms")
-        },
+        **{name: facts.get(name, 0) for name in TIMES},
         "proofs": facts.get("proofs") or [],
         "message": "",
     }

@@ -15,6 +15,7 @@ from ..postgres.session import Login
 from ..release.requirements import PayloadFile
 from ..restore.plan import CopyTarget
 from ..runs.work import Work
+from ..verify.api import Latency
 from .api_on_copy import Api, prove_new, prove_old
 from .application import Recipe, api_port, rehearsing
 from .change import TITLES, Change, Rehearsal
@@ -113,16 +114,13 @@ class _AskedApi:
 
     def upgraded(self) -> list[Proof]:
         """On the schema of the release."""
-        if not self._is_declared():
+        if not self.plan.api or not self._is_declared():
             return []
         seen = "" if isinstance(self.before, str) else self._observed("new", self.plan.payload)
-        return [prove_new(self.before, seen, self._api(1))]
+        return [prove_new(self.before, seen, Latency.of(self.plan.api["latency"]))]
 
     def _is_declared(self) -> bool:
         return bool(self.plan.api and self.plan.base_url and self.plan.backend)
-
-    def _api(self, port: int) -> Api:
-        return Api(self.plan.api or {}, self.plan.base_url, port, self.limits.start_s)
 
     def _observed(self, what: str, payload: tuple[NewFile, ...]) -> Any:
         recipe = Recipe.of(self.work.run, self.plan.backend, self.limits)
@@ -132,6 +130,7 @@ class _AskedApi:
             return "it is unknown on which port of its container the application answers"
         try:
             with rehearsing(recipe, what, payload, self.superuser, serves=True) as running:
-                return self._api(port).observed(running.name, running.addresses[0])
+                api = Api(self.plan.api or {}, self.plan.base_url, port, self.limits.start_s)
+                return api.observed(running.name, running.addresses[0])
         except CannotRehearseError as error:
             return error.reason

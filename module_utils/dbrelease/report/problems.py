@@ -41,13 +41,14 @@ def open_points_of(model: Mapping[str, Any]) -> list[Problem]:
     if not model["succeeded"] and model["outcome"] not in TAKEN_BACK:
         return []
     proofs = model["proofs"]
+    passed_at = {proof["name"]: place for place, proof in enumerate(proofs) if proof["status"] == "pass"}
     undecided = [
         {"sentence": _undecided(proof), "remedy": proof["remedy"]}
         for place, proof in enumerate(proofs)
         if proof["status"] == "inconclusive"
         and proof["remedy"]
         and (model["succeeded"] or proof["step"] == LEFT_BY)
-        and not any(later["name"] == proof["name"] and later["status"] == "pass" for later in proofs[place + 1 :])
+        and passed_at.get(proof["name"], -1) < place
     ]
     return bounded(undecided)
 

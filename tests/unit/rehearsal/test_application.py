@@ -17,13 +17,13 @@ from ansible.module_utils.dbrelease.core.journal import Run
 from ansible.module_utils.dbrelease.host.http import Answer
 from ansible.module_utils.dbrelease.postgres.session import Login, select, session
 from ansible.module_utils.dbrelease.rehearsal import files as copied_files
-from ansible.module_utils.dbrelease.rehearsal.api_on_copy import Api, prove_new, prove_old
+from ansible.module_utils.dbrelease.rehearsal.api_on_copy import prove_new, prove_old
 from ansible.module_utils.dbrelease.rehearsal.application import Recipe, aliases_of, api_port, rehearsing
 from ansible.module_utils.dbrelease.rehearsal.files import NewFile, copy_files, hidden_in, roots_of
 from ansible.module_utils.dbrelease.rehearsal.recipe import Limits, LiveServer
 from ansible.module_utils.dbrelease.rehearsal.server import labels_of, throwaway_server
 from ansible.module_utils.dbrelease.release.requirements import PayloadFile
-from ansible.module_utils.dbrelease.verify.api import Endpoint, EndpointObservation
+from ansible.module_utils.dbrelease.verify.api import Endpoint, EndpointObservation, Latency
 from run_ids import RUN_ID
 from server_in_container import container, engine, own_server
 
@@ -231,7 +231,7 @@ def test_an_application_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 
 ORDERS = Endpoint("orders", "/orders", 200, "list", ("id", "title"))
-API = Api({"latency": {"requests": 2, "factor": 3.0, "floor_ms": 250}}, "http://shop:80", 80, 5)
+LATENCY = Latency(requests=2, factor=3.0, floor_ms=250)
 
 
 def answered(status: int = 200, *keys: str) -> list[EndpointObservation]:
@@ -256,7 +256,7 @@ GOOD = answered()
 def test_the_api_is_judged_by_its_answers_on_the_old_schema(
     before: Any, now: Any, old: str, new: str, says: str
 ) -> None:
-    proved = prove_new(before, now, API)
+    proved = prove_new(before, now, LATENCY)
 
     assert (prove_old(before).status, proved.status) == (old, new)
     assert says in proved.detail
