@@ -74,7 +74,9 @@ def survived(name: str, at: Moment, fault: faults.Fault, lasts_s: float | None =
 
 def rehearsed(name: str, at: Moment, fault: faults.Fault, ends: str = "killed", says: str = "", **more: Any) -> Row:
     """A deploy that is hit while it rehearses; the live database has not been touched by then."""
-    return Row(name, at, fault, ends, says, arguments=("-e", "rehearsal=container"), **more)
+    return Row(
+        name, at, fault, ends, says, arguments=("-e", "rehearsal=container", "-e", "require_rehearsal=true"), **more
+    )
 
 
 def died_at(step: str) -> str:

@@ -43,7 +43,6 @@ from .budget import forecast, judge
 from .can_fail import Declared, prove_can_fail
 from .can_fail import Limits as Breaking
 from .observe import Seen, observing
-from .recipe import refused
 
 NAME = "dbrelease rehearsal"
 # A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
@@ -61,6 +60,10 @@ TITLES = {
     "rehearse.upgrade_again": "A second upgrade gives what the first one gave",
 }
 NO_ROLLBACK = "The release declares no rollback: its way back is the restore."
+BROKEN_OFF = (
+    "Rehearsing the release failed (the copy could not be read: {}), and the live database was not changed: find out "
+    "what the release does to its database, or give the throwaway server more memory, and rehearse again."
+)
 ADVICE = "The live database was only read. Correct the release, and rehearse again."
 
 
@@ -178,7 +181,8 @@ class Rehearsal:
         except _StopError:
             pass
         except psycopg2.Error as error:
-            raise refused(f"the copy could not be read: {server_reason(error)}") from error
+            # Not as where no rehearsal is possible: it was, and what ended it may be the release.
+            raise ReleaseError(BROKEN_OFF.format(server_reason(error)), refused=True) from error
         shown = {proof.name for proof in self.proofs}
         self.proofs += [
             Proof(name, title, "skipped", detail=why) for name, title in TITLES.items() if name not in shown

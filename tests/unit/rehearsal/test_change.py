@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import psycopg2
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
 from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.host.commands import HostCommands
 from ansible.module_utils.dbrelease.postgres.session import Login
+from ansible.module_utils.dbrelease.rehearsal import change as change_module
 from ansible.module_utils.dbrelease.rehearsal.change import TITLES, Change, Rehearsal
+from ansible.module_utils.dbrelease.rehearsal.recipe import CannotRehearseError
 from ansible.module_utils.dbrelease.restore.plan import CopyTarget
 from own_sessions import connect
 from shared_database import database, emptied
@@ -319,3 +322,20 @@ def test_an_application_that_does_not_find_the_copy_is_refused(make: Make, monke
 
     assert caught.value.refused
     assert "-e rehearsal=off" in caught.value.message
+
+
+def test_a_copy_that_the_release_makes_unreadable_refuses_it_also_where_no_rehearsal_is_required(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearsal = make(Case())
+    rehearsal.probe()
+
+    def ended(*_: Any) -> None:
+        raise psycopg2.OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(change_module, "read_tables", ended)
+    with pytest.raises(ReleaseError, match="the copy could not be read: server closed the connection") as caught:
+        rehearsal.play(list, list)
+
+    assert caught.value.refused
+    assert not isinstance(caught.value, CannotRehearseError)
