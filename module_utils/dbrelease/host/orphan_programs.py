@@ -39,7 +39,8 @@ works $pid $name"
     case $above,$name in
       post*,pg_dump | post*,pg_restore)
         (exec 3< $process/fd/1 4< $process/fd/2
-         kill -TERM $pid && kill -CONT $pid && echo "ended $pid"
+         kill -TERM $pid && echo "ended $pid"
+         kill -CONT $pid # it may have ended before this
          while kill -0 $pid; do sleep 0.1; done) ;;
       postgres,* | postmaster,*) ;;
       *) kill -KILL $pid && echo "ended $pid" ;;
