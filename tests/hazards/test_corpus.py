@@ -13,10 +13,10 @@ import psycopg2
 import pytest
 import yaml
 from ansible.module_utils.dbrelease.core.proof import Proof
+from ansible.module_utils.dbrelease.observe.budget import judge
+from ansible.module_utils.dbrelease.observe.observation import Observation
+from ansible.module_utils.dbrelease.observe.observing import observing
 from ansible.module_utils.dbrelease.postgres.session import Login
-from ansible.module_utils.dbrelease.rehearsal.budget import judge
-from ansible.module_utils.dbrelease.rehearsal.observation import Observation
-from ansible.module_utils.dbrelease.rehearsal.observe import observing
 from own_sessions import connect
 
 CORPUS: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "corpus.yml").read_text())

@@ -26,6 +26,8 @@ from ..migrate.move import Moved, Position, Task, migrate, read_position, sessio
 from ..migrate.outcome import UPGRADE_PROOF, Move
 from ..migrate.preview import Direction
 from ..migrate.role import settings_for
+from ..observe.budget import forecast, judge
+from ..observe.observing import Seen, observing
 from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
 from ..postgres.fingerprints import position, read_tables, state_of
@@ -39,10 +41,8 @@ from ..verify.plans import read_plans
 from ..verify.scenarios import Limits, play_scenarios
 from ..verify.write_attribution import Memory, compare
 from .application import unreachable
-from .budget import forecast, judge
 from .can_fail import Declared, prove_can_fail
 from .can_fail import Limits as Breaking
-from .observe import Seen, observing
 
 NAME = "dbrelease rehearsal"
 # A writer that waits longer has been forgotten by the user who sent it; a release may declare more.

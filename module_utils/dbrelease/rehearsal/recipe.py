@@ -9,8 +9,8 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor
 
 from ..core.errors import ReleaseError
+from ..observe.statement_log import START_SETTINGS
 from ..postgres.session import select
-from .statement_log import START_SETTINGS
 
 # On which an extension, a lock table or the text of a value depends. Sizes of memory are not copied: they are those of
 # the live machine.

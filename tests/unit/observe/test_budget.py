@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.dbrelease.core.proof import Proof
-from ansible.module_utils.dbrelease.rehearsal import budget
-from ansible.module_utils.dbrelease.rehearsal.budget import compare, forecast, judge
-from ansible.module_utils.dbrelease.rehearsal.observation import Change, Fault, Lock, Observation, Statement, TableWait
+from ansible.module_utils.dbrelease.observe import budget
+from ansible.module_utils.dbrelease.observe.budget import compare, forecast, judge
+from ansible.module_utils.dbrelease.observe.observation import Change, Fault, Lock, Observation, Statement, TableWait
 
 CREATE = "CREATE TABLE items (order_id int REFERENCES orders)"
 FILL = "INSERT INTO items SELECT id FROM orders"

@@ -8,9 +8,9 @@ from contextlib import closing
 
 import docker
 import pytest
+from ansible.module_utils.dbrelease.observe.observing import observing
+from ansible.module_utils.dbrelease.observe.statement_log import SETTINGS, START_SETTINGS
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
-from ansible.module_utils.dbrelease.rehearsal.observe import observing
-from ansible.module_utils.dbrelease.rehearsal.statement_log import SETTINGS, START_SETTINGS
 from own_sessions import connect
 from server_in_container import PASSWORD, engine, wait_for
 

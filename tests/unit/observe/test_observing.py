@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 from ansible.module_utils.dbrelease.core.redaction import Secret, forget, learn
+from ansible.module_utils.dbrelease.observe import observing as observing_module
+from ansible.module_utils.dbrelease.observe import samples
+from ansible.module_utils.dbrelease.observe.attribution import merged, tag_of
+from ansible.module_utils.dbrelease.observe.observation import Observation, TableWait
+from ansible.module_utils.dbrelease.observe.observing import observing
+from ansible.module_utils.dbrelease.observe.statement_log import Logged, TemporaryFile, parsed
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
-from ansible.module_utils.dbrelease.rehearsal import observe
-from ansible.module_utils.dbrelease.rehearsal.observation import Observation, TableWait
-from ansible.module_utils.dbrelease.rehearsal.observe import merged, observing, tag_of
-from ansible.module_utils.dbrelease.rehearsal.statement_log import Logged, TemporaryFile, parsed
 from own_sessions import connect
 from shared_database import database, emptied
 from waits import until
@@ -226,8 +228,8 @@ def test_two_statements_are_named_the_one_that_locks_and_the_one_that_lasts(migr
 def test_a_statement_that_may_have_been_missed_makes_the_one_at_fault_uncertain(
     migration: Migration, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observe, "PAUSE_S", 0.2)
-    monkeypatch.setattr(observe, "LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(observing_module, "PAUSE_S", 0.2)
+    monkeypatch.setattr(observing_module, "LONGEST_PAUSE_S", 0.2)
     with observing(migration.login, ["orders"]) as seen:
         migration.execute("BEGIN", "LOCK TABLE orders IN SHARE MODE", "SELECT 1", "SELECT pg_sleep(0.5)", "COMMIT")
     fault = of(seen.observation, "orders").writer
@@ -366,7 +368,7 @@ def test_partitions_are_observed_each(migration: Migration) -> None:
 
 
 def test_what_could_not_be_observed_is_said(migration: Migration, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observe, "PROBED_AT_MOST", 1)
+    monkeypatch.setattr(observing_module, "PROBED_AT_MOST", 1)
     migration.execute(
         "DROP ROLE IF EXISTS short_sighted",
         "CREATE ROLE short_sighted LOGIN PASSWORD 'secret' IN ROLE pg_read_all_data",
@@ -480,8 +482,8 @@ def test_a_long_statement_of_the_log_is_read() -> None:
 
 def test_a_statement_that_was_sampled_and_logged_is_one_and_one_that_failed_is_kept() -> None:
     sampled = [
-        observe._Ran(7, 1000.0, 1050.0, "INSERT INTO a", lock_wait_ms=9),
-        observe._Ran(7, 1060.0, 1070.0, "ALTER TABLE b ADD c int"),
+        samples.Ran(7, 1000.0, 1050.0, "INSERT INTO a", lock_wait_ms=9),
+        samples.Ran(7, 1060.0, 1070.0, "ALTER TABLE b ADD c int"),
     ]
     found = merged(sampled, [Logged(7, 998.0, 1051.0, "INSERT", "INSERT INTO a")])
     assert [(one.tag, one.begin_ms, one.lock_wait_ms) for one in found] == [
