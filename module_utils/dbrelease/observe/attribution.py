@@ -80,6 +80,11 @@ class Account:
             transactions=len(self.samples.transactions),
             waits=waits,
             rewritten=tuple(rewritten(before, self.record.after)),
+            kinds={
+                before.name(held.oid): kind
+                for held in self.samples.held
+                if held.mode in STRENGTH and (kind := before.kind(held.oid))
+            },
             changes=tuple(changes(before, self.record.after)),
             wal_bytes=figures["wal_bytes"] - was["wal_bytes"],
             temp_files=temporary[0],
@@ -225,15 +230,10 @@ class Account:
         return replace(fault, certain=False) if fault.statement is not None else None
 
     def _lock_fault(self, pids: list[int], probe: Probe, wait: Wait) -> Fault:
-        conflicting = [
-            held
-            for held in self.samples.held
-            if held.pid in pids
-            and held.oid == probe.oid
-            and held.mode in CONFLICTS[probe.mode]
-            and held.first_ms <= wait.end_ms
-            and held.last_ms >= wait.begin_ms - self.samples.largest_gap_ms
-        ]
+        # Who uses the table opens its indexes, too, which may be locked alone.
+        conflicting = self._conflicting(pids, {probe.oid}, probe.mode, wait) or self._conflicting(
+            pids, self.record.before.indexes_of(probe.oid), probe.mode, wait
+        )
         if not conflicting:
             return Fault(through=self._through(pids[0], wait), certain=False)
         # The one that spans most of the wait; of two that do, the first; of two that came with it, the stronger.
@@ -252,6 +252,17 @@ class Account:
             through=self._through(held.pid, wait),
             certain=certain and ran is not None,
         )
+
+    def _conflicting(self, pids: Sequence[int], oids: set[int], mode: str, wait: Wait) -> list[Held]:
+        return [
+            held
+            for held in self.samples.held
+            if held.pid in pids
+            and held.oid in oids
+            and held.mode in CONFLICTS[mode]
+            and held.first_ms <= wait.end_ms
+            and held.last_ms >= wait.begin_ms - self.samples.largest_gap_ms
+        ]
 
     def _row_fault(self, pid: int, wait: Wait) -> Fault:
         ran = self.by_pid.get(pid, [])

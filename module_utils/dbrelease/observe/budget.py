@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.proof import Proof, Status
-from .observation import CONFLICTS, ROW_LOCK, WRITER_MODE, Fault, Observation, Statement
+from .observation import CONFLICTS, READER_MODE, ROW_LOCK, WRITER_MODE, Fault, Observation, Statement
 
 WRITE_WAIT, DURATION, SIZE, FORECAST = "write_wait", "duration", "size", "forecast"
 TITLES = {
@@ -21,6 +21,7 @@ TITLES = {
     FORECAST: "The migration cost what the rehearsal had forecast",
 }
 KEYS = {WRITE_WAIT: "write_wait_ms", DURATION: "duration_seconds", SIZE: "size_bytes"}
+MATERIALIZED = "materialized view"
 TABLES_AT_MOST = 5
 TEXT_AT_MOST = 160
 # The aim is a quarter; what is so small differs between any two runs.
@@ -42,7 +43,8 @@ ADVICE: Mapping[str, tuple[frozenset[str], str]] = {
     "index": (
         frozenset({SHARE}),
         "Build the index with CREATE INDEX CONCURRENTLY, outside a transaction (Alembic: autocommit_block and "
-        "postgresql_concurrently).",
+        "postgresql_concurrently). Of a partitioned table, create it ON ONLY that table, build one concurrently on "
+        "each partition, and ATTACH PARTITION those.",
     ),
     "unique": (
         frozenset({ACCESS, SHARE}),
@@ -115,6 +117,9 @@ BY_TAG: Mapping[str, str] = {
     "CREATE TRIGGER": ADVICE["trigger"][1],
     "CREATE TABLE": ADVICE["foreign_key"][1],
 }
+# Of tables that rows are changed in, by the command tag; an INSERT locks only rows that nobody else has.
+CHANGING = frozenset({"UPDATE", "DELETE", "MERGE"})
+CHANGED_LAST = "Change these rows in the last statement of the transaction, or in a transaction of their own."
 AWAITED = (
     "It waited for that lock behind another session, and all that came later waited behind it: give the migration a "
     "short lock_timeout, and let it be tried again."
@@ -212,6 +217,8 @@ def advice(observation: Observation, table: str, fault: Fault) -> list[str]:
         return [BATCHES]
     if fault.awaited:
         return [AWAITED]
+    if observation.kinds.get(table) == MATERIALIZED:
+        return [BY_TAG["REFRESH MATERIALIZED VIEW"]]
     changed = [change for change in observation.changes if change.table == table]
     kinds = list(dict.fromkeys(change.kind for change in changed if change.valid))
     found = [ADVICE[kind][1] for kind in kinds if kind in ADVICE and fault.mode in ADVICE[kind][0]]
@@ -267,7 +274,24 @@ def _write_wait(observation: Observation, limit: float | None) -> _Verdict:
             f"A wait of more than {_time(limit)} could have been missed, because the probes of {', '.join(unsure)} "
             "did not run often enough, or not at all.",
         )
-    return _Verdict("pass", observed, f"{_wait(observation, worst)} The budget is {_time(limit)}.")
+    detail = f"{_wait(observation, worst)} The budget is {_time(limit)}."
+    if unmet := _unmet(observation, limit):
+        return _Verdict("inconclusive", observed, f"{detail} {unmet} {CHANGED_LAST}")
+    return _Verdict("pass", observed, detail)
+
+
+def _unmet(observation: Observation, limit: float) -> str:
+    """Rows that stayed locked for longer than the budget, and that no probe tried; empty if there are none."""
+    met = {wait.table: wait for wait in observation.waits if not (wait.writer and wait.writer.mode == ROW_LOCK)}
+    for one in observation.statements:
+        for lock in one.locks:
+            if one.tag in CHANGING and lock.mode == WRITER_MODE and lock.held_ms > limit and lock.table in met:
+                return (
+                    f"{_quoted(one)} may have locked rows of {lock.table} for {_time(lock.held_ms)}, until its "
+                    f"transaction ended: the probe, which tried {_count(met[lock.table].rows, 'row')}, met none of "
+                    "them."
+                )
+    return ""
 
 
 def _duration(observation: Observation, limit: float | None) -> _Verdict:
@@ -321,7 +345,9 @@ def _waited(observation: Observation) -> Iterator[_Waited]:
         for lock in one.locks:
             ms = lock.held_ms + lock.awaited_ms
             known = held.get(lock.table)
-            if lock.mode in CONFLICTS[WRITER_MODE] and lock.table not in probed and (not known or ms > known.ms):
+            # Only REFRESH writes to a materialized view.
+            used = READER_MODE if observation.kinds.get(lock.table) == MATERIALIZED else WRITER_MODE
+            if lock.mode in CONFLICTS[used] and lock.table not in probed and (not known or ms > known.ms):
                 fault = Fault(lock.mode, statement=one.number, certain=lock.certain)
                 held[lock.table] = _Waited(lock.table, ms, fault, probed=False)
     yield from held.values()
@@ -341,8 +367,14 @@ def _advice(observation: Observation, waited: _Waited) -> list[str]:
 def _wait(observation: Observation, waited: _Waited) -> str:
     verb = "waited" if waited.probed else "would have waited"
     return (
-        f"a writer of {waited.table} {verb} {_at_least(waited)}{_time(waited.ms)}{_because(observation, waited.fault)}."
+        f"{_user(observation, waited)} {waited.table} {verb} {_at_least(waited)}{_time(waited.ms)}"
+        f"{_because(observation, waited.fault)}."
     )
+
+
+def _user(observation: Observation, waited: _Waited) -> str:
+    kind = observation.kinds.get(waited.table, "")
+    return f"a session that uses the {kind}" if kind else "a writer of"
 
 
 def _at_least(waited: _Waited) -> str:

@@ -12,12 +12,12 @@ from ..postgres.session import Row, select
 from ..postgres.table_key import table_key
 from .observation import Change
 
-# Tables, materialized views and partitioned tables of users; those of a temporary schema are of one session.
+# What sessions of users lock by its name; what is in a temporary schema is of one session.
 RELATIONS = """
 SELECT c.oid::int8 AS oid, n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind,
        c.relfilenode::int8 AS file, c.relispartition AS partition
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
+WHERE c.relkind IN ('r', 'p', 'm', 'v', 'S', 'f') AND c.relpersistence <> 't' AND c.oid >= 16384
 """
 COLUMNS = """
 SELECT a.attrelid::int8 AS oid, a.attnum AS number, a.attname::text AS name, a.attnotnull AS not_null,
@@ -41,30 +41,45 @@ TRIGGERS = """
 SELECT t.oid::int8 AS key, t.tgrelid::int8 AS oid, t.tgname::text AS name
 FROM pg_trigger t WHERE t.tgrelid = ANY (%(tables)s::oid[]) AND NOT t.tgisinternal
 """
+INDEXED = "SELECT indexrelid::int8 AS key, indrelid::int8 AS oid FROM pg_index WHERE indrelid = ANY (%(tables)s::oid[])"
+REWRITABLE = ("r", "m")
+# By relkind, what is no table.
+OTHERS = {"m": "materialized view", "v": "view", "S": "sequence", "f": "foreign table"}
 KINDS = {"c": "check", "f": "foreign_key", "p": "primary_key", "u": "unique", "x": "exclusion"}
 
 
 @dataclass(frozen=True)
 class CatalogState:
-    """All tables, and the parts of some of them."""
+    """All tables and what else is locked by name, and the parts of some tables; indexed: each index and its table."""
 
     relations: dict[int, Row]
     columns: list[Row]
     constraints: list[Row]
     indexes: list[Row]
     triggers: list[Row]
+    indexed: list[Row]
 
     def name(self, oid: int) -> str:
-        """Qualified; empty for what is no table."""
+        """Qualified; empty for what is none of these."""
         found = self.relations.get(oid)
         return table_key(found["schema"], found["name"]) if found else ""
+
+    def kind(self, oid: int) -> str:
+        """What it is, if it is no table."""
+        found = self.relations.get(oid)
+        return OTHERS.get(found["kind"], "") if found else ""
+
+    def indexes_of(self, oid: int) -> set[int]:
+        """All indexes of one of the tables, those of its constraints included."""
+        return {row["key"] for row in self.indexed if row["oid"] == oid}
 
 
 def read_catalog(cursor: Cursor, tables: Sequence[int]) -> CatalogState:
     """The present state; the cursor returns dicts."""
     given: dict[str, Any] = {"tables": list(tables)}
     relations = {row["oid"]: row for row in select(cursor, RELATIONS)}
-    return CatalogState(relations, *(select(cursor, part, given) for part in (COLUMNS, CONSTRAINTS, INDEXES, TRIGGERS)))
+    parts = (COLUMNS, CONSTRAINTS, INDEXES, TRIGGERS, INDEXED)
+    return CatalogState(relations, *(select(cursor, part, given) for part in parts))
 
 
 def rewritten(before: CatalogState, after: CatalogState) -> list[str]:
@@ -72,7 +87,7 @@ def rewritten(before: CatalogState, after: CatalogState) -> list[str]:
     return sorted(
         before.name(oid)
         for oid, old in before.relations.items()
-        if (new := after.relations.get(oid)) and new["file"] != old["file"]
+        if old["kind"] in REWRITABLE and (new := after.relations.get(oid)) and new["file"] != old["file"]
     )
 
 

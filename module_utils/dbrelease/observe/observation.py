@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from ..core.json_shape import difference
+from ..core.json_shape import EACH, difference
 
 # Of an UPDATE, and of a SELECT that only reads.
 WRITER_MODE, READER_MODE = "ROW EXCLUSIVE", "ACCESS SHARE"
@@ -25,6 +25,7 @@ SHAPE = {
     "statements": [{"number": int, "text": str, "tag": str, "locks": [{"table": str, "mode": str}]}],
     "waits": [{"table": str, "writer_ms": (int, float, None), "reader_ms": (int, float, None)}],
     "rewritten": [str],
+    "kinds?": {EACH: str},
     "changes": [{"table": str, "kind": str, "name": str}],
     "not_observed": [str],
 }
@@ -116,6 +117,7 @@ class Observation:
     """What was observed; a figure of the samples is known to within `largest_gap_ms`.
 
     statements: at most so many as fit a journal; statements_total says how many ran. transactions: those that wrote.
+    kinds: what was locked and is no table, and what it is instead, such as `view`.
     wal_bytes, temp_bytes and size_bytes are the server's and the database's, and so include what others wrote
     meanwhile. not_observed: sentences on what could not be observed, and why.
     """
@@ -128,6 +130,7 @@ class Observation:
     transactions: int = 0
     waits: tuple[TableWait, ...] = ()
     rewritten: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[Change, ...] = ()
     wal_bytes: int = 0
     temp_files: int = 0

@@ -28,7 +28,8 @@ INDEX_WAIT_MS = 50
 # A wait that is shorter is that of any statement on a busy server.
 WORTH_KEEPING_MS = 5.0
 KEPT_WAITS = 200
-LINE_POINTERS = 8
+# As many rows as a page of 8 kB can have. Which of them is tried: one that a running transaction has changed, if any.
+LINE_POINTERS = 291
 # Asynchronous: nothing of a probe's transaction need survive, and a flush would prolong its locks.
 SETTINGS = "SET synchronous_commit = off"
 
@@ -42,7 +43,10 @@ SELECT extract(epoch FROM statement_timestamp())::float8 * 1000, extract(epoch F
        found.ctid::text, found.xmax::text, CASE WHEN found.ctid IS NOT NULL THEN
          (SELECT true FROM ONLY {table} WHERE ctid = found.ctid FOR NO KEY UPDATE SKIP LOCKED) END
 FROM (SELECT) AS one
-LEFT JOIN LATERAL (SELECT ctid, xmax FROM ONLY {table} WHERE ctid = ANY ({places}::tid[]) LIMIT 1) AS found ON true
+LEFT JOIN LATERAL (
+  SELECT ctid, xmax FROM ONLY {table} WHERE ctid = ANY ({places}::tid[])
+  ORDER BY xmax::text::int8 = ANY (ARRAY(SELECT running & 4294967295 FROM txid_snapshot_xip(txid_current_snapshot())
+                                         AS running)) DESC, random() LIMIT 1) AS found ON true
 """
 READ = """
 LOCK TABLE ONLY {table} IN ACCESS SHARE MODE;
@@ -184,11 +188,10 @@ class Probe(threading.Thread):
             return sql.SQL(READ).format(table=table, index_wait=sql.Literal(INDEX_WAIT_MS))
         if self._row is not None:
             places = [self._row_place]
-        elif self._pages:
-            page = random.randrange(self._pages)  # noqa: S311 - any page will do, and it guards nothing
-            places = [f"({page},{place})" for place in range(1, LINE_POINTERS + 1)]
         else:
-            places = []
+            # Of a page that the table does not have no row is found.
+            page = random.randrange(max(self._pages, 1))  # noqa: S311 - any page will do, and it guards nothing
+            places = [f"({page},{place})" for place in range(1, LINE_POINTERS + 1)]
         return sql.SQL(WRITE).format(
             table=table,
             oid=sql.Literal(self.oid),

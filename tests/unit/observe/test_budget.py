@@ -34,6 +34,9 @@ NAIVE = Observation(
     size_bytes=240 << 20,
 )
 QUIET = replace(NAIVE, duration_ms=900, waits=(TableWait("public.orders", 20, 2, rows=90),), statements=())
+FEW_ROWS = Statement(1, 1, "UPDATE orders", "UPDATE", 1, 1, locks=(Lock("public.orders", "ROW EXCLUSIVE", 900),))
+REFRESHED = Statement(1, 1, "REFRESH", "REFRESH", 1, 1, locks=(Lock("public.totals", "EXCLUSIVE", 900),))
+VIEW = {"public.totals": "materialized view"}
 BUDGET = {"write_wait_ms": 100, "duration_seconds": 60, "size_bytes": 1 << 30}
 
 
@@ -99,6 +102,12 @@ def test_the_naive_migration_is_refused_with_its_figure_both_statements_and_the_
             BUDGET,
             ("pass", "pass", "pass"),
         ),
+        # No probe met a row that was locked for longer.
+        (replace(QUIET, statements=(FEW_ROWS,)), BUDGET, ("inconclusive", "pass", "pass")),
+        (replace(QUIET, statements=(FEW_ROWS,)), {"write_wait_ms": 900}, ("pass", "skipped", "skipped")),
+        # What is no table: only a refresh writes to a materialized view.
+        (replace(QUIET, statements=(REFRESHED,), kinds=VIEW), BUDGET, ("pass", "pass", "pass")),
+        (replace(QUIET, statements=(REFRESHED,)), BUDGET, ("fail", "pass", "pass")),
     ],
 )
 def test_each_key_of_a_budget_is_judged(
