@@ -203,6 +203,7 @@ def hostile() -> tuple[list[Event], dict[str, Any]]:
             {"name": HOSTILE, "title": HOSTILE, "sql": HOSTILE, "rows": [{HOSTILE: HOSTILE}], "duration_ms": 1}
         ]),
         *closed("upgrade", "failed", message=HOSTILE, lock_waits=[{HOSTILE: HOSTILE}], log=HOSTILE),
+        *closed("rehearse", advice=[HOSTILE]),
         *closed(HOSTILE, proofs=[bad, {**bad, "status": "skipped"}]),
         ("cut", "started", {}),
     ]  # fmt: skip

@@ -31,6 +31,7 @@ FACTS: Mapping[str, Shape] = {
         "observations?": ([{"name": str, "title": str, "sql": str, "rows": [{}]}], None),
     },
     "backup": {"path": str, "manifest": str, "sha256": str, "bytes": int},
+    "rehearse": {"advice?": ([str], None)},
     "upgrade": _MOVE,
     "downgrade": _MOVE,
     "guards": {"migration_xids?": ([int], None)},

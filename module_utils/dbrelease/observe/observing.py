@@ -27,6 +27,7 @@ from .observation import READER_MODE, WRITER_MODE, Observation
 from .probe import APPLICATION_NAME as PROBE_NAME
 from .probe import Probe
 from .samples import Blocked, Held, Ran, Samples
+from .statement_log import KEPT_CHARACTERS as LOGGED_CHARACTERS
 from .statement_log import Logged, StatementLog, TemporaryFile, UnreadableError
 
 APPLICATION_NAME = "dbrelease observe"
@@ -76,6 +77,7 @@ class Seen:
 
     def __init__(self) -> None:
         self._observation: Observation | None = None
+        self.sql = ""  # the statements of the migration, unmasked: never to be journaled
 
     @property
     def complete(self) -> bool:
@@ -110,6 +112,7 @@ def observing(
             yield seen
         finally:
             seen._observation = observer.end()
+            seen.sql = observer.sql
 
 
 class _Observer:
@@ -122,6 +125,7 @@ class _Observer:
         self.log: StatementLog | None = None
         self.temporary: list[int] | None = None
         self.samples = Samples()
+        self.sql = ""
         self._declared = tables
         self._session = connect(login, APPLICATION_NAME)
         self._cursor = self._session.cursor(cursor_factory=RealDictCursor)
@@ -159,6 +163,9 @@ class _Observer:
             self.problems.append(f"Reading the catalog afterwards failed: {server_reason(error)}.")
             figures, after = self.figures, self.before
         ran = self._statements()
+        # One that is as long as the log keeps is cut.
+        whole = (one.text.strip().rstrip(";") for one in ran if len(one.text) < LOGGED_CHARACTERS)
+        self.sql = "".join(f"{text};\n" for text in dict.fromkeys(whole))
         record = Record(
             self.application,
             self.samples,

@@ -43,6 +43,7 @@ from ..verify.write_attribution import Memory, compare
 from .application import unreachable
 from .can_fail import Declared, prove_can_fail
 from .can_fail import Limits as Breaking
+from .squawk import squawk
 
 NAME = "dbrelease rehearsal"
 # A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
@@ -245,6 +246,7 @@ class Rehearsal:
         finally:  # also of an upgrade that failed: it may show why
             if seen.complete:
                 self.facts.update(observation=seen.observation.as_dict(), forecast=forecast(seen.observation))
+                self.facts["advice"] = squawk(seen.sql).sentences()
         self._demand(*judge(seen.observation, self.change.budget))
 
     def _finalize(self, *, again: bool) -> None:

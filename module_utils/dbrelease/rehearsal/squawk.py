@@ -9,6 +9,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..host.commands import Finished, HostCommands
 PROGRAM = "squawk"
 TIMEOUT_S = 30
 KEPT_CHARACTERS = 300
+QUOTED_CHARACTERS = 80
 RULES_AT_MOST = 20
 STRANGE = "it printed what is no list of warnings"
 # The run sets timeouts itself, a migration runs once, and the rest is taste.
@@ -29,11 +31,12 @@ LEFT_OUT = frozenset({"require-lock-timeout", "require-statement-timeout", "pref
 
 @dataclass(frozen=True)
 class Warned:
-    """A rule, what it says, and the lines of the SQL that it is about."""
+    """A rule, what it says, and the lines of the SQL that it is about, of which the first is quoted."""
 
     rule: str
     message: str
     lines: tuple[int, ...]
+    quoted: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,12 @@ class Advice:
             return [f"squawk was not run: {self.reason}."]
         if not self.warned:
             return [f"{self.version} (advice only) warns of nothing."]
-        return [
-            f"{self.version} (advice only): {one.rule} ({'line' if len(one.lines) == 1 else 'lines'} "
-            f"{', '.join(map(str, one.lines))}): {one.message}"
-            for one in self.warned
-        ]
+        return [f"{self.version} (advice only): {one.rule} ({_where(one)}): {one.message}" for one in self.warned]
+
+
+def _where(one: Warned) -> str:
+    more = len(one.lines) - 1
+    return f"“{one.quoted}”" + (f" and {more} more {'place' if more == 1 else 'places'}" if more else "")
 
 
 def squawk(sql: str) -> Advice:
@@ -70,12 +74,12 @@ def squawk(sql: str) -> Advice:
             text.seek(0)
             argv = [program, "--reporter", "json", "--stdin-filepath", "migration.sql"]
             finished = HostCommands().run(argv, timeout_s=TIMEOUT_S, stdin=text)
-        return Advice(_plain(version.stdout) or PROGRAM, _warned(finished))
+        return Advice(_plain(version.stdout) or PROGRAM, _warned(finished, sql.split("\n")))
     except (ReleaseError, OSError, ValueError) as error:
         return Advice(reason=_plain(str(error)).rstrip("."))
 
 
-def _warned(finished: Finished) -> tuple[Warned, ...]:
+def _warned(finished: Finished, text: Sequence[str]) -> tuple[Warned, ...]:
     # 1: it warned.
     if finished.timed_out or finished.status not in (0, 1):
         words = f", and printed: {finished.stderr}" if finished.stderr.strip() else ""
@@ -94,9 +98,14 @@ def _warned(finished: Finished) -> tuple[Warned, ...]:
         # It counts from 0.
         one["lines"].append(entry["line"] + 1)
     return tuple(
-        Warned(rule, one["message"], tuple(sorted(set(one["lines"]))))
+        Warned(rule, one["message"], tuple(lines := sorted(set(one["lines"]))), _quoted(text, lines[0]))
         for rule, one in list(found.items())[:RULES_AT_MOST]
     )
+
+
+def _quoted(text: Sequence[str], number: int) -> str:
+    line = _plain(text[number - 1]) if number <= len(text) else ""
+    return line if len(line) <= QUOTED_CHARACTERS else f"{line[: QUOTED_CHARACTERS - 1]}…"
 
 
 def _plain(text: str) -> str:

@@ -39,6 +39,7 @@ def as_markdown(model: Model) -> str:
         _checklist,
         _timeline,
         _monitoring,
+        _rehearsal,
         _migration,
         _backup,
         _baseline,
@@ -174,6 +175,16 @@ def _migration(model: Model) -> Iterator[str]:
     for step in (model["migration"] or {}).get("finalize", ()):
         done = "done" if step["changed"] else "nothing to do"
         yield f"- Afterwards {code(step['name'])}: {done}, {duration(step['duration_ms'])}"
+
+
+def _rehearsal(model: Model) -> Iterator[str]:
+    if not model["rehearsal"]:
+        return
+    yield "## Advice on the migration"
+    yield ""
+    yield "A linter reads the text of its statements. It decides nothing: the claims have what was observed."
+    yield ""
+    yield from (f"- {text(sentence)}" for sentence in model["rehearsal"]["advice"])
 
 
 def _backup(model: Model) -> Iterator[str]:

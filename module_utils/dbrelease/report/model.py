@@ -18,7 +18,7 @@ from ..core.plain_text import printable
 from ..core.proof import Proof
 from ..core.stages import Line, Stage, change_begun, stages_of, upgrade_begun
 from .next_actions import ways_back
-from .parts import backup_of, baseline_of, files_of, migration_of, monitored, progress_of_stages
+from .parts import backup_of, baseline_of, files_of, migration_of, monitored, progress_of_stages, rehearsal_of
 
 SCHEMA_VERSION = 1
 EVIDENCE_PROOF = "report.evidence"
@@ -69,6 +69,7 @@ class Model(TypedDict):
     baseline: dict[str, Any] | None
     api: dict[str, Any]
     backup: dict[str, Any] | None
+    rehearsal: dict[str, Any] | None
     migration: dict[str, Any] | None
     monitoring: dict[str, Any] | None
     progress: list[dict[str, Any]]
@@ -141,6 +142,7 @@ def build(
             "after": next((stage.facts.get("endpoints") for stage in reversed(stages) if stage.step == "api"), None),
         },
         backup=backup_of(facts.get("backup")),
+        rehearsal=rehearsal_of(stages),
         migration=migration_of(stages),
         monitoring=monitored(lines, run, stages),
         progress=progress_of_stages(stages),

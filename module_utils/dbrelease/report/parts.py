@@ -38,6 +38,12 @@ def backup_of(facts: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return _pick(facts, *names)
 
 
+def rehearsal_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """What is shown of a rehearsal beside its claims; None where no release was rehearsed."""
+    facts = next((stage.facts for stage in reversed(stages) if stage.step == "rehearse"), {})
+    return {"advice": list(facts["advice"])} if facts.get("advice") else None
+
+
 def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
     """The result of the upgrade, its preview and its last steps, or else of the downgrade; also where they failed."""
     facts = {stage.step: stage.facts for stage in stages}

@@ -299,6 +299,7 @@ def test_each_act_that_shows_the_release_to_be_wrong_ends_the_rehearsal(
     seen = {proof.name: proof.status for proof in rehearsal.proofs if is_told(proof)}
     assert seen == {**dict.fromkeys(TITLES, "pass"), **case.ends}
     assert "observation" in rehearsal.facts
+    assert all(sentence.startswith("squawk") for sentence in rehearsal.facts["advice"])
     if case.says:
         assert case.says in " ".join(proof.detail for proof in rehearsal.proofs if proof.status != "skipped")
 

@@ -54,7 +54,10 @@ exit {status}
         (
             [TIMEOUT, INDEX, {**INDEX, "line": 4}],
             1,
-            [f"squawk 2.70.0 (advice only): require-concurrent-index-creation (lines 2, 5): {INDEX['message']}"],
+            [
+                "squawk 2.70.0 (advice only): require-concurrent-index-creation (“CREATE INDEX ON a (b);” and 1 more "
+                f"place): {INDEX['message']}"
+            ],
         ),
         ([], 0, ["squawk 2.70.0 (advice only) warns of nothing."]),
         ([TIMEOUT], 1, ["squawk 2.70.0 (advice only) warns of nothing."]),

@@ -384,6 +384,16 @@ def test_what_the_run_left(make: Make) -> None:
     assert (model["started_at"], model["duration_ms"]) == ("2026-01-02T03:00:00.000+00:00", 15000)
 
 
+@pytest.mark.parametrize("event", ["passed", "failed"])
+def test_the_advice_of_a_rehearsal_is_shown_and_decides_nothing(make: Make, event: str) -> None:
+    said = "squawk 2.70.0 (advice only): ban-drop-column (“ALTER TABLE a DROP b;”): Dropping a column breaks clients."
+    assert make(FULL)["rehearsal"] is None
+    model = make([*RUN, *closed("rehearse", event, advice=[said], proofs=[])])
+    assert model["rehearsal"] == {"advice": [said]}
+    assert model["counts"] == make([*RUN, *closed("rehearse", event, proofs=[])])["counts"]
+    assert "ban-drop-column" in as_markdown(model)
+
+
 def test_samples_are_series_and_no_stages(make: Make) -> None:
     quiet = {"taken_at": "2026-01-02T03:04:35.000000000Z", "verdict": "pass"}
     events = [*RUN, ("monitor", "started", {}), ("sample", "failed", SAMPLE), ("sample", "passed", quiet)]
@@ -504,6 +514,7 @@ def test_hostile_data_becomes_no_html_and_breaks_no_table(make: Make) -> None:
         "The way back",
         "Checklist",
         "Timeline",
+        "Advice on the migration",
         "Migration",
         "Before the release",
         "Claims",

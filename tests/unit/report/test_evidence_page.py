@@ -33,6 +33,11 @@ def run(run_parameters: dict[str, Any]) -> Run:
     return Run(**run_parameters)
 
 
+def test_the_advice_of_a_rehearsal_is_a_section_of_its_own(run: Run) -> None:
+    assert 'id="advice"' not in report_of("deployed", run)
+    assert "<li>squawk &amp; more</li>" in report_of("deployed", run, rehearsal={"advice": ["squawk & more"]})
+
+
 def test_a_missing_template_or_library_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of("deployed", run)
     assert page_of(model, TEMPLATES) == report_of("deployed", run)
