@@ -38,8 +38,8 @@ options:
         transaction that is rolled back. One that nothing makes fail is V(inconclusive).
       - A release that declares no C(rollback) is only upgraded.
       - Inconclusive with O(rehearsal=same_server), and where Alembic runs on the target itself.
-      - Where the program C(squawk) is installed on the target, the report also has what it says of the statements: as
-        advice, and as no claim.
+      - Where the program C(squawk) is installed on the target, the report also has what it says of the statements. It
+        is advice, and no claim.
     type: dict
   required:
     description:
