@@ -40,7 +40,7 @@ lint: venv ## yamllint, ansible-lint, ruff, mypy, shellcheck
 browser: ## a Chromium for the tests of the report; on Debian as root, installed if there is none
 	@scripts/browser
 
-clients: ## PostgreSQL's client tools; on Debian as root, installed if there are none
+clients: ## PostgreSQL's client tools, openssl and sshd; on Debian as root, installed if there are none
 	@scripts/clients
 
 # Most of a test's time passes in its server, in a program that it starts or in a wait: two of them keep a core busy.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import importlib.util
 import json
 import os
 import pty
+import shlex
 import subprocess
 import sys
 import threading
@@ -19,13 +21,15 @@ import pytest
 from ansible.module_utils.dbrelease import action as actions
 from ansible.module_utils.dbrelease.core.progress_view import Viewer
 from run_ids import RUN_ID
+from ssh_target import ssh_target
 from waits import until
 
 ROOT = Path(__file__).resolve().parents[3]
 # A module that works until it is released, and shows how far it is.
 WORKING = """#!{python}
 import json, pathlib, sys, time
-sys.stdin.buffer.read()
+if not sys.stdin.isatty():
+    sys.stdin.buffer.read()
 state = {{"run_id": "{run_id}", "step": "dump", "what": "", "unit": "bytes", "done": 161e6, "total": 307e6,
     "at_most": False, "rate": 31.2e6, "left_s": 4.7, "elapsed_s": 12.3, "table": "\\x1b[31msecret"}}
 until = time.monotonic() + 90
@@ -40,16 +44,24 @@ print(json.dumps({{"changed": False}}))
 LINE = "progress: [shop] dumping the database and reading its baseline: 52 % of 307.0 MB, 31.2 MB/s, about 5 s left"
 
 
-def test_it_appears_on_a_terminal_while_the_module_runs(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir(mode=0o700)
-    python = tmp_path / "python"
-    python.write_text(WORKING.format(python=sys.executable, run_id=RUN_ID, folder=tmp_path))
+# As `sudo -H`: the home directory, where the state is, is that of the other user.
+SUDO = """#!/bin/sh
+for command; do :; done
+HOME={home} exec /bin/sh -c "$command"
+"""
+
+
+def shown_while_it_works(folder: Path, host: dict[str, Any], state_dir: str, work: Path) -> str:
+    """What a playbook prints on a terminal; its module works until the line appears, or the playbook ends."""
+    (work / "state").mkdir(mode=0o700, parents=True)
+    python = folder / "python"
+    python.write_text(WORKING.format(python=sys.executable, run_id=RUN_ID, folder=work))
     python.chmod(0o755)
-    run = {"run_id": RUN_ID, "release": "x", "environment": "e", "playbook": "p", "state_dir": str(tmp_path / "state")}
+    run = {"run_id": RUN_ID, "release": "x", "environment": "e", "playbook": "p", "state_dir": state_dir}
     task = {"name": "Work", "journal": {"run": run, "state": "recorded", "step": "x", "event": "passed"}}
-    (tmp_path / "play.json").write_text(json.dumps([{"name": "Play", "hosts": "all", "tasks": [task]}]))
-    host = {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
-    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": {"shop": host}}}))
+    (folder / "play.json").write_text(json.dumps([{"name": "Play", "hosts": "all", "tasks": [task]}]))
+    host = {**host, "ansible_python_interpreter": str(python)}
+    (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": {"shop": host}}}))
     printed = bytearray()
     reading, terminal = pty.openpty()
 
@@ -58,10 +70,10 @@ def test_it_appears_on_a_terminal_while_the_module_runs(tmp_path: Path) -> None:
             while data := os.read(reading, 65536):
                 printed.extend(data)
 
-    argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(tmp_path / "play.json")]
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), str(folder / "play.json")]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "COLUMNS": "200"}
     with subprocess.Popen(
-        [*argv, "-i", str(tmp_path / "hosts.json")], cwd=ROOT, env=environment, stdout=terminal, stderr=terminal
+        [*argv, "-i", str(folder / "hosts.json")], cwd=ROOT, env=environment, stdout=terminal, stderr=terminal
     ) as process:
         os.close(terminal)
         collector = threading.Thread(target=collect)
@@ -69,13 +81,44 @@ def test_it_appears_on_a_terminal_while_the_module_runs(tmp_path: Path) -> None:
         try:
             until(lambda: LINE.encode() in bytes(printed) or process.poll() is not None, "no progress is shown")
         finally:
-            (tmp_path / "released").touch()
-        status = process.wait(60)
-        collector.join(60)
-    os.close(reading)
+            (work / "released").touch()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(60)
+            process.kill()
+            collector.join(60)
+            os.close(reading)
     text = printed.decode()
-    assert status == 0 and LINE in text, text
+    assert process.returncode == 0 and LINE in text, text
+    return text
+
+
+def test_it_appears_on_a_terminal_while_the_module_runs(tmp_path: Path) -> None:
+    host = {"ansible_connection": "local"}
+    text = shown_while_it_works(tmp_path, host, str(tmp_path / "state"), tmp_path)
     assert "secret" not in text, "only numbers and known words of a target are shown"
+    assert text.index(LINE) < text.index("ok: [shop]") < text.index("PLAY RECAP")
+
+
+@pytest.mark.parametrize("become", [False, True], ids=["as the user who connects", "as another user"])
+@pytest.mark.parametrize(
+    ("sessions", "host"),
+    [
+        pytest.param(10, {}, id="one connection"),
+        pytest.param(10, {"ansible_ssh_args": "-o ControlMaster=no"}, id="a connection for each command"),
+        pytest.param(1, {}, id="a server that allows one session to a connection"),
+        pytest.param(10, {"ansible_pipelining": False}, id="no pipelining"),
+    ],
+)
+def test_it_appears_over_ssh(sessions: int, host: dict[str, Any], become: bool, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    if become:
+        sudo = tmp_path / "sudo"
+        sudo.write_text(SUDO.format(home=shlex.quote(str(other))))
+        sudo.chmod(0o755)
+        user = "nobody" if getpass.getuser() == "root" else "root"  # Ansible leaves the same user as it is
+        host = {**host, "ansible_become": True, "ansible_become_user": user, "ansible_become_exe": str(sudo)}
+    with ssh_target(sessions=sessions) as reached:
+        text = shown_while_it_works(tmp_path, {**reached, **host}, "~/state" if become else str(other / "state"), other)
     assert text.index(LINE) < text.index("ok: [shop]") < text.index("PLAY RECAP")
 
 
