@@ -34,8 +34,9 @@ options:
         upgraded copy the application answers the declared API.
       - The locks of the upgrade and the waits of others are observed, and held against the release's
         C(migration.budget).
-      - Each declared check, and each guard that counts rows, is made to fail by one broken row of the copy, in a
-        transaction that is rolled back. One that nothing makes fail is V(inconclusive).
+      - Each declared check, and each guard of the database, those of every release included, is made to fail by one
+        broken row of the copy, or by one object (a view, a column), in a transaction that is rolled back. One that
+        nothing makes fail is V(inconclusive).
       - A release that declares no C(rollback) is only upgraded.
       - Inconclusive with O(rehearsal=same_server), and where Alembic runs on the target itself.
       - Where the program C(squawk) is installed on the target, the report also has what it says of the statements. It

@@ -12,13 +12,16 @@ import psycopg2
 from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
-from ..postgres.catalog import written
+from ..postgres.catalog import find_table, written
 from ..postgres.declared_sql import still_connected
 from ..postgres.session import as_declared, select, server_reason, strip_terminator
+from ..release.guard_kinds import Guard
 
 ROWS_OF_A_TABLE = 8
 SAMPLED_ROWS, SAMPLED_BLOCKS = 300, 40
 COMMON_VALUES = 4
+# The name of an object that is made, in a transaction that is rolled back.
+MADE = "dbrelease_made_to_fail"
 # Each hindrance that is removed may uncover the next one.
 HINDRANCES = 12
 
@@ -414,6 +417,35 @@ def _invent(table: Table, values: dict[str, sql.Composable]) -> Breakage:
             sql.SQL(", ").join(values.values()),
         ),
     )
+
+
+def of_structure(cursor: Cursor, guard: Guard) -> Iterator[Breakage]:
+    """What a guard that reads the catalog must notice: the smallest object of each of its tables that exist."""
+    for table in guard.get("dependents") or guard.get("columns") or guard.get("only_columns") or ():
+        found = find_table(cursor, table)
+        if found is None:
+            continue
+        name = sql.Identifier(found["schema"], found["name"])
+        if guard.get("dependents"):
+            view = sql.Identifier(found["schema"], MADE)
+            yield Breakage(
+                f"making a view of {table}", sql.SQL("CREATE VIEW {} AS SELECT 1 AS one FROM {}").format(view, name)
+            )
+        elif guard.get("columns"):
+            for column in guard["columns"][table]:
+                renamed = sql.SQL("ALTER TABLE {} RENAME {} TO {}").format(
+                    name, sql.Identifier(column), sql.Identifier(MADE)
+                )
+                yield Breakage(f"renaming {table}.{column}", renamed)
+        else:
+            added = sql.SQL("ALTER TABLE {} ADD COLUMN {} integer").format(name, sql.Identifier(MADE))
+            yield Breakage(f"adding a column to {table}", added)
+
+
+def alter(cursor: Cursor, breakage: Breakage) -> str:
+    """Change an object; returns why the server refused that, or nothing."""
+    answer = _run(cursor, breakage.statement)
+    return server_reason(answer) if isinstance(answer, psycopg2.Error) else ""
 
 
 def stop_triggers(cursor: Cursor, tables: Sequence[Table]) -> None:

@@ -1,4 +1,4 @@
-"""Prove that a release's checks and guards can fail: break one row of a copy, see the check fail, roll back."""
+"""Prove that a release's checks and guards can fail: break one row or object of a copy, see it fail, roll back."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from ..postgres.catalog import quoted, resolved
 from ..postgres.declared_checks import run_checks
 from ..postgres.declared_sql import limit_statements, still_connected
 from ..postgres.session import Login, connect, select, server_reason, transaction
-from ..release.guard_kinds import Guard, kind_of
+from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
 from ..rollback.in_database import evaluate_guard
-from .breakages import Reads, Table, breakages, make, stop_triggers, tables_read
+from .breakages import Reads, Table, alter, breakages, make, of_structure, stop_triggers, tables_read
 from .recipe import refused
 
 APPLICATION = "dbrelease rehearsal breaks"
 PREFIX = "rehearse.can_fail"
 UNDONE_PROOF = f"{PREFIX}.undone"
-KINDS = ("violations", "losses")
+# Made to fail by a row; the others by an object of the database.
+KINDS_OF_ROWS = ("violations", "losses", "values")
 IDENTITY = """
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS server,
        (SELECT oid::bigint FROM pg_database WHERE datname = current_database()) AS database
@@ -45,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Declared:
-    """What a release declares: its checks, its guards (services' guards are left out), and all its tables by name."""
+    """A release's checks, its guards (services' guards are left out), and all its tables by name."""
 
     checks: Sequence[Check] = ()
     guards: Sequence[Guard] = ()
@@ -62,12 +63,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A check or a guard: the name of its own proof, the text that it runs, and how it is judged."""
+    """A check or a guard: the name of its own proof, the text that it runs, and how it is judged.
+
+    of_structure: the guard, where it reads the catalog and no rows.
+    """
 
     name: str
     title: str
     sql: str
     ask: Callable[[RealDictCursor], Answer]
+    of_structure: Guard | None = None
 
     def proof(self, begun: float, **more: Any) -> Proof:
         """That it can fail."""
@@ -87,7 +92,7 @@ class Tries:
 
 
 def prove_can_fail(copy: Login, live: Login, declared: Declared, limits: Limits | None = None) -> list[Proof]:
-    """Whether each check, and each guard of KINDS, fails once one row of a table that it reads is broken.
+    """Whether each check and each guard of the database fails once one row, or one object, that it reads is broken.
 
     copy: a database that nothing else uses; raises a refusal where it is the live one, which is only asked who it is.
     Each claim is broken in a transaction of its own, which is rolled back; the last proof says so. No sequence moves,
@@ -107,10 +112,10 @@ def prove_can_fail(copy: Login, live: Login, declared: Declared, limits: Limits 
 
 
 def claims_of(declared: Declared) -> list[Claim]:
-    """The checks, and the guards of KINDS."""
+    """The checks, and the guards of the database."""
     return [
         *(_of_check(check) for check in declared.checks),
-        *(_of_guard(guard) for guard in declared.guards if kind_of(guard) in KINDS),
+        *(_of_guard(guard) for guard in declared.guards if kind_of(guard) in KINDS_OF_DATABASE),
     ]
 
 
@@ -134,9 +139,15 @@ def _of_guard(guard: Guard) -> Claim:
             return Answer(error=f"The guard {guard['name']} could not run: {server_reason(error)}.")
         return Answer(found.status == "fail") if found.status != "inconclusive" else Answer(error=found.detail)
 
+    name, title = f"guard.{guard['name']}", guard["title"]
+    if kind_of(guard) not in KINDS_OF_ROWS:
+        return Claim(name, title, "", ask, guard)
+    if values := guard.get("values"):
+        columns = ", ".join(f'"{column}"' for column in values["columns"])
+        return Claim(name, title, f"SELECT {columns} FROM {quoted(values['table'])}", ask)
     losses = guard.get("losses") or {}
     rows = guard.get("violations") or losses.get("rows") or f"SELECT * FROM {quoted(losses['table'])}"
-    return Claim(f"guard.{guard['name']}", guard["title"], rows, ask)
+    return Claim(name, title, rows, ask)
 
 
 def _identity(connection: psycopg2.extensions.connection, login: Login) -> tuple[str, int]:
@@ -177,11 +188,13 @@ def _prove(
                 observed={"made_to_fail_by": "", "tries": 0},
                 detail="It fails on the copy as it is, before anything was broken.",
             )
-        reads = tables_read(cursor, oids, claim.sql)
-        if not reads.tables:
+        reads = Reads() if claim.of_structure else tables_read(cursor, oids, claim.sql)
+        if not reads.tables and not claim.of_structure:
             return _reads_nothing(claim, begun, reads)
         (row,) = select(cursor, "SELECT txid_current() AS id")
         transactions.append(row["id"])
+        if claim.of_structure:
+            return _break_structure(cursor, claim, claim.of_structure, begun)
         return _break(cursor, claim, reads.tables, limits, begun)
 
 
@@ -226,6 +239,39 @@ def _break(cursor: RealDictCursor, claim: Claim, tables: Sequence[Table], limits
             tries.reason = tries.reason or reason
         cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_broken")
     return _not_made_to_fail(claim, begun, tables, tries, complete)
+
+
+def _break_structure(cursor: RealDictCursor, claim: Claim, guard: Guard, begun: float) -> Proof:
+    """Each table that the guard names: it fails only where the object of each of them was noticed."""
+    tries = Tries()
+    made: list[str] = []
+    for breakage in of_structure(cursor, guard):
+        cursor.execute("SAVEPOINT dbrelease_broken")
+        if reason := alter(cursor, breakage):
+            tries.reason = tries.reason or f"{breakage.words} failed: {reason}"
+        else:
+            tries.changed += 1
+            answer = claim.ask(cursor)
+            if answer.red:
+                made.append(breakage.words)
+            else:
+                tries.errors.append(f"after {breakage.words} it {answer.error or 'passed'}")
+        cursor.execute("ROLLBACK TO SAVEPOINT dbrelease_broken")
+    if made and not tries.errors:
+        words = made[0] if len(made) == 1 else f"each of: {'; '.join(made)}"
+        return claim.proof(
+            begun,
+            status="pass",
+            observed={"made_to_fail_by": made[0], "tries": tries.changed},
+            detail=f"It failed after {words}.",
+        )
+    return claim.proof(
+        begun,
+        status="inconclusive",
+        observed={"made_to_fail_by": None, "tries": tries.changed},
+        detail=f"It was not made to fail: {'; '.join(tries.errors) or tries.reason or 'it names no existing table'}.",
+        remedy="Break it on a copy by hand.",
+    )
 
 
 def _not_made_to_fail(claim: Claim, begun: float, tables: Sequence[Table], tries: Tries, complete: bool) -> Proof:

@@ -36,6 +36,7 @@ from ..postgres.session import Login, connect, server_reason, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, kind_of
 from ..restore.compare import compare as compare_rows
 from ..restore.plan import CopyTarget
+from ..rollback.guards import all_guards
 from ..rollback.in_database import evaluate
 from ..verify.plans import read_plans
 from ..verify.scenarios import Limits, play_scenarios
@@ -106,10 +107,15 @@ class Change:
             release.get("checks") or [],
             release.get("scenarios") or [],
             release.get("plans") or [],
-            rollback.get("guards") or [],
+            all_guards(rollback.get("guards") or [], tables["created"], tables["altered"], _text(migration)),
             services,
             "rollback" in release,
         )
+
+
+def _text(migration: Mapping[str, Any]) -> str:
+    """The revisions of the release, whose downgrade is the one that is rehearsed."""
+    return "\n".join(file["content"] for file in migration.get("revision_files") or ())
 
 
 @dataclass(frozen=True)

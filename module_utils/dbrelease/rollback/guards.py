@@ -59,7 +59,7 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
     """The module's act: reads only."""
     work = Work.of(params, check_mode)
     login, journal = work.login, work.journal
-    guards = [*params["guards"], *_of_every_release(params)] if params["guards"] else []
+    guards = all_guards(params["guards"], params["created"], params["altered"], _downgrade(params))
     with journal.step("guards") as step:
         revisions = read_revisions(login, params["bookkeeping_table"])
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
@@ -104,20 +104,27 @@ def _downgrade(params: Mapping[str, Any]) -> str:
     return "\n".join(file["content"] for file in params["revision_files"])
 
 
-def _of_every_release(params: Mapping[str, Any]) -> list[Guard]:
-    """The guards that no release declares. Where it does not say which rows nothing else knows, it may be any."""
-    known = {table: list(declared["columns"]) for table, declared in params["created"].items()}
-    values = _no_value_lost(params["guards"], params["altered"])
+def all_guards(
+    guards: Sequence[Guard],
+    created: Mapping[str, Mapping[str, Any]],
+    altered: Mapping[str, Mapping[str, Any]],
+    downgrade: str,
+) -> list[Guard]:
+    """The guards that a release declares, and those of every release that declares some.
+
+    created, altered: as in `tables` of the release; downgrade: the text that rolls it back. Where a release does not
+    say which rows nothing else knows, it may be any.
+    """
+    if not guards:
+        return []
+    known = {table: list(declared["columns"]) for table, declared in created.items()}
+    values = _no_value_lost(guards, altered)
     if not known:
-        return values
-    declared = {guard["losses"]["table"] for guard in params["guards"] if kind_of(guard) == "losses"}
+        return [*guards, *values]
+    declared = {guard["losses"]["table"] for guard in guards if kind_of(guard) == "losses"}
     return [
-        {
-            **NOTHING_DEPENDS,
-            "dependents": list(known),
-            "altered": params["altered"],
-            "downgrade": _downgrade(params),
-        },
+        *guards,
+        {**NOTHING_DEPENDS, "dependents": list(known), "altered": altered, "downgrade": downgrade},
         {**NO_OTHER_COLUMN, "only_columns": known},
         *(_no_row_lost(table) for table in known if table not in declared),
         *values,

@@ -16,6 +16,8 @@ from ansible.module_utils.dbrelease.postgres.fingerprints import state_of
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
 from ansible.module_utils.dbrelease.rehearsal.can_fail import UNDONE_PROOF, Declared, Limits, prove_can_fail
 from ansible.module_utils.dbrelease.restore.compare import read_state
+from ansible.module_utils.dbrelease.rollback import in_database
+from ansible.module_utils.dbrelease.rollback.verdict import GuardResult
 from own_sessions import connect
 
 database, emptied = shared_database.database, shared_database.emptied
@@ -234,8 +236,57 @@ def test_guards_that_count_rows_are_made_to_fail(database: Login, live: Login) -
         "guard.every": "pass",
         "guard.broken": "pass",
         "guard.vacuous": "inconclusive",
+        "guard.present": "pass",
         "undone": "pass",
     }
+
+
+def every(*more: dict[str, Any]) -> list[dict[str, Any]]:
+    """The guards of a release that creates orders and lines, and adds "Credit" to accounts."""
+    columns = {"orders": ["id"], "lines": ["order_id", "line", "title"]}
+    return [
+        {"name": "nothing_depends", "title": "", "dependents": list(columns), "altered": {}, "downgrade": ""},
+        {"name": "no_other_column", "title": "", "only_columns": {"lines": columns["lines"], "notes": ["text"]}},
+        {"name": "no_value_lost", "title": "", "values": {"table": "accounts", "columns": ["Credit"]}},
+        *more,
+    ]
+
+
+def test_guards_of_every_release_are_made_to_fail(shop: Session, database: Login, live: Login) -> None:
+    with shop.cursor() as cursor:
+        cursor.execute("DROP VIEW open_orders; DROP FUNCTION orphans")
+        cursor.execute('ALTER TABLE accounts DISABLE TRIGGER mends; UPDATE accounts SET "Credit" = NULL')
+    before = content(database)
+    found = proved(database, live, guards=every(GUARDS[4]))
+    undone = found.pop(UNDONE_PROOF)
+    assert {name.removeprefix("rehearse.can_fail.guard."): proof.detail for name, proof in found.items()} == {
+        "nothing_depends": "It failed after each of: making a view of orders; making a view of lines.",
+        "no_other_column": "It failed after each of: adding a column to lines; adding a column to notes.",
+        "no_value_lost": "It failed after setting Credit of one row of accounts to a new value.",
+        "present": "It failed after renaming orders.paid.",
+    }
+    assert {proof.status for proof in found.values()} == {"pass"}
+    assert undone.observed == {"aborted": 4}
+    assert content(database) == before
+
+
+@pytest.mark.usefixtures("shop")
+def test_a_guard_that_does_not_notice_is_not_said_to_be_able(
+    database: Login, live: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(in_database.KINDS, "columns", lambda *_: GuardResult("pass", ""))
+    proof, _ = proved(database, live, guards=[GUARDS[4]]).values()
+    assert proof.status == "inconclusive"
+    assert proof.detail == "It was not made to fail: after renaming orders.paid it passed."
+
+
+@pytest.mark.usefixtures("shop")
+def test_an_object_that_cannot_be_changed_shows_nothing(owner: Login, live: Login, shop: Session) -> None:
+    with shop.cursor() as cursor:
+        cursor.execute("ALTER TABLE orders OWNER TO CURRENT_USER; GRANT SELECT ON orders TO PUBLIC")
+    proof, _ = proved(owner, live, guards=[GUARDS[4]]).values()
+    assert proof.status == "inconclusive"
+    assert "renaming orders.paid failed: must be owner of table orders (42501)" in proof.detail
 
 
 @pytest.mark.usefixtures("shop")
