@@ -20,7 +20,6 @@ from ..postgres.session import Login, connect, select, server_reason, transactio
 from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
 from ..rollback.in_database import evaluate_guard
 from .breakages import Reads, Table, alter, breakages, make, of_structure, stop_triggers, tables_read
-from .recipe import refused
 
 APPLICATION = "dbrelease rehearsal breaks"
 PREFIX = "rehearse.can_fail"
@@ -94,19 +93,25 @@ class Tries:
 def prove_can_fail(copy: Login, live: Login, declared: Declared, limits: Limits | None = None) -> list[Proof]:
     """Whether each check and each guard of the database fails once one row, or one object, that it reads is broken.
 
-    copy: a database that nothing else uses; raises a refusal where it is the live one, which is only asked who it is.
+    copy: a database that nothing else uses; raises ReleaseError where it is the live one, which is only asked who it
+    is. Where one of them does not say that, nothing is broken, and every claim is inconclusive.
     Each claim is broken in a transaction of its own, which is rolled back; the last proof says so. No sequence moves,
     but the server's counters of written rows count what was rolled back.
     """
-    with closing(connect(live, APPLICATION, read_only=True)) as connection:
-        other = _identity(connection, live)
+    found = claims_of(declared)
     with closing(connect(copy, APPLICATION)) as connection:
-        if _identity(connection, copy) == other:
-            raise refused(
-                f"breaking rows is for a copy, and the {copy.label} is the live database", "correct the login"
+        try:
+            with closing(connect(live, APPLICATION, read_only=True)) as asked:
+                same = _identity(connection, copy) == _identity(asked, live)
+        except ReleaseError as error:
+            return [_not_tried(claim, error.message) for claim in found]
+        if same:
+            raise ReleaseError(
+                f"Breaking rows was refused, because the {copy.label} is the live database, and no copy: correct the "
+                "login.",
+                refused=True,
             )
         transactions: list[int] = []
-        found = claims_of(declared)
         proofs = [_prove(connection, claim, declared.tables, limits or Limits(), transactions) for claim in found]
         return [*proofs, _undone(connection, transactions)]
 
@@ -151,15 +156,14 @@ def _of_guard(guard: Guard) -> Claim:
 
 
 def _identity(connection: psycopg2.extensions.connection, login: Login) -> tuple[str, int]:
-    """The cluster and the database that serve a session; raises a refusal where the server does not say it."""
+    """The cluster and the database that serve a session; raises ReleaseError where the server does not say it."""
     try:
         with transaction(connection, read_only=True) as cursor:
             (row,) = select(cursor, IDENTITY)
     except psycopg2.Error as error:
-        raise refused(
-            f"the {login.label} does not say which server it is ({server_reason(error)}), so a copy cannot be "
-            "distinguished from the live database",
-            "grant the role EXECUTE on pg_control_system()",
+        raise ReleaseError(
+            f"The {login.label} does not say which server it is ({server_reason(error)}), so that a copy cannot be "
+            f"distinguished from the live database: grant {login.user} EXECUTE on pg_control_system()."
         ) from error
     return row["server"], row["database"]
 
@@ -196,6 +200,17 @@ def _prove(
         if claim.of_structure:
             return _break_structure(cursor, claim, claim.of_structure, begun)
         return _break(cursor, claim, reads.tables, limits, begun)
+
+
+def _not_tried(claim: Claim, reason: str) -> Proof:
+    return claim.proof(
+        time.monotonic(),
+        status="inconclusive",
+        could_not_run=True,
+        observed={"made_to_fail_by": None, "tries": 0},
+        detail=f"It was not tried. {reason}",
+        remedy=UNKNOWN,
+    )
 
 
 def _reads_nothing(claim: Claim, begun: float, reads: Reads) -> Proof:

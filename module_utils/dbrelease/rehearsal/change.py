@@ -26,7 +26,7 @@ from ..migrate.move import Moved, Position, Task, migrate, read_position, sessio
 from ..migrate.outcome import UPGRADE_PROOF, Move
 from ..migrate.preview import Direction
 from ..migrate.role import settings_for
-from ..observe.budget import forecast, judge
+from ..observe.budget import WRITE_WAIT, forecast, judge
 from ..observe.observing import Seen, observing
 from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
@@ -49,6 +49,8 @@ from .squawk import squawk
 NAME = "dbrelease rehearsal"
 # A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
 DEFAULT_BUDGET = {"write_wait_ms": 1000}
+# No guard of a step asks the live application: its answer is not one of the copy.
+NO_SERVICES: Mapping[str, Any] = {"api_base_url": "", "containers": {}, "timeout_seconds": 1, "guards": ()}
 BREAKING = Breaking(tries=200, seconds=10.0)  # for each claim
 STATEMENT_MS, LOCK_MS, SAMPLE_SIZE, SETTLE_S = 300_000, 5_000, 5, 2.0
 TITLES = {
@@ -86,11 +88,11 @@ class Change:
     scenarios: Sequence[Mapping[str, Any]]
     plans: Sequence[Mapping[str, Any]]
     guards: Sequence[Mapping[str, Any]]
-    services: Mapping[str, Any]
     goes_back: bool = True  # it declares a rollback
+    default_wait: bool = False  # it declares no budget for the wait of a writer
 
     @classmethod
-    def of(cls, release: Mapping[str, Any], services: Mapping[str, Any], audit: Sequence[str] = ()) -> Change:
+    def of(cls, release: Mapping[str, Any], audit: Sequence[str] = ()) -> Change:
         """From the release as release_info returns it; audit: the audit tables of the inventory."""
         migration, rollback = release["migration"], release.get("rollback") or {}
         tables = {**release["tables"], "audit": [*(release["tables"].get("audit") or ()), *audit]}
@@ -108,8 +110,8 @@ class Change:
             release.get("scenarios") or [],
             release.get("plans") or [],
             all_guards(rollback.get("guards") or [], tables["created"], tables["altered"], _text(migration)),
-            services,
             "rollback" in release,
+            "write_wait_ms" not in (migration.get("budget") or {}),
         )
 
 
@@ -253,7 +255,8 @@ class Rehearsal:
             if seen.complete:
                 self.facts.update(observation=seen.observation.as_dict(), forecast=forecast(seen.observation))
                 self.facts["advice"] = squawk(seen.sql).sentences()
-        self._demand(*judge(seen.observation, self.change.budget))
+        judged = judge(seen.observation, self.change.budget)
+        self._demand(*(_by_default(proof) if self.change.default_wait else proof for proof in judged))
 
     def _finalize(self, *, again: bool) -> None:
         name = "rehearse.upgrade_again" if again else "rehearse.finalize"
@@ -261,10 +264,10 @@ class Rehearsal:
         try:
             finalize(
                 self.login,
-                self.change.finalize,
+                [{**declared, "guarded_by": []} for declared in self.change.finalize],
                 self.change.checks,
                 self.change.lock,
-                {**self.change.services, "guards": self.change.guards},
+                NO_SERVICES,
                 session_name("upgrade", self.run),  # that of the upgrade, with which it is observed
                 step,
                 check_mode=False,
@@ -276,6 +279,9 @@ class Rehearsal:
             self.facts["finalize_ms"] = sum(one["duration_ms"] for one in step.facts["steps"])
             count = len(self.change.finalize)
             detail = f"{count} {'step' if count == 1 else 'steps'} ran." if count else "The release has none."
+            asked = dict.fromkeys(name for one in self.change.finalize for name in one.get("guarded_by") or ())
+            if asked:
+                detail += f" Not asked in a rehearsal, because these ask the live application: {', '.join(asked)}."
             self._demand(Proof(name, TITLES[name], "pass", detail=detail))
 
     def _verify(self) -> None:
@@ -393,6 +399,19 @@ def _compared(
     detail = f"After {act} {' and '.join(said)}."
     sample = [*changed[:SAMPLE_SIZE], *more]
     return Proof(name, TITLES[name], "fail", detail=detail, remedy=ADVICE, sample=sample)
+
+
+def _by_default(proof: Proof) -> Proof:
+    """Of a budget that the release does not declare: where it comes from, and the line that declares another one."""
+    if not proof.name.endswith(WRITE_WAIT) or proof.status not in ("fail", "inconclusive"):
+        return proof
+    limit, line = DEFAULT_BUDGET["write_wait_ms"], "migration: {budget: {write_wait_ms: MILLISECONDS}}"
+    return replace(
+        proof,
+        detail=f"{proof.detail} This budget is the default of {limit} ms, because the release declares no "
+        "migration.budget.write_wait_ms.",
+        remedy=f"{proof.remedy} If writers may wait longer, declare for how long in release.yml: {line}.".lstrip(),
+    )
 
 
 def _named(name: str, proof: Proof) -> Proof:

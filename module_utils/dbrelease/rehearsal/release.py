@@ -46,7 +46,7 @@ class ReleasePlan:
         release, services = params["release"], params["services"]
         files = release["migration"].get("payload") or ()
         return cls(
-            Change.of(release, services, params["audit_tables"]),
+            Change.of(release, params["audit_tables"]),
             tuple(NewFile(PayloadFile.of(item), base64.b64decode(item["content"], validate=True)) for item in files),
             params["backend_container"] or "",
             services["containers"].get("backend") or "",

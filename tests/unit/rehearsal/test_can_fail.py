@@ -14,7 +14,9 @@ from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.proof import Proof
 from ansible.module_utils.dbrelease.postgres.fingerprints import state_of
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
+from ansible.module_utils.dbrelease.rehearsal import can_fail
 from ansible.module_utils.dbrelease.rehearsal.can_fail import UNDONE_PROOF, Declared, Limits, prove_can_fail
+from ansible.module_utils.dbrelease.rehearsal.recipe import CannotRehearseError
 from ansible.module_utils.dbrelease.restore.compare import read_state
 from ansible.module_utils.dbrelease.rollback import in_database
 from ansible.module_utils.dbrelease.rollback.verdict import GuardResult
@@ -299,7 +301,33 @@ def test_the_live_database_is_refused_before_anything_is_broken(database: Login)
             Declared([check("x", ABLE["an old date"][0])], tables=TABLES),
         )
     assert refusal.value.facts.get("refused") or refusal.value.refused
+    assert not isinstance(refusal.value, CannotRehearseError), "It is refused also where no rehearsal is required."
     assert content(database) == before
+
+
+@pytest.mark.usefixtures("shop")
+def test_where_the_live_server_does_not_say_which_it_is_no_claim_is_made_and_nothing_is_broken(
+    database: Login, server: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(can_fail, "make", lambda *_: pytest.fail("A row was broken."))
+    name = f"test_asked_{secrets.token_hex(4)}"
+    with closing(connect(server, "tests")) as session, session.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        cursor.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
+        with closing(connect(server.to(name), "tests")) as own, own.cursor() as inside:
+            inside.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        try:
+            asked = replace(server, user=name, password="x", database=name)
+            proofs = [
+                *proved(database, asked, check("paid", ABLE["another truth"][0]), guards=GUARDS[:2]).values(),
+                *proved(database, replace(asked, password="y"), check("paid", ABLE["another truth"][0])).values(),
+            ]
+        finally:
+            cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            cursor.execute(f"DROP ROLE {name}")
+    assert [(proof.status, proof.could_not_run) for proof in proofs] == [("inconclusive", True)] * 4
+    assert f"grant {name} EXECUTE on pg_control_system()" in proofs[0].detail
+    assert "password authentication failed" in proofs[3].detail
 
 
 @pytest.fixture

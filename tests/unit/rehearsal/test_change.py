@@ -21,6 +21,7 @@ from ansible.module_utils.dbrelease.rehearsal import change as change_module
 from ansible.module_utils.dbrelease.rehearsal.change import TITLES, Change, Rehearsal
 from ansible.module_utils.dbrelease.rehearsal.recipe import CannotRehearseError
 from ansible.module_utils.dbrelease.restore.plan import CopyTarget
+from ansible.module_utils.dbrelease.rollback.in_services import Services
 from own_sessions import connect
 from shared_database import database, emptied
 
@@ -95,7 +96,7 @@ NO_STRANGER = {
     },
     "road": "Keep the release.",
 }
-SERVICES: dict[str, Any] = {"containers": {}, "api_base_url": "", "api_ca_file": "", "timeout_seconds": 1}
+ANSWERS = {"name": "old_api", "title": "The API is the old one", "answers": {"path": "/", "keys": ["b"]}, "road": ""}
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Case:
     ends: dict[str, str] = field(default_factory=dict)
     says: str = ""
     goes_back: bool = True
+    default_wait: bool = False
     command: list[str] = field(default_factory=lambda: COMMAND)
 
 
@@ -147,6 +149,18 @@ CASES = {
         budget={"write_wait_ms": 100},
         ends={"rehearse.budget.write_wait": "fail", **stops_at("verified", "skipped")},
         says="for the SHARE lock that “CREATE TABLE order_items",
+    ),
+    "a writer waits for longer than the default allows": Case(
+        f"{CREATE}; LOCK TABLE orders IN SHARE MODE; SELECT pg_sleep(0.5)",
+        budget={"write_wait_ms": 100},
+        default_wait=True,
+        ends={"rehearse.budget.write_wait": "fail", **stops_at("verified", "skipped")},
+        says="This budget is the default of 1000 ms, because the release declares no migration.budget.write_wait_ms.",
+    ),
+    "a step is guarded by what asks the application": Case(
+        finalize=[{**ANALYZE, "guarded_by": ["old_api"]}],
+        guards=[NO_STRANGER, ANSWERS],
+        says="1 step ran. Not asked in a rehearsal, because these ask the live application: old_api.",
     ),
     "a declared check is red": Case(
         "CREATE TABLE order_items (order_id int NOT NULL)", ends=stops_at("verified"), says="Each order has an item"
@@ -264,8 +278,8 @@ def make(
             [],
             [],
             case.guards,
-            SERVICES,
             case.goes_back,
+            case.default_wait,
         )
         commands = HostCommands(str(folder))
         copy = CopyTarget(database, database.to("postgres"), HostCommands(), False, run.run_id, 1, 60)
@@ -285,13 +299,14 @@ def play(login: Login, sql: str) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_each_act_that_shows_the_release_to_be_wrong_ends_the_rehearsal(
-    case: Case, make: Make, database: Login
+    case: Case, make: Make, database: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def downgraded() -> list[Proof]:
         if case.meanwhile:
             play(database, case.meanwhile)
         return [Proof("rehearse.api_downgraded", "", "pass")] if case.meanwhile else []
 
+    monkeypatch.setattr(Services, "look", lambda *_: pytest.fail("The live application was asked."))
     rehearsal = make(case)
     rehearsal.probe()
     rehearsal.play(lambda: [], downgraded)
@@ -302,6 +317,25 @@ def test_each_act_that_shows_the_release_to_be_wrong_ends_the_rehearsal(
     assert all(sentence.startswith("squawk") for sentence in rehearsal.facts["advice"])
     if case.says:
         assert case.says in " ".join(proof.detail for proof in rehearsal.proofs if proof.status != "skipped")
+
+
+def test_a_release_without_a_budget_has_the_default_and_is_told_the_line_that_declares_another() -> None:
+    release: dict[str, Any] = {
+        "migration": {"command": [], "from_revision": FIRST, "to_revision": SECOND, "timeout_seconds": 9},
+        "tables": {"existing": {}, "created": {}, "altered": {}},
+    }
+    assert (Change.of(release).budget, Change.of(release).default_wait) == ({"write_wait_ms": 1000}, True)
+    release["migration"]["budget"] = {"duration_seconds": 5}
+    assert Change.of(release).default_wait
+    release["migration"]["budget"] = {"write_wait_ms": 1000}
+    assert not Change.of(release).default_wait
+    over = Proof("rehearse.budget.write_wait", "", "fail", detail="A writer waited.", remedy="Do it safely.")
+    assert change_module._by_default(over).remedy == (
+        "Do it safely. If writers may wait longer, declare for how long in release.yml: "
+        "migration: {budget: {write_wait_ms: MILLISECONDS}}."
+    )
+    for other in (replace(over, status="pass"), replace(over, name="rehearse.budget.duration")):
+        assert change_module._by_default(other) is other
 
 
 def test_an_application_that_reads_another_revision_is_refused(make: Make, database: Login) -> None:
