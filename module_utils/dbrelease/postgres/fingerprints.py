@@ -80,6 +80,9 @@ ORDER BY a.attrelid, a.attnum
 """
 
 
+_COUNT = sql.SQL("NULL::numeric")
+
+
 @dataclass(frozen=True)
 class State:
     """The content of a table: equal states are equal rows."""
@@ -147,6 +150,14 @@ def read_tables(
                 # A session that locks one may lock very many, and each would be waited for in turn.
                 cursor.execute("SELECT set_config('lock_timeout', %s, true)", (f"{NEXT_LOCK_WAIT_MS}ms",))
     return answers
+
+
+def count_tables(cursor: Cursor) -> dict[str, int]:
+    """The rows of every user table, by `schema.table`; an eighth of what read_tables() costs.
+
+    As read_tables(), call it inside one transaction, and expect ReleaseError.
+    """
+    return {table.key: _sums(cursor, table, _COUNT)[0] for table in _tables(cursor)}
 
 
 def absent(wanted: Sequence[str]) -> Row:
@@ -250,20 +261,7 @@ def _read_columns(cursor: Cursor, table: _Table, columns: Sequence[_Column], wan
 
 
 def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
-    rows, fingerprint = 0, 0
-    try:
-        for schema, name in table.parts or ((table.schema, table.name),):
-            row = read_table(cursor, partial(_row, cursor, _statement(schema, name, columns)))
-            rows, fingerprint = rows + int(row["rows"]), fingerprint + int(row["fingerprint"])
-    except psycopg2.Error as error:
-        forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
-        advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
-        advice = advised(error, f"{advice}, and rerun the playbook.")
-        raise ReleaseError(
-            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}",
-            table=table.key,
-            sqlstate=error.pgcode,
-        ) from error
+    rows, fingerprint = _sums(cursor, table, _row_hash(columns))
     return {
         "rows": rows,
         "fingerprint": str(fingerprint),
@@ -273,16 +271,35 @@ def _read(cursor: Cursor, table: _Table, columns: Sequence[_Column]) -> Row:
     }
 
 
+def _sums(cursor: Cursor, table: _Table, summed: sql.Composable) -> tuple[int, int]:
+    """The number of rows, and the sum of an expression over them; raises ReleaseError where they cannot be read."""
+    rows, total = 0, 0
+    try:
+        for schema, name in table.parts or ((table.schema, table.name),):
+            row = read_table(cursor, partial(_row, cursor, _statement(schema, name, summed)))
+            rows, total = rows + int(row["rows"]), total + int(row["fingerprint"])
+    except psycopg2.Error as error:
+        forbidden = error.pgcode == INSUFFICIENT_PRIVILEGE
+        advice = "let the deploying database user read every row of every table" if forbidden else "remove the cause"
+        advice = advised(error, f"{advice}, and rerun the playbook.")
+        raise ReleaseError(
+            f"Reading table {table.key} for its fingerprint failed ({server_reason(error)}): {advice}",
+            table=table.key,
+            sqlstate=error.pgcode,
+        ) from error
+    return rows, total
+
+
 def _row(cursor: Cursor, statement: sql.Composed) -> Row:
     cursor.execute(statement)
     (row,) = (dict(answer) for answer in cursor.fetchall())
     return row
 
 
-def _statement(schema: str, name: str, columns: Sequence[_Column]) -> sql.Composed:
+def _statement(schema: str, name: str, summed: sql.Composable) -> sql.Composed:
     # ONLY: the rows of a table that inherits are that table's own.
     return sql.SQL("SELECT count(*) AS rows, coalesce(sum({}), 0)::text AS fingerprint FROM ONLY {}").format(
-        _row_hash(columns), sql.Identifier(schema, name)
+        summed, sql.Identifier(schema, name)
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg2
+from psycopg2.extras import RealDictCursor
 
 from ..backup.schema_text import Schema, catalog_of, differences, in_words
 from ..core.errors import ReleaseError
@@ -30,7 +31,7 @@ from ..observe.budget import WRITE_WAIT, forecast, judge
 from ..observe.observing import Seen, observing
 from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
-from ..postgres.fingerprints import position, read_tables, state_of
+from ..postgres.fingerprints import count_tables, position, read_tables, state_of
 from ..postgres.lock_retry import LockLimits
 from ..postgres.session import Login, connect, server_reason, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, kind_of
@@ -122,11 +123,20 @@ def _text(migration: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _State:
-    """A database at one moment: its catalog, its tables, and its transaction position."""
+    """A database at one moment: its catalog, its tables, the next transaction id, and how many below it go on."""
 
     catalog: Schema
     tables: dict[str, Any]
     xid: int
+    running: int
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A database at one moment: its catalog, and the number of rows of each table."""
+
+    catalog: Schema
+    rows: dict[str, int]
 
 
 class _StopError(Exception):
@@ -180,11 +190,12 @@ class Rehearsal:
             self._demand(self._untouched(before, moved))
             self.proofs += self._can_fail()
             if self.change.goes_back:
-                first = self._state()
+                first = self._counted()
                 settings = self._guards()
                 self._downgrade(settings)
-                self._demand(self._back(before))
-                self._again(first, self._written(before, downgraded()))
+                back = self._state()
+                self._demand(self._back(before, back))
+                self._again(first, self._written(back, downgraded()))
             self._demand(*upgraded())
             why = NO_ROLLBACK
         except _StopError:
@@ -203,12 +214,29 @@ class Rehearsal:
             raise _StopError
 
     def _state(self) -> _State:
-        catalog = catalog_of(self.copy.login, self.copy.commands, NAME, inside=self.copy.inside)
+        with self._reading() as cursor:
+            now = position(cursor)  # of the snapshot in which the tables are read
+            return _State(self._catalog(), read_tables(cursor), now["xid"], now["running"])
+
+    def _counted(self) -> _Counted:
+        with self._reading() as cursor:
+            return _Counted(self._catalog(), count_tables(cursor))
+
+    def _is_as(self, before: _State) -> bool:
+        """Whether no transaction has written to the copy since: then its rows need not be read again."""
+        with self._reading() as cursor:
+            return not before.running and position(cursor)["xid"] == before.xid
+
+    def _catalog(self) -> Schema:
+        return catalog_of(self.copy.login, self.copy.commands, NAME, inside=self.copy.inside)
+
+    @contextmanager
+    def _reading(self) -> Iterator[RealDictCursor]:
         with (
             closing(connect(self.copy.login, NAME)) as connection,
             transaction(connection, read_only=True, isolation="REPEATABLE READ") as cursor,
         ):
-            return _State(catalog, read_tables(cursor), position(cursor)["xid"])
+            yield cursor
 
     def _move(
         self, direction: Direction, settings: Mapping[str, str], first: Position | None = None
@@ -339,8 +367,7 @@ class Rehearsal:
         self.facts["downgrade_ms"] = moved.duration_ms
         self._demand(_named("rehearse.downgrade", proof))
 
-    def _back(self, before: _State) -> Proof:
-        now = self._state()
+    def _back(self, before: _State, now: _State) -> Proof:
         changed = [*differences(before.catalog.objects, now.catalog.objects)]
         kept = ({key: row for key, row in state.tables.items() if not self._is_audit(key)} for state in (before, now))
         others = compare_rows({"tables": next(kept)}, next(kept)).sample
@@ -348,12 +375,12 @@ class Rehearsal:
         same = f"{len(now.catalog.objects)} objects and the rows of {len(now.tables)} tables are the same."
         return _compared("rehearse.back", "the downgrade", changed, rows, same, others)
 
-    def _again(self, first: _State, written: Sequence[str]) -> None:
+    def _again(self, first: _Counted, written: Sequence[str]) -> None:
         """Upgrade again; where the application wrote meanwhile, that may be why it fails."""
         claims = len(self.proofs)
         try:
             self._upgrade(again=True)
-            self._demand(self._same(first, self._state()))
+            self._demand(self._same(first, self._counted()))
         except _StopError:
             if not written:
                 raise
@@ -367,7 +394,7 @@ class Rehearsal:
     def _written(self, before: _State, observed: Sequence[Proof]) -> list[str]:
         """The tables that the application wrote to while it ran on the downgraded copy."""
         self._demand(*observed)
-        now = self._state() if observed else before
+        now = before if not observed or self._is_as(before) else self._state()
         changed = [*differences(before.catalog.objects, now.catalog.objects)]
         name = "rehearse.upgrade_again"
         if changed:
@@ -376,10 +403,10 @@ class Rehearsal:
             raise _StopError
         return [key for key, row in before.tables.items() if state_of(now.tables[key]) != state_of(row)]
 
-    def _same(self, first: _State, second: _State) -> Proof:
+    def _same(self, first: _Counted, second: _Counted) -> Proof:
         """Values like a moment or a random key may differ; the number of rows may not."""
         changed = [*differences(first.catalog.objects, second.catalog.objects)]
-        one, other = ({name: table["rows"] for name, table in state.tables.items()} for state in (first, second))
+        one, other = first.rows, second.rows
         rows = sorted(key for key in {*one, *other} if one.get(key) != other.get(key) and not self._is_audit(key))
         said = f"the number of rows differs in {', '.join(rows)}" if rows else ""
         same = "The catalog and the number of rows of each table are the same."

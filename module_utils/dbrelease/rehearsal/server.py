@@ -13,6 +13,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import psycopg2
 
 from ..core.display import last_words
 from ..core.errors import ReleaseError
@@ -20,7 +21,7 @@ from ..core.journal import Run
 from ..core.redaction import Secret, learn
 from ..host.commands import docker_client, engine_reason
 from ..host.inspect import POSTGRES_PORT, inspect_one, network_hosts
-from ..postgres.session import Login, connect
+from ..postgres.session import Login, connect, server_reason
 from .recipe import Limits, LiveServer, command_of, environment_for, refused
 
 RUN_LABEL, TARGET_LABEL = "dbrelease.rehearsal.run", "dbrelease.rehearsal.target"
@@ -118,6 +119,8 @@ def throwaway_server(
 ) -> Iterator[ThrowawayServer]:
     """A server of that image while the block runs; raises a refusal where it does not start.
 
+    Where its lifetime ends before the block, the error says so, and names the limit.
+
     image: the id of the live container's image, which exists on the target as long as that container does.
     aliases: the names under which other containers of its network find it.
     """
@@ -139,12 +142,37 @@ def throwaway_server(
             login = _wait(client, created, Login("", port, live.superuser, MAINTENANCE, password), limits, lines)
         except (docker.errors.DockerException, OSError) as error:
             raise refused(f"a container of the image {image} could not be started: {engine_reason(error)}") from error
-        yield ThrowawayServer(name, name, login, round((time.monotonic() - begun) * 1000))
+        try:
+            yield ThrowawayServer(name, name, login, round((time.monotonic() - begun) * 1000))
+        except (ReleaseError, psycopg2.Error) as error:
+            if not _outlived(client, name, limits, begun):
+                raise
+            said = error.message if isinstance(error, ReleaseError) else server_reason(error)
+            raise _lifetime_over(limits, f" It then said: {said}") from error
+        if _outlived(client, name, limits, begun):
+            raise _lifetime_over(limits)
     finally:
         try:
             remove(client, [name], [name])
         finally:
             client.close()
+
+
+def _outlived(client: docker.DockerClient, name: str, limits: Limits, begun: float) -> bool:
+    """Whether the server has ended because its time was up; the engine removes a container that ends."""
+    return time.monotonic() - begun >= limits.lifetime_s and inspect_one(client, name) is None
+
+
+def _lifetime_over(limits: Limits, said: str = "") -> ReleaseError:
+    """No error of a rehearsal that is not possible: what took so long may be the release."""
+    return ReleaseError(
+        f"The rehearsal did not end within {limits.lifetime_s} s (rehearse_lifetime_seconds), after which its server "
+        "is stopped, and the live database was not changed: give it more time with "
+        "-e rehearse_lifetime_seconds=SECONDS, or more processors and memory (rehearse_cpus, rehearse_memory_mib), or "
+        "rehearse on a staging system."
+        f"{said}",
+        refused=True,
+    )
 
 
 def output_of(client: docker.DockerClient, container: str) -> deque[str]:

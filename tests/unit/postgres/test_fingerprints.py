@@ -9,7 +9,7 @@ from typing import Any
 import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
-from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables, write_counters
+from ansible.module_utils.dbrelease.postgres.fingerprints import count_tables, read_tables, write_counters
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
 from ansible.module_utils.dbrelease.postgres.session import connect as engine_connect
 from ansible.module_utils.dbrelease.postgres.table_shape import read_shapes
@@ -59,6 +59,8 @@ def test_an_odd_table_is_read(session: Any, cursor: Any, made: str, key: str, co
     assert found[key]["columns"] == columns
     assert found[key]["rows"] == rows
     assert read(session, {key: columns})[key].items() >= found[key].items()
+    with transaction(session, read_only=True) as inside:
+        assert count_tables(inside) == {key: rows}
 
 
 def test_rows_of_an_inheriting_table_are_its_own(session: Any, cursor: Any) -> None:
@@ -234,6 +236,8 @@ def test_no_more_than_one_table_is_locked_at_a_time(session: Any, cursor: Any) -
         everything = read_tables(held)
         assert locks(held) == 0
         assert read_tables(held, {key: row["columns"] for key, row in everything.items()}).keys() == everything.keys()
+        assert count_tables(held) == {key: row["rows"] for key, row in everything.items()}
+        assert locks(held) == 0
         read_shapes(held)
         assert locks(held) == 0
 

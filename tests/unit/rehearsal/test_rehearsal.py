@@ -267,7 +267,10 @@ def test_the_container_ends_with_its_lifetime_though_nothing_removes_it(
     image = engine.containers.get(shop.container).attrs["Image"]
     monkeypatch.setattr(server_module, "_wait", lambda *_: shop.login)
 
-    with throwaway_server(run, image, LiveServer("keeper"), Limits(1.0, 512 << 20, 60, 1)) as server:
+    with (
+        pytest.raises(ReleaseError, match=r"did not end within 1 s \(rehearse_lifetime_seconds\)"),
+        throwaway_server(run, image, LiveServer("keeper"), Limits(1.0, 512 << 20, 60, 1)) as server,
+    ):
         deadline = time.monotonic() + 60
         while engine.containers.list(all=True, filters={"name": server.container}):
             assert time.monotonic() < deadline
