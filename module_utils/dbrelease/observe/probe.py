@@ -28,8 +28,9 @@ INDEX_WAIT_MS = 50
 # A wait that is shorter is that of any statement on a busy server.
 WORTH_KEEPING_MS = 5.0
 KEPT_WAITS = 200
-# As many rows as a page of 8 kB can have. Which of them is tried: one that a running transaction has changed, if any.
-LINE_POINTERS = 291
+# Which of the rows is tried: one that a running transaction has changed, if any. To search a whole page, which can have
+# so many rows, costs as much as a round, so that only every eighth round does.
+LINE_POINTERS, SOME_POINTERS, WHOLE_PAGE_EVERY = 291, 8, 8
 # Asynchronous: nothing of a probe's transaction need survive, and a flush would prolong its locks.
 SETTINGS = "SET synchronous_commit = off"
 
@@ -101,7 +102,7 @@ class Probe(threading.Thread):
         self.problem = ""
         self._name, self._stopping = name, threading.Event()
         self._row: Wait | None = None
-        self._row_place, self._pages = "", 0
+        self._row_place, self._pages, self._rounds = "", 0, 0
         # A wait for an index, over several attempts.
         self._index: Wait | None = None
         self._offset_ms = self._answered_ms = 0.0
@@ -191,7 +192,9 @@ class Probe(threading.Thread):
         else:
             # Of a page that the table does not have no row is found.
             page = random.randrange(max(self._pages, 1))  # noqa: S311 - any page will do, and it guards nothing
-            places = [f"({page},{place})" for place in range(1, LINE_POINTERS + 1)]
+            pointers = SOME_POINTERS if self._rounds % WHOLE_PAGE_EVERY else LINE_POINTERS
+            places = [f"({page},{place})" for place in range(1, pointers + 1)]
+            self._rounds += 1
         return sql.SQL(WRITE).format(
             table=table,
             oid=sql.Literal(self.oid),

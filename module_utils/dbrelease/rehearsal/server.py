@@ -148,7 +148,7 @@ def throwaway_server(
             if not _outlived(client, name, limits, begun):
                 raise
             said = error.message if isinstance(error, ReleaseError) else server_reason(error)
-            raise _lifetime_over(limits, f" It then said: {said}") from error
+            raise _lifetime_over(limits, f" The error was: {said}") from error
         if _outlived(client, name, limits, begun):
             raise _lifetime_over(limits)
     finally:

@@ -39,7 +39,7 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     ("lifetime", "ended", "error", "says"),
     [
         (0, True, psycopg2.OperationalError(LOST), f"{LOST}"),
-        (0, True, ReleaseError(f"pg_restore failed ({LOST})."), "It then said: pg_restore failed"),
+        (0, True, ReleaseError(f"pg_restore failed ({LOST})."), "The error was: pg_restore failed"),
         (0, True, refused("the application did not start"), "the application did not start"),
         (0, True, None, "rehearse on a staging system."),
         # It runs, or it had more time: what ended the rehearsal is something else.
