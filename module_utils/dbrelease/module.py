@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from ansible.module_utils import basic
 
+from .core.connection import ending_with_its_connection
 from .core.display import cleaned, invocation_of, result_for_people, sentence_for_people
 from .core.errors import ReleaseError
 from .core.options import Options, run_of
@@ -57,7 +58,7 @@ def run_module(options: Options, act: Act) -> None:
     gc.freeze()
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)
     try:
-        with _presence(module.params, module.check_mode):
+        with ending_with_its_connection(), _presence(module.params, module.check_mode):
             result = act(module.params, module.check_mode)
     except ReleaseError as error:
         cleaned(error)

@@ -15,6 +15,7 @@ import psycopg2
 from ansible.module_utils.dbrelease.postgres.session import Login
 from outside import POSTGRES, ROOT, STATE, docker
 from own_sessions import connect
+from waits import until as wait_until
 
 from faults.moments import sessions, throwaway_containers
 from faults.running import Running, kill_all, programs, server_process, until
@@ -44,6 +45,23 @@ def everything_killed(run: Running, login: Login) -> Iterator[None]:
     yield
 
 
+@dataclass(frozen=True)
+class Interrupted:
+    """A signal to the playbook, as by Ctrl-C or from a scheduler: the work on the target stops at once."""
+
+    number: signal.Signals
+
+    @contextmanager
+    def __call__(self, run: Running, login: Login) -> Iterator[None]:
+        """See Fault."""
+        module = Path(f"/proc/{until(run.module, run, 'a module that works')}")
+        os.kill(run.pid, self.number)
+        run.process.wait(60)
+        wait_until(lambda: not module.exists(), "the module of the interrupted playbook works on")
+        wait_until(lambda: not throwaway_containers(""), "the throwaway server of the interrupted playbook runs on")
+        yield
+
+
 @contextmanager
 def module_killed(run: Running, login: Login) -> Iterator[None]:
     """kill -9 of the module that works now."""
@@ -53,9 +71,8 @@ def module_killed(run: Running, login: Login) -> Iterator[None]:
 
 @contextmanager
 def task_given_up(run: Running, login: Login) -> Iterator[None]:
-    """The controller no longer waits for the module, which works on."""
+    """The controller no longer waits for the module, whose result nothing will read."""
     until(lambda: run.has("playbook", "failed"), run, "a task that was given up")
-    assert run.module(), "no module works any more"
     yield
 
 

@@ -19,6 +19,7 @@ from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from outside import ARTIFACTS, ROOT, STATE, UNREHEARSED, descendants, docker, patient
 
 LONGEST_RUN_S = 400
+USER_INTERRUPTED = 99  # the exit status of ansible-playbook after Ctrl-C
 
 Value = TypeVar("Value")
 
@@ -92,7 +93,7 @@ class Running:
         evidence = json.loads(path.read_text()) if run_id and path.exists() else {}
         # On the terminal the cause is a problem of the verdict; in the headline it follows what it led to.
         told = f"{told} {evidence.get('headline', '')}"
-        killed = status < 0
+        killed = status < 0 or status == USER_INTERRUPTED
         return Ended(run_id, status, told, "killed" if killed else str(evidence.get("outcome", "no report")), evidence)
 
 

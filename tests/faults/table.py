@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ ROLLING_BACK = Held("guards", "dbrelease-downgrade-%", "alembic_version IN SHARE
 VALIDATING = Held("run", "dbrelease reconcile", "drawing_project_associations IN SHARE UPDATE EXCLUSIVE")
 RESTORING = Paused(POSTGRES, "pg_restore", "--exit-on-error")
 
+CTRL_C, SIGTERM = faults.Interrupted(signal.SIGINT), faults.Interrupted(signal.SIGTERM)
 CONTROLLER, MODULE, EVERYTHING = faults.controller_killed, faults.module_killed, faults.everything_killed
 ALEMBIC = faults.ProgramKilled(BACKEND, "alembic")
 ALEMBICS_EXEC = faults.ProgramKilled(BACKEND, "alembic", wrapper=True)
@@ -99,6 +101,8 @@ DEPLOYS = [
     Row("module killed at preflight", Step("preflight"), MODULE, "failed", died_at("preflight"), quick=True),
     # The backup
     Row("controller killed at dump", DUMPING, CONTROLLER, quick=True),
+    Row("Ctrl-C at dump", DUMPING, CTRL_C),
+    Row("SIGTERM at dump", DUMPING, SIGTERM),
     Row("everything killed at dump", DUMPING, EVERYTHING, quick=True),
     Row("module killed at dump", DUMPING, MODULE, "failed", died_at("baseline"), quick=True),
     Row("pg_dump killed", DUMPING, faults.ProgramKilled(POSTGRES, "pg_dump"), "failed", DUMP_FAILED, quick=True),
@@ -119,6 +123,9 @@ DEPLOYS = [
     # The rehearsal
     rehearsed("controller killed at rehearse", Step("rehearse"), CONTROLLER),
     rehearsed("everything killed while the copy is restored", Rehearsing(""), EVERYTHING, quick=True),
+    rehearsed("Ctrl-C while the copy is restored", Rehearsing(""), CTRL_C),
+    rehearsed("Ctrl-C while the copy is upgraded", Rehearsing("_alembic"), CTRL_C),
+    rehearsed("SIGTERM while the copy is upgraded", Rehearsing("_alembic"), SIGTERM),
     rehearsed("everything killed while the copy is upgraded", Rehearsing("_alembic"), EVERYTHING),
     rehearsed("everything killed while the application answers on the copy", Rehearsing("_old"), EVERYTHING),
     rehearsed("module killed at rehearse", Rehearsing("_alembic"), MODULE, "failed", died_at("rehearse")),
@@ -149,9 +156,11 @@ DEPLOYS = [
     Row("backend stopped at upgrade", UPGRADING, BACKEND_STOPPED, "failed", UNCHANGED),
     Row("engine restarted at upgrade", UPGRADING, faults.engine_restarted, "failed", "Alembic"),
     Row("terminal closed at upgrade", UPGRADING, faults.terminal_closed),
+    Row("Ctrl-C at upgrade", UPGRADING, CTRL_C, quick=True),
+    Row("SIGTERM at upgrade", UPGRADING, SIGTERM),
     Row("everything killed at upgrade", UPGRADING, EVERYTHING),
     Row("module killed at upgrade", UPGRADING, MODULE, "failed", died_at("upgrade")),
-    # The module works on, and its Alembic must not commit when its run is reported.
+    # The module ends, and its Alembic must not commit when its run is reported.
     Row(
         "task given up at upgrade",
         UPGRADING,
@@ -196,10 +205,11 @@ RESTORES = [
     restore("bit-flipped dump", AtOnce(), faults.BackupDamaged(faults.one_bit_flipped), "refused", DAMAGED, quick=True),
     restore("foreign dump", AtOnce(), faults.BackupDamaged(faults.of_another_database), "refused", DAMAGED, quick=True),
     restore("controller killed", RESTORING, CONTROLLER),
+    restore("Ctrl-C", RESTORING, CTRL_C),
     restore("everything killed", RESTORING, EVERYTHING),
     restore("everything killed while the application is stopped", Step("restore.services"), EVERYTHING, down=True),
     restore("module killed", RESTORING, MODULE, "failed", died_at("restore.copy")),
-    # As where a connection breaks and comes back: the module works on, and must not swap when its run is reported.
+    # As where a connection breaks and comes back: the module ends, and must not swap when its run is reported.
     restore(
         "task given up",
         RESTORING,
@@ -237,6 +247,7 @@ ROLLBACKS = [
     rollback("database killed", ROLLING_BACK, DATABASE_KILLED, "failed", UNKNOWN),
     rollback("backend stopped", ROLLING_BACK, BACKEND_STOPPED, "failed", STILL_DEPLOYED),
     rollback("module killed", ROLLING_BACK, MODULE, "failed", died_at("downgrade")),
+    rollback("Ctrl-C", ROLLING_BACK, CTRL_C),
     rollback("everything killed", ROLLING_BACK, EVERYTHING),
     rollback("controller killed", ROLLING_BACK, CONTROLLER, quick=True),
     rollback("controller killed at the comparison", Step("as_before"), CONTROLLER),

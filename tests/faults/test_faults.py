@@ -146,7 +146,7 @@ def demand_reported(row: Row | None, ended: Ended) -> None:
     assert evidence["run"]["run_id"] == ended.run_id
     if ended.outcome == "killed" and not (row and row.at == Step("report")):
         # A module that survived its controller is ended by the next run, and may still say so itself.
-        ended_so = "(?i)interrupted|killed|ended by SIGTERM"
+        ended_so = "(?i)interrupted|killed|ended by SIG(TERM|INT)"
         assert re.search(ended_so, evidence["headline"]), evidence["headline"]
 
 

@@ -18,8 +18,8 @@ class Ended(ReleaseError):
 
     def __init__(self, number: int) -> None:
         super().__init__(
-            f"The module was ended by {signal.Signals(number).name} (the report of a run ends a module that "
-            "outlived its connection or the time of its task): find out what ended it, and rerun the playbook."
+            f"The module was ended by {signal.Signals(number).name} (so ends one whose playbook was interrupted, whose "
+            "connection broke, or whose task ran out of time): find out what ended it, and rerun the playbook."
         )
 
 
