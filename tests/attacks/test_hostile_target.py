@@ -19,6 +19,7 @@ from ansible.module_utils.dbrelease import action as answer_action
 from ansible.module_utils.dbrelease.core.answer import DEPTH_AT_MOST, VALUES_AT_MOST, declared, keep
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
+from ansible.module_utils.dbrelease.core.progress_view import line_of
 from ansible.module_utils.dbrelease.core.safe_names import name_problem
 from ansible.module_utils.dbrelease.report.files import RENDERERS
 from ansible.module_utils.dbrelease.report.model import build
@@ -188,6 +189,29 @@ def test_an_honest_answer_is_kept_as_it_is() -> None:
         "words": None,
         "msg": "a\\x1b[31m\\u202eb\n",
     }
+
+
+PROGRESS = {"step": "dump", "what": "index", "unit": "bytes", "done": 1, "total": 2, "rate": 1, "left_s": 1}
+PROGRESS |= {"run_id": RUN_ID, "at_most": True, "elapsed_s": 1, "at": 1000}
+OWNED_TEXTS = {
+    "a terminal escape": "\x1b]0;owned\x07",
+    "an escape of one character": "\x9bowned",
+    "a line break": "x\nfatal: owned",
+    "a carriage return": "\rowned",
+    "reversed text": "\u202eowned",
+    "a template": "{{ lookup('pipe', 'owned') }}",
+}
+
+
+@pytest.mark.parametrize("text", OWNED_TEXTS.values(), ids=OWNED_TEXTS)
+@pytest.mark.parametrize("key", [*PROGRESS, "invented"])
+def test_of_a_progress_file_only_numbers_and_known_words_are_shown(key: str, text: str) -> None:
+    assert line_of(f"1000\n{json.dumps(PROGRESS)}", RUN_ID)
+    states = [{**PROGRESS, key: value} for value in (text, [text], {text: text})] + [{**PROGRESS, text: text}]
+    answers = [f"1000\n{json.dumps(state, ensure_ascii=raw)}" for state in states for raw in (False, True)]
+    for answer in [*answers, f"1000\n{text}", f"{text}\n{json.dumps(PROGRESS)}", text]:
+        line = line_of(answer, RUN_ID)
+        assert "owned" not in line and line.isascii() and line.isprintable(), answer
 
 
 def test_an_answer_without_an_end_is_refused_while_it_is_read() -> None:
