@@ -18,6 +18,7 @@ from ansible.module_utils.dbrelease.monitor.database import connections_allowed
 from ansible.module_utils.dbrelease.monitor.queue import sample_queue
 from monitor_sample import act
 from psycopg2.extensions import connection as Connection
+from shown_progress import shown_progress
 from waits import until
 
 CHECK = {
@@ -142,6 +143,16 @@ def test_a_sample_waits_until_it_is_due(params: dict[str, Any]) -> None:
         begun = time.monotonic()
         assert act({**params, "run": run, "watch": watch}, False)["verdict"] == "pass"
         assert least < time.monotonic() - begun < most
+
+
+def test_the_wait_for_a_sample_shows_how_much_of_the_watch_has_passed(
+    params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = shown_progress(monkeypatch)
+    params["watch"] = {"started_at": moment(time.time_ns()), "seconds": 60, "interval_seconds": 1}
+    for _ in range(2):
+        assert act(params, False)["verdict"] == "pass"
+    assert {(state["step"], state.get("unit"), state.get("total")) for state in shown} == {("watch", "seconds", 60)}
 
 
 def test_a_run_that_was_taken_over_takes_no_sample(params: dict[str, Any]) -> None:
