@@ -20,12 +20,14 @@ from psycopg2.extensions import (
     PYDATETIMETZARRAY,
     PYINTERVAL,
     PYINTERVALARRAY,
+    TRANSACTION_STATUS_ACTIVE,
     TRANSACTION_STATUS_INERROR,
 )
 
 from ..core.errors import ReleaseError
 from ..core.options import VERSION_TABLE
 from ..core.redaction import Secret, learn
+from ..core.signals import WAITS
 from . import transport
 
 Connection = psycopg2.extensions.connection
@@ -159,6 +161,12 @@ class Session(psycopg2.extensions.connection):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.role_settings = self.own_settings = {}
+        WAITS.add(self)
+
+    def interrupt(self) -> None:
+        """Cancel the statement that is running, if there is one."""
+        if self.get_transaction_status() == TRANSACTION_STATUS_ACTIVE:
+            self.cancel()
 
 
 def connect(login: Login, application_name: str, *, read_only: bool = False) -> Session:

@@ -22,7 +22,7 @@ LOCK = {"timeout_ms": 100, "attempts": 3, "deadline_seconds": 20}
 
 def moved(world: World, revision: str) -> None:
     """By a script, which has the same mover as Alembic."""
-    params = {"script": f"{SLOWLY} UPDATE alembic_version SET version_num = '{revision}'", "lock": LOCK}
+    params: dict[str, Any] = {"script": f"{SLOWLY} UPDATE alembic_version SET version_num = '{revision}'", "lock": LOCK}
     params |= {"from_revision": "1a2b3c4d5e6f", "revision": revision, "bookkeeping_table": "alembic_version"}
     params |= {"timeout_seconds": 60, "session_settings": {}, "log_label": "log"}
     assert sql_script.act({**world.base(), **params}, False)["changed"]
