@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,9 +26,18 @@ ARTIFACTS = ROOT / "artifacts/staging"
 POSTGRES, REDIS = "drawing_postgres", "drawing_redis"
 BACKEND, WORKER = "drawing_backend", "drawing_celery_worker"
 SESSION_ENDS_S = 5
+LONGEST_WAIT_S = 120
 API = "http://localhost:8001/api/v1"
 # By playbook, for tests of something else: what a rehearsal finds would keep a deploy from its fault.
 UNREHEARSED = {"deploy_8_1a.yml": ("-e", "rehearsal=off")}
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = LONGEST_WAIT_S) -> None:
+    """Return when the condition is true; after so many seconds the test fails, and says what did not happen."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"It did not happen within {seconds:g} s: {what}."
+        time.sleep(0.1)
 
 
 @dataclass(frozen=True)

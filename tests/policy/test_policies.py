@@ -26,6 +26,9 @@ SPECS = "meta/argument_specs.yml"
 PINNED = re.compile(r"\./\S+|[\w.-]+/[\w./-]+@[0-9a-f]{40}")
 A_LOGIN = re.compile(r"\s+(login_(?!password: .\{\{ run_login)\w+: |ssl_(mode|root_cert): |run: .\{\{ run_opened)")
 BARE_RESULT = re.compile(r"\{\{ (run_opened|run_release|run_containers|\w+_result)[\w.]* \}\}")
+WAIT_IN_WORDS = re.compile(r"(?<![\w.-])(?:pg_)?sleep(?:\s+[\d.]|\s*\()|\bpg_sleep_(?:for|until)\b")
+# Without one of these options a task of wait_for waits for a fixed time.
+CONDITIONS = {"host", "port", "path", "search_regex"}
 TASK_START = re.compile(r"^\s*- ")
 
 Policy = Callable[[Path], Iterator[str]]
@@ -428,15 +431,19 @@ def the_map_shows_every_folder(root: Path) -> Iterator[str]:
 def a_test_waits_for_a_condition(root: Path) -> Iterator[str]:
     """A wait for a fixed time is too long on an idle machine, and too short on a busy one.
 
-    A loop that polls may pause. What acts a slow or a hanging program says so in its line: `# plays: ...`.
+    A loop that polls may pause. What acts a slow or a hanging program says so in its line: `# plays: ...`. Where whole
+    runs are tested, that also holds for the shell and for SQL in strings, and tasks of a playbook have no exception.
     """
     for path in files_of(root):
         name = path.relative_to(root)
-        if name.parts[0] not in ("tests", "releases") or path.suffix != ".py":
+        whole_runs = name.parts[0] == "molecule" or name.parts[:2] == ("tests", "faults")
+        if whole_runs and path.suffix in (".yml", ".yaml"):
+            yield from (f"{name}: a fixed wait: {wait}" for wait in waits_in_tasks(yaml_of(path)))
+        if path.suffix != ".py" or not (whole_runs or name.parts[0] in ("tests", "releases")):
             continue
         text = text_of(path)
-        lines = text.splitlines()
-        for number in fixed_sleeps(ast.parse(text)):
+        lines, tree = text.splitlines(), ast.parse(text)
+        for number in sorted({*fixed_sleeps(tree), *(waits_in_strings(tree) if whole_runs else ())}):
             if "# plays: " not in lines[number - 1]:
                 yield f"{name}:{number}: a fixed wait: {lines[number - 1].strip()}"
 
@@ -453,6 +460,38 @@ def fixed_sleeps(node: ast.AST, *, polls: bool = False) -> Iterator[int]:
         yield node.lineno
     for inner in ast.iter_child_nodes(node):
         yield from fixed_sleeps(inner, polls=polls)
+
+
+def waits_in_strings(node: ast.AST) -> Iterator[int]:
+    """The lines of strings that wait in a shell or in SQL, or that name the program `sleep` in a list of arguments."""
+    parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+    constants = [each.value for each in parts if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    if waits("...".join(constants)):
+        yield getattr(node, "lineno", 1)
+    for inner in ast.iter_child_nodes(node):
+        if not (isinstance(node, ast.JoinedStr) and isinstance(inner, ast.Constant)):
+            yield from waits_in_strings(inner)
+
+
+def waits_in_tasks(value: Any) -> Iterator[str]:
+    """Every task that waits for a fixed time, and every text that does so in a shell or in SQL."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            module = str(key).removeprefix("ansible.builtin.")
+            if module == "pause" or (module == "wait_for" and not CONDITIONS & {*(inner or {})}):
+                yield f"{key}: {inner}"
+            yield from waits_in_tasks(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from waits_in_tasks(inner)
+    elif isinstance(value, str) and waits(value):
+        yield value
+
+
+def waits(text: str) -> bool:
+    """Whether it sleeps for a fixed time; the loops of a shell may, between two looks at their condition."""
+    outside = re.sub(r"\b(while|until)\b.*?\bdo\b.*?\bdone\b", "", text, flags=re.DOTALL)
+    return text == "sleep" or bool(WAIT_IN_WORDS.search(outside))
 
 
 # What others run for us
@@ -573,7 +612,8 @@ options:
 """
 '''
 SOUND = {
-    "README.md": ".github/ collections/ library/ playbooks/ plugins/ roles/ stack/ tests/ docs/ (docs/guide.md)",
+    "README.md": ".github/ collections/ library/ molecule/ playbooks/ plugins/ roles/ stack/ tests/"
+    " docs/ (docs/guide.md)",
     ".github/workflows/test.yml": """
       - uses: actions/checkout@0123456789abcdef0123456789abcdef01234567  # v5.0.0
       - uses: ./.github/actions/own
@@ -617,6 +657,23 @@ def slow():
     while True:
         act = lambda: time.sleep(1)  # plays: a slow server
 """,
+    "molecule/ship/tests/test_ships.py": """import subprocess
+
+SLOW = "SELECT pg_sleep(2)"  # plays: a slow migration
+
+
+def test_it_ships():
+    subprocess.run(["sh", "-c", "until [ -e /tmp/there ]; do sleep 0.2; done"])
+""",
+    "molecule/ship/converge.yml": """
+- hosts: all
+  any_errors_fatal: true
+  tasks:
+    - name: Wait for the ship
+      ansible.builtin.wait_for:
+        path: /tmp/there
+        timeout: 60
+""",
     "roles/wait/tasks/main.yml": "[]",
     "roles/wait/meta/argument_specs.yml": "argument_specs: {main: {options: {}}}",
     "playbooks/deploy.yml": "- {name: run}\n- {name: recovery}\n",
@@ -640,6 +697,7 @@ def test_a_sound_repository_breaks_no_policy(policy: Policy, tmp_path: Path) -> 
 
 MACHINE, OUTSIDE = "/work" + "/main/", "../" + "shared"  # in two parts: this file is looked at as well
 ROLE = "roles/ship/defaults/main.yml"
+SHIPS, CONVERGE = "molecule/ship/tests/test_ships.py", "molecule/ship/converge.yml"
 PIN = "@0123456789abcdef0123456789abcdef01234567  # v5.0.0"
 WORKFLOW, COMPOSE = ".github/workflows/test.yml", "stack/docker-compose.yml"
 SHIP_SPECS, SHIP_TASKS = "roles/ship/meta/argument_specs.yml", "roles/ship/tasks/main.yml"
@@ -808,6 +866,33 @@ BROKEN: list[tuple[Policy, str, str, str, str]] = [
         "",
         "from time import sleep\nsleep(1)",
         "test_b.py:2: a",
+    ),
+    (
+        a_test_waits_for_a_condition,
+        SHIPS,
+        "until [ -e /tmp/there ]; do sleep 0.2; done",
+        "sleep 2; cat a",
+        "py:7: a fixed",
+    ),
+    (a_test_waits_for_a_condition, SHIPS, '"sh"', '"sleep"', "test_ships.py:7: a fixed"),
+    (a_test_waits_for_a_condition, SHIPS, "  # plays: a slow migration", "", "test_ships.py:3: a fixed"),
+    (a_test_waits_for_a_condition, SHIPS, "", "import time\ntime.sleep(1)", "test_ships.py:2: a fixed"),
+    (a_test_waits_for_a_condition, "tests/faults/a.py", "", "RUN = 'sleep 2 && ship'", "a.py:1: a fixed"),
+    (a_test_waits_for_a_condition, CONVERGE, "path: /tmp/there", "delay: 5", "converge.yml: a fixed wait"),
+    (a_test_waits_for_a_condition, CONVERGE, "path: /tmp/there", "", "converge.yml: a fixed wait"),
+    (
+        a_test_waits_for_a_condition,
+        "molecule/ship/verify.yml",
+        "",
+        "- tasks: [{pause: {seconds: 3}}]",
+        "verify.yml: a fixed wait: pause",
+    ),
+    (
+        a_test_waits_for_a_condition,
+        "molecule/ship/verify.yml",
+        "",
+        "- tasks: [{ansible.builtin.shell: 'ship; sleep 2'}]",
+        "verify.yml: a fixed wait: ship",
     ),
     (the_map_shows_every_folder, "README.md", "library/", "", "README.md does not name library/"),
     (the_map_shows_every_folder, "docs/more.md", "", "x", "README.md does not name docs/more.md"),

@@ -34,6 +34,7 @@ from outside import (
     docker,
     journal,
     play,
+    until,
 )
 
 ONE_SAMPLE = ("-e", "monitor_watch_seconds=0")
@@ -130,7 +131,7 @@ class Slow(BaseHTTPRequestHandler):
     """Between the sample and the API: each answer takes a second longer."""
 
     def do_GET(self) -> None:
-        time.sleep(1)
+        time.sleep(1)  # plays: a slow API
         answer = requests.get(f"http://localhost:8001{self.path}", timeout=30)
         self.send_response(answer.status_code)
         self.send_header("Content-Type", answer.headers["Content-Type"])
@@ -151,6 +152,14 @@ def slow() -> Iterator[None]:
         server.server_close()
 
 
+HEARTBEAT, RESUMED = "/tmp/worker.heartbeat", "/tmp/resumed"
+
+
+def done_in(container: str, *command: str) -> bool:
+    """Whether a command in a container ended with status 0."""
+    return subprocess.run(["docker", "exec", container, *command], check=False, capture_output=True).returncode == 0
+
+
 @contextmanager
 def paused(container: str) -> Iterator[None]:
     docker("pause", container)
@@ -158,7 +167,9 @@ def paused(container: str) -> Iterator[None]:
         yield
     finally:
         docker("unpause", container)
-        time.sleep(3)
+        docker("exec", container, "touch", RESUMED)
+        until(lambda: done_in(container, "test", HEARTBEAT, "-nt", RESUMED), f"{container} sent a heartbeat")
+        docker("exec", container, "rm", RESUMED)
         watch(*ONE_SAMPLE)  # what it has to say about the pause is read here
 
 
@@ -203,7 +214,8 @@ def without_vacuum() -> Iterator[None]:
         sql(f"VACUUM ANALYZE {ASSOCIATIONS}")
 
 
-STANDBY = "/tmp/standby"
+STANDBY, STANDBY_PORT = "/tmp/standby", "5499"
+PSQL = ("psql", "-v", "ON_ERROR_STOP=1", "-U", "user", "-d", "drawing_index")
 
 
 @contextmanager
@@ -211,28 +223,18 @@ def standby_that_stands_still() -> Iterator[None]:
     """A real one, in the database's container, which streams but does not replay any more."""
     server = ("exec", "-u", "postgres", POSTGRES, "sh", "-ec")
     docker(*server, f"rm -rf {STANDBY}; pg_basebackup -U user -D {STANDBY} -R -c fast")
-    settings = (
-        "-p 5499 -c hot_standby=on -c wal_receiver_status_interval=1"  # else it tells of its lag every ten seconds
-    )
+    # By default a standby reports its lag only every ten seconds.
+    settings = f"-p {STANDBY_PORT} -c hot_standby=on -c wal_receiver_status_interval=1"
     docker(*server, f"$(pg_config --bindir)/pg_ctl -D {STANDBY} -w -o '{settings}' -l {STANDBY}.log start")
     try:
         sql("CREATE TABLE noticed AS SELECT 1 AS a")  # the lag is measured by what it has replayed
-        time.sleep(1)
-        docker(
-            "exec",
-            POSTGRES,
-            "psql",
-            "-U",
-            "user",
-            "-d",
-            "drawing_index",
-            "-p",
-            "5499",
-            "-c",
-            "SELECT pg_wal_replay_pause()",
-        )
+        until(lambda: there("to_regclass('noticed') IS NOT NULL", STANDBY_PORT), "the standby replayed a table")
+        docker("exec", POSTGRES, *PSQL, "-p", STANDBY_PORT, "-c", "SELECT pg_wal_replay_pause()")
+        paused = "pg_get_wal_replay_pause_state() = 'paused'"
+        until(lambda: there(paused, STANDBY_PORT), "the standby paused its replay")
         sql("DROP TABLE noticed")
-        time.sleep(4)
+        lags = "EXISTS (SELECT FROM pg_stat_replication WHERE replay_lag > interval '3 seconds')"
+        until(lambda: there(lags), "the standby lagged by 3 s")
         with RELEASES.edited("lag_seconds: 60", "lag_seconds: 2"):
             yield
     finally:
@@ -240,7 +242,12 @@ def standby_that_stands_still() -> Iterator[None]:
 
 
 def sql(text: str) -> None:
-    docker("exec", POSTGRES, "psql", "-v", "ON_ERROR_STOP=1", "-U", "user", "-d", "drawing_index", "-c", text)
+    docker("exec", POSTGRES, *PSQL, "-c", text)
+
+
+def there(condition: str, port: str = "5432") -> bool:
+    """Whether a condition is true on the server at that port of the database's container."""
+    return docker("exec", POSTGRES, *PSQL, "-p", port, "-Atc", f"SELECT {condition}").strip() == "t"
 
 
 def logged(container: str, text: str) -> Callable[[], AbstractContextManager[None]]:
@@ -264,14 +271,16 @@ def failing_statement() -> AbstractContextManager[None]:
 @contextmanager
 def crowded() -> Iterator[None]:
     """Somebody opens sessions and keeps them; they end in order, so that the server logs no error of it."""
-    session = "(while [ -e /tmp/crowd ]; do sleep 1; done) | psql -U user -d drawing_index &"
+    session = "(while [ -e /tmp/crowd ]; do sleep 1; done) | PGAPPNAME=crowd psql -U user -d drawing_index &"
+    connected = "(SELECT count(*) FROM pg_stat_activity WHERE application_name = 'crowd') = "
     docker("exec", "--detach", POSTGRES, "sh", "-c", f"touch /tmp/crowd; for n in $(seq 30); do {session} done; wait")
-    time.sleep(2)
+    until(lambda: there(f"{connected}30"), "all sessions of the crowd were connected")
     try:
         with RELEASES.edited("of_maximum: 0.8", "of_maximum: 0.3"):
             yield
     finally:
         docker("exec", POSTGRES, "rm", "/tmp/crowd")
+        until(lambda: there(f"{connected}0"), "the sessions of the crowd ended")
 
 
 FAILING: list[tuple[str, Callable[[], AbstractContextManager[None]], list[str], str, str]] = [
@@ -511,9 +520,9 @@ def test_a_scheduled_entry_takes_a_sample_and_ends_by_itself(
     subprocess.run(["sh", "-c", command], env=bare, check=True)
     assert len(samples()) == before + 1
     assert " UTC " in (ARTIFACTS / "scheduled-staging.log").read_text(), "what it said is kept"
-    (until,) = [word for word in command.split() if word.isdigit()]
-    assert 48 * 3600 < int(until) - time.time() < 51 * 3600
-    subprocess.run(["sh", "-c", command.replace(until, "1")], env=bare, check=True)
+    (end,) = [word for word in command.split() if word.isdigit()]
+    assert 48 * 3600 < int(end) - time.time() < 51 * 3600
+    subprocess.run(["sh", "-c", command.replace(end, "1")], env=bare, check=True)
     assert table.read_text() == "@daily true\n", "the others' entries stay"
     assert len(samples()) == before + 1
 

@@ -82,7 +82,7 @@ POINTS = {
         "release.yml", "sql: ANALYZE drawing", "sql: ANALYZE no_such_drawing", "rehearse.finalize", "does not exist"
     ),
     "it blocks writers": Point(
-        *begins("LOCK TABLE drawings IN SHARE MODE; SELECT pg_sleep(2)"),
+        *begins("LOCK TABLE drawings IN SHARE MODE; SELECT pg_sleep(2)"),  # plays: a slow migration
         "rehearse.budget.write_wait",
         "A writer of public.drawings waited",
     ),

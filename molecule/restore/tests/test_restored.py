@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-import time
 from collections.abc import Iterator
 from shutil import rmtree
 from typing import Any
 
 import pytest
 import requests
-from outside import API, BACKEND, POSTGRES, ROOT, STATE, WORKER, Playbook, Psql, docker, journal, play
+from outside import API, BACKEND, POSTGRES, ROOT, STATE, WORKER, Playbook, Psql, docker, journal, play, until
 
 LIVE = "drawing_index"
 TABLES = ("alembic_version", "components", "drawings", "projects")
@@ -51,14 +50,17 @@ def before(psql: Psql) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def drawing(before: dict[str, str]) -> str:
-    return written("Written after the deploy")
+def drawing(psql: Psql, before: dict[str, str]) -> str:
+    """A drawing that the worker has processed: nobody writes to its row any more."""
+    identity = written("Written after the deploy")
+    status = f"SELECT processing_status FROM drawings WHERE id = '{identity}'"
+    until(lambda: psql.value(status) == "completed", "the worker processed the new drawing")
+    return identity
 
 
 @pytest.fixture(scope="session")
 def restored(psql: Psql, drawing: str) -> Playbook:
     """The default backup, restored over a release that has been written to; its container was made anew before."""
-    time.sleep(1)  # the worker processes the new drawing
     recreate()
     done = play("restore_8_1a.yml")
     assert done.status == 0, done.output
