@@ -21,7 +21,10 @@ description:
   - The output of Alembic is saved, without passwords. Its exit status counts, and the revision is read back from
     the database after any end.
   - After a timeout or a lost connection the module ends the server sessions of its own Alembic.
-extends_documentation_fragment: [environment, login, run, lock, backend]
+  - While an upgrade runs, its sessions are sampled. Where another session waits longer than C(budget.write_wait_ms)
+    for a lock that the upgrade holds, its sessions are terminated and the upgrade fails, unless a part of it may
+    already be committed. The revision is then unchanged.
+extends_documentation_fragment: [environment, login, run, lock, backend, budget]
 options:
   workdir:
     description: Folder to run Alembic in, without O(backend_container).
@@ -185,6 +188,7 @@ from typing import Any
 
 from ansible.module_utils.dbrelease.core.options import (
     BACKEND_OPTIONS,
+    BUDGET_OPTIONS,
     ENVIRONMENT_OPTIONS,
     LOCK_OPTIONS,
     LOGIN_OPTIONS,
@@ -198,6 +202,7 @@ OPTIONS: Options = {
     **LOGIN_OPTIONS,
     **RUN_OPTIONS,
     **BACKEND_OPTIONS,
+    **BUDGET_OPTIONS,
     **ENVIRONMENT_OPTIONS,
     **LOCK_OPTIONS,
     "workdir": {"type": "path"},

@@ -21,8 +21,11 @@ description:
     a growing pause, outside any transaction. The failure after the last attempt names the sessions that blocked it.
   - What cannot run in a transaction, like CREATE INDEX CONCURRENTLY or VACUUM, is not supported. A step whose text
     contains BEGIN, COMMIT or ROLLBACK fails.
+  - The sessions of the steps are sampled. Where the same run has upgraded, both together are held against O(budget), as
+    C(migrate.budget.*), and against what the rehearsal of this run had forecast, as C(migrate.forecast). What is over
+    it is V(inconclusive), because it is committed.
   - Fails at the first step that fails, with the proofs of all. Journals the step V(finalize).
-extends_documentation_fragment: [login, run, lock, services]
+extends_documentation_fragment: [login, run, lock, services, budget]
 options:
   steps:
     description: The steps, in their order.
@@ -192,15 +195,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.dbrelease.core.options import (
+    BUDGET_OPTIONS,
     LOCK_OPTIONS,
     LOGIN_OPTIONS,
     RUN_OPTIONS,
     SERVICES_OPTIONS,
     Options,
 )
+from ansible.module_utils.dbrelease.migrate.cost_claims import cost_claims
 from ansible.module_utils.dbrelease.migrate.finalize import finalize
 from ansible.module_utils.dbrelease.migrate.throttle import Throttle
 from ansible.module_utils.dbrelease.module import run_module
+from ansible.module_utils.dbrelease.observe.live import LiveObserver
 from ansible.module_utils.dbrelease.runs.work import Work
 
 OPTIONS: Options = {
@@ -208,6 +214,7 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     **LOCK_OPTIONS,
     **SERVICES_OPTIONS,
+    **BUDGET_OPTIONS,
     "steps": {
         "type": "list",
         "elements": "dict",
@@ -240,19 +247,27 @@ OPTIONS: Options = {
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Run the steps, or report which would run."""
     work = Work.of(params, check_mode)
+    name = params["application_name"]
+    observer = None if check_mode else LiveObserver(work.login, name, params["tables"])
     with work.journal.step("finalize") as step, work.alone_on_database():
-        return finalize(
+        result = finalize(
             work.login,
             params["steps"],
             params["checks"],
             params["lock"],
             params["services"],
-            params["application_name"],
+            name,
             step,
             check_mode=check_mode,
             throttle=Throttle.of(params.get("throttle"), params.get("api") or {}, params["services"]),
             run=work.run,
+            observer=observer,
         )
+        if observer:
+            claims = cost_claims(work.journal, step, params["budget"])
+            step.prove(*claims)
+            result["proofs"] += [claim.as_dict() for claim in claims]
+    return result
 
 
 def main() -> None:

@@ -62,6 +62,18 @@ LOCK_OPTIONS: Options = {
         },
     },
 }
+BUDGET_OPTIONS: Options = {
+    "tables": {"type": "list", "elements": "str", "default": []},
+    "budget": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "write_wait_ms": {"type": "int", "default": 1000},
+            "duration_seconds": {"type": "float"},
+            "size_bytes": {"type": "int"},
+        },
+    },
+}
 SERVICES_OPTIONS: Options = {
     "services": {
         "type": "dict",

@@ -8,11 +8,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from psycopg2.extensions import cursor as Cursor
+
 from ..core.errors import ReleaseError
 from ..core.journal import Run
 from ..core.journal import Step as JournalStep
 from ..core.progress import Counter, progress_of
 from ..core.proof import Proof, failures, not_run, sentence
+from ..observe.live import LiveObserver
 from ..postgres.could_not_run import could_not_run
 from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import LockLimits, LockWatch, retrying, watch_blockers
@@ -82,6 +85,7 @@ class Finalizer:
     keep_unproven: bool = False  # a step whose checks fail is committed, and the proofs report them
     run_shown: Run | None = None  # whose progress is shown, and written to the step of the journal
     journal_step: JournalStep | None = None
+    observer: LiveObserver | None = None
 
     def plan(self, steps: Sequence[Step]) -> Finalized:
         """Determine which steps would run; reads only."""
@@ -136,8 +140,13 @@ class Finalizer:
     def _watched(self, done: Finalized) -> Iterator[LockWatch]:
         """What the watch did to sessions that blocked is known, and proved, once it has ended."""
         watch = LockWatch()
+
+        def look(cursor: Cursor, _: list[Row]) -> None:
+            if self.observer:
+                self.observer.look(cursor)
+
         try:
-            with watch_blockers(self.login, self.application_name, limits=self.limits) as watch:
+            with watch_blockers(self.login, self.application_name, look, self.limits) as watch:
                 done.lock_waits, done.ended_sessions = watch.seen, watch.acts.rows
                 yield watch
         finally:
@@ -267,10 +276,11 @@ def finalize(
     check_mode: bool,
     throttle: Throttle | None = None,
     run: Run | None = None,
+    observer: LiveObserver | None = None,
 ) -> dict[str, Any]:
     """Return the module's result; a failure has the same facts. throttle: by default no step pauses.
 
-    run: the run whose progress is shown.
+    run: the run whose progress is shown. observer: samples the session of the steps.
     """
     declared = [Step.of(step) for step in steps]
     limits, guards = LockLimits.of(lock), StepGuards.of(services)
@@ -283,6 +293,7 @@ def finalize(
         throttle or Throttle(),
         run_shown=run,
         journal_step=journal_step,
+        observer=observer,
     )
     done = Finalized()
     try:
@@ -296,6 +307,8 @@ def finalize(
     finally:
         journal_step.prove(*done.proofs)
         journal_step.facts.update(done.facts(), transactions=done.transactions)
+        if observed := observer.observation() if observer else None:
+            journal_step.facts["observation"] = observed.as_dict()
     proofs = [proof.as_dict() for proof in done.proofs]
     ran = {step.name for step in done.steps if step.changed}
     shown = "".join(f"-- {step.title}\n{step.sql.strip()}\n" for step in declared if step.name in ran)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from ..core.errors import ReleaseError
 from ..core.journal import Run, Step, utc_now
 from ..core.progress import progress_of
 from ..core.proof import Proof
+from ..observe.live import LiveObserver
+from ..observe.observation import Observation
 from ..postgres.fingerprints import position, write_counters
 from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
@@ -23,6 +25,7 @@ from ..postgres.terminate import end_sessions
 from ..postgres.writers import WriterWatch
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge
+from .over_budget import OverBudget
 
 BLOCKERS_PROOF = "migrate.blockers"
 # A server restarts all its processes when one was killed, and accepts connections once it has recovered.
@@ -53,6 +56,8 @@ class Task:
     run: Run
     log: MigrationLog
     settings: Mapping[str, str]
+    observed: Sequence[str] | None = None  # tables of a live upgrade, which is then observed
+    write_wait_ms: float | None = None  # it is stopped where others wait longer for it
 
     @property
     def name(self) -> str:
@@ -102,6 +107,8 @@ class Moved:
     ended_sessions: list[Row]  # what the release allows to do to sessions that blocked
     writers: Row  # whose transactions those of that time were, from WriterWatch.facts()
     made_when_started: list[str]  # before the migration, as pg_dump names it
+    observation: Observation | None
+    longest_wait: Row | None  # of a session of others, for it
 
 
 def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: Step | None = None) -> Moved:
@@ -115,8 +122,15 @@ def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: 
     begun, started_at = time.monotonic(), utc_now().isoformat(timespec="milliseconds")
     watch, cause, attempts = LockWatch(), "", 0
     writers = WriterWatch(task.name, login.database, task.table)
+    observer = LiveObserver(login, task.name, task.observed or ())
+    budget = OverBudget(
+        login, task.name, task.table, move.from_revision, before["since"], task.write_wait_ms, writers.observed
+    )
 
     def look(cursor: Cursor, blocked_by: list[Row]) -> None:
+        if task.observed is not None:
+            observer.look(cursor)
+            budget.look(cursor)
         writers.look(cursor)
         engine.look(cursor, blocked_by)
 
@@ -126,9 +140,12 @@ def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: 
         if remaining_s < SHORTEST_S:
             raise ReleaseError(f"{move.title} was stopped (its {task.timeout_s} s are used up)")
         attempts += 1
+        budget.begin()
         try:
             engine.attempt(f"{utc_now().isoformat(timespec='seconds')} attempt {attempts}: ", remaining_s, watch)
         except ContendedError as error:
+            if budget.stopped:
+                return  # which says why it ended
             # It may have committed before it met the lock: it is tried again only where the revision is unchanged.
             if revisions_or_none(login, task.table) != [move.from_revision]:
                 if engine.outcome("").status is None:
@@ -147,6 +164,9 @@ def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: 
         cause = error.message
     duration_ms = round((time.monotonic() - begun) * 1000)
     ended = engine.outcome(cause)
+    if ended.status != 0 and budget.stopped:
+        cause = f"{move.title} was stopped ({budget.cause()})"
+        ended = replace(ended, cause=cause)
     if cause or ended.status != 0:
         engine.end()
         end_sessions(login, task.name)
@@ -155,8 +175,21 @@ def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: 
     proofs = [with_invalid_indexes(judge(move, outcome), login), *engine.proofs(), task.log.close()]
     proofs += watch.acts.proofs(BLOCKERS_PROOF)
     after = read_counters(login) if revisions is not None else None
-    seen, acts, facts = list(watch.seen), list(watch.acts.rows), writers.facts()
-    return Moved(proofs, revisions, started_at, duration_ms, attempts, seen, before, after, acts, facts, made)
+    return Moved(
+        proofs,
+        revisions,
+        started_at,
+        duration_ms,
+        attempts,
+        lock_waits=list(watch.seen),
+        before=before,
+        after=after,
+        ended_sessions=list(watch.acts.rows),
+        writers=writers.facts(),
+        made_when_started=made,
+        observation=observer.observation(),
+        longest_wait=budget.longest(),
+    )
 
 
 def with_invalid_indexes(proof: Proof, login: Login) -> Proof:

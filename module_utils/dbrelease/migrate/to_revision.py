@@ -146,7 +146,19 @@ def _move(
         else:
             step.facts.update(method="sql")
         table, timeout_s = params["bookkeeping_table"], params["timeout_seconds"]
-        task = Task(move, login, table, limits, timeout_s, journal.run, log, settings)
+        observed = list(params["tables"]) if move.direction == "upgrade" else None
+        task = Task(
+            move,
+            login,
+            table,
+            limits,
+            timeout_s,
+            journal.run,
+            log,
+            settings,
+            observed,
+            params["budget"]["write_wait_ms"] if observed is not None else None,
+        )
         engine = (
             Alembic(task, commands, params["command"], starting_writes) if commands else Script(task, params["script"])
         )
@@ -192,8 +204,12 @@ class _Failed(ReleaseError):
 
 def _facts(moved: Moved) -> dict[str, Any]:
     keys = (*MOVED, "revisions", "before", "after", "writers")
-    made = {MADE_WHEN_STARTED: moved.made_when_started} if moved.made_when_started else {}
-    return {key: getattr(moved, key) for key in keys} | made
+    facts = {key: getattr(moved, key) for key in keys}
+    if moved.made_when_started:
+        facts[MADE_WHEN_STARTED] = moved.made_when_started
+    if moved.observation:
+        facts.update(observation=moved.observation.as_dict(), longest_wait=moved.longest_wait)
+    return facts
 
 
 def _empty(move: Move) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ..postgres.session import Row
 from .catalog_changes import CatalogState, changes, rewritten
 from .observation import CONFLICTS, ROW_LOCK, STRENGTH, WRITER_MODE, Fault, Lock, Observation, Statement, TableWait
 from .probe import Probe, Wait
-from .samples import Held, Ran, Samples
+from .sampler import Held, Ran, Samples
 from .statement_log import Logged
 
 KEPT_STATEMENTS = 200
@@ -46,6 +46,7 @@ class Record:
     temporary: Sequence[int] | None
     may_lag: bool
     problems: list[str]
+    probed: bool = True
 
 
 class Account:
@@ -91,6 +92,7 @@ class Account:
             temp_bytes=temporary[1],
             size_bytes=figures["size_bytes"] - was["size_bytes"],
             not_observed=tuple(self.problems),
+            probed=self.record.probed,
         )
 
     def _statements(self) -> list[Statement]:

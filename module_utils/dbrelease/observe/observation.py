@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..core.json_shape import EACH, difference
@@ -119,7 +119,8 @@ class Observation:
     statements: at most so many as fit a journal; statements_total says how many ran. transactions: those that wrote.
     kinds: what was locked and is no table, and what it is instead, such as `view`.
     wal_bytes, temp_bytes and size_bytes are the server's and the database's, and so include what others wrote
-    meanwhile. not_observed: sentences on what could not be observed, and why.
+    meanwhile. not_observed: sentences on what could not be observed, and why. probed: false where no probe requested
+    locks beside the migration, as on a live database: then a lock is known only by how long it was held.
     """
 
     duration_ms: float
@@ -137,6 +138,7 @@ class Observation:
     temp_bytes: int = 0
     size_bytes: int = 0
     not_observed: tuple[str, ...] = field(default=())
+    probed: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """For the journal."""
@@ -164,6 +166,66 @@ class Observation:
     def statement(self, number: int | None) -> Statement | None:
         """The statement of that number, if it was kept."""
         return next((one for one in self.statements if one.number == number), None)
+
+
+def joined(first: Observation, second: Observation) -> Observation:
+    """Two observations of one migration, the second of what it did after the first."""
+    offset = first.statements_total
+    later = replace(
+        second,
+        statements=tuple(
+            replace(one, number=one.number + offset, start_ms=one.start_ms + first.duration_ms)
+            for one in second.statements
+        ),
+        waits=tuple(
+            replace(wait, writer=_numbered(wait.writer, offset), reader=_numbered(wait.reader, offset))
+            for wait in second.waits
+        ),
+    )
+    sums = (
+        "duration_ms",
+        "samples",
+        "statements_total",
+        "transactions",
+        "wal_bytes",
+        "size_bytes",
+        "temp_files",
+        "temp_bytes",
+    )
+    unions = ("rewritten", "changes", "not_observed")
+    parts: dict[str, Any] = {
+        "largest_gap_ms": max(first.largest_gap_ms, second.largest_gap_ms),
+        "statements": first.statements + later.statements,
+        "waits": _longest((*first.waits, *later.waits)),
+        "probed": first.probed and second.probed,
+        "kinds": {**first.kinds, **second.kinds},
+        **{name: getattr(first, name) + getattr(second, name) for name in sums},
+        **{name: tuple(dict.fromkeys(getattr(first, name) + getattr(second, name))) for name in unions},
+    }
+    return replace(later, **parts)
+
+
+def _numbered(fault: Fault | None, offset: int) -> Fault | None:
+    if fault is None:
+        return None
+    numbers = {"statement": fault.statement, "through": fault.through}
+    return replace(fault, **{name: n + offset for name, n in numbers.items() if n is not None})  # type: ignore[arg-type]
+
+
+def _longest(waits: Sequence[TableWait]) -> tuple[TableWait, ...]:
+    """By table, the writer's and the reader's longest wait; one that was not observed is none that was short."""
+    found: dict[str, TableWait] = {}
+    for wait in waits:
+        known = found.setdefault(wait.table, wait)
+        if known is wait:
+            continue
+        parts: dict[str, Any] = {"rows": known.rows + wait.rows, "gap_ms": max(known.gap_ms, wait.gap_ms)}
+        for role in ("writer", "reader"):
+            times = [getattr(one, f"{role}_ms") for one in (known, wait)]
+            longer = wait if None not in times and times[1] > times[0] else known
+            parts |= {f"{role}_ms": None if None in times else max(times), role: getattr(longer, role)}
+        found[wait.table] = replace(known, **parts, finished=known.finished and wait.finished)
+    return tuple(found.values())
 
 
 def _statement(content: Mapping[str, Any]) -> Statement:

@@ -9,24 +9,22 @@ Usage:
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 
 import psycopg2
 from psycopg2.extras import RealDictCursor
 
 from ..postgres.catalog import find_table
-from ..postgres.session import Login, Row, connect, select, server_reason
-from .attribution import Account, Record, merged, tag_of
+from ..postgres.session import Login, connect, select, server_reason
+from .attribution import Account, Record, merged
 from .catalog_changes import read_catalog
 from .observation import READER_MODE, WRITER_MODE, Observation
 from .probe import APPLICATION_NAME as PROBE_NAME
 from .probe import Probe
-from .samples import Blocked, Held, Ran, Samples
+from .sampler import FIGURES, Ran, Sampler, may_not_see
 from .statement_log import KEPT_CHARACTERS as LOGGED_CHARACTERS
 from .statement_log import Logged, StatementLog, TemporaryFile, UnreadableError
 
@@ -37,32 +35,7 @@ STOP_S = 2.0
 PROBED_AT_MOST = 16
 # From this version on a session's statistics are the server's when it has ended, and not half a second later.
 COUNTS_AT_ONCE = 150000
-HIDDEN = "<insufficient privilege>"
 
-# Prepared: planning it each time takes longer than executing it.
-SAMPLE = """
-PREPARE dbrelease_sample (oid, int[]) AS
-WITH locks AS MATERIALIZED (
-  SELECT pid, json_agg(json_build_array(relation::int8, mode, granted)) AS held FROM pg_locks
-  WHERE locktype = 'relation' AND database = $1 AND relation >= 16384 GROUP BY pid)
-SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS now, a.pid, a.application_name AS application,
-       a.state, a.query, extract(epoch FROM a.query_start)::float8 * 1000 AS query_start,
-       extract(epoch FROM a.state_change)::float8 * 1000 AS state_change,
-       a.backend_xid::text AS xid, a.wait_event_type = 'Lock' AS waiting, locks.held,
-       CASE WHEN a.pid = ANY ($2) AND a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid) END AS blockers
-FROM pg_stat_activity a LEFT JOIN locks USING (pid)
-WHERE a.datid = $1 AND a.pid <> pg_backend_pid()
-  AND coalesce(a.backend_type, 'client backend') = 'client backend'
-"""
-TAKE_SAMPLE = "EXECUTE dbrelease_sample (%(database)s, %(probes)s)"
-NOW = "SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS now"
-# Only the database's own figures: an aggregate of the cluster would have those of others.
-FIGURES = """
-SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS now, d.oid::int8 AS database,
-       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::int8 AS wal_bytes, s.temp_files::int8 AS temp_files,
-       s.temp_bytes::int8 AS temp_bytes, pg_database_size(d.oid)::int8 AS size_bytes
-FROM pg_database d JOIN pg_stat_database s ON s.datid = d.oid WHERE d.datname = current_database()
-"""
 LEAVES = """
 WITH RECURSIVE family (oid) AS (
   SELECT %s::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN family f ON i.inhparent = f.oid)
@@ -124,7 +97,6 @@ class _Observer:
         self.probes: list[tuple[Probe, Probe]] = []
         self.log: StatementLog | None = None
         self.temporary: list[int] | None = None
-        self.samples = Samples()
         self.sql = ""
         self._declared = tables
         self._session = connect(login, APPLICATION_NAME)
@@ -141,7 +113,8 @@ class _Observer:
             self.probes.append((Probe(self.login, oid, name, WRITER_MODE), Probe(self.login, oid, name, READER_MODE)))
         self.pids = {probe.pid for pair in self.probes for probe in pair}
         (self.figures,) = select(self._cursor, FIGURES)
-        self.samples.last_ms = self.figures["now"]
+        self.sampler = Sampler(self.application, self.figures, self.pids, (PROBE_NAME, APPLICATION_NAME))
+        self.samples = self.sampler.samples
         self.began_s = self.ended_s = time.monotonic()
         for probe in self._all_probes():
             probe.start()
@@ -231,13 +204,11 @@ class _Observer:
             )
 
     def _sample_on(self) -> None:
-        given = {"database": self.figures["database"], "probes": list(self.pids)}
         pause, known = PAUSE_S, (0, 0)
         try:
-            self._cursor.execute(SAMPLE)
             while True:
                 last = self._stopping.is_set()
-                self._note(select(self._cursor, TAKE_SAMPLE, given))
+                self.sampler.take(self._cursor)
                 if last:
                     return
                 before, known = known, (len(self.samples.ran), len(self.samples.held))
@@ -246,78 +217,13 @@ class _Observer:
         except psycopg2.Error as error:
             self.problems.append(f"The sampler ended early: {server_reason(error)}.")
 
-    def _note(self, rows: list[Row]) -> None:
-        samples = self.samples
-        # The probes are always among the rows, unless there are none.
-        now = rows[0]["now"] if rows else select(self._cursor, NOW)[0]["now"]
-        before, gap = samples.last_ms, now - samples.last_ms
-        present: set[tuple[int, int, str]] = set()
-        for row in rows:
-            if row["blockers"]:
-                self._note_blocked(row["pid"], row["blockers"], before, now)
-            if row["application"] in (PROBE_NAME, APPLICATION_NAME):
-                continue
-            samples.applications[row["pid"]] = row["application"]
-            if self.application and row["application"] != self.application:
-                self._note_locks(row, before, now, present)
-                continue
-            self._note_statement(row, gap, now)
-            self._note_locks(row, before, now, present)
-        for key in set(samples.open) - present:
-            del samples.open[key]
-        samples.count += 1
-        samples.largest_gap_ms = max(samples.largest_gap_ms, gap)
-        samples.last_ms = now
-
-    def _note_blocked(self, pid: int, blockers: list[int], before: float, now: float) -> None:
-        known = self.samples.blocked.setdefault(pid, [])
-        if not known or known[-1].last_ms != before:
-            known.append(Blocked(now, now))
-        known[-1].last_ms = now
-        known[-1].pids.update(blockers)
-
-    def _note_statement(self, row: Row, gap: float, now: float) -> None:
-        samples, pid = self.samples, row["pid"]
-        if row["query"] == HIDDEN:
-            samples.hidden = True
-        if row["query_start"] is None:
-            return
-        current = samples.current.get(pid)
-        if current is None or current.begin_ms != row["query_start"]:
-            # What ended before the block is the session's last statement still.
-            if row["state"] != "active" and row["state_change"] < self.figures["now"]:
-                return
-            current = samples.current[pid] = Ran(pid, row["query_start"], row["query_start"], row["query"])
-            samples.ran.append(current)
-        current.last_ms = now
-        current.end_ms = now if row["state"] == "active" else max(current.begin_ms, row["state_change"])
-        if row["waiting"] and row["state"] == "active":
-            current.lock_wait_ms += gap
-        if row["xid"]:
-            samples.transactions.add((pid, row["xid"]))
-
-    def _note_locks(self, row: Row, before: float, now: float, present: set[tuple[int, int, str]]) -> None:
-        for oid, mode, granted in row["held"] or ():
-            key = (row["pid"], oid, _words(mode))
-            present.add(key)
-            held = self.samples.open.get(key)
-            if held is None:
-                held = self.samples.open[key] = Held(*key, before, now, now)
-                self.samples.held.append(held)
-            held.last_ms = now
-            if granted and held.granted_ms is None:
-                held.granted_ms = now
-
     def _statements(self) -> list[Ran]:
         """The sampled statements, and those of the log, each once."""
         ran = self.samples.ran
         if self.samples.hidden:
-            self.problems.append(
-                f"The role {self.login.user} may not see what other roles execute, so that texts and durations are "
-                "missing: make it a member of pg_monitor."
-            )
+            self.problems.append(may_not_see(self.login.user))
         if self.log is None:
-            return sorted((replace(one, tag=tag_of(one.text)) for one in ran), key=lambda one: one.begin_ms)
+            return merged(ran, [])
         own = {self._session.info.backend_pid, *self.pids}
         try:
             entries = self.log.read(self.login.database, self.application, own)
@@ -331,8 +237,3 @@ class _Observer:
         self.temporary = [one.bytes for one in entries if isinstance(one, TemporaryFile)]
         self.samples.transactions |= {(one.pid, one.xid) for one in logged if one.xid}
         return merged(ran, logged)
-
-
-def _words(mode: str) -> str:
-    """`ShareRowExclusiveLock` as SQL writes it: `SHARE ROW EXCLUSIVE`."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper()

@@ -88,6 +88,10 @@ class WriterWatch:
             self.intervals.append(between(self._last, sample, unseen))
         self._last = sample
 
+    def observed(self) -> int:
+        """How many transactions of the sessions of that name were observed to write."""
+        return len(self._own)
+
     def _unseen(self, before: Sample, now: Sample) -> int | None:
         """How many sessions came and went between two samples. An observed one is counted when it is first idle."""
         if before.counted is None or now.counted is None:

@@ -27,7 +27,7 @@ from ..migrate.move import Moved, Position, Task, migrate, read_position, sessio
 from ..migrate.outcome import UPGRADE_PROOF, Move
 from ..migrate.preview import Direction
 from ..migrate.role import settings_for
-from ..observe.budget import WRITE_WAIT, forecast, judge
+from ..observe.budget import DEFAULT, WRITE_WAIT, forecast, judge
 from ..observe.observing import Seen, observing
 from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
@@ -48,8 +48,6 @@ from .can_fail import Limits as Breaking
 from .squawk import squawk
 
 NAME = "dbrelease rehearsal"
-# A writer that waits longer has been forgotten by the user who sent it; a release may declare more.
-DEFAULT_BUDGET = {"write_wait_ms": 1000}
 # No guard of a step asks the live application: its answer is not one of the copy.
 NO_SERVICES: Mapping[str, Any] = {"api_base_url": "", "containers": {}, "timeout_seconds": 1, "guards": ()}
 BREAKING = Breaking(tries=200, seconds=10.0)  # for each claim
@@ -104,7 +102,7 @@ class Change:
             migration.get("lock") or {},
             migration["timeout_seconds"],
             migration.get("success_pattern") or "",
-            {**DEFAULT_BUDGET, **(migration.get("budget") or {})},
+            {**DEFAULT, **(migration.get("budget") or {})},
             migration.get("finalize") or [],
             tables,
             release.get("checks") or [],
@@ -432,7 +430,7 @@ def _by_default(proof: Proof) -> Proof:
     """Of a budget that the release does not declare: where it comes from, and the line that declares another one."""
     if not proof.name.endswith(WRITE_WAIT) or proof.status not in ("fail", "inconclusive"):
         return proof
-    limit, line = DEFAULT_BUDGET["write_wait_ms"], "migration: {budget: {write_wait_ms: MILLISECONDS}}"
+    limit, line = DEFAULT["write_wait_ms"], "migration: {budget: {write_wait_ms: MILLISECONDS}}"
     return replace(
         proof,
         detail=f"{proof.detail} This budget is the default of {limit} ms, because the release declares no "

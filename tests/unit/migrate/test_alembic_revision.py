@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +42,7 @@ from lock_waits import let_go_after
 from own_sessions import connect
 from psycopg2.extras import RealDictCursor
 from run_ids import RUN_ID
+from waits import until
 
 ROOT = Path(__file__).resolve().parents[3]
 PASSWORD = 'c4n4ry/p@ss:w%rd+"x é'
@@ -164,6 +165,8 @@ def parameters(login_parameters: dict[str, Any], run_parameters: dict[str, Any])
             "success_pattern": None,
             "log_label": "migration_log",
             "preview_files": [],
+            "tables": ["orders"],
+            "budget": {"write_wait_ms": 1000},
             "session_settings": {},
             **changes,
         }
@@ -788,6 +791,137 @@ class TestLimitsThatDoNotReachIt:
         blocker.cursor().execute("ROLLBACK")
         other.join()
         assert done
+
+
+LOCKS = """
+    op.execute("LOCK TABLE orders IN SHARE MODE")
+    op.execute("CREATE TABLE order_items (id int)")
+    op.execute("SELECT pg_sleep(60)")
+"""
+SLEEPING = "FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND datname = current_database()"
+SLEEPS = f"SELECT count(*) {SLEEPING}"
+# For ten times the budget.
+SLEEPS_LONG = f"{SLEEPS} AND clock_timestamp() - query_start > interval '1 s'"
+
+
+class TestOverBudget:
+    """Stopped only where another session waits for what it holds, and where nothing of it can be committed."""
+
+    def test_it_is_stopped_and_the_writer_goes_on(
+        self, project: Project, parameters: Make, state: Path, database: Login
+    ) -> None:
+        given = parameters(project(LOCKS), budget={"write_wait_ms": 300})
+        with self.others(database, "INSERT INTO orders VALUES (7)") as ended:
+            with pytest.raises(ReleaseError) as raised:
+                module.act(given, False)
+            until(ended, "the writer waits on")
+        assert re.search(
+            r'was stopped \(pid \d+ \(user "\w+", application "other", .*waited for public.orders for at least '
+            r"\d{3} ms behind it, and the budget is 300 ms; rehearse the release .*write_wait_ms\); "
+            r"the database is still at aaaa00000001",
+            raised.value.message,
+        )
+        assert (revisions(database), has_table(database, "order_items")) == ([FIRST], False)
+        assert query(database, "SELECT id FROM orders") == [7]
+        assert (raised.value.facts["attempts"], events(state)[-1]) == (1, ("upgrade", "failed"))
+        facts = journal(state)[-1]["facts"]
+        assert facts["longest_wait"]["table"] == "public.orders"
+        assert facts["longest_wait"]["ms"] >= 300
+        assert any(lock["mode"] == "SHARE" for one in facts["observation"]["statements"] for lock in one["locks"])
+
+    @pytest.mark.parametrize(
+        ("body", "statement", "why_not"),
+        [
+            pytest.param(LOCKS, "SELECT FROM orders", None, id="nobody waits"),
+            pytest.param(
+                """
+    with context.get_context().autocommit_block():
+        op.execute("CREATE TABLE early (id int)")
+    op.execute("LOCK TABLE orders IN SHARE MODE")
+    op.execute("SELECT pg_sleep(60)")
+""",
+                "INSERT INTO orders VALUES (7)",
+                "a part of it may already be committed",
+                id="a part is committed",
+            ),
+            pytest.param(
+                """
+    op.execute("UPDATE alembic_version SET version_num = version_num")
+    op.execute("SELECT pg_sleep(60)")
+""",
+                "UPDATE alembic_version SET version_num = version_num",
+                None,
+                id="another migration waits",
+            ),
+        ],
+    )
+    def test_it_goes_on(
+        self, project: Project, parameters: Make, state: Path, database: Login, body: str, statement: str, why_not: str
+    ) -> None:
+        given = parameters(project(body), budget={"write_wait_ms": 100})
+        watch = connect(database, "tests")
+        with self.others(database, statement), closing(watch), watch.cursor() as cursor:
+            moving = threading.Thread(target=self.move, args=(given,))
+            moving.start()
+            until(lambda: count(cursor, SLEEPS), "it does not migrate")
+            until(lambda: count(cursor, SLEEPS_LONG), "it was stopped")
+            cursor.execute(f"SELECT pg_cancel_backend(pid) {SLEEPING}")
+            moving.join()
+        longest = journal(state)[-1]["facts"]["longest_wait"]
+        assert (longest["not_stopped"] if longest else None) == why_not
+
+    def test_a_migration_that_waits_itself_is_not_stopped(
+        self, project: Project, parameters: Make, database: Login
+    ) -> None:
+        given = parameters(project('op.execute("ALTER TABLE orders ADD COLUMN note text")'))
+        given |= {"lock": {"timeout_ms": 1500, "attempts": 5, "deadline_seconds": 30}, "budget": {"write_wait_ms": 300}}
+        blocker = connect(database, "reader")
+        blocker.cursor().execute("BEGIN; SELECT FROM orders")
+        writer = connect(database, "other")
+        with closing(blocker), closing(writer), let_go_after(database, blocker, 1.0):
+            insert = threading.Thread(target=writer.cursor().execute, args=("INSERT INTO orders (id) VALUES (7)",))
+            begin = threading.Timer(0, lambda: self.when_it_waits(database, insert))
+            begin.start()
+            result = module.act(given, False)
+            begin.join()
+            insert.join()
+        assert (result["revisions_after"], result["message"]) == ([SECOND], "")
+
+    @contextmanager
+    def others(self, database: Login, statement: str) -> Iterator[Callable[[], bool]]:
+        """Another session executes the statement as soon as the migration sleeps; whether it has ended."""
+        other, watch = connect(database, "other"), connect(database, "tests")
+
+        def act() -> None:
+            with closing(watch), watch.cursor() as cursor:
+                until(lambda: count(cursor, SLEEPS), "it does not migrate")
+            other.cursor().execute(statement)
+
+        thread = threading.Thread(target=act)
+        thread.start()
+        try:
+            yield lambda: not thread.is_alive()
+        finally:
+            thread.join()
+            other.close()
+
+    def move(self, given: dict[str, Any]) -> None:
+        with pytest.raises(ReleaseError, match="canceling statement due to user request"):
+            module.act(given, False)
+
+    def when_it_waits(self, database: Login, thread: threading.Thread) -> None:
+        with closing(connect(database, "tests")) as watch, watch.cursor() as cursor:
+            waiting = (
+                "FROM pg_stat_activity WHERE query LIKE 'ALTER TABLE orders%' AND wait_event_type = 'Lock'"
+                " AND datname = current_database()"
+            )
+            until(lambda: count(cursor, f"SELECT count(*) {waiting}"), "it does not wait")
+        thread.start()
+
+
+def count(cursor: psycopg2.extensions.cursor, statement: str) -> int:
+    cursor.execute(statement)
+    return int(cursor.fetchall()[0][0])
 
 
 class TestPreview:

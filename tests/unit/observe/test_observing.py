@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import pytest
 from ansible.module_utils.dbrelease.core.redaction import Secret, forget, learn
 from ansible.module_utils.dbrelease.observe import observing as observing_module
-from ansible.module_utils.dbrelease.observe import samples
+from ansible.module_utils.dbrelease.observe import sampler
 from ansible.module_utils.dbrelease.observe.attribution import merged, tag_of
 from ansible.module_utils.dbrelease.observe.observation import Observation, TableWait
 from ansible.module_utils.dbrelease.observe.observing import observing
@@ -482,8 +482,8 @@ def test_a_long_statement_of_the_log_is_read() -> None:
 
 def test_a_statement_that_was_sampled_and_logged_is_one_and_one_that_failed_is_kept() -> None:
     sampled = [
-        samples.Ran(7, 1000.0, 1050.0, "INSERT INTO a", lock_wait_ms=9),
-        samples.Ran(7, 1060.0, 1070.0, "ALTER TABLE b ADD c int"),
+        sampler.Ran(7, 1000.0, 1050.0, "INSERT INTO a", lock_wait_ms=9),
+        sampler.Ran(7, 1060.0, 1070.0, "ALTER TABLE b ADD c int"),
     ]
     found = merged(sampled, [Logged(7, 998.0, 1051.0, "INSERT", "INSERT INTO a")])
     assert [(one.tag, one.begin_ms, one.lock_wait_ms) for one in found] == [
