@@ -11,7 +11,7 @@ from ..core.journal import Journal, Step
 from ..core.proof import Proof
 from ..observe.budget import TITLES, WRITE_WAIT, as_time, judge
 from ..observe.cost import Cost, compare
-from ..observe.observation import Observation, joined
+from ..observe.observation import joined, observation_of
 
 STAGE = "migrate"
 BUDGET_PROOF = f"{STAGE}.budget.{WRITE_WAIT}"
@@ -37,14 +37,14 @@ def cost_claims(journal: Journal, finalize: Step, budget: Mapping[str, Any]) -> 
     }
     if "upgrade" not in facts:
         return []
-    upgraded = _observed(facts["upgrade"])
+    upgraded = observation_of(facts["upgrade"])
     if upgraded is None:
         return [_not_observed(NOT_OBSERVED)]
-    finalized = _observed(finalize.facts)
+    finalized = observation_of(finalize.facts)
     actual = joined(upgraded, finalized) if finalized else upgraded
     proofs = list(map(_kept, judge(actual, budget, STAGE)))
     proofs[0] = replace(proofs[0], detail=f"{proofs[0].detail} {_waited(facts['upgrade'].get('longest_wait'))}")
-    rehearsed = _observed(facts.get("rehearse") or {})
+    rehearsed = observation_of(facts.get("rehearse") or {})
     if rehearsed:
         proofs.append(compare(Cost.of(rehearsed), Cost.of(actual), FORECAST_PROOF))
     return proofs
@@ -52,13 +52,6 @@ def cost_claims(journal: Journal, finalize: Step, budget: Mapping[str, Any]) -> 
 
 def _not_observed(why: str) -> Proof:
     return Proof(BUDGET_PROOF, TITLES[WRITE_WAIT], "inconclusive", detail=why)
-
-
-def _observed(facts: Mapping[str, Any]) -> Observation | None:
-    try:
-        return Observation.from_dict(facts["observation"]) if facts.get("observation") else None
-    except ValueError:
-        return None
 
 
 def _kept(proof: Proof) -> Proof:

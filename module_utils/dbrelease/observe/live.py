@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -35,7 +34,6 @@ class LiveObserver:
     _sampler: Sampler | None = field(default=None, init=False)
     _before: CatalogState | None = field(default=None, init=False)
     _oids: list[int] = field(default_factory=list, init=False)
-    _began_s: float = field(default=0.0, init=False)
 
     def look(self, cursor: Cursor) -> None:
         """Take a sample, the first before the migration begins; the cursor returns dicts and is in no transaction."""
@@ -54,11 +52,11 @@ class LiveObserver:
         self._oids = [table["oid"] for table in found if table]
         self._before = read_catalog(cursor, self._oids)
         figures: Row = select(cursor, FIGURES)[0]
-        self._sampler, self._began_s = Sampler(self.application[:63], figures), time.monotonic()
+        self._sampler = Sampler(self.application[:63], figures)
 
     def observation(self) -> Observation | None:
         """What was observed, read once the migration has ended; None where nothing was."""
-        duration_s, sampler, before = time.monotonic() - self._began_s, self._sampler, self._before
+        sampler, before = self._sampler, self._before
         if sampler is None or before is None:
             return None
         after, figures = before, sampler.figures
@@ -77,7 +75,7 @@ class LiveObserver:
             after,
             sampler.figures,
             figures,
-            duration_s,
+            (sampler.samples.last_ms - sampler.figures["now"]) / 1000,
             temporary=None,
             may_lag=True,
             problems=self.problems,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -22,6 +23,9 @@ CONFLICTS: Mapping[str, frozenset[str]] = {
 SHAPE = {
     "duration_ms": (int, float),
     "largest_gap_ms": (int, float),
+    "wal_bytes": int,
+    "temp_bytes": int,
+    "size_bytes": int,
     "statements": [{"number": int, "text": str, "tag": str, "locks": [{"table": str, "mode": str}]}],
     "waits": [{"table": str, "writer_ms": (int, float, None), "reader_ms": (int, float, None)}],
     "rewritten": [str],
@@ -141,8 +145,9 @@ class Observation:
     probed: bool = True
 
     def as_dict(self) -> dict[str, Any]:
-        """For the journal."""
-        return asdict(self)
+        """For the journal, as it is read from there."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Observation:
@@ -166,6 +171,14 @@ class Observation:
     def statement(self, number: int | None) -> Statement | None:
         """The statement of that number, if it was kept."""
         return next((one for one in self.statements if one.number == number), None)
+
+
+def observation_of(facts: Mapping[str, Any]) -> Observation | None:
+    """The `observation` among the facts of a step; None where there is none that can be read."""
+    try:
+        return Observation.from_dict(facts["observation"]) if facts.get("observation") else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def joined(first: Observation, second: Observation) -> Observation:

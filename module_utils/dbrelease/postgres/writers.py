@@ -81,8 +81,7 @@ class WriterWatch:
         sample = Sample.of(select(cursor, SAMPLE, {"name": self.name[:LONGEST_NAME], "trusted": self._trusted}))
         at_once = cursor.connection.server_version >= COUNTS_SESSIONS_AT_ONCE
         running = (row for row in sample.sessions.values() if row["own"] and row["xid"] is not None)
-        # The server reports the 32 bits of an id.
-        self._own |= {sample.xmax - (sample.xmax - row["xid"]) % (1 << 32) for row in running}
+        self._own |= {whole_id(row["xid"], sample.xmax) for row in running}
         if self._last is not None:
             unseen = self._unseen(self._last, sample) if at_once else None
             self.intervals.append(between(self._last, sample, unseen))
@@ -119,6 +118,12 @@ class WriterWatch:
             "others": joined((one.first, one.end) for one in others if named),
             "single": [[one.first, one.end] for one in alone if one.first < one.end],
         }
+
+
+def whole_id(xid: int, near: int) -> int:
+    """The id of which the server reports the last 32 bits, and which is near another: also of one assigned since."""
+    half = 1 << 31
+    return near + (xid - near + half) % (1 << 32) - half
 
 
 def between(before: Sample, now: Sample, unseen: int | None) -> Interval:

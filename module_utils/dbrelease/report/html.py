@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from ..core.markdown import duration
 from ..core.plain_text import printable_parts
+from ..observe.cost import cost_rows
 from .charts import SERIES_AT_MOST, color, draw, is_logarithmic
 from .markdown_report import OUTCOME_WORDS
 from .next_actions import no_way_back
@@ -69,6 +70,7 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
         monitoring=[drawn(chart) for chart in monitoring_charts(clean.get("monitoring"))],
         newest=newest_sample(clean.get("monitoring")),
         sample_rows=SAMPLE_ROWS,
+        cost_rows=cost_rows(clean["cost"]["forecast"], clean["cost"]["actual"]) if clean.get("cost") else (),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..core.markdown import block, code, duration, table, text
+from ..observe.cost import cost_rows
 from .model import Model
 from .next_actions import no_way_back
 from .problems import open_points_of, warnings_of
@@ -40,6 +41,7 @@ def as_markdown(model: Model) -> str:
         _timeline,
         _monitoring,
         _rehearsal,
+        _cost,
         _migration,
         _backup,
         _baseline,
@@ -185,6 +187,17 @@ def _rehearsal(model: Model) -> Iterator[str]:
     yield "A linter reads the text of its statements. It decides nothing: the claims have what was observed."
     yield ""
     yield from (f"- {text(sentence)}" for sentence in model["rehearsal"]["advice"])
+
+
+def _cost(model: Model) -> Iterator[str]:
+    cost = model["cost"]
+    if not cost:
+        return
+    yield "## Forecast and actual"
+    rows = [tuple(map(text, row)) for row in cost_rows(cost["forecast"], cost["actual"])]
+    yield from table(("What the migration cost others", "Forecast of the rehearsal", "Actual"), rows)
+    yield ""
+    yield from (f"- {text(sentence)}" for sentence in cost["sentences"])
 
 
 def _backup(model: Model) -> Iterator[str]:

@@ -18,7 +18,7 @@ from ..core.plain_text import printable
 from ..core.proof import Proof
 from ..core.stages import Line, Stage, change_begun, stages_of, upgrade_begun
 from .next_actions import ways_back
-from .parts import backup_of, baseline_of, files_of, migration_of, monitored, progress_of_stages, rehearsal_of
+from .parts import backup_of, baseline_of, cost_of, files_of, migration_of, monitored, progress_of_stages, rehearsal_of
 
 SCHEMA_VERSION = 1
 EVIDENCE_PROOF = "report.evidence"
@@ -70,6 +70,7 @@ class Model(TypedDict):
     api: dict[str, Any]
     backup: dict[str, Any] | None
     rehearsal: dict[str, Any] | None
+    cost: dict[str, Any] | None
     migration: dict[str, Any] | None
     monitoring: dict[str, Any] | None
     progress: list[dict[str, Any]]
@@ -143,6 +144,7 @@ def build(
         },
         backup=backup_of(facts.get("backup")),
         rehearsal=rehearsal_of(stages),
+        cost=cost_of(stages),
         migration=migration_of(stages),
         monitoring=monitored(lines, run, stages),
         progress=progress_of_stages(stages),

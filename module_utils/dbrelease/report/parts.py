@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from ..core.history import Memory
 from ..core.journal import Run
 from ..core.progress import POINTS_AT_MOST, SERIES_AT_MOST
 from ..core.stages import Line, Stage
+from ..observe.cost import Cost
+from ..observe.observation import joined, observation_of
 
 
 def _pick(facts: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -42,6 +45,20 @@ def rehearsal_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
     """What is shown of a rehearsal beside its claims; None where no release was rehearsed."""
     facts = next((stage.facts for stage in reversed(stages) if stage.step == "rehearse"), {})
     return {"advice": list(facts["advice"])} if facts.get("advice") else None
+
+
+def cost_of(stages: Sequence[Stage]) -> dict[str, Any] | None:
+    """What a rehearsal forecast, and what the live migration cost; None where neither was observed."""
+    facts = {stage.step: stage.facts for stage in stages}
+    rehearsed, *live = (observation_of(facts.get(step, {})) for step in ("rehearse", "upgrade", "finalize"))
+    observed = [one for one in live if one]
+    if not (rehearsed or observed):
+        return None
+    return {
+        "forecast": Cost.of(rehearsed).as_dict() if rehearsed else None,
+        "actual": Cost.of(reduce(joined, observed)).as_dict() if observed else None,
+        "sentences": [str(line) for line in facts.get("rehearse", {}).get("forecast") or ()],
+    }
 
 
 def migration_of(stages: Sequence[Stage]) -> dict[str, Any] | None:

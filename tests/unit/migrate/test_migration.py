@@ -572,11 +572,13 @@ DRIFT = {
 def test_finalize_repairs_what_was_written_meanwhile(before: Alembic, drift: str) -> None:
     before.to(AFTER)
     with reading(before.database) as ask:
-        ask(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = false)")  # or it may be analyzed before we look
+        ask(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = false)")
+        # The server may have been earlier.
+        analyzed = bool(ask(f"SELECT FROM pg_statistic WHERE starelid = '{TABLE}'::regclass LIMIT 1"))
         ask(drift)
     assert pairs(before.database)[0] != pairs(before.database)[1]
     pending = finalize(before.database)
-    assert all(pending.values()), pending
+    assert [name for name, left in pending.items() if not left] == (["analyze"] if analyzed else [])
     wanted, found = pairs(before.database)
     assert found == wanted
     assert finalize(before.database) == dict.fromkeys(pending, 0)

@@ -71,6 +71,8 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
         "lock": {"timeout_ms": 100, "attempts": 3, "deadline_seconds": 20},
         "application_name": "dbrelease finalize",
         "services": {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 5.0},
+        "tables": [],
+        "budget": {"write_wait_ms": 1000},
     }
 
 

@@ -66,6 +66,8 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any]) -> 
         "api": {"endpoints": [{"path": "/orders"}]},
         "application_name": "dbrelease finalize",
         "services": {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 5.0},
+        "tables": [],
+        "budget": {"write_wait_ms": 1000},
     }
 
 

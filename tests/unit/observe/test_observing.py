@@ -40,6 +40,11 @@ WHERE a.datname = current_database() AND extract(epoch FROM clock_timestamp() - 
 """
 
 
+SAMPLED = """
+SELECT bool_or(o.query_start > m.state_change) FROM pg_stat_activity o, pg_stat_activity m
+WHERE o.application_name = 'dbrelease observe' AND m.application_name = 'migration'
+  AND o.datname = current_database() AND m.datname = current_database()
+"""
 CONNECTED = (
     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'migration' AND datname = current_database()"
 )
@@ -69,6 +74,10 @@ class Migration:
             cursor.execute(WAITING, (ms,))
             return [name for (name,) in cursor.fetchall()]
 
+    def sampled(self) -> bool:
+        """Whether a sample was taken since the migration's last statement has ended, or whether none is taken."""
+        return self.rows(SAMPLED) != [(False,)]
+
     @contextmanager
     def client(self, statement: str, name: str = "client") -> Iterator[None]:
         """Within the block another session executes the statement, and measures how long it takes."""
@@ -93,6 +102,7 @@ class Migration:
         self.execute("BEGIN", *statements)
         with self.client(client):
             until(until_waiting, "nobody waited")
+            until(self.sampled, "nobody samples")  # on a busy machine a sample may come late
             self.execute("COMMIT")
         self.ended = time.monotonic()
 
@@ -263,13 +273,11 @@ def test_a_probe_is_never_idle_in_a_transaction_and_changes_nothing(migration: M
     state = "SELECT count(*), sum(amount), sum(hashtext(orders::text)::bigint) FROM orders"
     sequence = "SELECT last_value, is_called FROM orders_id_seq"
     before = migration.rows(state), migration.rows(sequence)
+    own = "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%' AND datname = current_database()"
     states: set[object] = set()
     with observing(migration.login, ["orders", "empty"]) as seen:
         for _ in range(200):
-            states |= {
-                row[0]
-                for row in migration.rows("SELECT state FROM pg_stat_activity WHERE application_name LIKE 'dbrelease%'")
-            }
+            states |= {row[0] for row in migration.rows(own)}
     assert states <= {"idle", "active", None}
     assert (migration.rows(state), migration.rows(sequence)) == before
     assert migration.rows("SELECT count(*) FROM logged") == [(0,)]

@@ -229,6 +229,8 @@ def params(login_parameters: dict[str, Any], run_parameters: dict[str, Any], cur
         "lock": {"timeout_ms": 400, "attempts": 3, "deadline_seconds": 60, "blockers": blockers},
         "application_name": "dbrelease finalize",
         "services": {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 5.0},
+        "tables": [],
+        "budget": {"write_wait_ms": 1000},
     }
 
 

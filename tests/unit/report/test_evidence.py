@@ -6,7 +6,7 @@ import json
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.core.markdown import block, code, duration, text
 from ansible.module_utils.dbrelease.core.proof import Proof
+from ansible.module_utils.dbrelease.observe.observation import Lock, Observation, Statement
 from ansible.module_utils.dbrelease.report import files as evidence_files
 from ansible.module_utils.dbrelease.report.files import RENDERERS, as_json
 from ansible.module_utils.dbrelease.report.junit import as_junit
@@ -777,3 +778,40 @@ def test_a_lone_surrogate_of_an_answer_is_reported(call: Call, journal: Journal,
     call()
     for name in ("evidence.json", "report.md", "junit.xml"):
         assert r"It is \udc80." in (run.directory / name).read_text(encoding="utf-8").replace(r"\\u", r"\u")
+
+
+OBSERVED = Observation(
+    2000.0,
+    20.0,
+    90,
+    statements=(Statement(1, 1, "ALTER", "ALTER TABLE", 0, 5, locks=(Lock("public.items", "SHARE", 400.0),)),),
+    statements_total=1,
+    wal_bytes=2048,
+    size_bytes=4096,
+    probed=False,
+)
+
+
+@pytest.mark.parametrize("steps", [("rehearse",), ("upgrade", "finalize"), ("rehearse", "upgrade", "finalize")])
+def test_the_forecast_and_the_actual_stand_side_by_side(make: Make, steps: Sequence[str]) -> None:
+    observed = OBSERVED.as_dict()
+    lines = [
+        line for step in steps for line in closed(step, observation=observed, forecast=["Two seconds."], proofs=[])
+    ]
+    model = make([*RUN, *lines])
+    cost = model["cost"]
+    assert cost is not None
+    assert (cost["forecast"] is not None, cost["actual"] is not None) == ("rehearse" in steps, "upgrade" in steps)
+    shown = as_markdown(model)
+    assert "## Forecast and actual" in shown
+    if "upgrade" in steps:
+        assert (cost["actual"]["duration_ms"], cost["actual"]["blocked_ms"]) == (4000, 400)
+    both = {("rehearse",): ("2000 ms", "not observed"), ("upgrade", "finalize"): ("not rehearsed", "4000 ms")}
+    forecast, actual = both.get(tuple(steps), ("2000 ms", "4000 ms"))
+    assert f"| Duration | {forecast} | {actual} |" in shown
+    assert ("- Two seconds." in shown) == ("rehearse" in steps)
+
+
+def test_an_observation_that_cannot_be_read_is_none(make: Make) -> None:
+    wrong = {**OBSERVED.as_dict(), "wal_bytes": "many"}
+    assert make([*RUN, *closed("upgrade", observation=wrong, proofs=[])])["cost"] is None

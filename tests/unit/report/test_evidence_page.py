@@ -225,3 +225,12 @@ def test_any_numbers_can_be_drawn(_: str, chart: Chart, logarithmic: bool) -> No
     assert 'role="img"' in picture and "aria-label=" in picture
     assert not re.search(r"<(script|style|b|i)\b|\bid=", picture)
     assert picture == draw(chart)
+
+
+def test_the_forecast_and_the_actual_are_a_table(run: Run) -> None:
+    figures = {"duration_ms": 9.0, "blocked_ms": 4.0, "size_bytes": 1, "wal_bytes": 2, "temp_bytes": 0, "table": "<b>"}
+    cost = {"forecast": None, "actual": {**figures, "rewritten": []}, "sentences": ["a & b"]}
+    assert 'id="cost"' not in report_of("deployed", run)
+    page = report_of("deployed", run, cost=cost)
+    assert "<td>not rehearsed</td><td>4 ms (&lt;b&gt;)</td>" in page
+    assert "<li>a &amp; b</li>" in page

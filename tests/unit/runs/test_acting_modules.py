@@ -49,9 +49,14 @@ MODULES: dict[str, tuple[Any, dict[str, Any]]] = {
             "backend_container": "", "workdir": None, "command": ["true"], "from_revision": "a1", "revision": "b2",
             "direction": "upgrade", "bookkeeping_table": "alembic_version", "lock": {}, "timeout_seconds": 60,
             "success_pattern": None, "log_label": "log", "preview_files": [], "session_settings": {},
+            "tables": [], "budget": {"write_wait_ms": 1000},
         },
     ),
-    "finalize": (sql_step.act, {"steps": [STEP], "checks": [], "lock": {}, "application_name": "x"}),
+    "finalize": (
+        sql_step.act,
+        {"steps": [STEP], "checks": [], "lock": {}, "application_name": "x",
+         "tables": [], "budget": {"write_wait_ms": 1000}},
+    ),
     "recovery": (
         leftovers.act,
         {"backend_container": "", "db_container": "", "workdir": None, "from_revision": "a1", "revision": "b2",

@@ -17,7 +17,7 @@ import sql_step
 from ansible.module_utils.dbrelease.backup.baseline import read_baseline
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
-from ansible.module_utils.dbrelease.postgres.writers import Sample, between, joined
+from ansible.module_utils.dbrelease.postgres.writers import Sample, between, joined, whole_id
 from ansible.module_utils.dbrelease.verify import unchanged
 from ansible.module_utils.dbrelease.verify.transactions import Transactions
 from ansible.module_utils.dbrelease.verify.unchanged_verdict import Evidence, Trace, judge
@@ -117,6 +117,8 @@ def deploy(
             "lock": {"timeout_ms": 500, "attempts": 2, "deadline_seconds": 20},
             "timeout_seconds": 60,
             "preview_files": [],
+            "tables": [],
+            "budget": {"write_wait_ms": 1000},
             "session_settings": {},
             "log_label": "migration_log",
         }
@@ -195,7 +197,7 @@ def test_what_a_step_of_the_release_wrote_afterwards_is_the_releases(
     }
     common = {**login_parameters, "run": run_parameters}
     services = {"containers": {}, "api_base_url": "", "guards": [], "timeout_seconds": 5.0}
-    given = {"checks": [], "lock": {}, "services": services}
+    given = {"checks": [], "lock": {}, "services": services, "tables": [], "budget": {"write_wait_ms": 1000}}
     sql_step.act({**common, **given, "steps": [step], "application_name": "finalize"}, False)
     tables = {"except_tables": [], "altered_tables": [], "bookkeeping_tables": ["alembic_version"]}
     asked = {**tables, "settle_seconds": 1.0}
@@ -270,3 +272,11 @@ def test_without_a_migration_all_are_others() -> None:
 
 def test_spans_are_joined() -> None:
     assert joined([(5, 7), (1, 3), (3, 4), (6, 9), (8, 8)]) == [[1, 4], [5, 9]]
+
+
+@pytest.mark.parametrize(
+    ("xid", "near", "whole"),
+    [(7, 9, 7), (9, 9, 9), (11, 9, 11), (5, (1 << 32) + 3, (1 << 32) + 5), (0xFFFFFFFE, 1 << 32, 0xFFFFFFFE)],
+)
+def test_of_the_last_32_bits_of_an_id_the_whole_is_known(xid: int, near: int, whole: int) -> None:
+    assert whole_id(xid, near) == whole
