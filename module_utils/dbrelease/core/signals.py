@@ -16,7 +16,6 @@ from .errors import ReleaseError
 ASKING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Python answers a signal within this time, unless it waits in a library for something else.
 HEARD_S = 0.5
-OVER = b"\0"
 
 
 class Wait(Protocol):
@@ -85,16 +84,15 @@ def _waits_interrupted(heard: threading.Event) -> Iterator[None]:
     finally:
         heard.set()
         signal.set_wakeup_fd(before)
-        os.write(writing, OVER)
+        os.close(writing)  # which ends the thread
         if thread.is_alive():
             thread.join()
-        os.close(writing)
         os.close(reading)
 
 
 def _interrupt(reading: int, heard: threading.Event) -> None:
     """Interrupt what is waited for when a signal arrives, until its handler has run."""
-    while (number := os.read(reading, 1)) != OVER:
+    while number := os.read(reading, 1):
         while number[0] in ASKING and not heard.wait(HEARD_S):
             for wait in list(WAITS):
                 with suppress(Exception):  # one that has ended meanwhile, or a server that does not answer
