@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -17,6 +18,8 @@ from .catalog_changes import CatalogState, read_catalog
 from .observation import Observation
 from .sampler import FIGURES, Sampler, may_not_see
 
+# A server with many locks takes long for a sample: at most so much of the time is spent on them.
+REST = 9
 FAILED = "What the migration did to others was not observed to the end: {}."
 
 
@@ -34,25 +37,28 @@ class LiveObserver:
     _sampler: Sampler | None = field(default=None, init=False)
     _before: CatalogState | None = field(default=None, init=False)
     _oids: list[int] = field(default_factory=list, init=False)
+    _next_s: float = field(default=0.0, init=False)
 
     def look(self, cursor: Cursor) -> None:
         """Take a sample, the first before the migration begins; the cursor returns dicts and is in no transaction."""
-        if self.problems:
+        if self.problems or time.monotonic() < self._next_s:
             return
         try:
             if self._sampler is None:
-                self._begin(cursor)
-            if self._sampler is not None:
-                self._sampler.take(cursor)
+                self._sampler = self._begun(cursor)
+            begun = time.monotonic()
+            self._sampler.take(cursor)
+            now = time.monotonic()
+            self._next_s = now + REST * (now - begun)
         except (psycopg2.Error, ReleaseError) as error:
             self.problems.append(FAILED.format(server_reason(error) if isinstance(error, psycopg2.Error) else error))
 
-    def _begin(self, cursor: Cursor) -> None:
+    def _begun(self, cursor: Cursor) -> Sampler:
         found = (find_table(cursor, name) for name in self.tables)
         self._oids = [table["oid"] for table in found if table]
         self._before = read_catalog(cursor, self._oids)
         figures: Row = select(cursor, FIGURES)[0]
-        self._sampler = Sampler(self.application[:63], figures)
+        return Sampler(self.application[:63], figures)
 
     def observation(self) -> Observation | None:
         """What was observed, read once the migration has ended; None where nothing was."""

@@ -16,26 +16,30 @@ from .budget import as_time
 SHORTEST_MS = 5.0
 # An autovacuum has no user. What waits for Alembic's own table is another migration. A server before 14 does not report
 # since when a session waits: there a wait begins with the first sample of it. A session of the migration that itself
-# waits has limits of its own (lock_timeout): only what it holds is `held` against it.
+# waits has limits of its own (lock_timeout): only what it holds is `held` against it. Of a crowd the longest waits
+# suffice: to find out who blocks a session locks the lock table.
 WAITING = """
-SELECT waiting.*, table_of.name AS table_name
+SELECT w.pid, w."user", w.application, w.state, NULL AS since, NULL AS query, w.began,
+       extract(epoch FROM clock_timestamp() - w.waitstart)::float8 * 1000 AS ms,
+       extract(epoch FROM clock_timestamp())::float8 * 1000 AS now, w.by && %(holding)s::int[] AS held,
+       (SELECT n.nspname || '.' || c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = w.relation) AS table_name
 FROM (
-  SELECT a.pid, a.usename AS "user", a.application_name AS application, a.state, NULL AS since, NULL AS query,
-         coalesce(to_jsonb(l) ->> 'waitstart', a.query_start::text) AS began,
-         extract(epoch FROM clock_timestamp() - (to_jsonb(l) ->> 'waitstart')::timestamptz)::float8 * 1000 AS ms,
-         extract(epoch FROM clock_timestamp())::float8 * 1000 AS now,
-         coalesce(l.relation, (SELECT t.relation FROM pg_locks t WHERE t.pid = l.pid AND t.locktype = 'tuple' LIMIT 1))
-           AS relation,
-         pg_blocking_pids(a.pid) && %(holding)s::int[] AS held
-  FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
-  WHERE NOT l.granted AND l.locktype IN ('relation', 'tuple', 'transactionid')
-    AND a.datname = current_database() AND a.usesysid IS NOT NULL AND NOT a.pid = ANY (%(ours)s::int[])
-    AND pg_blocking_pids(a.pid) && %(ours)s::int[]
-) AS waiting
-LEFT JOIN LATERAL (
-  SELECT n.nspname || '.' || c.relname AS name FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE c.oid = waiting.relation) AS table_of ON true
-WHERE waiting.relation IS DISTINCT FROM %(bookkeeping)s::oid
+  SELECT longest.*, pg_blocking_pids(longest.pid) AS by
+  FROM (
+    SELECT a.pid, a.usename AS "user", a.application_name AS application, a.state, began.waitstart,
+           coalesce(began.waitstart, a.query_start)::text AS began,
+           coalesce(l.relation, (
+             SELECT t.relation FROM pg_locks t WHERE t.pid = l.pid AND t.locktype = 'tuple' LIMIT 1)) AS relation
+    FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    CROSS JOIN LATERAL (SELECT (to_jsonb(l) ->> 'waitstart')::timestamptz AS waitstart) AS began
+    WHERE NOT l.granted AND l.locktype IN ('relation', 'tuple', 'transactionid')
+      AND a.datname = current_database() AND a.usesysid IS NOT NULL AND NOT a.pid = ANY (%(ours)s::int[])
+    ORDER BY began.waitstart LIMIT 100
+  ) AS longest
+  OFFSET 0
+) AS w
+WHERE w.by && %(ours)s::int[] AND w.relation IS DISTINCT FROM %(bookkeeping)s::oid
 """
 OURS = """
 SELECT pid, EXISTS (SELECT FROM pg_locks l WHERE l.pid = a.pid AND NOT l.granted) AS waits

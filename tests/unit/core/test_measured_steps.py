@@ -35,7 +35,8 @@ def finalized(world: World, batch: dict[str, Any]) -> None:
     step = {"name": "titles", "title": "Fill the titles", "pending": pending, "sql": sql, **batch}
     world.execute("UPDATE orders SET at = now() + interval '1 hour'")
     services = {"guards": [], "containers": {}, "api_base_url": "", "timeout_seconds": 5.0}
-    params = {"steps": [step], "checks": [], "lock": LOCK, "services": services}
+    budget = {"tables": [], "budget": {"write_wait_ms": 1000}}
+    params = {"steps": [step], "checks": [], "lock": LOCK, "services": services, **budget}
     assert sql_step.act({**world.base(), **params, "application_name": "dbrelease finalize"}, False)["changed"]
 
 
