@@ -11,6 +11,7 @@ from ansible.module_utils.dbrelease.observe.live import LiveObserver
 from ansible.module_utils.dbrelease.observe.waiting import Waiters
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
 from own_sessions import connect
+from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 from shared_database import database, emptied
 from waits import until
@@ -33,6 +34,12 @@ def watch(login: Login) -> Iterator[Session]:
         yield session
 
 
+def held_when_looked(observer: LiveObserver, cursor: Cursor) -> bool:
+    observer.look(cursor)
+    sampler = observer._sampler
+    return bool(sampler and sampler.samples.held)
+
+
 def test_a_lock_is_observed_also_while_the_table_is_locked_from_everyone(login: Login, watch: Session) -> None:
     observer = LiveObserver(login, "migration", ["orders", "nowhere"])
     migration, looking = connect(login, "migration"), watch.cursor(cursor_factory=RealDictCursor)
@@ -40,7 +47,7 @@ def test_a_lock_is_observed_also_while_the_table_is_locked_from_everyone(login: 
         observer.look(looking)
         cursor.execute("BEGIN")
         cursor.execute("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE")
-        until(lambda: observer.look(looking) or _held(observer), "no lock was observed")
+        until(lambda: held_when_looked(observer, looking), "no lock was observed")
         looking.execute(MINE, (watch.info.backend_pid,))
         assert looking.fetchall() == [{"count": 0}]
         cursor.execute("ALTER TABLE orders ADD COLUMN note text; COMMIT")
@@ -68,7 +75,7 @@ def test_a_failure_is_said_and_the_watch_goes_on(login: Login, watch: Session) -
     observer, looking = LiveObserver(login, "migration", ["orders"]), watch.cursor(cursor_factory=RealDictCursor)
     observer.look(looking)
     looking.execute("DEALLOCATE ALL")
-    until(lambda: observer.look(looking) or observer.problems, "nothing failed")
+    until(lambda: held_when_looked(observer, looking) or observer.problems, "nothing failed")
     looking.execute("SELECT 1 AS one")
     assert looking.fetchall() == [{"one": 1}]
     observation = observer.observation()
@@ -101,8 +108,3 @@ def test_who_waits_for_it_is_observed_with_the_table_and_the_time(login: Login, 
     assert waiters.longest.ms >= 100
     assert waiters.longest.table in ({"public.orders", ""} if by_row else {"public.orders"})
     assert 'application "application"' in waiters.longest.in_words()
-
-
-def _held(observer: LiveObserver) -> bool:
-    sampler = observer._sampler
-    return bool(sampler and sampler.samples.held)
