@@ -8,7 +8,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 
-from . import deploy, large, rehearsal, restore, rollback, write_wait
+from . import deploy, large, progress, rehearsal, restore, rollback, write_wait
 from .measurement import ROOT, Measurement, stack
 
 SUITES: list[list[Measurement]] = [
@@ -18,6 +18,7 @@ SUITES: list[list[Measurement]] = [
     restore.MEASUREMENTS,
     large.MEASUREMENTS,
     rehearsal.MEASUREMENTS,
+    progress.MEASUREMENTS,
 ]
 RESULTS = ROOT / "bench/results.json"
 

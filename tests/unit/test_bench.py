@@ -11,7 +11,7 @@ import psycopg2.errors
 import pytest
 
 from bench import __main__ as bench
-from bench import deploy, large, rehearsal, restore, rollback, write_wait
+from bench import deploy, large, progress, rehearsal, restore, rollback, write_wait
 
 NAMES = [one.name for suite in bench.SUITES for one in suite]
 
@@ -62,6 +62,7 @@ class Stack:
         return {
             "backup": {"path": "/s/x.dump"},
             "stages": stages,
+            "progress": [{"step": "dump", "total": 1000, "points": [(s, 100 * s) for s in range(1, 10)]}],
             "outcome": "refused" if self.refused else "deployed",
             "proofs": [{"name": "restore.services", "status": "pass", "duration_ms": 900}, self.write_wait()],
         }
@@ -88,7 +89,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         "longest_wait": lambda sql: 0.2 if sql in ("SELECT 'the preview'", write_wait.OBVIOUS) else None,
         "BACKUPS": tmp_path,
     }
-    for module in (bench, deploy, large, rehearsal, restore, rollback, write_wait):
+    for module in (bench, deploy, large, progress, rehearsal, restore, rollback, write_wait):
         for name, stand_in in stand_ins.items():
             if module is not write_wait or name != "longest_wait_during":
                 monkeypatch.setattr(module, name, stand_in, raising=False)
@@ -125,6 +126,18 @@ def test_a_deploy_is_the_median_of_five(
     assert f"the median run, {median:.3f} s" in said
     assert "restore.swap         from  10.000 s for   0.500 s" in said
     assert {rows for _, rows in stack.played} == {10_000}
+
+
+@pytest.mark.parametrize(
+    ("points", "error"),
+    [
+        pytest.param([(s, 10 * s) for s in range(1, 100)], 0, id="a constant rate"),
+        pytest.param([(s, 6 * s if s < 100 else 8 * s - 200) for s in range(1, 150)], 31, id="faster at the end"),
+        pytest.param([(1, 900), (2, 999)], 0, id="too short for an estimate"),
+    ],
+)  # fmt: skip
+def test_the_error_of_the_time_left_is_that_of_the_second_half(points: list[tuple[float, int]], error: float) -> None:
+    assert progress.largest_error(points, 1000) == pytest.approx(error, abs=3 if error else 0)
 
 
 def test_what_takes_very_long_is_measured_by_its_name_only(
