@@ -34,7 +34,8 @@ def error_of_a_dump(rows: int) -> float:
     dumps: list[dict[str, Any]] = [one for one in newest_evidence()["progress"] if one["step"] == "dump"]
     if not dumps:
         raise SystemExit("The evidence has no series of the dump: it took less than a second, or was not measured.")
-    return largest_error(dumps[-1]["points"], dumps[-1]["total"])
+    points = [(point["second"], point["done"]) for point in dumps[-1]["points"]]
+    return largest_error(points, dumps[-1]["total"])
 
 
 MEASUREMENTS = [

@@ -59,10 +59,11 @@ class Stack:
         moments = [("restore.backup", "2026-01-02T03:04:05+00:00"), ("restore.swap", "2026-01-02T03:04:15+00:00")]
         stages = [{"step": step, "started_at": at, "duration_ms": 500} for step, at in moments]
         stages += [{"step": step, "started_at": moments[0][1], "duration_ms": 100} for step in deploy.READING]
+        points = [{"second": float(s), "done": 100 * s} for s in range(1, 10)]
         return {
             "backup": {"path": "/s/x.dump"},
             "stages": stages,
-            "progress": [{"step": "dump", "total": 1000, "points": [(s, 100 * s) for s in range(1, 10)]}],
+            "progress": [{"step": "dump", "total": 1000, "points": points}],
             "outcome": "refused" if self.refused else "deployed",
             "proofs": [{"name": "restore.services", "status": "pass", "duration_ms": 900}, self.write_wait()],
         }

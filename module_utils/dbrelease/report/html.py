@@ -18,7 +18,16 @@ from .charts import SERIES_AT_MOST, color, draw, is_logarithmic
 from .markdown_report import OUTCOME_WORDS
 from .next_actions import no_way_back
 from .problems import open_points_of, warnings_of
-from .series import Chart, latency_charts, lock_charts, monitoring_charts, row_charts, row_counts, samples_of
+from .series import (
+    Chart,
+    latency_charts,
+    lock_charts,
+    monitoring_charts,
+    progress_charts,
+    row_charts,
+    row_counts,
+    samples_of,
+)
 
 TEMPLATE = "report.html.j2"
 VALUE_LENGTH = 2000
@@ -67,6 +76,7 @@ def as_html(model: Mapping[str, Any], templates: Path) -> str:
         row_pictures=[drawn(chart) for chart in row_charts(rows)],
         no_waits=no_waits(clean),
         lock_pictures=[drawn(chart) for chart in lock_charts(clean["migration"])],
+        courses=[drawn(chart) for chart in progress_charts(clean["progress"])],
         monitoring=[drawn(chart) for chart in monitoring_charts(clean.get("monitoring"))],
         newest=newest_sample(clean.get("monitoring")),
         sample_rows=SAMPLE_ROWS,

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from ..core.progress_view import PARTS, STEPS
+
 Kind = Literal["bars", "lines", "stack"]
 Rows = Sequence[Mapping[str, Any]]
 POINTS_AT_MOST = 96
-TABLES_AT_MOST = 12
+TABLES_AT_MOST, COURSES_AT_MOST = 12, 12
 PERCENTILES = ("p50", "p95", "max")
 STACKED = {"errors", "connections"}  # parts of a whole
 UNITS = {"_ms": "ms", "_s": "s", "_seconds": "s", "_bytes": "bytes", "_percent": "%"}
@@ -131,6 +133,19 @@ def lock_charts(migration: Mapping[str, Any] | None) -> list[Chart]:
         return []
     title = "Age of the blocking transactions at the end of the upgrade"
     return [Chart(title, "bars", list(ages), [Series("age", list(ages.values()))], "s")]
+
+
+def progress_charts(progress: Rows) -> list[Chart]:
+    """How far each long step was by the second; two readings are no course."""
+    charts = []
+    for one in progress:
+        points = one["points"]
+        if len(points) > 2:
+            title = f"{STEPS.get(one['step'], one['step'])}{PARTS.get(one['what'], '')}"
+            labels = [f"{point['second']:g} s" for point in points]
+            done = Series("done", [number(point["done"]) for point in points])
+            charts.append(_thinned(Chart(title[:1].upper() + title[1:], "lines", labels, [done], one["unit"])))
+    return charts[:COURSES_AT_MOST]
 
 
 def samples_of(monitoring: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:

@@ -21,6 +21,7 @@ from ansible.module_utils.dbrelease.report.series import (
     Series,
     lock_charts,
     monitoring_charts,
+    progress_charts,
     row_counts,
 )
 from reports import SAMPLES, SITUATIONS, TEMPLATES, model_of, report_of
@@ -175,6 +176,18 @@ def test_each_number_of_the_samples_has_its_chart() -> None:
 )
 def test_it_explains_a_run_that_did_not_end_as_requested(run: Run, situation: str, says: str) -> None:
     assert says in " ".join(report_of(situation, run).split())
+
+
+def test_the_course_of_a_long_step_is_drawn(run: Run) -> None:
+    points = [{"second": float(second), "done": 10 * second} for second in range(1, 400)]
+    dump = {"stage": "backup", "step": "dump", "what": "", "unit": "bytes", "total": 4000, "points": points}
+    (chart, unknown) = progress_charts([dump, {**dump, "points": points[:2]}, {**dump, "step": "<unknown>"}])
+    assert chart.title == "Dumping the database and reading its baseline"
+    assert (chart.unit, len(chart.labels) <= POINTS_AT_MOST, max(chart.known)) == ("bytes", True, 3990)
+    assert unknown.title == "<unknown>"
+    assert 'id="progress"' not in report_of("deployed", run)
+    page = report_of("deployed", run, progress=[dump, {**dump, "step": "<unknown>"}])
+    assert 'id="progress"' in page and chart.title in page and "<unknown>" not in page
 
 
 def test_the_newest_sample_is_reported_in_full() -> None:
