@@ -15,13 +15,14 @@ from ..core.progress import progress_of
 from ..core.proof import Proof
 from ..observe.live import LiveObserver
 from ..observe.observation import Observation
+from ..postgres.commit_wait import REMEDY
 from ..postgres.fingerprints import position, write_counters
 from ..postgres.invalid_indexes import invalid_words, left_invalid, removal
 from ..postgres.lock_retry import ContendedError, LockLimits, LockWatch, retrying, watch_blockers
 from ..postgres.progress_meters import ChangeMeter
 from ..postgres.revision import asking, revisions_or_none
 from ..postgres.session import Login, Row, select
-from ..postgres.terminate import end_sessions
+from ..postgres.terminate import end_sessions, sessions_left
 from ..postgres.writers import WriterWatch
 from .log import MigrationLog
 from .outcome import Move, Outcome, judge
@@ -163,16 +164,22 @@ def migrate(task: Task, engine: Engine, first: Position | None = None, *, step: 
     except ReleaseError as error:
         cause = error.message
     duration_ms = round((time.monotonic() - begun) * 1000)
-    ended = engine.outcome(cause)
+    ended, unknown = engine.outcome(cause), False
     if ended.status != 0 and budget.stopped:
         cause = f"{move.title} was stopped ({budget.cause()})"
-        ended = replace(ended, cause=cause)
+    if watch.commits.reason:
+        cause = f"{move.title} stopped: {watch.commits.reason}"
+    ended = replace(ended, cause=cause)
     if cause or ended.status != 0:
         engine.end()
         end_sessions(login, task.name)
-    revisions = revisions_or_none(login, task.table, RECOVERY_S)
+        unknown = sessions_left(login, task.name)
+    revisions = None if unknown else revisions_or_none(login, task.table, RECOVERY_S)
     outcome = replace(ended, revisions=revisions, duration_ms=duration_ms)
-    proofs = [with_invalid_indexes(judge(move, outcome), login), *engine.proofs(), task.log.close()]
+    judged = judge(move, outcome)
+    if watch.commits.reason:
+        judged = replace(judged, remedy=REMEDY)
+    proofs = [with_invalid_indexes(judged, login), *engine.proofs(), task.log.close()]
     proofs += watch.acts.proofs(BLOCKERS_PROOF)
     after = read_counters(login) if revisions is not None else None
     return Moved(

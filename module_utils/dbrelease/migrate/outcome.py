@@ -127,7 +127,7 @@ def already_there(move: Move) -> Proof:
 def judge(move: Move, outcome: Outcome) -> Proof:
     """Judge the outcome: success is exit status 0, the requested revision, and the declared line in the output."""
     there = outcome.revisions == [move.revision]
-    if outcome.status == 0 and there:
+    if outcome.status == 0 and there and not outcome.cause:
         if not move.success_pattern or re.search(move.success_pattern, outcome.output):
             detail = f"{move.done} and the database is at {move.revision}."
             return _proof(move, "pass", outcome.revisions, detail, duration_ms=outcome.duration_ms)

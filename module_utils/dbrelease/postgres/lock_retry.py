@@ -19,6 +19,7 @@ from psycopg2.extras import RealDictCursor
 
 from ..core.errors import ReleaseError
 from .blocker_policy import IS_AUTOVACUUM, SIGNALS, Acts, BlockerPolicy
+from .commit_wait import REMEDY, CommitWatch
 from .declared_sql import limit_statements
 from .session import Connection, Login, Row, connect, select, server_reason, transaction
 from .trusted_roles import quoted_text, trusted_roles
@@ -120,7 +121,7 @@ class LockWatch:
     may_cancel: an autovacuum that blocks is cancelled at once. patient: where it is not, an autovacuum blocks, or did,
     so that the next attempt may wait until the server cancels it; any other session is then waited for no longer than
     usual. yielding: nothing else blocks this attempt. cancelled: this attempt waited for another session for too long,
-    and was cancelled. acts: what was done to sessions that blocked.
+    and was cancelled. acts: what was done to sessions that blocked. commits: whether one waited for a lost standby.
     """
 
     seen: list[Row] = field(default_factory=list)
@@ -130,6 +131,7 @@ class LockWatch:
     patient: bool = False
     yielding: bool = False
     cancelled: bool = False
+    commits: CommitWatch = field(default_factory=CommitWatch)
 
     def begin(self) -> None:
         """An attempt begins."""
@@ -208,6 +210,7 @@ def watch_blockers(
         trusted = trusted or trusted_roles(cursor, login.database)
         found = blockers(cursor, application_name, trusted)
         watch.note(found)
+        watch.commits.look(cursor, application_name, trusted)
         if also:
             also(cursor, found)
         if found and limits:
@@ -297,6 +300,8 @@ def retrying(
         try:
             return Retried(attempt(), number)
         except (ContendedError, ReleaseError) as error:
+            if watch.commits.reason:
+                raise ReleaseError(f"{what} stopped: {watch.commits.reason}. {REMEDY}") from error
             if isinstance(error, ReleaseError) and not watch.cancelled:
                 raise
             watch.gave_up()

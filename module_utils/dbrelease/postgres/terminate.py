@@ -24,6 +24,10 @@ END = """
 SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])
 """
+LEFT = """
+SELECT count(*) AS sessions FROM pg_stat_activity
+WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])
+"""
 END_SESSIONS_S = 15.0
 POLL_S = 0.1
 
@@ -38,6 +42,19 @@ def end_sessions(login: Login, name: str) -> int:
     except (ReleaseError, psycopg2.Error):
         # The database does not answer; the caller that reads the revision back reports it.
         return 0
+
+
+def sessions_left(login: Login, name: str) -> bool:
+    """Whether sessions of that name exist still: what they wrote may become visible at any time."""
+    try:
+        with (
+            closing(connect(login, "dbrelease end sessions", read_only=True)) as connection,
+            connection.cursor(cursor_factory=RealDictCursor) as cursor,
+        ):
+            (row,) = select(cursor, LEFT, (name, trusted_roles(cursor, connection.info.dbname)))
+            return bool(row["sessions"])
+    except (ReleaseError, psycopg2.Error):
+        return False  # the caller that reads the revision back reports that the database does not answer
 
 
 def _end_sessions(connection: psycopg2.extensions.connection, name: str) -> int:

@@ -18,7 +18,7 @@ BECAUSE_OF_DATABASE = "Not checked because of preflight.database."
 NOT_ONE_SHOT = (
     "If it migrates once and exits, do not start it again: Alembic is started in a running container. "
     "Remove {0}, and start one that keeps running "
-    "(`docker compose run --detach --name {0} --entrypoint sleep SERVICE infinity`)."
+    "(`docker compose run --detach --no-deps --name {0} --entrypoint sleep SERVICE infinity`)."
 )
 GOOD_OUTCOMES = ("deployed", "already_deployed")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,12 @@ import pytest
 import shared_database
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run
+from ansible.module_utils.dbrelease.migrate import move as moving
+from ansible.module_utils.dbrelease.postgres import commit_wait
 from ansible.module_utils.dbrelease.postgres.session import Login
 from ansible.module_utils.dbrelease.rollback.in_database import counting_settings
-from lock_waits import let_go_after_an_attempt
+from lock_waits import WAITING, let_go_after_an_attempt, let_go_once
+from lost_standby import found_again, lose_it
 from own_sessions import connect
 from sql_script import act
 
@@ -199,3 +202,40 @@ def test_a_lock_is_waited_for_briefly_and_its_holder_is_named(
             result = move(lock={"timeout_ms": 100, "attempts": 200, "deadline_seconds": 120})
     holder.close()
     assert (result["changed"], result["attempts"] > 1) == (True, True)
+
+
+@pytest.fixture
+def loses_its_standby(database: Login, session: psycopg2.extensions.connection) -> Iterator[None]:
+    """A synchronous standby is lost when the script has waited for a lock; its commit then waits for ever."""
+
+    def lost(cursor: psycopg2.extensions.cursor) -> bool:
+        cursor.execute(WAITING)
+        waits = bool(cursor.fetchall()[0][0])
+        if waits:
+            lose_it(cursor)
+        return waits
+
+    with found_again(database), closing(connect(database, "gate")) as holder:
+        holder.cursor().execute("BEGIN; LOCK TABLE order_items IN ACCESS SHARE MODE")
+        with let_go_once(database, holder, lost):
+            yield
+
+
+def test_a_commit_that_waits_for_a_lost_standby_is_ended_and_read_back(
+    move: Move, session: psycopg2.extensions.connection, loses_its_standby: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_wait, "LONGEST_WAIT_S", 0.2)
+    says = r"a commit did not return within .*terminated: .*; nevertheless the database is now at a1. Start the missing"
+    with pytest.raises(ReleaseError, match=says):
+        move(lock={"timeout_ms": 60_000, "attempts": 1, "deadline_seconds": 60})
+    assert state(session) == ("a1", False)
+
+
+def test_nothing_is_claimed_while_a_session_that_may_have_committed_is_left(
+    move: Move, session: psycopg2.extensions.connection, loses_its_standby: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_wait, "LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(moving, "sessions_left", lambda login, name: True)
+    with pytest.raises(ReleaseError, match="it is unknown whether the database was migrated") as raised:
+        move(lock={"timeout_ms": 60_000, "attempts": 1, "deadline_seconds": 60})
+    assert raised.value.facts["revisions_after"] is None

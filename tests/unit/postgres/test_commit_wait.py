@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import psycopg2
 import psycopg2.extensions
 import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Run
-from ansible.module_utils.dbrelease.postgres.commit_wait import endless_commit, needed
+from ansible.module_utils.dbrelease.postgres import commit_wait
+from ansible.module_utils.dbrelease.postgres.commit_wait import bounded_commits, endless_commit, needed
 from ansible.module_utils.dbrelease.postgres.session import Login, transaction
 from ansible.module_utils.dbrelease.runs.database_lock import NameLock, advisory_lock
+from lost_standby import MISSING, found_again, lose_it
 from own_sessions import connect
 
 Session = psycopg2.extensions.connection
-MISSING = "dbrelease_no_such_standby"
-WAIT_S = 10
 
 
 @pytest.mark.parametrize(
@@ -42,28 +42,10 @@ def test_as_many_as_the_server_waits_for(names: str, number: int) -> None:
 @pytest.fixture
 def waiting_for_nobody(server: Login, database: Login) -> Iterator[None]:
     """Commits of the whole server wait for a standby that does not exist, for as long as the test lasts."""
-    with closing(connect(server, "synchronous")) as connection:
-        connection.autocommit = True
-        # A server of tests alone waits for no disk either.
+    with found_again(database), closing(connect(server, "synchronous")) as connection:
         with connection.cursor() as cursor:
-            cursor.execute(f'ALTER DATABASE "{database.database}" SET synchronous_commit = on')
-        try:
-            _set(connection, f"SET synchronous_standby_names = '{MISSING}'", MISSING)
-            yield
-        finally:
-            _set(connection, "RESET synchronous_standby_names", "")
-
-
-def _set(connection: Session, setting: str, expected: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER SYSTEM {setting}")
-        cursor.execute("SELECT pg_reload_conf()")
-        while True:
-            cursor.execute("SHOW synchronous_standby_names")
-            if cursor.fetchone() == (expected,):
-                return
-            assert time.monotonic() < deadline, "the server did not reload its configuration"
+            lose_it(cursor)
+        yield
 
 
 def test_the_missing_standby_is_reported(session: Session, waiting_for_nobody: None) -> None:
@@ -94,3 +76,20 @@ def test_no_run_acts_there(database: Login, run_parameters: dict[str, Any], wait
     with pytest.raises(ReleaseError, match=MISSING), closing(lock):
         lock.take()
     assert not lock.held
+
+
+def test_a_commit_that_waits_for_it_is_ended_and_what_it_committed_is_there(
+    database: Login, waiting_for_nobody: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit_wait, "LONGEST_WAIT_S", 0.2)
+    with (
+        bounded_commits(database, "dbrelease-waits") as watch,
+        closing(connect(database, "dbrelease-waits")) as connection,
+        connection.cursor() as cursor,
+        pytest.raises(psycopg2.OperationalError),
+    ):
+        cursor.execute("CREATE TABLE written ()")
+    assert MISSING in watch.reason and "this server has the commit, and perhaps no standby" in watch.reason
+    with closing(connect(database, "reads")) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT to_regclass('written') IS NOT NULL")
+        assert cursor.fetchall() == [(True,)]

@@ -28,6 +28,7 @@ import pytest
 from ansible.module_utils.dbrelease.core.errors import ReleaseError
 from ansible.module_utils.dbrelease.core.journal import Journal, Run, utc_now
 from ansible.module_utils.dbrelease.host import lifecycle
+from ansible.module_utils.dbrelease.postgres import commit_wait
 from ansible.module_utils.dbrelease.postgres.session import Login, select, transaction
 from ansible.module_utils.dbrelease.postgres.table_shape import Table, parents_first
 from ansible.module_utils.dbrelease.restore import copy as restore_copy
@@ -36,6 +37,7 @@ from ansible.module_utils.dbrelease.restore.swap import archive, live_compare, l
 from ansible.module_utils.dbrelease.restore.swap import rename as swap_rename
 from ansible.module_utils.dbrelease.restore.swap.outage import AppOutage
 from ansible.module_utils.dbrelease.restore.swap.row_diff import differences
+from lost_standby import find_it, found_again, lose_it
 from own_sessions import connect
 from restore_world import SWAP_DEFAULTS, WRITTEN, World, world_of
 from waits import until
@@ -547,6 +549,31 @@ def test_a_commit_whose_answer_was_lost_is_a_swap_all_the_same(
     monkeypatch.setattr(swap_rename, "transaction", lost)
     result = world.swap(copy)
     assert result["kept"] in world.databases() and (Path(result["rows"]["directory"]) / "replay.sql").is_file()
+
+
+def test_a_commit_that_waits_for_a_lost_standby_is_ended_and_is_a_swap(
+    world: World, copy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[bool] = []
+
+    @contextmanager
+    def lost(connection: Any) -> Iterator[Any]:
+        with closing(connect(world.maintenance, "standby")) as other, other.cursor() as losing:
+            try:
+                with transaction(connection) as cursor:
+                    yield cursor
+                    lose_it(losing)
+            except psycopg2.OperationalError:
+                ended.append(True)
+                raise
+            finally:
+                find_it(losing)
+
+    monkeypatch.setattr(commit_wait, "LONGEST_WAIT_S", 0.2)
+    monkeypatch.setattr(swap_rename, "transaction", lost)
+    with found_again(world.maintenance):
+        result = world.swap(copy)
+    assert ended and result["kept"] in world.databases()
 
 
 def test_saved_rows_and_the_way_back_stay_where_something_breaks_after_the_swap(

@@ -13,6 +13,7 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import RealDictCursor
 
 from ...core.errors import ReleaseError
+from ...postgres.commit_wait import CommitWatch, bounded_commits
 from ...postgres.session import Login, connect, select, server_reason, session, transaction
 from ...postgres.trusted_roles import quoted_text
 
@@ -40,6 +41,18 @@ def exchange(
     other session was terminated; `again` returns the server's address, which its container may have changed. On any
     failure both have their previous names, and connections are allowed again.
     """
+    with bounded_commits(maintenance, APPLICATION) as commits:
+        _exchange(maintenance, names, reading, release, again, commits)
+
+
+def _exchange(
+    maintenance: Login,
+    names: Names,
+    reading: int | None,
+    release: Callable[[], None],
+    again: Callable[[], Login],
+    commits: CommitWatch,
+) -> None:
     old = [name for name in (names.live if names.kept else "", names.incoming) if name]
     try:
         with closing(connect(maintenance, APPLICATION)) as connection:
@@ -57,8 +70,9 @@ def exchange(
             # The answer to a commit may be lost although it succeeded.
             if is_exchanged(again(), names):
                 return
+            reason = commits.reason or server_reason(error)
             raise ReleaseError(
-                f"Renaming the databases failed ({server_reason(error)}): both have their previous names, and "
+                f"Renaming the databases failed ({reason}): both have their previous names, and "
                 "connections are allowed; remove the cause, and rerun the playbook."
             ) from error
         raise
