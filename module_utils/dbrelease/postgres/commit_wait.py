@@ -80,8 +80,8 @@ class CommitWatch:
     def look(self, cursor: Cursor, application_name: str, trusted: Sequence[int]) -> None:
         """Terminate the sessions of this name that waited for too long. The cursor returns dicts, in autocommit."""
         waiting = [row["pid"] for row in select(cursor, WAITING, (application_name, list(trusted)))]
-        row = select(cursor, STANDBYS)[0] if waiting else {"names": "", "connected": 0}
-        missing, now = _missing(row["names"], row["connected"]), time.monotonic()
+        found = select(cursor, STANDBYS) if waiting else []
+        missing, now = "".join(_missing(row["names"], row["connected"]) for row in found), time.monotonic()
         self._since = {pid: self._since.get(pid, now) for pid in waiting} if missing else {}
         overdue = [pid for pid, since in self._since.items() if now - since >= LONGEST_WAIT_S]
         if not overdue:

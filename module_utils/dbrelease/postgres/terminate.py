@@ -20,14 +20,12 @@ from .trusted_roles import trusted_roles
 OF_CLIENTS = "coalesce(backend_type, 'client backend') = 'client backend' AND datid IS NOT NULL"
 
 # A stranger's session may have any name, and may not be ours to end.
-END = """
-SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+NAMED = """
+FROM pg_stat_activity
 WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])
 """
-LEFT = """
-SELECT count(*) AS sessions FROM pg_stat_activity
-WHERE application_name = %s AND pid <> pg_backend_pid() AND usesysid = ANY (%s::oid[])
-"""
+END = f"SELECT pid, pg_terminate_backend(pid) {NAMED}"
+LEFT = f"SELECT count(*) AS sessions {NAMED}"
 END_SESSIONS_S = 15.0
 POLL_S = 0.1
 
