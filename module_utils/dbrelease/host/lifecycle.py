@@ -168,7 +168,8 @@ def prove(
         else not_running(name, service)
         for name, service in down.items()
     ]
-    status: Status = "fail" if down else "inconclusive" if left or restarted else "pass" if services else "skipped"
+    doubtful = left or restarted or killed
+    status: Status = "fail" if down else "inconclusive" if doubtful else "pass" if services else "skipped"
     if services and not down:
         said.append(f"It was stopped for {away_ms} ms.")
         said += [f"{name} had been stopped since an earlier swap, which could not start it." for name in unstarted]

@@ -660,7 +660,8 @@ def test_a_container_has_its_own_time_to_stop_and_one_that_is_killed_is_named(
         made.remove(force=True, v=True)
         client.close()
     assert proof is not None
-    assert (proof.status, f"{name} did not stop in time" in proof.detail) == ("pass", is_killed), proof
+    status = "inconclusive" if is_killed else "pass"
+    assert (proof.status, f"{name} did not stop in time" in proof.detail) == (status, is_killed), proof
     (begun, _) = [line for line in journal.read() if line["step"] == "restore.services"]
     assert begun["facts"]["stop_seconds"] == max(stop_s, grace or 0)
 
