@@ -8,7 +8,7 @@ import platform
 import sys
 from datetime import UTC, datetime
 
-from . import deploy, large, progress, rehearsal, restore, rollback, write_wait
+from . import by_hand, deploy, large, progress, rehearsal, restore, rollback, write_wait
 from .measurement import ROOT, Measurement, stack
 
 SUITES: list[list[Measurement]] = [
@@ -19,6 +19,7 @@ SUITES: list[list[Measurement]] = [
     large.MEASUREMENTS,
     rehearsal.MEASUREMENTS,
     progress.MEASUREMENTS,
+    by_hand.MEASUREMENTS,
 ]
 RESULTS = ROOT / "bench/results.json"
 
