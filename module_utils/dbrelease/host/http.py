@@ -97,10 +97,11 @@ def login_in(url: str) -> Callable[[requests.PreparedRequest], requests.Prepared
 class HttpSession:
     """Reads from one API: within a deadline, without proxies, never following a redirect to another host."""
 
-    def __init__(self, base_url: str, timeout_s: float, ca_file: str = "") -> None:
+    def __init__(self, base_url: str, timeout_s: float, ca_file: str = "", public_url: str = "") -> None:
         """Open no connection yet.
 
-        ca_file: the authorities to trust, in PEM, instead of those that `requests` includes.
+        ca_file: the authorities to trust, in PEM, instead of those that `requests` includes. public_url: under which
+        the service knows itself, where that is another one: it may refuse any other host, and redirect to this one.
         """
         parts = _split(base_url)
         if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
@@ -137,6 +138,10 @@ class HttpSession:
             }
         )
         self._session.auth = login_in(base_url)
+        self._public = urlsplit(public_url)
+        if self._public.hostname:
+            host = self._public.netloc.rpartition("@")[2]
+            self._session.headers.update({"Host": host, "X-Forwarded-Proto": self._public.scheme})
 
     def __enter__(self) -> HttpSession:
         """Return the session itself."""
@@ -203,6 +208,9 @@ class HttpSession:
             if response.status_code not in REDIRECTS or "Location" not in response.headers:
                 return response, "", body
             target = urljoin(url, response.headers["Location"])
+            if self._public.hostname and urlsplit(target).hostname == self._public.hostname:
+                own = urlsplit(self.url)
+                target = urlsplit(target)._replace(scheme=own.scheme, netloc=own.netloc).geturl()
             if urlsplit(target)[:2] != urlsplit(self.url)[:2]:
                 return response, f", a redirect to {urlsplit(target).hostname}, which is not followed", body
             url = target

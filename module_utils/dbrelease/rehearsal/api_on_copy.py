@@ -36,7 +36,7 @@ class Api:
     def observed(self, container: str, host: str) -> list[EndpointObservation] | str:
         """The answers of all endpoints, once the application answers at all; else why there are none."""
         latency = Latency.of(self.declared["latency"])
-        with HttpSession(self._url(host), self.declared["timeout_seconds"]) as http:
+        with HttpSession(self._url(host), self.declared["timeout_seconds"], public_url=self.base_url) as http:
             endpoints = [Endpoint.of(one) for one in self.declared["endpoints"]]
             answered, deadline = False, time.monotonic() + self.start_s
             while (first := http.get(endpoints[0].path, endpoints[0].items)).status != endpoints[0].status:

@@ -26,6 +26,8 @@ from .files import NewFile, copy_files, hidden_in, roots_of
 from .recipe import Limits, bounded, refused
 from .server import create_container, name_of, output_of, printed, remove
 
+# nginx-proxy and its companion for certificates read these of every container of the engine.
+ROUTED = ("VIRTUAL_", "LETSENCRYPT_", "ACME_")
 APPLICATION_NAME = "dbrelease rehearsal"
 GATEWAY = "host-gateway"
 # The passwords of the application's roles are in no dump, and its container is the only one with this address.
@@ -92,6 +94,11 @@ class Rehearsing:
     left_out: tuple[str, ...] = ()
 
 
+def settings_of(lines: Sequence[str]) -> list[str]:
+    """The environment of the application, without what asks a proxy to route its users to the container."""
+    return [line for line in lines if not line.startswith(ROUTED)]
+
+
 @contextmanager
 def rehearsing(
     recipe: Recipe,
@@ -120,7 +127,7 @@ def rehearsing(
                 name,
                 recipe.live["Image"],
                 [*bounded(recipe.limits.lifetime_s), *command],
-                list(config.get("Env") or ()),
+                settings_of(config.get("Env") or ()),
                 recipe.limits,
                 user=config.get("User") or "",
                 workdir=config.get("WorkingDir") or None,

@@ -118,7 +118,7 @@ def application(engine: docker.DockerClient, tmp_path: Path) -> Iterator[Any]:
             init=True,
             detach=True,
             working_dir="/app",
-            environment={"FLAVOUR": "vanilla"},
+            environment={"FLAVOUR": "vanilla", "VIRTUAL_HOST": "live.example"},
             volumes={str(folder): {"bind": "/app/migrations", "mode": "rw"}},
         )
         yield made
@@ -157,6 +157,7 @@ def test_it_runs_with_the_live_files_and_settings_reaches_the_copy_and_nothing_e
             assert printed("ls", "/app/migrations/backups") != "secret.dump"
             assert printed("test", "-e", "/app/migrations/live.sock") == "status 1"
             assert printed("printenv", "FLAVOUR", "MORE") == "vanilla\nx"
+            assert printed("printenv", "VIRTUAL_HOST") == "status 1"
             attributes = engine.containers.get(one.name).attrs
             assert attributes["Mounts"] == []
             assert list(attributes["NetworkSettings"]["Networks"]) == [server.network]
