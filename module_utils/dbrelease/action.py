@@ -34,7 +34,6 @@ from .core.progress_view import PLAIN_S, TERMINAL_S, Viewer, command_of
 LIBRARY = Path(__file__).resolve().parents[2] / "library"
 MEMORY_AT_MOST = 1024 * MIB  # more than an honest answer of the greatest size takes while it is read
 WORK_AT_MOST_S = 60.0  # to render the evidence of a run: an honest one takes less than a second
-ORPHAN_EVERY_S = 0.5
 LOOK_EVERY_S = 0.05  # of the worker's own time
 # The callbacks on stdout that write for people, with a recap at the end: of ansible-core, and of the package `ansible`.
 FOR_PEOPLE = {
@@ -151,7 +150,6 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
     """Runs the module of its task. A module has a file, or a link, of its name in plugins/action."""
 
     _supports_check_mode = True
-    outlives_its_playbook = False
     declared: Declared
     target: str
 
@@ -161,8 +159,7 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
         self.target = str((task_vars or {}).get("inventory_hostname", ""))
         try:
             self.refuse()
-            ending = nullcontext() if self.outlives_its_playbook else ending_with_its_playbook()
-            with bounded_memory(self._what()), ending, self._progress():
+            with bounded_memory(self._what()), self._progress():
                 answer: dict[str, Any] = self._execute_module(task_vars=task_vars)
                 kept = keep(answer, self.declared, self._what())
                 self._demand_packages(kept, task_vars or {})
@@ -234,33 +231,6 @@ class DeclaredAction(ActionBase):  # type: ignore[misc]
             raise untrusted(self._what(), f"reading it ended in {type(error).__name__}") from error
         # Before Ansible warns of keys that it drops, in the words of the sender.
         return keep(answer, self.declared, self._what())
-
-
-@contextmanager
-def ending_with_its_playbook() -> Iterator[None]:
-    """Within the block this worker ends, and with it the module's connection, when its playbook is killed.
-
-    Ansible's workers are in sessions of their own: what kills the process group of a playbook, as a cancelled job of
-    ansible-runner does, leaves them running.
-    """
-    if multiprocessing.parent_process() is None:
-        yield
-        return
-    playbook, ended = os.getppid(), threading.Event()
-
-    def watch() -> None:
-        while not ended.wait(ORPHAN_EVERY_S):
-            if os.getppid() != playbook:
-                os.kill(os.getpid(), signal.SIGTERM)  # Ansible's handler passes it on to all that the worker started
-                return
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
 
 
 def bounded_memory(what: str) -> AbstractContextManager[None]:

@@ -40,7 +40,6 @@ DATABASE = r"""(?:[\w.-]+|'"[^"'{}%\\\x00-\x1f\x7f]+"')"""
 class ActionModule(DeclaredAction):
     """See library/evidence.py."""
 
-    outlives_its_playbook = True  # a run that has done its work is closed, and its report is written
     declared = declared_by(__file__)
 
     def run(self, tmp: Any = None, task_vars: Any = None) -> dict[str, Any]:
