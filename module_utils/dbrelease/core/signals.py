@@ -16,6 +16,7 @@ from .errors import ReleaseError
 ASKING = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Python answers a signal within this time, unless it waits in a library for something else.
 HEARD_S = 0.5
+OVER = b"\0"
 
 
 class Wait(Protocol):
@@ -84,7 +85,9 @@ def _waits_interrupted(heard: threading.Event) -> Iterator[None]:
     finally:
         heard.set()
         signal.set_wakeup_fd(before)
-        os.close(writing)  # which ends the thread
+        with suppress(OSError):
+            os.write(writing, OVER)
+        os.close(writing)  # which ends the thread, too, unless a child process has the pipe
         if thread.is_alive():
             thread.join()
         os.close(reading)
@@ -92,7 +95,7 @@ def _waits_interrupted(heard: threading.Event) -> Iterator[None]:
 
 def _interrupt(reading: int, heard: threading.Event) -> None:
     """Interrupt what is waited for when a signal arrives, until its handler has run."""
-    while number := os.read(reading, 1):
+    while (number := os.read(reading, 1)) not in (b"", OVER):
         while number[0] in ASKING and not heard.wait(HEARD_S):
             for wait in list(WAITS):
                 with suppress(Exception):  # one that has ended meanwhile, or a server that does not answer

@@ -22,7 +22,7 @@ from ..host.inspect import DATABASE_SERVICE, inspect
 from ..postgres.sequences import read_values, set_back
 from ..postgres.session import Login, connect, server_reason, session, transaction
 from ..restore.compare import VERIFIED_PROOF
-from ..restore.copy import drop_database, make_copy
+from ..restore.copy import Copy, drop_database, make_copy
 from ..restore.plan import CopyTarget
 from ..restore.server import check_room, check_server
 from ..restore.settings import SETTINGS_PROOF
@@ -49,6 +49,10 @@ TITLES = {
 }
 NO_WAY_BACK = "This backup is no way back: take another one, and rehearse again."
 NOT_REHEARSED = "The release was not rehearsed on a restored copy of the database ({})."
+UNRESTORABLE = (
+    "The backup that was just taken could not be restored, so that it is no way back: the live database was only read. "
+    "Correct the cause in the live database, and rerun the playbook."
+)
 WHERE = {"container": "a throwaway server", "same_server": "a temporary database beside the live one"}
 Place = Literal["container", "same_server", "off"]
 
@@ -134,7 +138,7 @@ def _act(plan: RehearsalPlan, step: Step) -> None:
     facts.update(rehearsal=plan.place, dump=str(backup.path), sha256=backup.content["sha256"])
     with PLACES[plan.place](plan, backup) as ready:
         begun = time.monotonic()
-        copy = make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext(), step)
+        copy = _restored(ready, backup, step)
         restore_ms = round((time.monotonic() - begun) * 1000)
         compared = [_renamed(proof) for proof in copy.proofs]
         if not sentence(proof.as_dict() for proof in compared):
@@ -147,6 +151,15 @@ def _act(plan: RehearsalPlan, step: Step) -> None:
         facts.update(_mark(plan, backup, restore_ms, copy.schema_sha256))
         if plan.release is not None:
             rehearse_release(plan.release, plan.work, ready.target, ready.superuser, plan.limits, step)
+
+
+def _restored(ready: _Ready, backup: Backup, step: Step) -> Copy:
+    try:
+        return make_copy(ready.target, backup, _major(ready.target), ready.journal, nullcontext(), step)
+    except CannotRehearseError:
+        raise
+    except ReleaseError as error:
+        raise ReleaseError(f"{UNRESTORABLE} {error.message}", refused=True, **error.facts) from error
 
 
 def _demand(step: Step) -> None:

@@ -77,8 +77,8 @@ def remedy_of(guard: Guard, seen: GuardResult) -> str:
 
 def in_words(guard: Guard, seen: GuardResult) -> str:
     """Which guard refuses, and why."""
-    undecided = "It cannot be determined whether this is true. " if seen.status == "inconclusive" else ""
-    return f"{guard['title']}: {undecided}{seen.detail}"
+    verb = "could not be determined" if seen.status == "inconclusive" else "failed"
+    return f"“{guard['title']}” {verb}: {seen.detail}"
 
 
 def judge(checked: Sequence[tuple[Guard, GuardResult]], accept_loss: str | None) -> Verdict:

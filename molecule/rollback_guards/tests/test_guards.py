@@ -115,7 +115,7 @@ CASES: list[tuple[str, Break, list[str], list[str]]] = [
         "one_project_per_drawing",
         lambda psql: sql(psql, add(DRAWING, "someone"), f"DELETE FROM {TABLE} WHERE assigned_by = 'someone'"),
         [],
-        ["No drawing has more than one project: 1 row breaks it", "1 row would be lost"],
+        ["“No drawing has more than one project” failed: 1 row breaks it", "1 row would be lost"],
     ),
     (
         "no_association_lost",

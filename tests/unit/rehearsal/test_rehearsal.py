@@ -229,6 +229,26 @@ def test_a_backup_that_fails_is_refused_also_where_no_rehearsal_is_required(
     assert caught.value.refused
 
 
+def test_a_backup_that_cannot_be_restored_is_refused_with_its_cause(shop: Shop) -> None:
+    with closing(connect(shop.login, "tests")) as session, session.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA tools")
+        cursor.execute("CREATE FUNCTION tools.small(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'")
+        cursor.execute("SET search_path = public, tools")
+        cursor.execute("CREATE TABLE notes (body text)")
+        cursor.execute(
+            "CREATE FUNCTION public.slug(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN small($1); END'"
+        )
+        cursor.execute("CREATE INDEX ON notes (slug(body))")
+        cursor.execute("INSERT INTO notes VALUES ('A')")
+    shop.back_up()
+
+    with pytest.raises(ReleaseError, match=r"could not be restored, .*function small\(text\) does not exist") as caught:
+        shop.rehearse(required=False)
+
+    assert caught.value.refused
+    assert shop.left() == []
+
+
 def test_a_server_that_is_too_slow_is_refused(shop: Shop) -> None:
     shop.back_up()
 

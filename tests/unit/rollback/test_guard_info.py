@@ -196,7 +196,7 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
         [NOTES],
         {"created": WITH_NOTES},
         {"no_row_lost.notes": "fail", "nothing_lost": "pass"},
-        "No row of notes is lost: 2 rows would be lost. Among them: id 1, body only here; id 2, body only here. The",
+        "“No row of notes is lost” failed: 2 rows would be lost. Among them: id 1, body only here; id 2, body only here.",
     ),
     (
         "rows of such a table, and of another writer, accepted as one",
@@ -255,8 +255,8 @@ VALUES: list[tuple[str, list[str], list[dict[str, Any]], str, str]] = [
         [WITH_NOTE, "UPDATE orders SET note = 'by hand' WHERE id = 3"],
         GUARDS,
         "fail",
-        "No value of what the release adds to orders is lost: 1 row would lose one. Among them: id 3, note by hand, "
-        "done False. The columns note, done, twice are dropped",
+        "“No value of what the release adds to orders is lost” failed: 1 row would lose one. Among them: id 3, "
+        "note by hand, done False. The columns note, done, twice are dropped",
     ),
     (
         "other than the default",
@@ -277,7 +277,7 @@ VALUES: list[tuple[str, list[str], list[dict[str, Any]], str, str]] = [
         [WITH_NOTE, "UPDATE orders SET note = 'by hand' WHERE id = 3"],
         [*GUARDS, ANSWERING],
         "pass",
-        "Every note is the migration's: 1 row breaks it.",
+        "“Every note is the migration's” failed: 1 row breaks it.",
     ),
     (
         "a guard answers for another column",
@@ -347,7 +347,7 @@ def test_what_depends_beside_what_is_the_releases_own_is_named_alone(
 ) -> None:
     result = look("CREATE TABLE kinds (id int PRIMARY KEY)", *does, **options)
     assert (result["state"], statuses(result)["nothing_depends"]) == ("refused", "fail")
-    assert f"tables that are dropped: {named} would be left without it." in result["message"]
+    assert f"tables that are dropped” failed: {named} would be left without it." in result["message"]
 
 
 def trigger(does: str, name: str = "sync", of: str = "orders", function: str = "sync()") -> str:
@@ -438,7 +438,7 @@ def test_a_trigger_of_another_table_depends_on_what_its_function_mentions(
     result = look('CREATE TABLE "Old ones" (id int)', *does, guards=[COLUMNS], **options)
     assert statuses(result)["nothing_depends"] == ("fail" if named else "pass")
     if named:
-        assert f"tables that are dropped: {named} would be left without it." in result["message"]
+        assert f"tables that are dropped” failed: {named} would be left without it." in result["message"]
 
 
 def test_what_an_extension_brings_along_does_not_depend_on_a_releases_tables(look: Look, session: Session) -> None:
@@ -995,7 +995,7 @@ def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
     verdict = judge([(ANSWERS, GuardResult("pass", "")), (OPENAPI, GuardResult("inconclusive", "No answer."))], None)
     assert (verdict.state, verdict.message) == (
         "refused",
-        f"1) O: It cannot be determined whether this is true. No answer. {UNDECIDED['openapi']}",
+        f"1) “O” could not be determined: No answer. {UNDECIDED['openapi']}",
     )
 
 
