@@ -196,7 +196,7 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
         [NOTES],
         {"created": WITH_NOTES},
         {"no_row_lost.notes": "fail", "nothing_lost": "pass"},
-        "“No row of notes is lost” failed: 2 rows would be lost. Among them: id 1, body only here; id 2, body only here.",
+        "“No row of notes is lost” failed: 2 rows would be lost. Among them: id 1, body only here; id 2, body only",
     ),
     (
         "rows of such a table, and of another writer, accepted as one",
