@@ -60,9 +60,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         _, options = self.validate_argument_spec(OPTIONS)
         schedule = self._schedule(options, task_vars)
         try:
-            if schedule.problem:
-                raise ReleaseError(schedule.problem, refused=True)
             if options["state"] == "hourly":
+                if schedule.problem:
+                    raise ReleaseError(schedule.problem, refused=True)
                 self._try(schedule, options["services"], task_vars)
             return self._change(schedule, options["state"], task_vars)
         except ReleaseError as error:
@@ -104,7 +104,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             if state != "absent":
                 wanted.append({**schedule.entry, "state": "present"})
             elif schedule.mark in there:
-                wanted.append({**schedule.entry, **absent})
+                wanted.append({**absent, "name": schedule.mark})
             changed = [self._cron(entry, task_vars) for entry in wanted]
         return {"changed": any(changed)}
 

@@ -503,7 +503,6 @@ SCHEDULE = """
     run_release: {release: {}}
     run_containers: {}
     monitor_schedule: hourly
-    __monitor_mark: a test that schedules nothing
   tasks:
     - ansible.builtin.include_tasks: "{{ tasks }}"
 """
