@@ -232,8 +232,8 @@ OLD_SCHEMA = json.dumps({"paths": {}, "components": {}})
 GUARDED_BY: list[tuple[dict[str, tuple[int, str]], str]] = [
     ({"/a": (200, '[{"id": 1}]'), "/s": (200, OLD_SCHEMA)}, ""),
     ({"/a": (500, ""), "/s": (200, OLD_SCHEMA)}, ""),  # one that is decided is enough
-    ({"/a": (200, '[{"regions": []}]'), "/s": (200, OLD_SCHEMA)}, "“The API is the old one” could not be determined: "),
-    ({}, "“The API is the old one” failed: GET http://"),
+    ({"/a": (200, '[{"regions": []}]'), "/s": (200, OLD_SCHEMA)}, "“The API is the old one” failed: "),
+    ({}, "“The API is the old one” could not be determined: GET http://"),
 ]
 
 

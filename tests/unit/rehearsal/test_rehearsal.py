@@ -240,7 +240,11 @@ def test_a_backup_that_cannot_be_restored_is_refused_with_its_cause(shop: Shop) 
         )
         cursor.execute("CREATE INDEX ON notes (slug(body))")
         cursor.execute("INSERT INTO notes VALUES ('A')")
-    shop.back_up()
+    try:
+        shop.back_up()
+    finally:  # other tests have the same database
+        with closing(connect(shop.login, "tests")) as session, session.cursor() as cursor:
+            cursor.execute("DROP TABLE notes; DROP FUNCTION public.slug(text); DROP SCHEMA tools CASCADE")
 
     with pytest.raises(ReleaseError, match=r"could not be restored, .*function small\(text\) does not exist") as caught:
         shop.rehearse(required=False)
