@@ -28,6 +28,8 @@ INDEX_WAIT_MS = 50
 # A wait that is shorter is that of any statement on a busy server.
 WORTH_KEEPING_MS = 5.0
 KEPT_WAITS = 200
+# Between two attempts on a row; more only where the machine is too busy for the probe.
+LATE_MS = 60.0
 # Which of the rows is tried: one that a running transaction has changed, if any. To search a whole page, which can have
 # so many rows, costs as much as a round, so that only every eighth round does.
 LINE_POINTERS, SOME_POINTERS, WHOLE_PAGE_EVERY = 291, 8, 8
@@ -163,15 +165,18 @@ class Probe(threading.Thread):
 
     def _note_row(self, cursor: Any, place: str | None, xmax: str, taken: bool | None, now_ms: float) -> None:
         self.rows += place is not None
+        if self._row is not None and now_ms - self._row.end_ms <= LATE_MS:
+            self._row.end_ms = now_ms
         if place is None or taken:
+            # A probe that comes late does not know how long the row was still locked.
             if self._row is not None:
-                self._row.end_ms = now_ms
                 self._keep(self._row)
             self._row = None
             return
         if self._row is None:
             self._row, self._row_place = Wait(now_ms, now_ms, row=True), place
             self._row.holders = self._holders(cursor, xmax)
+        self._row.end_ms = now_ms
 
     def _holders(self, cursor: Any, xmax: str) -> list[int]:
         with suppress(psycopg2.Error):

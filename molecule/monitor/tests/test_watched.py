@@ -542,7 +542,9 @@ def test_a_schedule_that_could_take_no_sample_is_refused(crontab: tuple[dict[str
         inventory=str(inventory),
         environment={**environment, "DB_PASSWORD": password},
     )
-    assert run.status != 0 and "cron does not have your environment" in run.evidence["headline"], run.output
+    assert run.status != 0 and "cron has neither your environment nor your -e options" in run.evidence["headline"], (
+        run.output
+    )
     assert not table.exists() and password not in run.output
 
 

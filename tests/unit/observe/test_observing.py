@@ -16,6 +16,7 @@ from ansible.module_utils.dbrelease.observe import sampler
 from ansible.module_utils.dbrelease.observe.attribution import merged, tag_of
 from ansible.module_utils.dbrelease.observe.observation import Observation, TableWait
 from ansible.module_utils.dbrelease.observe.observing import observing
+from ansible.module_utils.dbrelease.observe.probe import Probe
 from ansible.module_utils.dbrelease.observe.statement_log import Logged, TemporaryFile, parsed
 from ansible.module_utils.dbrelease.postgres.session import Login, Session
 from own_sessions import connect
@@ -513,3 +514,22 @@ def test_a_statement_that_was_sampled_and_logged_is_one_and_one_that_failed_is_k
 )
 def test_without_a_log_the_command_is_the_first_words(text: str, tag: str) -> None:
     assert tag_of(text) == tag
+
+
+@pytest.mark.parametrize(
+    ("tries", "waited"),
+    [
+        ([(0, False), (10, False), (20, True)], 20),
+        ([(0, False), (10, False), (800, True)], 10),  # it may have been free since
+        ([(0, False), (500, False), (510, True)], 510),
+        ([(0, False), (700, True)], 0),
+    ],
+)
+def test_a_row_was_waited_for_as_long_as_it_was_seen_locked(tries: list[tuple[float, bool]], waited: float) -> None:
+    probe = object.__new__(Probe)
+    probe.rows, probe.longest, probe.waits, probe._row, probe._row_place = 0, None, [], None, ""
+    probe._holders = lambda *_: []  # type: ignore[method-assign]
+    for now_ms, free in tries:
+        probe._note_row(None, "(0,1)", "7", free, now_ms)
+    assert probe.longest is not None
+    assert probe.longest.duration_ms == waited

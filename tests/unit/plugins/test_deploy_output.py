@@ -31,13 +31,18 @@ class ActionModule(ActionBase):
 """
 RELEASE: dict[str, Any] = {
     **{"title": "Items", "label": "1", "services": [], "commands": {}, "checks": [], "scenarios": [], "plans": []},
-    **{"observations": [], "api": {}, "monitoring": {}, "tables": {"created": {}, "altered": {}, "audit": []}},
+    **{
+        "observations": [],
+        "api": {},
+        "monitoring": {},
+        "tables": {"existing": {}, "created": {}, "altered": {}, "audit": []},
+    },
     "migration": {
         "container": "backend",
         "version_table": "alembic_version",
         "environment": [],
         **{"from_revision": "a", "to_revision": "b", "payload": [], "finalize": [], "lock": {}, "command": ["x"]},
-        **{"timeout_seconds": 1, "success_pattern": "", "revision_files": [], "throttle": {}},
+        **{"timeout_seconds": 1, "success_pattern": "", "revision_files": [], "throttle": {}, "budget": {}},
     },
     "rollback": {"guards": [], "script": {}},
 }
