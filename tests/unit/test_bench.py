@@ -11,7 +11,7 @@ import psycopg2.errors
 import pytest
 
 from bench import __main__ as bench
-from bench import deploy, large, progress, rehearsal, restore, rollback, write_wait
+from bench import by_hand, deploy, large, progress, rehearsal, restore, rollback, write_wait
 
 NAMES = [one.name for suite in bench.SUITES for one in suite]
 
@@ -90,7 +90,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         "longest_wait": lambda sql: 0.2 if sql in ("SELECT 'the preview'", write_wait.OBVIOUS) else None,
         "BACKUPS": tmp_path,
     }
-    for module in (bench, deploy, large, progress, rehearsal, restore, rollback, write_wait):
+    for module in (bench, by_hand, deploy, large, progress, rehearsal, restore, rollback, write_wait):
         for name, stand_in in stand_ins.items():
             if module is not write_wait or name != "longest_wait_during":
                 monkeypatch.setattr(module, name, stand_in, raising=False)

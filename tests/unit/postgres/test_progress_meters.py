@@ -81,7 +81,8 @@ def test_a_dump_is_measured_by_the_rows_that_pg_dump_has_read(database: Login, t
     fractions = [(written / file.bytes, one.done / (one.total or 1)) for written, one in readings]
     assert [b for _, b in fractions] == sorted(b for _, b in fractions)
     ahead = [read - written for written, read in fractions]
-    assert min(ahead) > -0.05 and max(ahead) < 0.05 + BUFFERED / TEXT, fractions
+    # On a busy machine the answer of the server is an earlier one by as much as pg_dump has ahead.
+    assert max(map(abs, ahead)) < 0.05 + BUFFERED / TEXT, fractions
     assert fractions[0][1] < 0.3 and fractions[-1][1] > 0.9, fractions
     assert {one.unit for _, one in readings} == {"bytes"} and not any(one.at_most for _, one in readings)
     assert left_sessions(filled) == []
