@@ -134,11 +134,15 @@ def test_a_deploy_is_the_median_of_five(
     [
         pytest.param([(s, 10 * s) for s in range(1, 100)], 0, id="a constant rate"),
         pytest.param([(s, 6 * s if s < 100 else 8 * s - 200) for s in range(1, 150)], 31, id="faster at the end"),
-        pytest.param([(1, 900), (2, 999)], 0, id="too short for an estimate"),
     ],
 )  # fmt: skip
 def test_the_error_of_the_time_left_is_that_of_the_second_half(points: list[tuple[float, int]], error: float) -> None:
     assert progress.largest_error(points, 1000) == pytest.approx(error, abs=3 if error else 0)
+
+
+def test_a_dump_that_showed_no_time_left_is_no_result() -> None:
+    with pytest.raises(SystemExit, match="no time left was shown"):
+        progress.largest_error([(1, 900), (2, 999)], 1000)
 
 
 def test_what_takes_very_long_is_measured_by_its_name_only(

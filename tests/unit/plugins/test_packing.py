@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ast
 import base64
+import importlib.util
 import io
 import re
+import subprocess
 import sys
 import zipfile
+import zipimport
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +27,7 @@ from ansible.template import Templar  # type: ignore[import-untyped]
 ROOT = Path(__file__).resolve().parents[3]
 ansible.module_utils.__path__.append(str(ROOT / "module_utils"))
 
-from ansible.module_utils.dbrelease import action  # noqa: E402
+from ansible.module_utils.dbrelease import packing  # noqa: E402
 
 Parse = Callable[[str, str], ast.Module]
 SAMPLE = """
@@ -43,7 +46,7 @@ match 1:
 
 
 @pytest.fixture
-def packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where Ansible keeps what it has packed in this play."""
     if not module_loader.has_plugin("ansible.builtin.ping"):
         init_plugin_loader([])
@@ -54,6 +57,7 @@ def packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(module_common, "_compile_module_ast", module_common._compile_module_ast)
     locator = module_common.LegacyModuleUtilLocator
     monkeypatch.setattr(locator, "__init__", locator.__init__)
+    monkeypatch.setattr(module_common._CachedModule, "dump", module_common._CachedModule.dump)
     return tmp_path / "ansiballz_cache"
 
 
@@ -67,20 +71,21 @@ def packed_by_ansible(module: str) -> list[str]:
         module_compression="ZIP_DEFLATED",
     )
     longest = max(re.findall(r"[A-Za-z0-9+/=]{2000,}", made.b_module_data.decode()), key=len)
-    return sorted(zipfile.ZipFile(io.BytesIO(base64.b64decode(longest))).namelist())
+    names = zipfile.ZipFile(io.BytesIO(base64.b64decode(longest))).namelist()
+    return sorted(name for name in names if name.endswith(".py"))
 
 
-def test_the_worker_finds_it_packed_as_it_would_have(packing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_worker_finds_it_packed_as_it_would_have(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = packed_by_ansible("journal")
-    for file in packing.iterdir():
+    for file in cache.iterdir():
         file.unlink()
-    action.pack("journal")
-    assert [file.name for file in packing.glob("*journal*") if file.suffix != ".lock"] != []
+    packing.pack("journal")
+    assert [file.name for file in cache.glob("*journal*") if file.suffix != ".lock"] != []
     monkeypatch.setattr(module_common, "recursive_finder", None)  # from here on nothing can be packed
     assert packed_by_ansible("journal") == wanted
 
 
-def test_a_file_that_two_modules_need_is_parsed_once(packing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_two_modules_need_is_parsed_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: Counter[str] = Counter()
     parse: Parse = module_common._compile_module_ast
 
@@ -89,15 +94,15 @@ def test_a_file_that_two_modules_need_is_parsed_once(packing: Path, monkeypatch:
         return parse(name, source)
 
     monkeypatch.setattr(module_common, "_compile_module_ast", counting)
-    action.pack("journal")
+    packing.pack("journal")
     first = len(parsed)
-    action.pack("run")
+    packing.pack("run")
     assert first > 50
     assert len(parsed) > first
     assert parsed.most_common(1)[0][1] == 1
 
 
-def test_a_name_that_two_modules_need_is_searched_once(packing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_that_two_modules_need_is_searched_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     searched: Counter[tuple[Any, ...]] = Counter()
     locator = module_common.LegacyModuleUtilLocator
     locate = locator.__init__
@@ -107,9 +112,9 @@ def test_a_name_that_two_modules_need_is_searched_once(packing: Path, monkeypatc
         locate(self, name, **options)
 
     monkeypatch.setattr(locator, "__init__", counting)
-    action.pack("journal")
+    packing.pack("journal")
     first = len(searched)
-    action.pack("run")
+    packing.pack("run")
     assert first > 100
     assert len(searched) > first
     assert searched.most_common(1)[0][1] == 1
@@ -121,19 +126,52 @@ def test_what_is_kept_of_a_file_are_all_its_imports() -> None:
         return finder.submodules, finder.optional_imports
 
     whole = found(ast.parse(SAMPLE))
-    assert found(action.kept(ast.parse(SAMPLE))) == whole
+    assert found(packing.kept(ast.parse(SAMPLE))) == whole
     assert (len(whole[0]), len(whole[1])) == (4, 3)
 
 
-def test_without_a_play_and_in_a_worker_nothing_is_packed(packing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_play_and_in_a_worker_nothing_is_packed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("multiprocessing.parent_process", lambda: SimpleNamespace(pid=1))
-    action.pack("journal")
+    packing.pack("journal")
     monkeypatch.undo()
-    action.pack("journal")
-    assert not packing.exists()
+    packing.pack("journal")
+    assert not cache.exists()
 
 
-def test_an_ansible_that_packs_otherwise_is_left_to_itself(packing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ansible_that_packs_otherwise_is_left_to_itself(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(module_common, "_compile_module_ast")
-    action.pack("journal")
-    assert not packing.exists()
+    packing.pack("journal")
+    assert not cache.exists()
+
+
+def test_each_source_has_its_byte_code_beside_it(cache: Path) -> None:
+    packing.pack("journal")
+    (packed,) = (file for file in cache.glob("*journal*") if file.suffix != ".lock")
+    archive = zipfile.ZipFile(io.BytesIO(base64.b64decode(module_common._CachedModule.load(str(packed)).zip_data)))
+    names = set(archive.namelist())
+    sources = {name for name in names if name.endswith(".py")}
+    assert len(sources) > 50
+    assert names - sources == {f"{name}c" for name in sources}
+
+
+@pytest.mark.parametrize(("magic", "value"), [(importlib.util.MAGIC_NUMBER, 2), (b"\x00\x00\r\n", 1)])
+def test_a_python_takes_the_byte_code_of_its_own_version_and_else_the_source(
+    tmp_path: Path, magic: bytes, value: int
+) -> None:
+    code = packing.byte_code(b"VALUE = 2", "one.py")
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("one.py", "VALUE = 1")
+        archive.writestr("one.pyc", magic + code[len(magic) :])
+    found: dict[str, Any] = {}
+    exec(zipimport.zipimporter(str(tmp_path / "packed.zip")).get_code("one"), found)  # noqa: S102
+    assert found["VALUE"] == value
+
+
+def test_an_archive_runs_with_its_byte_code_and_still_has_its_sources(tmp_path: Path) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("__main__.py", "import one")
+        archive.writestr("one.py", "print(__loader__.get_source('one'))")
+    (tmp_path / "packed.zip").write_bytes(packing.compiled(packed.getvalue()))
+    ran = subprocess.run([sys.executable, str(tmp_path / "packed.zip")], capture_output=True, text=True, check=True)
+    assert ran.stdout == "print(__loader__.get_source('one'))\n"
