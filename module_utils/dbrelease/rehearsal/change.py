@@ -137,8 +137,8 @@ class _Counted:
     rows: dict[str, int]
 
 
-class _StopError(Exception):
-    """The rest would show nothing; callers never receive it."""
+class StopError(Exception):
+    """The rest would show nothing; callers of play() never receive it."""
 
 
 @dataclass
@@ -196,7 +196,7 @@ class Rehearsal:
                 self._again(first, self._written(back, downgraded()))
             self._demand(*upgraded())
             why = NO_ROLLBACK
-        except _StopError:
+        except StopError:
             pass
         except psycopg2.Error as error:
             # Not as where no rehearsal is possible: it was, and what ended it may be the release.
@@ -209,7 +209,7 @@ class Rehearsal:
     def _demand(self, *proofs: Proof) -> None:
         self.proofs += proofs
         if any(proof.status == "fail" or proof.could_not_run for proof in proofs):
-            raise _StopError
+            raise StopError
 
     def _state(self) -> _State:
         with self._reading() as cursor:
@@ -379,7 +379,7 @@ class Rehearsal:
         try:
             self._upgrade(again=True)
             self._demand(self._same(first, self._counted()))
-        except _StopError:
+        except StopError:
             if not written:
                 raise
             note = f"The application wrote to {', '.join(written)} while it ran on the copy."
@@ -398,7 +398,7 @@ class Rehearsal:
         if changed:
             detail = f"The application changes the database when it starts: the catalog has {in_words(changed)}."
             self._demand(Proof(name, TITLES[name], "inconclusive", detail=detail, sample=changed[:SAMPLE_SIZE]))
-            raise _StopError
+            raise StopError
         return [key for key, row in before.tables.items() if state_of(now.tables[key]) != state_of(row)]
 
     def _same(self, first: _Counted, second: _Counted) -> Proof:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import psycopg2
 from psycopg2 import sql
@@ -18,7 +18,7 @@ from ..core.proof import Proof, sentence
 from ..core.restore_names import copy_name
 from ..core.signals import ending_in_order
 from ..host.commands import commands_in
-from ..host.inspect import DATABASE_SERVICE, inspect
+from ..host.inspect import DATABASE_SERVICE, Attributes, inspect
 from ..postgres.sequences import read_values, set_back
 from ..postgres.session import Login, connect, server_reason, session, transaction
 from ..restore.compare import VERIFIED_PROOF
@@ -32,7 +32,7 @@ from ..runs.work import Work
 from .application import aliases_of
 from .change import TITLES as CHANGE_TITLES
 from .recipe import CannotRehearseError, Limits, LiveServer, read_live, refused
-from .release import ReleasePlan, rehearse_release
+from .release import ReleasePlan
 from .roles import Roles, create_roles, read_roles
 from .server import ThrowawayServer, remove_left, throwaway_server
 
@@ -57,6 +57,17 @@ WHERE = {"container": "a throwaway server", "same_server": "a temporary database
 Place = Literal["container", "same_server", "off"]
 
 
+class OnCopy(Protocol):
+    """What is played on the restored copy: a release, or a change of which a release is drafted."""
+
+    @property
+    def application(self) -> Attributes | None:
+        """The running container in which Alembic runs."""
+
+    def on_copy(self, work: Work, copy: CopyTarget, superuser: Login | None, limits: Limits, step: Step) -> None:
+        """Play it, and fill the step; raises ReleaseError."""
+
+
 @dataclass(frozen=True)
 class RehearsalPlan:
     """The run, the live database's container, where to rehearse, and the release; None: the backup alone."""
@@ -69,7 +80,7 @@ class RehearsalPlan:
     maintenance_db: str
     jobs: int
     timeout_s: int
-    release: ReleasePlan | None = None
+    release: OnCopy | None = None
     required: bool = True  # where a rehearsal is not possible, it is refused
 
     @classmethod
@@ -150,7 +161,7 @@ def _act(plan: RehearsalPlan, step: Step) -> None:
         _demand(step)
         facts.update(_mark(plan, backup, restore_ms, copy.schema_sha256))
         if plan.release is not None:
-            rehearse_release(plan.release, plan.work, ready.target, ready.superuser, plan.limits, step)
+            plan.release.on_copy(plan.work, ready.target, ready.superuser, plan.limits, step)
 
 
 def _restored(ready: _Ready, backup: Backup, step: Step) -> Copy:

@@ -60,6 +60,10 @@ class ReleasePlan:
         """The engine's attributes of the running container in which Alembic runs."""
         return inspect({"application": self.migrator})["application"] if self.migrator else None
 
+    def on_copy(self, work: Work, copy: CopyTarget, superuser: Login | None, limits: Limits, step: Step) -> None:
+        """Rehearse it on the copy; see rehearse_release."""
+        rehearse_release(self, work, copy, superuser, limits, step)
+
 
 def rehearse_release(
     plan: ReleasePlan, work: Work, copy: CopyTarget, superuser: Login | None, limits: Limits, step: Step
@@ -74,7 +78,7 @@ def rehearse_release(
         if alembic.left_out:
             step.facts["left_out"] = list(alembic.left_out)
         rehearsal = Rehearsal(
-            plan.change, work.run, copy, _as_user(copy, work.login), work.login, alembic.commands, own_server=True
+            plan.change, work.run, copy, as_user(copy, work.login), work.login, alembic.commands, own_server=True
         )
         try:
             rehearsal.probe()
@@ -85,7 +89,7 @@ def rehearse_release(
             step.prove(*rehearsal.proofs)
 
 
-def _as_user(copy: CopyTarget, live: Login) -> Login:
+def as_user(copy: CopyTarget, live: Login) -> Login:
     """db_user on the copy, with its live password; the throwaway server's superuser has one of its own.
 
     A role without a password cannot connect there, and the superuser acts in its place.

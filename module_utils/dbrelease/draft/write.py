@@ -1,0 +1,181 @@
+"""A draft as the folder of a release: YAML that a person reads and finishes, and files beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..core.errors import ReleaseError
+from ..core.plain_text import printable
+
+WIDTH = 110
+RELEASE_FILE, CHECKS_FILE, PREVIEW_FILE = "release.yml", "checks.yml", "preview.sql"
+PLAYBOOKS = {
+    "deploy": "Deploy",
+    "verify": "Verify",
+    "rollback": "Roll back",
+    "restore": "Restore the backup from before",
+    "rehearse": "Rehearse",
+}
+HEAD = """A draft, written by playbooks/draft.yml from what the change did on a restored copy. Read it, decide what is
+left open, and rehearse it: ansible-playbook playbooks/rehearse.yml -i INVENTORY -e release={name}"""
+INVENTORY = """# What an inventory needs for this release: README.md explains each variable. Add the login and the secrets.
+deploy_environment: staging
+db_name: NAME
+db_user: USER
+db_password: "{{ lookup('env', 'DB_PASSWORD') }}"
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that the release brings to the application's container."""
+
+    path: Path
+    destination: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the operator asked for: the release's name, its revisions, and how Alembic is started."""
+
+    name: str
+    title: str
+    migration: Mapping[str, Any]
+    services: Sequence[str]
+    containers: Mapping[str, str]
+    payload: Sequence[Source] = ()
+
+
+class _Dumper(yaml.SafeDumper):
+    """Texts of several lines as they are, and no aliases."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write each value where it is used."""
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def files_of(wanted: Wanted, draft: Mapping[str, Any], preview: str) -> dict[str, str]:
+    """The texts of the folder, by relative path."""
+    return {
+        RELEASE_FILE: release_text(wanted, draft),
+        CHECKS_FILE: checks_text(draft),
+        PREVIEW_FILE: preview or "-- Alembic could not print the SQL of this change without running it.\n",
+        "inventory.example.yml": INVENTORY
+        + "".join(f"{one}_container: {wanted.containers[one]}\n" for one in wanted.containers),
+        **{
+            f"{playbook}.yml": _playbook(playbook, f"{title} {wanted.name}", wanted.name)
+            for playbook, title in PLAYBOOKS.items()
+        },
+    }
+
+
+def release_text(wanted: Wanted, draft: Mapping[str, Any]) -> str:
+    """release.yml; what was observed, and what is open, stands in comments where it matters."""
+    migration = {
+        **wanted.migration,
+        **({"payload": [_payload(one) for one in wanted.payload]} if wanted.payload else {}),
+        **({"budget": draft["budget"]} if draft.get("budget") else {}),
+        **({"finalize": draft["finalize"]} if draft.get("finalize") else {}),
+    }
+    sections: list[tuple[str, Any, list[str]]] = [
+        ("release", wanted.name, []),
+        ("title", wanted.title, []),
+        ("label", wanted.name, []),
+        ("services", list(wanted.services), ["Those of the inventory; `clients` are those that use the database."]),
+        ("clients", [one for one in wanted.services if one in ("backend", "worker")], []),
+        ("server", {"minimum_major": 14, "transaction_age_limit_seconds": 300}, []),
+        ("migration", migration, ["Observed on the copy:", *(draft.get("observed") or ())]),
+    ]
+    guards = draft.get("guards") or []
+    if guards and draft.get("reversible") != "false":
+        note = [draft.get("way_back", ""), "Each guard must pass before anything is rolled back."]
+        sections.append(("rollback", {"guards": guards}, note))
+    tables = draft["tables"]
+    kept = {name: value for name, value in tables.items() if value or name in ("existing", "created")}
+    sections.append(("tables", kept, []))
+    comments = [*HEAD.format(name=wanted.name).split("\n")]
+    if draft.get("reversible") == "false":
+        comments.append(f"Not reversible: the way back is the restore. {draft.get('way_back', '')}")
+    if notes := draft.get("notes"):
+        comments += ["", "To decide by a person:", *(f"- {note}" for note in notes)]
+    left_out = "api, monitoring, readiness, checklist"
+    comments += ["", f"Not drafted: {left_out} (schemas/release.schema.json says what each means)."]
+    body = "\n".join(_section(name, value, note) for name, value, note in sections if value not in ([], ""))
+    return f"---\n{_commented(comments)}{body}"
+
+
+def checks_text(draft: Mapping[str, Any]) -> str:
+    """checks.yml."""
+    notes = {
+        "observations": ["Recorded with the baseline, judged by nobody."],
+        "checks": ["True on the copy right after the upgrade: keep those that must stay true."],
+        "plans": ["The index must be able to serve the query."],
+    }
+    body = "\n".join(_section(name, draft[name], note) for name, note in notes.items() if draft.get(name))
+    return f"---\n{body}" if body else "---\nchecks: []\n"
+
+
+def write(folder: Path, texts: Mapping[str, str], payload: Sequence[Source]) -> list[str]:
+    """Write a folder that does not exist; raises ReleaseError. Returns the names of its files."""
+    names = []
+    try:
+        folder.mkdir(parents=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+            names.append(name)
+        for one in payload:
+            place = folder / "migrations" / one.path.name
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(one.path.read_bytes())
+            names.append(f"migrations/{one.path.name}")
+    except FileExistsError as error:
+        raise ReleaseError(
+            f"Writing the draft to {folder} was refused (it exists already): give another release, or move it.",
+            refused=True,
+        ) from error
+    except OSError as error:
+        raise ReleaseError(
+            f"Writing the draft to {folder} failed ({error.strerror}): let the user of Ansible write there."
+        ) from error
+    return names
+
+
+def _payload(one: Source) -> dict[str, str]:
+    return {"source": f"migrations/{one.path.name}", "destination": one.destination}
+
+
+def _section(name: str, value: Any, notes: Sequence[str]) -> str:
+    text = yaml.dump({name: value}, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
+    return f"{_commented(notes)}{text}"
+
+
+def _commented(lines: Sequence[str]) -> str:
+    """Comments: what comes from a target is made printable, and no line of it can end a comment."""
+    wrapped = [part for line in lines for part in (textwrap.wrap(printable(line), WIDTH) or [""])]
+    return "".join(f"# {line}".rstrip() + "\n" for line in wrapped)
+
+
+def _playbook(playbook: str, title: str, name: str) -> str:
+    return (
+        f"---\n- name: {title}\n  ansible.builtin.import_playbook: ../../playbooks/{playbook}.yml\n"
+        f"  vars:\n    release: {name}\n"
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
