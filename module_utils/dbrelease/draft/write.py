@@ -25,7 +25,7 @@ PLAYBOOKS = {
 }
 HEAD = """A draft, written by playbooks/draft.yml from what the change did on a restored copy. Read it, decide what is
 left open, and rehearse it: ansible-playbook playbooks/rehearse.yml -i INVENTORY -e release={name}"""
-INVENTORY = """# What an inventory needs for this release: README.md explains each variable. Add the login and the secrets.
+INVENTORY = """# What an inventory needs for this release: README.md explains each variable.
 deploy_environment: staging
 db_name: NAME
 db_user: USER
