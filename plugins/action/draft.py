@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ ansible.module_utils.__path__.append(str(ROOT / "module_utils"))  # where ansibl
 from ansible.module_utils.dbrelease.action import DeclaredAction, declared_by  # noqa: E402
 from ansible.module_utils.dbrelease.core.errors import ReleaseError  # noqa: E402
 from ansible.module_utils.dbrelease.draft.write import Source, Wanted, files_of, sha256_of, write  # noqa: E402
+from ansible.module_utils.dbrelease.release.load import load  # noqa: E402
 from ansible.module_utils.dbrelease.release.payload_content import with_content  # noqa: E402
 
 # What lets an upgrade wait briefly for locks, and try again: see schemas/release.schema.json.
@@ -55,7 +57,9 @@ class ActionModule(DeclaredAction):
         drafted = result.get("draft")
         if result.get("failed") or not drafted:
             return result
-        arguments, folder = self._task.args, Path(self._task.args["directory"])
+        # Ansible's texts have tags, which are no YAML.
+        arguments, drafted = json.loads(json.dumps([self._task.args, drafted]))
+        folder = Path(arguments["directory"])
         migration: dict[str, Any] = {
             "command": list(arguments["command"]),
             "container": arguments["migration_container"],
@@ -85,4 +89,9 @@ class ActionModule(DeclaredAction):
                 "which program runs there instead of its Python.",
                 refused=True,
             ) from error
-        return {**result, "directory": str(folder), "files": names}
+        result = {**result, "directory": str(folder), "files": names}
+        try:
+            load(folder, ROOT / "schemas")
+        except ReleaseError as error:
+            result["warnings"] = [*result.get("warnings", []), f"The draft is no valid release yet: {error.message}"]
+        return result

@@ -19,6 +19,12 @@ from .walk import DraftPlan
 
 def draft(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act; raises ReleaseError where the change does not run on the copy, or a refusal before."""
+    if not params["backend_container"]:
+        raise ReleaseError(
+            "Drafting was refused (the inventory names no container in which Alembic runs, and on the target itself it "
+            "would find the live database): set the variable of that container.",
+            refused=True,
+        )
     work = Work.of(params, check_mode)
     walked = DraftPlan.of(params, _revision(work, params))
     limits = Limits(params["cpus"], params["memory_mib"] << 20, params["start_seconds"], params["lifetime_seconds"])
@@ -66,7 +72,7 @@ def _revision(work: Work, params: Mapping[str, Any]) -> str:
 
 def _preview(plan: DraftPlan, params: Mapping[str, Any], password: str) -> str:
     """The SQL as Alembic prints it; a draft is none the worse without."""
-    commands = commands_in(params["backend_container"], workdir=params["workdir"], environment=environment_of(params))
+    commands = commands_in(params["backend_container"], environment=environment_of(params))
     files = {
         new.item.source.rpartition("/")[2]: new.content.decode("utf-8", "replace")
         for new in plan.payload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -61,11 +62,21 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+class _Section(dict[str, Any]):
+    """A key of the document, on a line of its own; what is in it may be on one line."""
+
+
+def _section_node(dumper: yaml.SafeDumper, value: _Section) -> yaml.MappingNode:
+    return dumper.represent_mapping("tag:yaml.org,2002:map", value, flow_style=False)
+
+
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
 
 
+_Dumper.add_representer(_Section, _section_node)
 _Dumper.add_representer(str, _text)
+_Dumper.add_multi_representer(str, _text)  # Ansible has texts of its own
 
 
 def files_of(wanted: Wanted, draft: Mapping[str, Any], preview: str) -> dict[str, str]:
@@ -130,28 +141,24 @@ def checks_text(draft: Mapping[str, Any]) -> str:
 
 
 def write(folder: Path, texts: Mapping[str, str], payload: Sequence[Source]) -> list[str]:
-    """Write a folder that does not exist; raises ReleaseError. Returns the names of its files."""
-    names = []
+    """Write a folder that does not exist, whole or not at all; raises ReleaseError. Returns the names of its files."""
+    contents = {name: text.encode() for name, text in texts.items()}
     try:
-        folder.mkdir(parents=True)
-        for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
-            names.append(name)
-        for one in payload:
-            place = folder / "migrations" / one.path.name
-            place.parent.mkdir(exist_ok=True)
-            place.write_bytes(one.path.read_bytes())
-            names.append(f"migrations/{one.path.name}")
-    except FileExistsError as error:
-        raise ReleaseError(
-            f"Writing the draft to {folder} was refused (it exists already): give another release, or move it.",
-            refused=True,
-        ) from error
+        contents |= {f"migrations/{one.path.name}": one.path.read_bytes() for one in payload}
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as beside:
+            whole = Path(beside) / folder.name
+            for name, content in contents.items():
+                (whole / name).parent.mkdir(parents=True, exist_ok=True)
+                (whole / name).write_bytes(content)
+            # A folder that appeared meanwhile is not replaced: it has files.
+            whole.rename(folder)
     except OSError as error:
         raise ReleaseError(
-            f"Writing the draft to {folder} failed ({error.strerror}): let the user of Ansible write there."
+            f"Writing the draft to {folder} failed ({error.strerror}): let the user of Ansible write there, or give "
+            "another release."
         ) from error
-    return names
+    return list(contents)
 
 
 def _payload(one: Source) -> dict[str, str]:
@@ -159,7 +166,7 @@ def _payload(one: Source) -> dict[str, str]:
 
 
 def _section(name: str, value: Any, notes: Sequence[str]) -> str:
-    text = yaml.dump({name: value}, Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True)
+    text = yaml.dump(_Section({name: value}), Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True, default_flow_style=None)
     return f"{_commented(notes)}{text}"
 
 
