@@ -158,7 +158,19 @@ class _Parts:
             }
 
     def finalize(self) -> Iterator[dict[str, Any]]:
-        """A step for each constraint that the upgrade leaves NOT VALID."""
+        """A step for each table that the upgrade fills, and for each constraint that it leaves NOT VALID."""
+        for table in self.created:
+            if self.counts[table]:
+                name = self.walked.after.names[table].sql
+                yield {
+                    "name": self._name(f"analyze_{table}"),
+                    "title": f"Gather the planner's statistics of {table}"[:200],
+                    "sql": f"ANALYZE {name}",
+                    "pending": "SELECT count(*) AS pending FROM pg_class c\n"
+                    f"WHERE c.oid = {self._regclass(table)} AND c.reltuples <> 0 AND NOT EXISTS (\n"
+                    "  SELECT 1 FROM pg_stats s\n"
+                    "  WHERE s.schemaname = c.relnamespace::regnamespace::text AND s.tablename = c.relname)",
+                }
         for table in self.after:
             for name, row in self.after[table].constraints.items():
                 known = self.before.get(table, Catalog()).constraints.get(name)
@@ -166,13 +178,12 @@ class _Parts:
                     continue
                 sql_table, sql_name = self.walked.after.names[table].sql, self.proposer.column(name)
                 literal = name.replace("'", "''")
-                regclass = sql_table.replace("'", "''")
                 yield {
                     "name": self._name(f"validate_{name}"),
                     "title": f"Validate the constraint {name}"[:200],
                     "sql": f"ALTER TABLE {sql_table} VALIDATE CONSTRAINT {sql_name}",
                     "pending": "SELECT count(*) AS pending FROM pg_constraint\n"
-                    f"WHERE conname = '{literal}' AND conrelid = to_regclass('{regclass}') AND NOT convalidated",
+                    f"WHERE conname = '{literal}' AND conrelid = {self._regclass(table)} AND NOT convalidated",
                 }
 
     def budget(self) -> dict[str, Any]:
@@ -317,6 +328,11 @@ class _Parts:
             return f"{'adds' if more > 0 else 'deletes'} {abs(more)} rows (or more) {'to' if more > 0 else 'of'}"
         kept = list(was["columns"]) == list(now["columns"])
         return "changes values in" if kept and was["fingerprint"] != now["fingerprint"] else ""
+
+    def _regclass(self, table: str) -> str:
+        """The table's oid, as an expression; of no table where it does not exist."""
+        quoted = self.walked.after.names[table].sql.replace("'", "''")
+        return f"to_regclass('{quoted}')"
 
     def _name(self, wanted: str) -> str:
         """A name as the schema wants it, which no other part of the draft has."""

@@ -166,7 +166,14 @@ def _payload(one: Source) -> dict[str, str]:
 
 
 def _section(name: str, value: Any, notes: Sequence[str]) -> str:
-    text = yaml.dump(_Section({name: value}), Dumper=_Dumper, sort_keys=False, width=WIDTH, allow_unicode=True, default_flow_style=None)
+    text = yaml.dump(
+        _Section({name: value}),
+        Dumper=_Dumper,
+        sort_keys=False,
+        width=WIDTH,
+        allow_unicode=True,
+        default_flow_style=None,
+    )
     return f"{_commented(notes)}{text}"
 
 

@@ -103,6 +103,7 @@ def test_a_junction_table_is_declared_with_its_checks_and_its_guard(login: Login
         "order_customers_customer_id_equals_customer_id",
     ]
     assert [one["index"] for one in release["plans"]] == ["idx_order_customers_customer"]
+    assert [step["sql"] for step in release["migration"]["finalize"]] == ["ANALYZE order_customers"]
     (guard,) = release["rollback"]["guards"]
     assert guard["losses"]["table"] == "order_customers"
     assert draft.notes == []
