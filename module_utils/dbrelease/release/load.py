@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import ReleaseError
-from ..core.options import VERSION_TABLE
+from .defaults import filled, named
 from .documents import Parts
 from .files import UnfitError, place_of, read_file
 from .payload_folders import checked_folders, folder_of, strays
@@ -16,11 +17,9 @@ from .rules import RULES
 from .schema_errors import Schemas
 from .yaml_reader import LIMIT_PROBLEMS, Problem, read
 
-BACKEND = "backend"
 RELEASE_FILE = "release.yml"
 CHECKS_FILE = "checks.yml"
-RELEASE_LISTS = ("services", "checklist", "ways_back")
-CHECK_LISTS = ("observations", "checks", "scenarios", "plans")
+SCHEMA_OF = {RELEASE_FILE: "release.schema.json", CHECKS_FILE: "checks.schema.json"}
 Release = dict[str, Any]
 
 
@@ -30,19 +29,19 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     `payload_folders`: the folders below which its payload may be copied; each payload item has its own as `folder`.
     Without them, its destinations are not confined.
 
-    Omitted lists are empty, an omitted `migration.success_pattern` is empty text, `migration.version_table` is
-    Alembic's own, `migration.container` is backend, `migration.budget` and `migration.throttle` have no key; `api`
-    stays omitted. Each payload item has its `sha256` and absolute `path`, each finalize step its `sql`;
-    `migration.revision_files` has the name and content of each revision of the payload, for a preview where Alembic
-    does not have it yet. `rollback` has the list `guards`, and in `script` the content of its `sql` file; both are
-    empty where `rollback` is omitted, and so are `tables.altered` and `tables.audit`. `migration.lock` has the declared
-    `blockers` as a mapping.
+    What it omits has the default of the schemas, and so do `release`, `label` and `title` (defaults.py); a section
+    without a default, such as `api`, stays omitted. checks.yml may be missing. An omitted `migration.success_pattern`
+    and `rollback.sql` are empty text, an omitted `migration.throttle` has no key. Each payload item has its `sha256`
+    and absolute `path`, each finalize step its `sql`; `migration.revision_files` has the name and content of each
+    revision of the payload, for a preview where Alembic does not have it yet. `rollback.script` is the content of its
+    `sql` file. `migration.lock` has the declared `blockers` as a mapping.
     """
     directory = directory.resolve()
     if not directory.is_dir():
         raise ReleaseError(_missing(directory), refused=True)
     folders = () if payload_folders is None else checked_folders(payload_folders)
-    release, checks, problems = _validated(directory, Schemas(schemas))
+    known = Schemas(schemas)
+    release, checks, problems = _validated(directory, known)
     if payload_folders is not None:
         problems += strays(release, folders, _shown(directory, RELEASE_FILE))
     if problems:
@@ -53,6 +52,8 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
             refused=True,
             problems=[vars(problem) for problem in problems[:LIMIT_PROBLEMS]],
         )
+    release = filled(named(release, directory.name), known.content(SCHEMA_OF[RELEASE_FILE]), known)
+    checks = filled(checks, known.content(SCHEMA_OF[CHECKS_FILE]), known)
     return _completed(directory, release, checks, folders)
 
 
@@ -78,15 +79,18 @@ def _validated(directory: Path, schemas: Schemas) -> tuple[Release, Release, lis
     problems: list[Problem] = []
     shown = [_shown(directory, name) for name in (RELEASE_FILE, CHECKS_FILE)]
     for name, file in zip((RELEASE_FILE, CHECKS_FILE), shown, strict=True):
+        if name == CHECKS_FILE and not os.path.lexists(directory / name):
+            documents.append({})
+            continue
         document, unreadable = read(directory, name, file)
         problems += unreadable
         if document is not None or not unreadable:
-            problems += schemas.problems(name.replace(".yml", ".schema.json"), document, file)
+            problems += schemas.problems(SCHEMA_OF[name], document, file)
         documents.append(document if isinstance(document, dict) else {})
     release, checks = documents
     parts = Parts(directory, release, checks, *shown)
-    # Without one of the documents, every name in the other would seem undeclared.
-    if release and (checks or (directory / CHECKS_FILE).is_file()):
+    # Without an unreadable document, every name in the other would seem undeclared.
+    if release and (checks or not os.path.lexists(directory / CHECKS_FILE) or (directory / CHECKS_FILE).is_file()):
         problems += [problem for rule in RULES for problem in rule(parts)]
     return release, checks, problems
 
@@ -123,8 +127,7 @@ def _blockers(declared: str | dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _completed(directory: Path, release: Release, checks: Release, folders: Sequence[str]) -> Release:
-    left_out = {"payload": [], "finalize": [], "environment": [], "success_pattern": "", "version_table": VERSION_TABLE}
-    migration = {**left_out, "container": BACKEND, "budget": {}, "throttle": {}, **release["migration"]}
+    migration = {"success_pattern": "", "throttle": {}, **release["migration"]}
     migration["lock"] = {**migration["lock"], "blockers": _blockers(migration.get("blockers"))}
     for item in migration["payload"]:
         sha256 = hashlib.sha256(_content(directory, item["source"])).hexdigest()
@@ -139,13 +142,6 @@ def _completed(directory: Path, release: Release, checks: Release, folders: Sequ
     for step in migration["finalize"]:
         if "file" in step:
             step["sql"] = _text(directory, step["file"])
-    rollback = {"guards": [], "sql": "", **release.get("rollback", {})}
+    rollback = {"sql": "", **release["rollback"]}
     rollback["script"] = _text(directory, rollback["sql"]) if rollback["sql"] else ""
-    empty: Release = {section: [] for section in (*RELEASE_LISTS, *CHECK_LISTS)}
-    completed = {
-        "migration": migration,
-        "rollback": rollback,
-        "tables": {"altered": {}, "audit": [], **release["tables"]},
-        "directory": str(directory),
-    }
-    return {**empty, **release, **checks, **completed}
+    return {**release, **checks, "migration": migration, "rollback": rollback, "directory": str(directory)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,15 @@ class Schemas:
 
     def _property(self, schema: dict[str, Any], name: str) -> dict[str, Any]:
         """The schema of a property, its reference followed."""
-        found: dict[str, Any] = schema.get("properties", {}).get(name, {})
+        return self.followed(schema.get("properties", {}).get(name, {}))
+
+    def content(self, name: str) -> dict[str, Any]:
+        """The schema of that name, which exists."""
+        found: dict[str, Any] = self._contents[name]
+        return found
+
+    def followed(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        """A schema, its reference followed; its own title says more than that of the reference."""
         seen: Any = found
         for _ in range(3):
             if "$ref" not in seen:

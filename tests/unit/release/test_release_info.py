@@ -224,7 +224,8 @@ NO_FILE = "expected a file that can be read, found no such file or directory."
     ("broken", "problem"),
     [
         (without_a_release_file, f"release.yml: : {NO_FILE}"),
-        (without_a_checks_file, f"checks.yml: : {NO_FILE}"),
+        (without_a_checks_file, "release.yml: monitoring.drift: expected a check with violations, no name, because none"
+         " is declared, found `all_items_there`."),
         (of_another_encoding, "checks.yml: : expected UTF-8 text, found an invalid byte at position 14."),
         (with_an_empty_statement, "release.yml: migration.finalize[fill].file: expected a file that contains one SQL"
          " statement, found an empty one."),
@@ -298,7 +299,83 @@ def test_every_section_but_the_change_itself_may_be_left_out() -> None:
     assert [check["name"] for check in loaded["checks"]] == ["no_empty_total"]
 
 
-SECTIONS = ["checklist", "ways_back", "rollback", "repairs", "commands", "migration.payload"]
+MINIMAL = "migration: {from_revision: aaa1, to_revision: bbb2}\n"
+
+
+def minimal(folder: Path, text: str = MINIMAL) -> dict[str, Any]:
+    """A release of this text alone, as it is read."""
+    folder.mkdir(parents=True)
+    (folder / "release.yml").write_text(text, encoding="utf-8")
+    return load(folder, SCHEMAS)
+
+
+def test_a_release_needs_its_two_revisions_alone(tmp_path: Path) -> None:
+    loaded = minimal(tmp_path / "releases" / "my_change")
+    migration = loaded.pop("migration")
+    lists = ("services", "checklist", "ways_back", "observations", "checks", "scenarios", "plans")
+    assert loaded == {
+        "release": "my_change",
+        "title": "Release my_change: aaa1 to bbb2",
+        "label": "my_change",
+        "server": {"minimum_major": 14, "transaction_age_limit_seconds": 300},
+        "tables": {"existing": {}, "created": {}, "altered": {}, "audit": []},
+        "rollback": {"guards": [], "sql": "", "script": ""},
+        "directory": str(tmp_path / "releases" / "my_change"),
+        **{key: [] for key in lists},
+    }
+    assert migration == {
+        "from_revision": "aaa1",
+        "to_revision": "bbb2",
+        "command": ["python3", "-m", "alembic"],
+        "container": "backend",
+        "lock": {"timeout_ms": 500, "attempts": 10, "deadline_seconds": 120, "blockers": NOTHING},
+        "timeout_seconds": 3600,
+        "growth_factor": 0.5,
+        "version_table": "alembic_version",
+        "success_pattern": "",
+        "budget": {},
+        "throttle": {},
+        **{key: [] for key in ("payload", "finalize", "environment", "revision_files")},
+    }
+
+
+def test_a_release_without_revisions_names_them_both(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError) as caught:
+        minimal(tmp_path / "releases" / "my_change", "migration: {}\n")
+    keys = [problem["key"] for problem in caught.value.facts["problems"]]
+    assert keys == ["migration.from_revision", "migration.to_revision"]
+
+
+def test_a_declared_section_gets_the_defaults_of_its_keys(tmp_path: Path) -> None:
+    more = {
+        "api": {"endpoints": [{"name": "orders", "path": "/orders", "kind": "list"}]},
+        "readiness": {"stable_seconds": 60},
+        "monitoring": {},
+    }
+    loaded = minimal(tmp_path / "releases" / "my_change", MINIMAL + yaml.safe_dump(more))
+    assert loaded["api"] == {
+        "timeout_seconds": 10,
+        "latency": {"requests": 10, "factor": 3, "floor_ms": 250},
+        "endpoints": [{"name": "orders", "path": "/orders", "kind": "list", "status": 200, "keys": []}],
+    }
+    assert loaded["readiness"] == {"stable_seconds": 60, "largest_gap_seconds": 7200}
+    assert loaded["monitoring"] == {
+        "window_seconds": 900,
+        "limits": {"failed_samples": 3, "consecutive_failed_samples": 2},
+    }
+
+
+@pytest.mark.parametrize("name", ["release", "checks"])
+def test_each_default_is_valid_by_its_own_schema(name: str) -> None:
+    schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    found = [part for part in parts(schema) if "default" in part and "$ref" not in part]
+    assert found
+    for part in found:
+        jsonschema.Draft202012Validator({**part, "$defs": schema["$defs"]}).validate(part["default"])
+
+
+DEFAULTED = ["server", "migration.lock", "migration.command", "checklist", "ways_back", "rollback"]
+SECTIONS = [*DEFAULTED, "repairs", "commands", "migration.payload"]
 
 
 @pytest.mark.parametrize("section", SECTIONS)
