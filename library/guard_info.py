@@ -23,6 +23,9 @@ description:
     constant default, unless a guard answers for it in C(values_of) (C(guard.no_value_lost.<table>)). Either guard is
     undecided where a transaction that went on when the guards were begun, and has written to that table, is awaited
     for five seconds in vain; those that begin later are not awaited, as such a table may always have a writer.
+  - What the migration added beyond O(created) and O(altered) is found by the baseline in the journal
+    (C(guard.added)). It is guarded in the same way, as the downgrade may drop it. What another session is known to
+    have added is not.
   - Reads only, and a refusal is no failure of the module. Journals the step V(guards), as refused where it is not
     allowed.
 extends_documentation_fragment: [environment, login, run, api, backend]
@@ -50,6 +53,12 @@ options:
     description: What the release adds to other tables, by table, with its C(columns) and C(constraints) by name.
     type: dict
     default: {}
+  declares_tables:
+    description:
+      - Whether the release declares its tables. Where it does not, O(created) and O(altered) are empty, and without a
+        baseline in the journal the rollback is refused.
+    type: bool
+    default: true
   method:
     description:
       - What would roll it back, Alembic or O(script). Without a script V(sql) is refused.
@@ -203,6 +212,7 @@ OPTIONS: Options = {
     "revision": {"type": "str", "required": True},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
+    "declares_tables": {"type": "bool", "default": True},
     "method": {"type": "str", "choices": ["auto", "alembic", "sql"], "default": "alembic"},
     "workdir": {"type": "str", "default": ""},
     "command": {"type": "list", "elements": "str", "default": ["python3", "-m", "alembic"]},

@@ -56,13 +56,17 @@ RETURN = r"""
 release:
   description:
     - The content of C(release.yml) and C(checks.yml), as the schemas describe it.
-    - Omitted lists are empty, and so is RV(release.migration.success_pattern); C(api) stays omitted.
+    - What was omitted has the default of the schemas; a section without a default, such as C(api), stays omitted.
   type: dict
   returned: success
   contains:
     directory:
       description: Absolute path of the folder.
       type: str
+    omitted:
+      description: The sections that C(release.yml) omits.
+      type: list
+      elements: str
     commands:
       description:
         - As in C(release.yml), with the inventories of this run in place of C({environment}) or of one that is missing.

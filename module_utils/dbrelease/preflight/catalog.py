@@ -62,6 +62,11 @@ FROM unnest(%s::text[], %s::oid[]) AS declared (name, relation)
 LEFT JOIN pg_class c ON c.oid = declared.relation
 """
 
+EVERY_TABLE = """
+SELECT c.oid::bigint AS oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+"""
+
 # A dump contains no indexes, and is compressed, so it is smaller than the tables.
 SIZES = """
 SELECT (SELECT coalesce(sum(pg_total_relation_size(oid)), 0) FROM unnest(%(existing)s::oid[]) AS t (oid))::bigint
@@ -221,8 +226,11 @@ def read_database(connection: Connection, demands: Demands) -> Database:
         tables = _read(connection, lambda cursor: read_tables(cursor, demands))
         revisions = _read(connection, _revisions)
         existing = [table.oid for name in demands.existing if (table := tables[name]) and table.is_table]
-        (sizes,) = _sizes(connection, {"existing": existing})
         oids = [table.oid for table in tables.values() if table]
+        if not demands.existing:  # the migration may lock any
+            existing = [row["oid"] for row in _read(connection, lambda cursor: select(cursor, EVERY_TABLE))]
+            oids = [*dict.fromkeys([*oids, *existing])]
+        (sizes,) = _sizes(connection, {"existing": existing})
         planted, open_schemas = _read(connection, read_strangers)
         sessions = _read(connection, lambda cursor: _sessions(cursor, oids))
         return Database(

@@ -41,7 +41,7 @@ from ..rollback.guards import all_guards
 from ..rollback.in_database import evaluate
 from ..verify.plans import read_plans
 from ..verify.scenarios import Limits, play_scenarios
-from ..verify.write_attribution import Memory, compare
+from ..verify.write_attribution import Added, Memory, added_since, compare
 from .application import unreachable
 from .can_fail import Declared, prove_can_fail
 from .can_fail import Limits as Breaking
@@ -89,6 +89,7 @@ class Change:
     guards: Sequence[Mapping[str, Any]]
     goes_back: bool = True  # it declares a rollback
     default_wait: bool = False  # it declares no budget for the wait of a writer
+    downgrade: str = ""  # the text of its revisions
 
     @classmethod
     def of(cls, release: Mapping[str, Any], audit: Sequence[str] = ()) -> Change:
@@ -111,6 +112,7 @@ class Change:
             all_guards(rollback.get("guards") or [], tables["created"], tables["altered"], _text(migration)),
             "rollback" in release,
             "write_wait_ms" not in (migration.get("budget") or {}),
+            _text(migration),
         )
 
 
@@ -189,7 +191,7 @@ class Rehearsal:
             self.proofs += self._can_fail()
             if self.change.goes_back:
                 first = self._counted()
-                settings = self._guards()
+                settings = self._guards(before)
                 self._downgrade(settings)
                 back = self._state()
                 self._demand(self._back(before, back))
@@ -271,7 +273,7 @@ class Rehearsal:
     @contextmanager
     def _observed(self) -> Iterator[None]:
         """Observe what the sessions of the block do to others, and hold it against the budget."""
-        tables = [*self.change.tables["existing"], *self.change.tables["altered"]]
+        tables = [*self.change.tables["existing"], *self.change.tables["altered"]] or self._largest()
         name = session_name("upgrade", self.run) if self.named else ""
         names, seen = list(dict.fromkeys(tables)), Seen()
         try:
@@ -283,6 +285,12 @@ class Rehearsal:
                 self.facts["advice"] = squawk(seen.sql).sentences()
         judged = judge(seen.observation, self.change.budget)
         self._demand(*(_by_default(proof) if self.change.default_wait else proof for proof in judged))
+
+    def _largest(self) -> list[str]:
+        """Every table, the largest first, where the release does not say which ones it relies on."""
+        with self._reading() as cursor:
+            rows = count_tables(cursor)
+        return sorted(rows, key=lambda key: (-rows[key], key))
 
     def _finalize(self, *, again: bool) -> None:
         name = "rehearse.upgrade_again" if again else "rehearse.finalize"
@@ -343,9 +351,10 @@ class Rehearsal:
         proofs = prove_can_fail(self.copy.login, self.live, declared, BREAKING)
         return [replace(proof, could_not_run=False) for proof in proofs]
 
-    def _guards(self) -> dict[str, str]:
+    def _guards(self, before: _State) -> dict[str, str]:
         """Count what a rollback would lose, and return the settings by which the downgrade knows of that count."""
-        guards = [guard for guard in self.change.guards if kind_of(guard) in KINDS_OF_DATABASE]
+        every = [*self.change.guards, *all_guards([], {}, {}, self.change.downgrade, self._added(before))]
+        guards = [guard for guard in every if kind_of(guard) in KINDS_OF_DATABASE]
         looked = evaluate(self.login, guards, self.login.version_table, STATEMENT_MS)
         red = [f"“{guard['title']}”: {seen.detail}" for guard, seen in looked.guards if seen.status != "pass"]
         name = "rehearse.guards"
@@ -359,6 +368,18 @@ class Rehearsal:
             )
         )
         return looked.session_settings
+
+    def _added(self, before: _State) -> Added:
+        """What the upgrade added beyond what the release declares."""
+        tables = self.change.tables
+        with self._reading() as cursor:
+            return added_since(
+                cursor,
+                Memory.of({"tables": before.tables, "xid": before.xid}, None),
+                [self.login.version_table],
+                created=list(tables["created"]),
+                altered={name: list(one.get("columns") or {}) for name, one in tables["altered"].items()},
+            )
 
     def _downgrade(self, settings: Mapping[str, str]) -> None:
         moved, proof = self._move("downgrade", settings)

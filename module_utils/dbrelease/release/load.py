@@ -30,11 +30,12 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
     Without them, its destinations are not confined.
 
     What it omits has the default of the schemas, and so do `release`, `label` and `title` (defaults.py); a section
-    without a default, such as `api`, stays omitted. checks.yml may be missing. An omitted `migration.success_pattern`
-    and `rollback.sql` are empty text, an omitted `migration.throttle` has no key. Each payload item has its `sha256`
-    and absolute `path`, each finalize step its `sql`; `migration.revision_files` has the name and content of each
-    revision of the payload, for a preview where Alembic does not have it yet. `rollback.script` is the content of its
-    `sql` file. `migration.lock` has the declared `blockers` as a mapping.
+    without a default, such as `api`, stays omitted. `omitted` names the sections that release.yml omits. checks.yml
+    may be missing. An omitted `migration.success_pattern` and `rollback.sql` are empty text, an omitted
+    `migration.throttle` has no key. Each payload item has its `sha256` and absolute `path`, each finalize step its
+    `sql`; `migration.revision_files` has the name and content of each revision of the payload, for a preview where
+    Alembic does not have it yet. `rollback.script` is the content of its `sql` file. `migration.lock` has the declared
+    `blockers` as a mapping.
     """
     directory = directory.resolve()
     if not directory.is_dir():
@@ -52,9 +53,11 @@ def load(directory: Path, schemas: Path, payload_folders: Sequence[str] | None =
             refused=True,
             problems=[vars(problem) for problem in problems[:LIMIT_PROBLEMS]],
         )
-    release = filled(named(release, directory.name), known.content(SCHEMA_OF[RELEASE_FILE]), known)
+    schema = known.content(SCHEMA_OF[RELEASE_FILE])
+    omitted = [key for key in schema["properties"] if key not in release]
+    release = filled(named(release, directory.name), schema, known)
     checks = filled(checks, known.content(SCHEMA_OF[CHECKS_FILE]), known)
-    return _completed(directory, release, checks, folders)
+    return _completed(directory, {**release, "omitted": omitted}, checks, folders)
 
 
 def releases_in(folder: Path) -> list[str]:

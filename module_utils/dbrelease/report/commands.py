@@ -61,8 +61,7 @@ def _own(short: str, playbook: str, name: str, folder: Path, root: Path, given: 
 def _usual(
     release: Mapping[str, Any], name: str, environment: str, folder: Path, root: Path, given: Sequence[str]
 ) -> Iterator[Way]:
-    guards = (release.get("rollback") or {}).get("guards")
-    for title, file in (*([(ROLL_BACK, "rollback")] if guards else []), (RESTORE, "restore")):
+    for title, file in ((ROLL_BACK, "rollback"), (RESTORE, "restore")):
         playbook = root / "playbooks" / f"{file}.yml"
         if playbook.is_file():
             words = [PLAYBOOK, _near(str(playbook), folder), *_options(environment, given), "-e", f"release={name}"]

@@ -13,7 +13,7 @@ from ..postgres.revision import read_revisions
 from ..postgres.session import Login, connect, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
 from ..runs.work import Work
-from ..verify.write_attribution import Memory, gone_since
+from ..verify.write_attribution import Added, Memory, added_since, gone_since
 from .in_database import COUNTED_AT, Looked, evaluate
 from .in_services import Services
 from .verdict import GuardResult, Verdict, judge, skipped
@@ -32,6 +32,18 @@ NO_OTHER_COLUMN = {
     "title": "The tables that are dropped have no column that the release does not know",
     "road": "No query of the release reads its values: save them, drop the column, and rerun the playbook.",
 }
+# What a release does not declare, its downgrade may drop as well.
+ADDED = {
+    "name": "added",
+    "title": "What the migration added beyond what the release declares is known",
+    "violations": "what added_since() finds",
+    "road": "",
+}
+UNKNOWN = (
+    "The release declares no tables, and the journal has no baseline that would show which tables and columns the "
+    "migration added: declare them in release.yml (tables.created, tables.altered), or restore a backup."
+)
+NOTHING_ADDED = Added()
 # For an automatic rollback: an empty table in the place of one that had rows would pass as a rollback.
 NOTHING_GONE = {
     "name": "nothing_gone",
@@ -59,9 +71,12 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
     """The module's act: reads only."""
     work = Work.of(params, check_mode)
     login, journal = work.login, work.journal
-    guards = all_guards(params["guards"], params["created"], params["altered"], _downgrade(params))
     with journal.step("guards") as step:
         revisions = read_revisions(login, params["bookkeeping_table"])
+        added = _added(params, login, journal) if revisions == [params["revision"]] else None
+        guards = all_guards(
+            params["guards"], params["created"], params["altered"], _downgrade(params), added or NOTHING_ADDED
+        )
         left = _present(login, params["created"]) if revisions == [params["from_revision"]] else []
         looked = NOTHING
         deployed_at = deployed_since(journal)
@@ -69,8 +84,9 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
         if deployed and params["method"] == "sql" and not params["script"].strip():
             verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that rolls it back."))
         elif deployed:
-            gone = _gone(params, login, journal) if params.get("automatic") else []
-            verdict, looked = _evaluate(params, login, guards, deployed_at, gone)
+            more = _added_known(added, params.get("declares_tables", True))
+            more += _gone(params, login, journal) if params.get("automatic") else []
+            verdict, looked = _evaluate(params, login, guards, deployed_at, more)
         else:
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
         losses = [guard["losses"] for guard in guards if kind_of(guard) == "losses"]
@@ -109,26 +125,45 @@ def all_guards(
     created: Mapping[str, Mapping[str, Any]],
     altered: Mapping[str, Mapping[str, Any]],
     downgrade: str,
+    added: Added = NOTHING_ADDED,
 ) -> list[Guard]:
-    """The guards that a release declares, and those of every release that declares some.
+    """The guards that a release declares, and those of every release.
 
-    created, altered: as in `tables` of the release; downgrade: the text that rolls it back. Where a release does not
-    say which rows nothing else knows, it may be any.
+    created, altered: as in `tables` of the release; downgrade: the text that rolls it back; added: what the migration
+    added beyond these. Where a release does not say which rows nothing else knows, it may be any.
     """
-    if not guards:
-        return []
     known = {table: list(declared["columns"]) for table, declared in created.items()}
-    values = _no_value_lost(guards, altered)
-    if not known:
+    values = _no_value_lost(guards, {**altered, **{key: {"columns": names} for key, names in added.columns.items()}})
+    dropped = [*known, *added.tables]
+    if not dropped:
         return [*guards, *values]
     declared = {guard["losses"]["table"] for guard in guards if kind_of(guard) == "losses"}
     return [
         *guards,
-        {**NOTHING_DEPENDS, "dependents": list(known), "altered": altered, "downgrade": downgrade},
-        {**NO_OTHER_COLUMN, "only_columns": known},
-        *(_no_row_lost(table) for table in known if table not in declared),
+        {**NOTHING_DEPENDS, "dependents": dropped, "altered": altered, "downgrade": downgrade},
+        *([{**NO_OTHER_COLUMN, "only_columns": known}] if known else []),
+        *(_no_row_lost(table) for table in dropped if table not in declared),
         *values,
     ]
+
+
+def _added(params: Mapping[str, Any], login: Login, journal: Journal) -> Added | None:
+    """What the migration added beyond what the release declares; None where there is no baseline to compare with."""
+    run, events = journal.run, journal.read()
+    baseline, upgrade = (
+        last_facts(events, release=run.release, environment=run.environment, step=step)
+        for step in ("baseline", "upgrade")
+    )
+    if baseline is None:
+        return None
+    with closing(connect(login, "dbrelease guards")) as connection, transaction(connection, read_only=True) as cursor:
+        return added_since(
+            cursor,
+            Memory.of(baseline, upgrade),
+            [params["bookkeeping_table"]],
+            created=list(params["created"]),
+            altered={table: list(declared.get("columns") or {}) for table, declared in params["altered"].items()},
+        )
 
 
 def _no_row_lost(table: str) -> Guard:
@@ -161,6 +196,13 @@ def _no_value_lost(guards: Sequence[Guard], altered: Mapping[str, Mapping[str, A
     ]
 
 
+def _added_known(added: Added | None, declares_tables: bool) -> list[tuple[Guard, GuardResult]]:
+    """The guard that it is known; none where only the declaration says it."""
+    if added is not None:
+        return [(ADDED, GuardResult("pass", added.in_words()))]
+    return [] if declares_tables else [(ADDED, GuardResult("inconclusive", UNKNOWN))]
+
+
 def _gone(params: Mapping[str, Any], login: Login, journal: Journal) -> list[tuple[Guard, GuardResult]]:
     """The guard of an automatic rollback; none where there is no baseline to compare with."""
     run, events = journal.run, journal.read()
@@ -184,7 +226,7 @@ def _evaluate(
     login: Login,
     guards: Sequence[Guard],
     deployed_at: str,
-    gone: Sequence[tuple[Guard, GuardResult]] = (),
+    more: Sequence[tuple[Guard, GuardResult]] = (),
 ) -> tuple[Verdict, Looked]:
     services = Services(
         params["api_base_url"] or "",
@@ -201,7 +243,7 @@ def _evaluate(
     of_database = [guard for guard in guards if kind_of(guard) in KINDS_OF_DATABASE]
     looked = evaluate(login, of_database, params["bookkeeping_table"], params["statement_timeout_ms"])
     seen = {guard["name"]: (guard, found) for guard, found in [*asked, *looked.guards]}
-    return judge([*(seen[guard["name"]] for guard in guards), *gone], params["accept_loss"]), looked
+    return judge([*(seen[guard["name"]] for guard in guards), *more], params["accept_loss"]), looked
 
 
 def paths_of(guards: Sequence[Guard]) -> tuple[str, ...]:

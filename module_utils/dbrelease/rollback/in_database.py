@@ -114,8 +114,11 @@ def evaluate_guard(cursor: RealDictCursor, guard: Guard) -> GuardResult:
 
 
 def declared_by(losses: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The tables whose losses the release itself declares: its downgrade does not know that others were counted."""
-    return [loss["table"] for loss in losses if loss.get("rows")]
+    """The tables whose losses the release itself declares: its downgrade does not know that others were counted.
+
+    Where it declares none, a downgrade that checks can only mean all that are counted.
+    """
+    return [loss["table"] for loss in losses if loss.get("rows")] or [loss["table"] for loss in losses]
 
 
 def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str, str]:

@@ -39,6 +39,15 @@ SELECT c.oid::bigint AS oid, n.nspname AS schema, c.relname AS name FROM pg_clas
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
 """
+# Below another of the tables, whose rows include theirs; or of an extension, which brings its rows.
+COVERED = """
+WITH RECURSIVE below (oid) AS (
+  SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = ANY (%(oids)s::oid[])
+  UNION SELECT i.inhrelid FROM pg_inherits i JOIN below b ON i.inhparent = b.oid)
+SELECT b.oid::bigint AS oid FROM below b
+UNION SELECT d.objid::bigint FROM pg_depend d
+WHERE d.classid = 'pg_class'::regclass AND d.objid = ANY (%(oids)s::oid[]) AND d.deptype = 'e'
+"""
 EVENT_TRIGGERS = """
 SELECT 'event trigger ' || e.evtname AS name, e.evtfoid::bigint AS function, '' AS arguments, NULL::bigint AS table
 FROM pg_event_trigger e WHERE e.evtenabled <> 'D'
@@ -88,6 +97,11 @@ def made_by(cursor: Cursor, oid: int, now: int) -> list[int]:
 def columns_changed_by(cursor: Cursor, oid: int, columns: Sequence[str], now: int) -> list[int]:
     """The transactions that dropped a column of a table, or gave one a name that is none of those."""
     return _xids(cursor, COLUMNS, {"oid": oid, "columns": list(columns)}, now)
+
+
+def covered_tables(cursor: Cursor, oids: Iterable[int]) -> set[int]:
+    """Those of some tables that inherit from another of them, as partitions do, or that belong to an extension."""
+    return {row["oid"] for row in _rows(cursor, COVERED, {"oids": list(oids)})}
 
 
 def rewritten_by(cursor: Cursor, oid: int, now: int) -> list[int]:

@@ -25,6 +25,13 @@ OPTIONS: Options = {
     "reconcile_command": {"type": "str", "default": ""},
 }
 
+UNDECLARED = Proof(
+    "structure.tables",
+    "The tables have the declared structure",
+    "skipped",
+    detail="The release declares no tables, so their structure was not compared with anything.",
+)
+
 
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Read in both modes."""
@@ -33,6 +40,8 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     with work.journal.step("structure") as step:
         proofs = read_back(work.login, params["tables"], params["revision"], params["bookkeeping_table"])
         proofs = advise(proofs, command, _concerns_reconcile)
+        if not any(params["tables"].values()):
+            proofs.append(UNDECLARED)
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]
     return {"proofs": found, "message": sentence(found)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import psycopg2
@@ -30,7 +30,15 @@ from ..postgres.session import (
     transaction,
 )
 from ..postgres.table_key import table_key
-from .catalog_traces import columns_changed_by, columns_of, made_by, rewritten_by, tables_now, triggers_to
+from .catalog_traces import (
+    columns_changed_by,
+    columns_of,
+    covered_tables,
+    made_by,
+    rewritten_by,
+    tables_now,
+    triggers_to,
+)
 from .transactions import Transactions, Whose
 from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, prove_unread, same
 
@@ -324,6 +332,59 @@ def gone_since(cursor: Cursor, memory: Memory, bookkeeping_tables: Sequence[str]
         if missing and migration.whose_of(columns_changed_by(cursor, oid, before[key]["columns"], now)) != "others":
             gone += [f"{key}.{name}" for name in missing]
     return sorted(gone)
+
+
+@dataclass(frozen=True)
+class Added:
+    """What the migration added beyond what its release declares: tables, and columns of others, by `schema.table`."""
+
+    tables: Sequence[str] = ()
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def in_words(self) -> str:
+        """The names, or that there is none."""
+        names = [f"table {key}" for key in self.tables]
+        names += [f"column {key}.{name}" for key, columns in self.columns.items() for name in columns]
+        return f"It added {', '.join(names)}." if names else "It added no table and no column."
+
+
+def added_since(
+    cursor: Cursor,
+    memory: Memory,
+    bookkeeping_tables: Sequence[str],
+    *,
+    created: Sequence[str] = (),
+    altered: Mapping[str, Sequence[str]] | None = None,
+) -> Added:
+    """The tables and columns that the baseline does not have, and that no other session is known to have added.
+
+    created, altered: those that are declared, which are left out. So are partitions and inheriting tables of a table
+    that is named itself, and tables of extensions.
+    """
+    before: Mapping[str, Row] = memory.baseline["tables"]
+    migration, present, now = _migration(cursor, memory, bookkeeping_tables), _present(cursor), _now(cursor)
+    # Of a database that was restored since, no transaction shows who added what.
+    restored = _is_another(cursor, memory.baseline)
+    declared = _keys(cursor, [*created, *bookkeeping_tables])
+    new = {
+        key: oid
+        for key, oid in present.items()
+        if key not in before and (restored or migration.whose_of(made_by(cursor, oid, now)) != "others")
+    }
+    covered = covered_tables(cursor, new.values())
+    columns: dict[str, list[str]] = {}
+    known = {key: names for table, names in (altered or {}).items() for key in _keys(cursor, [table])}
+    for key, oid in ((key, oid) for key, oid in present.items() if key in before and key not in declared):
+        named = [*before[key]["columns"], *known.get(key, ())]
+        found = [name for name in columns_of(cursor, oid) if name not in named]
+        if found and (restored or migration.whose_of(columns_changed_by(cursor, oid, named, now)) != "others"):
+            columns[key] = found
+    return Added(sorted(key for key, oid in new.items() if key not in declared and oid not in covered), columns)
+
+
+def _is_another(cursor: Cursor, baseline: Mapping[str, Any]) -> bool:
+    (row,) = select(cursor, "SELECT oid::bigint AS oid FROM pg_database WHERE datname = current_database()")
+    return bool(int(baseline.get("database_oid") or row["oid"]) != row["oid"])
 
 
 def _trace(cursor: Cursor, oid: int, memory: Memory, migration: Transactions) -> Trace:

@@ -815,6 +815,8 @@ def test_an_old_transaction_elsewhere_is_ignored(world: World, database: Login) 
         cursor.execute("BEGIN")
         cursor.execute("SELECT * FROM unrelated")
         assert world.look()["state"] == "ready"
+        world.release["tables"] |= {"existing": {}, "altered": {}}  # the migration may lock any
+        assert "on unrelated" in world.look()["message"]
     other.close()
 
 

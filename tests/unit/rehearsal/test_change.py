@@ -100,6 +100,14 @@ NO_STRANGER = {
 ANSWERS = {"name": "old_api", "title": "The API is the old one", "answers": {"path": "/", "keys": ["b"]}, "road": ""}
 
 
+COLUMNS = {"order_id": {"type": "integer", "nullable": False}}
+DECLARED: dict[str, Any] = {
+    "existing": {"orders": ["id", "title"]},
+    "created": {"order_items": {"columns": COLUMNS, "indexes": {}, "constraints": {}}},
+    "altered": {},
+}
+
+
 @dataclass
 class Case:
     """A release, and how each act on the copy ends; what is not named passes."""
@@ -110,6 +118,7 @@ class Case:
     checks: list[dict[str, Any]] = field(default_factory=lambda: [CHECK])
     guards: list[dict[str, Any]] = field(default_factory=lambda: [NO_STRANGER])
     audit: tuple[str, ...] = ()
+    tables: dict[str, Any] = field(default_factory=lambda: DECLARED)
     budget: dict[str, float] = field(default_factory=lambda: {"write_wait_ms": 5000})
     meanwhile: str = ""  # what the application does while it runs on the downgraded copy
     ends: dict[str, str] = field(default_factory=dict)
@@ -188,6 +197,27 @@ CASES = {
         ends={"rehearse.guards": "inconclusive"},
         says="A rollback would be refused: “No item that only the new table knows”",
     ),
+    "a table that the release does not declare": Case(
+        f"{CREATE}; CREATE TABLE notes AS SELECT 1 AS id",
+        back=f"{DROP}; DROP TABLE notes",
+        ends={"rehearse.guards": "inconclusive"},
+        says="A rollback would be refused: “No row of public.notes is lost”: 1 row would be lost.",
+    ),
+    "no table is declared": Case(
+        finalize=[],
+        checks=[],
+        guards=[],
+        tables={"existing": {}, "created": {}, "altered": {}},
+        ends={"rehearse.guards": "inconclusive"},
+        says="A rollback would be refused: “No row of public.order_items is lost”: 20 rows would be lost.",
+    ),
+    "no table is declared, and a writer waits": Case(
+        f"{CREATE}; LOCK TABLE orders IN SHARE MODE; SELECT pg_sleep(0.5)",
+        tables={"existing": {}, "created": {}, "altered": {}},
+        budget={"write_wait_ms": 100},
+        ends={"rehearse.budget.write_wait": "fail", **stops_at("verified", "skipped")},
+        says="for the SHARE lock that “CREATE TABLE order_items",
+    ),
     "the downgrade fails": Case(back="DROP TABLE no_such_table", ends=stops_at("downgrade"), says="no_such_table"),
     "the downgrade leaves a table": Case(
         back="ALTER TABLE order_items RENAME TO old_items", ends=stops_at("back"), says="TABLE public.old_items: new"
@@ -259,7 +289,6 @@ def make(
         play(database, SCHEMA + "".join(f"CREATE TABLE {name} (what text);" for name in case.audit))
         run = Run(**run_parameters)
         Path(run.state_dir).mkdir(mode=0o700)
-        columns = {"order_id": {"type": "integer", "nullable": False}}
         change = Change(
             case.command,
             FIRST,
@@ -269,12 +298,7 @@ def make(
             "",
             case.budget,
             case.finalize,
-            {
-                "existing": {"orders": ["id", "title"]},
-                "created": {"order_items": {"columns": columns, "indexes": {}, "constraints": {}}},
-                "altered": {},
-                "audit": list(case.audit),
-            },
+            {**case.tables, "audit": list(case.audit)},
             case.checks,
             [],
             [],

@@ -216,7 +216,21 @@ RED: list[tuple[str, list[str], dict[str, Any], dict[str, str], str]] = [
         {"source": "skipped"},
         "no SQL file that rolls it back",
     ),
-    ("no guard at all", [], {"guards": []}, {}, "declares no guard"),
+    ("nothing is declared at all", [], {"guards": [], "created": {}}, {}, "declares no guard"),
+    (
+        "no guard of a created table",
+        [],
+        {"guards": []},
+        {"no_row_lost.order_items": "fail"},
+        "“No row of order_items is lost” failed: 10 rows would be lost.",
+    ),
+    (
+        "no declared tables, and no baseline",
+        [],
+        {"guards": [COLUMNS], "created": {}, "declares_tables": False},
+        {"added": "inconclusive"},
+        "the journal has no baseline that would show which tables and columns the migration added: declare them",
+    ),
 ]
 
 
@@ -997,6 +1011,82 @@ def test_what_cannot_be_decided_refuses_also_where_all_else_holds() -> None:
         "refused",
         f"1) “O” could not be determined: No answer. {UNDECIDED['openapi']}",
     )
+
+
+UNDECLARED: dict[str, tuple[list[str], dict[str, str], str]] = {
+    "a table": (
+        [NOTES],
+        {"no_row_lost.public.notes": "fail"},
+        "2 rows would be lost. Among them: id 1, body only here",
+    ),
+    "an empty table": (["CREATE TABLE notes ()"], {"no_row_lost.public.notes": "pass"}, ""),
+    "a partitioned table": (
+        [
+            "CREATE TABLE notes (id int) PARTITION BY RANGE (id); CREATE TABLE notes_1 PARTITION OF notes DEFAULT",
+            "INSERT INTO notes VALUES (1)",
+        ],
+        {"no_row_lost.public.notes": "fail"},
+        "1 row would be lost. Among them: id 1",
+    ),
+    "a view on a table": (
+        ["CREATE TABLE notes (id int)"],
+        {"no_row_lost.public.notes": "pass", "nothing_depends": "fail"},
+        "view latest would be left without it",
+    ),
+    "a column": (
+        ["ALTER TABLE orders ADD note text; UPDATE orders SET note = 'x' WHERE id = 3"],
+        {"no_value_lost.public.orders": "fail"},
+        "1 row would lose one. Among them: id 3, note x",
+    ),
+    "an empty column": (["ALTER TABLE orders ADD note text"], {"no_value_lost.public.orders": "pass"}, ""),
+    "an index": (["CREATE INDEX ON orders (account_id)"], {}, ""),
+}
+
+
+@pytest.mark.parametrize("by", ["migration", "others"])
+@pytest.mark.parametrize(("does", "ends", "says"), UNDECLARED.values(), ids=UNDECLARED.keys())
+def test_what_the_migration_added_and_no_release_declares_is_guarded_as_if_it_were(
+    look: Look,
+    session: Session,
+    database: Login,
+    run_parameters: dict[str, Any],
+    does: list[str],
+    ends: dict[str, str],
+    says: str,
+    by: str,
+) -> None:
+    journal = Journal(Run(**run_parameters))
+    execute(session, "DROP TABLE order_items")
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
+        journal.append("baseline", "passed", read_baseline(cursor, [], "alembic_version").facts)
+    before = read_counters_before(database)
+    mine = does if by == "migration" else []
+    execute(session, "BEGIN", *mine, "UPDATE alembic_version SET version_num = 'b2'", "COMMIT")
+    journal.append("upgrade", "passed", {"before": before, "after": read_counters(database)})
+    execute(session, *(does if by == "others" else []))
+    if "nothing_depends" in ends:
+        execute(session, "CREATE VIEW latest AS SELECT id FROM notes")
+    result = look(guards=[], created={}, declares_tables=False)
+    ends = ends if by == "migration" else {}
+    assert statuses(result) == {"revision": "pass", "added": "pass", **with_dependents(ends)}, result
+    assert result["state"] == ("refused" if "fail" in ends.values() else "allowed"), result["message"]
+    assert by == "others" or says in result["message"]
+
+
+def with_dependents(ends: dict[str, str]) -> dict[str, str]:
+    """Where a table would be dropped, what depends on it was checked."""
+    return {"nothing_depends": "pass", **ends} if any("row_lost" in name for name in ends) else ends
+
+
+def test_what_was_added_is_guarded_where_the_database_was_restored_since(
+    look: Look, session: Session, run_parameters: dict[str, Any]
+) -> None:
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
+        facts = read_baseline(cursor, [], "alembic_version").facts
+    del facts["tables"]["public.order_items"]
+    Journal(Run(**run_parameters)).append("baseline", "passed", {**facts, "database_oid": 1})
+    result = look("UPDATE alembic_version SET version_num = 'b2'", guards=[], created={}, declares_tables=False)
+    assert statuses(result)["no_row_lost.public.order_items"] == "fail"
 
 
 FOR_EVER = {
