@@ -22,6 +22,12 @@ options:
     description: The release, as written in the names of files.
     type: str
     required: true
+  changed:
+    description:
+      - C(tables.changed) of the release. Of each of these tables the baseline also has a fingerprint of the columns
+        that keep their type, which are compared after the release.
+    type: dict
+    default: {}
   observations:
     description: What to record with the baseline.
     type: list
@@ -145,6 +151,7 @@ OPTIONS: Options = {
     **RUN_OPTIONS,
     **DB_CONTAINER_OPTIONS,
     "label": {"type": "str", "required": True},
+    "changed": {"type": "dict", "default": {}},
     "observations": {
         "type": "list",
         "elements": "dict",

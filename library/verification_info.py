@@ -56,6 +56,17 @@ options:
                   C(constraints), any of them, in the same form. The table may have others besides.
               type: dict
               default: {}
+            changed:
+              description:
+                - What the release changes or removes of tables that existed before, in the same form as it is
+                  afterwards. V(null) stands for a part that does not exist any more; C(renamed_from) is the former
+                  name of a column.
+              type: dict
+              default: {}
+            dropped:
+              description: Tables that the release drops; they must not exist.
+              type: dict
+              default: {}
             audit:
               description: Not read here, as it says nothing of the structure; see O(untouched.audit_tables).
               type: list
@@ -228,6 +239,13 @@ options:
           type: list
           elements: str
           default: []
+        changed:
+          description:
+            - C(tables.changed) of the release. Of such a table only the columns are compared that keep their type,
+              under their names after the release; the others are named. With C(rows) the migration may insert, update
+              and delete as many rows as it declares. More fails, unless others may have written them.
+          type: dict
+          default: {}
         audit_tables:
           description: Tables to which triggers add rows, also in the migration's transactions, named alike.
           type: list

@@ -27,7 +27,7 @@ SEEN = Database(
     revisions=[START],
     tables={
         "accounts": Table("r", ("id", "email"), 1),
-        "orders": Table("p", ("id", "account_id", "title"), 2),
+        "orders": Table("p", ("id", "account_id", "title", "note"), 2),
         "order_items": None,
     },
     created_rows={},

@@ -24,13 +24,14 @@ SCHEMA = f"""
 CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
 INSERT INTO alembic_version VALUES ('{START}');
 CREATE TABLE accounts (id int PRIMARY KEY, email text);
-CREATE TABLE orders (id int PRIMARY KEY, account_id int REFERENCES accounts, title text);
+CREATE TABLE orders (id int PRIMARY KEY, account_id int REFERENCES accounts, title text, note text);
 INSERT INTO accounts SELECT n, 'a@example.org' FROM generate_series(1, 100) n;
 """
 MIGRATION = """
 CREATE TABLE order_items (order_id integer CONSTRAINT items_pkey PRIMARY KEY, label varchar(20));
 CREATE UNIQUE INDEX ix_items ON order_items (lower(label));
 ALTER TABLE orders ADD closed_at timestamptz, ADD code text, ADD CONSTRAINT uq_code UNIQUE (code, account_id);
+ALTER TABLE orders DROP note;
 """
 ALEMBIC = 'cat "$(dirname "$0")/$1" || exit 1\n'
 
@@ -70,6 +71,7 @@ def release(folder: Path) -> dict[str, Any]:
                     "constraints": {"items_pkey": {"type": "primary_key", "columns": ["order_id"]}},
                 }
             },
+            "changed": {"orders": {"columns": {"note": None}}},
             "altered": {
                 "orders": {
                     "columns": {

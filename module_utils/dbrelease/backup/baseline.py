@@ -17,6 +17,7 @@ from ..core.plain_text import printable
 from ..postgres.could_not_run import advised
 from ..postgres.declared_select import select_declared
 from ..postgres.fingerprints import COUNTED_SINCE, READING, read_tables
+from ..postgres.kept_values import read_kept
 from ..postgres.large_objects import fingerprint_of, read_large_objects
 from ..postgres.revision import database_revisions
 from ..postgres.session import Row, select, server_reason, without_timeouts
@@ -37,6 +38,7 @@ FROM pg_database d WHERE d.datname = current_database()
 UNCOUNTED = (
     "counted_since",
     "tables",
+    "kept",
     "sequences",
     "settings",
     "catalog",
@@ -84,17 +86,25 @@ def read_identity(cursor: RealDictCursor) -> Row:
 
 
 def read_baseline(
-    cursor: RealDictCursor, observations: Sequence[Mapping[str, Any]], bookkeeping_table: str
+    cursor: RealDictCursor,
+    observations: Sequence[Mapping[str, Any]],
+    bookkeeping_table: str,
+    changed: Mapping[str, Any] | None = None,
 ) -> Baseline:
-    """Read everything that the baseline records, in the cursor's transaction; raises ReleaseError."""
+    """Read everything that the baseline records, in the cursor's transaction; raises ReleaseError.
+
+    changed: `tables.changed` of the release, of which the values are recorded that must stay.
+    """
     revisions = database_revisions(cursor, bookkeeping_table)
+    tables = read_tables(cursor)
     return Baseline(
         {
             "taken_at": utc_now().isoformat(timespec="milliseconds"),
             "reading": READING,
             **read_identity(cursor),
             "revision": " ".join(revisions),
-            "tables": read_tables(cursor),
+            "tables": tables,
+            "kept": read_kept(cursor, changed or {}, tables),
             "unsaid": read_unsaid(cursor),
             "untrusted": _untrusted(cursor, bookkeeping_table),
             "observations": [_observe(cursor, observation) for observation in observations],

@@ -58,6 +58,7 @@ class BackupPlan:
     label: str
     inside: bool
     observations: list[Mapping[str, Any]]
+    changed: Mapping[str, Any]
     bookkeeping_table: str
     timeout_s: int
 
@@ -85,6 +86,7 @@ def back_up(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
         params["label"],
         bool(container),
         params["observations"],
+        params.get("changed") or {},
         params["bookkeeping_table"],
         params["timeout_seconds"],
     )
@@ -163,7 +165,7 @@ def _restorable(obstacles: str) -> Proof:
 
 
 def _document(plan: BackupPlan, cursor: RealDictCursor, step: Step) -> Baseline:
-    baseline = read_baseline(cursor, plan.observations, plan.bookkeeping_table)
+    baseline = read_baseline(cursor, plan.observations, plan.bookkeeping_table, plan.changed)
     files = {key: str(plan.paths[key]) for key in ("json", "txt")}
     kept = json_text(baseline.facts, indent=1, default=str) + "\n"
     write_private(plan.paths["json"], kept, plan.run.run_id)

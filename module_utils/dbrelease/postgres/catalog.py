@@ -14,7 +14,15 @@ from ..core.errors import ReleaseError
 from ..core.proof import Proof
 from .could_not_run import advised
 from .session import Login, Row, connect, select, select_as_declared, server_reason, transaction
-from .structure import Catalog, prove_altered, prove_created, prove_existing, prove_revision
+from .structure import (
+    Catalog,
+    prove_altered,
+    prove_changed,
+    prove_created,
+    prove_dropped,
+    prove_existing,
+    prove_revision,
+)
 
 # As the role finds them, and as it writes them: of these texts each names the schema of all that is the server's.
 RESOLVED = """
@@ -129,6 +137,9 @@ def read_back(login: Login, tables: Mapping[str, Any], revision: str, bookkeepin
                 proofs.extend(prove_created(table, declared, catalog(table)))
             for table, declared in (tables.get("altered") or {}).items():
                 proofs.extend(prove_altered(table, declared, catalog(table)))
+            for table, declared in (tables.get("changed") or {}).items():
+                proofs.extend(prove_changed(table, declared, catalog(table)))
+            proofs.extend(prove_dropped(table, catalog(table)) for table in tables.get("dropped") or {})
             return proofs
     except psycopg2.Error as error:
         raise ReleaseError(

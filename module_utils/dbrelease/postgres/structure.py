@@ -86,8 +86,40 @@ def prove_altered(table: str, declared: Mapping[str, Any], catalog: Catalog) -> 
     return found
 
 
+def prove_changed(table: str, declared: Mapping[str, Any], catalog: Catalog) -> list[Proof]:
+    """The parts of an existing table that the release changes are as declared, and those declared as null are gone."""
+    found = []
+    for part in DIFFERENCES:
+        wanted = declared.get(part) or {}
+        if not wanted:
+            continue
+        there: dict[str, Row] = getattr(catalog, part)
+        only = Catalog(present=catalog.present, **{part: {name: there[name] for name in wanted if name in there}})
+        proof = _prove(table, part, {name: row for name, row in wanted.items() if row is not None}, only, strict=False)
+        left = [name for name, row in wanted.items() if row is None and name in there]
+        title = f"The {part} of table {table} that the release changes are as declared"
+        if left:
+            detail = f"{proof.detail.partition('Also there')[0]}Still there: {', '.join(left)}."
+            proof = replace(proof, status="fail", detail=detail, remedy=CORRECT)
+        found.append(replace(proof, name=f"structure.{table}.changed_{part}", title=title, expected=dict(wanted)))
+    return found
+
+
+def prove_dropped(table: str, catalog: Catalog) -> Proof:
+    """A table that the release drops does not exist any more."""
+    return Proof(
+        f"structure.{table}.dropped",
+        f"Table {table} is dropped",
+        "fail" if catalog.present else "pass",
+        expected="absent",
+        observed="present" if catalog.present else "absent",
+        detail=f"There is {'still a' if catalog.present else 'no'} table {table}.",
+        remedy=CORRECT if catalog.present else "",
+    )
+
+
 def _column(declared: Mapping[str, Any], observed: Row) -> list[str]:
-    return _differences(declared, observed)
+    return _differences({key: value for key, value in declared.items() if key != "renamed_from"}, observed)
 
 
 def _index(declared: Mapping[str, Any], observed: Row) -> list[str]:

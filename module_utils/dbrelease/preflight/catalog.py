@@ -225,7 +225,11 @@ def read_database(connection: Connection, demands: Demands) -> Database:
         (server,) = _read(connection, lambda cursor: select(cursor, SERVER))
         tables = _read(connection, lambda cursor: read_tables(cursor, demands))
         revisions = _read(connection, _revisions)
-        existing = [table.oid for name in demands.existing if (table := tables[name]) and table.is_table]
+        existing = [
+            table.oid
+            for name in dict.fromkeys([*demands.existing, *demands.changed])
+            if (table := tables[name]) and table.is_table
+        ]
         oids = [table.oid for table in tables.values() if table]
         if not demands.existing:  # the migration may lock any
             existing = [row["oid"] for row in _read(connection, lambda cursor: select(cursor, EVERY_TABLE))]
@@ -276,7 +280,7 @@ def _obstacles(connection: Connection) -> Obstacles:
 
 def read_tables(cursor: Cursor, demands: Demands) -> Mapping[str, Table | None]:
     """Read which relation has each declared name."""
-    names = [*demands.existing, *demands.created]
+    names = [*dict.fromkeys([*demands.existing, *demands.changed, *demands.created])]
     return {
         row["name"]: Table(row["kind"], tuple(row["columns"]), row["oid"]) if row["oid"] else None
         for row in select(cursor, TABLES, (names, resolved(cursor, [*map(quoted, names)])))
@@ -289,7 +293,7 @@ def read_rights(cursor: Cursor, demands: Demands) -> Rights:
     if role["superuser"]:
         return Rights(role["user"])
     version_table = version_table_of(cursor)
-    names = [*demands.existing, version_table]
+    names = [*dict.fromkeys([*demands.existing, *demands.changed]), version_table]
     rows = select(cursor, OWNERS, (names, resolved(cursor, [*map(quoted, names)])))
     strange = [row for row in rows if not row["may_act"]]
     return Rights(
@@ -312,7 +316,8 @@ def read_missing_rights(connection: Connection, demands: Demands, role: str) -> 
     def read(cursor: Cursor) -> list[Row]:
         (made_in,) = select_as_declared(cursor, MADE_IN)
         schemas = {name.split(".", 1)[0] if "." in name else made_in["name"] for name in demands.created}
-        lists = {"altered": list(demands.altered), "referenced": list(demands.referenced)}
+        altered = [*dict.fromkeys([*demands.altered, *demands.changed])]
+        lists = {"altered": altered, "referenced": list(demands.referenced)}
         oids = {f"{key}_oids": resolved(cursor, [*map(quoted, names)]) for key, names in lists.items()}
         (version_oid,) = resolved(cursor, [quoted(demands.version_table)])
         asked = {"schemas": sorted(filter(None, schemas)), "role": role, "version_table": demands.version_table}

@@ -32,6 +32,7 @@ RULES: Mapping[str, on_server.Rule] = {
     "dump_locks": on_server.dump_locks,
     "created_absent": on_server.created_absent,
     "added_absent": on_server.added_absent,
+    "removed_present": on_server.removed_present,
     "payload": on_target.payload,
     "strangers": on_sessions.strangers,
     "checks_plan": on_server.checks_plan,

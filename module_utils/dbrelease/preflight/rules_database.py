@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from ..core.proof import Proof
 from ..postgres.commit_wait import REMEDY
@@ -12,6 +12,7 @@ from .facts import Database, Facts, Unseen, Writes
 from .rules_target import BECAUSE_OF_DATABASE
 from .verdicts import broken, holds, skipped, undecided, unseen
 
+ANOTHER_VERSION = "Compare the database with the version that the release was made for."
 KINDS = {
     "r": "a table",
     "p": "a partitioned table",
@@ -170,10 +171,9 @@ def _wrong_backend(demands: Demands, facts: Facts, revisions: list[str]) -> tupl
 @on_database("tables")
 def tables(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """Every table that the release builds on, with every column that it names."""
-    wrong = list(_wrong_tables(demands, seen))
+    wrong = list(_wrong_tables(demands.existing, seen))
     if wrong:
-        remedy = "Compare the database with the version that the release was made for."
-        return broken("tables", " ".join(wrong), remedy, expected=_lists(demands))
+        return broken("tables", " ".join(wrong), ANOTHER_VERSION, expected=_lists(demands))
     return holds("tables", expected=_lists(demands))
 
 
@@ -181,8 +181,8 @@ def _lists(demands: Demands) -> dict[str, list[str]]:
     return {name: list(columns) for name, columns in demands.existing.items()}
 
 
-def _wrong_tables(demands: Demands, seen: Database) -> Iterator[str]:
-    for name, columns in demands.existing.items():
+def _wrong_tables(wanted: Mapping[str, Sequence[str]], seen: Database) -> Iterator[str]:
+    for name, columns in wanted.items():
         table = seen.tables[name]
         if table is None:
             yield f"Table {name} is missing."
@@ -336,6 +336,35 @@ def added_absent(demands: Demands, facts: Facts, seen: Database) -> Proof:
     )
 
 
+@on_database("removed_present")
+def removed_present(demands: Demands, facts: Facts, seen: Database) -> Proof:
+    """What the release drops or renames exists before it, and not after it."""
+    if not demands.removed:
+        return skipped("removed_present", "The release drops and renames nothing.")
+    if facts.revisions == [demands.to_revision]:
+        left = list(_left(demands, seen))
+        if left:
+            remedy = "Find out who created it again; the verification judges the structure."
+            return broken("removed_present", f"The database is at {demands.to_revision}. {' '.join(left)}", remedy)
+        return holds("removed_present")
+    if facts.revisions != [demands.from_revision]:
+        return skipped("removed_present", "Not checked because of preflight.revision.")
+    if tables(demands, facts).status == "fail":
+        return skipped("removed_present", "Not checked because of preflight.tables.")
+    expected = {name: list(columns) for name, columns in demands.removed.items()}
+    missing = list(_wrong_tables(demands.removed, seen))
+    if missing:
+        return broken("removed_present", " ".join(missing), ANOTHER_VERSION, expected=expected)
+    return holds("removed_present", expected=expected)
+
+
+def _left(demands: Demands, seen: Database) -> Iterator[str]:
+    for name, columns in demands.removed.items():
+        table = seen.tables[name]
+        if table is not None and (there := [column for column in columns if column in table.columns]):
+            yield f"Table {name} still has the column {', '.join(there)}."
+
+
 def _only_after(
     rule: str, demands: Demands, facts: Facts, *, names: Iterable[str], missing: str, early: str, remedy: str
 ) -> Proof:
@@ -361,7 +390,7 @@ def _only_after(
 @on_database("checks_plan")
 def checks_plan(demands: Demands, facts: Facts, seen: Database) -> Proof:
     """The server can plan each declared query, and finds nothing in it but reading."""
-    for rule in (server, tables, created_absent, added_absent):
+    for rule in (server, tables, created_absent, added_absent, removed_present):
         if (proof := rule(demands, facts)).status == "fail":
             return skipped("checks_plan", f"Not checked because of {proof.name}.")
     if isinstance(facts.planned, Unseen):

@@ -23,6 +23,7 @@ TITLES = {
     "dump_locks": "The server can lock as many tables at once as a dump does",
     "created_absent": "The tables that the release creates exist only after it",
     "added_absent": "The columns that the release adds exist only after it",
+    "removed_present": "What the release drops or renames exists before it",
     "payload": "The release's files are in place, or can be copied there",
     "strangers": "The release's SQL calls nothing that an untrusted role has created",
     "checks_plan": "Every declared query can be planned and only reads",

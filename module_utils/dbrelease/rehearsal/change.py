@@ -32,6 +32,7 @@ from ..observe.observing import Seen, observing
 from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
 from ..postgres.fingerprints import count_tables, position, read_tables, state_of
+from ..postgres.kept_values import read_kept, rows_declared
 from ..postgres.lock_retry import LockLimits
 from ..postgres.session import Login, connect, server_reason, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, kind_of
@@ -129,6 +130,7 @@ class _State:
     tables: dict[str, Any]
     xid: int
     running: int
+    kept: dict[str, Any] = field(default_factory=dict)  # of the tables that the release changes
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,9 @@ class Rehearsal:
     def _state(self) -> _State:
         with self._reading() as cursor:
             now = position(cursor)  # of the snapshot in which the tables are read
-            return _State(self._catalog(), read_tables(cursor), now["xid"], now["running"])
+            tables = read_tables(cursor)
+            kept = read_kept(cursor, self.change.tables.get("changed") or {}, tables)
+            return _State(self._catalog(), tables, now["xid"], now["running"], kept)
 
     def _counted(self) -> _Counted:
         with self._reading() as cursor:
@@ -273,7 +277,9 @@ class Rehearsal:
     @contextmanager
     def _observed(self) -> Iterator[None]:
         """Observe what the sessions of the block do to others, and hold it against the budget."""
-        tables = [*self.change.tables["existing"], *self.change.tables["altered"]] or self._largest()
+        declared = self.change.tables
+        tables = [name for kind in ("existing", "altered", "changed", "dropped") for name in declared.get(kind) or {}]
+        tables = tables or self._largest()
         name = session_name("upgrade", self.run) if self.named else ""
         names, seen = list(dict.fromkeys(tables)), Seen()
         try:
@@ -334,12 +340,14 @@ class Rehearsal:
         upgrade = {key: getattr(moved, key) for key in ("before", "after", "writers")}
         proofs = compare(
             self.login,
-            Memory.of({"tables": before.tables, "xid": before.xid}, upgrade),
-            except_tables=list(tables["created"]),
-            altered_tables=list(tables["altered"]),
+            Memory.of({"tables": before.tables, "xid": before.xid, "kept": before.kept}, upgrade),
+            except_tables=[*tables["created"], *(tables.get("dropped") or {})],
+            altered_tables=[*tables["altered"], *(tables.get("changed") or {})],
             bookkeeping_tables=[self.login.version_table],
             settle_seconds=SETTLE_S,
             audit_tables=tables.get("audit") or (),
+            changed_rows=rows_declared(tables),
+            alone=True,
         )
         return _summary("rehearse.untouched", proofs)
 

@@ -68,7 +68,9 @@ class Demands:
 
     `altered`: the columns that it adds to existing tables; `keys`: those that it creates, by table; `needed`: the
     names of indexes that its new tables need; `revision_texts`: its revision files, None where they were not read;
-    `added_indexes`: the names of those that it adds to existing tables.
+    `added_indexes`: the names of those that it adds to existing tables. `removed`: the columns that it drops, or that
+    get another name, by table; of a table that it drops those that the release names. `changed`:
+    the tables that it changes or drops.
     `observations` run before the release, `queries` and `steps` after it.
     """
 
@@ -103,6 +105,8 @@ class Demands:
     environment: tuple[str, ...] = ()
     referenced: tuple[str, ...] = ()
     added_indexes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    removed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    changed: tuple[str, ...] = ()
 
     @property
     def statements(self) -> tuple[Statement, ...]:
@@ -120,7 +124,12 @@ class Demands:
         """Build from the release, as release_info returns it; commands name the environment."""
         server, tables, api = (release.get(key) or {} for key in ("server", "tables", "api"))
         migration = release["migration"]
-        altered = tables.get("altered") or {}
+        altered, changed = tables.get("altered") or {}, tables.get("changed") or {}
+        added = {name: table.get("columns") or {} for name, table in altered.items()}
+        for name, table in changed.items():
+            renamed = {column: after for column, after in (table.get("columns") or {}).items() if _is_renamed(after)}
+            if renamed:
+                added[name] = {**added.get(name, {}), **renamed}
         revisions = migration.get("revision_files")
         return cls(
             release=release["release"],
@@ -134,8 +143,11 @@ class Demands:
             growth_factor=float(migration.get("growth_factor", 0)),
             existing={name: tuple(columns) for name, columns in (tables.get("existing") or {}).items()},
             created={name: table["columns"] for name, table in (tables.get("created") or {}).items()},
-            altered={name: table.get("columns") or {} for name, table in altered.items()},
-            keys={name: tuple(_keys(table)) for name, table in {**(tables.get("created") or {}), **altered}.items()},
+            altered=added,
+            keys={
+                name: tuple(_keys(table))
+                for name, table in {**changed, **(tables.get("created") or {}), **altered}.items()
+            },
             needed=names_needed(tables.get("created") or {}),
             added_indexes=names_needed(altered),
             endpoints=tuple(
@@ -158,12 +170,33 @@ class Demands:
             container=migration.get("container") or "backend",
             environment=tuple(migration.get("environment") or ()),
             referenced=tuple(_referenced({**(tables.get("created") or {}), **altered})),
+            removed=_removed(tables),
+            changed=(*changed, *(tables.get("dropped") or {})),
             reconcile_command=command_for((release.get("commands") or {}).get("reconcile", ""), environment),
         )
 
 
+def _is_renamed(after: Mapping[str, Any] | None) -> bool:
+    return bool(after and after.get("renamed_from"))
+
+
+def _removed(tables: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    changed = {
+        name: tuple(
+            column if after is None else after["renamed_from"]
+            for column, after in (declared.get("columns") or {}).items()
+            if after is None or _is_renamed(after)
+        )
+        for name, declared in (tables.get("changed") or {}).items()
+    }
+    dropped = {name: tuple(columns) for name, columns in (tables.get("dropped") or {}).items()}
+    return {name: columns for name, columns in {**changed, **dropped}.items() if columns}
+
+
 def _keys(table: Mapping[str, Any]) -> Iterator[Key]:
     for name, declared in (table.get("constraints") or {}).items():
+        if declared is None:
+            continue
         # The server accepts no deferrable key for ON CONFLICT or GROUP BY.
         if declared["type"] in ("primary_key", "unique") and not declared.get("deferrable"):
             yield Key(name, tuple(declared["columns"]), declared["type"] == "primary_key")
@@ -175,7 +208,7 @@ def _referenced(tables: Mapping[str, Any]) -> Iterator[str]:
         key["references"]["table"]
         for table in tables.values()
         for key in (table.get("constraints") or {}).values()
-        if key.get("references")
+        if key and key.get("references")
     )
     yield from dict.fromkeys(name for name in found if name not in tables)
 

@@ -13,7 +13,12 @@ from typing import Any
 from .documents import Parts, items, listed, mapping, names, texts
 from .files import UnfitError, read_file
 from .guard_kinds import KINDS_OF_SERVICES
-from .table_rules import altered_tables_are_there_before, plans_name_known_tables, tables_fit_together
+from .table_rules import (
+    altered_tables_are_there_before,
+    changed_tables_are_there_before,
+    plans_name_known_tables,
+    tables_fit_together,
+)
 from .yaml_reader import Problem
 
 PLACEHOLDER = re.compile(r"(?<!%)(?:%%)*%\((\w+)\)s")
@@ -276,6 +281,7 @@ RULES: tuple[Callable[[Parts], Iterator[Problem]], ...] = (
     checklist_names_what_exists,
     tables_fit_together,
     altered_tables_are_there_before,
+    changed_tables_are_there_before,
     plans_name_known_tables,
     scenario_values_are_saved_first,
     monitoring_names_what_exists,

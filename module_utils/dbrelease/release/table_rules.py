@@ -41,10 +41,33 @@ def altered_tables_are_there_before(parts: Parts) -> Iterator[Problem]:
         yield from _parts_fit(parts, key, declared, _columns_of(parts, table))
 
 
+def changed_tables_are_there_before(parts: Parts) -> Iterator[Problem]:
+    """A changed table exists before and after the release, and a dropped one is named nowhere else."""
+    tables = mapping(parts.release, "tables")
+    existing, created = mapping(tables, "existing"), mapping(tables, "created")
+    for table, declared in mapping(tables, "changed").items():
+        key = f"tables.changed.{table}"
+        if table not in existing:
+            yield parts.in_release(key, f"a table of tables.existing, {listed([*existing])}", f"`{table}`")
+            continue
+        for column, after in mapping(declared, "columns").items():
+            before = mapping({"c": after}, "c").get("renamed_from", "")
+            gone = column if after is None else before
+            if gone and gone in texts(existing[table]):
+                expected = "a column that tables.existing does not name, because it does not exist after the release"
+                yield parts.in_release(f"{key}.columns.{column}", expected, f"`{gone}`")
+            if before and column in mapping(tables, "altered", table, "columns"):
+                yield parts.in_release(f"{key}.columns.{column}", "a column that tables.altered does not name", "both")
+    for table in mapping(tables, "dropped"):
+        if table in existing or table in created:
+            expected = "a table that tables.existing and tables.created do not name"
+            yield parts.in_release(f"tables.dropped.{table}", expected, f"`{table}`")
+
+
 def _columns_of(parts: Parts, table: str) -> list[str]:
     """The columns of a table that the release knows, as they are after it."""
     before = texts(mapping(parts.release, "tables", "existing").get(table))
-    made = (mapping(parts.release, "tables", kind, table, "columns") for kind in ("created", "altered"))
+    made = (mapping(parts.release, "tables", kind, table, "columns") for kind in ("created", "altered", "changed"))
     return [*before, *(column for columns in made for column in columns)]
 
 

@@ -17,7 +17,10 @@ OPTIONS: Options = {
         "type": "dict",
         "required": True,
         "options": {
-            **{name: {"type": "dict", "default": {}} for name in ("existing", "created", "altered")},
+            **{
+                name: {"type": "dict", "default": {}}
+                for name in ("existing", "created", "altered", "changed", "dropped")
+            },
             "audit": {"type": "list", "elements": "str", "default": []},
         },
     },

@@ -9,6 +9,7 @@ from ..core.errors import ReleaseError
 from ..core.journal import Journal, last_facts
 from ..core.options import Options
 from ..core.proof import sentence
+from ..postgres.kept_values import rows_declared
 from ..runs.work import Work
 from .write_attribution import SETTLE_SECONDS, Memory, compare
 
@@ -17,6 +18,7 @@ OPTIONS: Options = {
     "except_tables": {"type": "list", "elements": "str", "default": []},
     "altered_tables": {"type": "list", "elements": "str", "default": []},
     "audit_tables": {"type": "list", "elements": "str", "default": []},
+    "changed": {"type": "dict", "default": {}},
     "bookkeeping_tables": {"type": "list", "elements": "str", "default": ["alembic_version"]},
     "settle_seconds": {"type": "float", "default": SETTLE_SECONDS},
 }
@@ -30,10 +32,11 @@ def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
             work.login,
             remembered(work.journal),
             except_tables=params["except_tables"],
-            altered_tables=params["altered_tables"],
+            altered_tables=[*params["altered_tables"], *(params.get("changed") or {})],
             bookkeeping_tables=params["bookkeeping_tables"],
             settle_seconds=params["settle_seconds"],
             audit_tables=params.get("audit_tables") or (),
+            changed_rows=rows_declared({"changed": params.get("changed") or {}}),
         )
         step.prove(*proofs)
         step.facts["tables"] = len(proofs)

@@ -88,6 +88,9 @@ class Verdict:
     by: str = ""  # of a failed one: whether it was observed that the migration did it
 
 
+NOT_KEPT = Verdict("fail", "Values that it held before have changed.", FIND_WRITER, by=OWN)
+
+
 def same(before: Row, now: Row) -> bool:
     """Whether a table has exactly the content that it had."""
     whole = not now["absent"] and not now["missing"]
@@ -227,6 +230,60 @@ def _unexplained(trace: Trace, window: Window, *, altered: bool) -> str:
                 "many rows."
             )
     return ""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Rows of one table that were written while the upgrade ran, and how many transactions other than its own ran."""
+
+    inserted: int
+    updated: int
+    deleted: int
+    other_transactions: int
+
+
+def judge_rows(
+    declared: Mapping[str, Any], before: Row, now: Row, written: Written | None, of_content: Verdict
+) -> Verdict:
+    """Whether the migration changed as many rows as the release declares; what it does not declare is none.
+
+    of_content: the verdict on the columns that stay, which counts where no row is inserted or deleted.
+    """
+    if now["absent"] or now["missing"]:
+        return of_content
+    if written is None:
+        return Verdict("inconclusive", "How many rows the upgrade wrote was not recorded.")
+    said = f"The upgrade inserted {written.inserted}, updated {written.updated} and deleted {written.deleted} rows."
+    wrong = [
+        f"{counter} {_bound(declared.get(counter))}"
+        for counter in COUNTERS
+        if not _allowed(declared.get(counter), int(getattr(written, counter)))
+    ]
+    if wrong:
+        detail = f"{said} Declared: {'; '.join(wrong)}."
+        if not written.other_transactions:
+            return Verdict("fail", detail, FIND_WRITER, by=OWN)
+        others = f"{written.other_transactions} other transactions ran meanwhile, and may have written some of them."
+        return Verdict("inconclusive", f"{detail} {others}", FIND_WRITER)
+    if not declared.get("inserted") and not declared.get("deleted"):
+        return replace(of_content, detail=f"{said} {of_content.detail}")
+    expected = before["rows"] + written.inserted - written.deleted
+    if now["rows"] == expected:
+        return Verdict("pass", said)
+    # Others may have written since, which is counted late; or the table was emptied, which counts no row.
+    return Verdict("inconclusive", f"{said} That makes {expected} rows, and there are {now['rows']}.", FIND_WRITER)
+
+
+def _bound(declared: Mapping[str, Any] | None) -> str:
+    if not declared:
+        return "none"
+    return f"exactly {declared['exactly']}" if "exactly" in declared else f"at most {declared['at_most']}"
+
+
+def _allowed(declared: Mapping[str, Any] | None, count: int) -> bool:
+    if not declared:
+        return count == 0
+    return count == declared["exactly"] if "exactly" in declared else count <= int(declared["at_most"])
 
 
 def prove(table: str, before: Row, now: Row, evidence: Evidence | None, verdict: Verdict) -> Proof:

@@ -40,7 +40,20 @@ from .catalog_traces import (
     triggers_to,
 )
 from .transactions import Transactions, Whose
-from .unchanged_verdict import COUNTERS, Evidence, Trace, Verdict, Window, judge, prove, prove_unread, same
+from .unchanged_verdict import (
+    COUNTERS,
+    NOT_KEPT,
+    Evidence,
+    Trace,
+    Verdict,
+    Window,
+    Written,
+    judge,
+    judge_rows,
+    prove,
+    prove_unread,
+    same,
+)
 
 # A server of version 15 or later reports an idle session's last writes within ten seconds, an older one sooner or at
 # the session's next command.
@@ -95,14 +108,18 @@ def compare(
     bookkeeping_tables: Sequence[str],
     settle_seconds: float,
     audit_tables: Sequence[str] = (),
+    changed_rows: Mapping[str, Any] | None = None,
+    alone: bool = False,
 ) -> list[Proof]:
     """A proof per table of the baseline; waits for late counters only where they may turn a red verdict.
 
     Of `altered_tables` the migration may write rows: only their former content must not change. To `audit_tables` its
-    transactions may add rows.
+    transactions may add rows. changed_rows: how many rows of a table it may insert, update and delete, as
+    `tables.changed.<table>.rows` of the release declares it. Of a table that the release changes only the columns are
+    compared that the baseline has as `kept`. alone: nobody but the migration has written, as on a copy.
     """
     connection = connect(login, "dbrelease untouched")
-    named = Named(except_tables, altered_tables, bookkeeping_tables, audit_tables)
+    named = Named(except_tables, altered_tables, bookkeeping_tables, audit_tables, changed_rows or {}, alone)
     try:
         return _compare(connection, memory, named, settle_seconds)
     except psycopg2.Error as error:
@@ -122,6 +139,8 @@ class Named:
     altered: Sequence[str]
     bookkeeping: Sequence[str]
     audit: Sequence[str]
+    rows: Mapping[str, Any]
+    alone: bool
 
 
 def _compare(connection: Connection, memory: Memory, named: Named, settle_seconds: float) -> list[Proof]:
@@ -130,8 +149,10 @@ def _compare(connection: Connection, memory: Memory, named: Named, settle_second
         limit_statements(cursor, 0, lock_timeout=LOCK_WAIT_MS)
         left_out = _keys(cursor, [*named.left_out, *named.bookkeeping])
         altered, audit = _keys(cursor, named.altered), _keys(cursor, named.audit)
-        compared = {key: row for key, row in baseline.items() if key not in left_out}
-        wanted = {key: row["columns"] for key, row in compared.items()}
+        kept: Mapping[str, Row] = memory.baseline.get("kept") or {}
+        compared = {key: kept.get(key, {}).get("row") or row for key, row in baseline.items() if key not in left_out}
+        wanted = {key: kept.get(key, {}).get("after") or row["columns"] for key, row in compared.items()}
+        declared = {key: rows for name, rows in named.rows.items() if rows for key in _keys(cursor, [name])}
         # Another session's lock, or an owner's refusal, must neither delay this nor fail a good release.
         untrusted: Collection[str] = memory.baseline.get("untrusted") or ()
         now = read_tables(cursor, only=wanted, left_out=[LOCK_NOT_AVAILABLE], of_strangers=untrusted)
@@ -169,11 +190,49 @@ def _compare(connection: Connection, memory: Memory, named: Named, settle_second
         for key in changed
     }
     verdicts = _settle(connection, found, memory, migration, settle_seconds)
+    if named.alone:
+        verdicts |= {
+            key: NOT_KEPT for key in found if key in altered and not now[key]["absent"] and not now[key]["missing"]
+        }
     equal = Verdict("pass", "Rows and fingerprint are those of the baseline.")
+    verdicts |= {
+        key: judge_rows(
+            rows,
+            compared[key],
+            now[key],
+            _written_meanwhile(key, memory.upgrade, migration, alone=named.alone),
+            verdicts.get(key, equal),
+        )
+        for key, rows in declared.items()
+        if key in now and key in compared
+    }
     return [
-        prove(key, row, now[key], found.get(key), verdicts.get(key, equal)) if key in now else prove_unread(key, row)
+        _with_kept(prove(key, row, now[key], found.get(key), verdicts.get(key, equal)), kept.get(key))
+        if key in now
+        else prove_unread(key, row)
         for key, row in sorted(compared.items())
     ]
+
+
+def _with_kept(proof: Proof, kept: Row | None) -> Proof:
+    """Of a table that the release changes: which of its columns were not compared."""
+    if not kept or not kept["not_compared"]:
+        return proof
+    return replace(proof, detail=f"{proof.detail} Not compared: {', '.join(kept['not_compared'])}.")
+
+
+def _written_meanwhile(
+    key: str, upgrade: Mapping[str, Any] | None, migration: Transactions, *, alone: bool
+) -> Written | None:
+    """What was written to a table while the upgrade ran; None where that was not recorded."""
+    if upgrade is None:
+        return None
+    begin, end = upgrade["before"], upgrade["after"]
+    first, last = begin["tables"].get(key), end["tables"].get(key)
+    if first is None or last is None:
+        return None
+    counts = {counter: int(last[counter] - first[counter]) for counter in COUNTERS}
+    return Written(**counts, other_transactions=0 if alone else _count_others(begin, end, migration))
 
 
 def _settle(

@@ -143,8 +143,12 @@ RED: dict[str, tuple[Facts, str]] = {
         "created_absent",
     ),
     "column there already": (
-        seen(tables={**SEEN.tables, "orders": Table("r", ("id", "account_id", "code"), 2)}),
+        seen(tables={**SEEN.tables, "orders": Table("r", ("id", "account_id", "note", "code"), 2)}),
         "added_absent",
+    ),
+    "column to drop is missing": (
+        seen(tables={**SEEN.tables, "orders": Table("p", ("id", "account_id", "title"), 2)}),
+        "removed_present",
     ),
     "an operator of a stranger": (
         seen(planted=[{"kind": "operator", "schema": "public", "name": "=", "owner": "nobody"}]),
@@ -334,7 +338,15 @@ def test_release_without_optional_sections_demands_little() -> None:
     assert "fail" not in proofs.values()
     assert {name for name, status in proofs.items() if status == "skipped"} == {
         f"preflight.{rule}"
-        for rule in ("services", "created_absent", "added_absent", "payload", "api", "staging_evidence")
+        for rule in (
+            "services",
+            "created_absent",
+            "added_absent",
+            "removed_present",
+            "payload",
+            "api",
+            "staging_evidence",
+        )
     }
 
 

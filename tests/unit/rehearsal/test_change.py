@@ -120,6 +120,7 @@ class Case:
     audit: tuple[str, ...] = ()
     tables: dict[str, Any] = field(default_factory=lambda: DECLARED)
     budget: dict[str, float] = field(default_factory=lambda: {"write_wait_ms": 5000})
+    before: str = ""  # further tables
     meanwhile: str = ""  # what the application does while it runs on the downgraded copy
     ends: dict[str, str] = field(default_factory=dict)
     says: str = ""
@@ -128,6 +129,13 @@ class Case:
     command: list[str] = field(default_factory=lambda: COMMAND)
 
 
+RENAME = "ALTER TABLE orders RENAME title TO name; ALTER TABLE orders ALTER id TYPE bigint"
+RENAMED = {
+    "columns": {
+        "name": {"type": "text", "nullable": False, "renamed_from": "title"},
+        "id": {"type": "bigint", "nullable": False},
+    }
+}
 ACTS = list(TITLES)
 
 
@@ -135,6 +143,20 @@ def stops_at(name: str, status: str = "fail") -> dict[str, str]:
     """The act that ends so, and the later ones, which are not reached."""
     later = ACTS[ACTS.index(f"rehearse.{name}") + 1 :]
     return {f"rehearse.{name}": status, **dict.fromkeys(later, "skipped")}
+
+
+def changing(up: str, changed: dict[str, Any], ends: dict[str, str] | None = None, says: str = "") -> Case:
+    """A release that changes the table `orders`."""
+    back = f"{DROP}; ALTER TABLE orders RENAME name TO title; ALTER TABLE orders ALTER id TYPE int"
+    return Case(
+        up,
+        back if "ALTER id" in up else DROP,
+        checks=[],
+        guards=[],
+        tables={**DECLARED, "existing": {"orders": ["id"]}, "changed": {"orders": changed}},
+        ends=ends or {},
+        says=says,
+    )
 
 
 CASES = {
@@ -253,6 +275,46 @@ CASES = {
         ends={"rehearse.upgrade_again": "inconclusive"},
         says="The application changes the database when it starts",
     ),
+    "a column is renamed and another gets another type, as declared": changing(f"{CREATE}; {RENAME}", RENAMED),
+    "a value of a renamed column changes": changing(
+        f"{CREATE}; {RENAME}; UPDATE orders SET name = 'x' WHERE id = 3", RENAMED, stops_at("untouched"), "orders"
+    ),
+    "what is declared as dropped is still there": changing(
+        CREATE, {"columns": {"title": None}}, stops_at("verified"), "Still there: title."
+    ),
+    "a column has another type than is declared": changing(
+        f"{CREATE}; ALTER TABLE orders RENAME title TO name", RENAMED, stops_at("verified"), "id has type integer"
+    ),
+    "as many rows are deleted as is declared": changing(
+        f"{CREATE}; DELETE FROM order_items WHERE order_id > 18; DELETE FROM orders WHERE id > 18",
+        {"rows": {"deleted": {"exactly": 2}}},
+        stops_at("back"),
+        "the rows differ in public.orders",
+    ),
+    "more rows are deleted than is declared": changing(
+        f"{CREATE}; DELETE FROM order_items WHERE order_id > 17; DELETE FROM orders WHERE id > 17",
+        {"rows": {"deleted": {"at_most": 2}}},
+        stops_at("untouched"),
+        "deleted 3 rows. Declared: deleted at most 2.",
+    ),
+    "rows are updated in another column than is declared": changing(
+        f"{CREATE}; UPDATE orders SET title = 'x' WHERE id = 3",
+        {"rows": {"updated": {"exactly": 1, "columns": ["id"]}}},
+        stops_at("untouched"),
+        "orders",
+    ),
+    "a table is dropped, as declared": Case(
+        f"{CREATE}; DROP TABLE old",
+        f"{DROP}; CREATE TABLE old (id int)",
+        before="CREATE TABLE old (id int);",
+        tables={**DECLARED, "dropped": {"old": ["id"]}},
+    ),
+    "a table that is declared as dropped is still there": Case(
+        before="CREATE TABLE old (id int);",
+        tables={**DECLARED, "dropped": {"old": ["id"]}},
+        ends=stops_at("verified"),
+        says="There is still a table old",
+    ),
     "rows of an audit table stay after the downgrade": Case(
         f"{CREATE}; INSERT INTO audit VALUES ('up')",
         back=f"{DROP}; INSERT INTO audit VALUES ('down')",
@@ -286,7 +348,7 @@ def make(
         (folder / "program.py").write_text(PROGRAM)
         (folder / "upgrade").write_text(case.up)
         (folder / "downgrade").write_text(case.back)
-        play(database, SCHEMA + "".join(f"CREATE TABLE {name} (what text);" for name in case.audit))
+        play(database, SCHEMA + case.before + "".join(f"CREATE TABLE {name} (what text);" for name in case.audit))
         run = Run(**run_parameters)
         Path(run.state_dir).mkdir(mode=0o700)
         change = Change(

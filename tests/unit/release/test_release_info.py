@@ -281,7 +281,7 @@ def test_a_release_is_completed_with_what_its_files_hold(folder: Path) -> None:
         **checks,
         "migration": loaded["migration"],
         "rollback": rollback,
-        "tables": {"altered": {}, "audit": [], **release["tables"]},
+        "tables": {"altered": {}, "changed": {}, "dropped": {}, "audit": [], **release["tables"]},
         "directory": str(folder),
         "omitted": [],
     }
