@@ -49,6 +49,10 @@ options:
     description: The tables that the release creates, by name, with their C(columns).
     type: dict
     default: {}
+  changed:
+    description: C(tables.changed) of the release. A column with another name is none that the migration added.
+    type: dict
+    default: {}
   altered:
     description: What the release adds to other tables, by table, with its C(columns) and C(constraints) by name.
     type: dict
@@ -212,6 +216,7 @@ OPTIONS: Options = {
     "revision": {"type": "str", "required": True},
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
+    "changed": {"type": "dict", "default": {}},
     "declares_tables": {"type": "bool", "default": True},
     "method": {"type": "str", "choices": ["auto", "alembic", "sql"], "default": "alembic"},
     "workdir": {"type": "str", "default": ""},

@@ -47,6 +47,15 @@ def read_kept(cursor: Cursor, changed: Mapping[str, Any], tables: Mapping[str, R
     return {key: {**found[key], "row": rows[key]} for key in chosen}
 
 
+def columns_declared(tables: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The columns that a release adds to existing tables, or gives another name, by table."""
+    found: dict[str, list[str]] = {}
+    for kind in ("altered", "changed"):
+        for name, declared in (tables.get(kind) or {}).items():
+            found.setdefault(name, []).extend((declared or {}).get("columns") or {})
+    return found
+
+
 def rows_declared(tables: Mapping[str, Any]) -> dict[str, Any]:
     """How many rows the migration may write of each changed table, where the release declares that."""
     changed = tables.get("changed") or {}

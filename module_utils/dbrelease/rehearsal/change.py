@@ -32,7 +32,7 @@ from ..observe.observing import Seen, observing
 from ..postgres.catalog import read_back
 from ..postgres.declared_checks import read_checks
 from ..postgres.fingerprints import count_tables, position, read_tables, state_of
-from ..postgres.kept_values import read_kept, rows_declared
+from ..postgres.kept_values import columns_declared, read_kept, rows_declared
 from ..postgres.lock_retry import LockLimits
 from ..postgres.session import Login, connect, server_reason, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, kind_of
@@ -386,7 +386,7 @@ class Rehearsal:
                 Memory.of({"tables": before.tables, "xid": before.xid}, None),
                 [self.login.version_table],
                 created=list(tables["created"]),
-                altered={name: list(one.get("columns") or {}) for name, one in tables["altered"].items()},
+                altered=columns_declared(tables),
             )
 
     def _downgrade(self, settings: Mapping[str, str]) -> None:

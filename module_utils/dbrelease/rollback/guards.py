@@ -9,6 +9,7 @@ from typing import Any
 from ..core.journal import Journal, last_facts
 from ..core.proof import Proof
 from ..postgres.catalog import present
+from ..postgres.kept_values import columns_declared
 from ..postgres.revision import read_revisions
 from ..postgres.session import Login, connect, transaction
 from ..release.guard_kinds import KINDS_OF_DATABASE, Guard, kind_of
@@ -162,7 +163,7 @@ def _added(params: Mapping[str, Any], login: Login, journal: Journal) -> Added |
             Memory.of(baseline, upgrade),
             [params["bookkeeping_table"]],
             created=list(params["created"]),
-            altered={table: list(declared.get("columns") or {}) for table, declared in params["altered"].items()},
+            altered=columns_declared({"altered": params["altered"], "changed": params.get("changed")}),
         )
 
 

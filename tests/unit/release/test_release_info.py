@@ -319,7 +319,7 @@ def test_a_release_needs_its_two_revisions_alone(tmp_path: Path) -> None:
         "title": "Release my_change: aaa1 to bbb2",
         "label": "my_change",
         "server": {"minimum_major": 14, "transaction_age_limit_seconds": 300},
-        "tables": {"existing": {}, "created": {}, "altered": {}, "audit": []},
+        "tables": {"existing": {}, "created": {}, "altered": {}, "changed": {}, "dropped": {}, "audit": []},
         "rollback": {"guards": [], "sql": "", "script": ""},
         "directory": str(tmp_path / "releases" / "my_change"),
         "omitted": [
