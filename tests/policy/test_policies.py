@@ -230,7 +230,7 @@ def the_login_is_written_once(root: Path) -> Iterator[str]:
             groups = set(play.get("module_defaults") or {})
             if (
                 "hosts" in play
-                and play.get("tasks") != []
+                and path.name != "in_force.yml"  # before a run is opened, there is neither
                 and groups != {f"group/dbrelease.engine.{group}" for group in GROUP_OF.values()}
             ):
                 yield f"{path.relative_to(root)}: play {play.get('name')!r} does not give its modules run and login"

@@ -42,8 +42,12 @@ class Schemas:
         """All errors of a document by the schema `name`, in the order of its keys."""
         if name not in self._contents:
             raise ReleaseError(f"Reading the schema {self._folder / name} failed (it is missing): restore the folder.")
+        return self.problems_of(document, self._contents[name], shown)
+
+    def problems_of(self, document: Any, schema: Mapping[str, Any], shown: str) -> list[Problem]:
+        """All errors of a document, or of a part of one, by a schema."""
         validator = _Validator(
-            self._contents[name],
+            schema,
             registry=self._registry,
             format_checker=jsonschema.FormatChecker(["regex"]),
         )
@@ -78,7 +82,7 @@ class Schemas:
             word = COUNTED[error.validator].format(error.validator_value)
             yield path, f"{expectation(schema)}, {word}", found_text(value)
         else:
-            yield path, expectation(schema), found_text(value, quote_numbers="string" in types_of(schema))
+            yield path, expectation(schema), found_text(value, quote_numbers=takes_text_alone(schema))
 
     def _property(self, schema: dict[str, Any], name: str) -> dict[str, Any]:
         """The schema of a property, its reference followed."""
@@ -127,6 +131,11 @@ COUNTED = {
     "minProperties": "with at least {} key",
     "uniqueItems": "each item once",
 }
+
+
+def takes_text_alone(schema: dict[str, Any]) -> bool:
+    """Whether a number must be put in quotes."""
+    return "string" in types_of(schema) and "integer" not in types_of(schema)
 
 
 def types_of(schema: dict[str, Any]) -> list[str]:

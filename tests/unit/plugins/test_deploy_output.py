@@ -111,6 +111,7 @@ def played(
     """The status, and what is printed."""
     (folder / "answers.json").write_text(json.dumps(answers))
     names = {"app_root": "/nowhere", "db_name": "x", "db_user": "x", "db_password": "x", "deploy_environment": "test"}
+    names["db_host"] = "127.0.0.1"
     target = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **names, **variables}
     (folder / "hosts.json").write_text(json.dumps({"all": {"hosts": {"a": target}}}))
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), playbook, "-i", "hosts.json"]

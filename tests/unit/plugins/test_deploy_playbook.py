@@ -66,7 +66,9 @@ def folder(tmp_path: Path) -> Path:
 def played(folder: Path, ends: Ends, *arguments: str) -> list[str]:
     """Each target and step that was come to."""
     seen = folder / "seen"
-    targets = {name: {"ansible_connection": "local", "seen": str(seen), "ends": end} for name, end in ends.items()}
+    given = dict.fromkeys(("release", "deploy_environment", "db_name", "db_user", "db_password", "db_host"), "x")
+    given |= {"app_root": "/nowhere", "ansible_connection": "local", "seen": str(seen)}
+    targets = {name: {**given, "ends": end} for name, end in ends.items()}
     (folder / "hosts.yml").write_text(json.dumps({"all": {"hosts": targets}}))
     argv = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/deploy.yml", "-i", "hosts.yml"]
     ended = subprocess.run([*argv, *arguments], cwd=folder, capture_output=True, text=True, check=False)
