@@ -49,6 +49,18 @@ options:
     description: The tables that the release creates, by name, with their C(columns).
     type: dict
     default: {}
+  dropped:
+    description: Tables that the release drops, for what a lossy downgrade does not bring back.
+    type: list
+    elements: str
+    default: []
+  reversible:
+    description:
+      - C(migration.reversible) of the release. V(false) refuses every rollback, and V(lossy) an automatic one; the
+        message names the restore. With V(lossy) the proof C(guard.lossy) names what the downgrade does not bring back.
+    type: str
+    choices: ["true", lossy, "false"]
+    default: "true"
   changed:
     description: C(tables.changed) of the release. A column with another name is none that the migration added.
     type: dict
@@ -217,6 +229,8 @@ OPTIONS: Options = {
     "created": {"type": "dict", "default": {}},
     "altered": {"type": "dict", "default": {}},
     "changed": {"type": "dict", "default": {}},
+    "dropped": {"type": "list", "elements": "str", "default": []},
+    "reversible": {"type": "str", "choices": ["true", "lossy", "false"], "default": "true"},
     "declares_tables": {"type": "bool", "default": True},
     "method": {"type": "str", "choices": ["auto", "alembic", "sql"], "default": "alembic"},
     "workdir": {"type": "str", "default": ""},

@@ -21,6 +21,18 @@ options:
     type: list
     elements: str
     default: []
+  dropped:
+    description: Tables that the release drops. With O(reversible=lossy) their rows are not compared.
+    type: list
+    elements: str
+    default: []
+  reversible:
+    description:
+      - C(migration.reversible) of the release. With V(lossy) only those columns of a changed table are compared that
+        the release left alone, and the others are named.
+    type: str
+    choices: ["true", lossy, "false"]
+    default: "true"
   altered:
     description: The tables that the release adds to; of these the migration may have written rows.
     type: list
@@ -89,6 +101,8 @@ OPTIONS: Options = {
     **DB_CONTAINER_OPTIONS,
     "created": {"type": "list", "elements": "str", "default": []},
     "altered": {"type": "list", "elements": "str", "default": []},
+    "dropped": {"type": "list", "elements": "str", "default": []},
+    "reversible": {"type": "str", "choices": ["true", "lossy", "false"], "default": "true"},
     "audit_tables": {"type": "list", "elements": "str", "default": []},
     "settle_seconds": {"type": "float", "default": SETTLE_SECONDS},
 }

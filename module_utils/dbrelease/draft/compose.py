@@ -116,13 +116,16 @@ class _Parts:
             for constraint in (parts.get("constraints") or {}).values():
                 about |= {constraint["references"]["table"]} if "references" in constraint else set()
         about |= {one.source_table for one in self.equal.values()}
-        about |= {name for name in self.kept if self._rows_differ(name) or self._lost(name)}
+        changed = {name: found for name in self.kept if (found := self._changed(name))}
+        about |= {name for name in self.kept if self._rows_differ(name) or name in changed}
+        dropped = {name: list(one.columns) for name, one in self.before.items() if name not in self.after}
         existing = {
             name: [column for column in self.before[name].columns if column in self.after[name].columns]
             for name in self.kept
             if name in about
         }
-        return {"existing": existing, "created": created, "altered": self.added}
+        parts = {"existing": existing, "created": created, "altered": self.added}
+        return {**parts, "changed": changed, "dropped": dropped}
 
     def guards(self) -> Iterator[dict[str, Any]]:
         """A guard for each table that the downgrade drops, and for the values of each column that it fills."""
@@ -244,13 +247,10 @@ class _Parts:
 
     def undecided(self) -> Iterator[str]:
         """What the format cannot say, or a person must."""
-        for table in self.before:
-            if table not in self.after:
-                yield f"The upgrade drops the table {table}."
         for table in self.kept:
-            yield from (f"The upgrade {what}." for what in self._lost(table))
+            yield from self._renames(table)
             if said := self._rows_differ(table):
-                yield f"The upgrade {said} {table}."
+                yield f"The upgrade {said} {table}: declare how many, and which columns (tables.changed.{table}.rows)."
         new = {self.walked.after.names[table].key.rpartition(".")[2] for table in self.created}
         for line in differences(self.walked.objects_before, self.walked.objects_now):
             if not line["object"].startswith(OF_TABLES) and new.isdisjoint(re.split(r"[ .]", line["object"])):
@@ -305,18 +305,29 @@ class _Parts:
         }
         return {part: rows for part, rows in new.items() if rows}
 
-    def _lost(self, table: str) -> list[str]:
+    def _changed(self, table: str) -> dict[str, Any]:
+        """What the upgrade changes or removes of a table: each part as it is afterwards, or None."""
         before, after = self.before[table], self.after[table]
-        found = []
-        for part, word in (("columns", "column"), ("indexes", "index"), ("constraints", "constraint")):
+        declared = declared_table(after)
+        found: dict[str, dict[str, Any]] = {}
+        for part in ("columns", "indexes", "constraints"):
             was, now = getattr(before, part), getattr(after, part)
-            found += [f"drops or renames the {word} {table}.{name}" for name in was if name not in now]
-            found += [
-                f"changes the {word} {table}.{name}"
-                for name in was
-                if name in now and comparable(was[name]) != comparable(now[name])
-            ]
+            # The index behind a constraint goes with it.
+            gone = [name for name, row in was.items() if name not in now and not row.get("of_constraint")]
+            other = [name for name in was if name in now and was[name] != now[name] and name in declared[part]]
+            if gone or other:
+                found[part] = {**dict.fromkeys(gone), **{name: declared[part][name] for name in other}}
         return found
+
+    def _renames(self, table: str) -> Iterator[str]:
+        """Where a column goes and one of its type comes, it may be a rename."""
+        before, after = self.before[table].columns, self.after[table].columns
+        for name, row in before.items():
+            new = [one for one in after if one not in before and after[one]["type"] == row["type"]]
+            if name not in after and new:
+                added = ", ".join(new)
+                what = f"drops {table}.{name} and adds {added}, of the same type"
+                yield f"The upgrade {what}: is it a rename (renamed_from)?"
 
     def _rows_differ(self, table: str) -> str:
         key = self.walked.before.names[table].key
@@ -344,11 +355,6 @@ class _Parts:
             name = f"{base[: LONGEST_NAME - len(str(number)) - 1]}_{number}"
         self.used.add(name)
         return name
-
-
-def comparable(row: Row) -> dict[str, Any]:
-    """A part of a table without what differs from one restore to the next."""
-    return {name: value for name, value in row.items() if name not in ("oid",)}
 
 
 def declared_table(catalog: Catalog) -> dict[str, Any]:

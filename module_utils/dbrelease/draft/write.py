@@ -24,6 +24,7 @@ PLAYBOOKS = {
     "restore": "Restore the backup from before",
     "rehearse": "Rehearse",
 }
+REVERSIBLE: Mapping[str, Any] = {"lossy": "lossy", "false": False}
 HEAD = """A draft, written by playbooks/draft.yml from what the change did on a restored copy. Read it, decide what is
 left open, and rehearse it: ansible-playbook playbooks/rehearse.yml -i INVENTORY -e release={name}"""
 INVENTORY = """# What an inventory needs for this release: README.md explains each variable.
@@ -99,6 +100,7 @@ def release_text(wanted: Wanted, draft: Mapping[str, Any]) -> str:
     migration = {
         **wanted.migration,
         **({"payload": [_payload(one) for one in wanted.payload]} if wanted.payload else {}),
+        **({"reversible": REVERSIBLE[draft["reversible"]]} if draft.get("reversible", "true") in REVERSIBLE else {}),
         **({"budget": draft["budget"]} if draft.get("budget") else {}),
         **({"finalize": draft["finalize"]} if draft.get("finalize") else {}),
     }

@@ -6,9 +6,10 @@ renames keeps its values under another name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psycopg2 import sql
 from psycopg2.extensions import cursor as Cursor
 
 from .catalog import find_table
@@ -26,7 +27,7 @@ def read_kept(cursor: Cursor, changed: Mapping[str, Any], tables: Mapping[str, R
     """What must stay of each changed table, by `schema.table`; call it in the transaction that has read `tables`.
 
     changed: `tables.changed` of the release. Each answer has the `row` as read_tables() returns it for the columns that
-    stay, `after`: their names after the release, and `not_compared`.
+    stay, `after`: their names after the release, and `not_compared`: the others, with the number of their values.
     """
     chosen: dict[str, list[str]] = {}
     found: dict[str, Row] = {}
@@ -41,10 +42,23 @@ def read_kept(cursor: Cursor, changed: Mapping[str, Any], tables: Mapping[str, R
         chosen[key] = [column for column in columns if column not in left]
         found[key] = {
             "after": [renamed.get(column, column) for column in chosen[key]],
-            "not_compared": [column for column in columns if column in left],
+            "not_compared": _values_in(cursor, table, [column for column in columns if column in left]),
         }
     rows = read_tables(cursor, only=chosen) if chosen else {}
     return {key: {**found[key], "row": rows[key]} for key in chosen}
+
+
+def _values_in(cursor: Cursor, table: Row, columns: Sequence[str]) -> dict[str, int]:
+    """How many rows have a value in each of the columns."""
+    if not columns:
+        return {}
+    counts = sql.SQL(", ").join(sql.SQL("count({})").format(sql.Identifier(column)) for column in columns)
+    statement = sql.SQL("SELECT ARRAY[{}]::bigint[] AS counts FROM ONLY {}").format(
+        counts, sql.Identifier(table["schema"], table["name"])
+    )
+    cursor.execute(statement)
+    (row,) = (dict(answer) for answer in cursor.fetchall())
+    return dict(zip(columns, row["counts"], strict=True))
 
 
 def columns_declared(tables: Mapping[str, Any]) -> dict[str, list[str]]:

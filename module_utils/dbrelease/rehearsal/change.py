@@ -63,7 +63,7 @@ TITLES = {
     "rehearse.back": "The downgraded copy is what it was before the upgrade",
     "rehearse.upgrade_again": "A second upgrade gives what the first one gave",
 }
-NO_ROLLBACK = "The release declares no rollback: its way back is the restore."
+NO_ROLLBACK = "The release declares no rollback, or reversible: false: its way back is the restore."
 BROKEN_OFF = (
     "Rehearsing the release failed (the copy could not be read: {}), and the live database was not changed: find out "
     "what the release does to its database, or give the throwaway server more memory, and rehearse again."
@@ -91,6 +91,7 @@ class Change:
     goes_back: bool = True  # it declares a rollback
     default_wait: bool = False  # it declares no budget for the wait of a writer
     downgrade: str = ""  # the text of its revisions
+    lossy: bool = False  # the downgrade does not bring back what the upgrade removes
 
     @classmethod
     def of(cls, release: Mapping[str, Any], audit: Sequence[str] = ()) -> Change:
@@ -111,9 +112,10 @@ class Change:
             release.get("scenarios") or [],
             release.get("plans") or [],
             all_guards(rollback.get("guards") or [], tables["created"], tables["altered"], _text(migration)),
-            "rollback" in release,
+            "rollback" in release and migration.get("reversible", True) is not False,
             "write_wait_ms" not in (migration.get("budget") or {}),
             _text(migration),
+            migration.get("reversible") == "lossy",
         )
 
 
@@ -396,11 +398,22 @@ class Rehearsal:
 
     def _back(self, before: _State, now: _State) -> Proof:
         changed = [*differences(before.catalog.objects, now.catalog.objects)]
-        kept = ({key: row for key, row in state.tables.items() if not self._is_audit(key)} for state in (before, now))
+        left = self._not_brought_back(before) if self.change.lossy else set()
+        kept = (
+            {key: row for key, row in state.tables.items() if key not in left and not self._is_audit(key)}
+            for state in (before, now)
+        )
         others = compare_rows({"tables": next(kept)}, next(kept)).sample
         rows = f"the rows differ in {', '.join(line['table'] for line in others)}" if others else ""
-        same = f"{len(now.catalog.objects)} objects and the rows of {len(now.tables)} tables are the same."
+        same = f"{len(now.catalog.objects)} objects and the rows of {len(now.tables) - len(left)} tables are the same."
+        if left:
+            same += f" Not compared, because the release is lossy: {', '.join(sorted(left))}."
         return _compared("rehearse.back", "the downgrade", changed, rows, same, others)
+
+    def _not_brought_back(self, before: _State) -> set[str]:
+        """The tables of which the release declares that the downgrade does not bring everything back."""
+        dropped = self.change.tables.get("dropped") or {}
+        return {*before.kept, *(key for key in before.tables if not {key, key.partition(".")[2]}.isdisjoint(dropped))}
 
     def _again(self, first: _Counted, written: Sequence[str]) -> None:
         """Upgrade again; where the application wrote meanwhile, that may be why it fails."""

@@ -61,7 +61,8 @@ def _own(short: str, playbook: str, name: str, folder: Path, root: Path, given: 
 def _usual(
     release: Mapping[str, Any], name: str, environment: str, folder: Path, root: Path, given: Sequence[str]
 ) -> Iterator[Way]:
-    for title, file in ((ROLL_BACK, "rollback"), (RESTORE, "restore")):
+    reversible = (release.get("migration") or {}).get("reversible", True) is not False
+    for title, file in ((ROLL_BACK, "rollback"), (RESTORE, "restore"))[0 if reversible else 1 :]:
         playbook = root / "playbooks" / f"{file}.yml"
         if playbook.is_file():
             words = [PLAYBOOK, _near(str(playbook), folder), *_options(environment, given), "-e", f"release={name}"]

@@ -50,9 +50,13 @@ def compare_with_baseline(
     catalog: Proof,
     audit: Sequence[str] = (),
     started: Sequence[str] = (),
+    dropped: Sequence[str] = (),
 ) -> list[Proof]:
-    """A proof for the catalog, each table, each created table's absence and each observation."""
-    tables = _tables(login, memory, downgrade, altered, audit, bookkeeping_table, settle_seconds)
+    """A proof for the catalog, each table, each created table's absence and each observation.
+
+    dropped: tables that the upgrade dropped, and whose rows the downgrade does not bring back, as the release declares.
+    """
+    tables = _tables(login, memory, downgrade, altered, audit, bookkeeping_table, settle_seconds, dropped)
     try:
         with (
             closing(connect(login, APPLICATION)) as connection,
@@ -83,6 +87,7 @@ def _tables(
     audit: Sequence[str],
     bookkeeping_table: str,
     settle_seconds: float,
+    dropped: Sequence[str],
 ) -> list[Proof]:
     """Who wrote to a table that differs is determined twice: for the upgrade, and for the downgrade."""
 
@@ -90,7 +95,7 @@ def _tables(
         return compare(
             login,
             memory,
-            except_tables=except_tables,
+            except_tables=[*except_tables, *dropped],
             altered_tables=altered,
             bookkeeping_tables=[bookkeeping_table],
             settle_seconds=settle_seconds,
@@ -321,9 +326,10 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
                 *((newest("guards") or {}).get("migration_xids") or ()),
                 *((newest("finalize") or {}).get("transactions") or ()),
             ]
+            lossy = params.get("reversible") == "lossy"
             proofs = compare_with_baseline(
                 work.login,
-                Memory.of(baseline, newest("upgrade"), transactions, [newest("downgrade")]),
+                Memory.of(_as_before(baseline, lossy=lossy), newest("upgrade"), transactions, [newest("downgrade")]),
                 newest("downgrade"),
                 bookkeeping_table=params["bookkeeping_table"],
                 created=params["created"],
@@ -332,10 +338,17 @@ def compare_restored(params: Mapping[str, Any], check_mode: bool) -> dict[str, A
                 settle_seconds=params["settle_seconds"],
                 catalog=proof,
                 started=_made_when_started(events, journal.run),
+                dropped=params.get("dropped") or () if lossy else (),
             )
         step.prove(*proofs)
     found = [proof.as_dict() for proof in proofs]
     return {"changed": False, "compared": baseline is not None, "proofs": found, "message": sentence(found)}
+
+
+def _as_before(baseline: Mapping[str, Any], *, lossy: bool) -> dict[str, Any]:
+    """The baseline as a downgraded database is compared with it: whole, or of a lossy one what stays."""
+    kept = baseline.get("kept") or {} if lossy else {}
+    return {**baseline, "kept": {key: {**one, "after": one["row"]["columns"]} for key, one in kept.items()}}
 
 
 def _recorded(events: Sequence[Mapping[str, Any]], run: Run) -> object:

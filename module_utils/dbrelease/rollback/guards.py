@@ -68,6 +68,22 @@ NOT_COUNTED_AGAIN = Proof(
 )
 
 
+NOT_REVERSIBLE = (
+    "Rolling back was refused (the release declares reversible: false, so that its downgrade does not bring the "
+    "database back), and nothing was changed: restore the backup from before the release ({})."
+)
+HELD_BECAUSE_LOSSY = (
+    "The release declares reversible: lossy, so that a rollback does not bring back what the upgrade removed. Roll "
+    "back by hand if that is acceptable, or restore the backup from before the release ({})."
+)
+LOSSY = {
+    "name": "lossy",
+    "title": "What the downgrade does not bring back is known",
+    "violations": "what the baseline counted",
+    "road": "Restore the backup from before the release.",
+}
+
+
 def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """The module's act: reads only."""
     work = Work.of(params, check_mode)
@@ -82,11 +98,17 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
         looked = NOTHING
         deployed_at = deployed_since(journal)
         deployed = revisions == [params["revision"]]
-        if deployed and params["method"] == "sql" and not params["script"].strip():
+        reversible = params.get("reversible") or "true"
+        if deployed and reversible != "true" and (reversible == "false" or params.get("automatic")):
+            why = NOT_REVERSIBLE if reversible == "false" else HELD_BECAUSE_LOSSY
+            message = why.format(params.get("restore_command") or RESTORE.format(journal.run.release))
+            verdict = Verdict("refused", message, guards=skipped(guards, "The release is not rolled back."))
+        elif deployed and params["method"] == "sql" and not params["script"].strip():
             verdict = Verdict("refused", NO_SCRIPT, guards=skipped(guards, "There is no file that rolls it back."))
         elif deployed:
             more = _added_known(added, params.get("declares_tables", True))
             more += _gone(params, login, journal) if params.get("automatic") else []
+            more += [(LOSSY, _not_brought_back(params, journal))] if reversible == "lossy" else []
             verdict, looked = _evaluate(params, login, guards, deployed_at, more)
         else:
             verdict = elsewhere(params["from_revision"], params["revision"], revisions, left, guards)
@@ -112,6 +134,28 @@ def evaluate_guards(params: Mapping[str, Any], check_mode: bool) -> dict[str, An
         if verdict.state == "refused":
             step.refuse()
     return {"changed": False, **facts, "proofs": [proof.as_dict() for proof in proofs]}
+
+
+def _not_brought_back(params: Mapping[str, Any], journal: Journal) -> GuardResult:
+    """What the upgrade removed, as the baseline counted it."""
+    run, events = journal.run, journal.read()
+    baseline, backup = (
+        last_facts(events, release=run.release, environment=run.environment, step=step)
+        for step in ("baseline", "backup")
+    )
+    if baseline is None:
+        return GuardResult("inconclusive", "There is no baseline, so that it cannot be determined.")
+    tables, kept = baseline["tables"], baseline.get("kept") or {}
+    lost = [
+        f"{count} values of {key}.{name}" for key, one in kept.items() for name, count in one["not_compared"].items()
+    ]
+    for name in params.get("dropped") or ():
+        keys = [key for key in tables if name in (key, key.partition(".")[2])]
+        lost += [f"{tables[key]['rows']} rows of {key}" for key in keys]
+    where = f" They are in {backup['path']}." if backup and backup.get("path") else ""
+    return GuardResult(
+        "pass", f"Not brought back: {', '.join(lost) or 'nothing that was counted'}.{where}", observed=lost
+    )
 
 
 def _downgrade(params: Mapping[str, Any]) -> str:

@@ -146,14 +146,49 @@ def test_a_constraint_that_is_left_unvalidated_becomes_a_step(login: Login, tmp_
     }
 
 
+DECLARE = "The upgrade {} orders: declare how many, and which columns (tables.changed.orders.rows)."
+
+
+@pytest.mark.parametrize(
+    ("change", "changed", "dropped"),
+    [
+        ("DROP TABLE orders", {}, {"orders": ["id", "customer_id", "note", "amount"]}),
+        ("ALTER TABLE orders DROP note", {"orders": {"columns": {"note": None}}}, {}),
+        (
+            "ALTER TABLE orders ALTER note TYPE varchar(50)",
+            {"orders": {"columns": {"note": {"type": "character varying(50)", "nullable": True}}}},
+            {},
+        ),
+        (
+            "ALTER TABLE orders DROP CONSTRAINT orders_customer_id_fkey",
+            {"orders": {"constraints": {"orders_customer_id_fkey": None}}},
+            {},
+        ),
+        (
+            "ALTER TABLE customers ALTER name DROP NOT NULL",
+            {"customers": {"columns": {"name": {"type": "text", "nullable": True}}}},
+            {},
+        ),
+    ],
+)
+def test_what_is_changed_or_dropped_is_declared(
+    login: Login, tmp_path: Path, change: str, changed: dict[str, Any], dropped: dict[str, Any]
+) -> None:
+    release = released(tmp_path, drafted(login, change))
+    assert (release["tables"]["changed"], release["tables"]["dropped"]) == (changed, dropped)
+    proofs = read_back(login, release["tables"], "a1", "alembic_version")
+    assert {proof.status for proof in proofs} == {"pass"}
+
+
 @pytest.mark.parametrize(
     ("change", "note"),
     [
-        ("DROP TABLE orders", "The upgrade drops the table orders."),
-        ("ALTER TABLE orders DROP note", "The upgrade drops or renames the column orders.note."),
-        ("ALTER TABLE orders ALTER note TYPE varchar(50)", "The upgrade changes the column orders.note."),
-        ("DELETE FROM orders WHERE id < 4", "The upgrade deletes 3 rows (or more) of orders."),
-        ("UPDATE orders SET note = '' WHERE id = 4", "The upgrade changes values in orders."),
+        (
+            "ALTER TABLE orders RENAME note TO remark",
+            "The upgrade drops orders.note and adds remark, of the same type: is it a rename (renamed_from)?",
+        ),
+        ("DELETE FROM orders WHERE id < 4", DECLARE.format("deletes 3 rows (or more) of")),
+        ("UPDATE orders SET note = '' WHERE id = 4", DECLARE.format("changes values in")),
         (
             "ALTER TABLE orders ADD x text DEFAULT 'x'",
             "The upgrade fills orders.x in 40 rows, from no column that was found.",
@@ -164,4 +199,4 @@ def test_what_it_cannot_say_is_left_to_a_person(login: Login, change: str, note:
     draft = drafted(login, change)
     assert note in draft.notes
     written = files_of(Wanted("x", "x", {}, [], {}), draft.as_dict(), "")["release.yml"]
-    assert f"# - {note}" in written
+    assert f"- {note}" in " ".join(line.removeprefix("# ") for line in written.splitlines())

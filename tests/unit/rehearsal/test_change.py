@@ -125,6 +125,7 @@ class Case:
     ends: dict[str, str] = field(default_factory=dict)
     says: str = ""
     goes_back: bool = True
+    lossy: bool = False
     default_wait: bool = False
     command: list[str] = field(default_factory=lambda: COMMAND)
 
@@ -303,6 +304,20 @@ CASES = {
         stops_at("untouched"),
         "orders",
     ),
+    "what a lossy downgrade does not bring back is not compared": Case(
+        f"{CREATE}; ALTER TABLE orders DROP title; DROP TABLE old",
+        f"{DROP}; ALTER TABLE orders ADD title text NOT NULL DEFAULT ''; ALTER TABLE orders ALTER title DROP DEFAULT;"
+        "CREATE TABLE old (id int)",
+        before="CREATE TABLE old (id int); INSERT INTO old VALUES (1);",
+        tables={
+            **DECLARED,
+            "existing": {"orders": ["id"]},
+            "changed": {"orders": {"columns": {"title": None}}},
+            "dropped": {"old": ["id"]},
+        },
+        lossy=True,
+        says="Not compared, because the release is lossy: public.old, public.orders.",
+    ),
     "a table is dropped, as declared": Case(
         f"{CREATE}; DROP TABLE old",
         f"{DROP}; CREATE TABLE old (id int)",
@@ -367,6 +382,7 @@ def make(
             case.guards,
             case.goes_back,
             case.default_wait,
+            lossy=case.lossy,
         )
         commands = HostCommands(str(folder))
         copy = CopyTarget(database, database.to("postgres"), HostCommands(), False, run.run_id, 1, 60)

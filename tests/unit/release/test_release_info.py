@@ -338,6 +338,7 @@ def test_a_release_needs_its_two_revisions_alone(tmp_path: Path) -> None:
         "growth_factor": 0.5,
         "version_table": "alembic_version",
         "success_pattern": "",
+        "reversible": True,
         "budget": {},
         "throttle": {},
         **{key: [] for key in ("payload", "finalize", "environment", "revision_files")},

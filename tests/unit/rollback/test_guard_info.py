@@ -1117,3 +1117,31 @@ def test_what_a_downgrade_cannot_bring_back_holds_the_automatic_way(
         command = "ansible-playbook restore.yml -i hosts.yml -e release=sample"
         assert f"contains it: {command}." in look(automatic=True, guards=[LOSSES], restore_command=command)["message"]
         assert look(guards=[LOSSES])["state"] == "allowed"  # whoever asks for it, knows
+
+
+def test_a_release_that_is_not_reversible_is_not_rolled_back(look: Look) -> None:
+    result = look(reversible="false")
+    assert (result["state"], set(statuses(result).values()) - {"pass"}) == ("refused", {"skipped"})
+    assert "the release declares reversible: false" in result["message"]
+    assert "restore the backup from before the release (" in result["message"]
+
+
+def test_of_a_lossy_one_the_automatic_way_holds_and_the_other_names_what_does_not_come_back(
+    look: Look, session: Session, run_parameters: dict[str, Any]
+) -> None:
+    execute(session, "CREATE TABLE old (id int)", "INSERT INTO old VALUES (1), (2)", "ALTER TABLE orders ADD note text")
+    execute(session, "UPDATE orders SET note = 'x' WHERE id < 3")
+    journal, changed = Journal(Run(**run_parameters)), {"orders": {"columns": {"note": None}}}
+    with transaction(session, read_only=True, isolation="REPEATABLE READ") as cursor:
+        journal.append("baseline", "passed", read_baseline(cursor, [], "alembic_version", changed).facts)
+    journal.append("backup", "passed", {"path": "/state/x.dump", "manifest": "", "sha256": "", "bytes": 1})
+    execute(session, "UPDATE alembic_version SET version_num = 'b2'", "ALTER TABLE orders DROP note", "DROP TABLE old")
+    given: dict[str, Any] = {"reversible": "lossy", "changed": changed, "dropped": ["old"], "guards": [LOSSES]}
+    held = look(automatic=True, **given)
+    assert (held["state"], "declares reversible: lossy" in held["message"]) == ("refused", True)
+    result = look(**given)
+    (proof,) = (one for one in result["proofs"] if one["name"] == "guard.lossy")
+    assert (result["state"], proof["status"]) == ("allowed", "pass"), result["message"]
+    assert proof["detail"] == (
+        "Not brought back: 2 values of public.orders.note, 2 rows of public.old. They are in /state/x.dump."
+    )
