@@ -248,7 +248,6 @@ class _Parts:
     def undecided(self) -> Iterator[str]:
         """What the format cannot say, or a person must."""
         for table in self.kept:
-            yield from self._renames(table)
             if said := self._rows_differ(table):
                 yield f"The upgrade {said} {table}: declare how many, and which columns (tables.changed.{table}.rows)."
         new = {self.walked.after.names[table].key.rpartition(".")[2] for table in self.created}
@@ -299,8 +298,13 @@ class _Parts:
 
     def _added(self, table: str) -> dict[str, Any]:
         before, after = self.before[table], declared_table(self.after[table])
+        renamed = set(self._renamed(table).values())
         new = {
-            part: {name: row for name, row in after[part].items() if name not in getattr(before, part)}
+            part: {
+                name: row
+                for name, row in after[part].items()
+                if name not in getattr(before, part) and not (part == "columns" and name in renamed)
+            }
             for part in ("columns", "indexes", "constraints")
         }
         return {part: rows for part, rows in new.items() if rows}
@@ -315,19 +319,19 @@ class _Parts:
             # The index behind a constraint goes with it.
             gone = [name for name, row in was.items() if name not in now and not row.get("of_constraint")]
             other = [name for name in was if name in now and was[name] != now[name] and name in declared[part]]
-            if gone or other:
-                found[part] = {**dict.fromkeys(gone), **{name: declared[part][name] for name in other}}
+            renamed = self._renamed(table) if part == "columns" else {}
+            parts = dict.fromkeys([name for name in gone if name not in renamed])
+            parts |= {name: declared[part][name] for name in other}
+            parts |= {new: {**declared[part][new], "renamed_from": old} for old, new in renamed.items()}
+            if parts:
+                found[part] = parts
         return found
 
-    def _renames(self, table: str) -> Iterator[str]:
-        """Where a column goes and one of its type comes, it may be a rename."""
-        before, after = self.before[table].columns, self.after[table].columns
-        for name, row in before.items():
-            new = [one for one in after if one not in before and after[one]["type"] == row["type"]]
-            if name not in after and new:
-                added = ", ".join(new)
-                what = f"drops {table}.{name} and adds {added}, of the same type"
-                yield f"The upgrade {what}: is it a rename (renamed_from)?"
+    def _renamed(self, table: str) -> dict[str, str]:
+        """The new name of each column by its former one: a rename leaves a column at its place."""
+        before = {place: name for name, place in self.walked.before.places[table].items()}
+        after = {place: name for name, place in self.walked.after.places[table].items()}
+        return {name: after[place] for place, name in before.items() if after.get(place, name) != name}
 
     def _rows_differ(self, table: str) -> str:
         key = self.walked.before.names[table].key

@@ -23,6 +23,12 @@ ORDER BY n.nspname, c.relname
 """
 
 
+PLACES = """
+SELECT attrelid::bigint AS oid, attname::text AS name, attnum::int AS place FROM pg_attribute
+WHERE attrelid = ANY (%s::oid[]) AND attnum > 0 AND NOT attisdropped
+"""
+
+
 @dataclass(frozen=True)
 class TableName:
     """A table as a release names it, as `schema.table`, and as SQL.
@@ -41,6 +47,7 @@ class Picture:
 
     names: Mapping[str, TableName]
     catalogs: Mapping[str, Catalog]
+    places: Mapping[str, Mapping[str, int]]  # of each column in its table, which a rename does not change
 
 
 def read_picture(cursor: Cursor, without: str) -> Picture:
@@ -55,7 +62,13 @@ def read_picture(cursor: Cursor, without: str) -> Picture:
         declared = key if _qualified(sql, row) else row["name"]
         if without not in (declared, key):
             names[declared] = TableName(declared, key, sql)
-    return Picture(names, {name: read_catalog(cursor, name) for name in names})
+    places: dict[str, dict[str, int]] = {name: {} for name in names}
+    declared = {one.key: name for name, one in names.items()}
+    keys = {row["oid"]: table_key(row["schema"], row["name"]) for row in rows}
+    by_oid = {oid: declared[key] for oid, key in keys.items() if key in declared}
+    for row in select(cursor, PLACES, (list(by_oid),)):
+        places[by_oid[row["oid"]]][row["name"]] = row["place"]
+    return Picture(names, {name: read_catalog(cursor, name) for name in names}, places)
 
 
 def _qualified(sql: str, row: Mapping[str, str]) -> bool:
