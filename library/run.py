@@ -80,6 +80,19 @@ options:
     description: The container of each service. A service that is not named here is absent from the result.
     type: dict
     default: {}
+  compose_project:
+    description:
+      - The Compose project of the application. Then the containers of O(compose_services), and of its other services,
+        are found by the labels that Compose writes.
+      - A service without a container, and one that has containers of two Compose projects of this name, is refused.
+    type: str
+    default: ""
+  compose_services:
+    description:
+      - The services to find, by name, with their names in the Compose file. What O(containers) says of them does not
+        count; of another service it does, also where that Compose project has one of that name.
+    type: dict
+    default: {}
   db_host:
     description:
       - Address of the database, if it is configured.
@@ -132,6 +145,11 @@ unsettled:
   description: Whether interrupted runs left anything for this one to clean up; false unless O(exclusive).
   type: bool
   returned: always
+containers:
+  description: The container of each service, as named in O(containers) or found in O(compose_project).
+  type: dict
+  returned: always
+  sample: {db: shop-db-1}
 services:
   description:
     - The state of each named service, by its name. C(container), C(status) (as the engine reports it, or V(missing)),
@@ -168,7 +186,7 @@ from typing import Any
 
 from ansible.module_utils.dbrelease.core.options import Options
 from ansible.module_utils.dbrelease.core.own_files import demand_own_folder
-from ansible.module_utils.dbrelease.host import inspect
+from ansible.module_utils.dbrelease.host import compose, inspect
 from ansible.module_utils.dbrelease.module import run_module
 from ansible.module_utils.dbrelease.runs.open import open_run
 
@@ -186,6 +204,8 @@ OPTIONS: Options = {
     },
     "asked": {"type": "list", "elements": "str", "default": []},
     "containers": {"type": "dict", "default": {}},
+    "compose_project": {"type": "str", "default": ""},
+    "compose_services": {"type": "dict", "default": {}},
     "db_host": {"type": "str"},
     "db_port": {"type": "int"},
 }
@@ -194,8 +214,13 @@ OPTIONS: Options = {
 def act(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     """Look at the target, then open the run; first of all, whether what it keeps would be kept for us alone."""
     demand_own_folder(params["state_dir"])
-    seen = inspect.inspect_target(params["containers"], params["db_host"], params["db_port"])
-    return {**open_run(params, check_mode), **seen}
+    containers = dict(params["containers"])
+    if params.get("compose_project"):
+        optional = ("db",) if params["db_host"] else ()
+        found = compose.containers_of(params["compose_project"], params["compose_services"], optional)
+        containers = found | {name: one for name, one in containers.items() if name not in params["compose_services"]}
+    seen = inspect.inspect_target(containers, params["db_host"], params["db_port"])
+    return {**open_run(params, check_mode), **seen, "containers": containers}
 
 
 def main() -> None:

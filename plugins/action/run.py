@@ -26,6 +26,9 @@ GIVEN_BY = {
     "state_dir": (line_problem, "release_state_dir"),
 }
 
+# A service, and a name as engines accept it, with which commands are printed; empty for a target without a container.
+CONTAINER = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127} ([A-Za-z0-9][A-Za-z0-9_.-]{0,254})?"
+
 
 class ActionModule(DeclaredAction):
     """See library/run.py."""
@@ -62,6 +65,9 @@ class ActionModule(DeclaredAction):
         run_id = (result.get("run") or {}).get("run_id")
         if not (isinstance(run_id, str) and re.fullmatch(RUN_ID, run_id)):
             raise untrusted(self._what(), f"{run_id!r} is not the identifier of a run")
+        for service, container in (result.get("containers") or {}).items():
+            if not re.fullmatch(CONTAINER, f"{service} {container}"):
+                raise untrusted(self._what(), f"{container!r} of {service!r} is not the name of a container")
         return {**result, "run": {"run_id": run_id, **{name: self._given(name) for name in GIVEN_BY}}}
 
     def _given(self, name: str) -> str:

@@ -14,8 +14,16 @@ short_description: The containers of a release's services, as the inventory name
 description:
   - The variable C(<service>_container) names a service's container; empty where there is no such variable, for a
     target without it.
+  - Where there is no such variable, but C(compose_project), it is the container that C(run_opened) has found in that
+    Compose project.
   - The services C(backend) and C(db), which every release may use, are always included.
 options:
+  composed:
+    description:
+      - Whether to return the services that no variable names, with their names in the Compose file, as
+        C(compose_services) has them.
+    type: bool
+    default: false
   _terms:
     description: The names of the services that the release declares.
     required: true
@@ -44,5 +52,13 @@ class LookupModule(LookupBase):  # type: ignore[misc]
         """One dict."""
         (services,) = terms
         known = variables or {}
-        named = {name: known.get(f"{name}_container") or "" for name in dict.fromkeys([*ALWAYS, *services])}
-        return [{name: self._templar.template(container) or "" for name, container in named.items()}]
+        names = list(dict.fromkeys([*ALWAYS, *services]))
+        unnamed = [name for name in names if f"{name}_container" not in known]
+        if kwargs.get("composed"):
+            own = self._templar.template(known.get("compose_services") or {})
+            return [{name: str(own.get(name) or name) for name in unnamed}]
+        # Found on the target: never a template.
+        opened = known.get("run_opened")
+        found = (opened.get("containers") or {}) if isinstance(opened, Mapping) and known.get("compose_project") else {}
+        named = {name: self._templar.template(known.get(f"{name}_container") or "") or "" for name in names}
+        return [{name: str(found.get(name) or "") if name in unnamed else one for name, one in named.items()}]

@@ -18,7 +18,7 @@ GROUPS = "collections/ansible_collections/dbrelease/engine/meta/runtime.yml"
 # The options that an action group gives its modules, by group; the documentation fragment says which modules have them.
 GROUP_OF = {"run": "run", "login": "database"}
 # A label of Compose has one of them.
-STORY_WORDS = re.compile(r"drawing|(?<!com\.docker\.compose\.)project|8[._]1a|junction", re.IGNORECASE)
+STORY_WORDS = re.compile(r"drawing|(?<!com\.docker\.compose\.)(?<!compose[_ ])project|8[._]1a|junction", re.IGNORECASE)
 HOME = re.compile(r"(?<![\w.$}~-])/(?:work|home|Users|root|opt/pypi)[/\w-]*/" + r"|\.\./sha" + "red")
 SHELLS = re.compile(r"^\s*(?:- )?(?:ansible\.builtin\.)?(?:command|shell|raw|script):")
 OPTIONS_OF = re.compile(r"Options of M\((?P<module>\w+)\)\.")

@@ -81,12 +81,12 @@ def inspect(containers: Mapping[str, str]) -> dict[str, Attributes | None]:
     """Read the engine's attributes of each container, None for one that does not exist."""
     if not containers:
         return {}
-    with _asking("Inspecting containers by the container engine") as client:
+    with asking("Inspecting containers by the container engine") as client:
         return {service: inspect_one(client, container) for service, container in containers.items()}
 
 
 @contextmanager
-def _asking(what: str) -> Iterator[docker.DockerClient]:
+def asking(what: str) -> Iterator[docker.DockerClient]:
     """The target's engine while the block runs; raises ReleaseError where it does not answer."""
     client = docker_client()
     try:
@@ -122,7 +122,7 @@ def replicas(container: str, *, stopped: bool = True) -> list[str]:
     keys = next((keys for keys in SERVICE_LABELS if all(labels.get(key) for key in keys)), ())
     if attributes is None or not keys or labels.get(ONE_OFF) == "True":
         return [container]
-    with _asking(f"Listing the containers of the service of {container}") as client:
+    with asking(f"Listing the containers of the service of {container}") as client:
         found = client.api.containers(all=True, filters={"label": [f"{key}={labels[key]}" for key in keys]})
     others = [
         one["Names"][0].removeprefix("/")

@@ -12,7 +12,7 @@ from .schema_errors import Schemas
 NAME = "inventory.schema.json"
 CONTAINER = re.compile(r"[a-z][a-z0-9_]*_container")
 # One of them says where the database is.
-DATABASE = ("db_container", "db_host")
+DATABASE = ("db_container", "db_host", "compose_project")
 # Of Ansible itself.
 MAGIC = re.compile(
     r"(ansible|inventory|group|host|play|playbook|role|omit|environment|vars|discovered)(_|$)|groups|hostvars|.*_names$"

@@ -49,6 +49,7 @@ def judged(**changed: Any) -> list[str]:
     [
         {},
         {"db_container": "", "db_host": "db.example.com", "db_port": "5433"},
+        {"db_container": ..., "compose_project": "shop", "compose_services": {"db": "postgres"}},
         {"db_password": ""},
         {"api_base_url": "", "db_sslmode": "", "rehearsal": False, "db_port": 5432},
         {"payload_folders": ["/app/migrations"], "migration_environment": {"A": "b"}, "audit_tables": ["audit.ddl"]},
@@ -70,6 +71,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"app_root": "srv"}, "app_root: expected an absolute path (for example `app_root: /srv/shop`), found `srv`."),
     ({"db_port": "many"}, "db_port: expected the number of a port (for example `db_port: 5432`), found `many`."),
     ({"db_port": 0}, "db_port: expected the number of a port (for example `db_port: 5432`), found 0."),
+    (
+        {"compose_project": "Shop"},
+        "compose_project: expected the name of a Compose project: lower-case letters, digits, dashes and underscores "
+        "(for example `compose_project: shop`), found `Shop`.",
+    ),
     (
         {"monitor_watch_seconds": "soon"},
         "monitor_watch_seconds is not valid (argument 'monitor_watch_seconds' is of type str and we were unable to "
@@ -108,7 +114,7 @@ def test_why_a_required_one_cannot_be_read_is_said_in_place_of_an_example() -> N
 
 def test_a_database_that_nothing_leads_to_is_named() -> None:
     (found,) = judged(db_container=...)
-    assert found.startswith("One of db_container, db_host is required, to find the database (db_cont")
+    assert found.startswith("One of db_container, db_host, compose_project is required, to find the database (db_cont")
 
 
 @pytest.mark.parametrize(
