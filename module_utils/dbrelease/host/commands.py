@@ -26,6 +26,12 @@ from ..core.errors import ReleaseError
 CHUNK = 1 << 20
 # The engine prints this instead of the program, with the status of a program that could not be started.
 NO_FOLDER = re.compile(r'chdir to cwd \("(?P<path>[^"\n]{1,1024})"\)')
+# Printed by runc or crun for the shell, and by the shell for `timeout`.
+NO_PROGRAM = re.compile(
+    r"""^(?:OCI runtime .*|.*crun: )?(?:exec: |executable file )["`'](?P<sh>sh)["`']:? (?:executable file )?not found"""
+    r"""|^(?:/bin/)?sh: (?:[a-z0-9 ]+: )*(?P<timeout>timeout): not found""",
+    re.MULTILINE,
+)
 KEPT_ERROR_BYTES = 64 << 10
 # Output that is collected: revisions, a preview's SQL, versions. A container may print endlessly.
 OUTPUT_BYTES_AT_MOST = 128 << 20
@@ -107,10 +113,11 @@ class _Output:
         del self._stderr[:-KEPT_ERROR_BYTES]
 
     def finished(self, argv: Sequence[str], status: int, begun: float, timeout_s: int) -> Finished:
-        if status in (126, 127) and (
-            folder := NO_FOLDER.search((self._stderr + self._stdout).decode(errors="replace"))
-        ):
+        printed = (self._stderr + self._stdout).decode(errors="replace") if status in (126, 127) else ""
+        if folder := NO_FOLDER.search(printed):
             raise no_working_folder(self._what, folder["path"])
+        if missing := NO_PROGRAM.search(printed):
+            raise no_shell(self._what, missing["sh"] or missing["timeout"])
         duration_s = time.monotonic() - begun
         return Finished(
             argv=tuple(argv),
@@ -444,6 +451,15 @@ def no_working_folder(what: str, folder: str) -> ReleaseError:
     return ReleaseError(
         f"Running {what} failed (its working folder {folder} does not exist): create or mount it, or correct the "
         "container's working_dir, or app_root of the inventory."
+    )
+
+
+def no_shell(what: str, program: str) -> ReleaseError:
+    """The error of a container that has none of the programs by which every command is run there."""
+    return ReleaseError(
+        f"Running {what} failed (its image has no {program} in its PATH): use an image that has `sh` and `timeout`, as "
+        "each command in a container is run by these, or a second container of the same application that has them.",
+        refused=True,
     )
 
 
