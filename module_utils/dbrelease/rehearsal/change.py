@@ -69,6 +69,9 @@ BROKEN_OFF = (
     "Rehearsing the release failed (the copy could not be read: {}), and the live database was not changed: find out "
     "what the release does to its database, or give the throwaway server more memory, and rehearse again."
 )
+NO_WAY_BACK = (
+    "Without these, the way back is the restore, or a rollback with -e accept_loss=N where only rows would be lost."
+)
 ADVICE = "The live database was only read. Correct the release, and rehearse again."
 
 
@@ -377,7 +380,7 @@ class Rehearsal:
                 TITLES[name],
                 "inconclusive" if red else "pass",
                 detail=f"A rollback would be refused: {' '.join(red)}" if red else f"{len(guards)} were checked.",
-                remedy="Without these, the way back is the restore." if red else "",
+                remedy=NO_WAY_BACK if red else "",
             )
         )
         return looked.session_settings

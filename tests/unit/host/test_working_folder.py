@@ -61,7 +61,7 @@ PRINTED = {
 @pytest.mark.parametrize(("printed", "missing"), PRINTED.items())
 def test_what_engines_and_shells_print_is_read(printed: str, missing: str) -> None:
     found = NO_PROGRAM.search(f"{printed}\n")
-    assert (found and (found["sh"] or found["timeout"]) or "") == missing
+    assert ((found and (found["sh"] or found["timeout"])) or "") == missing
 
 
 def test_an_image_without_a_shell(bare: str) -> None:
