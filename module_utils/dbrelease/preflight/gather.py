@@ -238,9 +238,11 @@ def shared_memory_of(place: Target) -> int | None:
 
 
 def with_history(facts: Facts, demands: Demands, backend: Callable[[], Commands]) -> Facts:
-    """Add the backend's history where the database is at another revision: reading it takes a second."""
-    others = set(facts.revisions) - {demands.from_revision, demands.to_revision}
-    if not others or isinstance(facts.heads, Unseen):
+    """Add the backend's history where the database or a head is at another revision: reading it takes a second."""
+    if isinstance(facts.heads, Unseen):
+        return facts
+    others = {*facts.revisions, *facts.heads} - {demands.from_revision, demands.to_revision}
+    if not others and len(facts.heads) == 1:
         return facts
     history = attempt(lambda: read_history(backend(), demands.command))
     return facts if isinstance(history, Unseen) else Facts(**{**vars(facts), "history": history})

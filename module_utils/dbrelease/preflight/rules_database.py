@@ -9,6 +9,7 @@ from ..postgres.commit_wait import REMEDY
 from ..postgres.taken_names import FREE_THEM, in_words
 from ..release.requirements import Demands
 from .facts import Database, Facts, Unseen, Writes
+from .lineage import standing_of
 from .rules_target import BECAUSE_OF_DATABASE
 from .verdicts import broken, holds, skipped, undecided, unseen
 
@@ -130,25 +131,6 @@ def _wrong_revision(demands: Demands, facts: Facts, seen: Database, revisions: l
         ),
     }[standing_of(found, start, facts.history)]
     return f"The database is at {found}, {standing}.", remedy
-
-
-def standing_of(found: str, start: str, history: Mapping[str, tuple[str, ...]]) -> str:
-    """The relation of a revision to another: `older`, `newer`, `beside` or `unknown`."""
-    if found not in history:
-        return "unknown"
-    if found in _ancestors(start, history):
-        return "older"
-    return "newer" if start in _ancestors(found, history) else "beside"
-
-
-def _ancestors(revision: str, history: Mapping[str, tuple[str, ...]]) -> set[str]:
-    found: set[str] = set()
-    waiting = [revision]
-    while waiting:
-        before = set(history.get(waiting.pop(), ())) - found
-        found |= before
-        waiting += before
-    return found
 
 
 def _wrong_backend(demands: Demands, facts: Facts, revisions: list[str]) -> tuple[str, str] | None:

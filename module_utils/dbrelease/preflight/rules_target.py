@@ -11,6 +11,7 @@ from ..migrate.alembic_probe import COUNTING
 from ..postgres.client_tools import fitting_clients, in_words, major_of
 from ..release.requirements import Demands, PayloadFile
 from .facts import Facts, Unseen
+from .lineage import standing_of
 from .verdicts import broken, holds, skipped, undecided, unseen
 
 BECAUSE_OF_DATABASE = "Not checked because of preflight.database."
@@ -90,7 +91,10 @@ def dump_tools(demands: Demands, facts: Facts) -> Proof:
 
 
 def history(demands: Demands, facts: Facts) -> Proof:
-    """One head: the revision that the release starts from, or its own once its file is in place."""
+    """One head: the revision that the release starts from, or its own once its file is in place.
+
+    Where the files lead from the one to the other, they may go on: the upgrade stops there.
+    """
     if isinstance(facts.heads, Unseen):
         return unseen("history", facts.heads)
     expected = [demands.from_revision, demands.to_revision]
@@ -103,6 +107,9 @@ def history(demands: Demands, facts: Facts) -> Proof:
             "Remove the file that does not belong there, or merge the heads before this release.",
         )
     (head,) = facts.heads
+    later = standing_of(head, demands.to_revision, facts.history) == "newer"
+    if later and standing_of(demands.to_revision, demands.from_revision, facts.history) == "newer":
+        return holds("history", expected=expected, observed=facts.heads)
     if head not in expected:
         return judge(
             f"The backend's history ends at {head}; the release goes from {demands.from_revision} "

@@ -12,7 +12,7 @@ from ansible.module_utils.dbrelease.host.http import Answer
 from ansible.module_utils.dbrelease.host.inspect import Service
 from ansible.module_utils.dbrelease.migrate.alembic_probe import AlembicSession
 from ansible.module_utils.dbrelease.postgres import client_tools
-from ansible.module_utils.dbrelease.preflight import places, rules_database, rules_target
+from ansible.module_utils.dbrelease.preflight import lineage, places, rules_target
 from ansible.module_utils.dbrelease.preflight.facts import (
     Facts,
     Locks,
@@ -280,6 +280,11 @@ NOT_RED: dict[str, tuple[Facts, str, str]] = {
         "payload",
         "pass",
     ),
+    "the files go on after the release": (
+        replace(HEALTHY, heads=[NEWER], history={OWN: (START,), NEWER: (OWN,), START: ()}),
+        "history",
+        "pass",
+    ),
     "head is the release's own": (replace(HEALTHY, heads=[OWN]), "history", "pass"),
     "no health check": (replace(HEALTHY, services={"db": Service("x", "running", "none")}), "services", "pass"),
     "a schema that is open to everyone": (
@@ -397,7 +402,7 @@ STANDINGS = [
 @pytest.mark.parametrize(("found", "start", "expected"), STANDINGS)
 def test_standing_of_a_revision(found: str, start: str, expected: str) -> None:
     history = {**places.parse_history(HISTORY), "ffff": (OLDER,)}
-    assert rules_database.standing_of(found, start, history) == expected
+    assert lineage.standing_of(found, start, history) == expected
 
 
 @pytest.mark.parametrize(("version", "major"), [("15.18", 15), ("18beta1", 18), ("9.6.24", 9), ("17", 17)])
