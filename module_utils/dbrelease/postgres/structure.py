@@ -98,9 +98,14 @@ def prove_changed(table: str, declared: Mapping[str, Any], catalog: Catalog) -> 
         proof = _prove(table, part, {name: row for name, row in wanted.items() if row is not None}, only, strict=False)
         left = [name for name, row in wanted.items() if row is None and name in there]
         title = f"The {part} of table {table} that the release changes are as declared"
+        gone = [name for name, row in wanted.items() if row is None and name not in there]
+        if left or gone:
+            known = proof.detail.partition("Also there")[0].strip()
+            said = [known if len(wanted) > len(left) + len(gone) or proof.status == "fail" else ""]
+            said += [f"Still there: {', '.join(left)}."] if left else [f"Removed: {', '.join(gone)}."]
+            proof = replace(proof, detail=" ".join(filter(None, said)))
         if left:
-            detail = f"{proof.detail.partition('Also there')[0]}Still there: {', '.join(left)}."
-            proof = replace(proof, status="fail", detail=detail, remedy=CORRECT)
+            proof = replace(proof, status="fail", remedy=CORRECT)
         found.append(replace(proof, name=f"structure.{table}.changed_{part}", title=title, expected=dict(wanted)))
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,58 @@ def test_a_revision_that_the_application_does_not_have_is_no_draft(psql: Psql) -
 def deployed(psql: Psql) -> Iterator[Any]:
     yield play("playbooks/deploy.yml", *GIVEN, "-e", "rehearsal=container")
     play("playbooks/rollback.yml", *GIVEN, "-e", "remove_payload=true")
+
+
+LOSSY = """
+from alembic import op
+import sqlalchemy as sa
+
+revision = "aaaa11112222"
+down_revision = "0ab370a9afb6"
+
+
+def upgrade():
+    op.alter_column("components", "label", new_column_name="name")
+    op.drop_column("components", "quantity")
+    op.drop_index("ix_components_drawing_id")
+
+
+def downgrade():
+    op.create_index("ix_components_drawing_id", "components", ["drawing_id"])
+    op.add_column("components", sa.Column("quantity", sa.Numeric(12, 3), nullable=False, server_default="1"))
+    op.alter_column("components", "name", new_column_name="label")
+"""
+
+
+def test_a_change_that_drops_and_renames_is_declared_deployed_and_goes_back_without_what_it_lost(
+    psql: Psql, tmp_path: Path
+) -> None:
+    revision = tmp_path / "aaaa11112222_lossy.py"
+    revision.write_text(LOSSY)
+    payload = [{"source": str(revision), "destination": f"/app/migrations/versions/{revision.name}"}]
+    given = ("-e", "release=lossy", "-e", f"run_releases={tmp_path}", "-e", "monitor_watch_seconds=0")
+    done = play(
+        "playbooks/draft.yml",
+        *("-e", "release=lossy", "-e", "to_revision=aaaa11112222", "-e", f"draft_directory={tmp_path}"),
+        *("-e", json.dumps({"draft_payload": payload})),
+    )
+    assert done.status == 0, done.output
+    declared = read(tmp_path / "lossy")
+    assert declared["migration"]["reversible"] == "lossy"
+    assert declared["tables"]["changed"]["components"] == {
+        "columns": {
+            "quantity": None,
+            "name": {"type": "character varying(120)", "nullable": False, "renamed_from": "label"},
+        },
+        "indexes": {"ix_components_drawing_id": None},
+    }
+    values = psql.value("SELECT count(quantity) FROM components")
+    deployed = play("playbooks/deploy.yml", *given, "-e", "rehearsal=container")
+    assert deployed.evidence["outcome"] == "deployed", deployed.output
+    back = play("playbooks/rollback.yml", *given, "-e", "remove_payload=true")
+    assert back.evidence["outcome"] == "rolled_back", back.output
+    (lost,) = (one for one in back.evidence["proofs"] if one["name"] == "guard.lossy")
+    assert f"Not brought back: {values} values of public.components.quantity." in lost["detail"]
 
 
 def test_as_it_is_written_it_is_deployed_proved_and_rolled_back(deployed: Any, psql: Psql) -> None:
