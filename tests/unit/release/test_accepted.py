@@ -8,10 +8,14 @@ from typing import Any
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator  # type: ignore[import-untyped]
+from ansible.module_utils.dbrelease.rehearsal.change import Change
 from ansible.module_utils.dbrelease.release.load import load
+from ansible.module_utils.dbrelease.release.requirements import Demands
+from ansible.module_utils.dbrelease.report.commands import checked_commands
 
 ROOT = Path(__file__).resolve().parents[3]
-RELEASES = sorted(path.parent for path in (ROOT / "releases").glob("*/release.yml"))
+MINIMAL = Path(__file__).parent / "data/minimal"
+RELEASES = [*sorted(path.parent for path in (ROOT / "releases").glob("*/release.yml")), MINIMAL]
 
 # Of each module the options that hold parts of the release, as its role passes them.
 PASSED: dict[str, Any] = {
@@ -38,3 +42,13 @@ def test_the_parts_of_a_release_are_accepted(folder: Path, module: str) -> None:
     options = importlib.import_module(module).OPTIONS
     result = ArgumentSpecValidator({name: options[name] for name in passed}).validate(passed)
     assert result.error_messages == []
+
+
+def test_every_reader_takes_the_smallest_release() -> None:
+    """What it omits has been filled in, so that no reader needs a default of its own."""
+    release = load(MINIMAL, ROOT / "schemas")
+    demands, change = Demands.of(release, "test"), Change.of(release)
+    assert (demands.from_revision, demands.to_revision, demands.minimum_major) == ("aaa1", "bbb2", 14)
+    assert (change.goes_back, change.guards, change.default_wait) == (True, [], True)
+    commands = checked_commands(release, folder=ROOT, root=ROOT, inventories=["staging"])
+    assert commands == {"restore": "ansible-playbook playbooks/restore.yml -i staging -e release=minimal"}
