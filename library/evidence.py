@@ -237,12 +237,12 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
     except ReleaseError as error:
         # The first cause must not be lost together with the place where it would have been written.
         message = f"{error.message} Result of the run: {model['headline']}"
-        told: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "outcome": model["outcome"],
             "headline": model["headline"],
             "problems": problems_of(model),
         }
-        raise ReleaseError(message, **told) from error
+        raise ReleaseError(message, **shown) from error
     finally:
         if not check_mode:
             give_back(run)
@@ -270,9 +270,9 @@ def tell(params: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
 def say_what_is_left_out(journal: Journal, reasons: Mapping[str, str]) -> list[dict[str, Any]]:
     """The journal's lines, with one for each step that this run does not take."""
     lines = journal.read()
-    told = {line["step"] for line in lines if line["run_id"] == journal.run.run_id}
+    shown = {line["step"] for line in lines if line["run_id"] == journal.run.run_id}
     return lines + [
-        journal.append(step, "skipped", {"message": reason}) for step, reason in reasons.items() if step not in told
+        journal.append(step, "skipped", {"message": reason}) for step, reason in reasons.items() if step not in shown
     ]
 
 

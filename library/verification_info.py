@@ -235,7 +235,7 @@ options:
         altered_tables:
           description:
             - Tables that the release adds columns to, named alike. The migration may write their rows, to fill what
-              it adds; what the rows held before must stay, as far as what others wrote meanwhile lets that be told.
+              it adds; what the rows held before must stay, as far as the writes of others let that be determined.
           type: list
           elements: str
           default: []

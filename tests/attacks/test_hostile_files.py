@@ -467,7 +467,7 @@ def test_a_dump_that_the_journal_does_not_know_is_not_restored(
     assert world.databases() == before
 
 
-def test_whoever_says_so_restores_it_and_the_proof_tells(world: World, foreign: Path) -> None:
+def test_whoever_says_so_restores_it_and_the_proof_reports_it(world: World, foreign: Path) -> None:
     made = world.restore(backup=foreign.name, unknown_backup=True)
     assert made["changed"] and world.execute("SELECT count(*) FROM loot", made["database"]) == [(1,)]
     assert "The journal does not know it: restore_unknown_backup allowed it." in made["proofs"][0]["detail"]

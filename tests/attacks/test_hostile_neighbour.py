@@ -56,7 +56,7 @@ INSERT INTO alembic_version VALUES ('a1');
 CREATE TABLE orders (id int PRIMARY KEY, title text);
 INSERT INTO orders SELECT n, 'order ' || n FROM generate_series(1, 20) n;
 """
-# Whoever runs it would do what the stranger wants, and is told nothing of it. The server counts the calls.
+# Whoever runs it would do what the stranger wants, and learns nothing of it. The server counts the calls.
 SPRING = """
 CREATE FUNCTION public.spring() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$
 """

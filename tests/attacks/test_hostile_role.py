@@ -211,7 +211,7 @@ def test_the_traps_would_be_met(shop: Login) -> None:
             "SELECT format('%s', relname) FROM pg_class",
             "SELECT 1 FROM pg_index WHERE indexrelid::regclass = indrelid",
         ):
-            # With the right to write it would not only be told.
+            # With the right to write it would not only read it.
             cursor.execute("BEGIN READ ONLY")
             with pytest.raises(psycopg2.Error, match=CAUGHT):
                 cursor.execute(declared_sql)
@@ -326,8 +326,8 @@ def blocked(shop: Login, stranger: Stranger, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_stranger_keeps_no_run_from_its_database(shop: Login, stranger: Stranger, blocked: None, one: Run) -> None:
-    with acting(one, shop), advisory_lock(shop, replace(one, run_id=ONE)) as told:
-        assert told
+    with acting(one, shop), advisory_lock(shop, replace(one, run_id=ONE)) as reported:
+        assert reported
     (line,) = [line for line in Journal(one).read() if line["step"] == "database_lock"]
     (proof,) = line["facts"]["proofs"]
     assert (proof["name"], proof["status"]) == ("run.database_lock", "inconclusive")
@@ -382,13 +382,13 @@ def test_a_lock_that_is_held_by_its_number_is_seen_by_one_without(
     monkeypatch.setattr(database_lock, "WAIT_S", 0.3)
     with closing(connect(stranger.login, "a stranger")) as session, session.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", (KEY,))
-        with advisory_lock(shop, one) as told:
-            assert told
+        with advisory_lock(shop, one) as reported:
+            assert reported
             cursor.execute("SELECT pg_advisory_unlock(%s)", (KEY,))
             with pytest.raises(ReleaseError, match=ONE), advisory_lock(shop, two):
                 pass
-        with advisory_lock(shop, two) as told:
-            assert not told
+        with advisory_lock(shop, two) as reported:
+            assert not reported
             with pytest.raises(ReleaseError, match=TWO), advisory_lock(shop, one):
                 pass
 

@@ -347,7 +347,7 @@ def test_no_link_leads_out_of_the_artifacts(acting: Callable[..., Any], tmp_path
 
 def test_a_target_replaces_no_evidence_of_another(acting: Callable[..., Any], tmp_path: Path) -> None:
     report = tmp_path / "test" / RUN_ID / "report.md"
-    for _ in range(2):  # the same run brings it again once people were told
+    for _ in range(2):  # the same run brings it again once the notifications were sent
         assert "failed" not in evidence(acting, tmp_path, "a").judged({"texts": RENDERED})
     before = report.read_text()
     result = evidence(acting, tmp_path, "b").judged({"texts": {"evidence.json": "{}"}})

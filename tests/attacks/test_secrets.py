@@ -394,10 +394,10 @@ PLAY = """
         headline: "{{ evidence.headline }}"
         webhook_url: "{{ webhook }}"
         smtp_password: "{{ password }}"
-      register: told
+      register: sent
     - name: Say
       ansible.builtin.debug:
-        msg: ["{{ opened }}", "{{ moved }}", "{{ checked | default('') }}", "{{ evidence }}", "{{ told }}"]
+        msg: ["{{ opened }}", "{{ moved }}", "{{ checked | default('') }}", "{{ evidence }}", "{{ sent }}"]
 """
 
 

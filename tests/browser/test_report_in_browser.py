@@ -69,8 +69,8 @@ def problems(page: Page) -> list[str]:
         (rule["id"], node) for kind in ("violations", "incomplete") for rule in seen[kind] for node in rule["nodes"]
     ]
     # What it cannot decide counts too, but for signs (their word is beside them) and charts (text beside shapes).
-    told = [(rule, node["html"][:200], node["failureSummary"]) for rule, node in nodes if not undecidable(node)]
-    return [" ".join(one) for one in told]
+    reported = [(rule, node["html"][:200], node["failureSummary"]) for rule, node in nodes if not undecidable(node)]
+    return [" ".join(one) for one in reported]
 
 
 def undecidable(node: dict[str, Any]) -> bool:

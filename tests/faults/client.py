@@ -16,7 +16,7 @@ from outside import API
 PAUSE_S = 0.05
 TIMEOUT_S = (3, 15)
 ABSENT = "(absent)"
-# Whether a request that failed so was carried out cannot be told.
+# Whether a request that failed so was carried out cannot be determined.
 SERVER_ERROR = 500
 
 State = str | None  # of a drawing its project, of a project its description; ABSENT where there is no such row

@@ -86,15 +86,17 @@ class Running:
         """Its end."""
         status = self.process.wait(timeout=LONGEST_RUN_S)
         self.output.seek(0)
-        told = " ".join(self.output.read().split())
+        reported = " ".join(self.output.read().split())
         own = self.lines()
         run_id = str(own[0]["run_id"]) if own else ""
         path = ARTIFACTS / run_id / "evidence.json"
         evidence = json.loads(path.read_text()) if run_id and path.exists() else {}
         # On the terminal the cause is a problem of the verdict; in the headline it follows what it led to.
-        told = f"{told} {evidence.get('headline', '')}"
+        reported = f"{reported} {evidence.get('headline', '')}"
         killed = status < 0 or status == USER_INTERRUPTED
-        return Ended(run_id, status, told, "killed" if killed else str(evidence.get("outcome", "no report")), evidence)
+        return Ended(
+            run_id, status, reported, "killed" if killed else str(evidence.get("outcome", "no report")), evidence
+        )
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ class Ended:
 
     run_id: str
     status: int
-    told: str
+    reported: str
     outcome: str
     evidence: dict[str, Any]
 
@@ -152,5 +154,5 @@ def until(condition: Callable[[], Value], run: Running, what: str, timeout_s: fl
         if value := condition():
             return value
         if run.over() or time.monotonic() > deadline:
-            raise AssertionError(f"the moment never came: {what}\n{run.wait().told[-3000:] if run.over() else ''}")
+            raise AssertionError(f"the moment never came: {what}\n{run.wait().reported[-3000:] if run.over() else ''}")
         time.sleep(0.01)

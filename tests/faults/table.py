@@ -1,4 +1,4 @@
-"""The table: which fault, when, how that run may end, what is told, and how the next run must end."""
+"""The table: which fault, when, how that run may end, what is reported, and how the next run must end."""
 
 from __future__ import annotations
 

@@ -17,10 +17,10 @@ def test_a_dry_run_says_what_is_left_and_leaves_it() -> None:
     killed = disturbed(Row("", Step("upgrade"), faults.everything_killed))
     before = (STATE / "journal.jsonl").read_bytes()
     dry = Running("deploy", ("--check",)).wait()
-    assert dry.status == 0, dry.told
-    assert f"Run {killed.run_id}" in dry.told
+    assert dry.status == 0, dry.reported
+    assert f"Run {killed.run_id}" in dry.reported
     assert (STATE / "journal.jsonl").read_bytes() == before
     assert Running("deploy").wait().outcome == "deployed"
     again = Running("deploy").wait()
-    assert (again.status, again.outcome) == (0, "already_deployed"), again.told
-    assert killed.run_id not in again.told, "it is told once"
+    assert (again.status, again.outcome) == (0, "already_deployed"), again.reported
+    assert killed.run_id not in again.reported, "it is reported once"

@@ -56,7 +56,7 @@ class Stack:
 
 def deploy() -> None:
     ended = Running("deploy").wait()
-    assert ended.outcome == "deployed", ended.told
+    assert ended.outcome == "deployed", ended.reported
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +94,7 @@ def go_through(rows: Sequence[Row], psql: Psql, stack: Stack) -> None:
         for row, ended, following in zip(rows, runs, runs[1:], strict=False):
             demand_told(row, ended, following)
         after = runs[-1]
-        assert (after.status, after.outcome) == (0, last.then), after.told
+        assert (after.status, after.outcome) == (0, last.then), after.reported
         for met, ended in zip([*rows, None], runs, strict=True):
             demand_reported(met, ended)
             demand_nothing_after_the_report(ended)
@@ -121,7 +121,7 @@ def disturbed(row: Row) -> Ended:
         ended = run.wait()
         if not row.down:
             wait_until_healthy()
-        assert re.fullmatch(row.ends, ended.outcome), f"{row.name}: {ended.outcome}: {ended.told}"
+        assert re.fullmatch(row.ends, ended.outcome), f"{row.name}: {ended.outcome}: {ended.reported}"
         return ended
     finally:
         if not run.over():
@@ -129,10 +129,10 @@ def disturbed(row: Row) -> Ended:
 
 
 def demand_told(row: Row, ended: Ended, following: Ended) -> None:
-    """The operator was told: by that run, or if it was killed by the one that followed."""
-    told = following.told if ended.outcome == "killed" else ended.told
+    """The operator learned of it: from that run, or if it was killed from the one that followed."""
+    reported = following.reported if ended.outcome == "killed" else ended.reported
     interrupted = rf"Run {ended.run_id} \({row.playbook}, begun \S+ by \S+ on .+?\) was interrupted"
-    assert re.search(row.says or interrupted, told), f"{row.name}: {told}"
+    assert re.search(row.says or interrupted, reported), f"{row.name}: {reported}"
 
 
 def demand_reported(row: Row | None, ended: Ended) -> None:
@@ -151,11 +151,11 @@ def demand_reported(row: Row | None, ended: Ended) -> None:
 
 
 def demand_nothing_after_the_report(ended: Ended) -> None:
-    """Of a run that has told what came of it no module works on; whoever settles it closes what was open."""
+    """Of a run that has reported its outcome no module works on; whoever settles it closes what was open."""
     own = [line for line in lines() if line["run_id"] == ended.run_id]
     closed = next((n for n, line in enumerate(own) if line["step"] == "run" and line["event"] != "started"), len(own))
-    told = [line for line in own[closed + 1 :] if line["step"] not in ("run", "report", "notify")]
-    assert ended.outcome == "killed" or [line for line in told if not line["facts"].get("interrupted")] == []
+    reported = [line for line in own[closed + 1 :] if line["step"] not in ("run", "report", "notify")]
+    assert ended.outcome == "killed" or [line for line in reported if not line["facts"].get("interrupted")] == []
 
 
 def nothing_is_lost(psql: Psql, ledger: Ledger, put_aside: set[str]) -> None:

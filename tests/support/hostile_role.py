@@ -1,7 +1,7 @@
 """A role that may connect and create in `public`, as everyone may by default up to PostgreSQL 14, and what it plants.
 
 Each trap fits better than what is the server's own, for an argument that has to be converted: an oid beside an integer,
-a name beside a text. Whoever meets one makes its maker a superuser, if he can, and is told so.
+a name beside a text. Whoever meets one makes its maker a superuser, if he can, and sees that.
 """
 
 from __future__ import annotations

@@ -90,20 +90,20 @@ def left_out(monitoring: Mapping[str, Any], target: Target) -> dict[str, str]:
 
 def line(facts: Mapping[str, Any]) -> str:
     """A sample for the operator, on one line."""
-    told: list[str] = []
+    parts: list[str] = []
     for name, endpoint in (facts.get("api") or {}).items():
         p50 = endpoint["latency_ms"]["p50"]
-        told.append(f"{name} {f'{p50:.0f} ms' if p50 is not None else endpoint['status'] or 'no answer'}")
+        parts.append(f"{name} {f'{p50:.0f} ms' if p50 is not None else endpoint['status'] or 'no answer'}")
     if facts.get("connections"):
-        told.append(f"{facts['connections']['total']} connections")
+        parts.append(f"{facts['connections']['total']} connections")
     if (facts.get("queue") or {}).get("depth") is not None:
-        told.append(f"{facts['queue']['depth']} queued")
+        parts.append(f"{facts['queue']['depth']} queued")
     if facts.get("drift"):
-        told.append(f"drift {_sum(facts['drift'].values())}")
+        parts.append(f"drift {_sum(facts['drift'].values())}")
     if facts.get("logs"):
-        told.append(f"{sum(log['errors'] for log in facts['logs'].values())} errors logged")
+        parts.append(f"{sum(log['errors'] for log in facts['logs'].values())} errors logged")
     found = findings(facts)
-    text = f"{facts['taken_at'][11:19]} UTC {facts['verdict']}: {', '.join(told)}"
+    text = f"{facts['taken_at'][11:19]} UTC {facts['verdict']}: {', '.join(parts)}"
     return f"{text}. {' '.join(found)}" if found else text
 
 

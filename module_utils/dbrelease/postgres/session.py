@@ -82,14 +82,14 @@ OWN_SETTINGS = {PATH: "pg_catalog, pg_temp", KINDS: "view, foreign-table"}
 PIN_SESSION = """
 SELECT pg_catalog.pg_backend_pid(), pg_catalog.current_setting('search_path'),
        pg_catalog.current_setting('restrict_nonsystem_relation_kind', true),
-       CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %(told)s
+       CASE WHEN pg_catalog.pg_backend_pid() OPERATOR(pg_catalog.=) %(expected_pid)s
          THEN pg_catalog.set_config('search_path', %(path)s, false) END
 """
 # A setting that this server does not know is not worth a failure; in a session of a pooler nothing is set.
 BEGIN_SESSION = """
 SELECT pg_backend_pid(), count(set_config(known.name, wanted.setting, false))
 FROM unnest(%(names)s, %(settings)s) AS wanted (name, setting)
-JOIN pg_settings known ON lower(known.name) = wanted.name AND pg_backend_pid() = %(told)s
+JOIN pg_settings known ON lower(known.name) = wanted.name AND pg_backend_pid() = %(expected_pid)s
   AND (known.context <> 'superuser' OR known.setting <> wanted.setting AND current_setting('is_superuser') = 'on')
 """
 # What the driver makes of these, and of arrays of them.
@@ -200,8 +200,8 @@ def connect(login: Login, application_name: str, *, read_only: bool = False) -> 
     connection.version_table = login.version_table
     _take_every_moment(connection)
     # A server reports the process that serves the session; a pooler reports a number of its own.
-    told = connection.info.backend_pid
-    if begin_session(connection, told, read_only=read_only) != told:
+    expected_pid = connection.info.backend_pid
+    if begin_session(connection, expected_pid, read_only=read_only) != expected_pid:
         connection.close()
         raise ReleaseError(connect_failure(login, POOLED))
     return connection
@@ -240,17 +240,19 @@ def _take_every_moment(connection: Connection) -> None:
         psycopg2.extensions.register_type(psycopg2.extensions.new_array_type(many.values, many.name, kept), connection)
 
 
-def begin_session(connection: Session, told: int, *, read_only: bool = False) -> int:
+def begin_session(connection: Session, expected_pid: int, *, read_only: bool = False) -> int:
     """Apply its settings if that process serves it; return the process that does."""
     settings = {**SESSION_SETTINGS, "default_transaction_read_only": "on" if read_only else "off"}
     with connection.cursor() as cursor:
-        cursor.execute(PIN_SESSION, {"told": told, "path": OWN_SETTINGS[PATH]})
+        cursor.execute(PIN_SESSION, {"expected_pid": expected_pid, "path": OWN_SETTINGS[PATH]})
         ((serving, path, kinds, _),) = cursor.fetchall()
-        if serving == told:
+        if serving == expected_pid:
             connection.role_settings = {PATH: path} if kinds is None else {PATH: path, KINDS: kinds}
             connection.own_settings = {name: OWN_SETTINGS[name] for name in connection.role_settings}
             settings |= connection.own_settings
-        cursor.execute(BEGIN_SESSION, {"names": list(settings), "settings": list(settings.values()), "told": told})
+        cursor.execute(
+            BEGIN_SESSION, {"names": list(settings), "settings": list(settings.values()), "expected_pid": expected_pid}
+        )
         ((serving, _),) = cursor.fetchall()
     return int(serving)
 

@@ -89,7 +89,7 @@ class Leftovers:
         journal = Journal(self.run, dry=self.dry)
         with journal.step(STEP) as step, acting(self.run, dry=self.dry):
             cleaned = self._clean(journal)
-            told = notice(
+            shown = notice(
                 cleaned.runs,
                 playbook=self.run.playbook,
                 revisions=cleaned.revisions,
@@ -99,8 +99,8 @@ class Leftovers:
                 dry=self.dry,
             )
             others = notice_of_others(cleaned.others, settled=not cleaned.unsettled, dry=self.dry)
-            told = " ".join(sentence for sentence in (told, others, *cleaned.swapped) if sentence)
-            proofs = [_proof(cleaned, told)] if cleaned.changed else []
+            shown = " ".join(sentence for sentence in (shown, others, *cleaned.swapped) if sentence)
+            proofs = [_proof(cleaned, shown)] if cleaned.changed else []
             facts = {
                 "interrupted": [run.facts() for run in newest(cleaned.runs)],
                 "more_interrupted": len(cleaned.runs) - len(newest(cleaned.runs)),
@@ -110,7 +110,7 @@ class Leftovers:
                 "files_removed": cleaned.files,
                 "databases_dropped": cleaned.databases,
                 "restore_repaired": cleaned.repaired,
-                "notice": told,
+                "notice": shown,
             }
             step.facts.update(facts)
             step.prove(*proofs)
@@ -234,8 +234,8 @@ def ends_of(
     return journal.events
 
 
-def _proof(cleaned: Cleaned, told: str) -> Proof:
-    detail = told or f"Removed leftover files: {', '.join(cleaned.files)}."
+def _proof(cleaned: Cleaned, shown: str) -> Proof:
+    detail = shown or f"Removed leftover files: {', '.join(cleaned.files)}."
     if cleaned.unsettled:
         detail = f"{detail} {' '.join(cleaned.unsettled)}"
     ids = {key: [run.run.run_id for run in getattr(cleaned, key)] for key in ("runs", "others")}

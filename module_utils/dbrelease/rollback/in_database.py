@@ -122,7 +122,7 @@ def declared_by(losses: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def counting_settings(connection: Connection, tables: Sequence[str]) -> dict[str, str]:
-    """What a downgrade is told of the count that follows: since when rows need not be counted, and what was counted.
+    """What a downgrade learns of the count that follows: since when rows need not be counted, and what was counted.
 
     counted_in: the database's oid, `@`, when the server was started, `@`, the oids of the counted tables, by comma and
     in their order as text.

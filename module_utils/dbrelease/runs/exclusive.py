@@ -28,9 +28,9 @@ def acting(run: Run, login: Login | None = None, *, dry: bool = False) -> Iterat
     path = path_in(run.state_dir)
     with nullcontext() if path in HELD else holding(path, _lock_or_refuse(path, run)):
         _demand_claim(HELD[path].read(), run)
-        with advisory_lock(login, run) if login else nullcontext() as told:
-            if told:
-                Journal(run).append("database_lock", "passed", {"proofs": [proof.as_dict() for proof in told]})
+        with advisory_lock(login, run) if login else nullcontext() as shown:
+            if shown:
+                Journal(run).append("database_lock", "passed", {"proofs": [proof.as_dict() for proof in shown]})
             yield
 
 

@@ -191,8 +191,8 @@ def test_it_says_what_to_do_and_changes_nothing(
         run = play("deploy_8_1a.yml", *RELEASES.arguments, *arguments)
         after = psql.fingerprint()
     assert run.status != 0, run.output
-    told = " ".join(run.output.split())
-    assert [each for each in says if not re.search(each, told)] == [], run.output
+    reported = " ".join(run.output.split())
+    assert [each for each in says if not re.search(each, reported)] == [], run.output
     assert "Traceback" not in run.output
     assert after == before
     assert not list(STATE.glob("backup_before_*"))

@@ -18,7 +18,7 @@ def verdicts(evidence: dict[str, Any]) -> dict[str, str]:
     return {proof["name"]: proof["status"] for proof in evidence["proofs"] if proof["name"].startswith("checks.")}
 
 
-def test_whoever_asks_whether_all_is_true_is_told_of_it(psql: Psql, tmp_path: Path) -> None:
+def test_whoever_asks_whether_all_is_true_learns_of_it(psql: Psql, tmp_path: Path) -> None:
     with canary(psql, tmp_path) as verbosely:
         verified = play("verify_8_1a.yml", *verbosely)
     assert (verified.status != 0, verified.evidence["outcome"]) == (True, "failed"), verified.output

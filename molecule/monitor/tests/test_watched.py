@@ -95,7 +95,7 @@ def test_a_quiet_window_passes_and_changes_nothing(psql: Psql) -> None:
     assert run.evidence["outcome"] == "already_deployed"
     taken = run.evidence["monitoring"]["samples"]
     assert {sample["verdict"] for sample in taken} == {"pass"}
-    assert run.output.count(" UTC pass: ") == len(taken) >= 2, "each sample is told as it is taken"
+    assert run.output.count(" UTC pass: ") == len(taken) >= 2, "each sample is shown as it is taken"
     assert not [proof for proof in run.evidence["proofs"] if proof["status"] == "fail"]
 
 

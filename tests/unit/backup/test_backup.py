@@ -594,7 +594,7 @@ def test_password_is_nowhere(parameters: Make, state: Path, capfd: pytest.Captur
         other = {**parameters()["run"], "run_id": "20260102T030406Z-abcdef"}
         module.act(parameters(run=other, observations=[{"name": "x", "title": "x", "sql": "SELECT nope"}]), False)
     written = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
-    told = (
+    reported = (
         repr(results)
         + json.dumps(results)
         + raised.value.message
@@ -602,7 +602,7 @@ def test_password_is_nowhere(parameters: Make, state: Path, capfd: pytest.Captur
         + "".join(capfd.readouterr())
     )
     for form in (PASSWORD, quote(PASSWORD, safe=""), base64.b64encode(PASSWORD.encode()).decode(), "c4n4ry"):
-        assert form not in told
+        assert form not in reported
         assert form.encode() not in written
 
 

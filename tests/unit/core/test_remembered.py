@@ -1,4 +1,4 @@
-"""Lines that are events, but with facts that no program of ours wrote: told in one sentence, or passed over."""
+"""Lines that are events, but with facts that no program of ours wrote: reported in one sentence, or ignored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def line(step: str, event: str, **facts: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("step", "facts", "told"),
+    ("step", "facts", "reported"),
     [
         ("backup", {}, "facts lacks path, manifest, sha256, bytes"),
         ("backup", {"path": 5, "manifest": "x", "sha256": "x", "bytes": 5}, "facts.path is not a text"),
@@ -33,10 +33,10 @@ def line(step: str, event: str, **facts: Any) -> dict[str, Any]:
         ("guards", {"migration_xids": 7}, "facts.migration_xids is not a list"),
     ],
 )
-def test_odd_facts_are_reported_with_their_line(step: str, facts: dict[str, Any], told: str) -> None:
+def test_odd_facts_are_reported_with_their_line(step: str, facts: dict[str, Any], reported: str) -> None:
     with pytest.raises(ReleaseError) as raised:
         last_facts([line(step, "passed", **facts)], release="sample", environment="test", step=step)
-    assert f"(in the last line of step {step}, of run {RUN}, {told}" in raised.value.message.replace(
+    assert f"(in the last line of step {step}, of run {RUN}, {reported}" in raised.value.message.replace(
         "facts.tables.public.t.", ""
     )
 

@@ -1,4 +1,4 @@
-"""What was read as JSON is of the shape that is declared, or the first difference is told."""
+"""What was read as JSON is of the shape that is declared, or the first difference is reported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ansible.module_utils.dbrelease.core.json_shape import EACH, difference
 
 
 @pytest.mark.parametrize(
-    ("value", "shape", "told"),
+    ("value", "shape", "reported"),
     [
         ("x", str, ""),
         (5, str, "it is not a text"),
@@ -36,8 +36,8 @@ from ansible.module_utils.dbrelease.core.json_shape import EACH, difference
         ([], {EACH: int}, "it is not an object"),
     ],
 )
-def test_the_first_difference_is_reported(value: Any, shape: Any, told: str) -> None:
-    assert difference(value, shape) == told
+def test_the_first_difference_is_reported(value: Any, shape: Any, reported: str) -> None:
+    assert difference(value, shape) == reported
 
 
 MANIFEST = {
@@ -58,7 +58,7 @@ MANIFEST = {
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "told"),
+    ("key", "value", "reported"),
     [
         ("settings", None, "settings is not an object"),
         ("settings", [], "settings is not an object"),
@@ -83,7 +83,7 @@ MANIFEST = {
     ],
 )
 def test_a_manifest_with_an_odd_value_is_refused_in_one_sentence(
-    tmp_path: Path, key: str, value: Any, told: str
+    tmp_path: Path, key: str, value: Any, reported: str
 ) -> None:
     path = tmp_path / "x.manifest.json"
     path.write_text(json.dumps(MANIFEST))
@@ -91,4 +91,4 @@ def test_a_manifest_with_an_odd_value_is_refused_in_one_sentence(
     path.write_text(json.dumps({**MANIFEST, key: value}))
     with pytest.raises(ReleaseError) as raised:
         read(path)
-    assert raised.value.message == f"Reading the manifest {path} failed ({told}): use another backup."
+    assert raised.value.message == f"Reading the manifest {path} failed ({reported}): use another backup."

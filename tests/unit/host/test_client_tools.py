@@ -40,7 +40,7 @@ def test_client_programs_fit_a_server(server: int, dumped_by: int, fit: set[int]
 
 
 @pytest.mark.parametrize(
-    ("client", "dumped_by", "told"),
+    ("client", "dumped_by", "reported"),
     [
         ("17.12", "15.9", "install the client programs of PostgreSQL 15 or 16 there"),
         ("14.2", "14.2", "install the client programs of PostgreSQL 15 or 16 there"),
@@ -50,7 +50,7 @@ def test_client_programs_fit_a_server(server: int, dumped_by: int, fit: set[int]
     ids=["newer programs", "older programs", "older than those of the backup", "backup by newer programs"],
 )
 def test_client_programs_that_do_not_fit_are_refused_before_anything_is_touched(
-    world: World, monkeypatch: pytest.MonkeyPatch, client: str, dumped_by: str, told: str
+    world: World, monkeypatch: pytest.MonkeyPatch, client: str, dumped_by: str, reported: str
 ) -> None:
     dump = Path(world.back_up()["dump"])
     world.execute(WRITTEN)
@@ -65,5 +65,5 @@ def test_client_programs_that_do_not_fit_are_refused_before_anything_is_touched(
     with pytest.raises(ReleaseError, match="nothing was touched") as raised:
         world.restore()
     assert raised.value.refused
-    assert told in raised.value.message
+    assert reported in raised.value.message
     assert (world.databases(), world.tables(), world.files()) == before

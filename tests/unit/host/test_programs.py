@@ -61,10 +61,10 @@ class Place:
 
     def programs(self, *names: str) -> list[str]:
         """Those of these names that work in the container."""
-        told = subprocess.run(
+        reported = subprocess.run(
             ["docker", "top", self.container, "-eo", "pid,stat,comm"], check=True, capture_output=True
         )
-        rows = [line.split() for line in told.stdout.decode().splitlines()[1:]]
+        rows = [line.split() for line in reported.stdout.decode().splitlines()[1:]]
         return sorted(name for _, state, name, *_ in rows if name in names and not state.startswith("Z"))
 
     def demand_untouched(self) -> None:

@@ -728,7 +728,7 @@ class TestLimitsThatDoNotReachIt:
         assert (raised.value.facts["attempts"], revisions(database)) == (1, [FIRST])
         assert left_sessions(database) == []
 
-    def test_one_that_may_not_be_ended_is_told(
+    def test_one_that_may_not_be_ended_is_reported(
         self,
         project: Project,
         parameters: Make,
@@ -763,7 +763,7 @@ class TestLimitsThatDoNotReachIt:
         assert query(database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'orders_id'::regclass") == [True]
 
     @pytest.mark.parametrize(("connect_args", "doubted"), [({}, False), (OPTIONS, False), (UNNAMED, True)])
-    def test_a_session_of_another_name_is_told(
+    def test_a_session_of_another_name_is_reported(
         self, connect_args: dict[str, str], doubted: bool, project: Project, parameters: Make, database: Login
     ) -> None:
         folder = project('op.execute("SELECT pg_sleep(2)")', connect_args=connect_args)
@@ -1149,13 +1149,13 @@ def test_password_is_nowhere(
                 module.act(asked, False)
         finally:
             cursor.execute(f"DROP ROLE {role}")
-    told = repr(results) + json.dumps(results) + raised.value.message + repr(raised.value.facts)
-    told += "".join(capfd.readouterr())
+    reported = repr(results) + json.dumps(results) + raised.value.message + repr(raised.value.facts)
+    reported += "".join(capfd.readouterr())
     written = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file())
     assert b"cannot reach postgresql+psycopg2://" in written
     assert "cannot reach" in raised.value.message
     for form in (PASSWORD, quote(PASSWORD, safe=""), base64.b64encode(PASSWORD.encode()).decode(), "c4n4ry"):
-        assert form not in told
+        assert form not in reported
         assert form.encode() not in written
 
 

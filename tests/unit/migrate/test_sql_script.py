@@ -77,7 +77,7 @@ INSERT INTO notes VALUES (1, 'migration');
 
 
 @pytest.mark.parametrize(
-    ("since", "told", "says"),
+    ("since", "reported", "says"),
     [
         ("", {}, ""),
         ("INSERT INTO notes VALUES (2, 'migration')", {}, ""),
@@ -88,7 +88,12 @@ INSERT INTO notes VALUES (1, 'migration');
     ],
 )
 def test_the_example_of_the_docs_drops_no_row_that_was_written_since_the_count(
-    move: Move, session: psycopg2.extensions.connection, database: Login, since: str, told: dict[str, str], says: str
+    move: Move,
+    session: psycopg2.extensions.connection,
+    database: Login,
+    since: str,
+    reported: dict[str, str],
+    says: str,
 ) -> None:
     with session.cursor() as cursor:
         cursor.execute(NOTES)
@@ -99,7 +104,7 @@ def test_the_example_of_the_docs_drops_no_row_that_was_written_since_the_count(
         script = f"{EXAMPLE} UPDATE alembic_version SET version_num = 'a1'"
         if says:
             with pytest.raises(ReleaseError, match=says):
-                move(script, session_settings={**settings, **told})
+                move(script, session_settings={**settings, **reported})
         else:
             assert move(script, session_settings=settings)["changed"]
         cursor.execute("SELECT to_regclass('notes') IS NULL")

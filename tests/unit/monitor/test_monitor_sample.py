@@ -49,7 +49,7 @@ API = {
 
 
 class Shop(BaseHTTPRequestHandler):
-    """Answers as it is told."""
+    """Answers as the test says."""
 
     status, body, pause_s = 200, b'[{"id": 1}]', 0.0
 

@@ -124,7 +124,7 @@ def played(
 
 
 @pytest.mark.parametrize(
-    ("variables", "at_most"), [({}, 40), (NOTIFIED, 46)], ids=["nobody is told", "somebody is told"]
+    ("variables", "at_most"), [({}, 40), (NOTIFIED, 46)], ids=["without notifications", "with notifications"]
 )
 def test_a_successful_deploy_is_read_at_a_glance(folder: Path, variables: dict[str, Any], at_most: int) -> None:
     status, output = played(folder, ANSWERS, api_base_url="http://127.0.0.1:9", **variables)

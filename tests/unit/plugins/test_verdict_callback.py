@@ -116,7 +116,7 @@ def test_the_worst_target_is_the_first(callback: Any) -> None:
     assert heads == ["d: failed", "c: failed", "b: refused", "a: deployed"]
 
 
-def test_without_evidence_the_first_and_the_last_failure_are_told(callback: Any) -> None:
+def test_without_evidence_the_first_and_the_last_failure_are_reported(callback: Any) -> None:
     callback.v2_runner_on_unreachable(of("a", "run", msg="no route"))
     for message in ("the state directory is a link: remove it.", "another", "nobody knows: run again."):
         callback.v2_runner_on_failed(of("a", "run", msg=message))
@@ -128,7 +128,7 @@ def test_without_evidence_the_first_and_the_last_failure_are_told(callback: Any)
     ]
 
 
-def test_problems_of_evidence_that_could_not_be_written_are_told(callback: Any) -> None:
+def test_problems_of_evidence_that_could_not_be_written_are_reported(callback: Any) -> None:
     failed = of("a", "evidence", msg="The disk is full.", problems=[REDIS, LOGIN])
     callback.v2_runner_on_failed(failed, ignore_errors=True)
     callback.v2_runner_on_failed(of("a", "assert", msg="The disk is full."))
@@ -145,7 +145,7 @@ def test_an_unreachable_target_says_so(callback: Any) -> None:
     assert shown(callback, "a")[-1] == "  Problem: Reaching a failed: no route"
 
 
-def test_a_target_that_stopped_for_another_is_told_too(callback: Any) -> None:
+def test_a_target_that_stopped_for_another_is_reported_too(callback: Any) -> None:
     callback.v2_runner_on_ok(of("b", "release_info"))
     callback.v2_runner_on_failed(of("a", "run", msg="It is held."))
     assert "b: failed" in (lines := shown(callback, "a"))

@@ -389,38 +389,38 @@ def test_a_password_that_expires_during_the_release_is_refused(world: World) -> 
 def test_what_an_owner_may_not_do_is_reported(world: World) -> None:
     owner, database = f"owner_{secrets.token_hex(4)}", world.parameters["login_db"]
 
-    def told(rule: str = "rights") -> dict[str, Any]:
+    def reported(rule: str = "rights") -> dict[str, Any]:
         return next(proof for proof in world.look()["proofs"] if proof["name"] == f"preflight.{rule}")
 
-    assert (told()["status"], told()["observed"]) == ("pass", "superuser")
+    assert (reported()["status"], reported()["observed"]) == ("pass", "superuser")
     world.sql(f"CREATE ROLE {owner} LOGIN PASSWORD 'of-the-tests'; GRANT pg_read_all_stats TO {owner}")
     world.sql(f'GRANT ALL ON SCHEMA public TO {owner}; GRANT TEMP ON DATABASE "{database}" TO {owner}')
     world.sql(f"GRANT SELECT ON accounts, alembic_version TO {owner}")
     world.parameters.update(login_user=owner, login_password="of-the-tests")
     try:
         assert red(world.look()) >= {"rights"}
-        assert f"The role {owner} may not read orders." in told()["detail"]
+        assert f"The role {owner} may not read orders." in reported()["detail"]
         world.sql(f"GRANT SELECT ON orders TO {owner}")
         world.sql('CREATE SCHEMA inner_part; CREATE TABLE inner_part."Secret" (id serial)')
         world.sql(f"GRANT USAGE ON SCHEMA inner_part TO {owner}")
-        assert told()["status"] == "fail", "the backup would fail on it"
-        assert f'The role {owner} may not read inner_part."Secret", inner_part."Secret_id_seq".' in told()["detail"]
+        assert reported()["status"] == "fail", "the backup would fail on it"
+        assert f'The role {owner} may not read inner_part."Secret", inner_part."Secret_id_seq".' in reported()["detail"]
         world.sql("DROP SCHEMA inner_part CASCADE")
-        assert told()["status"] == "inconclusive"
-        assert "which owns accounts, alembic_version, orders" in told()["detail"]
+        assert reported()["status"] == "inconclusive"
+        assert "which owns accounts, alembic_version, orders" in reported()["detail"]
         for table in ("accounts", "orders", "alembic_version"):
             world.sql(f"ALTER TABLE {table} OWNER TO {owner}")
-        assert (world.look()["state"], told()["status"]) == ("ready", "pass")
-        assert told("restorable")["status"] == "inconclusive"
-        assert told("restorable")["detail"] == (
+        assert (world.look()["state"], reported()["status"]) == ("ready", "pass")
+        assert reported("restorable")["status"] == "inconclusive"
+        assert reported("restorable")["detail"] == (
             f"The role {owner} may not create databases and does not own this one: "
             "the server would refuse to restore the backup."
         )
         world.parameters.update(require_restorable=True)
         assert red(world.look()) == {"restorable"}
         world.sql(f'ALTER ROLE {owner} CREATEDB; ALTER DATABASE "{database}" OWNER TO {owner}')
-        assert (told()["status"], told()["observed"]) == ("pass", f"owner ({owner})")
-        assert told("restorable")["status"] == "pass"
+        assert (reported()["status"], reported()["observed"]) == ("pass", f"owner ({owner})")
+        assert reported("restorable")["status"] == "pass"
     finally:
         world.sql(f"REASSIGN OWNED BY {owner} TO CURRENT_USER; DROP OWNED BY {owner}; DROP ROLE {owner}")
 

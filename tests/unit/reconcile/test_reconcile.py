@@ -364,7 +364,7 @@ def test_a_table_with_a_percent_sign_in_its_name_is_looked_at_again(before: Worl
         assert not is_unchanged(cursor, found)
 
 
-def test_a_table_that_was_renamed_is_told_by_the_names_that_it_kept(before: World) -> None:
+def test_a_table_that_was_renamed_is_reported_by_the_names_that_it_kept(before: World) -> None:
     before.run(TABLE + "ALTER TABLE links RENAME TO kept")
     result = before.reconcile()
     (proof,) = result["proofs"]
@@ -586,7 +586,7 @@ IN_PARTS = DEPLOYED.replace(
     [DROP_ORDER, f"{DROP_ORDER} {ADD} links_order_fkey {TO_ORDERS}", f"{DROP_ORDER} {ADD} odd {TO_ORDERS}"],
     ids=["missing", "another action", "other name"],
 )
-def test_for_a_foreign_key_of_a_partitioned_table_the_statement_is_told(world: World, sql: str) -> None:
+def test_for_a_foreign_key_of_a_partitioned_table_the_statement_is_reported(world: World, sql: str) -> None:
     world.run(IN_PARTS)
     assert not world.reconcile()["changed"]
     world.run(sql)
@@ -747,7 +747,7 @@ def test_missing_and_stale_rows_are_brought_in_line(deployed: World) -> None:
     assert not again["changed"] and list(again["proven"]) == ["same"]
 
 
-def test_a_step_that_ran_before_one_that_failed_is_told(deployed: World) -> None:
+def test_a_step_that_ran_before_one_that_failed_is_reported(deployed: World) -> None:
     deployed.run("INSERT INTO orders VALUES (21, 1)")
     fill = RELEASE["steps"][0]
     broken = {"name": "broken", "title": "Broken", "sql": "SELECT 1 / 0", "pending": "SELECT 1 AS pending"}

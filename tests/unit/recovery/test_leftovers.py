@@ -1,4 +1,4 @@
-"""What interrupted runs left is found, told, ended and removed; what is anyone else's stays."""
+"""What interrupted runs left is found, reported, ended and removed; what belongs to others stays."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_where_nothing_was_interrupted_nothing_is_asked(parameters: dict[str, An
     assert (result["changed"], result["notice"], result["proofs"], result["settled"]) == (False, "", [], True)
 
 
-def test_an_interrupted_run_is_told_and_gets_its_end(parameters: dict[str, Any], at_revision: None) -> None:
+def test_an_interrupted_run_is_reported_and_gets_its_end(parameters: dict[str, Any], at_revision: None) -> None:
     begin(journal_of(parameters, DEAD), "upgrade")
     result = leftovers.act(parameters, False)
     assert result["changed"] and result["settled"] and result["revisions"] == [TO]
@@ -133,7 +133,7 @@ def test_what_another_release_left_working_is_ended_and_its_own_next_run_goes_on
     assert "was interrupted at step upgrade; the database is at b2: this run finishes it" in own["notice"]
 
 
-def test_an_interrupted_run_is_told_until_it_is_reported(parameters: dict[str, Any], at_revision: None) -> None:
+def test_an_interrupted_run_is_named_until_its_report_is_written(parameters: dict[str, Any], at_revision: None) -> None:
     """Who settled it may be killed before it came to that."""
     begin(journal_of(parameters, DEAD), "upgrade")
     first = leftovers.act(parameters, False)
@@ -145,7 +145,7 @@ def test_an_interrupted_run_is_told_until_it_is_reported(parameters: dict[str, A
     assert leftovers.act(parameters, False)["interrupted"] == []
 
 
-def test_check_mode_tells_and_leaves_all(parameters: dict[str, Any], at_revision: None, database: Login) -> None:
+def test_check_mode_reports_and_leaves_all(parameters: dict[str, Any], at_revision: None, database: Login) -> None:
     begin(journal_of(parameters, DEAD), "upgrade")
     torn = Path(parameters["run"]["state_dir"]) / f"x.json.tmp.{DEAD}"
     torn.touch()
@@ -265,9 +265,9 @@ def test_a_dead_restores_own_database_is_dropped(
         try:
             result = leftovers.act(parameters, False)
             assert mine in " ".join((*result["databases_dropped"], *result["restore_repaired"]))
-            told = f"Run {DEAD} had swapped the databases: the one that was live before is kept as {kept} "
-            told += f"(restore with -e restore_swap_back={kept} swaps it back)."
-            assert result["notice"].endswith(f"; what it left was cleaned up. {told}")
+            shown = f"Run {DEAD} had swapped the databases: the one that was live before is kept as {kept} "
+            shown += f"(restore with -e restore_swap_back={kept} swaps it back)."
+            assert result["notice"].endswith(f"; what it left was cleaned up. {shown}")
             cursor.execute("SELECT datname FROM pg_database WHERE datname IN (%s, %s)", (mine, kept))
             assert cursor.fetchall() == [(kept,)]
         finally:
@@ -294,7 +294,7 @@ def test_a_closed_database_is_opened_from_where_the_restore_renames(
 
 
 @pytest.mark.parametrize("saved", [True, False])
-def test_a_swap_that_was_done_is_told_with_what_it_kept(
+def test_a_swap_that_was_done_is_reported_with_what_it_kept(
     parameters: dict[str, Any], database: Login, server: Login, at_revision: None, saved: bool
 ) -> None:
     begin(journal_of(parameters, DEAD, "restore"), "restore.swap")
@@ -314,7 +314,7 @@ def test_a_swap_that_was_done_is_told_with_what_it_kept(
     assert (f"saved in {rows.name}" in result["notice"]) is saved
     assert result["notice"] in result["proofs"][0]["detail"]
     close_with_evidence(journal_of(parameters, DEAD, "restore"))
-    assert "had swapped" not in leftovers.act(parameters, False)["notice"], "told once"
+    assert "had swapped" not in leftovers.act(parameters, False)["notice"], "reported once"
 
 
 def test_a_run_that_cannot_be_settled_stays_open(parameters: dict[str, Any]) -> None:
@@ -419,9 +419,9 @@ def interrupted(playbook: str = "deploy", steps: tuple[str, ...] = ("backup",)) 
     ],
 )
 def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, says: str) -> None:
-    told = notice([interrupted()], playbook=playbook, revisions=revisions, from_revision=FROM, revision=TO)
-    assert told.startswith(f"Run {DEAD} (deploy, begun 2026 by ann on desk) was interrupted at step backup; ")
-    assert told.endswith(says)
+    shown = notice([interrupted()], playbook=playbook, revisions=revisions, from_revision=FROM, revision=TO)
+    assert shown.startswith(f"Run {DEAD} (deploy, begun 2026 by ann on desk) was interrupted at step backup; ")
+    assert shown.endswith(says)
 
 
 @pytest.mark.parametrize(
@@ -435,8 +435,8 @@ def test_what_the_operator_reads(playbook: str, revisions: list[str] | None, say
     ],
 )
 def test_nothing_is_said_to_be_done_that_was_not(playbook: str, at: str, options: dict[str, bool], says: str) -> None:
-    told = notice([interrupted()], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO, **options)
-    assert told.endswith(says)
+    shown = notice([interrupted()], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO, **options)
+    assert shown.endswith(says)
 
 
 @pytest.mark.parametrize(
@@ -450,8 +450,8 @@ def test_nothing_is_said_to_be_done_that_was_not(playbook: str, at: str, options
 )
 def test_a_deploy_finishes_a_reconcile(steps: tuple[str, ...], playbook: str, at: str, says: str) -> None:
     run = interrupted("reconcile", steps)
-    told = notice([run], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO)
-    assert told.endswith(says)
+    shown = notice([run], playbook=playbook, revisions=[at], from_revision=FROM, revision=TO)
+    assert shown.endswith(says)
 
 
 def test_names_that_are_nobodys_business() -> None:

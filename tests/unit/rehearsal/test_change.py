@@ -422,7 +422,7 @@ def test_each_act_that_shows_the_release_to_be_wrong_ends_the_rehearsal(
         assert case.says in " ".join(proof.detail for proof in rehearsal.proofs if proof.status != "skipped")
 
 
-def test_a_release_without_a_budget_has_the_default_and_is_told_the_line_that_declares_another() -> None:
+def test_a_release_without_a_budget_has_the_default_and_is_given_the_line_that_declares_another() -> None:
     release: dict[str, Any] = {
         "migration": {"command": [], "from_revision": FIRST, "to_revision": SECOND, "timeout_seconds": 9},
         "tables": {"existing": {}, "created": {}, "altered": {}},

@@ -192,14 +192,14 @@ def test_the_course_of_a_long_step_is_drawn(run: Run) -> None:
 
 def test_the_newest_sample_is_reported_in_full() -> None:
     growth = {"total": 9000, "latest": "2026-01-02T03:04:05.678+00:00"}
-    told = {
+    reported = {
         one["section"]: one["text"]
         for one in newest_sample({"samples": [SAMPLES[0], {**SAMPLES[1], "growth": growth}]})
     }
-    assert told["Latency ms"] == "orders p50 6, orders p95 10, orders max 20"
-    assert told["Statuses"] == "orders 200"
-    assert told["Growth"] == "total 9000, latest 2026-01-02 03:04:05 UTC"
-    assert "Queue depth" not in told and "Verdict" not in told
+    assert reported["Latency ms"] == "orders p50 6, orders p95 10, orders max 20"
+    assert reported["Statuses"] == "orders 200"
+    assert reported["Growth"] == "total 9000, latest 2026-01-02 03:04:05 UTC"
+    assert "Queue depth" not in reported and "Verdict" not in reported
     assert newest_sample(None) == []
 
 

@@ -121,7 +121,7 @@ def test_check_mode_changes_nothing(run: Run) -> None:
     assert (model["outcome"], model["change_begun"], model["ways_back"]) == ("planned", False, [])
 
 
-def test_a_rollback_tells_of_its_downgrade_as_a_deploy_does_of_its_upgrade(run: Run) -> None:
+def test_a_rollback_reports_its_downgrade_as_a_deploy_does_of_its_upgrade(run: Run) -> None:
     model = model_of(Case("", "rollback", [*ALLOWED, *DOWNGRADED, *closed("rolled_back")], "rolled_back", [], []), run)
     assert model["migration"] is not None
     assert (model["migration"]["from_revision"], model["migration"]["attempts"]) == ("bbb", 1)

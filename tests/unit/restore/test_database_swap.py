@@ -224,7 +224,7 @@ def test_rows_are_replayed_in_an_order_that_is_possible(
     assert world.tables() == live
 
 
-def test_a_table_that_the_copy_lacks_comes_back_by_the_command_that_is_told(
+def test_a_table_that_the_copy_lacks_comes_back_by_the_command_that_is_reported(
     world: World, copy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.execute("INSERT INTO order_items VALUES (3, 'ü')")
@@ -232,7 +232,7 @@ def test_a_table_that_the_copy_lacks_comes_back_by_the_command_that_is_told(
     world.execute("CREATE TABLE order_items (id int PRIMARY KEY, what text)")
     lines = (Path(result["rows"]["directory"]) / "replay.sql").read_text().splitlines()
     (command,) = [line.removeprefix("-- ") for line in lines if "\\copy" in line]
-    script = tmp_path / "told.sql"
+    script = tmp_path / "reported.sql"
     script.write_text(f"{command}\n")
     monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
     done = world.replay(script=script)
@@ -451,7 +451,7 @@ def test_after_a_failure_anywhere_all_is_as_it_was(
     assert sum(line["event"] == "started" for line in begun) == sum(line["event"] != "started" for line in begun)
 
 
-def test_containers_that_do_not_come_up_are_told_and_the_swap_stands(
+def test_containers_that_do_not_come_up_are_reported_and_the_swap_stands(
     world: World, copy: str, container: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lifecycle, "start", lambda _: None)
@@ -492,8 +492,8 @@ def test_a_container_that_a_swap_could_not_start_is_started_where_nothing_is_lef
     assert (result["started"], result["database"], status(container)) == ([container], "", "running")
     (proof,) = [proof for proof in result["proofs"] if proof["name"] == "restore.services"]
     assert (proof["status"], "stopped since an earlier swap" in proof["detail"]) == ("pass", True)
-    told = [line["event"] for line in world.journal() if line["step"] == "restore.services"]
-    assert told == ["started", "failed", "started", "passed"]
+    reported = [line["event"] for line in world.journal() if line["step"] == "restore.services"]
+    assert reported == ["started", "failed", "started", "passed"]
     again = world.restore(**asked)
     assert (again["changed"], again["started"]) == (False, [])
 

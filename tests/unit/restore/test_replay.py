@@ -175,7 +175,7 @@ COLUMNS: dict[str, tuple[str, dict[str, tuple[list[str], int]]]] = {
 
 
 @pytest.mark.parametrize(("written", "expected"), COLUMNS.values(), ids=COLUMNS.keys())
-def test_values_of_columns_that_only_the_live_database_has_are_told(
+def test_values_of_columns_that_only_the_live_database_has_are_reported(
     world: World, written: str, expected: dict[str, tuple[list[str], int]]
 ) -> None:
     result, _ = world.written_since("SELECT 1", written)

@@ -99,7 +99,7 @@ def test_a_backup_of_14_is_restored_by_a_later_server_and_then_is_there(world: W
     assert not world.restore(state="live")["changed"]
 
 
-def test_a_setting_that_the_server_no_longer_has_is_left_out_and_told(world: World) -> None:
+def test_a_setting_that_the_server_no_longer_has_is_left_out_and_reported(world: World) -> None:
     settings_of(
         world.back_up()["dump"],
         database_settings=["search_path=public", "gone_since=5", "app.mode=x"],
@@ -160,21 +160,21 @@ def test_large_objects_that_may_not_be_read_leave_it_undecided(world: World) -> 
         assert world.restore()["database"] == ""  # by a superuser, who sees that all is as it was
         world.execute("SELECT lo_put(4711, 0, 'new')")
         result = world.restore(state="live", login_user=world.role, login_password="plain")
-        told = {
+        reported = {
             proof["name"]: (proof["status"], proof["detail"])
             for proof in [*result["proofs"], *result["swap"]["proofs"]]
         }
-        assert told["restore.settings"][0] == "inconclusive"
-        assert "the content of its 1 large objects, which the user may not read" in told["restore.settings"][1]
-        assert told["restore.rows_saved"][0] == "inconclusive"
-        assert "the content of 1 large objects, which this user may not read" in told["restore.rows_saved"][1]
+        assert reported["restore.settings"][0] == "inconclusive"
+        assert "the content of its 1 large objects, which the user may not read" in reported["restore.settings"][1]
+        assert reported["restore.rows_saved"][0] == "inconclusive"
+        assert "the content of 1 large objects, which this user may not read" in reported["restore.rows_saved"][1]
         assert world.execute("SELECT convert_from(lo_get(4711), 'UTF8')") == [("old",)]
     finally:
         world.execute(f"ALTER DATABASE {world.login.database} OWNER TO CURRENT_USER")
         world.execute(f"REASSIGN OWNED BY {world.role} TO CURRENT_USER")
 
 
-def test_a_subscription_is_left_out_and_told(world: World) -> None:
+def test_a_subscription_is_left_out_and_reported(world: World) -> None:
     """It would keep the copy from being dropped, and take what is for the live database."""
     world.execute(SUBSCRIBED)
     world.back_up()

@@ -230,7 +230,7 @@ def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ("x" * 300, "(File name too long)"),
         ("x/" * 3000, "(File name too long)"),
@@ -241,12 +241,12 @@ def test_a_backup_is_found_by_its_name_and_by_its_path(world: World, saved: Path
     ],
     ids=["long name", "long path", "no name", "path of others", "blank", "percent sign"],
 )
-def test_a_name_that_is_none_of_a_backup_is_refused(tmp_path: Path, given: str, told: str) -> None:
+def test_a_name_that_is_none_of_a_backup_is_refused(tmp_path: Path, given: str, reported: str) -> None:
     run = Run("20260102T030405Z-abcdef", "sample", "test", "restore", str(tmp_path))
     with pytest.raises(ReleaseError, match="nothing was touched") as raised:
         read_backup(find_backup(given, run, []), run, "2.4", "shop")
     assert raised.value.refused
-    assert told in raised.value.message
+    assert reported in raised.value.message
 
 
 # Of the data, its log and the dump: where each is mounted and the MiB free there; which one is refused, and for what.
@@ -277,16 +277,16 @@ ROOM: dict[str, tuple[list[tuple[str, int]], str]] = {
 }
 
 
-@pytest.mark.parametrize(("mounted", "told"), ROOM.values(), ids=ROOM.keys())
+@pytest.mark.parametrize(("mounted", "reported"), ROOM.values(), ids=ROOM.keys())
 def test_where_there_is_no_room_it_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: list[tuple[str, int]], told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounted: list[tuple[str, int]], reported: str
 ) -> None:
     rooms = [Room(mount, free << 20) for mount, free in mounted]
     at = dict(zip(("/data", "/data/pg_wal", "/tmp"), rooms, strict=True))
     monkeypatch.setattr(restore_server, "room_at", lambda _, folder: at[folder])
     server = restore_server.Server(15, "/data", None, 30 << 20)
     backup = Backup(tmp_path, {"bytes": 9 << 20, "database_bytes": 100 << 20})
-    if not told:
+    if not reported:
         proof = restore_server.check_room(server, backup, HostCommands(), inside=True)
         together = mounted[0][1] << 20
         assert (proof.status, proof.expected, proof.observed) == (
@@ -295,14 +295,14 @@ def test_where_there_is_no_room_it_is_refused(
         return
     with pytest.raises(ReleaseError, match="make 1 MiB of room there") as raised:
         restore_server.check_room(server, backup, HostCommands(), inside=True)
-    folder, free, needed, what = told.split(" ", 3)
+    folder, free, needed, what = reported.split(" ", 3)
     assert (
         f"{folder} in the target has {free} MiB free and {needed} MiB are needed, for {what})" in raised.value.message
     )
     assert raised.value.refused
 
 
-def test_where_the_disk_cannot_be_seen_the_need_is_told_with_the_log(tmp_path: Path) -> None:
+def test_where_the_disk_cannot_be_seen_the_need_is_reported_with_the_log(tmp_path: Path) -> None:
     server = restore_server.Server(15, "/data", None, 30 << 20)
     backup = Backup(tmp_path, {"bytes": 9 << 20, "database_bytes": 100 << 20})
     proof = restore_server.check_room(server, backup, HostCommands(), inside=False)
@@ -381,7 +381,7 @@ def test_after_a_failure_no_copy_is_left(world: World, saved: Path, monkeypatch:
     assert list(world.databases()) == [world.login.database]
 
 
-def test_a_server_that_is_gone_is_told_before_the_copy_that_it_keeps(
+def test_a_server_that_is_gone_is_reported_before_the_copy_that_it_keeps(
     world: World, saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
@@ -466,7 +466,7 @@ def test_absent_drops_only_what_a_restore_made(world: World, saved: Path) -> Non
 
 
 @pytest.mark.parametrize("database", ["shop", "s" * 63, "ü" * 31, "shop_restore_20200101_000000"])
-def test_names_fit_and_are_told_apart(database: str) -> None:
+def test_names_fit_and_are_kept_apart(database: str) -> None:
     run = "20260102T030405Z-abcdef"
     copy, kept = copy_name(database, run), kept_name(database, run)
     assert max(len(copy.encode()), len(kept.encode())) <= 63

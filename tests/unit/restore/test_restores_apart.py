@@ -290,14 +290,14 @@ def test_a_lock_outlives_the_time_that_a_session_may_be_idle(world: World) -> No
             pass
 
 
-def test_a_copy_of_an_unknown_run_stays_and_is_told(world: World) -> None:
+def test_a_copy_of_an_unknown_run_stays_and_is_reported(world: World) -> None:
     foreign = copy_name(world.login.database, OTHER)
     executes(world, f"CREATE DATABASE {foreign} TEMPLATE template0")
     proofs = {proof["name"]: proof for proof in world.restore(state="live")["proofs"]}
     assert foreign in world.databases()
-    told = proofs["restore.foreign_copies"]
-    assert (told["status"], told["observed"]) == ("inconclusive", [foreign])
-    assert foreign in told["detail"]
+    reported = proofs["restore.foreign_copies"]
+    assert (reported["status"], reported["observed"]) == ("inconclusive", [foreign])
+    assert foreign in reported["detail"]
 
 
 def test_a_swap_that_is_refused_leaves_its_own_copy(world: World) -> None:

@@ -203,7 +203,9 @@ SERVING, MIGRATING = ["11", "10", "uvicorn app"], ["11", "10", "python -m alembi
         ([["10", "1", "uvicorn app"]], False),
     ],
 )
-def test_a_program_that_migrates_is_told_from_a_shell_that_has_done_so(rows: list[list[str]], found: bool) -> None:
+def test_a_program_that_migrates_is_distinguished_from_a_shell_that_has_done_so(
+    rows: list[list[str]], found: bool
+) -> None:
     assert bool(migrating_program(rows)) is found
 
 

@@ -55,7 +55,7 @@ def test_what_comes_next_was_not_given_out(world: World, before: str, done: str,
     assert coming(world) == expected
 
 
-def test_how_many_were_advanced_is_told(world: World) -> None:
+def test_how_many_were_advanced_is_reported(world: World) -> None:
     result, _ = world.written_since('CREATE SEQUENCE "50% ""s"""', 'SELECT nextval(\'"50% ""s"""\')' + WRITTEN)
     assert "1 sequence was set as far as the replaced one's." in proof_of(result)
     facts = [line["facts"] for line in world.journal() if (line["step"], line["event"]) == ("restore.swap", "passed")]

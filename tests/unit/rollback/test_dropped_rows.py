@@ -145,7 +145,7 @@ def psql(login: Login, script: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_by_psql_it_tells_how_many_and_fails_where_others_are_in_their_place(
+def test_by_psql_it_reports_how_many_and_fails_where_others_are_in_their_place(
     save: Save, session: psycopg2.extensions.connection, database: Login
 ) -> None:
     before = content(session)
@@ -161,9 +161,9 @@ def test_by_psql_it_tells_how_many_and_fails_where_others_are_in_their_place(
     assert "unique values of 1 of them" in red.stderr and "Nothing was changed." in red.stderr
     with session.cursor() as cursor:
         cursor.execute("DELETE FROM order_items WHERE id = 1")
-    for told in ("2 rows were put back, and 0 skipped", "0 rows were put back, and 2 skipped"):
+    for reported in ("2 rows were put back, and 0 skipped", "0 rows were put back, and 2 skipped"):
         back = psql(database, saved["replay"])
-        assert (back.returncode, content(session)) == (0, before) and told in back.stderr
+        assert (back.returncode, content(session)) == (0, before) and reported in back.stderr
 
 
 def test_the_second_call_of_a_run_writes_nothing(save: Save, run_parameters: dict[str, Any]) -> None:

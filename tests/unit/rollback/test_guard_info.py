@@ -115,9 +115,9 @@ def test_it_is_allowed_where_every_guard_holds_and_asking_twice_says_the_same(
         == statuses(second)
         == dict.fromkeys(["revision", "nothing_lost", "source", "single", "nothing_depends", "no_other_column"], "pass")
     )
-    told = first["session_settings"]
-    assert int(told["dbrelease.counted_at"].split(",")[0]) > 0
-    assert told["dbrelease.counted_in"] == second["session_settings"]["dbrelease.counted_in"] != ""
+    reported = first["session_settings"]
+    assert int(reported["dbrelease.counted_at"].split(",")[0]) > 0
+    assert reported["dbrelease.counted_in"] == second["session_settings"]["dbrelease.counted_in"] != ""
     last = Journal(Run(**run_parameters)).read()[-1]
     assert (last["step"], last["event"], last["facts"]["state"]) == ("guards", "passed", "allowed")
     assert last["facts"]["migration_xids"]
@@ -514,12 +514,12 @@ def test_rows_of_which_no_losses_are_declared_are_saved_like_the_others(
     assert (result["state"], result["accepted"], result["rows_lost"]) == ("allowed", True, 3)
     assert result["losses"] == [LOSSES["losses"], {"table": "notes"}]
     # What the release's own downgrade compares names the tables of its own guards alone.
-    told = "dbrelease.counted_in"
-    assert result["session_settings"][told] == alone["session_settings"][told]
+    reported = "dbrelease.counted_in"
+    assert result["session_settings"][reported] == alone["session_settings"][reported]
     saved = dropped_rows.act(
         {**login_parameters, "run": run_parameters, "losses": result["losses"], "expected": 3}, False
     )
-    assert saved["session_settings"][told] == alone["session_settings"][told]
+    assert saved["session_settings"][reported] == alone["session_settings"][reported]
     assert [file["rows"] for file in saved["files"]] == [1, 2]
     assert Path(saved["files"][1]["path"]).read_text() == 'id\tbody\n1\t"only here"\n2\t"only here"\n'
 
@@ -557,7 +557,7 @@ COUNTED_AGAIN: list[tuple[str, dict[str, Any], bool]] = [
 @pytest.mark.parametrize(
     ("options", "quiet"), [row[1:] for row in COUNTED_AGAIN], ids=[row[0] for row in COUNTED_AGAIN]
 )
-def test_it_tells_where_nothing_looks_for_rows_that_are_written_after_the_count(
+def test_it_reports_where_nothing_looks_for_rows_that_are_written_after_the_count(
     look: Look, options: dict[str, Any], quiet: bool
 ) -> None:
     result = look(**options)

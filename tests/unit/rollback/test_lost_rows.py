@@ -294,9 +294,9 @@ def test_rows_with_others_in_their_place_are_not_said_to_be_back(
         cursor.execute("SELECT count(*) FROM notes")
         assert cursor.fetchall() == [(1,)]
         cursor.execute("TRUNCATE notes; INSERT INTO notes VALUES (2, 'b', 'x')")
-        for told in ("1 rows were put back, and 1 skipped", "0 rows were put back, and 2 skipped"):
+        for reported in ("1 rows were put back, and 1 skipped", "0 rows were put back, and 2 skipped"):
             replay(session, saved["replay"])
-            assert told in session.notices[-1]
+            assert reported in session.notices[-1]
 
 
 def test_a_trigger_that_changes_rows_is_none_that_has_them_differ(

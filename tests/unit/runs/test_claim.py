@@ -189,11 +189,11 @@ def test_a_module_that_was_started_twice_is_no_refusal(one: Run, monkeypatch: py
     opened(one, own())
     with (
         module_of(one),
-        pytest.raises(ReleaseError, match=r"Another module of run .* still running") as told,
+        pytest.raises(ReleaseError, match=r"Another module of run .* still running") as reported,
         acting(one),
     ):
         pass
-    assert not told.value.refused
+    assert not reported.value.refused
 
 
 def test_a_process_that_does_not_hold_the_claim_is_not_ended(

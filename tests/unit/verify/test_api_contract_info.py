@@ -290,7 +290,7 @@ WRITTEN = [  # what the run saw in the tables, whether it restored other rows, t
     ("as many were deleted", [table_proof("inconclusive", deleted=2, updated=0)], False, "inconclusive"),
     ("in two tables", [table_proof("inconclusive", deleted=1, updated=0)] * 2, False, "inconclusive"),
     ("they were marked as deleted", [table_proof("inconclusive", deleted=0, updated=2)], False, "inconclusive"),
-    ("who wrote cannot be told", [table_proof("inconclusive")], False, "inconclusive"),
+    ("who wrote cannot be determined", [table_proof("inconclusive")], False, "inconclusive"),
     ("another proof is open", [{"status": "inconclusive", "observed": [{"n": 1}]}], False, "fail"),
     ("the rows are another time's", None, True, "inconclusive"),
 ]

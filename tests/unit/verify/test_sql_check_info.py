@@ -341,7 +341,7 @@ PLANNED = {
 
 
 @pytest.mark.parametrize(("sql", "status"), PLANNED.values(), ids=PLANNED)
-def test_planning_tells_what_could_not_run(shop: Session, sql: str, status: str) -> None:
+def test_planning_reports_what_could_not_run(shop: Session, sql: str, status: str) -> None:
     good = {"name": "good", "title": "Good", "sql": "SELECT 1 AS a"}
     with transaction(shop, commit=False) as cursor:
         planned, after = plan_checks(cursor, [{"name": "declared", "title": "Declared", "sql": sql}, good])

@@ -325,7 +325,8 @@ APPLICATION = [
 ]
 
 
-# One transaction that deletes many rows while the upgrade runs is not told from the migration: see the window's tests.
+# One transaction that deletes many rows while the upgrade runs is not distinguished from the migration: see the
+# window's tests.
 MANY_DELETES = ("a delete rolled back and one more", "all updated, then deleted one by one")
 CASES = [
     pytest.param(does, when, id=f"{name}, {when}")

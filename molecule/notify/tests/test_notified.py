@@ -1,4 +1,4 @@
-"""People are told of a run once when it begins and once when it ends; a receiver that is down changes nothing."""
+"""A run is announced once when it begins and once when it ends; a receiver that is down changes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from receivers import mailbox, silent, webhook
 SECRET = "s3cr3t-t0ken"
 
 
-def told(run: Playbook) -> list[tuple[str, str]]:
+def reported(run: Playbook) -> list[tuple[str, str]]:
     """The claims about notifications in the evidence."""
     return [(one["name"], one["status"]) for one in run.evidence["proofs"] if one["name"].startswith("notify.")]
 
@@ -27,7 +27,7 @@ def last_notify(run: Playbook) -> dict[str, Any]:
     return next(line for line in reversed(lines) if line["step"] == "notify")
 
 
-def test_a_failure_is_told_by_webhook_and_mail_and_the_secret_nowhere() -> None:
+def test_a_failure_is_reported_by_webhook_and_mail_and_the_secret_nowhere() -> None:
     # A password that is wrong is refused before anything is changed: the quickest run that fails.
     with webhook() as hook, mailbox() as box:
         mail = {"notify_email": ["team@example.org"], "notify_smtp_host": "127.0.0.1", "notify_smtp_port": box.port}
@@ -38,13 +38,13 @@ def test_a_failure_is_told_by_webhook_and_mail_and_the_secret_nowhere() -> None:
     assert [str(letter["Subject"]).split(": ")[1].split()[0] for letter in box.letters] == ["starts", "FAILED"]
     assert hook.bodies[1]["headline"] == run.evidence["headline"]
     assert (ARTIFACTS / hook.bodies[1]["report"].split("/staging/")[1]).is_file()
-    assert told(run) == [("notify.start", "pass"), ("notify.failure", "pass")]
+    assert reported(run) == [("notify.start", "pass"), ("notify.failure", "pass")]
     assert SECRET not in run.output
     kept = [path for folder in (STATE, ARTIFACTS) for path in folder.rglob("*") if path.is_file()]
     assert kept and not [path for path in kept if SECRET.encode() in path.read_bytes()]
 
 
-# As a second inventory: extra variables would move the controller, from which people are told, as well.
+# As a second inventory: extra variables would move the controller, which sends the notifications, as well.
 UNOPENED = {
     "unreachable": (
         {"ansible_connection": "ssh", "ansible_host": "127.0.0.1", "ansible_port": 9},
@@ -56,7 +56,7 @@ UNOPENED = {
 
 @pytest.mark.parametrize("playbook", ["deploy_8_1a.yml", "monitor_8_1a.yml", "readiness_8_1b.yml"])
 @pytest.mark.parametrize(("variables", "says"), UNOPENED.values(), ids=UNOPENED)
-def test_a_run_that_cannot_be_opened_is_told_too(
+def test_a_run_that_cannot_be_opened_is_reported_too(
     tmp_path: Path, playbook: str, variables: dict[str, Any], says: str
 ) -> None:
     inventory = tmp_path / "broken.json"
@@ -77,7 +77,7 @@ def test_a_dead_webhook_costs_less_than_five_seconds_and_is_journaled() -> None:
         run = play("deploy_8_1a.yml", "-e", f"notify_webhook_url={url}", "-e", "db_password=wrong")
     assert run.evidence["outcome"] == "refused" and "password" in run.evidence["headline"]
     proofs = [one for one in run.evidence["proofs"] if one["name"].startswith("notify.")]
-    assert told(run) == [("notify.start", "inconclusive"), ("notify.failure", "inconclusive")]
+    assert reported(run) == [("notify.start", "inconclusive"), ("notify.failure", "inconclusive")]
     assert sum(one["duration_ms"] for one in proofs) < 5000
     line = last_notify(run)
     assert line["event"] == "skipped" and "did not answer within 2 s" in line["facts"]["message"]
@@ -86,7 +86,7 @@ def test_a_dead_webhook_costs_less_than_five_seconds_and_is_journaled() -> None:
 
 def test_without_a_receiver_it_is_skipped_and_says_so() -> None:
     run = play("deploy_8_1a.yml", "-e", "db_password=wrong")
-    assert told(run) == []
+    assert reported(run) == []
     (stage,) = [stage for stage in run.evidence["stages"] if stage["step"] == "notify"]
     assert (stage["status"], stage["message"]) == ("skipped", "Neither notify_webhook_url nor notify_email is set.")
 
@@ -110,7 +110,7 @@ exit $status
 """
 
 
-def test_a_connection_that_is_lost_on_the_way_is_told_and_the_next_run_goes_on(tmp_path: Path) -> None:
+def test_a_connection_that_is_lost_on_the_way_is_reported_and_the_next_run_goes_on(tmp_path: Path) -> None:
     ssh, gone, inventory = tmp_path / "ssh", tmp_path / "gone", tmp_path / "far.json"
     ssh.write_text(SSH.format(gone=gone, journal=STATE / "journal.jsonl"))
     ssh.chmod(0o700)
