@@ -384,7 +384,7 @@ REFUSALS: dict[str, tuple[str, str, str, str, str]] = {
 
 
 @pytest.mark.parametrize(("before", "written", "meanwhile", "role", "words"), REFUSALS.values(), ids=REFUSALS.keys())
-def test_what_cannot_be_replayed_is_reported_and_nothing_is_written(
+def test_what_cannot_be_replayed_is_reported_and_not_written(
     world: World, before: str, written: str, meanwhile: str, role: str, words: str
 ) -> None:
     world.written_since(before, written)
