@@ -35,7 +35,7 @@ RELEASE: dict[str, Any] = {
         "observations": [],
         "api": {},
         "monitoring": {},
-        "tables": {"existing": {}, "created": {}, "altered": {}, "audit": []},
+        "tables": {**{kind: {} for kind in ("existing", "created", "altered", "changed", "dropped")}, "audit": []},
     },
     "migration": {
         "container": "backend",
