@@ -15,7 +15,7 @@ import yaml
 from ..core.errors import ReleaseError
 from ..core.plain_text import printable
 
-WIDTH = 110
+WIDTH, LONGEST_FLOW = 110, 90
 RELEASE_FILE, CHECKS_FILE, PREVIEW_FILE = "release.yml", "checks.yml", "preview.sql"
 PLAYBOOKS = {
     "deploy": "Deploy",
@@ -27,7 +27,8 @@ PLAYBOOKS = {
 REVERSIBLE: Mapping[str, Any] = {"lossy": "lossy", "false": False}
 HEAD = """A draft, written by playbooks/draft.yml from what the change did on a restored copy. Read it, decide what is
 left open, and rehearse it: ansible-playbook playbooks/rehearse.yml -i INVENTORY -e release={name}"""
-INVENTORY = """# What an inventory needs for this release: README.md explains each variable.
+INVENTORY = """---
+# What an inventory needs for this release: README.md explains each variable.
 deploy_environment: staging
 db_name: NAME
 db_user: USER
@@ -56,11 +57,34 @@ class Wanted:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Texts of several lines as they are, and no aliases."""
+    """Texts of several lines as they are, no aliases, indented lists, and on one line only what fits there."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Write each value where it is used."""
         return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Indent a list in a mapping, as yamllint wants it."""
+        super().increase_indent(flow, False)
+
+    def represent_mapping(self, tag: str, mapping: Any, flow_style: bool | None = None) -> yaml.MappingNode:
+        """See SafeDumper."""
+        node = super().represent_mapping(tag, mapping, flow_style)
+        _fit(node)
+        return node
+
+    def represent_sequence(self, tag: str, sequence: Any, flow_style: bool | None = None) -> yaml.SequenceNode:
+        """See SafeDumper."""
+        node = super().represent_sequence(tag, sequence, flow_style)
+        _fit(node)
+        return node
+
+
+def _fit(node: yaml.CollectionNode) -> None:
+    """Put the parts of a node on lines of their own where they would be longer than a line."""
+    parts = [part for pair in node.value for part in (pair if isinstance(pair, tuple) else (pair,))]
+    if node.flow_style and sum(len(str(part.value)) + 4 for part in parts) > LONGEST_FLOW:
+        node.flow_style = False
 
 
 class _Section(dict[str, Any]):

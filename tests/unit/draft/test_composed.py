@@ -17,7 +17,10 @@ from ansible.module_utils.dbrelease.postgres.declared_checks import read_checks
 from ansible.module_utils.dbrelease.postgres.fingerprints import read_tables
 from ansible.module_utils.dbrelease.postgres.session import Login, connect, transaction
 from ansible.module_utils.dbrelease.release.load import load
+from yamllint import linter  # type: ignore[import-untyped]
+from yamllint.config import YamlLintConfig  # type: ignore[import-untyped]
 
+LINTED = YamlLintConfig(file=str(Path(__file__).resolve().parents[3] / ".yamllint"))
 ROOT = Path(__file__).resolve().parents[3]
 BEFORE = """
 CREATE TABLE alembic_version (version_num varchar(32) NOT NULL);
@@ -88,6 +91,8 @@ def released(folder: Path, draft: Draft) -> dict[str, Any]:
     wanted = Wanted("drafted", "A drafted change", migration, ["backend", "db"], {"db": "shop_db"})
     for name, text in files_of(wanted, draft.as_dict(), "SELECT 1;").items():
         (place / name).write_text(text)
+        if name.endswith(".yml"):
+            assert [*map(str, linter.run(text, LINTED, f"releases/drafted/{name}"))] == [], text
     return load(place, ROOT / "schemas")
 
 
