@@ -127,8 +127,8 @@ CASES: dict[str, tuple[Break, list[str], list[str]]] = {
         nullcontext,
         ["-e", "on_failed_verification=rolback", "-e", "rollback_method=squel"],
         [
-            "after_failed_verification must be one of: rollback, hold, got: rolback",
-            "rollback_method must be one of: auto, alembic, sql, got: squel",
+            "on_failed_verification: expected one of rollback, hold .*, found `rolback`",
+            "rollback_method: expected one of auto, alembic, sql .*, found `squel`",
         ],
     ),
     "wrong password": (nullcontext, ["-e", "db_password=wrong"], ["check db_user and db_password"]),
