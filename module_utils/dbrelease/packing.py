@@ -6,15 +6,9 @@ It only saves time: where it fails, Ansible packs the module as usual.
 from __future__ import annotations
 
 import ast
-import base64
-import dataclasses
 import functools
-import importlib.util
-import io
-import marshal
 import multiprocessing
 import sys
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -26,8 +20,6 @@ from ansible.plugins.loader import module_loader  # type: ignore[import-untyped]
 from ansible.template import Templar  # type: ignore[import-untyped]
 
 IMPORTS = (ast.Import, ast.ImportFrom)
-# Of a byte code file that counts without a comparison with its source (PEP 552); another Python ignores the file.
-UNCHECKED = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
 
 
 def pack(module: str) -> None:
@@ -44,7 +36,6 @@ def pack(module: str) -> None:
         if not hasattr(module_common._compile_module_ast, "__wrapped__"):
             module_common._compile_module_ast = parsed_once(module_common._compile_module_ast)
             located_once(module_common.LegacyModuleUtilLocator)
-            with_byte_code(module_common._CachedModule)
         found = module_loader.find_plugin_with_context(module, ".py")
         module_common.modify_module(
             module_name=module,
@@ -110,36 +101,3 @@ def _imports_in(node: ast.AST) -> Iterator[ast.stmt]:
                 yield below
             else:
                 yield from _imports_in(below)
-
-
-def with_byte_code(packed: type[Any]) -> None:
-    """Let Ansible save each packed module with the byte code beside the sources.
-
-    A module imports up to 110 of our files and 70 of Ansible's, from an archive in which Python finds no byte code:
-    compiling them took half of the time to start a module. A target with another Python compiles the sources as usual.
-    """
-    dump = packed.dump
-
-    @functools.wraps(dump)
-    def dumped(self: Any, path: str) -> None:
-        dump(dataclasses.replace(self, zip_data=base64.b64encode(compiled(base64.b64decode(self.zip_data)))), path)
-
-    packed.dump = dumped
-
-
-def compiled(archive: bytes) -> bytes:
-    """The archive with the byte code of each of its sources."""
-    changed = io.BytesIO(archive)
-    with zipfile.ZipFile(changed, "a") as zipped:
-        for entry in zipped.infolist():
-            if entry.filename.endswith(".py"):
-                code = byte_code(zipped.read(entry), entry.filename)
-                zipped.writestr(zipfile.ZipInfo(f"{entry.filename}c", entry.date_time), code)
-    return changed.getvalue()
-
-
-@functools.cache
-def byte_code(source: bytes, name: str) -> bytes:
-    """A byte code file of a source, which most modules share."""
-    code = compile(source, name, "exec", dont_inherit=True, optimize=0)
-    return UNCHECKED + importlib.util.source_hash(source) + marshal.dumps(code)
